@@ -1,0 +1,1 @@
+//! Verifies Affidavit evidence and answers questions from proven rows.

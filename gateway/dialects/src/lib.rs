@@ -1,0 +1,1 @@
+//! What the bytes of a provider's API mean: operations, models, usage, streams.

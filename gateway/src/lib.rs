@@ -1,0 +1,1 @@
+//! The egress gateway for LLM traffic.

@@ -1,0 +1,1 @@
+//! Policy verdicts and prices as pure functions.

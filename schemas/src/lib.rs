@@ -1,0 +1,22 @@
+//! Affidavit's evidence format, version 1: records, leaves, the Merkle tree, seals, content, files and their
+//! verification, as types and pure functions. Normative text: `FORMAT.md` beside this crate.
+//!
+//! Knows no network, disk, clock or runtime. `gateway` writes with it, `auditor` checks with it.
+
+pub mod canonical;
+pub mod columns;
+pub mod content;
+pub mod digest;
+pub mod files;
+pub mod keytable;
+pub mod leaf;
+pub mod merkle;
+pub mod names;
+pub mod note;
+pub mod record;
+pub mod seal;
+pub mod trust;
+pub mod verify;
+
+pub use digest::Sha256Hex;
+pub use names::{ExchangeId, Identifier, ObjectName, Origin};

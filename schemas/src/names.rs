@@ -1,0 +1,259 @@
+//! Names: identifiers, origins, exchange ids, and every object name (the one module that makes them).
+
+use std::fmt;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::digest::Sha256Hex;
+
+/// Why a name was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// Not `[A-Za-z0-9_.:/@+-]{1,128}`.
+    #[error("`{0}` is not an identifier: wanted `[A-Za-z0-9_.:/@+-]{{1,128}}`")]
+    Identifier(String),
+    /// Not `<deployment>/<gateway>/<epoch>`.
+    #[error("`{0}` is not an origin: wanted three parts `[a-z0-9][a-z0-9.-]{{0,62}}` joined by `/`")]
+    Origin(String),
+    /// Not a UUID in lower-case hyphenated form.
+    #[error("`{0}` is not an exchange id: wanted a lower-case hyphenated UUID")]
+    Exchange(String),
+    /// Not the name of an evidence object.
+    #[error("`{0}` is not the name of an evidence object")]
+    Object(String),
+}
+
+macro_rules! text_newtype {
+    ($name:ident, $error:ident, $pattern:literal, $check:expr) => {
+        impl $name {
+            /// Checks and wraps `text`.
+            ///
+            /// # Errors
+            /// Text outside the pattern, named in the error.
+            pub fn new(text: impl Into<String>) -> Result<Self, NameError> {
+                let text = text.into();
+                let check: fn(&str) -> bool = $check;
+                if check(&text) { Ok(Self(text)) } else { Err(NameError::$error(text)) }
+            }
+            /// The text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:?}", self.0)
+            }
+        }
+        impl std::str::FromStr for $name {
+            type Err = NameError;
+            fn from_str(text: &str) -> Result<Self, NameError> {
+                Self::new(text)
+            }
+        }
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
+            }
+        }
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                Self::new(String::deserialize(deserializer)?).map_err(de::Error::custom)
+            }
+        }
+        impl JsonSchema for $name {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($name).into()
+            }
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({ "type": "string", "pattern": $pattern })
+            }
+        }
+    };
+}
+
+/// Text of `[A-Za-z0-9_.:/@+-]{1,128}`: the only text that a leaf may hold (CA-8).
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Identifier(String);
+
+text_newtype!(Identifier, Identifier, "^[A-Za-z0-9_.:/@+-]{1,128}$", |text| {
+    (1..=128).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.:/@+-".contains(&b))
+});
+
+/// The name of a log: `<deployment>/<gateway>/<epoch>`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Origin(String);
+
+fn is_part(text: &str) -> bool {
+    (1..=63).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'.' || b == b'-')
+        && !text.starts_with(['.', '-'])
+}
+
+text_newtype!(Origin, Origin, "^[a-z0-9][a-z0-9.-]{0,62}(/[a-z0-9][a-z0-9.-]{0,62}){2}$", |text| {
+    text.split('/').count() == 3 && text.split('/').all(is_part)
+});
+
+impl Origin {
+    /// Joins the three parts.
+    ///
+    /// # Errors
+    /// A part outside `[a-z0-9][a-z0-9.-]{0,62}`.
+    pub fn join(deployment: &str, gateway: &str, epoch: &str) -> Result<Self, NameError> {
+        Self::new(format!("{deployment}/{gateway}/{epoch}"))
+    }
+    fn nth(&self, n: usize) -> &str {
+        self.0.split('/').nth(n).unwrap_or_default()
+    }
+    /// The deployment.
+    pub fn deployment(&self) -> &str {
+        self.nth(0)
+    }
+    /// The gateway.
+    pub fn gateway(&self) -> &str {
+        self.nth(1)
+    }
+    /// The epoch: one process life.
+    pub fn epoch(&self) -> &str {
+        self.nth(2)
+    }
+    /// The key name of this log's seals.
+    pub fn seal_key_name(&self) -> String {
+        format!("{}/seal", self.0)
+    }
+}
+
+/// The id of an exchange: a UUIDv7 made by the gateway, lower-case and hyphenated.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ExchangeId(String);
+
+text_newtype!(
+    ExchangeId,
+    Exchange,
+    "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$",
+    |text| {
+        text.len() == 36
+            && text.bytes().enumerate().all(|(i, b)| match i {
+                8 | 13 | 18 | 23 => b == b'-',
+                _ => b.is_ascii_digit() || (b'a'..=b'f').contains(&b),
+            })
+    }
+);
+
+/// What an object of the store holds.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum FileKind {
+    /// `records.parquet`.
+    Records,
+    /// `content-<class>.parquet`: the content of one retention class.
+    Content(String),
+    /// `reference.parquet`.
+    Reference,
+}
+
+/// The name of an object relative to the store's prefix.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ObjectName {
+    /// `<origin>/<batch:010>.seal`.
+    Seal {
+        /// The log.
+        origin: Origin,
+        /// The batch's number, from 0.
+        batch: u64,
+    },
+    /// `<origin>/<batch:010>-<sha256>.<kind>`.
+    Data {
+        /// The log.
+        origin: Origin,
+        /// The batch's number, from 0.
+        batch: u64,
+        /// SHA-256 of the whole file.
+        sha256: Sha256Hex,
+        /// What it holds.
+        kind: FileKind,
+    },
+}
+
+impl FileKind {
+    fn suffix(&self) -> String {
+        match self {
+            Self::Records => "records.parquet".into(),
+            Self::Content(class) => format!("content-{class}.parquet"),
+            Self::Reference => "reference.parquet".into(),
+        }
+    }
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "records.parquet" => Some(Self::Records),
+            "reference.parquet" => Some(Self::Reference),
+            _ => {
+                let class = text.strip_prefix("content-")?.strip_suffix(".parquet")?;
+                is_part(class).then(|| Self::Content(class.into()))
+            }
+        }
+    }
+}
+
+impl ObjectName {
+    /// The log that the object belongs to.
+    pub fn origin(&self) -> &Origin {
+        match self {
+            Self::Seal { origin, .. } | Self::Data { origin, .. } => origin,
+        }
+    }
+    /// The batch that the object belongs to.
+    pub fn batch(&self) -> u64 {
+        match self {
+            Self::Seal { batch, .. } | Self::Data { batch, .. } => *batch,
+        }
+    }
+    /// The last part of the name: what a seal's `file` line holds.
+    pub fn file_name(&self) -> String {
+        match self {
+            Self::Seal { batch, .. } => format!("{batch:010}.seal"),
+            Self::Data { batch, sha256, kind, .. } => format!("{batch:010}-{sha256}.{}", kind.suffix()),
+        }
+    }
+    /// Parses the last part of a name under a known log.
+    ///
+    /// # Errors
+    /// Anything that [`ObjectName::file_name`] does not write.
+    pub fn parse_file(origin: &Origin, name: &str) -> Result<Self, NameError> {
+        let bad = || NameError::Object(format!("{origin}/{name}"));
+        let digits = name.get(..10).ok_or_else(bad)?;
+        if !digits.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(bad());
+        }
+        let batch: u64 = digits.parse().map_err(|_| bad())?;
+        let rest = name.get(10..).ok_or_else(bad)?;
+        let origin = origin.clone();
+        if rest == ".seal" {
+            return Ok(Self::Seal { origin, batch });
+        }
+        let sha256 = rest.get(1..65).and_then(Sha256Hex::parse).ok_or_else(bad)?;
+        let kind = rest.get(66..).and_then(FileKind::parse).ok_or_else(bad)?;
+        let parsed = Self::Data { origin, batch, sha256, kind };
+        if parsed.file_name() == name { Ok(parsed) } else { Err(bad()) }
+    }
+    /// Parses a whole name relative to the prefix.
+    ///
+    /// # Errors
+    /// Anything that `Display` does not write.
+    pub fn parse(path: &str) -> Result<Self, NameError> {
+        let (origin, file) = path.rsplit_once('/').ok_or_else(|| NameError::Object(path.into()))?;
+        Self::parse_file(&Origin::new(origin)?, file)
+    }
+}
+
+impl fmt::Display for ObjectName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.origin(), self.file_name())
+    }
+}

@@ -1,0 +1,1 @@
+//! Whole-system promises: end to end, faults, attacks, benchmarks.
