@@ -1,0 +1,521 @@
+//! The configuration: what was typed (`gateway.yaml`) and what it means, checked once.
+//!
+//! [`load`] reads the file and everything that it refers to, collects all problems at once and gives a
+//! [`Loaded`], or nothing: no bad value becomes a default. A reload swaps one whole `Loaded` for another
+//! ([`Loaded::restart_keys`] says what cannot be swapped). The canonical form ([`Loaded::canonical`]), with
+//! secrets as keyed fingerprints, goes into the log before it rules; its SHA-256 is in every record (CH-4).
+
+mod canonical;
+mod check;
+mod diff;
+mod load;
+mod read;
+mod schema;
+mod secret;
+mod units;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use schemas::Identifier;
+use serde::Serialize;
+
+pub use load::{Inputs, Loaded, TlsFiles, load, load_text};
+pub use policies::document::Problem;
+pub use schema::json_schema;
+pub use secret::Secret;
+pub use units::{parse_duration, parse_size};
+
+use units::{duration_schema, duration_text, option_duration_text, size_schema, size_text};
+
+/// The whole configuration of one gateway.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Config {
+    /// First part of every log's name: `[a-z0-9][a-z0-9.-]{0,62}`. Restart.
+    pub deployment: String,
+    /// Second part of every log's name, one per running gateway. Restart.
+    pub gateway: String,
+    /// Where callers connect. Restart.
+    pub listen: Vec<Listen>,
+    /// Address of `/healthz`, `/readyz` and `/metrics`. Restart.
+    #[schemars(default = "default_admin", with = "String")]
+    pub admin: SocketAddr,
+    /// Unix socket for `gateway erase`; default `admin.sock` in the journal's folder. Restart.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub admin_socket: Option<PathBuf>,
+    /// Journal, seals and the way out.
+    pub evidence: Evidence,
+    /// Bounds on everything that traffic can grow.
+    #[schemars(default)]
+    pub limits: Limits,
+    /// Where requests go.
+    pub providers: Vec<Provider>,
+    /// Which path leads to which provider.
+    pub routes: Vec<Route>,
+    /// File of gateway keys, written by `gateway keys`.
+    pub keys: PathBuf,
+    /// File of the policy; absent: everything is allowed and no verdict is recorded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<PathBuf>,
+    /// File of the price book; absent: no cost is recorded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prices: Option<PathBuf>,
+    /// Which headers go on, and which are recorded.
+    #[schemars(default)]
+    pub headers: Headers,
+    /// The gateway's own log lines.
+    #[schemars(default)]
+    pub log: Log,
+}
+
+/// One address where callers connect.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Listen {
+    /// IP address and port, `0` for any free port.
+    #[schemars(with = "String")]
+    pub address: SocketAddr,
+    /// TLS to callers; absent: plain HTTP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
+}
+
+/// TLS to callers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Tls {
+    /// PEM file: certificate chain, the gateway's own first.
+    pub certificate: PathBuf,
+    /// PEM file: its private key.
+    pub key: PathBuf,
+    /// PEM file: callers must show a certificate signed by one of these.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_ca: Option<PathBuf>,
+}
+
+/// Journal, seals and the way out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Evidence {
+    /// Folder of the journal. Restart.
+    pub journal: PathBuf,
+    /// Folder of batches on their way out. Restart.
+    pub spool: PathBuf,
+    /// Folder of content keys; keep it outside the evidence store. Restart.
+    pub key_table: PathBuf,
+    /// File of the key that signs seals, made by `gateway keygen`. Restart.
+    pub seal_key: PathBuf,
+    /// File of the key of pseudonyms, made by `gateway keygen`; absent: derived from the seal key. Restart.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pseudonym_key: Option<PathBuf>,
+    /// The evidence store. Restart.
+    pub out: Out,
+    /// The longest time that a record waits for its batch to be sealed. Restart.
+    #[serde(serialize_with = "duration_text")]
+    #[schemars(default = "default_batch_age", schema_with = "duration_schema")]
+    pub batch_age: Duration,
+    /// A batch is sealed early when its content reaches this size. Restart.
+    #[serde(serialize_with = "size_text")]
+    #[schemars(default = "default_batch_size", schema_with = "size_schema")]
+    pub batch_size: u64,
+    /// The longest silence between two records. Restart.
+    #[serde(serialize_with = "duration_text")]
+    #[schemars(default = "default_heartbeat", schema_with = "duration_schema")]
+    pub heartbeat: Duration,
+    /// How content is kept. Restart.
+    #[schemars(default)]
+    pub encryption: Encryption,
+    /// Size of one journal segment. Restart.
+    #[serde(serialize_with = "size_text")]
+    #[schemars(default = "default_segment", schema_with = "size_schema")]
+    pub segment: u64,
+    /// New traffic is refused while the spool holds more than this. Restart.
+    #[serde(serialize_with = "size_text")]
+    #[schemars(default = "default_spool_bound", schema_with = "size_schema")]
+    pub spool_bound: u64,
+}
+
+/// Whether stored content is encrypted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Encryption {
+    /// AES-256-GCM under keys of the key table.
+    #[default]
+    On,
+    /// Plaintext: cannot be erased before its retention ends.
+    Off,
+}
+
+/// The evidence store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Out {
+    /// A create-only folder.
+    Directory(PathBuf),
+}
+
+/// Bounds on everything that traffic can grow.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Largest request or response head.
+    #[serde(serialize_with = "size_text")]
+    #[schemars(schema_with = "size_schema")]
+    pub head: u64,
+    /// Largest request body.
+    #[serde(serialize_with = "size_text")]
+    #[schemars(schema_with = "size_schema")]
+    pub body: u64,
+    /// All bodies held in memory together; beyond it admission waits, then 503.
+    #[serde(serialize_with = "size_text")]
+    #[schemars(schema_with = "size_schema")]
+    pub body_memory: u64,
+    /// Exchanges under way at once.
+    pub concurrent: u64,
+    /// Caller connections at once. Restart.
+    pub connections: u64,
+    /// Time for a caller to send a request's head.
+    #[serde(serialize_with = "duration_text")]
+    #[schemars(schema_with = "duration_schema")]
+    pub header_read: Duration,
+    /// Longest pause inside a request's body.
+    #[serde(serialize_with = "duration_text")]
+    #[schemars(schema_with = "duration_schema")]
+    pub body_read: Duration,
+    /// Longest time that admission waits for memory or a place.
+    #[serde(serialize_with = "duration_text")]
+    #[schemars(schema_with = "duration_schema")]
+    pub admission: Duration,
+    /// Time to connect to a provider, TLS included.
+    #[serde(serialize_with = "duration_text")]
+    #[schemars(schema_with = "duration_schema")]
+    pub connect: Duration,
+    /// Time until the first byte of a provider's answer.
+    #[serde(serialize_with = "duration_text")]
+    #[schemars(schema_with = "duration_schema")]
+    pub first_byte: Duration,
+    /// Longest silence inside a provider's answer, or of a caller that does not read.
+    #[serde(serialize_with = "duration_text")]
+    #[schemars(schema_with = "duration_schema")]
+    pub idle: Duration,
+    /// How long a caller's idle connection is kept.
+    #[serde(serialize_with = "duration_text")]
+    #[schemars(schema_with = "duration_schema")]
+    pub keep_alive: Duration,
+    /// How long a stopping gateway waits for running exchanges.
+    #[serde(serialize_with = "duration_text")]
+    #[schemars(schema_with = "duration_schema")]
+    pub drain: Duration,
+    /// Idle connections kept to each provider. Restart.
+    pub provider_idle_connections: u64,
+    /// Exchanges at once on one HTTP/2 connection of a caller. Restart.
+    pub http2_streams: u32,
+}
+
+/// Where requests go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Provider {
+    /// Its name in records and metrics.
+    #[schemars(with = "String")]
+    pub name: Identifier,
+    /// The wire format that it speaks.
+    pub dialect: Dialect,
+    /// `http://` or `https://`, host, port and path prefix; the request's path is put behind it.
+    #[schemars(with = "String")]
+    pub base_url: BaseUrl,
+    /// The provider's key; absent: none is sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub credential: Option<Credential>,
+    /// PEM file of the roots to trust for it; absent: the system's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca: Option<PathBuf>,
+    /// Whether usage is asked for in streams that do not ask (OpenAI chat and completions).
+    #[schemars(default = "yes")]
+    pub ask_usage: bool,
+    /// `api-version` put into the query where the caller gives none (Azure OpenAI).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub api_version: Option<Identifier>,
+    /// The provider's name in the price book; absent: its own name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub price_as: Option<Identifier>,
+}
+
+impl Provider {
+    /// The provider's name in the price book.
+    pub fn price_name(&self) -> &str {
+        self.price_as.as_ref().unwrap_or(&self.name).as_str()
+    }
+}
+
+/// A wire format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Dialect {
+    /// OpenAI, and whatever speaks its format.
+    #[serde(rename = "openai")]
+    OpenAi,
+    /// Azure OpenAI.
+    #[serde(rename = "azure_openai")]
+    AzureOpenAi,
+    /// Anthropic.
+    Anthropic,
+}
+
+impl Dialect {
+    /// As typed in the file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::OpenAi => "openai",
+            Self::AzureOpenAi => "azure_openai",
+            Self::Anthropic => "anthropic",
+        }
+    }
+}
+
+/// A provider's address, taken apart once.
+#[derive(Clone, PartialEq, Eq)]
+pub struct BaseUrl {
+    /// True for `https`.
+    pub tls: bool,
+    /// Host, and port where it was typed.
+    pub authority: http::uri::Authority,
+    /// Path prefix without a trailing `/`; empty for none.
+    pub path: String,
+}
+
+/// Where a provider's key is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Credential {
+    /// An environment variable.
+    Env(String),
+    /// A file; white space at its ends is cut.
+    File(PathBuf),
+}
+
+/// Which path leads to which provider.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Route {
+    /// Its name in records and metrics.
+    #[schemars(with = "String")]
+    pub name: Identifier,
+    /// Path prefix that is matched on whole parts and cut off; `/` for everything. The longest match wins.
+    pub path: String,
+    /// A configured provider's name.
+    #[schemars(with = "String")]
+    pub provider: Identifier,
+    /// Retention class of content: `[a-z0-9][a-z0-9.-]{0,62}`; one content file each.
+    #[schemars(default = "default_retention")]
+    pub retention: String,
+    /// Which exchanges share a content key, and so are erased together.
+    #[schemars(default)]
+    pub keys: KeyScope,
+    /// False: only length and commitment of content are kept.
+    #[schemars(default = "yes")]
+    pub keep_content: bool,
+    /// Overrides the provider's `ask_usage`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ask_usage: Option<bool>,
+    /// What happens while evidence cannot be written.
+    #[schemars(default)]
+    pub fail_mode: FailMode,
+    /// Facts about every caller of this route, where the key's entry has none (recorded with source `route`).
+    #[serde(skip_serializing_if = "Attributes::is_empty")]
+    #[schemars(default)]
+    pub attributes: Attributes,
+    /// Headers in which a caller may assert a fact that neither key nor route gives (recorded with source
+    /// `asserted`): `subject`, `team`, `organisation`, `cost_centre`, `system`, `purpose`, `data_class`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(default)]
+    pub asserted_headers: BTreeMap<String, String>,
+}
+
+/// Which exchanges share a content key.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum KeyScope {
+    /// Each exchange has its own.
+    #[default]
+    Exchange,
+    /// One per consumer, day and log.
+    ConsumerDay,
+    /// One per end user (subject), day and log; an exchange without a subject has its own.
+    SubjectDay,
+}
+
+/// What happens to new exchanges while evidence cannot be written (CA-7).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FailMode {
+    /// They are refused with 503.
+    #[default]
+    Closed,
+    /// They pass; a `gap` record counts them.
+    Open,
+}
+
+/// Facts about callers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Attributes {
+    /// The caller's team.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub team: Option<Identifier>,
+    /// The organisation that the team belongs to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub organisation: Option<Identifier>,
+    /// Who pays.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cost_centre: Option<Identifier>,
+    /// The AI system, as in the operator's register.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub system: Option<Identifier>,
+    /// The purpose that data is processed for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub purpose: Option<Identifier>,
+    /// The class of the data that is sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data_class: Option<Identifier>,
+}
+
+impl Attributes {
+    /// True where nothing is said.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Which headers go on, and which are recorded. Names in lower case; a `*` at the end stands for any rest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields, default)]
+pub struct Headers {
+    /// Request headers that are not forwarded, beside hop-by-hop ones, credentials and cookies.
+    pub deny: Vec<String>,
+    /// Request headers whose values are kept in content.
+    pub record_request: Vec<String>,
+    /// Response headers whose values are kept in content.
+    pub record_response: Vec<String>,
+}
+
+/// The gateway's own log lines.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields, default)]
+pub struct Log {
+    /// Form of a line. Restart.
+    pub format: LogFormat,
+    /// A `tracing` filter: `info`, `gateway=debug,info`. Restart.
+    pub filter: String,
+}
+
+/// Form of a log line.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self {
+            head: 64 << 10,
+            body: 64 << 20,
+            body_memory: 512 << 20,
+            concurrent: 10_000,
+            connections: 20_000,
+            header_read: seconds(30),
+            body_read: seconds(60),
+            admission: seconds(5),
+            connect: seconds(10),
+            first_byte: seconds(600),
+            idle: seconds(600),
+            keep_alive: seconds(75),
+            drain: seconds(30),
+            provider_idle_connections: 256,
+            http2_streams: 256,
+        }
+    }
+}
+
+impl Default for Headers {
+    fn default() -> Self {
+        let list = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        Self {
+            deny: list(&["forwarded", "x-forwarded-*", "x-real-ip", "via", "x-affidavit-*"]),
+            record_request: list(&[
+                "accept",
+                "accept-encoding",
+                "anthropic-*",
+                "content-encoding",
+                "content-length",
+                "content-type",
+                "idempotency-key",
+                "openai-*",
+                "traceparent",
+                "user-agent",
+                "x-stainless-*",
+            ]),
+            record_response: list(&[
+                "anthropic-*",
+                "apim-request-id",
+                "content-encoding",
+                "content-length",
+                "content-type",
+                "date",
+                "openai-*",
+                "request-id",
+                "retry-after",
+                "retry-after-ms",
+                "x-ms-region",
+                "x-ratelimit-*",
+                "x-request-id",
+                "x-should-retry",
+            ]),
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: LogFormat::Text, filter: "info".into() }
+    }
+}
+
+fn default_admin() -> String {
+    DEFAULT_ADMIN.to_string()
+}
+fn default_batch_age() -> &'static str {
+    "10s"
+}
+fn default_batch_size() -> &'static str {
+    "64MiB"
+}
+fn default_heartbeat() -> &'static str {
+    "5m"
+}
+fn default_segment() -> &'static str {
+    "64MiB"
+}
+fn default_spool_bound() -> &'static str {
+    "10GiB"
+}
+fn default_retention() -> &'static str {
+    "standard"
+}
+fn yes() -> bool {
+    true
+}
+
+/// The admin address where none is typed.
+pub const DEFAULT_ADMIN: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9090);
