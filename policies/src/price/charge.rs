@@ -1,0 +1,328 @@
+//! Tokens to money: the split into classes, and the sum.
+
+use std::collections::BTreeMap;
+
+use schemas::record::{Cost, Unpriced, Usage, UsageRole, UsageSource};
+
+use super::{PriceBook, Prices, Row, tier};
+use crate::decimal::Decimal;
+
+impl PriceBook {
+    /// The cost of an exchange.
+    ///
+    /// `models` are tried in order: the one that served first, then the one that was asked for (a deployment's
+    /// name prices nothing). `served_tier` is the tier as the provider spelled it. Counts that are a lower bound
+    /// or an estimate (`usage.source`) are charged as they stand: the record says what they are.
+    ///
+    /// # Errors
+    /// Why there is no cost.
+    pub fn price(
+        &self,
+        usage: &Usage,
+        provider: &str,
+        models: &[&str],
+        at_us: i64,
+        served_tier: Option<&str>,
+    ) -> Result<Cost, Unpriced> {
+        if usage.role != UsageRole::Incurred || usage.source == UsageSource::NotApplicable {
+            return Err(Unpriced::NotIncurred);
+        }
+        if usage.source == UsageSource::Unknown {
+            return Err(Unpriced::NoUsage);
+        }
+        let input = all_input(usage)?;
+        let tier = tier(served_tier);
+        let row = models
+            .iter()
+            .find_map(|model| self.row(provider, model, at_us, tier, input))
+            .ok_or(Unpriced::NoPrice)?;
+        let (total, classes) = charge(usage, row)?;
+        Ok(Cost {
+            currency: row.currency.clone(),
+            total: total.to_string(),
+            classes: classes.into_iter().map(|(class, cost)| (class.to_owned(), cost.to_string())).collect(),
+            price_book: self.hash,
+            price_row: row.id.clone(),
+        })
+    }
+}
+
+/// A count that is not negative; absent stays absent.
+fn count(tokens: Option<i64>) -> Result<Option<u64>, Unpriced> {
+    tokens.map(|n| u64::try_from(n).map_err(|_| Unpriced::NoUsage)).transpose()
+}
+
+/// What was read from and written to caches; a provider that has no such class tells none.
+fn cached(usage: &Usage) -> Result<[u64; 3], Unpriced> {
+    Ok([
+        count(usage.cache_read_tokens)?.unwrap_or(0),
+        count(usage.cache_write_5m_tokens)?.unwrap_or(0),
+        count(usage.cache_write_1h_tokens)?.unwrap_or(0),
+    ])
+}
+
+fn all_input(usage: &Usage) -> Result<u64, Unpriced> {
+    match (count(usage.input_tokens)?, count(usage.uncached_input_tokens)?) {
+        (Some(input), _) => Ok(input),
+        (None, Some(uncached)) => {
+            cached(usage)?.iter().try_fold(uncached, |sum, n| sum.checked_add(*n)).ok_or(Unpriced::NoUsage)
+        }
+        (None, None) => Err(Unpriced::NoUsage),
+    }
+}
+
+/// Each class with its tokens and its price; every token stands in one class.
+fn split(usage: &Usage, prices: &Prices) -> Result<[(&'static str, u64, Option<Decimal>); 8], Unpriced> {
+    let input = all_input(usage)?;
+    let [read, write_5m, write_1h] = cached(usage)?;
+    let beside = read.checked_add(write_5m).and_then(|n| n.checked_add(write_1h));
+    let uncached = beside.and_then(|n| input.checked_sub(n)).ok_or(Unpriced::NoUsage)?;
+    if count(usage.uncached_input_tokens)?.is_some_and(|told| told != uncached) {
+        return Err(Unpriced::NoUsage);
+    }
+    let audio = count(usage.input_audio_tokens)?.unwrap_or(0);
+    let image = count(usage.input_image_tokens)?.unwrap_or(0);
+    // Audio and images are told as parts of all input. Where not all of them can stand outside of the caches,
+    // nobody knows which of them were cached.
+    let text = audio.checked_add(image).and_then(|n| uncached.checked_sub(n)).ok_or(Unpriced::NoPrice)?;
+    let output = match count(usage.output_tokens)? {
+        Some(output) => output,
+        // A model without output (embeddings) reports none.
+        None if prices.output.is_none() => 0,
+        None => return Err(Unpriced::NoUsage),
+    };
+    let spoken = count(usage.output_audio_tokens)?.unwrap_or(0);
+    let written = output.checked_sub(spoken).ok_or(Unpriced::NoUsage)?;
+    Ok([
+        ("input", text, prices.input),
+        ("cache_read", read, prices.cache_read),
+        ("cache_write_5m", write_5m, prices.cache_write_5m),
+        ("cache_write_1h", write_1h, prices.cache_write_1h),
+        ("input_audio", audio, prices.input_audio),
+        ("input_image", image, prices.input_image),
+        ("output", written, prices.output),
+        ("output_audio", spoken, prices.output_audio),
+    ])
+}
+
+type Charged = (Decimal, BTreeMap<&'static str, Decimal>);
+
+fn charge(usage: &Usage, row: &Row) -> Result<Charged, Unpriced> {
+    let mut total = Decimal::ZERO;
+    let mut classes = BTreeMap::new();
+    for (class, tokens, price) in split(usage, &row.prices)? {
+        match (tokens, price) {
+            (0, _) => {}
+            (_, None) => return Err(Unpriced::NoPrice),
+            (_, Some(price)) => {
+                let cost = price.per_million(tokens).ok_or(Unpriced::NoPrice)?;
+                total = total.checked_add(cost).ok_or(Unpriced::NoPrice)?;
+                classes.insert(class, cost);
+            }
+        }
+    }
+    Ok((total, classes))
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use proptest::prelude::*;
+    use schemas::record::Reported;
+
+    const BOOK: &str = "\
+id,provider,model,tier,input_above,valid_from,valid_until,currency,input,cache_read,cache_write_5m,cache_write_1h,output,input_audio,output_audio,input_image,source,read_on
+a,p,m,standard,,2026-01-01,,USD,3,0.3,3.75,6,15,,,=,https://x.test,2026-01-01
+a-long,p,m,standard,200000,2026-01-01,,USD,6,0.6,7.5,12,22.5,,,=,https://x.test,2026-01-01
+a-batch,p,m,batch,,2026-01-01,,USD,1.5,0.15,1.875,3,7.5,,,=,https://x.test,2026-01-01
+voice,p,voice,standard,,2026-01-01,,USD,2.5,,,,10,40,80,,https://x.test,2026-01-01
+embed,p,embed*,standard,,2026-01-01,,USD,0.02,,,,,,,,https://x.test,2026-01-01
+tiny,p,tiny,standard,,2026-01-01,,USD,0.0000005,0.0000015,,,0.0000025,,,,https://x.test,2026-01-01
+";
+    const DAY: i64 = 20_500 * 86_400_000_000; // 2026-02-16
+
+    fn book() -> PriceBook {
+        PriceBook::parse(BOOK.as_bytes()).unwrap()
+    }
+
+    fn usage() -> Usage {
+        Usage {
+            source: UsageSource::Provider,
+            role: UsageRole::Incurred,
+            input_tokens: None,
+            uncached_input_tokens: None,
+            cache_read_tokens: None,
+            cache_write_5m_tokens: None,
+            cache_write_1h_tokens: None,
+            output_tokens: None,
+            reasoning_tokens: None,
+            input_audio_tokens: None,
+            output_audio_tokens: None,
+            input_image_tokens: None,
+            reported: Reported::default(),
+        }
+    }
+
+    fn tokens(input: i64, read: i64, write: (i64, i64), output: i64) -> Usage {
+        Usage {
+            input_tokens: Some(input),
+            cache_read_tokens: Some(read),
+            cache_write_5m_tokens: Some(write.0),
+            cache_write_1h_tokens: Some(write.1),
+            output_tokens: Some(output),
+            ..usage()
+        }
+    }
+
+    #[test]
+    fn no_token_is_charged_twice() {
+        let cost = book().price(&tokens(1000, 600, (100, 50), 200), "p", &["m"], DAY, None).unwrap();
+        let classes: Vec<(&str, &str)> = cost.classes.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        assert_eq!(
+            classes,
+            [
+                ("cache_read", "0.00018"),
+                ("cache_write_1h", "0.0003"),
+                ("cache_write_5m", "0.000375"),
+                ("input", "0.00075"),
+                ("output", "0.003")
+            ]
+        );
+        assert_eq!((cost.total.as_str(), cost.price_row.as_str()), ("0.004605", "a"));
+    }
+
+    #[test]
+    fn reasoning_is_part_of_the_output() {
+        let with = Usage { reasoning_tokens: Some(150), ..tokens(10, 0, (0, 0), 200) };
+        let without = tokens(10, 0, (0, 0), 200);
+        let total = |usage| book().price(&usage, "p", &["m"], DAY, None).unwrap().total;
+        assert_eq!(total(with), total(without));
+    }
+
+    #[test]
+    fn truth_table_of_rows() {
+        // model, tier, input -> row
+        let table: [(&str, Option<&str>, i64, Result<&str, Unpriced>); 12] = [
+            ("m", None, 200_000, Ok("a")),
+            ("m", None, 200_001, Ok("a-long")),
+            ("m", Some("default"), 1, Ok("a")),
+            ("m", Some("auto"), 1, Ok("a")),
+            ("m", Some("standard"), 1, Ok("a")),
+            ("m", Some("batch"), 1, Ok("a-batch")),
+            ("m", Some("batch"), 900_000, Ok("a-batch")),
+            ("m", Some("priority"), 1, Err(Unpriced::NoPrice)),
+            ("m2", None, 1, Err(Unpriced::NoPrice)),
+            ("M", None, 1, Err(Unpriced::NoPrice)),
+            ("embed-3", None, 1, Ok("embed")),
+            ("", None, 1, Err(Unpriced::NoPrice)),
+        ];
+        for (model, tier, input, want) in table {
+            let found = book().price(&tokens(input, 0, (0, 0), 0), "p", &[model], DAY, tier);
+            assert_eq!(found.as_ref().map(|cost| cost.price_row.as_str()).map_err(|e| *e), want, "{model} {tier:?} {input}");
+        }
+        assert_eq!(book().price(&tokens(1, 0, (0, 0), 0), "q", &["m"], DAY, None), Err(Unpriced::NoPrice));
+        let before = DAY - 60 * 86_400_000_000;
+        assert_eq!(book().price(&tokens(1, 0, (0, 0), 0), "p", &["m"], before, None), Err(Unpriced::NoPrice));
+        let asked = book().price(&tokens(1, 0, (0, 0), 0), "p", &["deployment-7", "m"], DAY, None).unwrap();
+        assert_eq!(asked.price_row.as_str(), "a");
+    }
+
+    #[test]
+    fn truth_table_of_unknown_counts() {
+        let table: [(Usage, Result<&str, Unpriced>); 15] = [
+            (usage(), Err(Unpriced::NoUsage)),
+            (Usage { input_tokens: Some(1), ..usage() }, Err(Unpriced::NoUsage)),
+            (Usage { output_tokens: Some(1), ..usage() }, Err(Unpriced::NoUsage)),
+            (Usage { input_tokens: Some(0), output_tokens: Some(0), ..usage() }, Ok("0")),
+            (Usage { uncached_input_tokens: Some(1), cache_read_tokens: Some(10), output_tokens: Some(0), ..usage() }, Ok("0.000006")),
+            (Usage { uncached_input_tokens: Some(5), ..tokens(10, 4, (0, 0), 0) }, Err(Unpriced::NoUsage)),
+            (Usage { uncached_input_tokens: Some(6), ..tokens(10, 4, (0, 0), 0) }, Ok("0.0000192")),
+            (tokens(-1, 0, (0, 0), 0), Err(Unpriced::NoUsage)),
+            (tokens(5, 6, (0, 0), 0), Err(Unpriced::NoUsage)),
+            (tokens(5, i64::MAX, (i64::MAX, i64::MAX), 0), Err(Unpriced::NoUsage)),
+            (Usage { source: UsageSource::Unknown, ..tokens(1, 0, (0, 0), 1) }, Err(Unpriced::NoUsage)),
+            (Usage { source: UsageSource::NotApplicable, ..tokens(1, 0, (0, 0), 1) }, Err(Unpriced::NotIncurred)),
+            (Usage { role: UsageRole::Retrieved, ..tokens(1, 0, (0, 0), 1) }, Err(Unpriced::NotIncurred)),
+            (Usage { role: UsageRole::None, ..tokens(1, 0, (0, 0), 1) }, Err(Unpriced::NotIncurred)),
+            (Usage { source: UsageSource::Partial, ..tokens(1, 0, (0, 0), 1) }, Ok("0.000018")),
+        ];
+        for (row, (usage, want)) in table.into_iter().enumerate() {
+            let found = book().price(&usage, "p", &["m"], DAY, None);
+            assert_eq!(found.as_ref().map(|cost| cost.total.as_str()).map_err(|e| *e), want, "row {row}");
+        }
+    }
+
+    #[test]
+    fn audio_and_images_are_charged_apart_or_not_at_all() {
+        let spoken = |input_audio, output_audio| Usage {
+            input_audio_tokens: Some(input_audio),
+            output_audio_tokens: Some(output_audio),
+            ..tokens(100, 0, (0, 0), 50)
+        };
+        let cost = book().price(&spoken(60, 40), "p", &["voice"], DAY, None).unwrap();
+        // 40 text in, 60 audio in, 10 text out, 40 audio out.
+        assert_eq!(cost.total, "0.0058");
+        assert_eq!(cost.classes.values().collect::<Vec<_>>(), ["0.0001", "0.0024", "0.0001", "0.0032"]);
+        let on_text_model = book().price(&spoken(60, 0), "p", &["m"], DAY, None);
+        assert_eq!(on_text_model, Err(Unpriced::NoPrice));
+        assert!(book().price(&spoken(0, 0), "p", &["m"], DAY, None).is_ok());
+        let more_than_all = book().price(&spoken(101, 0), "p", &["voice"], DAY, None);
+        assert_eq!(more_than_all, Err(Unpriced::NoPrice));
+        let seen = Usage { input_image_tokens: Some(30), ..tokens(100, 0, (0, 0), 0) };
+        let cost = book().price(&seen, "p", &["m"], DAY, None).unwrap();
+        assert_eq!(cost.classes["input_image"], "0.00009");
+        assert_eq!(cost.total, "0.0003");
+    }
+
+    #[test]
+    fn a_model_without_output_needs_no_output_count() {
+        let usage = Usage { input_tokens: Some(8), ..usage() };
+        assert_eq!(book().price(&usage, "p", &["embed-small"], DAY, None).unwrap().total, "0.00000016");
+    }
+
+    #[test]
+    fn each_class_is_rounded_once_half_to_even() {
+        // 0.5 and 2.5 units of 10^-12 go to 0 and 2; 1.5 goes to 2.
+        let cost = book().price(&tokens(2, 1, (0, 0), 1), "p", &["tiny"], DAY, None).unwrap();
+        let classes: Vec<&str> = cost.classes.values().map(String::as_str).collect();
+        assert_eq!(classes, ["0.000000000002", "0", "0.000000000002"]);
+        assert_eq!(cost.total, "0.000000000004");
+    }
+
+    proptest! {
+        #[test]
+        fn classes_sum_to_the_total_and_cover_every_token(
+            text in 0_i64..1 << 40, read in 0_i64..1 << 40, w5 in 0_i64..1 << 40, w1 in 0_i64..1 << 40,
+            output in 0_i64..1 << 40, tier in proptest::option::of("(batch|default)"),
+        ) {
+            let input = text + read + w5 + w1;
+            let usage = tokens(input, read, (w5, w1), output);
+            let cost = book().price(&usage, "p", &["m"], DAY, tier.as_deref()).unwrap();
+            let parse = |text: &str| Decimal::parse(text).unwrap().units();
+            let sum: i128 = cost.classes.values().map(|class| parse(class)).sum();
+            prop_assert_eq!(sum, parse(&cost.total));
+            let prices = book().rows().iter().find(|row| row.id == cost.price_row).unwrap().prices;
+            let charged: i64 = split(&usage, &prices).unwrap().iter().map(|(_, n, _)| *n as i64).sum();
+            prop_assert_eq!(charged, input + output);
+        }
+
+        #[test]
+        fn more_tokens_never_cost_less(a in 0_i64..150_000, more in 0_i64..150_000, output in 0_i64..100_000) {
+            let total = |input, output| {
+                let cost = book().price(&tokens(input, 0, (0, 0), output), "p", &["m"], DAY, None).unwrap();
+                Decimal::parse(&cost.total).unwrap()
+            };
+            prop_assert!(total(a, output) <= total(a + more, output));
+            prop_assert!(total(a, output) <= total(a, output + more));
+        }
+
+        #[test]
+        fn odd_usage_never_panics(input in any::<Option<i64>>(), uncached in any::<Option<i64>>(), read in any::<Option<i64>>(),
+            w5 in any::<Option<i64>>(), output in any::<Option<i64>>(), audio in any::<Option<i64>>(), model in "(m|voice|embed-1|tiny)") {
+            let odd = Usage { input_tokens: input, uncached_input_tokens: uncached, cache_read_tokens: read,
+                cache_write_5m_tokens: w5, output_tokens: output, input_audio_tokens: audio, ..usage() };
+            let _ = book().price(&odd, "p", &[&model], DAY, None);
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! Which row of the book speaks about an exchange.
+
+use super::{PriceBook, Row};
+use crate::pattern::Pattern;
+
+const MICROSECONDS_A_DAY: i64 = 86_400_000_000;
+
+impl PriceBook {
+    /// The row for a model, at a time (microseconds UTC), in a tier, for so much input.
+    ///
+    /// Of the rows that fit, the pattern with the most characters of its own wins, an exact one before all; then
+    /// the highest input bound below `input_tokens`; then the latest first day.
+    pub fn row(&self, provider: &str, model: &str, at_us: i64, tier: &str, input_tokens: u64) -> Option<&Row> {
+        let day = at_us.div_euclid(MICROSECONDS_A_DAY);
+        let in_force = |row: &&Row| row.from_day <= day && row.until_day.is_none_or(|until| day < until);
+        let rows = || {
+            self.rows
+                .iter()
+                .filter(|row| row.provider == provider && row.tier == tier && row.input_above <= input_tokens)
+                .filter(|row| row.input_above == 0 || row.input_above < input_tokens)
+                .filter(in_force)
+        };
+        rows()
+            .filter_map(|row| closeness(&row.models, model).map(|close| (close, row)))
+            .max_by_key(|(close, row)| (*close, row.input_above, row.from_day))
+            .map(|(_, row)| row)
+    }
+}
+
+/// How closely the best pattern that fits names the model.
+fn closeness(patterns: &[Pattern], model: &str) -> Option<(bool, usize)> {
+    patterns
+        .iter()
+        .filter(|pattern| pattern.matches(model))
+        .map(|pattern| (pattern.is_exact(), pattern.literals()))
+        .max()
+}

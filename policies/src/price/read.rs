@@ -1,0 +1,367 @@
+//! From a CSV file to a [`PriceBook`], with every problem told.
+//!
+//! One header line names the columns; lines that begin with `#` are comments. `model` holds patterns separated by
+//! spaces. A price cell is a decimal per million tokens, nothing for unknown, or `=` for "as `input`" (in output
+//! columns "as `output`").
+
+use schemas::{Identifier, Sha256Hex};
+
+use super::{PriceBook, Prices, Row};
+use crate::decimal::Decimal;
+use crate::document::{Place, Problem};
+use crate::pattern::Pattern;
+
+const COLUMNS: [&str; 18] = [
+    "id",
+    "provider",
+    "model",
+    "tier",
+    "input_above",
+    "valid_from",
+    "valid_until",
+    "currency",
+    "input",
+    "cache_read",
+    "cache_write_5m",
+    "cache_write_1h",
+    "output",
+    "input_audio",
+    "output_audio",
+    "input_image",
+    "source",
+    "read_on",
+];
+
+const PRICE_FORM: &str = "a price per million tokens as `2.50` (at most 12 fraction digits), `=`, or nothing";
+
+pub(super) fn parse(bytes: &[u8]) -> Result<PriceBook, Vec<Problem>> {
+    let mut reader = csv::ReaderBuilder::new()
+        .comment(Some(b'#'))
+        .trim(csv::Trim::All)
+        .flexible(true)
+        .from_reader(bytes);
+    let columns = header(&mut reader)?;
+    let mut problems = Vec::new();
+    let mut rows: Vec<Row> = Vec::new();
+    for record in reader.records() {
+        match record {
+            Ok(record) => {
+                let line = record.position().map_or(0, |position| line_of(position, bytes));
+                let cells = Cells { record: &record, columns: &columns, line };
+                if record.len() != columns.len() {
+                    let wanted = format!("{} cells, as the header has; found {}", columns.len(), record.len());
+                    problems.push(cells.problem("", wanted));
+                } else if let Some(row) = row(&cells, &mut problems) {
+                    against(&rows, &row, &cells, &mut problems);
+                    rows.push(row);
+                }
+            }
+            Err(error) => {
+                let line = error.position().map_or(0, csv::Position::line);
+                problems.push(Problem::at(Place { line, column: 1 }, "", "a CSV line of UTF-8 text"));
+            }
+        }
+    }
+    if rows.is_empty() && problems.is_empty() {
+        problems.push(Problem::general("", "at least one price"));
+    }
+    if problems.is_empty() { Ok(PriceBook { hash: Sha256Hex::of(bytes), rows }) } else { Err(problems) }
+}
+
+/// The line on which a record begins: its position is that of the comments and empty lines before it.
+fn line_of(position: &csv::Position, bytes: &[u8]) -> u64 {
+    let start = usize::try_from(position.byte()).unwrap_or(usize::MAX);
+    let rest = bytes.get(start..).unwrap_or_default();
+    let skipped = rest.split(|b| *b == b'\n').take_while(|line| line.starts_with(b"#") || line.trim_ascii().is_empty());
+    position.line() + skipped.count() as u64
+}
+
+/// The index of each known column.
+fn header(reader: &mut csv::Reader<&[u8]>) -> Result<Vec<usize>, Vec<Problem>> {
+    let unreadable = |_| vec![Problem::general("", "a first line of UTF-8 text that names the columns")];
+    let names = reader.headers().map_err(unreadable)?.clone();
+    let line = names.position().map_or(1, csv::Position::line);
+    let place = Place { line, column: 1 };
+    let mut problems = Vec::new();
+    for name in &names {
+        if !COLUMNS.contains(&name) {
+            let wanted = format!("a known column: {}", COLUMNS.join(", "));
+            problems.push(Problem::at(place, name, wanted).suggest(name, COLUMNS));
+        }
+        if names.iter().filter(|other| *other == name).count() > 1 {
+            problems.push(Problem::at(place, name, "each column once"));
+        }
+    }
+    let mut columns = Vec::with_capacity(COLUMNS.len());
+    for wanted in COLUMNS {
+        match names.iter().position(|name| name == wanted) {
+            Some(index) => columns.push(index),
+            None => problems.push(Problem::at(place, wanted, "this column in the header")),
+        }
+    }
+    if problems.is_empty() { Ok(columns) } else { Err(problems) }
+}
+
+struct Cells<'a> {
+    record: &'a csv::StringRecord,
+    columns: &'a [usize],
+    line: u64,
+}
+
+impl Cells<'_> {
+    fn problem(&self, column: &str, wanted: impl Into<String>) -> Problem {
+        let index = COLUMNS.iter().position(|name| *name == column);
+        let column_number = index.and_then(|i| self.columns.get(i)).map_or(1, |i| *i as u64 + 1);
+        Problem::at(Place { line: self.line, column: column_number }, column, wanted)
+    }
+
+    fn cell(&self, column: &str) -> &str {
+        let index = COLUMNS.iter().position(|name| *name == column);
+        index.and_then(|i| self.columns.get(i)).and_then(|i| self.record.get(*i)).unwrap_or_default()
+    }
+
+    fn read<T>(
+        &self,
+        column: &str,
+        wanted: &str,
+        problems: &mut Vec<Problem>,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Option<T> {
+        let text = self.cell(column);
+        let value = parse(text);
+        if value.is_none() {
+            problems.push(self.problem(column, wanted).value(text));
+        }
+        value
+    }
+
+    /// `None`: unreadable. `Some(None)`: no price.
+    fn price(&self, column: &str, same_as: &str, problems: &mut Vec<Problem>) -> Option<Option<Decimal>> {
+        let text = match self.cell(column) {
+            "=" => self.cell(same_as),
+            text => text,
+        };
+        if text.is_empty() {
+            return Some(None);
+        }
+        let price = Decimal::parse(text);
+        if price.is_none() {
+            problems.push(self.problem(column, PRICE_FORM).value(text));
+        }
+        price.map(Some)
+    }
+}
+
+fn row(cells: &Cells<'_>, problems: &mut Vec<Problem>) -> Option<Row> {
+    let before = problems.len();
+    let id = cells.read("id", "an identifier `[A-Za-z0-9_.:/@+-]{1,128}`", problems, |t| Identifier::new(t).ok());
+    let name = |text: &str| Identifier::new(text).ok().map(|name| name.as_str().to_owned());
+    let provider = cells.read("provider", "a provider's name", problems, name);
+    let models = cells.read("model", "patterns separated by spaces", problems, |text| {
+        let patterns: Option<Vec<Pattern>> = text.split_whitespace().map(Pattern::parse).collect();
+        patterns.filter(|list| !list.is_empty())
+    });
+    let tier = cells.read("tier", "`standard`, `batch`, `flex`, `priority` or another tier", problems, name);
+    let input_above = cells.read("input_above", "a number of tokens, or nothing", problems, |text| {
+        if text.is_empty() { Some(0) } else { text.parse().ok().filter(|n| *n > 0) }
+    });
+    let from_day = cells.read("valid_from", "a day as `2026-11-20`", problems, day);
+    let until_day = cells.read("valid_until", "a day as `2026-11-20`, or nothing", problems, |text| {
+        if text.is_empty() { Some(None) } else { day(text).map(Some) }
+    });
+    let currency = cells.read("currency", "a currency code as `USD`", problems, |text| {
+        let code = text.len() == 3 && text.bytes().all(|b| b.is_ascii_uppercase());
+        if code { Identifier::new(text).ok() } else { None }
+    });
+    let source = cells.read("source", "the `https://` address where the price was read", problems, |text| {
+        text.starts_with("https://").then(|| text.to_owned())
+    });
+    let read_on = cells.read("read_on", "the day on which it was read, as `2026-11-20`", problems, |text| {
+        day(text).map(|_| text.to_owned())
+    });
+    let mut price = |column, same_as| cells.price(column, same_as, problems);
+    let prices = Prices {
+        input: price("input", "")?,
+        cache_read: price("cache_read", "input")?,
+        cache_write_5m: price("cache_write_5m", "input")?,
+        cache_write_1h: price("cache_write_1h", "input")?,
+        output: price("output", "")?,
+        input_audio: price("input_audio", "input")?,
+        output_audio: price("output_audio", "output")?,
+        input_image: price("input_image", "input")?,
+    };
+    if prices == Prices::default() {
+        problems.push(cells.problem("input", "at least one price in a row"));
+    }
+    if let (Some(from), Some(Some(until))) = (from_day, until_day)
+        && until <= from
+    {
+        let wanted = "a day after `valid_from`: the first on which the price no longer holds";
+        problems.push(cells.problem("valid_until", wanted).value(cells.cell("valid_until")));
+    }
+    if problems.len() > before {
+        return None;
+    }
+    Some(Row {
+        id: id?,
+        line: cells.line,
+        provider: provider?,
+        models: models?,
+        tier: tier?,
+        input_above: input_above?,
+        from_day: from_day?,
+        until_day: until_day?,
+        currency: currency?,
+        prices,
+        source: source?,
+        read_on: read_on?,
+    })
+}
+
+/// Days since 1970-01-01.
+fn day(text: &str) -> Option<i64> {
+    let date: jiff::civil::Date = text.parse().ok().filter(|_| text.len() == 10)?;
+    let epoch = jiff::civil::date(1970, 1, 1);
+    Some(i64::from(epoch.until(date).ok()?.get_days()))
+}
+
+/// Two rows must not speak about the same model, tier, input bound and day by the same pattern.
+fn against(rows: &[Row], row: &Row, cells: &Cells<'_>, problems: &mut Vec<Problem>) {
+    for other in rows {
+        if other.id == row.id {
+            let wanted = format!("an id that no other row has; it stands at line {} already", other.line);
+            problems.push(cells.problem("id", wanted).value(row.id.as_str()));
+        }
+        let overlap = row.until_day.is_none_or(|until| other.from_day < until)
+            && other.until_day.is_none_or(|until| row.from_day < until);
+        let same = other.provider == row.provider
+            && other.tier == row.tier
+            && other.input_above == row.input_above
+            && overlap;
+        for pattern in row.models.iter().filter(|pattern| same && other.models.contains(pattern)) {
+            let wanted = format!("no second price for the same days; line {} has one already", other.line);
+            problems.push(cells.problem("model", wanted).value(pattern.as_str()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    const HEADER: &str = "id,provider,model,tier,input_above,valid_from,valid_until,currency,input,cache_read,\
+                          cache_write_5m,cache_write_1h,output,input_audio,output_audio,input_image,source,read_on\n";
+    const REST: &str = "https://x.test,2026-01-01\n";
+
+    fn told(rows: &str) -> Vec<String> {
+        let text = format!("{HEADER}{rows}");
+        PriceBook::parse(text.as_bytes()).unwrap_err().iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn all_problems_are_told_with_line_cell_value_and_form() {
+        let rows = format!(
+            "# comment\n\
+             a b,p,m,standard,,2026-01-01,,USD,1,,,,2,,,,{REST}\
+             b,p,,standard,0,2026-13-01,,usd,1,,,,2,,,,{REST}\
+             c,p,m,standard,,2026-02-01,2026-01-01,USD,-1,1e3,,,2,,,,http://x.test,soon\n\
+             d,p,m,standard,,2026-01-01,,USD,,,,,,,,,{REST}\
+             e,p,m\n"
+        );
+        let told = told(&rows);
+        let want = [
+            "3:1: `id`: found `a b`, wanted an identifier `[A-Za-z0-9_.:/@+-]{1,128}`",
+            "4:3: `model`: found ``, wanted patterns separated by spaces",
+            "4:5: `input_above`: found `0`, wanted a number of tokens, or nothing",
+            "4:6: `valid_from`: found `2026-13-01`, wanted a day as `2026-11-20`",
+            "4:8: `currency`: found `usd`, wanted a currency code as `USD`",
+            "5:17: `source`: found `http://x.test`, wanted the `https://` address where the price was read",
+            "5:18: `read_on`: found `soon`, wanted the day on which it was read, as `2026-11-20`",
+            "5:9: `input`: found `-1`, wanted a price per million tokens as `2.50` (at most 12 fraction digits), `=`, \
+             or nothing",
+            "6:9: `input`: wanted at least one price in a row",
+            "7:1: wanted 18 cells, as the header has; found 3",
+        ];
+        for want in want {
+            assert!(told.iter().any(|line| line == want), "{want}\nis not in\n{}", told.join("\n"));
+        }
+    }
+
+    #[test]
+    fn two_prices_for_one_day_are_a_problem_and_two_for_two_days_are_not() {
+        let row = |id: &str, from: &str, until: &str| {
+            format!("{id},p,m n*,standard,,{from},{until},USD,1,,,,2,,,,{REST}")
+        };
+        let good = format!("{HEADER}{}{}", row("a", "2026-01-01", "2026-02-01"), row("b", "2026-02-01", ""));
+        let book = PriceBook::parse(good.as_bytes()).unwrap();
+        let at = |day: i64| book.row("p", "m", day * 86_400_000_000, "standard", 1).map(|row| row.id.as_str());
+        assert_eq!([at(20_453), at(20_454), at(20_484), at(20_485)], [None, Some("a"), Some("a"), Some("b")]);
+        let bad = told(&format!("{}{}", row("a", "2026-01-01", "2026-02-02"), row("a", "2026-02-01", "")));
+        assert_eq!(bad.len(), 3, "{bad:?}");
+        assert!(bad[0].contains("an id that no other row has") && bad[1].contains("no second price"), "{bad:?}");
+    }
+
+    #[test]
+    fn an_exact_model_wins_over_a_pattern_and_a_longer_pattern_over_a_shorter() {
+        let row = |id: &str, model: &str| format!("{id},p,{model},standard,,2026-01-01,,USD,1,,,,2,,,,{REST}");
+        let text = format!("{HEADER}{}{}{}", row("wide", "gpt-*"), row("exact", "gpt-4o"), row("mid", "gpt-4*"));
+        let book = PriceBook::parse(text.as_bytes()).unwrap();
+        for (model, id) in [("gpt-4o", "exact"), ("gpt-4.1", "mid"), ("gpt-5", "wide")] {
+            let found = book.row("p", model, 20_600 * 86_400_000_000, "standard", 1).unwrap();
+            assert_eq!(found.id.as_str(), id, "{model}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_header_is_told_with_a_suggestion() {
+        let told: Vec<String> = PriceBook::parse(b"id,provider,modle\n")
+            .unwrap_err()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert!(told[0].starts_with("1:1: `modle`: wanted a known column:") && told[0].ends_with("(did you mean `model`?)"));
+        assert_eq!(told.len(), 17, "{told:?}");
+    }
+
+    #[test]
+    fn bytes_that_are_no_csv_never_panic() {
+        for bytes in [&b""[..], b"\xff\xfe", b"\"", b"id\n\xff\n", b"#only a comment\n"] {
+            assert!(PriceBook::parse(bytes).is_err());
+        }
+    }
+
+    const STARTER: &str = include_str!("../../prices/2026-11.csv");
+
+    #[test]
+    fn the_starter_book_is_read_and_its_currency_is_one() {
+        let book = PriceBook::parse(STARTER.as_bytes()).unwrap();
+        assert!(book.rows().iter().all(|row| row.currency.as_str() == "USD"));
+        assert_eq!(book.hash(), Sha256Hex::of(STARTER.as_bytes()));
+    }
+
+    #[test]
+    fn the_starter_books_batch_prices_are_half_of_the_standard_ones() {
+        let book = PriceBook::parse(STARTER.as_bytes()).unwrap();
+        for row in book.rows().iter().filter(|row| row.tier == "batch") {
+            let standard = book
+                .rows()
+                .iter()
+                .find(|other| {
+                    other.tier == "standard"
+                        && other.models == row.models
+                        && other.provider == row.provider
+                        && other.input_above == row.input_above
+                        && other.from_day == row.from_day
+                })
+                .unwrap_or_else(|| unreachable!("{} has no standard row", row.id));
+            let pairs = [
+                (row.prices.input, standard.prices.input),
+                (row.prices.output, standard.prices.output),
+            ];
+            for (batch, standard) in pairs {
+                assert_eq!(batch.map(|d| d.units() * 2), standard.map(Decimal::units), "{}", row.id);
+            }
+        }
+    }
+}
