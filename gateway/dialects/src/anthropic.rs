@@ -1,0 +1,125 @@
+//! Anthropic's answers: messages whole and streamed, token counts, the older completions.
+
+use crate::facts::{Gathered, ProviderError};
+use crate::json::{self, each, name, pick, pick_bytes, present};
+use crate::operation::{Operation, Tokens};
+use crate::usage::Counts;
+
+/// True for the event that ends a stream (CA-2).
+pub(crate) fn is_terminal_type(kind: &[u8]) -> bool {
+    kind == b"message_stop"
+}
+
+/// Reads one event of a stream; true where it ends the stream.
+pub(crate) fn event(gathered: &mut Gathered, event_name: &[u8], data: &[u8]) -> bool {
+    let Some([kind, message, block, delta, usage, error]) =
+        pick_bytes(data, &["type", "message", "content_block", "delta", "usage", "error"])
+    else {
+        return is_terminal_type(event_name);
+    };
+    match kind.and_then(json::string).unwrap_or_default().as_ref() {
+        "content_block_delta" => gathered.output = true,
+        "message_start" => {
+            if let Some(message) = present(message) {
+                message_object(gathered, message);
+            }
+        }
+        "content_block_start" => {
+            if let Some(block) = present(block) {
+                content_block(gathered, block);
+            }
+        }
+        "message_delta" => {
+            if let Some([reason, sequence]) = present(delta).and_then(|d| pick(d, &["stop_reason", "stop_sequence"])) {
+                gathered.finish(0, reason);
+                set(&mut gathered.finish_detail, name(sequence));
+                gathered.final_usage |= present(reason).is_some();
+            }
+            merge(gathered, usage);
+        }
+        "completion" => completion(gathered, data),
+        "error" => gathered.error = present(error).and_then(ProviderError::read),
+        "message_stop" => return true,
+        _ => {}
+    }
+    is_terminal_type(event_name)
+}
+
+fn set(place: &mut Option<String>, value: Option<String>) {
+    if value.is_some() {
+        *place = value;
+    }
+}
+
+fn merge(gathered: &mut Gathered, usage: Option<&str>) {
+    let Some(usage) = present(usage) else { return };
+    let before = gathered.counts.unwrap_or_default();
+    let mut counts = before;
+    counts.merge_anthropic(usage, gathered.served_model.as_deref());
+    gathered.regressed |= counts.regressed_from(&before);
+    gathered.counts = (counts != Counts::default()).then_some(counts);
+    if let Some([tier]) = pick(usage, &["service_tier"]) {
+        set(&mut gathered.service_tier, name(tier));
+    }
+}
+
+fn content_block(gathered: &mut Gathered, block: &str) {
+    let Some([kind, tool]) = pick(block, &["type", "name"]) else { return };
+    match name(kind).as_deref() {
+        Some("tool_use") => gathered.calls.add(name(tool)),
+        Some("server_tool_use" | "mcp_tool_use") => {
+            gathered.server_calls = Some(gathered.server_calls.unwrap_or(0).saturating_add(1));
+        }
+        _ => {}
+    }
+}
+
+fn message_object(gathered: &mut Gathered, message: &str) {
+    let Some([id, model, content, reason, sequence, usage]) =
+        pick(message, &["id", "model", "content", "stop_reason", "stop_sequence", "usage"])
+    else {
+        return;
+    };
+    set(&mut gathered.response_id, name(id));
+    set(&mut gathered.served_model, name(model));
+    gathered.finish(0, reason);
+    set(&mut gathered.finish_detail, name(sequence));
+    gathered.calls.possible();
+    gathered.server_calls.get_or_insert(0);
+    if let Some(content) = present(content) {
+        each(content, &mut |block| content_block(gathered, block));
+    }
+    merge(gathered, usage);
+}
+
+fn completion(gathered: &mut Gathered, data: &[u8]) {
+    let Some([id, model, reason, stop, text]) =
+        pick_bytes(data, &["id", "model", "stop_reason", "stop", "completion"])
+    else {
+        return;
+    };
+    set(&mut gathered.response_id, name(id));
+    set(&mut gathered.served_model, name(model));
+    gathered.finish(0, reason);
+    set(&mut gathered.finish_detail, name(stop));
+    gathered.output |= text.is_some_and(|t| t != "\"\"");
+}
+
+/// Reads a whole JSON body.
+pub(crate) fn body(gathered: &mut Gathered, operation: &Operation, status: u16, body: &[u8]) {
+    let Ok(text) = std::str::from_utf8(body) else { return };
+    let kind = pick(text, &["type"]).and_then(|[kind]| name(kind));
+    if status >= 400 || kind.as_deref() == Some("error") {
+        gathered.error = ProviderError::read_body(text);
+        return;
+    }
+    match kind.as_deref() {
+        Some("message") => {
+            message_object(gathered, text);
+            gathered.final_usage = true;
+        }
+        Some("completion") => completion(gathered, body),
+        _ if operation.tokens() == Tokens::Counts => merge(gathered, Some(text)),
+        _ => {}
+    }
+}

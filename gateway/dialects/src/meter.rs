@@ -1,0 +1,523 @@
+//! Beside a response as it passes: what it says, where its output begins, and which bytes wait for the commit.
+//!
+//! Bytes are forwarded as they come. Held are the terminal event (CA-2) and everything behind it; where usage was
+//! asked for on the caller's behalf, each event waits until it is whole, so that the trace of the asking can be
+//! taken out. The facts and the forwarded bytes do not depend on how the bytes are cut into chunks.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header::CONTENT_TYPE;
+use schemas::record::UsageSource;
+
+use crate::coding::{Caps, Decoder, codings};
+use crate::facts::{AnswerFacts, Gathered, Unread, request_id, retry_after_s};
+use crate::operation::{Dialect, Operation};
+use crate::ratelimit::rate_limits;
+use crate::splice::{Trace, trace_of_asking};
+use crate::sse::{Event, Parser};
+use crate::usage::{Convention, Counts};
+use crate::{anthropic, openai};
+
+/// What to do with bytes of a response.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Segment {
+    /// Forward this range of the wire bytes just given.
+    Forward(Range<usize>),
+    /// Forward these bytes: kept from earlier wire bytes, or with something taken out.
+    Bytes(Bytes),
+    /// Keep these bytes until the outcome is committed, then forward them.
+    Held(Bytes),
+}
+
+/// How much of a response is kept in memory to be read.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// One event of a stream.
+    pub event_bytes: usize,
+    /// A whole body.
+    pub body_bytes: usize,
+    /// A coded body, decoded.
+    pub decoded: Caps,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { event_bytes: 16 << 20, body_bytes: 32 << 20, decoded: Caps { bytes: 1 << 30, ratio: 1000 } }
+    }
+}
+
+/// Why a response ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// The provider ended it.
+    Complete,
+    /// It was cut, by whomever.
+    Cut,
+    /// The caller had gone; it was read on for its usage.
+    Drained,
+}
+
+#[derive(Debug)]
+enum Body {
+    /// The first bytes have to tell whether it is a stream.
+    Probing(Vec<u8>),
+    Stream(Parser),
+    Whole(Vec<u8>),
+    /// Bytes that say nothing: audio, images, files.
+    Opaque,
+}
+
+/// Reads one response as it passes.
+#[derive(Debug)]
+pub struct Meter {
+    dialect: Dialect,
+    operation: Operation,
+    status: u16,
+    limits: Limits,
+    stripping: bool,
+    decoder: Decoder,
+    body: Body,
+    gathered: Gathered,
+    terminal: bool,
+    holding: bool,
+    unread: Option<Unread>,
+    /// Wire bytes of an unfinished event, where events wait.
+    waiting: Vec<u8>,
+    /// The CR that ends a dropped event was a chunk's last byte: its LF is to be dropped too.
+    drop_lf: bool,
+    request_id: Option<String>,
+    retry_after_s: Option<i64>,
+    rate_limits: std::collections::BTreeMap<String, i64>,
+}
+
+impl Meter {
+    /// A meter for the response with this head. `stripping`: usage was asked for on the caller's behalf.
+    pub fn new(
+        dialect: Dialect,
+        operation: Operation,
+        status: u16,
+        headers: &HeaderMap,
+        stripping: bool,
+        limits: Limits,
+    ) -> Self {
+        let kind = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+        let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        let (stack, unread) = match codings(headers) {
+            Ok(stack) => (stack, None),
+            Err(error) => (Vec::new(), Some(Unread::Coding(error))),
+        };
+        let body = if unread.is_some() {
+            Body::Opaque
+        } else if kind == "text/event-stream" {
+            Body::Stream(Parser::new(limits.event_bytes))
+        } else if kind.is_empty() || kind.starts_with("text/") || kind.ends_with("json") {
+            Body::Probing(Vec::new())
+        } else {
+            Body::Opaque
+        };
+        let decoder = Decoder::new(&stack, limits.decoded);
+        Self {
+            dialect,
+            operation,
+            status,
+            limits,
+            stripping: stripping && decoder.is_identity(),
+            decoder,
+            body,
+            gathered: Gathered::default(),
+            terminal: false,
+            holding: false,
+            unread,
+            waiting: Vec::new(),
+            drop_lf: false,
+            request_id: request_id(headers),
+            retry_after_s: retry_after_s(headers),
+            rate_limits: rate_limits(dialect, headers),
+        }
+    }
+
+    /// True once model output was seen in a stream.
+    pub fn saw_output(&self) -> bool {
+        self.gathered.output
+    }
+
+    /// True once the terminal event was parsed.
+    pub fn terminal(&self) -> bool {
+        self.terminal
+    }
+
+    /// True once bytes are held for the commit.
+    pub fn holding(&self) -> bool {
+        self.holding
+    }
+
+    /// True for a stream that stands between two events: an event of the gateway's own may be put in here.
+    pub fn between_events(&self) -> bool {
+        match &self.body {
+            Body::Stream(parser) => self.stripping || parser.between_events(),
+            _ => false,
+        }
+    }
+
+    /// Takes wire bytes and says in order what to do with them.
+    pub fn feed(&mut self, wire: &[u8], out: &mut Vec<Segment>) {
+        if wire.is_empty() {
+            return;
+        }
+        if let (Body::Probing(first), true) = (&mut self.body, self.decoder.is_identity()) {
+            first.extend_from_slice(wire);
+            if let Some(next) = probe(first, self.limits) {
+                let first = std::mem::take(first);
+                // Bytes of a probe were forwarded already; an event that they begin cannot be held back whole.
+                let earlier = first.len() - wire.len();
+                self.body = next;
+                if matches!(self.body, Body::Stream(_)) {
+                    if earlier > 0 {
+                        self.stripping = false;
+                        self.read_events(first.get(..earlier).unwrap_or_default());
+                    }
+                } else {
+                    self.read_decoded(&first);
+                    out.push(Segment::Forward(0..wire.len()));
+                    return;
+                }
+            } else {
+                out.push(Segment::Forward(0..wire.len()));
+                return;
+            }
+        }
+        match (&self.body, self.decoder.is_identity()) {
+            (Body::Stream(_), true) if self.stripping => self.feed_stripping(wire, out),
+            (Body::Stream(_), true) => self.feed_stream(wire, out),
+            (_, true) => {
+                self.read_decoded(wire);
+                out.push(Segment::Forward(0..wire.len()));
+            }
+            (_, false) => self.feed_coded(wire, out),
+        }
+    }
+
+    fn hold_or_forward(&self, wire: &[u8], cut: usize, out: &mut Vec<Segment>) {
+        if cut > 0 {
+            out.push(Segment::Forward(0..cut));
+        }
+        if let Some(held) = wire.get(cut..).filter(|held| !held.is_empty()) {
+            out.push(Segment::Held(Bytes::copy_from_slice(held)));
+        }
+    }
+
+    fn feed_stream(&mut self, wire: &[u8], out: &mut Vec<Segment>) {
+        let held_before = self.holding;
+        let first_terminal = self.read_events(wire);
+        let cut = match (held_before, first_terminal) {
+            (true, _) => 0,
+            (false, Some(start)) => start,
+            (false, None) => self.unfinished_terminal().unwrap_or(wire.len()),
+        };
+        self.holding |= cut < wire.len();
+        self.hold_or_forward(wire, cut, out);
+    }
+
+    /// Reads events; where the first terminal one of this chunk begins.
+    fn read_events(&mut self, chunk: &[u8]) -> Option<usize> {
+        let Body::Stream(parser) = &mut self.body else { return None };
+        let (gathered, terminal, dialect) = (&mut self.gathered, &mut self.terminal, self.dialect);
+        let mut first = None;
+        parser.feed(chunk, &mut |event| {
+            if read_event(dialect, gathered, &event) {
+                *terminal = true;
+                first.get_or_insert(event.start);
+            }
+        });
+        if parser.stopped() && self.unread.is_none() {
+            self.unread = Some(Unread::EventTooLarge { limit: self.limits.event_bytes });
+        }
+        first
+    }
+
+    /// Where an unfinished event begins that can only be the terminal one.
+    fn unfinished_terminal(&self) -> Option<usize> {
+        let Body::Stream(parser) = &self.body else { return None };
+        let event = parser.unfinished()?;
+        let is = match self.dialect {
+            Dialect::Anthropic => {
+                anthropic::is_terminal_type(event.name)
+                    || (event.name.is_empty() && typed(event.data).is_some_and(|t| anthropic::is_terminal_type(t.as_bytes())))
+            }
+            Dialect::OpenAi | Dialect::AzureOpenAi => {
+                let line = event.line.strip_prefix(b"data:").map(|v| v.strip_prefix(b" ").unwrap_or(v));
+                openai::is_terminal_type(event.name)
+                    || openai::is_terminal_data(event.data)
+                    || (event.data.is_empty() && line.is_some_and(openai::is_terminal_data))
+                    || (event.name.is_empty() && typed(event.data).is_some_and(|t| openai::is_terminal_type(t.as_bytes())))
+            }
+        };
+        is.then_some(event.start)
+    }
+
+    fn feed_coded(&mut self, wire: &[u8], out: &mut Vec<Segment>) {
+        let mut decoder = std::mem::replace(&mut self.decoder, Decoder::new(&[], Caps::default()));
+        let read = decoder.feed(wire, &mut |piece| self.read_probing(piece));
+        self.decoder = decoder;
+        if let Err(error) = read
+            && self.unread.is_none()
+        {
+            self.unread = Some(Unread::Coding(error));
+        }
+        let hold = self.holding || self.terminal || self.unfinished_terminal().is_some();
+        self.holding = hold;
+        self.hold_or_forward(wire, if hold { 0 } else { wire.len() }, out);
+    }
+
+    /// Reads decoded bytes whose kind may not yet be known.
+    fn read_probing(&mut self, piece: &[u8]) {
+        if let Body::Probing(first) = &mut self.body {
+            first.extend_from_slice(piece);
+            if let Some(next) = probe(first, self.limits) {
+                let first = std::mem::take(first);
+                self.body = next;
+                self.read_decoded(&first);
+            }
+        } else {
+            self.read_decoded(piece);
+        }
+    }
+
+    fn read_decoded(&mut self, piece: &[u8]) {
+        match &mut self.body {
+            Body::Stream(_) => {
+                self.read_events(piece);
+            }
+            Body::Whole(body) => {
+                if body.len() + piece.len() > self.limits.body_bytes {
+                    self.body = Body::Opaque;
+                    self.unread.get_or_insert(Unread::BodyTooLarge { limit: self.limits.body_bytes });
+                } else {
+                    body.extend_from_slice(piece);
+                }
+            }
+            Body::Probing(_) | Body::Opaque => {}
+        }
+    }
+
+    fn feed_stripping(&mut self, wire: &[u8], out: &mut Vec<Segment>) {
+        let mut at = 0;
+        if std::mem::take(&mut self.drop_lf) && wire.first() == Some(&b'\n') {
+            at = 1;
+        }
+        if self.holding {
+            self.read_events(wire);
+            out.push(Segment::Held(Bytes::copy_from_slice(wire.get(at..).unwrap_or_default())));
+            return;
+        }
+        let Body::Stream(parser) = &mut self.body else { return };
+        let (gathered, dialect) = (&mut self.gathered, self.dialect);
+        let mut events: Vec<Placed> = Vec::new();
+        parser.feed(wire, &mut |event| {
+            let terminal = read_event(dialect, gathered, &event);
+            let trace = if event.data_lines == 1 { trace_of_asking(event.data) } else { Trace::None };
+            events.push(Placed { end: event.end, open_cr: event.open_cr, terminal, edit: Edit::of(trace, event.data) });
+        });
+        let stopped = parser.stopped();
+        for event in events {
+            self.terminal |= event.terminal;
+            let fresh = wire.get(at..event.end).unwrap_or_default();
+            if self.holding || event.terminal {
+                // From here on all is held: the rest of this chunk goes with it.
+                self.holding = true;
+                continue;
+            }
+            match event.edit {
+                Edit::Keep if self.waiting.is_empty() => forward(out, at..event.end),
+                Edit::Keep => {
+                    self.waiting.extend_from_slice(fresh);
+                    out.push(Segment::Bytes(std::mem::take(&mut self.waiting).into()));
+                }
+                Edit::Drop => {
+                    self.waiting.clear();
+                    self.drop_lf = event.open_cr;
+                }
+                Edit::Cut { data, cut } => {
+                    self.waiting.extend_from_slice(fresh);
+                    let whole = std::mem::take(&mut self.waiting);
+                    out.push(Segment::Bytes(without(whole, &data, cut).into()));
+                }
+            }
+            at = event.end;
+        }
+        let rest = wire.get(at..).unwrap_or_default();
+        if self.holding || self.unfinished_terminal().is_some() {
+            self.holding = true;
+            let mut held = std::mem::take(&mut self.waiting);
+            held.extend_from_slice(rest);
+            out.push(Segment::Held(held.into()));
+        } else if stopped {
+            self.unread.get_or_insert(Unread::EventTooLarge { limit: self.limits.event_bytes });
+            self.stripping = false;
+            if !self.waiting.is_empty() {
+                out.push(Segment::Bytes(std::mem::take(&mut self.waiting).into()));
+            }
+            forward(out, at..wire.len());
+        } else {
+            self.waiting.extend_from_slice(rest);
+        }
+    }
+
+    /// The provider's bytes have ended: gives those that waited for the end of their event.
+    pub fn end(&mut self, out: &mut Vec<Segment>) {
+        if !self.waiting.is_empty() {
+            out.push(Segment::Bytes(std::mem::take(&mut self.waiting).into()));
+        }
+    }
+
+    /// The facts. Bytes that [`Meter::end`] did not fetch are lost.
+    pub fn finish(mut self, cause: Cause) -> AnswerFacts {
+        if cause == Cause::Complete
+            && let Err(error) = self.decoder.finish()
+        {
+            self.unread.get_or_insert(Unread::Coding(error));
+        }
+        let streamed = matches!(self.body, Body::Stream(_));
+        match std::mem::replace(&mut self.body, Body::Opaque) {
+            Body::Stream(mut parser) => {
+                let (gathered, dialect) = (&mut self.gathered, self.dialect);
+                let terminal = &mut self.terminal;
+                parser.finish(&mut |event| *terminal |= read_event(dialect, gathered, &event));
+            }
+            Body::Whole(body) | Body::Probing(body) => match self.dialect {
+                Dialect::Anthropic => anthropic::body(&mut self.gathered, &self.operation, self.status, &body),
+                Dialect::OpenAi | Dialect::AzureOpenAi => {
+                    openai::body(&mut self.gathered, &self.operation, self.status, &body);
+                }
+            },
+            Body::Opaque => {}
+        }
+        let gathered = self.gathered;
+        let convention = match self.dialect {
+            Dialect::Anthropic => Convention::Anthropic,
+            Dialect::OpenAi | Dialect::AzureOpenAi => Convention::OpenAi,
+        };
+        let last_word = gathered.final_usage || self.terminal;
+        let source = match cause {
+            Cause::Complete if self.dialect == Dialect::Anthropic && streamed && !last_word => UsageSource::Partial,
+            Cause::Complete => UsageSource::Provider,
+            Cause::Cut if last_word => UsageSource::Provider,
+            Cause::Drained if last_word => UsageSource::Drained,
+            Cause::Cut | Cause::Drained => UsageSource::Partial,
+        };
+        let other_model_runs = gathered.counts.map_or(0, |c| c.further.other_models);
+        let error = gathered.error.unwrap_or_default();
+        AnswerFacts {
+            served_model: gathered.served_model,
+            response_id: gathered.response_id,
+            request_id: self.request_id,
+            finish_reasons: gathered.finish_reasons,
+            finish_detail: gathered.finish_detail,
+            tool_calls: gathered.calls.count,
+            server_tool_calls: gathered.server_calls,
+            tool_names: gathered.calls.names,
+            error_type: error.kind,
+            error_code: error.code,
+            error_message: error.message,
+            service_tier: gathered.service_tier,
+            retry_after_s: self.retry_after_s,
+            usage: Counts::usage(gathered.counts.as_ref(), &self.operation, convention, source),
+            usage_regressed: gathered.regressed,
+            other_model_runs,
+            rate_limits: self.rate_limits,
+            unread: self.unread,
+        }
+    }
+}
+
+/// The facts of a body at hand, coded as its headers say.
+pub fn response_facts(
+    dialect: Dialect,
+    operation: &Operation,
+    status: u16,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> AnswerFacts {
+    let mut meter = Meter::new(dialect, *operation, status, headers, false, Limits::default());
+    meter.feed(body, &mut Vec::new());
+    meter.finish(Cause::Complete)
+}
+
+fn read_event(dialect: Dialect, gathered: &mut Gathered, event: &Event<'_>) -> bool {
+    if event.data_lines == 0 {
+        return false;
+    }
+    match dialect {
+        Dialect::Anthropic => anthropic::event(gathered, event.name, event.data),
+        Dialect::OpenAi | Dialect::AzureOpenAi => openai::event(gathered, event.name, event.data),
+    }
+}
+
+/// The `type` of data that are whole.
+fn typed(data: &[u8]) -> Option<String> {
+    let data = data.strip_suffix(b"\n")?;
+    crate::json::pick_bytes(data, &["type"]).and_then(|[kind]| crate::json::name(kind))
+}
+
+/// What the first bytes of a body say that it is; `None` where more are needed.
+fn probe(first: &[u8], limits: Limits) -> Option<Body> {
+    let begun = first.strip_prefix("\u{feff}".as_bytes()).unwrap_or(first);
+    for mark in [&b"data:"[..], b"event:", b": "] {
+        if begun.starts_with(mark) {
+            return Some(Body::Stream(Parser::new(limits.event_bytes)));
+        }
+        if mark.starts_with(begun) {
+            return None;
+        }
+    }
+    if "\u{feff}".as_bytes().starts_with(first) {
+        return None;
+    }
+    Some(Body::Whole(Vec::new()))
+}
+
+struct Placed {
+    end: usize,
+    open_cr: bool,
+    terminal: bool,
+    edit: Edit,
+}
+
+enum Edit {
+    Keep,
+    Drop,
+    /// Take the range `cut` of `data` out of the event's bytes.
+    Cut { data: Vec<u8>, cut: Range<usize> },
+}
+
+impl Edit {
+    fn of(trace: Trace, data: &[u8]) -> Self {
+        match trace {
+            Trace::None => Self::Keep,
+            Trace::Event => Self::Drop,
+            Trace::Member(cut) => Self::Cut { data: data.to_vec(), cut },
+        }
+    }
+}
+
+fn without(mut event: Vec<u8>, data: &[u8], cut: Range<usize>) -> Vec<u8> {
+    if let Some(at) = memchr::memmem::find(&event, data) {
+        event.drain(at + cut.start..at + cut.end);
+    }
+    event
+}
+
+fn forward(out: &mut Vec<Segment>, range: Range<usize>) {
+    if range.is_empty() {
+        return;
+    }
+    if let Some(Segment::Forward(last)) = out.last_mut()
+        && last.end == range.start
+    {
+        last.end = range.end;
+        return;
+    }
+    out.push(Segment::Forward(range));
+}

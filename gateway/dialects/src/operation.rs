@@ -1,0 +1,372 @@
+//! Method and path -> the operation of the provider's API.
+
+use http::Method;
+
+/// A wire format that the gateway understands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Dialect {
+    /// OpenAI's API, at OpenAI or at any compatible base URL.
+    OpenAi,
+    /// OpenAI's API as Azure serves it: `/openai/deployments/{deployment}/...` and `/openai/v1/...`.
+    AzureOpenAi,
+    /// Anthropic's API.
+    Anthropic,
+}
+
+impl Dialect {
+    /// The name in configuration and records.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::OpenAi => "openai",
+            Self::AzureOpenAi => "azure_openai",
+            Self::Anthropic => "anthropic",
+        }
+    }
+    /// The dialect of that name.
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::OpenAi, Self::AzureOpenAi, Self::Anthropic].into_iter().find(|d| d.name() == name)
+    }
+}
+
+/// What an operation has to do with tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tokens {
+    /// Its answer shows usage that it incurred.
+    Incurs,
+    /// Its answer shows usage that another exchange incurred.
+    Retrieves,
+    /// Its answer counts tokens, without using them.
+    Counts,
+    /// None.
+    None,
+}
+
+/// An operation of a provider's API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Operation {
+    name: &'static str,
+    tokens: Tokens,
+}
+
+impl Operation {
+    /// Whatever the table does not know: relayed and recorded all the same.
+    pub const OTHER: Self = Self { name: "other", tokens: Tokens::Incurs };
+
+    /// The name in records: `chat.completions`, `messages.create`, ... or `other`.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+    /// What it has to do with tokens.
+    pub fn tokens(&self) -> Tokens {
+        self.tokens
+    }
+    /// True where the answer shows usage that this exchange incurred.
+    pub fn uses_tokens(&self) -> bool {
+        self.tokens == Tokens::Incurs && self.name != Self::OTHER.name
+    }
+    /// True where [`crate::ask_for_usage`] applies to its request body.
+    pub fn can_ask_usage(&self) -> bool {
+        matches!(self.name, "chat.completions" | "completions")
+    }
+    /// True for the Responses API, whose answers have a `status`.
+    pub(crate) fn is_responses(&self) -> bool {
+        self.name.starts_with("responses.")
+    }
+}
+
+struct Row {
+    method: &'static str,
+    pattern: &'static str,
+    operation: Operation,
+}
+
+const fn row(method: &'static str, pattern: &'static str, name: &'static str, tokens: Tokens) -> Row {
+    Row { method, pattern, operation: Operation { name, tokens } }
+}
+
+use Tokens::{Counts as C, Incurs as I, None as N, Retrieves as R};
+
+/// Patterns behind the base path, one segment a `/`: `*` is one segment, `**` the rest. The first match counts.
+/// Method `*` is any.
+const OPENAI: &[Row] = &[
+    row("POST", "chat/completions", "chat.completions", I),
+    row("GET", "chat/completions", "chat.completions.list", R),
+    row("GET", "chat/completions/*", "chat.completions.retrieve", R),
+    row("POST", "chat/completions/*", "chat.completions.update", R),
+    row("DELETE", "chat/completions/*", "chat.completions.delete", N),
+    row("GET", "chat/completions/*/messages", "chat.completions.messages", N),
+    row("POST", "chat", "chat.completions", I),
+    row("POST", "responses", "responses.create", I),
+    row("POST", "responses/input_tokens", "responses.input_tokens", C),
+    row("POST", "responses/compact", "responses.compact", I),
+    row("GET", "responses/*", "responses.retrieve", R),
+    row("DELETE", "responses/*", "responses.delete", N),
+    row("POST", "responses/*/cancel", "responses.cancel", R),
+    row("GET", "responses/*/input_items", "responses.input_items", N),
+    row("POST", "conversations", "conversations.create", N),
+    row("GET", "conversations/*", "conversations.retrieve", N),
+    row("POST", "conversations/*", "conversations.update", N),
+    row("DELETE", "conversations/*", "conversations.delete", N),
+    row("*", "conversations/*/items", "conversations.items", N),
+    row("*", "conversations/*/items/*", "conversations.items", N),
+    row("POST", "completions", "completions", I),
+    row("POST", "embeddings", "embeddings.create", I),
+    row("POST", "rerank", "rerank.create", I),
+    row("POST", "moderations", "moderations.create", N),
+    row("GET", "models", "models.list", N),
+    row("DELETE", "models/*", "models.delete", N),
+    row("GET", "models/**", "models.retrieve", N),
+    row("DELETE", "models/**", "models.delete", N),
+    row("POST", "files", "files.create", N),
+    row("GET", "files", "files.list", N),
+    row("GET", "files/*", "files.retrieve", N),
+    row("DELETE", "files/*", "files.delete", N),
+    row("GET", "files/*/content", "files.content", N),
+    row("POST", "uploads", "uploads.create", N),
+    row("POST", "uploads/*/parts", "uploads.parts", N),
+    row("POST", "uploads/*/complete", "uploads.complete", N),
+    row("POST", "uploads/*/cancel", "uploads.cancel", N),
+    row("POST", "images/generations", "images.generations", I),
+    row("POST", "images/edits", "images.edits", I),
+    row("POST", "images/variations", "images.variations", I),
+    row("POST", "audio/speech", "audio.speech", I),
+    row("POST", "audio/transcriptions", "audio.transcriptions", I),
+    row("POST", "audio/translations", "audio.translations", I),
+    row("*", "audio/voices", "audio.voices", N),
+    row("*", "audio/voices/**", "audio.voices", N),
+    row("*", "audio/voice_consents", "audio.voice_consents", N),
+    row("*", "audio/voice_consents/**", "audio.voice_consents", N),
+    row("POST", "videos", "videos.create", N),
+    row("GET", "videos", "videos.list", N),
+    row("POST", "videos/edits", "videos.edits", N),
+    row("POST", "videos/extensions", "videos.extensions", N),
+    row("POST", "videos/characters", "videos.characters", N),
+    row("GET", "videos/characters/*", "videos.characters", N),
+    row("GET", "videos/*", "videos.retrieve", N),
+    row("DELETE", "videos/*", "videos.delete", N),
+    row("GET", "videos/*/content", "videos.content", N),
+    row("POST", "videos/*/remix", "videos.remix", N),
+    row("POST", "batches", "batches.create", N),
+    row("GET", "batches", "batches.list", N),
+    row("GET", "batches/*", "batches.retrieve", R),
+    row("POST", "batches/*/cancel", "batches.cancel", R),
+    row("*", "fine_tuning/**", "fine_tuning", N),
+    row("*", "fine-tunes/**", "fine_tuning", N),
+    row("*", "vector_stores", "vector_stores", N),
+    row("POST", "vector_stores/*/search", "vector_stores.search", N),
+    row("*", "vector_stores/**", "vector_stores", N),
+    row("*", "assistants", "assistants", N),
+    row("*", "assistants/**", "assistants", N),
+    row("POST", "threads/runs", "threads.runs.create", I),
+    row("POST", "threads/*/runs", "threads.runs.create", I),
+    row("POST", "threads/*/runs/*/submit_tool_outputs", "threads.runs.submit_tool_outputs", I),
+    row("POST", "threads/*/runs/*/cancel", "threads.runs.cancel", R),
+    row("*", "threads/*/runs", "threads.runs", R),
+    row("*", "threads/*/runs/**", "threads.runs", R),
+    row("*", "threads/*/messages", "threads.messages", N),
+    row("*", "threads/*/messages/**", "threads.messages", N),
+    row("*", "threads", "threads", N),
+    row("*", "threads/**", "threads", N),
+    row("*", "containers", "containers", N),
+    row("*", "containers/**", "containers", N),
+    row("*", "skills", "skills", N),
+    row("*", "skills/**", "skills", N),
+    row("*", "evals", "evals", N),
+    row("*", "evals/**", "evals", N),
+    row("*", "chatkit/**", "chatkit", N),
+    row("POST", "realtime/client_secrets", "realtime.client_secrets", N),
+    row("POST", "realtime/sessions", "realtime.sessions", N),
+    row("POST", "realtime/transcription_sessions", "realtime.sessions", N),
+    row("POST", "realtime/calls", "realtime.calls", N),
+    row("*", "realtime/calls/**", "realtime.calls", N),
+    row("*", "realtime", "realtime", N),
+    row("*", "realtime/**", "realtime", N),
+    row("*", "organization/**", "organization", N),
+    row("*", "projects/**", "organization", N),
+    row("POST", "messages", "messages.create", I),
+    row("POST", "messages/count_tokens", "messages.count_tokens", C),
+];
+
+const ANTHROPIC: &[Row] = &[
+    row("POST", "messages", "messages.create", I),
+    row("POST", "messages/count_tokens", "messages.count_tokens", C),
+    row("POST", "messages/batches", "messages.batches.create", N),
+    row("GET", "messages/batches", "messages.batches.list", N),
+    row("GET", "messages/batches/*", "messages.batches.retrieve", N),
+    row("DELETE", "messages/batches/*", "messages.batches.delete", N),
+    row("POST", "messages/batches/*/cancel", "messages.batches.cancel", N),
+    row("GET", "messages/batches/*/results", "messages.batches.results", N),
+    row("POST", "complete", "complete", I),
+    row("GET", "models", "models.list", N),
+    row("GET", "models/**", "models.retrieve", N),
+    row("POST", "files", "files.create", N),
+    row("GET", "files", "files.list", N),
+    row("GET", "files/*", "files.retrieve", N),
+    row("DELETE", "files/*", "files.delete", N),
+    row("GET", "files/*/content", "files.content", N),
+    row("*", "skills", "skills", N),
+    row("*", "skills/**", "skills", N),
+    row("*", "agents", "agents", N),
+    row("*", "agents/**", "agents", N),
+    row("*", "sessions", "sessions", N),
+    row("*", "sessions/**", "sessions", N),
+    row("*", "environments", "environments", N),
+    row("*", "environments/**", "environments", N),
+    row("*", "organizations/**", "organization", N),
+    row("POST", "experimental/generate_prompt", "prompts.generate", I),
+    row("POST", "experimental/improve_prompt", "prompts.improve", I),
+    row("POST", "experimental/templatize_prompt", "prompts.templatize", I),
+];
+
+/// Every name that [`operation`] can give.
+pub fn operation_names() -> impl Iterator<Item = &'static str> {
+    let mut names: Vec<_> = OPENAI.iter().chain(ANTHROPIC).map(|row| row.operation.name).collect();
+    names.push(Operation::OTHER.name);
+    names.sort_unstable();
+    names.dedup();
+    names.into_iter()
+}
+
+/// The operation that `method` on `path` is.
+///
+/// `path` is the path behind the route's prefix, or the provider's own: what stands before the API's first word
+/// (`/v1`, `/openai/v1`, `/api/v1`, `/openai/deployments/{deployment}`, ...) is skipped. The query plays no part.
+pub fn operation(dialect: Dialect, method: &Method, path: &str) -> Operation {
+    let path = path.split_once('?').map_or(path, |(path, _)| path);
+    let mut segments: Vec<&str> = path.split('/').filter(|s| !s.is_empty()).take(16).collect();
+    if dialect != Dialect::Anthropic
+        && let Some((_, rest)) = after_deployment(path)
+    {
+        segments = rest.split('/').filter(|s| !s.is_empty()).take(16).collect();
+    }
+    let table = if dialect == Dialect::Anthropic { ANTHROPIC } else { OPENAI };
+    for skip in 0..segments.len().min(6) {
+        let (before, rest) = segments.split_at(skip);
+        let found = table.iter().find(|row| row.allows(method) && matches(row.pattern, rest));
+        if let Some(row) = found
+            && (before.last().is_none_or(|last| ends_base(last)) || row.operation.uses_tokens())
+        {
+            return row.operation;
+        }
+    }
+    Operation::OTHER
+}
+
+/// The deployment that an Azure path names, and what follows it.
+pub fn after_deployment(path: &str) -> Option<(&str, &str)> {
+    let (_, rest) = path.split_once("/openai/deployments/")?;
+    let rest = rest.split_once('?').map_or(rest, |(path, _)| path);
+    let (deployment, rest) = rest.split_once('/').unwrap_or((rest, ""));
+    (!deployment.is_empty()).then_some((deployment, rest))
+}
+
+impl Row {
+    fn allows(&self, method: &Method) -> bool {
+        self.method == "*" || self.method == method.as_str()
+    }
+}
+
+/// True for a segment that can end a base path: a version (`v1`, `v1beta`, `2024-06`) or `openai`, `api`, `beta`.
+fn ends_base(segment: &str) -> bool {
+    matches!(segment, "openai" | "api" | "beta" | "anthropic" | "compat")
+        || segment.strip_prefix('v').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+}
+
+fn matches(pattern: &str, segments: &[&str]) -> bool {
+    let mut rest = segments.iter();
+    for wanted in pattern.split('/') {
+        match (wanted, rest.next()) {
+            ("**", Some(_)) => return true,
+            ("*", Some(_)) => {}
+            (wanted, Some(given)) if wanted == *given => {}
+            _ => return false,
+        }
+    }
+    rest.next().is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Dialect::{Anthropic, AzureOpenAi, OpenAi};
+
+    #[test]
+    fn every_path_has_its_operation() {
+        let cases = [
+            (OpenAi, Method::POST, "/v1/chat/completions", "chat.completions"),
+            (OpenAi, Method::GET, "/v1/chat/completions", "chat.completions.list"),
+            (OpenAi, Method::GET, "/v1/chat/completions/chatcmpl-1", "chat.completions.retrieve"),
+            (OpenAi, Method::GET, "/v1/chat/completions/chatcmpl-1/messages", "chat.completions.messages"),
+            (OpenAi, Method::DELETE, "/v1/chat/completions/chatcmpl-1", "chat.completions.delete"),
+            (OpenAi, Method::POST, "/v1/responses", "responses.create"),
+            (OpenAi, Method::POST, "/v1/responses?x=1", "responses.create"),
+            (OpenAi, Method::GET, "/v1/responses/resp_1", "responses.retrieve"),
+            (OpenAi, Method::POST, "/v1/responses/resp_1/cancel", "responses.cancel"),
+            (OpenAi, Method::GET, "/v1/responses/resp_1/input_items", "responses.input_items"),
+            (OpenAi, Method::POST, "/v1/responses/input_tokens", "responses.input_tokens"),
+            (OpenAi, Method::POST, "/v1/responses/compact", "responses.compact"),
+            (OpenAi, Method::GET, "/v1/files/file-1/content", "files.content"),
+            (OpenAi, Method::GET, "/v1/files/completions", "files.retrieve"),
+            (OpenAi, Method::GET, "/v1/models/ft:gpt/a/b", "models.retrieve"),
+            (OpenAi, Method::POST, "/v1/threads/t/messages", "threads.messages"),
+            (OpenAi, Method::POST, "/v1/threads/t/runs", "threads.runs.create"),
+            (OpenAi, Method::GET, "/v1/threads/t/runs/r", "threads.runs"),
+            (OpenAi, Method::POST, "/v1/vector_stores/v/search", "vector_stores.search"),
+            (OpenAi, Method::GET, "/v1/realtime", "realtime"),
+            (OpenAi, Method::POST, "/api/coding/paas/v4/chat/completions", "chat.completions"),
+            (OpenAi, Method::POST, "/models/chat/completions", "chat.completions"),
+            (OpenAi, Method::POST, "/chat/completions", "chat.completions"),
+            (OpenAi, Method::POST, "/novita/v3/openai/chat/completions", "chat.completions"),
+            (OpenAi, Method::POST, "/backend-api/codex/responses", "responses.create"),
+            (OpenAi, Method::GET, "/v1/unknown/models", "other"),
+            (OpenAi, Method::PATCH, "/v1/chat/completions", "other"),
+            (OpenAi, Method::GET, "/", "other"),
+            (OpenAi, Method::GET, "", "other"),
+            (AzureOpenAi, Method::POST, "/openai/deployments/d/chat/completions", "chat.completions"),
+            (AzureOpenAi, Method::POST, "/openai/deployments/responses/embeddings", "embeddings.create"),
+            (AzureOpenAi, Method::POST, "/openai/v1/responses", "responses.create"),
+            (AzureOpenAi, Method::POST, "/openai/responses", "responses.create"),
+            (AzureOpenAi, Method::GET, "/openai/files/f/content", "files.content"),
+            (Anthropic, Method::POST, "/v1/messages", "messages.create"),
+            (Anthropic, Method::POST, "/v1/messages/count_tokens", "messages.count_tokens"),
+            (Anthropic, Method::POST, "/v1/messages/batches", "messages.batches.create"),
+            (Anthropic, Method::GET, "/v1/messages/batches/b/results", "messages.batches.results"),
+            (Anthropic, Method::POST, "/v1/complete", "complete"),
+            (Anthropic, Method::POST, "/v1/chat/completions", "other"),
+        ];
+        for (dialect, method, path, wanted) in cases {
+            assert_eq!(operation(dialect, &method, path).name(), wanted, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn every_name_is_an_identifier() {
+        for name in operation_names() {
+            assert!(schemas::Identifier::new(name).is_ok(), "{name}");
+        }
+    }
+
+    #[test]
+    fn every_row_can_be_reached() {
+        for (dialect, table) in [(OpenAi, OPENAI), (Anthropic, ANTHROPIC)] {
+            for row in table {
+                let method = if row.method == "*" { Method::GET } else { row.method.parse().unwrap_or_default() };
+                let path = format!("/v1/{}", row.pattern.replace("**", "x/y").replace('*', "x"));
+                assert_eq!(operation(dialect, &method, &path).name(), row.operation.name, "{path}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_read_of_a_stored_response_incurs_nothing() {
+        let read = operation(OpenAi, &Method::GET, "/v1/responses/resp_1");
+        assert_eq!((read.tokens(), read.uses_tokens()), (Tokens::Retrieves, false));
+    }
+
+    #[test]
+    fn deployments_are_named_by_the_path() {
+        assert_eq!(after_deployment("/openai/deployments/gpt/embeddings?a=1"), Some(("gpt", "embeddings")));
+        assert_eq!(after_deployment("/openai/deployments//embeddings"), None);
+        assert_eq!(after_deployment("/openai/v1/embeddings"), None);
+    }
+}

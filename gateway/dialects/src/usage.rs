@@ -1,0 +1,338 @@
+//! Tokens: what a provider reports, and the same in the record's one taxonomy.
+//!
+//! `Reported` is what stands in the answer, unconverted. The rest of `Usage` is converted: input includes what was
+//! read from and written to a cache, output includes reasoning, absent is unknown. Where a provider's own numbers
+//! contradict each other, the class in doubt is absent and `Reported` shows why.
+
+use schemas::record::{Reported, Usage, UsageRole, UsageSource};
+
+use crate::json::{integer, pick, present};
+use crate::operation::{Operation, Tokens};
+
+/// A provider's counts, each as it stands in the answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// The main counts and their parts.
+    pub reported: Reported,
+    /// Of the cache writes, those that live 5 minutes.
+    pub write_5m: Option<i64>,
+    /// Of the cache writes, those that live an hour.
+    pub write_1h: Option<i64>,
+    /// Of the input, audio.
+    pub input_audio: Option<i64>,
+    /// Of the output, audio.
+    pub output_audio: Option<i64>,
+    /// Of the input, images.
+    pub input_image: Option<i64>,
+    /// Further runs of the same model (compaction), which the main counts leave out.
+    pub further: Further,
+}
+
+/// Model runs beside the main one (Anthropic's `iterations`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Further {
+    /// Input of further runs of the served model, without cache reads and writes.
+    pub input: i64,
+    /// Their cache reads.
+    pub cache_read: i64,
+    /// Their cache writes that live 5 minutes, or whose life is not told.
+    pub write_5m: i64,
+    /// Their cache writes that live an hour.
+    pub write_1h: i64,
+    /// Their output.
+    pub output: i64,
+    /// Runs of another model: their tokens are in no count of this record.
+    pub other_models: i64,
+}
+
+/// How a dialect's main counts relate to their parts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Convention {
+    /// Input includes cache, output includes reasoning, but for the providers that show otherwise by their total.
+    OpenAi,
+    /// Input leaves out cache reads and writes.
+    Anthropic,
+}
+
+fn add(a: Option<i64>, b: Option<i64>) -> Option<i64> {
+    match (a, b) {
+        (None, None) => None,
+        (a, b) => a.unwrap_or(0).checked_add(b.unwrap_or(0)),
+    }
+}
+
+impl Counts {
+    /// Reads OpenAI's `usage`, in its chat, Responses, embeddings, images and audio shapes, with what compatible
+    /// providers add to it. `None` where it holds no count.
+    pub fn openai(usage: &str) -> Option<Self> {
+        let [
+            prompt,
+            input,
+            completion,
+            output,
+            total,
+            prompt_details,
+            input_details,
+            input_detail,
+            completion_details,
+            output_details,
+            cache_hit,
+            num_cached,
+            cached,
+            cache_read,
+            cache_creation,
+            reasoning,
+        ] = pick(
+            usage,
+            &[
+                "prompt_tokens",
+                "input_tokens",
+                "completion_tokens",
+                "output_tokens",
+                "total_tokens",
+                "prompt_tokens_details",
+                "input_tokens_details",
+                "input_token_details",
+                "completion_tokens_details",
+                "output_tokens_details",
+                "prompt_cache_hit_tokens",
+                "num_cached_tokens",
+                "cached_tokens",
+                "cache_read_input_tokens",
+                "cache_creation_input_tokens",
+                "reasoning_tokens",
+            ],
+        )?;
+        let input_parts = present(prompt_details)
+            .or(present(input_details))
+            .or(present(input_detail))
+            .and_then(|d| pick(d, &["cached_tokens", "cache_write_tokens", "audio_tokens", "image_tokens"]))
+            .unwrap_or_default();
+        let output_parts = present(completion_details)
+            .or(present(output_details))
+            .and_then(|d| pick(d, &["reasoning_tokens", "audio_tokens"]))
+            .unwrap_or_default();
+        let [part_cached, part_written, part_audio, part_image] = input_parts.map(integer);
+        let [part_reasoning, output_audio] = output_parts.map(integer);
+        let counts = Self {
+            reported: Reported {
+                input: integer(prompt).or(integer(input)),
+                output: integer(completion).or(integer(output)),
+                total: integer(total),
+                cached_input: part_cached
+                    .or(integer(cache_hit))
+                    .or(integer(num_cached))
+                    .or(integer(cached))
+                    .or(integer(cache_read)),
+                cache_creation: part_written.or(integer(cache_creation)),
+                reasoning: part_reasoning.or(integer(reasoning)),
+            },
+            input_audio: part_audio,
+            output_audio,
+            input_image: part_image,
+            ..Self::default()
+        };
+        (counts != Self::default()).then_some(counts)
+    }
+
+    /// Puts the counts of Anthropic's `usage` over these, field by field: `message_delta` is cumulative.
+    ///
+    /// `served` is the model of the answer: runs of another model are only counted.
+    pub fn merge_anthropic(&mut self, usage: &str, served: Option<&str>) {
+        let Some([input, output, read, written, split, details, iterations]) = pick(
+            usage,
+            &[
+                "input_tokens",
+                "output_tokens",
+                "cache_read_input_tokens",
+                "cache_creation_input_tokens",
+                "cache_creation",
+                "output_tokens_details",
+                "iterations",
+            ],
+        ) else {
+            return;
+        };
+        let reported = &mut self.reported;
+        for (place, value) in [
+            (&mut reported.input, input),
+            (&mut reported.output, output),
+            (&mut reported.cached_input, read),
+            (&mut reported.cache_creation, written),
+        ] {
+            *place = integer(value).or(*place);
+        }
+        if let Some((five, hour)) = present(split).and_then(write_split) {
+            (self.write_5m, self.write_1h) = (five.or(self.write_5m), hour.or(self.write_1h));
+        }
+        if let Some([thinking]) = present(details).and_then(|d| pick(d, &["thinking_tokens"])) {
+            reported.reasoning = integer(thinking).or(reported.reasoning);
+        }
+        if let Some(iterations) = present(iterations) {
+            self.further = further(iterations, served);
+        }
+    }
+
+    /// Whether any reported count of `self` is smaller than before: running counts should only grow.
+    pub fn regressed_from(&self, before: &Self) -> bool {
+        let less = |now: Option<i64>, before: Option<i64>| matches!((now, before), (Some(n), Some(b)) if n < b);
+        let (now, before) = (&self.reported, &before.reported);
+        less(now.input, before.input)
+            || less(now.output, before.output)
+            || less(now.total, before.total)
+            || less(now.cached_input, before.cached_input)
+            || less(now.cache_creation, before.cache_creation)
+            || less(now.reasoning, before.reasoning)
+    }
+
+    /// The record's usage. `complete`: these are the provider's final counts, not those of a stream that was cut.
+    pub fn usage(counts: Option<&Self>, operation: &Operation, convention: Convention, complete: UsageSource) -> Usage {
+        let mut usage = Usage {
+            source: UsageSource::Unknown,
+            role: UsageRole::None,
+            input_tokens: None,
+            uncached_input_tokens: None,
+            cache_read_tokens: None,
+            cache_write_5m_tokens: None,
+            cache_write_1h_tokens: None,
+            output_tokens: None,
+            reasoning_tokens: None,
+            input_audio_tokens: None,
+            output_audio_tokens: None,
+            input_image_tokens: None,
+            reported: counts.map(|c| c.reported).unwrap_or_default(),
+        };
+        match (operation.tokens(), counts) {
+            (Tokens::None | Tokens::Counts, _) => {
+                usage.source = UsageSource::NotApplicable;
+                return usage;
+            }
+            (Tokens::Incurs, None) if *operation == Operation::OTHER => return usage,
+            (Tokens::Incurs, _) => usage.role = UsageRole::Incurred,
+            (Tokens::Retrieves, _) => usage.role = UsageRole::Retrieved,
+        }
+        let Some(counts) = counts else { return usage };
+        usage.source = complete;
+        match convention {
+            Convention::OpenAi => counts.openai_classes(&mut usage),
+            Convention::Anthropic => counts.anthropic_classes(&mut usage),
+        }
+        usage.input_image_tokens = within(counts.input_image, usage.input_tokens);
+        usage.output_audio_tokens = within(counts.output_audio, usage.output_tokens);
+        usage
+    }
+
+    fn openai_classes(&self, usage: &mut Usage) {
+        let r = &self.reported;
+        let sum = add(r.input, r.output);
+        let beyond = match (r.total, sum) {
+            (Some(total), Some(sum)) => total - sum,
+            _ => 0,
+        };
+        let (audio, reasoning) = (self.input_audio.unwrap_or(0), r.reasoning.unwrap_or(0));
+        let (mut input, mut output) = (r.input, r.output);
+        if beyond > 0 && beyond == audio {
+            // Mistral: audio input is only in its own count and in the total.
+            input = add(input, Some(beyond));
+        } else if beyond > 0 && beyond == reasoning {
+            // xAI: the main output count leaves reasoning out.
+            output = add(output, Some(reasoning));
+        } else if beyond > 0 && reasoning == 0 {
+            // Google: thinking is only in the total.
+            output = add(output, Some(beyond));
+            usage.reasoning_tokens = Some(beyond);
+        }
+        usage.input_tokens = input;
+        usage.output_tokens = output;
+        usage.input_audio_tokens = within(self.input_audio, input);
+        usage.reasoning_tokens = usage.reasoning_tokens.or(within(r.reasoning, output));
+        let (read, written) = (r.cached_input, r.cache_creation);
+        if let (Some(all), Some(cached)) = (input, add(read, written).or(Some(0)))
+            && cached <= all
+        {
+            usage.cache_read_tokens = read;
+            usage.cache_write_5m_tokens = written;
+            usage.uncached_input_tokens = Some(all - cached);
+        }
+    }
+
+    fn anthropic_classes(&self, usage: &mut Usage) {
+        let (r, further) = (&self.reported, &self.further);
+        let plus = |count: Option<i64>, further: i64| {
+            if further == 0 { count } else { add(count, Some(further)) }
+        };
+        usage.uncached_input_tokens = plus(r.input, further.input);
+        usage.cache_read_tokens = plus(r.cached_input, further.cache_read);
+        // A life that is not told counts as the short one.
+        let (five, hour) = match (r.cache_creation, self.write_5m, self.write_1h) {
+            (Some(all), _, Some(hour)) if hour <= all => (Some(all - hour), Some(hour)),
+            (Some(all), _, _) => (Some(all), None),
+            (None, five, hour) => (five, hour),
+        };
+        usage.cache_write_5m_tokens = plus(five, further.write_5m);
+        usage.cache_write_1h_tokens = plus(hour, further.write_1h);
+        if let Some(uncached) = usage.uncached_input_tokens {
+            usage.input_tokens = [usage.cache_read_tokens, usage.cache_write_5m_tokens, usage.cache_write_1h_tokens]
+                .into_iter()
+                .flatten()
+                .try_fold(uncached, i64::checked_add);
+        }
+        usage.output_tokens = plus(r.output, further.output);
+        usage.reasoning_tokens = within(r.reasoning, usage.output_tokens);
+    }
+}
+
+/// A part of a whole: absent where it is larger than the whole.
+fn within(part: Option<i64>, whole: Option<i64>) -> Option<i64> {
+    part.filter(|part| whole.is_some_and(|whole| *part <= whole))
+}
+
+/// Cache writes by life; one of a day (some compatible providers) counts with the hour's.
+fn write_split(split: &str) -> Option<(Option<i64>, Option<i64>)> {
+    let [five, hour, day] = pick(
+        split,
+        &["ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens", "ephemeral_24h_input_tokens"],
+    )?
+    .map(integer);
+    Some((five, add(hour, day)))
+}
+
+fn further(iterations: &str, served: Option<&str>) -> Further {
+    let mut sum = Further::default();
+    crate::json::each(iterations, &mut |iteration| {
+        let Some([kind, model, input, output, read, written, split]) = pick(
+            iteration,
+            &[
+                "type",
+                "model",
+                "input_tokens",
+                "output_tokens",
+                "cache_read_input_tokens",
+                "cache_creation_input_tokens",
+                "cache_creation",
+            ],
+        ) else {
+            return;
+        };
+        let kind = crate::json::name(kind);
+        if kind.as_deref().is_none_or(|kind| kind == "message") {
+            return;
+        }
+        if crate::json::name(model).is_some_and(|model| Some(model.as_str()) != served) {
+            sum.other_models += 1;
+            return;
+        }
+        let written = integer(written).unwrap_or(0);
+        let hour = present(split).and_then(write_split).and_then(|(_, hour)| hour).unwrap_or(0).min(written);
+        for (place, count) in [
+            (&mut sum.input, integer(input).unwrap_or(0)),
+            (&mut sum.output, integer(output).unwrap_or(0)),
+            (&mut sum.cache_read, integer(read).unwrap_or(0)),
+            (&mut sum.write_5m, written - hour),
+            (&mut sum.write_1h, hour),
+        ] {
+            *place = place.saturating_add(count);
+        }
+    });
+    sum
+}
