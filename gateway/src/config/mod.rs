@@ -23,13 +23,14 @@ use schemars::JsonSchema;
 use schemas::Identifier;
 use serde::Serialize;
 
-pub use load::{Inputs, Loaded, TlsFiles, load, load_text};
+pub use diff::Changes;
+pub use load::{Loaded, LoadedFile, TlsFiles, keys_path, load, load_with};
 pub use policies::document::Problem;
 pub use schema::json_schema;
 pub use secret::Secret;
 pub use units::{parse_duration, parse_size};
 
-use units::{duration_schema, duration_text, option_duration_text, size_schema, size_text};
+use units::{duration_schema, duration_text, size_schema, size_text};
 
 /// The whole configuration of one gateway.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]

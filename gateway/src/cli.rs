@@ -1,0 +1,259 @@
+//! What was typed on the command line; no work here.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use schemas::Identifier;
+
+use crate::{commands, output};
+
+/// The egress gateway for LLM traffic, whose record of that traffic an outsider can check.
+#[derive(Debug, Parser)]
+#[command(name = "gateway", version, propagate_version = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve traffic until told to stop (SIGTERM drains, SIGHUP reloads).
+    Serve(Serve),
+    /// Check a configuration and everything that it refers to; tells all problems at once.
+    Check(Check),
+    /// Make the key that signs seals, and print the trust file for auditors.
+    Keygen(Keygen),
+    /// Make, list and take back the keys with which callers authenticate.
+    #[command(subcommand)]
+    Keys(Keys),
+    /// Write a ready folder for OpenAI and Anthropic.
+    Quickstart(Quickstart),
+    /// Close the logs that a dead host's journal left, on this machine.
+    Salvage(Salvage),
+    /// Destroy the content keys of exchanges: their content is gone, the evidence stays whole.
+    Erase(Erase),
+}
+
+/// Where the configuration is.
+#[derive(Debug, Args)]
+pub struct ConfigFile {
+    /// The configuration.
+    #[arg(short = 'c', long = "config", value_name = "FILE", default_value = "gateway.yaml")]
+    pub config: PathBuf,
+}
+
+/// `serve`
+#[derive(Debug, Args)]
+pub struct Serve {
+    /// The configuration.
+    #[command(flatten)]
+    pub file: ConfigFile,
+    /// Start although acknowledged records of an earlier run are damaged; the loss goes into the log.
+    #[arg(long)]
+    pub accept_loss: bool,
+}
+
+/// `check`
+#[derive(Debug, Args)]
+pub struct Check {
+    /// The configuration.
+    #[command(flatten)]
+    pub file: ConfigFile,
+    /// Print the configuration of record (canonical JSON, secrets as fingerprints).
+    #[arg(long, conflicts_with = "schema")]
+    pub canonical: bool,
+    /// Print the JSON Schema of `gateway.yaml` instead of checking.
+    #[arg(long)]
+    pub schema: bool,
+}
+
+/// `keygen`
+#[derive(Debug, Args)]
+pub struct Keygen {
+    /// First part of the logs' names.
+    #[arg(long)]
+    pub deployment: String,
+    /// Second part of the logs' names.
+    #[arg(long)]
+    pub gateway: String,
+    /// The seal key's file; must not exist.
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// Make a key of pseudonyms too; must not exist.
+    #[arg(long, value_name = "FILE")]
+    pub pseudonym_key: Option<PathBuf>,
+    /// The heartbeat bound that the configuration will have.
+    #[arg(long, default_value = "5m")]
+    pub heartbeat: String,
+}
+
+/// `keys`
+#[derive(Debug, Subcommand)]
+pub enum Keys {
+    /// Make a key; it is printed once and stored as a hash.
+    Issue(Box<Issue>),
+    /// List the keys.
+    List(List),
+    /// Take a key back.
+    Revoke(Revoke),
+}
+
+/// Where the keys are.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct KeysFile {
+    /// The keys file.
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// The configuration that names it.
+    #[arg(short = 'c', long = "config", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// `keys issue`
+#[derive(Debug, Args)]
+pub struct Issue {
+    /// Where the keys are.
+    #[command(flatten)]
+    pub place: KeysFile,
+    /// Who calls with it.
+    #[arg(long, value_parser = identifier)]
+    pub consumer: Identifier,
+    /// The consumer's team.
+    #[arg(long, value_parser = identifier)]
+    pub team: Option<Identifier>,
+    /// The team's organisation.
+    #[arg(long, value_parser = identifier)]
+    pub organisation: Option<Identifier>,
+    /// Who pays.
+    #[arg(long, value_parser = identifier)]
+    pub cost_centre: Option<Identifier>,
+    /// The AI system, as in your register.
+    #[arg(long, value_parser = identifier)]
+    pub system: Option<Identifier>,
+    /// The purpose that data is processed for.
+    #[arg(long, value_parser = identifier)]
+    pub purpose: Option<Identifier>,
+    /// The class of the data that is sent.
+    #[arg(long, value_parser = identifier)]
+    pub data_class: Option<Identifier>,
+    /// When it ends: a time as `2027-01-01T00:00:00Z`, or a duration from now as `90d`.
+    #[arg(long, value_name = "WHEN")]
+    pub expires: Option<String>,
+    /// The id `[A-Za-z0-9.-]{1,64}`; default: a random one.
+    #[arg(long)]
+    pub id: Option<String>,
+}
+
+/// `keys list`
+#[derive(Debug, Args)]
+pub struct List {
+    /// Where the keys are.
+    #[command(flatten)]
+    pub place: KeysFile,
+    /// Form of the list.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
+}
+
+/// Form of a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `keys revoke`
+#[derive(Debug, Args)]
+pub struct Revoke {
+    /// Where the keys are.
+    #[command(flatten)]
+    pub place: KeysFile,
+    /// The key's id: what stands between `afk_` and the next `_`.
+    pub id: String,
+}
+
+/// `quickstart`
+#[derive(Debug, Args)]
+pub struct Quickstart {
+    /// The folder; must not exist or be empty.
+    pub folder: PathBuf,
+    /// First part of the logs' names.
+    #[arg(long, default_value = "acme")]
+    pub deployment: String,
+    /// Second part of the logs' names.
+    #[arg(long, default_value = "gw1")]
+    pub gateway: String,
+    /// Where callers connect.
+    #[arg(long, default_value = "127.0.0.1:8080")]
+    pub listen: SocketAddr,
+    /// Health and metrics.
+    #[arg(long, default_value = "127.0.0.1:9090")]
+    pub admin: SocketAddr,
+    /// Another address for a provider: `openai=http://127.0.0.1:9999`.
+    #[arg(long, value_name = "NAME=URL")]
+    pub provider_url: Vec<String>,
+}
+
+/// `salvage`
+#[derive(Debug, Args)]
+pub struct Salvage {
+    /// The dead host's journal.
+    pub journal: PathBuf,
+    /// The configuration of that gateway: its seal key, store, spool and key table as they are here.
+    #[command(flatten)]
+    pub file: ConfigFile,
+}
+
+/// `erase`
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("what").required(true).multiple(false))]
+pub struct Erase {
+    /// The configuration.
+    #[command(flatten)]
+    pub file: ConfigFile,
+    /// An exchange's id; may be given several times.
+    #[arg(long, value_name = "ID", group = "what")]
+    pub exchange: Vec<String>,
+    /// An end user as callers name it: everything under its keys.
+    #[arg(long, group = "what")]
+    pub subject: Option<String>,
+    /// Destroy a key although it holds other exchanges too.
+    #[arg(long)]
+    pub whole_key: bool,
+    /// Why, for the record: an identifier.
+    #[arg(long, value_parser = identifier, default_value = "request")]
+    pub reason: Identifier,
+}
+
+fn identifier(text: &str) -> Result<Identifier, String> {
+    Identifier::new(text).map_err(|error| error.to_string())
+}
+
+/// Runs the program: 0 done, 1 not done (the message says why), 2 wrong arguments.
+pub fn run() -> ExitCode {
+    match commands::run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::note(format_args!("gateway: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,64 @@
+//! `gateway keygen`: the key that signs seals, and what auditors must know of it.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use schemas::Origin;
+use schemas::note::{Ed25519Signer, Signer as _};
+
+use crate::cli::Keygen;
+use crate::config::parse_duration;
+use crate::{output, secrets};
+
+pub(super) fn run(args: &Keygen) -> Result<()> {
+    let Some(heartbeat) = parse_duration(&args.heartbeat) else {
+        bail!("`--heartbeat {}`: wanted a duration as `5m`", args.heartbeat);
+    };
+    let public = make_seal_key(&args.out, &args.deployment, &args.gateway)?;
+    if let Some(path) = &args.pseudonym_key {
+        make_pseudonym_key(path)?;
+    }
+    output::note(format_args!("seal key:   {} (keep it secret; mode 0600)", args.out.display()));
+    output::note(format_args!("public key: {}", STANDARD.encode(public)));
+    output::note("trust file for auditors, to be handed over by another way than the evidence, on stdout:");
+    output::line(trust_text(&args.deployment, &args.gateway, &public, heartbeat.as_secs()).trim_end());
+    Ok(())
+}
+
+/// Makes a seal key file and gives the public key.
+pub(super) fn make_seal_key(path: &Path, deployment: &str, gateway: &str) -> Result<[u8; 32]> {
+    if Origin::join(deployment, gateway, "x").is_err() {
+        bail!("`{deployment}/{gateway}`: wanted two names `[a-z0-9][a-z0-9.-]{{0,62}}`");
+    }
+    let seed = secrets::random::<32>()?;
+    let public = Ed25519Signer::from_seed(*seed).public_key();
+    let text = secrets::seal_key_text(&seed, &public, &format!("{deployment}/{gateway}"));
+    write_secret(path, text.as_bytes())?;
+    Ok(public)
+}
+
+/// Makes a pseudonym key file.
+pub(super) fn make_pseudonym_key(path: &Path) -> Result<()> {
+    let key = secrets::random::<32>()?;
+    write_secret(path, secrets::pseudonym_key_text(&key).as_bytes())
+}
+
+fn write_secret(path: &Path, text: &[u8]) -> Result<()> {
+    output::write_new(path, text, 0o600).with_context(|| format!("`{}` could not be made", path.display()))
+}
+
+/// A whole trust file for one gateway.
+pub(super) fn trust_text(deployment: &str, gateway: &str, public: &[u8; 32], heartbeat_bound_s: u64) -> String {
+    format!(
+        "# Trust file of one gateway: what an auditor believes before reading anything. Hand it over by another way than\n\
+         # the evidence; `auditor trust show` prints its fingerprint to compare by word of mouth.\n\
+         deployment: {deployment}\n\
+         gateways:\n  \
+           - name: {gateway}\n    \
+             key: \"{}\"\n    \
+             heartbeat_bound_s: {heartbeat_bound_s}\n",
+        STANDARD.encode(public)
+    )
+}

@@ -1,0 +1,55 @@
+//! One file a command.
+
+mod check;
+mod keygen;
+mod keys;
+mod quickstart;
+
+use std::path::Path;
+
+use anyhow::{Result, anyhow};
+use policies::document::Problem;
+
+use crate::cli::Command;
+use crate::config::{self, Loaded};
+use crate::output;
+
+/// Runs one command.
+///
+/// # Errors
+/// What went wrong, for people.
+pub fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Serve(args) => crate::serve::run(loaded(&args.file.config)?, args.accept_loss),
+        Command::Check(args) => check::run(&args),
+        Command::Keygen(args) => keygen::run(&args),
+        Command::Keys(command) => keys::run(command),
+        Command::Quickstart(args) => quickstart::run(&args),
+        Command::Salvage(args) => crate::serve::salvage(loaded(&args.file.config)?, &args.journal),
+        Command::Erase(args) => crate::serve::erase(loaded(&args.file.config)?, &args),
+    }
+}
+
+/// Loads a configuration; warnings go to stderr.
+fn loaded(path: &Path) -> Result<Loaded> {
+    let loaded = config::load(path).map_err(|problems| told(path, &problems))?;
+    for warning in &loaded.warnings {
+        output::note(format_args!("warning: {warning}"));
+    }
+    Ok(loaded)
+}
+
+/// All problems as one error.
+fn told(path: &Path, problems: &[Problem]) -> anyhow::Error {
+    let lines: String = problems.iter().map(|problem| format!("\n  {problem}")).collect();
+    let count = match problems.len() {
+        1 => "1 problem".to_owned(),
+        n => format!("{n} problems"),
+    };
+    anyhow!("{count} with `{}`:{lines}", path.display())
+}
+
+/// Now, in microseconds UTC.
+fn now_us() -> i64 {
+    jiff::Timestamp::now().as_microsecond()
+}

@@ -1,0 +1,46 @@
+//! The configuration of record: canonical JSON of everything that rules, secrets as fingerprints (CH-4).
+
+use schemas::canonical;
+use serde_json::{Map, Value, json};
+
+use super::load::{CREDENTIAL_LABEL, Loaded};
+use super::secret::Fingerprints;
+
+/// The first key's value; a new form gets a new one.
+const FORM: &str = "affidavit/config/v1";
+
+/// Canonical JSON: `form`, `config` (as typed, defaults filled in, paths resolved), `files` (SHA-256 of each file
+/// that rules and is no secret), `keys` (entries of the keys file, secrets as fingerprints), `secrets` (fingerprints).
+pub(super) fn canonical(loaded: &Loaded, fingerprints: &Fingerprints) -> Result<Vec<u8>, String> {
+    let mut files = Map::new();
+    for (name, file) in loaded.ruling_files() {
+        files.insert(name.into(), json!({ "sha256": file.sha256, "length": file.bytes.len() }));
+    }
+    let mut secrets = Map::new();
+    for (provider, secret) in &loaded.credentials {
+        let label = format!("{CREDENTIAL_LABEL}/{provider}");
+        secrets.insert(label.clone(), fingerprints.of(&label, secret.expose().as_bytes()).into());
+    }
+    for (index, tls) in loaded.tls.iter().enumerate() {
+        if let Some(tls) = tls {
+            let label = format!("listen[{index}].tls.key");
+            secrets.insert(label.clone(), fingerprints.of(&label, tls.key.secret_der()).into());
+        }
+    }
+    let keys: Vec<Value> = loaded
+        .keys
+        .entries()
+        .map(|entry| {
+            let mut value = serde_json::to_value(entry).map_err(|error| error.to_string())?;
+            if let Some(map) = value.as_object_mut() {
+                map.remove("sha256");
+                let label = format!("key/{}", entry.id);
+                map.insert("secret".into(), fingerprints.of(&label, &entry.sha256.0).into());
+            }
+            Ok(value)
+        })
+        .collect::<Result<_, String>>()?;
+    let config = serde_json::to_value(&loaded.config).map_err(|error| error.to_string())?;
+    let whole = json!({ "form": FORM, "config": config, "files": files, "keys": keys, "secrets": secrets });
+    canonical::to_vec(&whole).map_err(|error| error.to_string())
+}

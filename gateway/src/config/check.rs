@@ -1,0 +1,184 @@
+//! What must hold between keys: names that refer to each other, folders that must not lie in each other.
+
+use std::path::{Component, Path, PathBuf};
+
+use policies::document::{Node, Place, Problem, Shape};
+
+use super::{Config, Encryption, FailMode, Out};
+
+/// Checks `config`, read from `root`. Gives problems, then warnings.
+pub(super) fn check(config: &Config, root: &Node) -> (Vec<Problem>, Vec<Problem>) {
+    let mut check = Check { root, problems: Vec::new(), warnings: Vec::new() };
+    check.listen(config);
+    check.names(config);
+    check.routes(config);
+    check.folders(config);
+    check.sizes(config);
+    check.warn(config);
+    (check.problems, check.warnings)
+}
+
+struct Check<'a> {
+    root: &'a Node,
+    problems: Vec<Problem>,
+    warnings: Vec<Problem>,
+}
+
+impl Check<'_> {
+    fn problem(&self, key: String, wanted: impl Into<String>) -> Problem {
+        Problem::at(place(self.root, &key), key, wanted)
+    }
+
+    /// Each text of the list once; `key` makes the path of item n.
+    fn once<'t>(&mut self, texts: impl Iterator<Item = &'t str>, key: impl Fn(usize) -> String) {
+        let mut seen: Vec<&str> = Vec::new();
+        for (index, text) in texts.enumerate() {
+            if let Some(first) = seen.iter().position(|other| *other == text) {
+                let wanted = format!("another one than `{}` has", key(first));
+                self.problems.push(self.problem(key(index), wanted).value(text));
+            }
+            seen.push(text);
+        }
+    }
+
+    fn listen(&mut self, config: &Config) {
+        let addresses: Vec<String> = config.listen.iter().map(|listen| listen.address.to_string()).collect();
+        let taken = addresses.iter().enumerate().filter(|(_, address)| !address.ends_with(":0"));
+        for (index, address) in taken {
+            if addresses[..index].contains(address) {
+                let problem = self.problem(format!("listen[{index}].address"), "an address of its own");
+                self.problems.push(problem.value(address));
+            }
+            if config.admin.port() != 0 && *address == config.admin.to_string() {
+                let problem = self.problem(format!("listen[{index}].address"), "another address than `admin` has");
+                self.problems.push(problem.value(address));
+            }
+        }
+    }
+
+    fn names(&mut self, config: &Config) {
+        self.once(config.providers.iter().map(|p| p.name.as_str()), |n| format!("providers[{n}].name"));
+        self.once(config.routes.iter().map(|r| r.name.as_str()), |n| format!("routes[{n}].name"));
+        self.once(config.routes.iter().map(|r| r.path.as_str()), |n| format!("routes[{n}].path"));
+    }
+
+    fn routes(&mut self, config: &Config) {
+        let known = || config.providers.iter().map(|provider| provider.name.as_str());
+        for (index, route) in config.routes.iter().enumerate() {
+            if known().all(|name| name != route.provider.as_str()) {
+                let names: Vec<&str> = known().collect();
+                let wanted = format!("a configured provider: {}", names.join(", "));
+                let problem = self.problem(format!("routes[{index}].provider"), wanted);
+                self.problems.push(problem.value(route.provider.as_str()).suggest(route.provider.as_str(), known()));
+            }
+        }
+    }
+
+    fn folders(&mut self, config: &Config) {
+        let evidence = &config.evidence;
+        let Out::Directory(out) = &evidence.out;
+        let folders = [
+            ("evidence.journal", &evidence.journal),
+            ("evidence.spool", &evidence.spool),
+            ("evidence.key_table", &evidence.key_table),
+            ("evidence.out.directory", out),
+        ];
+        for (index, (key, folder)) in folders.iter().enumerate() {
+            for (other_key, other) in &folders[..index] {
+                if overlap(folder, other) {
+                    let wanted = format!("a folder apart from `{other_key}`: neither may lie in the other");
+                    let problem = self.problem((*key).to_owned(), wanted);
+                    self.problems.push(problem.value(folder.display().to_string()));
+                }
+            }
+        }
+        if plain(&evidence.seal_key).starts_with(plain(out)) {
+            let problem = self.problem("evidence.seal_key".into(), "a file outside of the evidence store");
+            self.problems.push(problem.value(evidence.seal_key.display().to_string()));
+        }
+    }
+
+    fn sizes(&mut self, config: &Config) {
+        if config.limits.body_memory < 1 << 20 {
+            let problem = self.problem("limits.body_memory".into(), "at least 1MiB");
+            self.problems.push(problem);
+        }
+        if config.evidence.spool_bound < 2 * config.evidence.batch_size.min(config.evidence.spool_bound) {
+            let wanted = "at least twice `evidence.batch_size`";
+            let problem = self.problem("evidence.spool_bound".into(), wanted);
+            self.problems.push(problem.value(super::units::show_size(config.evidence.spool_bound)));
+        }
+    }
+
+    fn warn(&mut self, config: &Config) {
+        if config.evidence.encryption == Encryption::Off {
+            let wanted = "`on`: with `off`, locked plaintext cannot be erased before its retention ends";
+            let problem = self.problem("evidence.encryption".into(), wanted);
+            self.warnings.push(problem.value("off"));
+        }
+        for (index, route) in config.routes.iter().enumerate() {
+            if route.fail_mode == FailMode::Open {
+                let wanted = "`closed`: with `open`, traffic passes unrecorded while evidence cannot be written";
+                let problem = self.problem(format!("routes[{index}].fail_mode"), wanted);
+                self.warnings.push(problem.value("open"));
+            }
+        }
+        for (index, provider) in config.providers.iter().enumerate() {
+            if provider.credential.is_some() && !provider.base_url.tls && !provider.base_url.is_loopback() {
+                let wanted = "`https://`: the provider's key would cross the network in the clear";
+                let problem = self.problem(format!("providers[{index}].base_url"), wanted);
+                self.warnings.push(problem.value(provider.base_url.to_string()));
+            }
+            if config.routes.iter().all(|route| route.provider != provider.name) {
+                let problem = self.problem(format!("providers[{index}].name"), "a provider that a route leads to");
+                self.warnings.push(problem.value(provider.name.as_str()));
+            }
+        }
+        for (index, listen) in config.listen.iter().enumerate() {
+            if listen.tls.is_none() && !listen.address.ip().is_loopback() {
+                let wanted = "`tls`: gateway keys and prompts would cross the network in the clear";
+                let problem = self.problem(format!("listen[{index}].address"), wanted);
+                self.warnings.push(problem.value(listen.address.to_string()));
+            }
+        }
+    }
+}
+
+/// Where the value of a path such as `routes[0].provider` stands; the nearest part that is there.
+pub(super) fn place(root: &Node, path: &str) -> Place {
+    let mut node = root;
+    for part in path.split(['.', '[']).filter(|part| !part.is_empty()) {
+        let next = match &node.shape {
+            Shape::Map(entries) => entries.iter().find(|entry| entry.key == part).map(|entry| &entry.value),
+            Shape::List(items) => part.trim_end_matches(']').parse::<usize>().ok().and_then(|n| items.get(n)),
+            Shape::Scalar { .. } => None,
+        };
+        match next {
+            Some(next) => node = next,
+            None => break,
+        }
+    }
+    node.place
+}
+
+/// The path without `.` and `..`, as typed: nothing is looked up.
+fn plain(path: &Path) -> PathBuf {
+    let mut out = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir => {
+                if !out.pop() {
+                    out.push("..");
+                }
+            }
+            other => out.push(other),
+        }
+    }
+    out
+}
+
+fn overlap(a: &Path, b: &Path) -> bool {
+    let (a, b) = (plain(a), plain(b));
+    a.starts_with(&b) || b.starts_with(&a)
+}

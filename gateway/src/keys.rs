@@ -1,0 +1,197 @@
+//! Gateway keys: what callers authenticate with, and the file that says who they are.
+//!
+//! A key is `afk_<id>_<secret>`: the id names the entry, the secret is 32 random bytes in base62. The file holds
+//! SHA-256 of the whole key and never the key: with 256 random bits a slow hash would add nothing.
+
+mod file;
+mod issue;
+
+use std::collections::BTreeMap;
+
+use policies::document::Problem;
+use schemas::{Identifier, Sha256Hex};
+use serde::Serialize;
+
+pub use file::{FileError, update};
+pub use issue::{Issued, KeyRequest, issue, revoke};
+
+/// What every key begins with.
+pub const PREFIX: &str = "afk_";
+
+/// One key's entry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct KeyEntry {
+    /// The id: in records, logs and the key itself.
+    pub id: Identifier,
+    /// SHA-256 of the key.
+    pub sha256: Sha256Hex,
+    /// Who calls with it.
+    pub consumer: Identifier,
+    /// The consumer's team.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub team: Option<Identifier>,
+    /// The team's organisation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub organisation: Option<Identifier>,
+    /// Who pays.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cost_centre: Option<Identifier>,
+    /// The AI system, as in the operator's register.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub system: Option<Identifier>,
+    /// The purpose that data is processed for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub purpose: Option<Identifier>,
+    /// The class of the data that is sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data_class: Option<Identifier>,
+    /// When it was issued, microseconds UTC.
+    pub created: i64,
+    /// From when on it is refused, microseconds UTC.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires: Option<i64>,
+    /// When it was revoked, microseconds UTC.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revoked: Option<i64>,
+}
+
+/// Why a presented key is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum KeyRefusal {
+    /// Not of the form `afk_<id>_<secret>`.
+    #[error("not a gateway key")]
+    Malformed,
+    /// No such key.
+    #[error("unknown gateway key")]
+    Unknown,
+    /// Taken back.
+    #[error("revoked gateway key")]
+    Revoked,
+    /// Past its time.
+    #[error("expired gateway key")]
+    Expired,
+}
+
+/// All gateway keys.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Keys {
+    entries: BTreeMap<Identifier, KeyEntry>,
+}
+
+impl Keys {
+    /// Reads a keys file.
+    ///
+    /// # Errors
+    /// Every problem of the file.
+    pub fn parse(yaml: &[u8]) -> Result<Self, Vec<Problem>> {
+        file::parse(yaml)
+    }
+
+    /// The entries, by id.
+    pub fn entries(&self) -> impl Iterator<Item = &KeyEntry> {
+        self.entries.values()
+    }
+
+    /// The entry of an id.
+    pub fn entry(&self, id: &str) -> Option<&KeyEntry> {
+        self.entries.get(&Identifier::new(id).ok()?)
+    }
+
+    /// Finds the entry of a presented key that is valid at `now_us` (microseconds UTC).
+    ///
+    /// The digests are compared in constant time; an unknown id takes as long as a wrong secret. Only who shows
+    /// the right secret learns that a key was revoked or expired.
+    ///
+    /// # Errors
+    /// Why the key is refused.
+    pub fn authenticate(&self, presented: &str, now_us: i64) -> Result<&KeyEntry, KeyRefusal> {
+        let id = id_of(presented).ok_or(KeyRefusal::Malformed)?;
+        let entry = self.entry(id);
+        let expected = entry.map_or(Sha256Hex([0; 32]), |entry| entry.sha256);
+        let same = same(&Sha256Hex::of(presented.as_bytes()), &expected);
+        let entry = entry.filter(|_| same).ok_or(KeyRefusal::Unknown)?;
+        if entry.revoked.is_some_and(|at| at <= now_us) {
+            return Err(KeyRefusal::Revoked);
+        }
+        if entry.expires.is_some_and(|at| at <= now_us) {
+            return Err(KeyRefusal::Expired);
+        }
+        Ok(entry)
+    }
+}
+
+/// Compares all bytes, whichever differs first.
+fn same(a: &Sha256Hex, b: &Sha256Hex) -> bool {
+    let difference = a.0.iter().zip(&b.0).fold(0, |sum, (a, b)| sum | (a ^ b));
+    std::hint::black_box(difference) == 0
+}
+
+/// The id inside a key; `None` where it is none.
+fn id_of(key: &str) -> Option<&str> {
+    let (id, secret) = key.strip_prefix(PREFIX)?.split_once('_')?;
+    let fits = (20..=128).contains(&secret.len()) && secret.bytes().all(|b| b.is_ascii_alphanumeric());
+    (fits && is_id(id)).then_some(id)
+}
+
+/// An id: `[A-Za-z0-9.-]{1,64}`, so that it ends at the next `_`.
+fn is_id(id: &str) -> bool {
+    (1..=64).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.' || b == b'-')
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    fn request(consumer: &str) -> KeyRequest {
+        KeyRequest { consumer: Some(Identifier::new(consumer).unwrap()), ..KeyRequest::default() }
+    }
+
+    #[test]
+    fn truth_table_of_authentication() {
+        let mut keys = Keys::default();
+        let plain = issue(&mut keys, request("a"), 100).unwrap();
+        let short = issue(&mut keys, KeyRequest { expires: Some(200), ..request("b") }, 100).unwrap();
+        let taken = issue(&mut keys, request("c"), 100).unwrap();
+        revoke(&mut keys, taken.id.as_str(), 150).unwrap();
+        let forged = format!("afk_{}_{}", plain.id, "x".repeat(43));
+        let other_id = plain.key.replacen(plain.id.as_str(), short.id.as_str(), 1);
+        let table: [(&str, i64, Result<&str, KeyRefusal>); 12] = [
+            (&plain.key, 100, Ok("a")),
+            (&plain.key, i64::MAX, Ok("a")),
+            (&short.key, 199, Ok("b")),
+            (&short.key, 200, Err(KeyRefusal::Expired)),
+            (&taken.key, 149, Ok("c")),
+            (&taken.key, 150, Err(KeyRefusal::Revoked)),
+            (&forged, 100, Err(KeyRefusal::Unknown)),
+            (&other_id, 100, Err(KeyRefusal::Unknown)),
+            ("afk_nobody_aaaaaaaaaaaaaaaaaaaaaaaaa", 100, Err(KeyRefusal::Unknown)),
+            ("sk-ant-api03-something", 100, Err(KeyRefusal::Malformed)),
+            ("afk__aaaaaaaaaaaaaaaaaaaaaaaaa", 100, Err(KeyRefusal::Malformed)),
+            ("", 100, Err(KeyRefusal::Malformed)),
+        ];
+        for (key, now, want) in table {
+            assert_eq!(keys.authenticate(key, now).map(|entry| entry.consumer.as_str()), want, "{key} {now}");
+        }
+    }
+
+    #[test]
+    fn a_revoked_key_with_a_wrong_secret_is_unknown() {
+        let mut keys = Keys::default();
+        let taken = issue(&mut keys, request("c"), 1).unwrap();
+        revoke(&mut keys, taken.id.as_str(), 2).unwrap();
+        let forged = format!("afk_{}_{}", taken.id, "y".repeat(43));
+        assert_eq!(keys.authenticate(&forged, 3), Err(KeyRefusal::Unknown));
+    }
+
+    #[test]
+    fn keys_have_their_form_and_no_two_are_equal() {
+        let mut keys = Keys::default();
+        let one = issue(&mut keys, request("a"), 1).unwrap();
+        let two = issue(&mut keys, request("a"), 1).unwrap();
+        assert_ne!(one.key.as_str(), two.key.as_str());
+        assert_eq!(id_of(&one.key), Some(one.id.as_str()));
+        assert_eq!(one.key.len(), "afk_".len() + 10 + 1 + 43);
+        assert!(!format!("{one:?}{keys:?}").contains(&*one.key));
+    }
+}
