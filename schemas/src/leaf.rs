@@ -1,1 +1,504 @@
-//! 
+//! Leaves: the canonical bytes of a record, and their strict decoding.
+//!
+//! A leaf is an object of canonical JSON in which every key and every string is 1 to 191 characters of
+//! `A-Z a-z 0-9 _ . : / @ + - =` (CA-8: there is no room for free text). Format: `FORMAT.md` 3.
+
+use serde::Deserialize;
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+use crate::canonical::{self, CanonicalError};
+use crate::digest::Sha256Hex;
+use crate::record::{
+    Admin, Attempt, Body, Boot, Close, Config, Cost, Erasure, Gap, Heartbeat, Hold, Intent, MAX_LEAF_BYTES, MAX_LIST,
+    Outcome, Record, Refusal, VERSION,
+};
+
+/// The longest string in a leaf, in bytes.
+pub const MAX_STRING: usize = 191;
+
+/// Why a record has no leaf, or a leaf no record.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LeafError {
+    /// Not the one canonical text of any value.
+    #[error("not canonical: {0}")]
+    Canonical(#[from] CanonicalError),
+    /// Larger than 65,535 bytes.
+    #[error("leaf of {length} bytes, at most {MAX_LEAF_BYTES} are allowed")]
+    TooLong {
+        /// Bytes found.
+        length: usize,
+    },
+    /// A key or string outside `[A-Za-z0-9_.:/@+=-]{1,191}` (CA-8).
+    #[error("`{key}` holds text that a leaf may not hold: wanted `[A-Za-z0-9_.:/@+=-]{{1,191}}`")]
+    Text {
+        /// The key that holds it, or that is it.
+        key: String,
+    },
+    /// Not an object, or no `v`, `kind`, `at`, `config`.
+    #[error("key `{key}` is missing or is not {wanted}")]
+    Envelope {
+        /// The key.
+        key: &'static str,
+        /// What it should hold.
+        wanted: &'static str,
+    },
+    /// A version that this crate does not know.
+    #[error("version {found}, wanted {VERSION}")]
+    Version {
+        /// The version found.
+        found: i64,
+    },
+    /// A known kind whose keys do not have the form of FORMAT.md 3.
+    #[error("kind `{kind}`: {reason}")]
+    Form {
+        /// The kind.
+        kind: String,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// A leaf that was read strictly.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decoded {
+    /// All that the leaf says.
+    pub value: Value,
+    /// The record; `None` for a kind that this crate does not know.
+    pub record: Option<Record>,
+    /// Paths (`a.b`) of keys that the record does not hold: not judged. Empty where the kind is unknown.
+    pub unknown_keys: Vec<String>,
+}
+
+impl Decoded {
+    /// The value of the key `kind`.
+    pub fn kind(&self) -> &str {
+        self.value.get("kind").and_then(Value::as_str).unwrap_or_default()
+    }
+}
+
+/// Writes the leaf of `record`.
+///
+/// # Errors
+/// Text outside CA-8, lists beyond 32, malformed decimals, more than 65,535 bytes. Callers cut and replace before:
+/// an error here is a defect of the caller.
+pub fn encode(record: &Record) -> Result<Vec<u8>, LeafError> {
+    check(record)?;
+    let leaf = canonical::to_vec(record)?;
+    if leaf.len() > MAX_LEAF_BYTES {
+        return Err(LeafError::TooLong { length: leaf.len() });
+    }
+    // In our own types every string but a few map keys is an identifier. The full check costs one pass.
+    let mut text = TextCheck::default();
+    canonical::walk(&leaf, &mut text)?;
+    text.finish()?;
+    Ok(leaf)
+}
+
+/// Reads a leaf strictly.
+///
+/// # Errors
+/// Anything that no v1 writer may write. Unknown kinds and unknown keys are no error: they are listed.
+pub fn decode(leaf: &[u8]) -> Result<Decoded, LeafError> {
+    let mut text = TextCheck::default();
+    canonical::walk(leaf, &mut text)?;
+    text.finish()?;
+    let value = canonical::parse(leaf)?;
+    if !value.is_object() {
+        return Err(LeafError::Envelope { key: "v", wanted: "the version, in an object" });
+    }
+    let v = value.get("v").and_then(Value::as_i64).ok_or(LeafError::Envelope { key: "v", wanted: "an integer" })?;
+    if v != i64::from(VERSION) {
+        return Err(LeafError::Version { found: v });
+    }
+    let at = value
+        .get("at")
+        .and_then(Value::as_i64)
+        .filter(|at| *at >= 0)
+        .ok_or(LeafError::Envelope { key: "at", wanted: "a time in microseconds" })?;
+    let config = value
+        .get("config")
+        .and_then(Value::as_str)
+        .and_then(Sha256Hex::parse)
+        .ok_or(LeafError::Envelope { key: "config", wanted: "64 lower-case hex digits" })?;
+    let kind = value
+        .get("kind")
+        .and_then(Value::as_str)
+        .ok_or(LeafError::Envelope { key: "kind", wanted: "a string" })?;
+    let Some(body) = body(kind, &value) else {
+        return Ok(Decoded { value, record: None, unknown_keys: Vec::new() });
+    };
+    let body = body.map_err(|error| LeafError::Form { kind: kind.into(), reason: error.to_string() })?;
+    let record = Record { v: VERSION, at, config, body };
+    check(&record)?;
+    let mut unknown_keys = Vec::new();
+    let known = canonical::to_vec(&record)?;
+    if known != leaf {
+        differences(&value, &canonical::parse(&known)?, "", &mut unknown_keys);
+    }
+    Ok(Decoded { value, record: Some(record), unknown_keys })
+}
+
+/// The leaf hash: SHA-256(0x00 || leaf) (RFC 6962 2.1).
+pub fn hash(leaf: &[u8]) -> Sha256Hex {
+    let mut hasher = Sha256::new();
+    hasher.update([0]);
+    hasher.update(leaf);
+    Sha256Hex(hasher.finalize().into())
+}
+
+/// Reads the body of a known kind; `None` for an unknown one.
+fn body(kind: &str, value: &Value) -> Option<Result<Body, serde_json::Error>> {
+    Some(match kind {
+        "boot" => Boot::deserialize(value).map(Body::Boot),
+        "config" => Config::deserialize(value).map(Body::Config),
+        "intent" => Intent::deserialize(value).map(Body::Intent),
+        "outcome" => Outcome::deserialize(value).map(Body::Outcome),
+        "refusal" => Refusal::deserialize(value).map(Body::Refusal),
+        "attempt" => Attempt::deserialize(value).map(Body::Attempt),
+        "side_call" => Attempt::deserialize(value).map(Body::SideCall),
+        "admin" => Admin::deserialize(value).map(Body::Admin),
+        "heartbeat" => Heartbeat::deserialize(value).map(Body::Heartbeat),
+        "gap" => Gap::deserialize(value).map(Body::Gap),
+        "hold" => Hold::deserialize(value).map(Body::Hold),
+        "erasure" => Erasure::deserialize(value).map(Body::Erasure),
+        "close" => Close::deserialize(value).map(Body::Close),
+        _ => return None,
+    })
+}
+
+
+/// The rules that types alone do not keep.
+fn check(record: &Record) -> Result<(), LeafError> {
+    let form = |reason: String| LeafError::Form { kind: record.body.kind().into(), reason };
+    if record.v != VERSION {
+        return Err(LeafError::Version { found: record.v.into() });
+    }
+    if record.at < 0 {
+        return Err(LeafError::Envelope { key: "at", wanted: "a time in microseconds" });
+    }
+    let mut lists: [(&str, usize); 5] = [("", 0); 5];
+    match &record.body {
+        Body::Intent(intent) => {
+            lists[0] = ("suppression", intent.suppression.len());
+            lists[1] = ("rules", intent.verdict.as_ref().map_or(0, |v| v.rules.len()));
+            lists[2] = ("parts", intent.parts.len());
+            lists[3] = ("facts", intent.verdict.as_ref().map_or(0, |v| v.facts.len()));
+        }
+        Body::Refusal(refusal) => {
+            lists[0] = ("suppression", refusal.suppression.len());
+            lists[1] = ("rules", refusal.verdict.as_ref().map_or(0, |v| v.rules.len()));
+            lists[2] = ("parts", refusal.parts.len());
+            lists[3] = ("facts", refusal.verdict.as_ref().map_or(0, |v| v.facts.len()));
+        }
+        Body::Outcome(outcome) => {
+            lists[0] = ("finish_reasons", outcome.answered.finish_reasons.len());
+            lists[1] = ("tool_names", outcome.answered.tool_names.len());
+            lists[2] = ("parts", outcome.parts.len());
+            lists[3] = ("rate_limits", outcome.rate_limits.len());
+            lists[4] = ("classes", outcome.cost.as_ref().map_or(0, |c| c.classes.len()));
+            if let Some(cost) = &outcome.cost {
+                check_cost(cost).map_err(form)?;
+            }
+        }
+        _ => {}
+    }
+    for (name, length) in lists {
+        if length > MAX_LIST {
+            return Err(form(format!("`{name}` has {length} items, at most {MAX_LIST} are allowed")));
+        }
+    }
+    Ok(())
+}
+
+fn check_cost(cost: &Cost) -> Result<(), String> {
+    let mut sum = Some(0_i128);
+    for (class, amount) in &cost.classes {
+        let atoms = decimal(amount).ok_or_else(|| format!("cost of `{class}` is `{amount}`, wanted a decimal"))?;
+        sum = sum.and_then(|s| s.checked_add(atoms));
+    }
+    let total = decimal(&cost.total).ok_or_else(|| format!("cost `total` is `{}`, wanted a decimal", cost.total))?;
+    if sum == Some(total) { Ok(()) } else { Err(format!("cost `total` {} is not the sum of its classes", cost.total)) }
+}
+
+/// Reads a decimal string: `-?(0|[1-9][0-9]{0,25})(\.[0-9]{1,12})?`, in units of 10^-12.
+pub fn decimal(text: &str) -> Option<i128> {
+    let (negative, digits) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
+    let (whole, fraction) = digits.split_once('.').map_or((digits, None), |(w, f)| (w, Some(f)));
+    let all_digits = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
+    if !all_digits(whole) || whole.len() > 26 || (whole.len() > 1 && whole.starts_with('0')) {
+        return None;
+    }
+    if fraction.is_some_and(|f| !all_digits(f) || f.len() > 12) {
+        return None;
+    }
+    let atoms: i128 = format!("{whole}{:0<12}", fraction.unwrap_or_default()).parse().ok()?;
+    Some(if negative { -atoms } else { atoms })
+}
+
+/// Lists the paths of what `found` holds and `known` does not.
+fn differences(found: &Value, known: &Value, path: &str, out: &mut Vec<String>) {
+    match (found, known) {
+        (Value::Object(found), Value::Object(known)) => {
+            for (key, value) in found {
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                match known.get(key) {
+                    Some(known) => differences(value, known, &path, out),
+                    None => out.push(path),
+                }
+            }
+        }
+        (Value::Array(found), Value::Array(known)) if found.len() == known.len() => {
+            for (found, known) in found.iter().zip(known) {
+                differences(found, known, path, out);
+            }
+        }
+        _ if found == known => {}
+        _ => out.push(path.into()),
+    }
+    out.dedup();
+}
+
+/// Checks each key and string of a leaf against CA-8.
+#[derive(Default)]
+struct TextCheck {
+    key: String,
+    wrong: bool,
+}
+
+const fn allowed() -> [bool; 256] {
+    let mut table = [false; 256];
+    let text = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.:/@+-=";
+    let mut i = 0;
+    while i < text.len() {
+        table[text[i] as usize] = true;
+        i += 1;
+    }
+    table
+}
+
+static ALLOWED: [bool; 256] = allowed();
+
+impl TextCheck {
+    fn text(&mut self, text: &str) -> bool {
+        (1..=MAX_STRING).contains(&text.len()) && text.bytes().all(|b| ALLOWED[usize::from(b)])
+    }
+    fn finish(self) -> Result<(), LeafError> {
+        if self.wrong { Err(LeafError::Text { key: self.key }) } else { Ok(()) }
+    }
+}
+
+impl canonical::Sink for TextCheck {
+    fn key(&mut self, key: &str) {
+        if self.wrong {
+            return;
+        }
+        self.key.clear();
+        self.key.push_str(key);
+        self.wrong = !self.text(key);
+    }
+    fn string(&mut self, value: &str) {
+        if !self.wrong {
+            self.wrong = !self.text(value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::names::{ExchangeId, Identifier, Origin};
+    use crate::record::{
+        Answered, Asked, Caller, CloseReason, End, Part, PartName, Timing, Usage, UsageRole, UsageSource,
+    };
+
+    fn id(text: &str) -> Identifier {
+        Identifier::new(text).unwrap()
+    }
+
+    fn record(body: Body) -> Record {
+        Record { v: 1, at: 1_700_000_000_000_000, config: Sha256Hex([7; 32]), body }
+    }
+
+    fn outcome() -> Outcome {
+        Outcome {
+            exchange: ExchangeId::new("018f0000-0000-7000-8000-000000000001").unwrap(),
+            intent_position: 3,
+            caller: Caller::default(),
+            asked: Asked {
+                route: Some(id("openai")),
+                provider: None,
+                target: None,
+                dialect: None,
+                operation: None,
+                method: None,
+                requested_model: Some(id("gpt-5")),
+                stream: Some(true),
+                max_output_tokens: None,
+                choices: None,
+                tools_offered: None,
+                service_tier: None,
+                temperature: None,
+                background: None,
+                refers_to: None,
+            },
+            end: End::Complete,
+            provider_end: None,
+            provider_status: Some(200),
+            status: Some(200),
+            reason: None,
+            delivered: Some(10),
+            released: Some(0),
+            delivered_at_least: None,
+            answered: Answered::default(),
+            usage: Usage {
+                source: UsageSource::Provider,
+                role: UsageRole::Incurred,
+                input_tokens: Some(0),
+                uncached_input_tokens: None,
+                cache_read_tokens: None,
+                cache_write_5m_tokens: None,
+                cache_write_1h_tokens: None,
+                output_tokens: Some(5),
+                reasoning_tokens: None,
+                input_audio_tokens: None,
+                output_audio_tokens: None,
+                input_image_tokens: None,
+                reported: Default::default(),
+            },
+            cost: Some(Cost {
+                currency: id("USD"),
+                total: "0.000000000003".into(),
+                classes: BTreeMap::from([("output".into(), "0.000000000003".into())]),
+                price_book: Sha256Hex([1; 32]),
+                price_row: id("openai/gpt-5/2026-01-01"),
+            }),
+            unpriced: None,
+            timing: Timing::default(),
+            rate_limits: BTreeMap::new(),
+            parts: vec![Part {
+                part: PartName::ProviderResponse,
+                media_type: Some(id("text/event-stream")),
+                content_encoding: None,
+                length: 10,
+                commitment: Sha256Hex([2; 32]),
+                kept: None,
+            }],
+            content_key: Some(id("acme/gw1/20261120t101500z-3f9a1c20/000000/0001")),
+            retention: id("standard"),
+        }
+    }
+
+    #[test]
+    fn a_leaf_decodes_to_the_record_that_it_was_made_from() {
+        let close = Close {
+            reason: CloseReason::Shutdown,
+            successor: Some(Origin::new("acme/gw1/20261120t101500z-3f9a1c20").unwrap()),
+            alive_until: 5,
+            counters: BTreeMap::new(),
+        };
+        for body in [Body::Outcome(outcome()), Body::Close(close)] {
+            let record = record(body);
+            let leaf = encode(&record).unwrap();
+            let decoded = decode(&leaf).unwrap();
+            assert_eq!(decoded.record.as_ref(), Some(&record));
+            assert_eq!(decoded.unknown_keys, Vec::<String>::new());
+            assert_eq!(decoded.kind(), record.body.kind());
+        }
+    }
+
+    #[test]
+    fn unknown_keys_are_listed_by_path_and_change_nothing_else() {
+        let leaf = encode(&record(Body::Outcome(outcome()))).unwrap();
+        let text = String::from_utf8(leaf).unwrap();
+        let text = text
+            .replacen("\"asked\":{", "\"asked\":{\"a_new_key\":7,", 1)
+            .replacen("\"length\":10,", "\"length\":10,\"new\":true,", 1)
+            .replacen("\"v\":1", "\"v\":1,\"w\":[1]", 1);
+        let decoded = decode(text.as_bytes()).unwrap();
+        assert_eq!(decoded.unknown_keys, ["asked.a_new_key", "parts.new", "w"]);
+        assert_eq!(decoded.record, Some(record(Body::Outcome(outcome()))));
+    }
+
+    #[test]
+    fn unknown_kinds_are_no_error_and_no_record() {
+        let config = Sha256Hex([7; 32]);
+        let leaf = format!(r#"{{"at":1,"config":"{config}","frames":3,"kind":"message","v":1}}"#);
+        let decoded = decode(leaf.as_bytes()).unwrap();
+        assert_eq!((decoded.record, decoded.value["frames"].as_i64()), (None, Some(3)));
+    }
+
+    #[test]
+    fn what_no_writer_may_write_is_refused() {
+        let config = Sha256Hex([7; 32]);
+        let cases = [
+            (r#"{"at":1,"config":"C","counters":{"a b":1},"kind":"heartbeat","v":1}"#, "Text"),
+            (r#"{"at":1,"config":"C","counters":{"é":1},"kind":"heartbeat","v":1}"#, "Text"),
+            (r#"{"at":1,"config":"C","kind":"new","said":"","v":1}"#, "Text"),
+            (r#"{"at":1,"config":"C","counters":{},"kind":"heartbeat","v":2}"#, "Version"),
+            (r#"{"at":-1,"config":"C","counters":{},"kind":"heartbeat","v":1}"#, "Envelope"),
+            (r#"{"at":1,"config":"c","counters":{},"kind":"heartbeat","v":1}"#, "Envelope"),
+            (r#"{"at":1,"config":"C","kind":3,"v":1}"#, "Envelope"),
+            (r#"[]"#, "Envelope"),
+            (r#"{"at":1,"config":"C","kind":"heartbeat","v":1}"#, "Form"),
+            (r#"{"at":1,"config":"C","counters":{"a":-1},"kind":"heartbeat","v":1}"#, "Form"),
+            (r#"{"at":1,"config":"C","kind":"gap","reason":"bored","v":1}"#, "Form"),
+            (r#"{"at":1,"config":"C","kind":"gap","v":1,"reason":"loss"}"#, "Canonical"),
+        ];
+        for (leaf, wanted) in cases {
+            let leaf = leaf.replace("\"C\"", &format!("\"{config}\""));
+            let error = decode(leaf.as_bytes()).unwrap_err();
+            assert!(format!("{error:?}").starts_with(wanted), "{leaf}: {error:?}");
+        }
+        let long = format!(r#"{{"at":1,"config":"{config}","kind":"new","said":"{}","v":1}}"#, "a".repeat(192));
+        assert!(matches!(decode(long.as_bytes()), Err(LeafError::Text { key }) if key == "said"));
+    }
+
+    #[test]
+    fn free_text_lists_and_money_are_checked_before_writing() {
+        let mut wrong = outcome();
+        wrong.rate_limits.insert("with space".into(), 1);
+        assert!(matches!(encode(&record(Body::Outcome(wrong))), Err(LeafError::Text { .. })));
+        let mut wrong = outcome();
+        wrong.answered.tool_names = vec![id("t"); 33];
+        assert!(matches!(encode(&record(Body::Outcome(wrong))), Err(LeafError::Form { .. })));
+        for (total, class) in [("1", "2"), ("1.0000000000001", "1"), ("+1", "1"), ("1e3", "1000")] {
+            let mut wrong = outcome();
+            if let Some(cost) = &mut wrong.cost {
+                cost.total = total.into();
+                cost.classes = BTreeMap::from([("output".into(), class.into())]);
+            }
+            assert!(matches!(encode(&record(Body::Outcome(wrong))), Err(LeafError::Form { .. })), "{total}");
+        }
+    }
+
+    #[test]
+    fn decimals_are_exact() {
+        let cases = [
+            ("0", Some(0)),
+            ("1", Some(1_000_000_000_000)),
+            ("0.000000000001", Some(1)),
+            ("-2.5", Some(-2_500_000_000_000)),
+            ("00", None),
+            ("1.", None),
+            (".5", None),
+            ("", None),
+            ("-", None),
+            ("1.0000000000000", None),
+            ("99999999999999999999999999.999999999999", Some(99_999_999_999_999_999_999_999_999_999_999_999_999)),
+        ];
+        for (text, wanted) in cases {
+            assert_eq!(decimal(text), wanted, "{text}");
+        }
+    }
+
+    #[test]
+    fn leaf_hash_has_the_rfc_6962_prefix() {
+        let wanted = "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d";
+        assert_eq!(hash(b"").to_string(), wanted);
+    }
+}

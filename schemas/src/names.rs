@@ -14,7 +14,7 @@ pub enum NameError {
     #[error("`{0}` is not an identifier: wanted `[A-Za-z0-9_.:/@+-]{{1,128}}`")]
     Identifier(String),
     /// Not `<deployment>/<gateway>/<epoch>`.
-    #[error("`{0}` is not an origin: wanted three parts `[a-z0-9][a-z0-9.-]{{0,62}}` joined by `/`")]
+    #[error("`{0}` is not an origin: wanted three parts `[a-z0-9][a-z0-9.-]{{0,62}}` joined by `/`, at most 110 bytes")]
     Origin(String),
     /// Not a UUID in lower-case hyphenated form.
     #[error("`{0}` is not an exchange id: wanted a lower-case hyphenated UUID")]
@@ -87,18 +87,22 @@ text_newtype!(Identifier, Identifier, "^[A-Za-z0-9_.:/@+-]{1,128}$", |text| {
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.:/@+-".contains(&b))
 });
 
-/// The name of a log: `<deployment>/<gateway>/<epoch>`.
+/// The longest origin in bytes: so that a key id (`<origin>/<page>/<slot>`) is an identifier.
+pub const MAX_ORIGIN_BYTES: usize = 110;
+
+/// The name of a log: `<deployment>/<gateway>/<epoch>`, at most 110 bytes.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Origin(String);
 
-fn is_part(text: &str) -> bool {
+/// Whether `text` is a part of an origin, or a retention class in a name: `[a-z0-9][a-z0-9.-]{0,62}`.
+pub fn is_part(text: &str) -> bool {
     (1..=63).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'.' || b == b'-')
         && !text.starts_with(['.', '-'])
 }
 
 text_newtype!(Origin, Origin, "^[a-z0-9][a-z0-9.-]{0,62}(/[a-z0-9][a-z0-9.-]{0,62}){2}$", |text| {
-    text.split('/').count() == 3 && text.split('/').all(is_part)
+    text.len() <= MAX_ORIGIN_BYTES && text.split('/').count() == 3 && text.split('/').all(is_part)
 });
 
 impl Origin {

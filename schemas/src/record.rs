@@ -310,6 +310,37 @@ pub enum PartName {
     Error,
 }
 
+impl PartName {
+    /// Every part.
+    pub const ALL: [Self; 7] = [
+        Self::ClientRequestHead,
+        Self::ClientRequest,
+        Self::ProviderRequest,
+        Self::ProviderResponseHead,
+        Self::ProviderResponse,
+        Self::ClientResponse,
+        Self::Error,
+    ];
+
+    /// The part's name in leaves, rows and encodings.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ClientRequestHead => "client_request_head",
+            Self::ClientRequest => "client_request",
+            Self::ProviderRequest => "provider_request",
+            Self::ProviderResponseHead => "provider_response_head",
+            Self::ProviderResponse => "provider_response",
+            Self::ClientResponse => "client_response",
+            Self::Error => "error",
+        }
+    }
+
+    /// Reads a part's name.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|part| part.as_str() == text)
+    }
+}
+
 /// A policy's decision and what it rested on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Verdict {

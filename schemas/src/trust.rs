@@ -1,1 +1,277 @@
-//! 
+//! The trust file: whose signatures count, and which logs are to be expected.
+//!
+//! It comes from the operator over another channel than the evidence (AU-1). The text form is YAML, read by the
+//! programs; this is its meaning. Format: `FORMAT.md` 11.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::canonical::{self, CanonicalError};
+use crate::digest::Sha256Hex;
+use crate::names::{Origin, is_part};
+
+/// Version of the trust file's form.
+pub const VERSION: u32 = 1;
+
+/// Why a trust file was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{key}` is `{value}`: wanted {wanted}")]
+pub struct TrustError {
+    /// The key.
+    pub key: String,
+    /// Its value.
+    pub value: String,
+    /// What it should be.
+    pub wanted: &'static str,
+}
+
+/// Whose signatures count for a deployment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Trust {
+    /// Form of this file, 1.
+    pub v: u32,
+    /// The deployment: the first part of its logs' origins.
+    pub deployment: String,
+    /// Its gateways. One that had several keys has an entry for each.
+    pub gateways: Vec<TrustedGateway>,
+}
+
+/// One key of one gateway, and what is known about its logs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TrustedGateway {
+    /// The gateway: the second part of its logs' origins.
+    pub name: String,
+    /// The Ed25519 public key of its seals: standard base64 of 32 bytes.
+    pub key: String,
+    /// The first log under this key; absent: any log of the gateway may be the first.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub first_origin: Option<Origin>,
+    /// The last log under this key; absent: there may be later ones.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub last_origin: Option<Origin>,
+    /// The longest silence that its logs may show, in seconds; absent: what `boot` says.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub heartbeat_bound_s: Option<u64>,
+    /// True where the gateway was taken out of service: after its last `close` nothing is expected.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub closed: Option<bool>,
+    /// Up to where the key counts, where it was lost or stolen.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub revoked: Option<Revoked>,
+}
+
+/// The last point at which a key counted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Revoked {
+    /// The log that was open then; later logs under this key do not count.
+    pub origin: Origin,
+    /// Its tree size then; seals of a larger tree do not count.
+    pub size: u64,
+}
+
+impl TrustedGateway {
+    /// The public key.
+    ///
+    /// # Errors
+    /// Not standard base64 of 32 bytes.
+    pub fn public_key(&self) -> Result<[u8; 32], TrustError> {
+        let bytes = STANDARD.decode(&self.key).ok().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+        bytes.ok_or_else(|| TrustError {
+            key: format!("gateways.{}.key", self.name),
+            value: self.key.clone(),
+            wanted: "standard base64 of the 32 bytes of an Ed25519 public key",
+        })
+    }
+
+    /// Whether this entry speaks for the log: the gateway's own, between its first and last.
+    ///
+    /// Epochs begin with their start time, so that the logs of a gateway sort by time.
+    pub fn covers(&self, origin: &Origin) -> bool {
+        origin.gateway() == self.name
+            && self.first_origin.as_ref().is_none_or(|first| origin.epoch() >= first.epoch())
+            && self.last_origin.as_ref().is_none_or(|last| origin.epoch() <= last.epoch())
+    }
+
+    /// Whether the key counts for a seal of the log that ends at `size`.
+    pub fn counts_for(&self, origin: &Origin, size: u64) -> bool {
+        self.covers(origin)
+            && self.revoked.as_ref().is_none_or(|revoked| {
+                origin.epoch() < revoked.origin.epoch() || (*origin == revoked.origin && size <= revoked.size)
+            })
+    }
+}
+
+/// The text of a public key in trust files.
+pub fn key_text(key: &[u8; 32]) -> String {
+    STANDARD.encode(key)
+}
+
+impl Trust {
+    /// Checks all that the types do not; gives every fault.
+    pub fn check(&self) -> Vec<TrustError> {
+        let mut faults = Vec::new();
+        let mut fault = |key: String, value: String, wanted| faults.push(TrustError { key, value, wanted });
+        if self.v != VERSION {
+            fault("v".into(), self.v.to_string(), "1");
+        }
+        if !is_part(&self.deployment) {
+            fault("deployment".into(), self.deployment.clone(), "[a-z0-9][a-z0-9.-]{0,62}");
+        }
+        if self.gateways.is_empty() {
+            fault("gateways".into(), "[]".into(), "at least one gateway");
+        }
+        for (i, gateway) in self.gateways.iter().enumerate() {
+            let key = |name: &str| format!("gateways[{i}].{name}");
+            if !is_part(&gateway.name) {
+                fault(key("name"), gateway.name.clone(), "[a-z0-9][a-z0-9.-]{0,62}");
+            }
+            if let Err(error) = gateway.public_key() {
+                fault(key("key"), error.value, error.wanted);
+            }
+            let origins = [
+                ("first_origin", &gateway.first_origin),
+                ("last_origin", &gateway.last_origin),
+                ("revoked.origin", &gateway.revoked.as_ref().map(|r| r.origin.clone())),
+            ];
+            for (name, origin) in origins {
+                if let Some(origin) = origin
+                    && (origin.deployment() != self.deployment || origin.gateway() != gateway.name)
+                {
+                    fault(key(name), origin.to_string(), "a log of this deployment and gateway");
+                }
+            }
+            if let (Some(first), Some(last)) = (&gateway.first_origin, &gateway.last_origin)
+                && first.epoch() > last.epoch()
+            {
+                fault(key("last_origin"), last.to_string(), "a log not before first_origin");
+            }
+            if gateway.heartbeat_bound_s == Some(0) {
+                fault(key("heartbeat_bound_s"), "0".into(), "at least 1 second");
+            }
+            let clash = self.gateways[..i].iter().any(|other| other.name == gateway.name && overlap(other, gateway));
+            if clash {
+                fault(key("name"), gateway.name.clone(), "entries of one gateway that do not overlap");
+            }
+        }
+        faults
+    }
+
+    /// The entry that speaks for a log, where there is one.
+    pub fn gateway(&self, origin: &Origin) -> Option<&TrustedGateway> {
+        (origin.deployment() == self.deployment)
+            .then(|| self.gateways.iter().find(|gateway| gateway.covers(origin)))
+            .flatten()
+    }
+
+    /// SHA-256 of the canonical JSON of what the file means: the same for every way to write it.
+    ///
+    /// # Errors
+    /// A number beyond 2^53.
+    pub fn fingerprint(&self) -> Result<Sha256Hex, CanonicalError> {
+        Ok(Sha256Hex::of(&canonical::to_vec(self)?))
+    }
+}
+
+fn overlap(a: &TrustedGateway, b: &TrustedGateway) -> bool {
+    let before = |x: &TrustedGateway, y: &TrustedGateway| match (&x.last_origin, &y.first_origin) {
+        (Some(last), Some(first)) => last.epoch() < first.epoch(),
+        _ => false,
+    };
+    !before(a, b) && !before(b, a)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    fn origin(epoch: &str) -> Origin {
+        Origin::join("acme", "gw1", epoch).unwrap()
+    }
+
+    fn gateway() -> TrustedGateway {
+        TrustedGateway {
+            name: "gw1".into(),
+            key: key_text(&[1; 32]),
+            first_origin: Some(origin("20261101t000000z-00000000")),
+            last_origin: None,
+            heartbeat_bound_s: Some(300),
+            closed: None,
+            revoked: None,
+        }
+    }
+
+    fn trust(gateways: Vec<TrustedGateway>) -> Trust {
+        Trust { v: 1, deployment: "acme".into(), gateways }
+    }
+
+    #[test]
+    fn the_fingerprint_is_of_the_meaning() {
+        let trust = trust(vec![gateway()]);
+        assert_eq!(trust.check(), []);
+        let json = r#"{"gateways": [{"heartbeat_bound_s": 300, "key": "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=",
+            "first_origin": "acme/gw1/20261101t000000z-00000000", "name": "gw1"}], "v": 1, "deployment": "acme"}"#;
+        let read: Trust = serde_json::from_str(json).unwrap();
+        assert_eq!(read, trust);
+        assert_eq!(read.fingerprint().unwrap(), trust.fingerprint().unwrap());
+        let other = Trust { deployment: "acme2".into(), ..trust.clone() };
+        assert_ne!(other.fingerprint().unwrap(), trust.fingerprint().unwrap());
+        assert!(serde_json::from_str::<Trust>(&json.replace("\"v\"", "\"closes\": 1, \"v\"")).is_err());
+    }
+
+    #[test]
+    fn an_entry_speaks_for_its_own_logs_only() {
+        let (old, new) = ("20261101t000000z-00000000", "20261201t000000z-00000000");
+        let first = TrustedGateway { last_origin: Some(origin("20261130t235959z-ffffffff")), ..gateway() };
+        let second = TrustedGateway { first_origin: Some(origin(new)), key: key_text(&[2; 32]), ..gateway() };
+        let trust = trust(vec![first.clone(), second.clone()]);
+        assert_eq!(trust.check(), []);
+        assert_eq!(trust.gateway(&origin(old)), Some(&first));
+        assert_eq!(trust.gateway(&origin(new)), Some(&second));
+        assert_eq!(trust.gateway(&origin("20261031t000000z-00000000")), None);
+        assert_eq!(trust.gateway(&Origin::join("acme", "gw2", old).unwrap()), None);
+        assert_eq!(trust.gateway(&Origin::join("other", "gw1", old).unwrap()), None);
+    }
+
+    #[test]
+    fn a_revoked_key_counts_up_to_its_point() {
+        let revoked = Revoked { origin: origin("20261110t000000z-00000000"), size: 100 };
+        let gateway = TrustedGateway { revoked: Some(revoked), ..gateway() };
+        let cases = [
+            ("20261105t000000z-00000000", 1_000, true),
+            ("20261110t000000z-00000000", 100, true),
+            ("20261110t000000z-00000000", 101, false),
+            ("20261110t000000z-00000001", 1, false),
+        ];
+        for (epoch, size, wanted) in cases {
+            assert_eq!(gateway.counts_for(&origin(epoch), size), wanted, "{epoch} {size}");
+        }
+    }
+
+    #[test]
+    fn every_fault_is_found_at_once() {
+        let wrong = TrustedGateway {
+            name: "GW".into(),
+            key: "AAAA".into(),
+            first_origin: Some(origin("b")),
+            last_origin: Some(origin("a")),
+            heartbeat_bound_s: Some(0),
+            closed: None,
+            revoked: None,
+        };
+        let trust = Trust { v: 2, deployment: "Acme".into(), gateways: vec![wrong, gateway(), gateway()] };
+        let faults: Vec<_> = trust.check().into_iter().map(|fault| fault.key).collect();
+        for key in ["v", "deployment", "gateways[0].name", "gateways[0].key", "gateways[0].last_origin",
+            "gateways[0].heartbeat_bound_s", "gateways[1].first_origin", "gateways[2].name"]
+        {
+            assert!(faults.iter().any(|f| f == key), "{key} not in {faults:?}");
+        }
+        assert_eq!(super::Trust { v: 1, deployment: "a".into(), gateways: vec![] }.check().len(), 1);
+    }
+}
