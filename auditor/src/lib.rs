@@ -1,1 +1,21 @@
-//! Verifies Affidavit evidence and answers questions from proven rows.
+//! Verifies Affidavit evidence and answers questions from proven rows only.
+//!
+//! ```text
+//! source (read only) -> verify (batch, log, gateway) -> report
+//!                          |-> cache of proven rows -> query, cost, show
+//! ```
+//! The auditor trusts nothing that it has not checked (AU-1), collects every finding (AU-4), and shares no code with
+//! the gateway but the evidence format and the price book (AU-5).
+
+pub mod decimal;
+pub mod finding;
+pub mod mandate;
+pub mod render;
+pub mod report;
+pub mod source;
+pub mod state;
+pub mod time;
+pub mod verify;
+
+#[cfg(test)]
+mod fixture;

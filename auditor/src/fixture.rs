@@ -1,0 +1,361 @@
+//! Small stores for tests, made by the functions of the format.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::collections::BTreeMap;
+
+use schemas::content::{CHUNK_BYTES, DataKey, Encoding, RowMeta, Salt, commitment, cut, seal_row};
+use schemas::files::{ContentWriter, LeafRow, ReferenceRow, schema_fingerprint, write_records, write_reference};
+use schemas::keytable::{KeyId, encode_page, page_path};
+use schemas::merkle::CompactRange;
+use schemas::names::FileKind;
+use schemas::note::{Ed25519Signer, Signer as _};
+use schemas::record::*;
+use schemas::seal::{Seal, SealedFile};
+use schemas::trust::{Trust, TrustedGateway, key_text};
+use schemas::{ExchangeId, Identifier, ObjectName, Origin, Sha256Hex, leaf};
+
+use crate::source::MemorySource;
+use crate::time::SECOND;
+
+/// When the first log boots.
+pub(crate) const START: i64 = 1_790_000_000 * SECOND;
+const KEYS: usize = 64;
+
+pub(crate) fn id(text: &str) -> Identifier {
+    Identifier::new(text).unwrap()
+}
+
+/// Writes one log.
+pub(crate) struct Writer {
+    pub(crate) origin: Origin,
+    pub(crate) now: i64,
+    pub(crate) config: Sha256Hex,
+    pub(crate) store: MemorySource,
+    pub(crate) keys: Vec<[u8; 32]>,
+    pub(crate) range: CompactRange,
+    pub(crate) previous: Option<Sha256Hex>,
+    pub(crate) batch: u64,
+    pub(crate) encrypt: bool,
+    pending: Vec<Vec<u8>>,
+    content: Vec<schemas::content::Row>,
+    references: Vec<ReferenceRow>,
+    next_key: u16,
+    kinds: BTreeMap<String, u64>,
+}
+
+pub(crate) fn signer() -> Ed25519Signer {
+    Ed25519Signer::from_seed([7; 32])
+}
+
+pub(crate) fn trust() -> Trust {
+    Trust {
+        v: 1,
+        deployment: "acme".into(),
+        gateways: vec![TrustedGateway {
+            name: "gw1".into(),
+            key: key_text(&signer().public_key()),
+            first_origin: None,
+            last_origin: None,
+            heartbeat_bound_s: None,
+            closed: None,
+            revoked: None,
+        }],
+    }
+}
+
+fn reference(bytes: &[u8], media_type: &str) -> ReferenceRow {
+    ReferenceRow { sha256: Sha256Hex::of(bytes), media_type: media_type.into(), bytes: bytes.to_vec() }
+}
+
+pub(crate) fn exchange_id(n: u64) -> ExchangeId {
+    ExchangeId::new(format!("019f0000-0000-7000-8000-{n:012x}")).unwrap()
+}
+
+impl Writer {
+    pub(crate) fn boot(epoch: &str, now: i64, predecessor: Option<Predecessor>, store: MemorySource) -> Self {
+        let config = reference(b"{\"deployment\":\"acme\"}", "application/json");
+        let mut writer = Self {
+            origin: Origin::join("acme", "gw1", epoch).unwrap(),
+            now,
+            config: config.sha256,
+            store,
+            keys: (0..KEYS).map(|n| Sha256Hex::of(format!("{epoch} {n}").as_bytes()).0).collect(),
+            range: CompactRange::new(),
+            previous: None,
+            batch: 0,
+            encrypt: true,
+            pending: Vec::new(),
+            content: Vec::new(),
+            references: vec![config],
+            next_key: 0,
+            kinds: BTreeMap::new(),
+        };
+        writer.push(Body::Boot(Boot {
+            gateway_version: id("0.1.0"),
+            binary_sha256: None,
+            seal_key: key_text(&signer().public_key()),
+            promise_key: None,
+            heartbeat_bound_ms: 300_000,
+            batch_age_ms: 10_000,
+            predecessor,
+            encryption: Encryption::Aes256Gcm,
+        }));
+        let (next, book) = (writer.config, include_bytes!("../../policies/prices/2026-11.csv"));
+        let book = reference(book, "text/csv");
+        let price_book = Some(book.sha256);
+        writer.references.push(book);
+        writer.push(Body::Config(Config { next, reason: ConfigReason::Start, policy: None, price_book }));
+        writer
+    }
+
+    /// The whole key table, as files.
+    pub(crate) fn key_table(&self) -> (String, Vec<u8>) {
+        (page_path(&self.origin, 0), encode_page(&self.origin, 0, &self.keys).unwrap().to_vec())
+    }
+
+    pub(crate) fn position(&self) -> u64 {
+        self.range.size() + self.pending.len() as u64
+    }
+
+    pub(crate) fn push(&mut self, body: Body) -> u64 {
+        let position = self.position();
+        *self.kinds.entry(body.kind().into()).or_default() += 1;
+        let record = Record { v: 1, at: self.now, config: self.config, body };
+        self.pending.push(leaf::encode(&record).unwrap());
+        position
+    }
+
+    /// Pushes a leaf as it is.
+    pub(crate) fn push_leaf(&mut self, leaf: Vec<u8>) {
+        self.pending.push(leaf);
+    }
+
+    pub(crate) fn counters(&self) -> BTreeMap<String, u64> {
+        [("intents", "intent"), ("outcomes", "outcome"), ("refusals", "refusal")]
+            .into_iter()
+            .map(|(name, kind)| (name.to_owned(), self.kinds.get(kind).copied().unwrap_or(0)))
+            .collect()
+    }
+
+    pub(crate) fn part(&mut self, position: u64, exchange: &ExchangeId, part: PartName, key: &KeyId, bytes: &[u8], base: Option<(&ExchangeId, PartName, &[u8])>) -> Part {
+        let salt = Salt::from_bytes(Sha256Hex::of(format!("{exchange} {part:?}").as_bytes()).0);
+        let edits = base.map(|(_, _, base)| schemas::content::delta(base, bytes).unwrap());
+        let encoding = match base {
+            Some((base_exchange, base_part, _)) => Encoding::Delta { base_exchange: base_exchange.clone(), base_part },
+            None => Encoding::Zstd,
+        };
+        let data_key = DataKey::from_bytes(self.keys[usize::from(key.slot)]);
+        for chunk in cut(&salt, edits.as_deref().unwrap_or(bytes)) {
+            let meta = RowMeta {
+                position,
+                exchange: exchange.clone(),
+                part,
+                chunk: chunk.chunk,
+                last: chunk.last,
+                encoding: encoding.clone(),
+            };
+            let key = self.encrypt.then_some((key, &data_key));
+            self.content.push(seal_row(&self.origin, &meta, key, &chunk.plaintext).unwrap());
+        }
+        let _ = CHUNK_BYTES;
+        Part {
+            part,
+            media_type: Some(id("application/json")),
+            content_encoding: None,
+            length: bytes.len() as u64,
+            commitment: commitment(&salt, bytes),
+            kept: None,
+        }
+    }
+
+    pub(crate) fn key(&mut self) -> KeyId {
+        let slot = self.next_key;
+        self.next_key += 1;
+        KeyId { origin: self.origin.clone(), page: 0, slot }
+    }
+
+    pub(crate) fn caller() -> Caller {
+        let of = |value: &str| Some(Attributed { value: id(value), source: Source::Key });
+        Caller { consumer: of("tester"), team: of("quality"), system: of("sys-1"), ..Caller::default() }
+    }
+
+    pub(crate) fn asked() -> Asked {
+        Asked {
+            route: Some(id("openai")),
+            provider: Some(id("openai")),
+            target: None,
+            dialect: Some(id("openai")),
+            operation: Some(id("chat.completions")),
+            method: Some(id("POST")),
+            requested_model: Some(id("gpt-4o")),
+            stream: Some(false),
+            max_output_tokens: None,
+            choices: None,
+            tools_offered: None,
+            service_tier: None,
+            temperature: None,
+            background: None,
+            refers_to: None,
+        }
+    }
+
+    pub(crate) fn intent(&mut self, n: u64, request: &[u8]) -> (u64, KeyId) {
+        let (exchange, key) = (exchange_id(n), self.key());
+        let position = self.position();
+        let part = self.part(position, &exchange, PartName::ClientRequest, &key, request, None);
+        self.intent_with(exchange, key, vec![part])
+    }
+
+    pub(crate) fn intent_with(&mut self, exchange: ExchangeId, key: KeyId, parts: Vec<Part>) -> (u64, KeyId) {
+        let content_key = self.encrypt.then(|| key.to_identifier());
+        let position = self.push(Body::Intent(Intent {
+            exchange,
+            caller: Self::caller(),
+            asked: Self::asked(),
+            verdict: None,
+            parts,
+            content_key,
+            retention: id("standard"),
+            fail_mode: None,
+            suppression: vec![],
+        }));
+        (position, key)
+    }
+
+    pub(crate) fn outcome(&mut self, n: u64, intent_position: u64, key: &KeyId, response: &[u8]) {
+        let exchange = exchange_id(n);
+        let position = self.position();
+        let part = self.part(position, &exchange, PartName::ProviderResponse, key, response, None);
+        let usage = Usage {
+            source: UsageSource::Provider,
+            role: UsageRole::Incurred,
+            input_tokens: Some(1000),
+            uncached_input_tokens: None,
+            cache_read_tokens: None,
+            cache_write_5m_tokens: None,
+            cache_write_1h_tokens: None,
+            output_tokens: Some(10),
+            reasoning_tokens: None,
+            input_audio_tokens: None,
+            output_audio_tokens: None,
+            input_image_tokens: None,
+            reported: Reported::default(),
+        };
+        let outcome = self.outcome_of(exchange, intent_position, Some(key), vec![part], usage);
+        self.push(Body::Outcome(outcome));
+    }
+
+    pub(crate) fn outcome_of(&self, exchange: ExchangeId, intent_position: u64, key: Option<&KeyId>, parts: Vec<Part>, usage: Usage) -> Outcome {
+        Outcome {
+            exchange,
+            intent_position,
+            caller: Self::caller(),
+            asked: Self::asked(),
+            end: End::Complete,
+            provider_end: Some(ProviderEnd::Seen),
+            provider_status: Some(200),
+            status: Some(200),
+            reason: None,
+            delivered: Some(0),
+            released: Some(10),
+            delivered_at_least: None,
+            answered: Answered::default(),
+            usage,
+            cost: None,
+            unpriced: Some(Unpriced::NoPrice),
+            timing: Timing::default(),
+            rate_limits: BTreeMap::new(),
+            parts,
+            content_key: key.filter(|_| self.encrypt).map(KeyId::to_identifier),
+            retention: id("standard"),
+        }
+    }
+
+    pub(crate) fn exchange(&mut self, n: u64, request: &[u8], response: &[u8]) {
+        let (position, key) = self.intent(n, request);
+        self.now += SECOND / 10;
+        self.outcome(n, position, &key, response);
+    }
+
+    pub(crate) fn heartbeat(&mut self) {
+        let counters = self.counters();
+        self.push(Body::Heartbeat(Heartbeat { counters }));
+    }
+
+    pub(crate) fn close(&mut self) {
+        let counters = self.counters();
+        let alive_until = self.now;
+        self.push(Body::Close(Close { reason: CloseReason::Shutdown, successor: None, alive_until, counters }));
+        self.seal();
+    }
+
+    /// As a successor's `boot` names this log.
+    pub(crate) fn as_predecessor(&self) -> Predecessor {
+        Predecessor { origin: self.origin.clone(), size: Some(self.range.size()), root: Some(self.range.root()) }
+    }
+
+    fn put(&mut self, kind: FileKind, bytes: Vec<u8>) -> SealedFile {
+        let sha256 = Sha256Hex::of(&bytes);
+        let name = ObjectName::Data { origin: self.origin.clone(), batch: self.batch, sha256, kind };
+        let file = SealedFile { name: name.file_name(), length: bytes.len() as u64, sha256 };
+        self.store.put(name.to_string(), bytes);
+        file
+    }
+
+    pub(crate) fn seal(&mut self) {
+        self.now += SECOND;
+        let before = self.range.clone();
+        let from = before.size();
+        let rows: Vec<LeafRow> = std::mem::take(&mut self.pending)
+            .into_iter()
+            .enumerate()
+            .map(|(n, leaf)| LeafRow { position: from + n as u64, hash: leaf::hash(&leaf), leaf })
+            .collect();
+        for row in &rows {
+            self.range.append(row.hash);
+        }
+        let mut files = vec![self.put(FileKind::Records, write_records(&rows).unwrap())];
+        let content = std::mem::take(&mut self.content);
+        if !content.is_empty() {
+            let mut writer = ContentWriter::new(Vec::new()).unwrap();
+            for row in content {
+                writer.write(row).unwrap();
+            }
+            let bytes = writer.finish().unwrap();
+            files.push(self.put(FileKind::Content("standard".into()), bytes));
+        }
+        let references = std::mem::take(&mut self.references);
+        if !references.is_empty() {
+            files.push(self.put(FileKind::Reference, write_reference(&references).unwrap()));
+        }
+        files.sort();
+        let seal = Seal {
+            origin: self.origin.clone(),
+            batch: self.batch,
+            from,
+            to: self.range.size(),
+            root: self.range.root(),
+            compact: before.nodes().to_vec(),
+            files,
+            previous: self.previous,
+            schema: schema_fingerprint(),
+            time: self.now,
+        };
+        let note = seal.sign(&signer()).unwrap();
+        self.previous = Some(Sha256Hex::of(&note));
+        self.store.put(seal.object_name().to_string(), note);
+        self.batch += 1;
+    }
+}
+
+/// A closed log of three batches with two exchanges, and its key table.
+pub(crate) fn small() -> Writer {
+    let mut writer = Writer::boot("20260921t133320z-00000001", START, None, MemorySource::default());
+    writer.exchange(1, br#"{"model":"gpt-4o","messages":[]}"#, br#"{"id":"r1"}"#);
+    writer.seal();
+    writer.exchange(2, br#"{"model":"gpt-4o","messages":["hello"]}"#, br#"{"id":"r2"}"#);
+    writer.heartbeat();
+    writer.seal();
+    writer.close();
+    writer
+}

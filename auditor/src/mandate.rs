@@ -1,0 +1,178 @@
+//! What the auditor requires: a mandate file, or `--require` on the command line.
+//!
+//! The operator has no say in it. Keys of the file:
+//!
+//! ```yaml
+//! period: { from: 2026-11-01, to: 2026-12-01 }
+//! claims: [signed, append_only]
+//! retention: 180d
+//! systems: [support-bot, coding]
+//! ```
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use crate::time;
+
+/// A claim that evidence can support.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Claim {
+    /// Every batch is signed by the key that the trust file names.
+    Signed,
+    /// Nothing that was seen at an earlier visit changed or went.
+    AppendOnly,
+    /// Organisations other than the operator have countersigned.
+    Witnessed,
+    /// A timestamp authority bounds when it was written.
+    Timestamped,
+    /// The store itself refuses deletion before the retention ends, and was probed.
+    RetentionEnforced,
+    /// Agrees with what providers bill.
+    Reconciled,
+    /// The content is what the records commit to.
+    Content,
+}
+
+/// All claims, in the order in which they are printed.
+pub const CLAIMS: [Claim; 7] = [
+    Claim::Signed,
+    Claim::AppendOnly,
+    Claim::Content,
+    Claim::Witnessed,
+    Claim::Timestamped,
+    Claim::RetentionEnforced,
+    Claim::Reconciled,
+];
+
+impl Claim {
+    /// The claim as it is typed.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Signed => "signed",
+            Self::AppendOnly => "append_only",
+            Self::Witnessed => "witnessed",
+            Self::Timestamped => "timestamped",
+            Self::RetentionEnforced => "retention_enforced",
+            Self::Reconciled => "reconciled",
+            Self::Content => "content",
+        }
+    }
+    fn parse(text: &str) -> Result<Self, String> {
+        let found = CLAIMS.into_iter().find(|claim| claim.as_str() == text);
+        found.ok_or_else(|| format!("`{text}` is not a claim: wanted one of {}", CLAIMS.map(Self::as_str).join(", ")))
+    }
+}
+
+/// What is required.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Mandate {
+    /// Start of the asked interval, microseconds UTC.
+    pub from: Option<i64>,
+    /// End of the asked interval.
+    pub to: Option<i64>,
+    /// Claims that must be reached.
+    pub claims: BTreeSet<Claim>,
+    /// How long evidence must be kept, microseconds.
+    pub retention: Option<i64>,
+    /// Systems that must have records in the asked interval.
+    pub systems: BTreeSet<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Typed {
+    #[serde(default)]
+    period: Option<Period>,
+    #[serde(default)]
+    claims: Vec<String>,
+    #[serde(default)]
+    retention: Option<String>,
+    #[serde(default)]
+    systems: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Period {
+    #[serde(default)]
+    from: Option<String>,
+    #[serde(default)]
+    to: Option<String>,
+}
+
+impl Mandate {
+    /// Parses a mandate file.
+    ///
+    /// # Errors
+    /// All problems at once: key, value and wanted form.
+    pub fn parse(yaml: &str) -> Result<Self, String> {
+        let typed: Typed = serde_saphyr::from_str(yaml).map_err(|error| format!("mandate: {error}"))?;
+        let mut problems = Vec::new();
+        let mut mandate = Self::default();
+        let mut take = |key: &str, result: Result<i64, String>| match result {
+            Ok(value) => Some(value),
+            Err(problem) => {
+                problems.push(format!("{key}: {problem}"));
+                None
+            }
+        };
+        if let Some(period) = typed.period {
+            mandate.from = period.from.and_then(|text| take("period.from", time::parse(&text)));
+            mandate.to = period.to.and_then(|text| take("period.to", time::parse(&text)));
+        }
+        mandate.retention = typed.retention.and_then(|text| take("retention", time::parse_duration(&text)));
+        for text in typed.claims {
+            match Claim::parse(&text) {
+                Ok(claim) => _ = mandate.claims.insert(claim),
+                Err(problem) => problems.push(format!("claims: {problem}")),
+            }
+        }
+        mandate.systems = typed.systems.into_iter().collect();
+        if problems.is_empty() { Ok(mandate) } else { Err(problems.join("\n")) }
+    }
+
+    /// Adds one requirement as typed: `claim=append_only`, `retention=180d`, `system=support-bot`, `from=...`, `to=...`,
+    /// or a claim alone.
+    ///
+    /// # Errors
+    /// Key or value, with the wanted form.
+    pub fn require(&mut self, text: &str) -> Result<(), String> {
+        let (key, value) = text.split_once('=').unwrap_or(("claim", text));
+        match key {
+            "claim" => _ = self.claims.insert(Claim::parse(value)?),
+            "retention" => self.retention = Some(time::parse_duration(value)?),
+            "system" => _ = self.systems.insert(value.into()),
+            "from" => self.from = Some(time::parse(value)?),
+            "to" => self.to = Some(time::parse(value)?),
+            _ => return Err(format!("`{key}` cannot be required: wanted `claim`, `retention`, `system`, `from` or `to`")),
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn a_mandate_is_read_or_all_its_problems_are_named() {
+        let yaml = "period: { from: 1970-01-02 }\nclaims: [signed]\nretention: 180d\nsystems: [a]\n";
+        let mandate = Mandate::parse(yaml).unwrap();
+        assert_eq!((mandate.from, mandate.retention), (Some(time::DAY), Some(180 * time::DAY)));
+        let problems = Mandate::parse("claims: [eternal]\nretention: long\n").unwrap_err();
+        assert!(problems.contains("eternal") && problems.contains("retention"), "{problems}");
+        assert!(Mandate::parse("claim: [signed]\n").is_err());
+    }
+
+    #[test]
+    fn requirements_on_the_command_line_say_what_they_want() {
+        let mut mandate = Mandate::default();
+        mandate.require("append_only").unwrap();
+        mandate.require("retention=1y").unwrap();
+        assert!(mandate.claims.contains(&Claim::AppendOnly));
+        assert!(mandate.require("colour=red").unwrap_err().contains("wanted"));
+    }
+}

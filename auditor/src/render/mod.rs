@@ -1,0 +1,4 @@
+//! What people and programs read. Text from evidence is hostile: [`hostile`] makes it harmless.
+
+pub mod hostile;
+pub mod text;

@@ -1,0 +1,232 @@
+//! The auditor's own memory: what it last saw of each log, authenticated by a local key.
+//!
+//! A folder that only the auditor's user can read: `key` (32 random bytes) and `visits.json` with its HMAC-SHA-256 as
+//! first line. A state that does not authenticate, or is gone while its key is there, is named and never used.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use ring::hmac;
+use ring::rand::{SecureRandom as _, SystemRandom};
+use schemas::{Origin, Sha256Hex};
+use serde::{Deserialize, Serialize};
+
+/// What was last seen of a log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Visit {
+    /// The trusted key, base64: under another key it is another log.
+    pub key: String,
+    /// The newest proven batch.
+    pub batch: u64,
+    /// Its end: the tree's size.
+    pub size: u64,
+    /// The tree's root at that size.
+    pub root: Sha256Hex,
+    /// SHA-256 of its seal.
+    pub seal: Sha256Hex,
+    /// When it was seen, microseconds UTC.
+    pub seen_at: i64,
+}
+
+/// What was last seen of all logs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Visits {
+    /// By log.
+    pub logs: BTreeMap<Origin, Visit>,
+}
+
+/// What opening the state found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Remembered {
+    /// No earlier visit.
+    FirstVisit,
+    /// An earlier visit.
+    Known(Visits),
+    /// The file does not authenticate.
+    Tampered(String),
+    /// The key is there, the file is not.
+    Lost,
+}
+
+/// Why the state cannot be used at all.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// The folder cannot be made, read or written.
+    #[error("state folder `{}`: {error}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The system gave no random bytes.
+    #[error("the system gave no random bytes for the state's key")]
+    Random,
+}
+
+/// The state folder.
+#[derive(Debug)]
+pub struct State {
+    folder: PathBuf,
+    key: hmac::Key,
+    fresh: bool,
+}
+
+const KEY_FILE: &str = "key";
+const VISITS_FILE: &str = "visits.json";
+
+impl State {
+    /// Opens the folder, making it and its key where they are not there.
+    ///
+    /// # Errors
+    /// [`StateError`]; nothing is changed where the folder is there and cannot be read.
+    pub fn open(folder: &Path) -> Result<Self, StateError> {
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |error| StateError::Io { path, error }
+        };
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed(folder))?;
+        let key_path = folder.join(KEY_FILE);
+        let (bytes, fresh) = match fs::read(&key_path) {
+            Ok(bytes) => (bytes, false),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let mut bytes = vec![0; 32];
+                SystemRandom::new().fill(&mut bytes).map_err(|_| StateError::Random)?;
+                write_private(&key_path, &bytes).map_err(failed(&key_path))?;
+                (bytes, true)
+            }
+            Err(error) => return Err(failed(&key_path)(error)),
+        };
+        Ok(Self { folder: folder.to_owned(), key: hmac::Key::new(hmac::HMAC_SHA256, &bytes), fresh })
+    }
+
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The MAC of `parts` under the local key. `label` keeps uses apart.
+    pub fn mac(&self, label: &str, parts: &[&[u8]]) -> String {
+        let mut context = hmac::Context::with_key(&self.key);
+        context.update(label.as_bytes());
+        for part in parts {
+            context.update(&(part.len() as u64).to_be_bytes());
+            context.update(part);
+        }
+        hex::encode(context.sign().as_ref())
+    }
+
+    /// Reads what was seen before.
+    ///
+    /// # Errors
+    /// A file that is there and cannot be read.
+    pub fn remembered(&self) -> Result<Remembered, StateError> {
+        let path = self.folder.join(VISITS_FILE);
+        match self.read_authentic(&path, "affidavit/auditor/visits/v1") {
+            Ok(Some(body)) => Ok(match serde_json::from_slice(&body) {
+                Ok(visits) => Remembered::Known(visits),
+                Err(error) => Remembered::Tampered(error.to_string()),
+            }),
+            Ok(None) => Ok(Remembered::Tampered("its MAC does not fit the local key".into())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.fresh => Ok(Remembered::FirstVisit),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Remembered::Lost),
+            Err(error) => Err(StateError::Io { path, error }),
+        }
+    }
+
+    /// Writes what was seen now.
+    ///
+    /// # Errors
+    /// The file cannot be written; what was there stays.
+    pub fn remember(&self, visits: &Visits) -> Result<(), StateError> {
+        let path = self.folder.join(VISITS_FILE);
+        let body = serde_json::to_vec(visits).map_err(|error| StateError::Io { path: path.clone(), error: error.into() })?;
+        self.write_authentic(&path, "affidavit/auditor/visits/v1", &body).map_err(|error| StateError::Io { path, error })
+    }
+
+    /// Reads a file whose first line is its MAC. `None` where the MAC does not fit.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn read_authentic(&self, path: &Path, label: &str) -> io::Result<Option<Vec<u8>>> {
+        let bytes = fs::read(path)?;
+        let Some((mac, body)) = bytes.split_at_checked(65) else { return Ok(None) };
+        let name = path.file_name().map(|name| name.as_encoded_bytes().to_vec()).unwrap_or_default();
+        let fits = mac.strip_suffix(b"\n") == Some(self.mac(label, &[&name, body]).as_bytes());
+        Ok(fits.then(|| body.to_vec()))
+    }
+
+    /// Writes a file with its MAC as first line, at once or not at all.
+    ///
+    /// # Errors
+    /// The file cannot be written; what was there stays.
+    pub fn write_authentic(&self, path: &Path, label: &str, body: &[u8]) -> io::Result<()> {
+        let name = path.file_name().map(|name| name.as_encoded_bytes().to_vec()).unwrap_or_default();
+        let mut bytes = self.mac(label, &[&name, body]).into_bytes();
+        bytes.push(b'\n');
+        bytes.extend_from_slice(body);
+        write_private(path, &bytes)
+    }
+}
+
+/// Writes a file that only its owner can read: beside it, synced, renamed over it.
+///
+/// # Errors
+/// The file cannot be written; what was there stays.
+pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.new", std::process::id()));
+    let beside = folder.join(name);
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&beside, path)?;
+    fs::File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    fn visits() -> Visits {
+        let origin = Origin::new("a/b/c").unwrap();
+        let hash = Sha256Hex([1; 32]);
+        let visit = Visit { key: "k".into(), batch: 1, size: 9, root: hash, seal: hash, seen_at: 5 };
+        Visits { logs: BTreeMap::from([(origin, visit)]) }
+    }
+
+    #[test]
+    fn a_state_is_remembered_and_its_loss_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::open(dir.path()).unwrap();
+        assert_eq!(state.remembered().unwrap(), Remembered::FirstVisit);
+        state.remember(&visits()).unwrap();
+        let again = State::open(dir.path()).unwrap();
+        assert_eq!(again.remembered().unwrap(), Remembered::Known(visits()));
+        fs::remove_file(dir.path().join(VISITS_FILE)).unwrap();
+        assert_eq!(again.remembered().unwrap(), Remembered::Lost);
+    }
+
+    #[test]
+    fn every_flipped_byte_of_state_and_key_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        State::open(dir.path()).unwrap().remember(&visits()).unwrap();
+        for file in [VISITS_FILE, KEY_FILE] {
+            let path = dir.path().join(file);
+            let whole = fs::read(&path).unwrap();
+            for n in 0..whole.len() {
+                let mut bytes = whole.clone();
+                bytes[n] ^= 1;
+                fs::write(&path, &bytes).unwrap();
+                let found = State::open(dir.path()).unwrap().remembered().unwrap();
+                assert!(matches!(found, Remembered::Tampered(_)), "{file} byte {n}: {found:?}");
+            }
+            fs::write(&path, &whole).unwrap();
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! One batch, by itself: its seal, its files, its leaves. Pure but for reading; runs on any core.
+
+use std::io::Read as _;
+
+use parquet::file::reader::ChunkReader as _;
+use schemas::names::FileKind;
+use schemas::seal::{self, SealError, SignedSeal};
+use schemas::verify::{BatchFault, BatchInput, FaultCode, VerifiedBatch, verify_batch};
+use schemas::{ObjectName, Origin, Sha256Hex};
+use sha2::{Digest as _, Sha256};
+
+use super::content::{self, ContentFacts};
+use super::keys::Keys;
+use super::listing::BatchObjects;
+use super::reference::{self, ReferenceFacts};
+use crate::finding::{Code, Finding, Findings, Place};
+use crate::source::{Source, SourceError};
+
+/// The largest seal that is read.
+const SEAL_LIMIT: u64 = schemas::note::MAX_NOTE_BYTES as u64;
+
+/// What a batch is checked against.
+pub(super) struct Context<'a> {
+    pub(super) source: &'a dyn Source,
+    pub(super) origin: &'a Origin,
+    pub(super) key: &'a [u8; 32],
+    pub(super) limits: &'a super::Limits,
+    pub(super) keys: Option<&'a Keys>,
+    /// Files of seals older than this may be gone: microseconds UTC.
+    pub(super) expired_before: Option<i64>,
+    /// Whether the log holds a seal under this number.
+    pub(super) has_seal: &'a (dyn Fn(u64) -> bool + Sync),
+    /// The number of the newest seal.
+    pub(super) newest: u64,
+}
+
+/// A batch that was looked at.
+pub(super) struct Looked {
+    pub(super) number: u64,
+    pub(super) outcome: Outcome,
+    pub(super) findings: Findings,
+    pub(super) seals: u64,
+    pub(super) bytes_hashed: u64,
+}
+
+/// What came of it.
+pub(super) enum Outcome {
+    /// Every file is what the seal says, and the leaves give its root.
+    Proven(Box<Proven>),
+    /// The seal holds; its records are expired.
+    Expired(Box<SignedSeal>),
+    /// Findings say why not; the seal, where it holds.
+    Broken(Option<Box<SignedSeal>>),
+}
+
+/// A proven batch with what its other files hold.
+pub(super) struct Proven {
+    pub(super) batch: VerifiedBatch,
+    pub(super) content: ContentFacts,
+    pub(super) reference: ReferenceFacts,
+    pub(super) bytes: u64,
+}
+
+/// Turns a fault of the format crate into a finding.
+pub(super) fn finding(fault: BatchFault, place: Place) -> Finding {
+    let code = Code::parse(fault.code.as_str()).unwrap_or(Code::RecordInvalid);
+    let mut place = place;
+    place.position = fault.position.or(place.position);
+    if !fault.place.is_empty() {
+        place = place.of_item(&fault.place);
+    }
+    Finding::new(code, place, fault.expected, fault.found)
+}
+
+/// Turns a read error into a finding.
+pub(super) fn read_error(error: SourceError, place: Place) -> Finding {
+    match error {
+        SourceError::TooLarge { limit, found, .. } => {
+            Finding::new(Code::ResourceLimit, place, format!("at most {limit} bytes"), format!("{found} bytes"))
+        }
+        SourceError::Absent(_) => Finding::new(Code::CouldNotRead, place, "an object that was listed", "it is gone"),
+        SourceError::Io { error, .. } => Finding::new(Code::CouldNotRead, place, "a readable object", error.to_string()),
+    }
+}
+
+impl Context<'_> {
+    fn place(&self, number: u64, file: &str) -> Place {
+        Place::batch(self.origin, number).in_object(format!("{}/{file}", self.origin))
+    }
+
+    /// Opens the content files that the seal of batch `number` names, as far as they are there.
+    pub(super) fn content_files(&self, number: u64) -> Vec<crate::source::Opened> {
+        let name = super::seal_name(self.origin, number);
+        let Ok(note) = self.source.read(&name, SEAL_LIMIT) else { return Vec::new() };
+        let Ok(signed) = seal::verify(&note, self.key) else { return Vec::new() };
+        let is_content = |file: &&seal::SealedFile| {
+            matches!(
+                ObjectName::parse_file(self.origin, &file.name),
+                Ok(ObjectName::Data { kind: FileKind::Content(_), .. })
+            )
+        };
+        let files = signed.files.iter().filter(is_content);
+        files.filter_map(|file| self.source.open(&format!("{}/{}", self.origin, file.name)).ok()).collect()
+    }
+
+    /// Looks at batch `number`.
+    pub(super) fn look(&self, number: u64, objects: &BatchObjects) -> Looked {
+        let mut looked =
+            Looked { number, outcome: Outcome::Broken(None), findings: Findings::default(), seals: 0, bytes_hashed: 0 };
+        if let Some(signed) = self.seal(number, &mut looked) {
+            let (signed, note) = signed;
+            looked.outcome = Outcome::Broken(Some(Box::new(signed.clone())));
+            self.files(&signed, &note, objects, &mut looked);
+        }
+        looked
+    }
+
+    fn seal(&self, number: u64, looked: &mut Looked) -> Option<(SignedSeal, bytes::Bytes)> {
+        let name = ObjectName::Seal { origin: self.origin.clone(), batch: number };
+        let place = self.place(number, &name.file_name());
+        let note = match self.source.read(&name.to_string(), SEAL_LIMIT) {
+            Ok(note) => note,
+            Err(error) => {
+                looked.findings.push(read_error(error, place));
+                return None;
+            }
+        };
+        looked.seals += 1;
+        looked.bytes_hashed += note.len() as u64;
+        let signed = match seal::verify(&note, self.key) {
+            Ok(signed) => signed,
+            Err(error) => {
+                looked.findings.push(self.bad_seal(&note, &error, place));
+                return None;
+            }
+        };
+        if signed.origin != *self.origin {
+            looked.findings.add(Code::OriginMismatch, place, self.origin.to_string(), signed.origin.to_string());
+            return None;
+        }
+        if signed.batch != number {
+            let code = if (self.has_seal)(signed.batch) { Code::DuplicateRange } else { Code::PathMismatch };
+            let expected = format!("the seal of batch {number}");
+            looked.findings.add(code, place, expected, format!("the seal of batch {}", signed.batch));
+            return None;
+        }
+        Some((signed, note))
+    }
+
+    fn bad_seal(&self, note: &[u8], error: &SealError, place: Place) -> Finding {
+        let unsigned = matches!(error, SealError::Note(schemas::note::NoteError::NotSigned { .. }));
+        match seal::parse_unverified(note) {
+            Ok(text) if text.origin != *self.origin => {
+                Finding::new(Code::OriginMismatch, place, self.origin.to_string(), text.origin.to_string())
+            }
+            _ if unsigned => Finding::new(Code::UntrustedKey, place, "a signature by the trusted key", error.to_string()),
+            _ => Finding::new(Code::SealInvalid, place, "a seal signed by the trusted key", error.to_string()),
+        }
+    }
+
+    fn files(&self, signed: &SignedSeal, note: &[u8], objects: &BatchObjects, looked: &mut Looked) {
+        let number = looked.number;
+        let expired = self.expired_before.is_some_and(|before| signed.time < before);
+        let mut gone = 0;
+        let mut records = None;
+        let mut content = ContentFacts::default();
+        let mut reference = ReferenceFacts::default();
+        let mut content_files = Vec::new();
+        let mut bytes = 0;
+        for file in &signed.files {
+            let place = self.place(number, &file.name);
+            let Ok(ObjectName::Data { sha256, kind, .. }) = ObjectName::parse_file(self.origin, &file.name) else {
+                continue;
+            };
+            let Some(listed) = objects.data.iter().find(|data| data.sha256 == sha256 && data.kind == kind) else {
+                gone += 1;
+                if !expired {
+                    let moved = objects.data.iter().find(|data| data.kind == kind);
+                    let found = moved.map_or("nothing".into(), |data| format!("a file named with {}", data.sha256));
+                    let expected = format!("a file of {} bytes", file.length);
+                    looked.findings.add(Code::BatchMissing, place, expected, found);
+                }
+                continue;
+            };
+            bytes += listed.length;
+            if listed.length != file.length {
+                let expected = format!("{} bytes", file.length);
+                looked.findings.add(Code::FileMismatch, place.clone(), expected, format!("{} bytes", listed.length));
+            }
+            match kind {
+                FileKind::Records => match self.source.read(&format!("{}/{}", self.origin, file.name), self.limits.records_bytes) {
+                    Ok(read) => {
+                        looked.bytes_hashed += read.len() as u64;
+                        records = Some((place, read));
+                    }
+                    Err(error) => {
+                            looked.findings.push(read_error(error, place));
+                    }
+                },
+                FileKind::Reference => {
+                    let name = format!("{}/{}", self.origin, file.name);
+                    match self.source.read(&name, self.limits.reference_bytes) {
+                        Ok(read) => {
+                            looked.bytes_hashed += read.len() as u64;
+                            hash_fits(&read, file.sha256, &place, &mut looked.findings);
+                            reference = reference::read(&read, &place, &mut looked.findings);
+                        }
+                        Err(error) => {
+                                    looked.findings.push(read_error(error, place));
+                        }
+                    }
+                }
+                FileKind::Content(class) => content_files.push((file, class, place)),
+            }
+        }
+        for data in &objects.data {
+            let name = ObjectName::Data {
+                origin: self.origin.clone(),
+                batch: number,
+                sha256: data.sha256,
+                kind: data.kind.clone(),
+            };
+            if !signed.files.iter().any(|file| file.name == name.file_name()) {
+                let place = self.place(number, &name.file_name());
+                looked.findings.add(Code::UnreferencedObject, place, "an object that the seal names", "one that it does not");
+            }
+        }
+        let Some((place, read)) = records else {
+            if expired && gone > 0 {
+                looked.outcome = Outcome::Expired(Box::new(signed.clone()));
+            }
+            return;
+        };
+        let input = BatchInput { origin: self.origin, key: self.key, seal: note, records: read };
+        let batch = match verify_batch(input) {
+            Ok(batch) => batch,
+            Err(faults) => {
+                for fault in faults {
+                    // A limit is no fault of the evidence.
+                    let place = if fault.code == FaultCode::SealInvalid { self.place(number, &seal_name(number)) } else { place.clone() };
+                    looked.findings.push(finding(fault, place));
+                }
+                return;
+            }
+        };
+        for (file, class, place) in content_files {
+            let name = format!("{}/{}", self.origin, file.name);
+            match self.source.open(&name) {
+                Ok(opened) => {
+                    match hash_of(&opened) {
+                        Ok((hash, length)) => {
+                            looked.bytes_hashed += length;
+                            if hash != file.sha256 {
+                                            looked.findings.add(Code::FileMismatch, place.clone(), file.sha256.to_string(), hash.to_string());
+                            }
+                        }
+                        Err(error) => {
+                                    looked.findings.add(Code::CouldNotRead, place.clone(), "a readable object", error.to_string());
+                        }
+                    }
+                    content.files.push(content::File { opened, class, place });
+                }
+                Err(error) => {
+                    looked.findings.push(read_error(error, place));
+                }
+            }
+        }
+        content.expired = expired && gone > 0;
+        content::check(self, &batch, &mut content, &mut looked.findings);
+        // Findings stand even where another file of the batch is broken: the leaves are proven all the same.
+        looked.outcome = Outcome::Proven(Box::new(Proven { batch, content, reference, bytes }));
+    }
+}
+
+fn seal_name(number: u64) -> String {
+    format!("{number:010}.seal")
+}
+
+fn hash_fits(bytes: &[u8], expected: Sha256Hex, place: &Place, findings: &mut Findings) {
+    let found = Sha256Hex::of(bytes);
+    if found != expected {
+        findings.add(Code::FileMismatch, place.clone(), expected.to_string(), found.to_string());
+    }
+}
+
+fn hash_of(opened: &crate::source::Opened) -> std::io::Result<(Sha256Hex, u64)> {
+    let mut reader = opened.get_read(0).map_err(std::io::Error::other)?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 1 << 16];
+    let mut length = 0;
+    loop {
+        let n = reader.read(&mut buffer)?;
+        if n == 0 {
+            break;
+        }
+        length += n as u64;
+        hasher.update(&buffer[..n]);
+    }
+    Ok((Sha256Hex(hasher.finalize().into()), length))
+}

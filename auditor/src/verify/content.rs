@@ -1,0 +1,606 @@
+//! Content files: every row belongs to a part of a leaf, every kept part is there, and, where its key is known, is
+//! what the leaf commits to.
+//!
+//! Rows stream: of a part only a chunk is held, unless it is stored as edits of another part. Those are applied when
+//! their batch's turn comes, since their base may be in an earlier batch.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+
+use schemas::content::{
+    Assembler, CHUNK_BYTES, Committer, ContentError, DataKey, Encoding, KeyId, MAX_DELTA_DEPTH, Row, SALT_BYTES, Salt,
+    apply, open_row,
+};
+use schemas::files::{FileError, Limits as FileLimits, read_content};
+use schemas::record::{Body, Part, PartName};
+use schemas::verify::VerifiedBatch;
+use schemas::{ExchangeId, Identifier, Origin, Sha256Hex};
+use serde::{Deserialize, Serialize};
+
+use super::batch::{Context, finding};
+use super::keys::{Held, Keys};
+use super::log::LogFold;
+use crate::finding::{Code, Findings, Place};
+use crate::source::Opened;
+
+/// Content up to this size is kept for parts that are stored as its edits.
+const KEPT_PART: usize = 4 << 20;
+/// Of one batch at most this is kept.
+const KEPT_OF_BATCH: usize = 16 << 20;
+/// Edits of one batch that wait for their turn.
+const WAITING_OF_BATCH: usize = 256 << 20;
+
+/// A content file of a batch.
+#[derive(Debug)]
+pub(crate) struct File {
+    pub(crate) opened: Opened,
+    pub(crate) class: String,
+    pub(crate) place: Place,
+}
+
+/// The class and name of the file that is being read.
+struct Of {
+    class: String,
+    place: Place,
+}
+
+/// A data key that is gone, and the exchange whose content it was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyUse {
+    /// The record that commits to the content.
+    pub position: u64,
+    /// The exchange.
+    pub exchange: Option<ExchangeId>,
+    /// The key.
+    pub key: String,
+    /// How many parts.
+    pub parts: u64,
+}
+
+/// A part that is stored as edits.
+#[derive(Debug)]
+struct Edited {
+    position: u64,
+    exchange: ExchangeId,
+    part: PartName,
+    salt: Salt,
+    base: (ExchangeId, PartName),
+    edits: Vec<u8>,
+    length: u64,
+    commitment: Sha256Hex,
+    place: Place,
+}
+
+/// What was found out about a batch's content.
+#[derive(Debug, Default)]
+pub(crate) struct ContentFacts {
+    pub(crate) files: Vec<File>,
+    /// Some files of the batch are expired: what is missing is not a finding.
+    pub(crate) expired: bool,
+    proven: u64,
+    unopened: u64,
+    gone: BTreeMap<(u64, String), KeyUse>,
+    kept: Vec<((ExchangeId, PartName), Arc<[u8]>)>,
+    kept_bytes: usize,
+    edited: Vec<Edited>,
+    edited_bytes: usize,
+    exchanges: Vec<ExchangeId>,
+}
+
+/// A part that a leaf of the batch commits to, and that is kept.
+struct Wanted {
+    exchange: Option<ExchangeId>,
+    length: u64,
+    commitment: Sha256Hex,
+    class: Option<String>,
+    key: Option<String>,
+    seen: bool,
+}
+
+/// The parts, data key and retention class that a record commits to.
+pub(crate) fn parts_of(body: &Body) -> Option<(Option<&ExchangeId>, &[Part], Option<&Identifier>, Option<&Identifier>)> {
+    match body {
+        Body::Intent(intent) => {
+            Some((Some(&intent.exchange), &intent.parts, intent.content_key.as_ref(), Some(&intent.retention)))
+        }
+        Body::Outcome(outcome) => {
+            Some((Some(&outcome.exchange), &outcome.parts, outcome.content_key.as_ref(), Some(&outcome.retention)))
+        }
+        Body::Refusal(refusal) => {
+            Some((refusal.exchange.as_ref(), &refusal.parts, refusal.content_key.as_ref(), refusal.retention.as_ref()))
+        }
+        _ => None,
+    }
+}
+
+fn wanted(batch: &VerifiedBatch) -> BTreeMap<(u64, PartName), Wanted> {
+    let mut out = BTreeMap::new();
+    for row in batch.rows() {
+        let Some(record) = &row.decoded().record else { continue };
+        let Some((exchange, parts, key, class)) = parts_of(&record.body) else { continue };
+        for part in parts.iter().filter(|part| part.kept != Some(false)) {
+            let wanted = Wanted {
+                exchange: exchange.cloned(),
+                length: part.length,
+                commitment: part.commitment,
+                class: class.map(ToString::to_string),
+                key: key.map(ToString::to_string),
+                seen: false,
+            };
+            out.insert((row.position(), part.part), wanted);
+        }
+    }
+    out
+}
+
+/// Checks the content files of a proven batch.
+pub(crate) fn check(context: &Context<'_>, batch: &VerifiedBatch, facts: &mut ContentFacts, findings: &mut Findings) {
+    let mut wanted = wanted(batch);
+    for row in batch.rows() {
+        if let Some(record) = &row.decoded().record
+            && let Body::Intent(intent) = &record.body
+        {
+            facts.exchanges.push(intent.exchange.clone());
+        }
+    }
+    let files = std::mem::take(&mut facts.files);
+    for File { opened, class, place } in files {
+        let file = Of { class, place };
+        let rows = match read_content(opened, &FileLimits::default()) {
+            Ok(rows) => rows,
+            Err(error) => {
+                file_error(error, &file.place, findings);
+                continue;
+            }
+        };
+        let mut reading: Option<Reading> = None;
+        let mut last: Option<(u64, PartName)> = None;
+        for row in rows {
+            let row = match row {
+                Ok(row) => row,
+                Err(error) => {
+                    file_error(error, &file.place, findings);
+                    reading = None;
+                    break;
+                }
+            };
+            let at = (row.position, row.part);
+            if last != Some(at) {
+                if let Some(done) = reading.take() {
+                    done.finish(facts, findings);
+                }
+                if last.is_some_and(|last| last.0 > at.0) {
+                    let place = file.place.clone().at(row.position).of_item(row.part.as_str());
+                    findings.add(Code::Order, place, "rows in the order of their positions", "another order");
+                }
+                last = Some(at);
+                reading = begin(context, &row, &file, &mut wanted, facts, findings);
+            }
+            if let Some(part) = &mut reading {
+                part.row(context.origin, row, findings);
+            }
+        }
+        if let Some(done) = reading.take() {
+            done.finish(facts, findings);
+        }
+    }
+    if facts.expired {
+        return;
+    }
+    for ((position, part), wanted) in wanted {
+        if !wanted.seen {
+            let mut place = Place::record(context.origin, position).of_item(part.as_str());
+            place.exchange = wanted.exchange.map(|exchange| exchange.to_string());
+            let expected = format!("{} bytes of content in a content file of the batch", wanted.length);
+            findings.add(Code::ContentMissing, place, expected, "none");
+        }
+    }
+}
+
+fn file_error(error: FileError, place: &Place, findings: &mut Findings) {
+    match error {
+        FileError::Faults(faults) => {
+            for fault in faults {
+                findings.push(finding(fault, place.clone()));
+            }
+        }
+        error => findings.add(Code::Unreadable, place.clone(), "a content file", error.to_string()),
+    }
+}
+
+/// One part, while its rows come.
+struct Reading {
+    position: u64,
+    exchange: ExchangeId,
+    part: PartName,
+    length: u64,
+    commitment: Sha256Hex,
+    key_id: Option<KeyId>,
+    key: Option<DataKey>,
+    next: u32,
+    ended: bool,
+    broken: bool,
+    state: Stream,
+    place: Place,
+}
+
+enum Stream {
+    /// The key is not known: only the rows' order is checked.
+    Closed,
+    /// Nothing came yet.
+    Begin,
+    /// Content, committed to piece by piece.
+    Plain { salt_and_committer: Box<(Salt, Committer)>, kept: Option<Vec<u8>> },
+    /// Edits, put together.
+    Edits(Assembler),
+}
+
+fn begin(
+    context: &Context<'_>,
+    row: &Row,
+    file: &Of,
+    wanted: &mut BTreeMap<(u64, PartName), Wanted>,
+    facts: &mut ContentFacts,
+    findings: &mut Findings,
+) -> Option<Reading> {
+    let mut place = file.place.clone().at(row.position).of_exchange(&row.exchange).of_item(row.part.as_str());
+    place.origin = Some(context.origin.to_string());
+    let Some(part) = wanted.get_mut(&(row.position, row.part)) else {
+        findings.add(Code::ContentForeign, place, "content that a leaf of this batch commits to", "no such part");
+        return None;
+    };
+    if part.seen {
+        findings.add(Code::ContentForeign, place, "each part once", "the part again");
+        return None;
+    }
+    if part.exchange.as_ref() != Some(&row.exchange) {
+        let expected = part.exchange.as_ref().map_or("no exchange".into(), ToString::to_string);
+        findings.add(Code::ContentForeign, place, expected, row.exchange.to_string());
+        return None;
+    }
+    part.seen = true;
+    let key_id = row.key_id.clone();
+    let key_text = key_id.as_ref().map(ToString::to_string);
+    if key_text != part.key {
+        let show = |key: Option<String>| key.unwrap_or_else(|| "no key".into());
+        findings.add(Code::ContentMismatch, place, format!("data key {}", show(part.key.clone())), show(key_text));
+        return None;
+    }
+    if part.class.as_deref().is_some_and(|class| class != file.class) {
+        let expected = format!("retention class {}", part.class.clone().unwrap_or_default());
+        findings.add(Code::ContentForeign, place.clone(), expected, format!("retention class {}", file.class));
+    }
+    let (key, state) = match (&key_id, context.keys) {
+        (None, _) => (None, Stream::Begin),
+        (Some(_), None) => (None, Stream::Closed),
+        (Some(id), Some(keys)) => match keys.held(id) {
+            Held::Key(key) => (Some(key), Stream::Begin),
+            Held::Gone => {
+                let used = facts.gone.entry((row.position, id.to_string())).or_insert_with(|| KeyUse {
+                    position: row.position,
+                    exchange: Some(row.exchange.clone()),
+                    key: id.to_string(),
+                    parts: 0,
+                });
+                used.parts += 1;
+                (None, Stream::Closed)
+            }
+            Held::Damaged => {
+                let place = place.clone().of_item(id);
+                findings.add(Code::KeyTableDamaged, place, "the data key in its slot", "bytes that are no key of this slot");
+                (None, Stream::Closed)
+            }
+            Held::OtherTable => {
+                let place = Place::log(&id.origin).of_item("key table");
+                findings.add(Code::KeyAbsent, place, "data keys of this log", "no pages of this log in the given key table");
+                (None, Stream::Closed)
+            }
+        },
+    };
+    Some(Reading {
+        position: row.position,
+        exchange: row.exchange.clone(),
+        part: row.part,
+        length: part.length,
+        commitment: part.commitment,
+        key_id,
+        key,
+        next: 0,
+        ended: false,
+        broken: false,
+        state,
+        place,
+    })
+}
+
+impl Reading {
+    fn wrong(&mut self, expected: impl Into<String>, found: impl Into<String>, findings: &mut Findings) {
+        if !self.broken {
+            findings.add(Code::ContentMismatch, self.place.clone(), expected, found);
+        }
+        self.broken = true;
+    }
+
+    fn row(&mut self, origin: &Origin, row: Row, findings: &mut Findings) {
+        if self.broken {
+            return;
+        }
+        if row.chunk != self.next || self.ended {
+            let expected = if self.ended { "nothing after the last chunk".into() } else { format!("chunk {}", self.next) };
+            return self.wrong(expected, format!("chunk {}", row.chunk), findings);
+        }
+        if row.key_id != self.key_id || row.exchange != self.exchange {
+            return self.wrong("one exchange and one data key for all chunks", "another", findings);
+        }
+        self.next += 1;
+        self.ended = row.last;
+        if matches!(self.state, Stream::Closed) {
+            return;
+        }
+        let key = self.key_id.as_ref().zip(self.key.as_ref());
+        match open_row(origin, &row, key) {
+            Ok(plaintext) => self.open(&row, &plaintext, findings),
+            Err(error) => self.wrong("content under its data key", error.to_string(), findings),
+        }
+    }
+
+    fn open(&mut self, row: &Row, plaintext: &[u8], findings: &mut Findings) {
+        if matches!(self.state, Stream::Begin) {
+            self.state = if matches!(row.encoding, Encoding::Delta { .. }) {
+                let limit = usize::try_from(self.length).unwrap_or(usize::MAX).saturating_mul(2).saturating_add(CHUNK_BYTES);
+                Stream::Edits(Assembler::new(limit.min(WAITING_OF_BATCH)))
+            } else {
+                let Some((salt, rest)) = plaintext.split_first_chunk::<SALT_BYTES>() else {
+                    return self.wrong("a salt before the content", "less", findings);
+                };
+                let salt = Salt::from_bytes(*salt);
+                let mut committer = Committer::new(&salt);
+                committer.update(rest);
+                let keeps = usize::try_from(self.length).is_ok_and(|length| length <= KEPT_PART);
+                let kept = keeps.then(|| rest.to_vec());
+                if !row.last && rest.len() != CHUNK_BYTES {
+                    return self.wrong(format!("{CHUNK_BYTES} bytes in every chunk but the last"), rest.len().to_string(), findings);
+                }
+                self.state = Stream::Plain { salt_and_committer: Box::new((salt, committer)), kept };
+                return;
+            };
+        }
+        match &mut self.state {
+            Stream::Edits(assembler) => {
+                if let Err(error) = assembler.push(row.chunk, row.last, &row.encoding, plaintext) {
+                    let error = error.to_string();
+                    self.wrong("chunks that make one part", error, findings);
+                }
+            }
+            Stream::Plain { salt_and_committer, kept } => {
+                if matches!(row.encoding, Encoding::Delta { .. }) {
+                    return self.wrong("one kind of encoding for a part", "edits after content", findings);
+                }
+                if !row.last && plaintext.len() != CHUNK_BYTES {
+                    let found = plaintext.len().to_string();
+                    return self.wrong(format!("{CHUNK_BYTES} bytes in every chunk but the last"), found, findings);
+                }
+                salt_and_committer.1.update(plaintext);
+                if let Some(kept) = kept {
+                    if kept.len() + plaintext.len() > KEPT_PART {
+                        self.state_drop_kept();
+                    } else {
+                        kept.extend_from_slice(plaintext);
+                    }
+                }
+            }
+            Stream::Closed | Stream::Begin => {}
+        }
+    }
+
+    fn state_drop_kept(&mut self) {
+        if let Stream::Plain { kept, .. } = &mut self.state {
+            *kept = None;
+        }
+    }
+
+    fn finish(mut self, facts: &mut ContentFacts, findings: &mut Findings) {
+        if self.broken {
+            return;
+        }
+        if !self.ended {
+            return self.wrong("a last chunk", format!("{} chunks, none of them the last", self.next), findings);
+        }
+        match std::mem::replace(&mut self.state, Stream::Begin) {
+            Stream::Closed | Stream::Begin => {
+                if !facts.gone.contains_key(&(self.position, self.key_id.as_ref().map(ToString::to_string).unwrap_or_default())) {
+                    facts.unopened += 1;
+                }
+            }
+            Stream::Plain { salt_and_committer, kept } => {
+                let (length, commitment) = salt_and_committer.1.finish();
+                if (length, commitment) != (self.length, self.commitment) {
+                    let expected = format!("{} bytes, commitment {}", self.length, self.commitment);
+                    return self.wrong(expected, format!("{length} bytes, commitment {commitment}"), findings);
+                }
+                facts.proven += 1;
+                if let Some(kept) = kept
+                    && self.key_id.is_some() | (facts.kept_bytes < KEPT_OF_BATCH)
+                    && facts.kept_bytes + kept.len() <= KEPT_OF_BATCH
+                {
+                    facts.kept_bytes += kept.len();
+                    facts.kept.push(((self.exchange, self.part), kept.into()));
+                }
+            }
+            Stream::Edits(assembler) => match assembler.finish() {
+                Ok(assembled) => {
+                    let Some(base) = assembled.base else {
+                        return self.wrong("the base that edits need", "none", findings);
+                    };
+                    facts.edited_bytes += assembled.stream.len();
+                    if facts.edited_bytes > WAITING_OF_BATCH {
+                        let found = format!("{} bytes", facts.edited_bytes);
+                        findings.add(Code::ResourceLimit, self.place, format!("at most {WAITING_OF_BATCH} bytes of edits in a batch"), found);
+                        return;
+                    }
+                    facts.edited.push(Edited {
+                        position: self.position,
+                        exchange: self.exchange,
+                        part: self.part,
+                        salt: assembled.salt,
+                        base,
+                        edits: assembled.stream,
+                        length: self.length,
+                        commitment: self.commitment,
+                        place: self.place,
+                    });
+                }
+                Err(error) => self.wrong("chunks that make one part", error.to_string(), findings),
+            },
+        }
+    }
+}
+
+/// Contents that later parts may be stored as edits of. Bounded; what fell out is read again.
+#[derive(Debug, Default)]
+pub(super) struct Bases {
+    held: HashMap<(ExchangeId, PartName), (Arc<[u8]>, usize)>,
+    order: VecDeque<(ExchangeId, PartName)>,
+    bytes: usize,
+    batches: HashMap<ExchangeId, u64>,
+    batches_order: VecDeque<ExchangeId>,
+}
+
+impl Bases {
+    const BYTES: usize = 256 << 20;
+    const EXCHANGES: usize = 1 << 20;
+
+    fn put(&mut self, at: (ExchangeId, PartName), content: Arc<[u8]>, depth: usize) {
+        self.bytes += content.len();
+        if let Some((old, _)) = self.held.insert(at.clone(), (content, depth)) {
+            self.bytes -= old.len();
+        } else {
+            self.order.push_back(at);
+        }
+        while self.bytes > Self::BYTES {
+            let Some(oldest) = self.order.pop_front() else { break };
+            if let Some((old, _)) = self.held.remove(&oldest) {
+                self.bytes -= old.len();
+            }
+        }
+    }
+
+    fn place(&mut self, exchange: ExchangeId, batch: u64) {
+        if self.batches.insert(exchange.clone(), batch).is_none() {
+            self.batches_order.push_back(exchange);
+        }
+        if self.batches_order.len() > Self::EXCHANGES
+            && let Some(oldest) = self.batches_order.pop_front()
+        {
+            self.batches.remove(&oldest);
+        }
+    }
+}
+
+/// Reads the content of a part that is not held.
+pub(super) trait Load {
+    /// The content of `part` of `exchange`, which batch `batch` holds (absent: not known), with its depth.
+    fn load(&self, exchange: &ExchangeId, part: PartName, batch: Option<u64>) -> Result<(Arc<[u8]>, usize), ContentError>;
+}
+
+impl ContentFacts {
+    /// Applies edits whose base is known now, and tells the log what was proven.
+    pub(super) fn merge(self, number: u64, fold: &mut LogFold, bases: &mut Bases, load: &dyn Load) {
+        let tally = &mut fold.story.tally;
+        tally.parts_proven += self.proven;
+        tally.parts_unopened += self.unopened;
+        fold.destroyed.extend(self.gone.into_values());
+        for exchange in self.exchanges {
+            bases.place(exchange, number);
+        }
+        for (at, content) in self.kept {
+            bases.put(at, content, 0);
+        }
+        for edited in self.edited {
+            let base = match bases.held.get(&edited.base) {
+                Some((content, depth)) => Ok((content.clone(), *depth)),
+                None => load.load(&edited.base.0, edited.base.1, bases.batches.get(&edited.base.0).copied()),
+            };
+            let done = base.and_then(|(base, depth)| {
+                if depth + 1 > MAX_DELTA_DEPTH {
+                    let reason = "a chain of edits deeper than 256";
+                    return Err(ContentError::Delta { offset: 0, reason });
+                }
+                let limit = usize::try_from(edited.length).unwrap_or(usize::MAX);
+                let content = apply(&base, &edited.edits, limit)?;
+                Ok((content, depth + 1))
+            });
+            match done {
+                Ok((content, depth)) => {
+                    let commitment = schemas::content::commitment(&edited.salt, &content);
+                    if content.len() as u64 != edited.length || commitment != edited.commitment {
+                        let expected = format!("{} bytes, commitment {}", edited.length, edited.commitment);
+                        let found = format!("{} bytes, commitment {commitment}", content.len());
+                        fold.findings.add(Code::ContentMismatch, edited.place, expected, found);
+                    } else {
+                        fold.story.tally.parts_proven += 1;
+                        bases.put((edited.exchange, edited.part), content.into(), depth);
+                    }
+                }
+                Err(ContentError::KeyAbsent(_)) => fold.story.tally.parts_unopened += 1,
+                Err(error) => {
+                    let place = edited.place.at(edited.position);
+                    let expected = format!("edits of {} of exchange {}", edited.base.1.as_str(), edited.base.0);
+                    fold.findings.add(Code::ContentMismatch, place, expected, error.to_string());
+                }
+            }
+        }
+    }
+}
+
+/// Finds one part's rows in content files and puts it together; `base` gives the content of the part that it edits.
+pub(crate) fn read_part(
+    origin: &Origin,
+    files: Vec<Opened>,
+    keys: Option<&Keys>,
+    exchange: &ExchangeId,
+    part: PartName,
+    limit: usize,
+    base: &mut dyn FnMut(&ExchangeId, PartName) -> Result<(Arc<[u8]>, usize), ContentError>,
+) -> Result<(Vec<u8>, Salt, usize), ContentError> {
+    let absent = || ContentError::BaseAbsent(format!("{exchange} {}", part.as_str()));
+    let mut assembler = Assembler::new(limit);
+    let mut found = false;
+    for file in files {
+        let rows = read_content(file, &FileLimits::default()).map_err(|_| absent())?;
+        for row in rows {
+            let row = row.map_err(|_| absent())?;
+            if row.exchange != *exchange || row.part != part {
+                if found {
+                    break;
+                }
+                continue;
+            }
+            found = true;
+            let key = match &row.key_id {
+                None => None,
+                Some(id) => match keys.map(|keys| keys.held(id)) {
+                    Some(Held::Key(key)) => Some((id.clone(), key)),
+                    _ => return Err(ContentError::KeyAbsent(id.clone())),
+                },
+            };
+            let plaintext = open_row(origin, &row, key.as_ref().map(|(id, key)| (id, key)))?;
+            assembler.push(row.chunk, row.last, &row.encoding, &plaintext)?;
+        }
+        if found {
+            break;
+        }
+    }
+    if !found {
+        return Err(absent());
+    }
+    let assembled = assembler.finish()?;
+    match &assembled.base {
+        None => Ok((assembled.stream, assembled.salt, 0)),
+        Some((base_exchange, base_part)) => {
+            let (base, depth) = base(base_exchange, *base_part)?;
+            let content = apply(&base, &assembled.stream, limit)?;
+            Ok((content, assembled.salt, depth + 1))
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! What a store holds, by log and batch. Nothing is left out: a name that is not the format's is a finding.
+
+use std::collections::BTreeMap;
+
+use schemas::names::FileKind;
+use schemas::{ObjectName, Origin, Sha256Hex};
+
+use crate::finding::{Code, Findings, Place};
+use crate::source::{EntryKind, Source, SourceError};
+
+/// Where a directory store keeps unfinished writes.
+pub const LEFTOVERS: &str = ".tmp";
+
+/// A data file of a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DataFile {
+    /// The SHA-256 that its name claims.
+    pub sha256: Sha256Hex,
+    /// What it holds.
+    pub kind: FileKind,
+    /// Its length.
+    pub length: u64,
+}
+
+/// The objects of one batch.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BatchObjects {
+    /// The seal's length, where there is one.
+    pub seal: Option<u64>,
+    /// The data files.
+    pub data: Vec<DataFile>,
+}
+
+/// The objects of one log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogListing {
+    /// The log.
+    pub origin: Origin,
+    /// By batch number.
+    pub batches: BTreeMap<u64, BatchObjects>,
+    /// How many objects.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// The folders of a store.
+#[derive(Debug, Default)]
+pub struct Folders {
+    /// Folders that have the name of a log.
+    pub logs: Vec<Origin>,
+    /// Objects that are not in a log's folder.
+    pub strangers: u64,
+}
+
+/// Lists the folders, and names everything that stands outside of a log's folder.
+///
+/// # Errors
+/// A folder that cannot be listed.
+pub fn folders(source: &dyn Source, findings: &mut Findings) -> Result<Folders, SourceError> {
+    let mut out = Folders::default();
+    for folder in source.folders()? {
+        if let Ok(origin) = Origin::new(folder.as_str()) {
+            out.logs.push(origin);
+            continue;
+        }
+        let entries = source.entries(&folder)?;
+        out.strangers += entries.len() as u64;
+        if folder == LEFTOVERS {
+            let found = format!("{} unfinished writes", entries.len());
+            findings.add(Code::Leftover, Place::object(folder), "nothing, or writes under way", found);
+            continue;
+        }
+        for entry in entries {
+            let name = if folder.is_empty() { entry.name } else { format!("{folder}/{}", entry.name) };
+            stranger(name, entry.kind, findings);
+        }
+    }
+    Ok(out)
+}
+
+fn stranger(name: String, kind: EntryKind, findings: &mut Findings) {
+    match kind {
+        EntryKind::File => {
+            let expected = "`<deployment>/<gateway>/<epoch>/<batch>.seal` or a data file of the batch";
+            findings.add(Code::UnknownObject, Place::object(name), expected, "another name");
+        }
+        EntryKind::Symlink => findings.add(Code::NotAFile, Place::object(name), "a plain file", "a symbolic link"),
+        EntryKind::Other => findings.add(Code::NotAFile, Place::object(name), "a plain file", "a device, pipe or socket"),
+    }
+}
+
+/// Lists the objects of one log, and names everything in its folder that is none.
+///
+/// # Errors
+/// The folder cannot be listed.
+pub fn log(source: &dyn Source, origin: &Origin, findings: &mut Findings) -> Result<LogListing, SourceError> {
+    let mut out = LogListing { origin: origin.clone(), batches: BTreeMap::new(), objects: 0, bytes: 0 };
+    for entry in source.entries(origin.as_str())? {
+        out.objects += 1;
+        out.bytes += entry.length;
+        let parsed = ObjectName::parse_file(origin, &entry.name);
+        let (EntryKind::File, Ok(name)) = (entry.kind, parsed) else {
+            stranger(format!("{origin}/{}", entry.name), entry.kind, findings);
+            continue;
+        };
+        let batch = out.batches.entry(name.batch()).or_default();
+        match name {
+            ObjectName::Seal { .. } => batch.seal = Some(entry.length),
+            ObjectName::Data { sha256, kind, .. } => batch.data.push(DataFile { sha256, kind, length: entry.length }),
+        }
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use crate::source::MemorySource;
+
+    #[test]
+    fn everything_that_is_no_evidence_is_named() {
+        let mut store = MemorySource::default();
+        let hash = Sha256Hex([3; 32]);
+        store.put("a/b/c/0000000000.seal", "x");
+        store.put(format!("a/b/c/0000000000-{hash}.records.parquet"), "x");
+        store.put("a/b/c/readme.txt", "x");
+        store.put("a/b/c/k=v/0000000000.seal", "x");
+        store.put("trust.yaml", "x");
+        store.put(".tmp/1", "x");
+        store.links.insert("a/b/c/0000000001.seal".into());
+        let mut findings = Findings::default();
+        let folders = folders(&store, &mut findings).unwrap();
+        let log = log(&store, &folders.logs[0], &mut findings).unwrap();
+        assert_eq!(log.batches.len(), 1);
+        assert_eq!(findings.counts()[&Code::UnknownObject], 3);
+        assert_eq!(findings.counts()[&Code::NotAFile], 1);
+        assert_eq!(findings.counts()[&Code::Leftover], 1);
+    }
+}

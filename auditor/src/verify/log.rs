@@ -1,0 +1,570 @@
+//! One log: its batches in order, chained, their records told to its [`Story`].
+//!
+//! Batches are looked at on all cores, a window at a time, while the window before is told in order. What is kept
+//! between windows does not grow with the log.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rayon::prelude::*;
+use schemas::content::ContentError;
+use schemas::record::{Body, PartName};
+use schemas::verify::{SealTail, VerifiedBatch, chain_seal};
+use schemas::{ExchangeId, Origin, Sha256Hex};
+use serde::{Deserialize, Serialize};
+
+use schemas::trust::TrustedGateway;
+
+use super::batch::{Context, Looked, Outcome, Proven, finding};
+use super::content::{self, Bases, KeyUse, Load};
+use super::listing::{BatchObjects, LogListing};
+use super::prices::Books;
+use super::story::Story;
+use super::{Options, Sink};
+use crate::finding::{Code, Finding, Findings, Place};
+use crate::report::{Counts, Interval};
+use crate::state::Visit;
+use crate::time;
+
+/// The newest proven seal of a log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Newest {
+    /// Its batch.
+    pub batch: u64,
+    /// The tree's size.
+    pub size: u64,
+    /// The tree's root.
+    pub root: Sha256Hex,
+    /// SHA-256 of the seal.
+    pub seal: Sha256Hex,
+    /// Its time.
+    pub time: i64,
+}
+
+/// Everything that was found out about one log. Can be stored and continued with newer batches.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LogFold {
+    /// The log.
+    pub origin: Origin,
+    /// Its trusted key, base64.
+    pub key: String,
+    /// What its records say.
+    pub story: Story,
+    /// Findings about this log.
+    pub findings: Findings,
+    /// Counts.
+    pub counts: CountsOfLog,
+    /// The newest proven seal.
+    pub newest: Option<Newest>,
+    /// Runs of proven records.
+    pub proven: Vec<(i64, i64)>,
+    /// Time of the newest seal whose records are expired.
+    pub expired_until: Option<i64>,
+    /// The number of the next batch.
+    pub next_batch: u64,
+    /// Positions below this are proven, expired or named in a finding.
+    pub next_position: u64,
+    /// Reference hashes that a reference file of this log holds.
+    pub held: std::collections::BTreeSet<Sha256Hex>,
+    /// Price books of this log.
+    pub books: Books,
+    /// Exchanges whose data key is destroyed: `(position, key id)`, with the exchange.
+    pub destroyed: Vec<KeyUse>,
+    /// Whether content was looked at with a key table.
+    pub with_keys: bool,
+    /// The time of the earlier visit with which this log is consistent.
+    pub consistent_since: Option<i64>,
+    /// The earlier visit could not be compared yet.
+    pub unmet_visit: bool,
+    /// Batches that were taken from the cache.
+    pub batches_from_cache: u64,
+    /// The next proven batch does not continue the run before it.
+    torn: bool,
+}
+
+/// Counts of one log.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CountsOfLog {
+    /// Objects listed.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Seals checked.
+    pub seals: u64,
+    /// Bytes hashed.
+    pub bytes_hashed: u64,
+    /// Leaves hashed.
+    pub leaves: u64,
+    /// Batches proven.
+    pub batches: u64,
+    /// Batches expired.
+    pub expired: u64,
+}
+
+impl CountsOfLog {
+    /// Adds them to those of all logs.
+    pub fn add_to(&self, all: &mut Counts) {
+        all.objects += self.objects;
+        all.bytes += self.bytes;
+        all.seals += self.seals;
+        all.bytes_hashed += self.bytes_hashed;
+        all.leaves += self.leaves;
+        all.batches += self.batches;
+        all.expired += self.expired;
+    }
+}
+
+impl LogFold {
+    /// Nothing is known yet.
+    pub fn new(origin: Origin, key: String) -> Self {
+        Self {
+            story: Story::new(origin.clone(), key.clone()),
+            origin,
+            key,
+            findings: Findings::default(),
+            counts: CountsOfLog::default(),
+            newest: None,
+            proven: Vec::new(),
+            expired_until: None,
+            next_batch: 0,
+            next_position: 0,
+            held: Default::default(),
+            books: Books::default(),
+            destroyed: Vec::new(),
+            with_keys: false,
+            consistent_since: None,
+            unmet_visit: false,
+            batches_from_cache: 0,
+            torn: false,
+        }
+    }
+}
+
+/// Follows one log through its batches.
+pub(super) struct Follow<'a> {
+    pub(super) context: Context<'a>,
+    pub(super) options: &'a Options<'a>,
+    pub(super) visit: Option<&'a Visit>,
+    pub(super) fold: LogFold,
+    pub(super) tail: Option<SealTail>,
+    pub(super) entry: &'a TrustedGateway,
+    pub(super) bases: Bases,
+}
+
+impl Follow<'_> {
+    /// Follows the log to its end.
+    pub(super) fn run(&mut self, listing: &LogListing, sink: &mut dyn Sink) {
+        self.fold.counts.objects = listing.objects;
+        self.fold.counts.bytes = listing.bytes;
+        self.fold.with_keys = self.context.keys.is_some();
+        let sealed: Vec<(u64, &BatchObjects)> = listing
+            .batches
+            .range(self.fold.next_batch..)
+            .filter(|(_, objects)| objects.seal.is_some())
+            .map(|(number, objects)| (*number, objects))
+            .collect();
+        let windows = windows(&sealed, self.options.limits.window_bytes);
+        let total = sealed.len();
+        let mut done = 0;
+        let mut looked: Vec<Looked> = Vec::new();
+        for window in windows.into_iter().map(Some).chain([None]) {
+            let before = std::mem::take(&mut looked);
+            done += before.len();
+            let context = &self.context;
+            let look = || match window {
+                Some(window) if window.len() > 1 => {
+                    window.par_iter().map(|(number, objects)| context.look(*number, objects)).collect()
+                }
+                Some(window) => window.iter().map(|(number, objects)| context.look(*number, objects)).collect(),
+                None => Vec::new(),
+            };
+            let mut tell = Tell {
+                origin: context.origin,
+                visit: self.visit,
+                fold: &mut self.fold,
+                tail: &mut self.tail,
+                options: self.options,
+                entry: self.entry,
+                bases: &mut self.bases,
+                load: &Loader { context, limit: KEPT_WHOLE },
+            };
+            if before.is_empty() {
+                looked = look();
+            } else {
+                ((), looked) = rayon::join(|| tell.all(before, &mut *sink), look);
+                (self.options.progress)(context.origin, done as u64, total as u64);
+            }
+        }
+        self.leftovers(listing);
+        self.references();
+        self.end_of_visit();
+    }
+
+    /// Data files without a seal.
+    fn leftovers(&mut self, listing: &LogListing) {
+        let newest = listing.batches.iter().rev().find(|(_, objects)| objects.seal.is_some()).map(|(number, _)| *number);
+        let next = newest.map_or(0, |number| number + 1);
+        for (number, objects) in &listing.batches {
+            if objects.seal.is_some() {
+                continue;
+            }
+            for data in &objects.data {
+                let name = schemas::ObjectName::Data {
+                    origin: self.fold.origin.clone(),
+                    batch: *number,
+                    sha256: data.sha256,
+                    kind: data.kind.clone(),
+                };
+                let place = Place::batch(&self.fold.origin, *number).in_object(name.to_string());
+                let in_flight = *number == next && self.fold.story.close.is_none();
+                let code = if in_flight { Code::BatchInFlight } else { Code::BatchIncomplete };
+                self.fold.findings.add(code, place, "the batch's seal", "none");
+            }
+        }
+    }
+
+    fn references(&mut self) {
+        for (hash, named) in &self.fold.story.named {
+            if !self.fold.held.contains(hash) {
+                let place = Place::record(&self.fold.origin, named.position).of_item(&named.what);
+                let expected = format!("the {} {hash} in a reference file of this log", named.what);
+                self.fold.findings.add(Code::ReferenceMissing, place, expected, "none");
+            }
+        }
+    }
+
+    /// Compares with what was seen before.
+    fn end_of_visit(&mut self) {
+        let Some(visit) = self.visit else { return };
+        let size = self.fold.newest.as_ref().map_or(0, |newest| newest.size);
+        let place = Place::log(&self.fold.origin);
+        let seen = format!("size {} at {}", visit.size, time::text(visit.seen_at));
+        if size < visit.size {
+            let found = format!("size {size}");
+            self.fold.findings.add(Code::Rollback, place, seen, found);
+        } else if self.fold.consistent_since.is_none() && !self.fold.findings.has(Code::Diverged) && !self.fold.findings.has(Code::Equivocation) {
+            let expected = format!("{seen}, root {}", visit.root);
+            let finding = Finding::new(Code::Diverged, place, expected, "the records up to there cannot be proven");
+            // What is missing is named elsewhere; the comparison could not be made.
+            self.fold.findings.push(finding.with(crate::finding::Severity::Unjudged, crate::finding::Effect::Unjudged));
+        }
+    }
+}
+
+/// Splits sealed batches into runs of at most `bytes`, each at least one batch and at most 64 for each core.
+fn windows<'a, 'b>(sealed: &'b [(u64, &'a BatchObjects)], bytes: u64) -> Vec<&'b [(u64, &'a BatchObjects)]> {
+    let most = rayon::current_num_threads() * 64;
+    let mut out = Vec::new();
+    let mut start = 0;
+    let mut sum = 0;
+    for (n, (_, objects)) in sealed.iter().enumerate() {
+        let length: u64 = objects.data.iter().filter(|data| data.kind == schemas::names::FileKind::Records).map(|data| data.length).sum();
+        if n > start && (sum + length > bytes || n - start >= most) {
+            out.push(&sealed[start..n]);
+            start = n;
+            sum = 0;
+        }
+        sum += length;
+    }
+    if start < sealed.len() {
+        out.push(&sealed[start..]);
+    }
+    out
+}
+
+/// Tells looked-at batches in order.
+struct Tell<'a, 'b> {
+    origin: &'a Origin,
+    visit: Option<&'a Visit>,
+    fold: &'b mut LogFold,
+    tail: &'b mut Option<SealTail>,
+    options: &'a Options<'a>,
+    entry: &'a TrustedGateway,
+    bases: &'b mut Bases,
+    load: &'b (dyn Load + Sync),
+}
+
+impl Tell<'_, '_> {
+    fn all(&mut self, looked: Vec<Looked>, sink: &mut dyn Sink) {
+        for looked in looked {
+            self.one(looked, sink);
+        }
+    }
+
+    fn one(&mut self, looked: Looked, sink: &mut dyn Sink) {
+        let Looked { number, outcome, findings, seals, bytes_hashed } = looked;
+        self.fold.findings.append(findings);
+        self.fold.counts.seals += seals;
+        self.fold.counts.bytes_hashed += bytes_hashed;
+        let missing = number > self.fold.next_batch;
+        let first_missing = self.fold.next_batch;
+        self.fold.next_batch = number + 1;
+        match outcome {
+            Outcome::Broken(seal) => {
+                if missing {
+                    self.missing(first_missing, number, seal.as_ref().map(|seal| (seal.from, seal.time)));
+                }
+                self.tear();
+                if let Some(seal) = seal {
+                    self.chained(&seal, missing);
+                    *self.tail = Some(SealTail::of(&seal, None));
+                    self.fold.next_position = self.fold.next_position.max(seal.to);
+                } else {
+                    *self.tail = None;
+                }
+            }
+            Outcome::Expired(seal) => {
+                if missing {
+                    self.missing(first_missing, number, Some((seal.from, seal.time)));
+                }
+                self.tear();
+                self.chained(&seal, missing);
+                *self.tail = Some(SealTail::of(&seal, None));
+                self.fold.counts.expired += 1;
+                self.fold.expired_until = self.fold.expired_until.max(Some(seal.time));
+                self.fold.next_position = seal.to;
+                let place = Place::batch(self.origin, number);
+                self.fold.findings.add(Code::Expired, place, "records kept for the asked retention", "expired");
+            }
+            Outcome::Proven(proven) => {
+                let (from, time) = (proven.batch.seal().from, proven.batch.seal().time);
+                if missing {
+                    self.missing(first_missing, number, Some((from, time)));
+                    self.tear();
+                    *self.tail = None;
+                }
+                self.proven(number, *proven, sink);
+            }
+        }
+    }
+
+    /// Holds a seal against the one before it. True where it continues, or nothing is known to hold it against.
+    fn chained(&mut self, seal: &schemas::seal::SignedSeal, after_gap: bool) -> bool {
+        if seal.batch > 0 && (after_gap || self.tail.is_none()) {
+            return true;
+        }
+        let faults = chain_seal(self.tail.as_ref(), seal);
+        let sound = faults.is_empty();
+        for fault in faults {
+            let name = format!("{}/{:010}.seal", self.origin, seal.batch);
+            self.fold.findings.push(finding(fault, Place::batch(self.origin, seal.batch).in_object(name)));
+        }
+        sound
+    }
+
+    /// Batches `first..number` have no seal. `above` is where the first present one begins, and its time.
+    fn missing(&mut self, first: u64, number: u64, above: Option<(u64, i64)>) {
+        let expired = match (above, self.options.mandate.retention) {
+            (Some((_, sealed_at)), Some(retention)) => sealed_at.saturating_add(retention) < self.options.now,
+            _ => false,
+        };
+        let place = Place::batch(self.origin, first);
+        let expected = format!("the seals of batches {first} to {}", number - 1);
+        let found = match above {
+            Some((from, _)) => format!("none; positions {} to {} are not there", self.fold.next_position, from.saturating_sub(1)),
+            None => "none".into(),
+        };
+        if expired {
+            self.fold.counts.expired += number - first;
+            self.fold.expired_until = self.fold.expired_until.max(above.map(|(_, sealed_at)| sealed_at));
+            self.fold.findings.add(Code::Expired, place, expected, found);
+        } else {
+            self.fold.findings.add(Code::BatchMissing, place, expected, found);
+        }
+    }
+
+    fn tear(&mut self) {
+        self.fold.story.tear();
+        self.fold.torn = true;
+    }
+
+    fn proven(&mut self, number: u64, proven: Proven, sink: &mut dyn Sink) {
+        let Proven { batch, content, reference, bytes } = proven;
+        let seal = batch.seal();
+        let origin = self.origin;
+        let place = || Place::batch(origin, number).in_object(super::seal_name(origin, number));
+        if self.tail.is_none() && number > 0 && !self.fold.torn {
+            self.tear();
+        }
+        let sound = self.chained(seal, false);
+        if !self.entry.counts_for(self.origin, seal.to) {
+            let expected = "a seal made before the key was revoked";
+            self.fold.findings.add(Code::UntrustedKey, place(), expected, format!("tree size {}", seal.to));
+        }
+        if seal.from < self.fold.next_position {
+            let expected = format!("a batch that begins at {}", self.fold.next_position);
+            self.fold.findings.add(Code::DuplicateRange, place(), expected, format!("one that begins at {}", seal.from));
+        }
+        *self.tail = Some(batch.tail());
+        if !sound {
+            // Signed, but not in its place: its records are not told.
+            self.tear();
+            self.fold.next_position = self.fold.next_position.max(seal.to);
+            return;
+        }
+        self.times(number, seal.time, &batch);
+        for row in batch.rows() {
+            let decoded = row.decoded();
+            let record = decoded.record.as_ref();
+            self.fold.story.tell(row.position(), decoded.kind(), row.leaf().len(), record, &mut self.fold.findings);
+            for key in &decoded.unknown_keys {
+                let name = format!("{}.{key}", decoded.kind());
+                *self.fold.story.tally.unknown_keys.entry(name).or_default() += 1;
+            }
+        }
+        for column in batch.unknown_columns() {
+            *self.fold.story.tally.unknown_columns.entry(column.clone()).or_default() += 1;
+        }
+        if !seal.unknown_signatures().is_empty() {
+            let count = seal.unknown_signatures().len() as u64;
+            *self.fold.story.tally.unknown_columns.entry("signatures by other keys".into()).or_default() += count;
+        }
+        reference.merge(self.fold);
+        self.costs(&batch);
+        content.merge(number, self.fold, self.bases, self.load);
+        self.met(number, &batch);
+        self.span(&batch);
+        self.fold.counts.batches += 1;
+        self.fold.counts.leaves += batch.rows().len() as u64;
+        self.fold.next_position = seal.to;
+        self.fold.newest = Some(Newest { batch: number, size: seal.to, root: seal.root, seal: seal.sha256(), time: seal.time });
+        sink.batch(self.origin, &batch, bytes);
+    }
+
+    /// Adds the batch's time to the proven runs.
+    fn span(&mut self, batch: &VerifiedBatch) {
+        let times = || batch.rows().iter().filter_map(|row| row.decoded().record.as_ref().map(|record| record.at));
+        let (Some(first), Some(last)) = (times().min(), times().max()) else { return };
+        match self.fold.proven.last_mut() {
+            Some(run) if !self.fold.torn => run.1 = run.1.max(last),
+            _ => self.fold.proven.push((first, last)),
+        }
+        self.fold.torn = false;
+    }
+
+    /// Times of records against the time of their seal and the auditor's clock.
+    fn times(&mut self, number: u64, sealed_at: i64, verified: &VerifiedBatch) {
+        const SLACK: i64 = 60 * time::SECOND;
+        let latest = verified
+            .rows()
+            .iter()
+            .filter_map(|row| row.decoded().record.as_ref().map(|record| (record.at, row.position())))
+            .max();
+        if let Some((at, position)) = latest
+            && at > sealed_at + SLACK
+        {
+            let place = Place::record(self.origin, position);
+            let expected = format!("a time before its seal's, {}", time::text(sealed_at));
+            self.fold.findings.add(Code::TimeContradiction, place, expected, time::text(at));
+        }
+        if sealed_at > self.options.now.saturating_add(5 * SLACK) {
+            let place = Place::batch(self.origin, number).of_item("time");
+            let expected = format!("a time before the auditor's, {}", time::text(self.options.now));
+            self.fold.findings.add(Code::TimeContradiction, place, expected, time::text(sealed_at));
+        }
+    }
+
+    fn costs(&mut self, verified: &VerifiedBatch) {
+        for row in verified.rows() {
+            if let Some(record) = &row.decoded().record
+                && let Body::Outcome(outcome) = &record.body
+            {
+                let place = Place::record(self.origin, row.position()).of_exchange(&outcome.exchange);
+                match self.fold.books.check(record.at, outcome, &place, &mut self.fold.findings) {
+                    Some(true) => self.fold.story.tally.recomputed += 1,
+                    Some(false) => self.fold.story.tally.not_recomputed += 1,
+                    None => {}
+                }
+            }
+        }
+    }
+
+    /// Compares with the earlier visit where this batch reaches its size.
+    fn met(&mut self, number: u64, verified: &VerifiedBatch) {
+        let Some(visit) = self.visit else { return };
+        let seal = verified.seal();
+        let place = Place::batch(self.origin, number);
+        if number == visit.batch && seal.to == visit.size && seal.root == visit.root {
+            if seal.sha256() == visit.seal {
+                self.fold.consistent_since = Some(visit.seen_at);
+            } else {
+                let expected = format!("seal {} as at {}", visit.seal, time::text(visit.seen_at));
+                self.fold.findings.add(Code::Equivocation, place, expected, format!("seal {}", seal.sha256()));
+            }
+            return;
+        }
+        if seal.from < visit.size && visit.size <= seal.to {
+            let mut range = match seal.before() {
+                Ok(range) => range,
+                Err(_) => return,
+            };
+            for row in verified.rows().iter().take_while(|row| row.position() < visit.size) {
+                range.append(*row.hash());
+            }
+            let found = range.root();
+            let expected = format!("root {} at size {}, as at {}", visit.root, visit.size, time::text(visit.seen_at));
+            if found == visit.root {
+                let found = format!("the same records in batch {number}, sealed anew");
+                self.fold.findings.add(Code::Equivocation, place, expected, found);
+            } else {
+                self.fold.findings.add(Code::Diverged, place, expected, format!("root {found}"));
+            }
+        }
+    }
+}
+
+/// The largest content that is put together in memory as the base of edits.
+const KEPT_WHOLE: usize = 256 << 20;
+
+/// How many batches are searched for an exchange whose batch is not known.
+const SEARCHED: u64 = 1000;
+
+/// Reads content again that fell out of memory.
+struct Loader<'a> {
+    context: &'a Context<'a>,
+    limit: usize,
+}
+
+impl Loader<'_> {
+    fn at_depth(&self, exchange: &ExchangeId, part: PartName, batch: Option<u64>, depth: usize) -> Result<(Arc<[u8]>, usize), ContentError> {
+        let absent = || ContentError::BaseAbsent(format!("{exchange} {}", part.as_str()));
+        if depth > schemas::content::MAX_DELTA_DEPTH {
+            return Err(absent());
+        }
+        let newest = batch.unwrap_or(self.context.newest);
+        let oldest = if batch.is_some() { newest } else { newest.saturating_sub(SEARCHED) };
+        for number in (oldest..=newest).rev() {
+            let files = self.context.content_files(number);
+            if files.is_empty() {
+                continue;
+            }
+            let mut base = |exchange: &ExchangeId, part| self.at_depth(exchange, part, None, depth + 1);
+            match content::read_part(self.context.origin, files, self.context.keys, exchange, part, self.limit, &mut base) {
+                Ok((content, _, depth)) => return Ok((content.into(), depth)),
+                Err(ContentError::BaseAbsent(what)) if what == format!("{exchange} {}", part.as_str()) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(absent())
+    }
+}
+
+impl Load for Loader<'_> {
+    fn load(&self, exchange: &ExchangeId, part: PartName, batch: Option<u64>) -> Result<(Arc<[u8]>, usize), ContentError> {
+        self.at_depth(exchange, part, batch, 0)
+    }
+}
+
+/// Proven runs as intervals.
+pub(super) fn intervals(runs: &[(i64, i64)]) -> Vec<Interval> {
+    runs.iter().map(|(from, to)| Interval { from: *from, to: *to }).collect()
+}
+
+/// Counts of what is not judged, by name.
+pub(super) fn not_judged(fold: &LogFold) -> BTreeMap<String, u64> {
+    let tally = &fold.story.tally;
+    let kinds = tally.unknown_kinds.iter().map(|(name, count)| (format!("kind {name}"), *count));
+    let keys = tally.unknown_keys.iter().map(|(name, count)| (format!("key {name}"), *count));
+    let columns = tally.unknown_columns.iter().map(|(name, count)| (format!("column {name}"), *count));
+    kinds.chain(keys).chain(columns).collect()
+}

@@ -1,0 +1,507 @@
+//! Verification: from a store and a trust file to a [`Report`]. Never stops at the first finding (AU-4).
+//!
+//! ```text
+//! listing  ->  batch (each by itself, on all cores)  ->  log (chain, story, earlier visit)  ->  gateway (epochs,
+//! intervals)  ->  report
+//! ```
+
+pub(crate) mod batch;
+pub(crate) mod content;
+mod gateway;
+pub mod keys;
+mod listing;
+pub mod log;
+pub mod prices;
+mod reference;
+pub mod story;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use schemas::trust::{Trust, TrustedGateway};
+use schemas::verify::{SealTail, VerifiedBatch};
+use schemas::{Origin, ObjectName};
+
+use crate::finding::{Code, Effect, Finding, Findings, Place};
+use crate::mandate::{Claim, Mandate};
+use crate::report::{ClaimState, Counts, Report, Verdict};
+use crate::source::Source;
+use crate::state::{Remembered, Visit, Visits};
+use crate::time;
+use keys::{Held, Keys};
+use schemas::keytable::KeyId;
+use log::LogFold;
+
+/// Bounds on what is read at once. Over them the answer is "could not judge".
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// The largest records file.
+    pub records_bytes: u64,
+    /// The largest reference file.
+    pub reference_bytes: u64,
+    /// Bytes of records files that are looked at together.
+    pub window_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { records_bytes: 512 << 20, reference_bytes: 256 << 20, window_bytes: 16 << 20 }
+    }
+}
+
+/// Takes proven batches, in order of each log.
+pub trait Sink: Send {
+    /// A batch was proven, in its place in the log. `bytes` is the length of its data files.
+    fn batch(&mut self, origin: &Origin, batch: &VerifiedBatch, bytes: u64);
+    /// A log was followed to its end.
+    fn log(&mut self, _fold: &LogFold, _tail: Option<&SealTail>) {}
+}
+
+/// Takes nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoSink;
+
+impl Sink for NoSink {
+    fn batch(&mut self, _: &Origin, _: &VerifiedBatch, _: u64) {}
+}
+
+/// What is verified, against what.
+pub struct Options<'a> {
+    /// The trust file.
+    pub trust: &'a Trust,
+    /// What is required.
+    pub mandate: &'a Mandate,
+    /// The asked interval's start, microseconds UTC; the default is the first log's opening.
+    pub from: Option<i64>,
+    /// The asked interval's end.
+    pub to: Option<i64>,
+    /// The auditor's clock, microseconds UTC.
+    pub now: i64,
+    /// Content keys.
+    pub keys: Option<&'a Keys>,
+    /// What was seen before; absent: no state is kept.
+    pub remembered: Option<&'a Remembered>,
+    /// Logs that were followed at an earlier visit: they continue from there.
+    pub earlier: BTreeMap<Origin, (LogFold, SealTail)>,
+    /// Bounds.
+    pub limits: Limits,
+    /// Told of progress: log, batches done, batches in all.
+    pub progress: &'a (dyn Fn(&Origin, u64, u64) + Sync),
+}
+
+impl std::fmt::Debug for Options<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Options").field("from", &self.from).field("to", &self.to).finish_non_exhaustive()
+    }
+}
+
+impl<'a> Options<'a> {
+    /// With no earlier visit, no content keys, and the default interval at `now`.
+    pub fn new(trust: &'a Trust, mandate: &'a Mandate, now: i64) -> Self {
+        Self {
+            trust,
+            mandate,
+            from: mandate.from,
+            to: mandate.to,
+            now,
+            keys: None,
+            remembered: None,
+            earlier: BTreeMap::new(),
+            limits: Limits::default(),
+            progress: &|_, _, _| {},
+        }
+    }
+}
+
+struct Gateway {
+    expected: gateway::Expected,
+    folds: Vec<LogFold>,
+}
+
+/// Verifies the store. Gives the report, and what should be remembered of the visit.
+pub fn run(source: &dyn Source, options: &Options<'_>, sink: &mut dyn Sink) -> (Report, Visits) {
+    let mut findings = Findings::default();
+    let mut gateways = gateways(options, &mut findings);
+    let mut counts = Counts::default();
+    let known = remembered(options, &mut findings);
+    let folders = match listing::folders(source, &mut findings) {
+        Ok(folders) => folders,
+        Err(error) => {
+            findings.push(batch::read_error(error, Place::default()));
+            listing::Folders::default()
+        }
+    };
+    counts.objects += folders.strangers;
+    let mut present = BTreeSet::new();
+    for origin in &folders.logs {
+        let entry = options.trust.gateway(origin).and_then(|entry| Some((entry, entry.public_key().ok()?)));
+        let gateway = gateways.iter_mut().find(|gateway| gateway.expected.name == origin.gateway());
+        match gateway.zip(entry) {
+            Some((gateway, (entry, key))) => {
+                present.insert(origin.clone());
+                let trusted = Trusted { entry, key: &key, heartbeat_bound_us: gateway.expected.heartbeat_bound_us };
+                let fold = follow(source, origin, &trusted, options, known.as_ref(), &mut findings, sink);
+                fold.counts.add_to(&mut counts);
+                gateway.folds.push(fold);
+            }
+            None => {
+                counts.objects += source.entries(origin.as_str()).map_or(0, |entries| entries.len() as u64);
+                let expected = format!("gateways of `{}` that the trust file names", options.trust.deployment);
+                findings.add(Code::UnregisteredLog, Place::log(origin), expected, "another deployment or gateway");
+            }
+        }
+    }
+    empty_or_gone(options, known.as_ref(), &present, &mut findings);
+    if let Some(keys) = options.keys {
+        keys.check(&options.trust.deployment, &mut findings);
+    }
+    erasures(options, &mut gateways, &mut findings);
+    let mut reports = Vec::new();
+    let mut tally = story::Tally::default();
+    let mut not_judged = BTreeMap::new();
+    for gateway in &gateways {
+        let report = gateway::judge(&gateway.expected, gateway.folds.iter().collect(), options, &mut findings);
+        for fold in &gateway.folds {
+            findings.append(fold.findings.clone());
+            tally.add(&fold.story.tally);
+            for (name, count) in log::not_judged(fold) {
+                *not_judged.entry(name).or_default() += count;
+            }
+        }
+        reports.push(report);
+    }
+    notes(&tally, &not_judged, &mut findings);
+    systems(options, &tally, &mut findings);
+    outside_is_note(&reports, &mut findings);
+    let visits = visits(options, &gateways, known, &findings);
+    let claims = claims(options, &gateways, &tally, &mut findings);
+    if counts.batches == 0 && findings.effect() == Effect::Note {
+        findings.add(Code::NoInput, Place::default(), "at least one proven batch", "none");
+    }
+    findings.sort();
+    let report = Report {
+        verdict: findings.effect().into(),
+        claims,
+        store: source.describe(),
+        deployment: options.trust.deployment.clone(),
+        trust_fingerprint: options.trust.fingerprint().map(|hash| hash.to_string()).unwrap_or_default(),
+        checked_at: options.now,
+        counts,
+        gateways: reports,
+        findings,
+        not_checked: not_checked(options, &tally),
+        tally,
+        not_judged,
+    };
+    (report, visits)
+}
+
+/// The gateways of the trust file; one with several keys is one gateway.
+fn gateways(options: &Options<'_>, findings: &mut Findings) -> Vec<Gateway> {
+    for fault in options.trust.check() {
+        let place = Place::object("the trust file").of_item(&fault.key);
+        findings.add(Code::TrustMismatch, place, fault.wanted, fault.value);
+    }
+    let mut out: Vec<Gateway> = Vec::new();
+    for trusted in &options.trust.gateways {
+        if out.iter().any(|gateway| gateway.expected.name == trusted.name) {
+            continue;
+        }
+        let mut entries: Vec<_> = options.trust.gateways.iter().filter(|entry| entry.name == trusted.name).collect();
+        entries.sort_by_key(|entry| entry.first_origin.as_ref().map(|origin| origin.epoch().to_owned()));
+        let seconds = entries.iter().filter_map(|entry| entry.heartbeat_bound_s).min();
+        let expected = gateway::Expected {
+            name: trusted.name.clone(),
+            first_origin: entries.first().and_then(|entry| entry.first_origin.clone()),
+            heartbeat_bound_us: seconds.and_then(|s| i64::try_from(s).ok()).map(|s| s.saturating_mul(time::SECOND)),
+            closed: entries.last().is_some_and(|entry| entry.closed == Some(true)),
+        };
+        out.push(Gateway { expected, folds: Vec::new() });
+    }
+    out
+}
+
+fn remembered(options: &Options<'_>, findings: &mut Findings) -> Option<Visits> {
+    let place = || Place::object("the auditor's state");
+    match options.remembered? {
+        Remembered::FirstVisit => None,
+        Remembered::Known(visits) => Some(visits.clone()),
+        Remembered::Tampered(why) => {
+            findings.add(Code::StateTampered, place(), "a state that this auditor wrote", why.clone());
+            None
+        }
+        Remembered::Lost => {
+            findings.add(Code::StateLost, place(), "the state of the last visit", "its key, without the state");
+            None
+        }
+    }
+}
+
+struct Trusted<'a> {
+    entry: &'a TrustedGateway,
+    key: &'a [u8; 32],
+    heartbeat_bound_us: Option<i64>,
+}
+
+fn follow(
+    source: &dyn Source,
+    origin: &Origin,
+    trusted: &Trusted<'_>,
+    options: &Options<'_>,
+    known: Option<&Visits>,
+    findings: &mut Findings,
+    sink: &mut dyn Sink,
+) -> LogFold {
+    let earlier = options.earlier.get(origin).filter(|(fold, _)| fold.key == trusted.entry.key);
+    let (fold, tail) = match earlier {
+        Some((fold, tail)) => (fold.clone(), Some(tail.clone())),
+        None => (LogFold::new(origin.clone(), trusted.entry.key.clone()), None),
+    };
+    let mut own = Findings::default();
+    let listing = match listing::log(source, origin, &mut own) {
+        Ok(listing) => listing,
+        Err(error) => {
+            findings.push(batch::read_error(error, Place::log(origin)));
+            return fold;
+        }
+    };
+    let mut visit = known.and_then(|visits| visits.logs.get(origin));
+    if let Some(seen) = visit
+        && seen.key != trusted.entry.key
+    {
+        let found = format!("key {}", trusted.entry.key);
+        findings.add(Code::TrustMismatch, Place::log(origin), format!("key {} as at the last visit", seen.key), found);
+        visit = None;
+    }
+    let has_seal = |number: u64| listing.batches.get(&number).is_some_and(|objects| objects.seal.is_some());
+    let context = batch::Context {
+        source,
+        origin,
+        key: trusted.key,
+        limits: &options.limits,
+        keys: options.keys,
+        expired_before: options.mandate.retention.map(|kept| options.now.saturating_sub(kept)),
+        has_seal: &has_seal,
+        newest: listing.batches.iter().rev().find(|(_, objects)| objects.seal.is_some()).map_or(0, |(number, _)| *number),
+    };
+    let bases = content::Bases::default();
+    let mut follow = log::Follow { context, options, visit, fold, tail, entry: trusted.entry, bases };
+    follow.run(&listing, sink);
+    let log::Follow { mut fold, tail, .. } = follow;
+    sink.log(&fold, tail.as_ref());
+    if let (Some(bound), Some(boot)) = (trusted.heartbeat_bound_us, &fold.story.boot)
+        && bound < boot.heartbeat_bound_us
+    {
+        let expected = format!("a heartbeat bound of at most {} s, as in the trust file", bound / time::SECOND);
+        let found = format!("{} s", boot.heartbeat_bound_us / time::SECOND);
+        fold.findings.add(Code::TrustMismatch, Place::record(origin, 0).of_item("heartbeat_bound_ms"), expected, found);
+    }
+    own.append(std::mem::take(&mut fold.findings));
+    fold.findings = own;
+    fold
+}
+
+/// Nothing at all, or logs that were seen before and are gone.
+fn empty_or_gone(options: &Options<'_>, known: Option<&Visits>, present: &BTreeSet<Origin>, findings: &mut Findings) {
+    let mut gone = 0;
+    for (origin, visit) in known.map(|visits| &visits.logs).into_iter().flatten() {
+        if origin.deployment() != options.trust.deployment || present.contains(origin) {
+            continue;
+        }
+        if options.mandate.retention.is_some_and(|kept| visit.seen_at.saturating_add(kept) < options.now) {
+            continue;
+        }
+        gone += 1;
+        let expected = format!("size {} as at {}", visit.size, time::text(visit.seen_at));
+        let code = if present.is_empty() { Code::EmptyEvidence } else { Code::Rollback };
+        findings.add(code, Place::log(origin), expected, "nothing");
+    }
+    if present.is_empty() && gone == 0 {
+        let expected = format!("logs of deployment `{}`", options.trust.deployment);
+        findings.add(Code::NoInput, Place::default(), expected, "none");
+    }
+    for trusted in &options.trust.gateways {
+        let here = present.iter().any(|origin| origin.gateway() == trusted.name);
+        if !here && !present.is_empty() {
+            let expected = format!("a log of gateway `{}`", trusted.name);
+            findings.add(Code::LogMissing, Place::default().of_item(format!("gateway {}", trusted.name)), expected, "none");
+        }
+    }
+}
+
+/// Destroyed keys need an erasure in some log of the deployment; recorded erasures need a destroyed key.
+fn erasures(options: &Options<'_>, gateways: &mut [Gateway], findings: &mut Findings) {
+    let declared: BTreeSet<(Origin, u64, String)> =
+        gateways.iter().flat_map(|gateway| &gateway.folds).flat_map(|fold| fold.story.erasures.iter().cloned()).collect();
+    let declared_keys: BTreeSet<&str> = declared.iter().map(|(_, _, key)| key.as_str()).collect();
+    for fold in gateways.iter_mut().flat_map(|gateway| &mut gateway.folds) {
+        for used in &fold.destroyed {
+            if declared_keys.contains(used.key.as_str()) {
+                fold.story.tally.parts_erased += used.parts;
+            } else {
+                let place = Place::record(&fold.origin, used.position).of_item(&used.key);
+                let place = if let Some(exchange) = &used.exchange { place.of_exchange(exchange) } else { place };
+                findings.add(Code::UndeclaredErasure, place, "an `erasure` record before the key goes", "none");
+            }
+        }
+    }
+    let Some(keys) = options.keys else { return };
+    for (origin, position, key) in &declared {
+        let Ok(id) = key.parse::<KeyId>() else { continue };
+        if matches!(keys.held(&id), Held::Key(_)) {
+            let place = Place::record(origin, *position).of_item(key);
+            findings.add(Code::ErasureNotDone, place, "a destroyed key: its erasure is recorded", "the key");
+        }
+    }
+}
+
+fn notes(tally: &story::Tally, not_judged: &BTreeMap<String, u64>, findings: &mut Findings) {
+    let outcomes: u64 = tally.usage_sources.values().sum();
+    let uncertain: Vec<String> = ["drained", "partial", "estimated", "unknown"]
+        .iter()
+        .filter_map(|source| tally.usage_sources.get(*source).map(|count| format!("{count} {source}")))
+        .collect();
+    if !uncertain.is_empty() {
+        let found = format!("{} of {outcomes} outcomes", uncertain.join(", "));
+        findings.add(Code::UsageEstimated, Place::default(), "the provider's final usage", found);
+    }
+    if tally.suppressions > 0 {
+        let found = format!("{} requests", tally.suppressions);
+        findings.add(Code::SuppressionTried, Place::default(), "no attempt to switch recording off", found);
+    }
+    for (name, count) in not_judged {
+        findings.add(Code::NotJudged, Place::default().of_item(name), "names that this version knows", format!("{count} times"));
+    }
+}
+
+fn systems(options: &Options<'_>, tally: &story::Tally, findings: &mut Findings) {
+    for system in &options.mandate.systems {
+        if !tally.systems.contains_key(system) {
+            let place = Place::default().of_item(format!("system {system}"));
+            findings.add(Code::SystemAbsent, place, "at least one exchange", "none");
+        }
+    }
+}
+
+/// Incompleteness that concerns only time outside of what was asked does not change the verdict.
+fn outside_is_note(reports: &[crate::report::GatewayReport], findings: &mut Findings) {
+    let asked: Vec<_> = reports.iter().filter_map(|report| report.asked).collect();
+    if asked.is_empty() {
+        return;
+    }
+    let (from, to) = (asked.iter().map(|a| a.from).min().unwrap_or(i64::MIN), asked.iter().map(|a| a.to).max().unwrap_or(i64::MAX));
+    for finding in findings.iter_mut() {
+        if let Some((start, end)) = finding.during
+            && finding.effect == Effect::Incomplete
+            && (end <= from || start >= to)
+        {
+            finding.effect = Effect::Note;
+            finding.severity = crate::finding::Severity::Info;
+        }
+    }
+}
+
+/// What is remembered: a log that is worse than before keeps its old entry.
+fn visits(options: &Options<'_>, gateways: &[Gateway], known: Option<Visits>, findings: &Findings) -> Visits {
+    let mut out = known.unwrap_or_default();
+    let bad: BTreeSet<&str> = findings
+        .iter()
+        .filter(|finding| finding.effect >= Effect::Diverged)
+        .filter_map(|finding| finding.place.origin.as_deref())
+        .collect();
+    for fold in gateways.iter().flat_map(|gateway| &gateway.folds) {
+        let Some(newest) = &fold.newest else { continue };
+        let older = out.logs.get(&fold.origin).is_some_and(|visit| visit.size > newest.size);
+        if older || bad.contains(fold.origin.as_str()) {
+            continue;
+        }
+        let visit = Visit {
+            key: fold.key.clone(),
+            batch: newest.batch,
+            size: newest.size,
+            root: newest.root,
+            seal: newest.seal,
+            seen_at: options.now,
+        };
+        out.logs.insert(fold.origin.clone(), visit);
+    }
+    out
+}
+
+fn claims(options: &Options<'_>, gateways: &[Gateway], tally: &story::Tally, findings: &mut Findings) -> Vec<ClaimState> {
+    let folds: Vec<&LogFold> = gateways.iter().flat_map(|gateway| &gateway.folds).collect();
+    let proven: u64 = folds.iter().map(|fold| fold.counts.batches).sum();
+    let signed = proven > 0 && findings.effect() < Effect::Diverged;
+    let mut out = vec![ClaimState {
+        claim: Claim::Signed,
+        reached: signed,
+        text: if signed { "signed".into() } else { "NOT signed throughout".into() },
+    }];
+    let since = folds.iter().map(|fold| fold.consistent_since).min().flatten();
+    let any = folds.iter().filter_map(|fold| fold.consistent_since).max();
+    let append_only = match (options.remembered, since.or(any)) {
+        (Some(Remembered::Known(_)), Some(at)) if signed => (true, format!("append-only since the visit at {}", time::text(at))),
+        (Some(Remembered::Known(_)), _) => (false, "NOT append-only since the last visit".into()),
+        (Some(Remembered::FirstVisit), _) => (false, "first visit".into()),
+        (Some(_), _) => (false, "NOT compared with the last visit".into()),
+        (None, _) => (false, "no state kept".into()),
+    };
+    out.push(ClaimState { claim: Claim::AppendOnly, reached: append_only.0, text: append_only.1 });
+    for (claim, text) in [
+        (Claim::Witnessed, "NOT witnessed"),
+        (Claim::Timestamped, "NOT timestamped"),
+        (Claim::RetentionEnforced, "retention not enforced by this store"),
+        (Claim::Reconciled, "NOT reconciled"),
+    ] {
+        out.push(ClaimState { claim, reached: false, text: text.into() });
+    }
+    let checked = tally.parts_proven + tally.parts_erased;
+    let content = signed && tally.parts_kept == checked;
+    let text = match (content, options.keys.is_some()) {
+        (true, _) if tally.parts_kept == 0 => "no content kept".into(),
+        (true, _) => "content commitments checked".into(),
+        (false, false) => "content NOT checked (no key table)".into(),
+        (false, true) => format!("content NOT checked throughout ({checked} of {})", tally.parts_kept),
+    };
+    out.push(ClaimState { claim: Claim::Content, reached: content && tally.parts_kept > 0, text });
+    for claim in &options.mandate.claims {
+        if let Some(state) = out.iter().find(|state| state.claim == *claim && !state.reached) {
+            let place = Place::default().of_item(format!("claim {}", claim.as_str()));
+            findings.push(Finding::new(Code::ClaimNotReached, place, claim.as_str(), state.text.clone()));
+        }
+    }
+    out
+}
+
+fn not_checked(options: &Options<'_>, tally: &story::Tally) -> Vec<String> {
+    let mut out = Vec::new();
+    if tally.parts_unopened > 0 {
+        let why = if options.keys.is_some() { "no key in the key table" } else { "no key table was given" };
+        out.push(format!("commitments of {} parts of content: {why}", tally.parts_unopened));
+    }
+    if tally.not_recomputed > 0 {
+        out.push(format!("cost of {} outcomes: their price book cannot be read", tally.not_recomputed));
+    }
+    if options.remembered.is_none() {
+        out.push("consistency with an earlier visit: no state folder".into());
+    }
+    out.push("whether all use of models passed the gateways: not reconciled with providers' bills".into());
+    out.push("retention: a directory store does not enforce any".into());
+    out.push("witnesses and timestamps: this store holds none".into());
+    out
+}
+
+/// The object name of a batch's seal.
+pub(crate) fn seal_name(origin: &Origin, batch: u64) -> String {
+    ObjectName::Seal { origin: origin.clone(), batch }.to_string()
+}
+
+impl Report {
+    /// The verdict after more findings were added.
+    pub fn settle(&mut self) {
+        self.verdict = Verdict::from(self.findings.effect());
+        self.findings.sort();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,619 @@
+//! The story of one log: what its records say, told in order of position, and whether it holds together.
+//!
+//! Sees proven leaves only. Holds open exchanges, counters and hashes, never rows: its size does not grow with the
+//! log, except by one entry for each open exchange, configuration, erasure and unknown name. It can be stored and
+//! continued at the next visit.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+
+use schemas::record::{
+    Attempt, Body, Boot, Close, CloseReason, Config, Decision, Encryption, End, Erasure, Gap, GapReason, Intent,
+    Outcome, Part, Predecessor, Record, Refusal, UsageRole, UsageSource,
+};
+use schemas::{ExchangeId, Origin, Sha256Hex};
+use serde::{Deserialize, Serialize};
+
+use crate::decimal::Decimal;
+use crate::finding::{Code, Findings, Place};
+
+/// How much later than its bound a heartbeat may be written: a twentieth of the bound and two seconds.
+const fn silence_slack_us(bound_us: i64) -> i64 {
+    bound_us / 20 + 2_000_000
+}
+
+/// How far the times of neighbouring records may be out of order: records are made before they are queued.
+const DISORDER_US: i64 = 60_000_000;
+
+/// How many exchange ids are remembered to find one that is used twice.
+const REMEMBERED_IDS: usize = 1 << 20;
+
+/// What `boot` said.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BootFacts {
+    /// Its time.
+    pub at: i64,
+    /// Heartbeat bound, microseconds.
+    pub heartbeat_bound_us: i64,
+    /// Batch age, microseconds.
+    pub batch_age_us: i64,
+    /// The predecessor.
+    pub predecessor: Option<Predecessor>,
+    /// Whether content is encrypted.
+    pub encrypted: bool,
+    /// The gateway's version.
+    pub gateway_version: String,
+}
+
+/// What `close` said.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CloseFacts {
+    /// Its position.
+    pub position: u64,
+    /// Its time.
+    pub at: i64,
+    /// Why.
+    pub reason: CloseReason,
+    /// Until when the process is known to have lived.
+    pub alive_until: i64,
+    /// The next log.
+    pub successor: Option<Origin>,
+}
+
+/// An exchange that has no outcome yet.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OpenExchange {
+    /// Its id.
+    pub exchange: ExchangeId,
+    /// The intent's time.
+    pub at: i64,
+    /// Its data key.
+    pub content_key: Option<String>,
+}
+
+/// A hash that a record names and a reference file must hold.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Named {
+    /// What it is: `configuration`, `policy`, `price book`.
+    pub what: String,
+    /// The record that names it.
+    pub position: u64,
+}
+
+/// What was counted in a log, or in all.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Tally {
+    /// Records by kind, unknown ones too.
+    pub kinds: BTreeMap<String, u64>,
+    /// Records.
+    pub records: u64,
+    /// Leaf bytes.
+    pub leaf_bytes: u64,
+    /// Outcomes by how they ended.
+    pub ends: BTreeMap<String, u64>,
+    /// Outcomes by where their usage comes from.
+    pub usage_sources: BTreeMap<String, u64>,
+    /// Outcomes with usage incurred but without a cost.
+    pub unpriced: u64,
+    /// Cost by currency.
+    pub cost: BTreeMap<String, Decimal>,
+    /// Costs that were computed again from price book and usage.
+    pub recomputed: u64,
+    /// Costs that could not be computed again.
+    pub not_recomputed: u64,
+    /// Parts named by records, and those of them whose content was kept.
+    pub parts: u64,
+    /// Parts that were kept.
+    pub parts_kept: u64,
+    /// Kept parts whose commitment was checked.
+    pub parts_proven: u64,
+    /// Kept parts whose content was read but not opened: no key.
+    pub parts_unopened: u64,
+    /// Kept parts whose key was destroyed by a recorded erasure.
+    pub parts_erased: u64,
+    /// Exchanges by system.
+    pub systems: BTreeMap<String, u64>,
+    /// Refused exchanges, folded ones counted each.
+    pub refused: u64,
+    /// Policy verdicts that would have refused.
+    pub would_deny: u64,
+    /// Exchanges that passed on a route with `fail_mode: open`.
+    pub fail_open: u64,
+    /// Attempts of callers to switch recording off.
+    pub suppressions: u64,
+    /// Unknown kinds, with counts.
+    pub unknown_kinds: BTreeMap<String, u64>,
+    /// Unknown keys as `kind.key`, with counts.
+    pub unknown_keys: BTreeMap<String, u64>,
+    /// Unknown columns, with counts of files.
+    pub unknown_columns: BTreeMap<String, u64>,
+}
+
+impl Tally {
+    /// Adds `other`.
+    pub fn add(&mut self, other: &Self) {
+        fn merge(into: &mut BTreeMap<String, u64>, from: &BTreeMap<String, u64>) {
+            for (key, count) in from {
+                *into.entry(key.clone()).or_default() += count;
+            }
+        }
+        merge(&mut self.kinds, &other.kinds);
+        merge(&mut self.ends, &other.ends);
+        merge(&mut self.usage_sources, &other.usage_sources);
+        merge(&mut self.systems, &other.systems);
+        merge(&mut self.unknown_kinds, &other.unknown_kinds);
+        merge(&mut self.unknown_keys, &other.unknown_keys);
+        merge(&mut self.unknown_columns, &other.unknown_columns);
+        for (currency, amount) in &other.cost {
+            let sum = self.cost.entry(currency.clone()).or_default();
+            *sum = sum.plus(*amount);
+        }
+        for (into, from) in [
+            (&mut self.records, other.records),
+            (&mut self.leaf_bytes, other.leaf_bytes),
+            (&mut self.unpriced, other.unpriced),
+            (&mut self.recomputed, other.recomputed),
+            (&mut self.not_recomputed, other.not_recomputed),
+            (&mut self.parts, other.parts),
+            (&mut self.parts_kept, other.parts_kept),
+            (&mut self.parts_proven, other.parts_proven),
+            (&mut self.parts_unopened, other.parts_unopened),
+            (&mut self.parts_erased, other.parts_erased),
+            (&mut self.refused, other.refused),
+            (&mut self.would_deny, other.would_deny),
+            (&mut self.fail_open, other.fail_open),
+            (&mut self.suppressions, other.suppressions),
+        ] {
+            *into += from;
+        }
+    }
+}
+
+fn text_of(value: impl Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(text)) => text,
+        Ok(other) => other.to_string(),
+        Err(_) => String::new(),
+    }
+}
+
+/// Counters at one heartbeat.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+struct Beat {
+    position: u64,
+    counters: BTreeMap<String, u64>,
+    recorded: BTreeMap<String, u64>,
+}
+
+/// Counter names that must agree with the number of records of a kind.
+const COUNTED_KINDS: [(&str, &str); 4] =
+    [("intents", "intent"), ("outcomes", "outcome"), ("refusals", "refusal"), ("attempts", "attempt")];
+
+/// The story of one log.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Story {
+    origin: Origin,
+    trusted_key: String,
+    /// Every record from position 0 on was told.
+    whole: bool,
+    /// Something between two told records was not told.
+    torn: bool,
+    /// What `boot` said.
+    pub boot: Option<BootFacts>,
+    /// What `close` said.
+    pub close: Option<CloseFacts>,
+    config: Option<Sha256Hex>,
+    announced: BTreeSet<Sha256Hex>,
+    /// Hashes that a reference file must hold.
+    pub named: BTreeMap<Sha256Hex, Named>,
+    /// Exchanges without an outcome.
+    pub open: BTreeMap<u64, OpenExchange>,
+    #[serde(skip)]
+    ids: HashSet<ExchangeId>,
+    #[serde(skip)]
+    ids_in_order: VecDeque<ExchangeId>,
+    /// Time of the first told record.
+    pub first_at: Option<i64>,
+    /// The latest time of a told record.
+    pub last_at: Option<i64>,
+    /// The latest time of a record that the living process made.
+    pub alive_at: Option<i64>,
+    recovering: bool,
+    beat: Option<Beat>,
+    /// `(origin, position, key id)` of each recorded erasure.
+    pub erasures: BTreeSet<(Origin, u64, String)>,
+    /// Silences longer than the bound, both ends.
+    pub silences: Vec<(i64, i64)>,
+    /// Counts.
+    pub tally: Tally,
+}
+
+impl Story {
+    /// The story of `origin`, whose trusted key is `trusted_key` (base64), not begun.
+    pub fn new(origin: Origin, trusted_key: String) -> Self {
+        Self {
+            origin,
+            trusted_key,
+            whole: true,
+            torn: false,
+            boot: None,
+            close: None,
+            config: None,
+            announced: BTreeSet::new(),
+            named: BTreeMap::new(),
+            open: BTreeMap::new(),
+            ids: HashSet::new(),
+            ids_in_order: VecDeque::new(),
+            first_at: None,
+            last_at: None,
+            alive_at: None,
+            recovering: false,
+            beat: None,
+            erasures: BTreeSet::new(),
+            silences: Vec::new(),
+            tally: Tally::default(),
+        }
+    }
+
+    /// True where every record from position 0 to the last told one was told.
+    pub fn is_whole(&self) -> bool {
+        self.whole && !self.torn
+    }
+
+    /// Says that the records before the next one are not there, or could not be proven.
+    pub fn tear(&mut self) {
+        if self.tally.records == 0 {
+            self.whole = false;
+        } else {
+            self.torn = true;
+        }
+        self.config = None;
+        self.open.clear();
+        self.beat = None;
+        self.alive_at = None;
+        self.recovering = false;
+    }
+
+    /// Tells one proven record.
+    ///
+    /// `record` is absent where the kind is unknown; `kind` is the leaf's own word.
+    pub fn tell(&mut self, position: u64, kind: &str, leaf_bytes: usize, record: Option<&Record>, findings: &mut Findings) {
+        let place = Place::record(&self.origin, position);
+        self.tally.records += 1;
+        self.tally.leaf_bytes += leaf_bytes as u64;
+        *self.tally.kinds.entry(kind.to_owned()).or_default() += 1;
+        if let Some(close) = &self.close {
+            let expected = format!("no record after `close` at position {}", close.position);
+            findings.add(Code::AfterClose, place.clone(), expected, format!("a record of kind `{kind}`"));
+        }
+        let is_boot = kind == "boot";
+        if position == 0 && !is_boot {
+            findings.add(Code::BootMissing, place.clone(), "kind `boot` at position 0", format!("kind `{kind}`"));
+        }
+        let Some(record) = record else {
+            *self.tally.unknown_kinds.entry(kind.to_owned()).or_default() += 1;
+            return;
+        };
+        self.time(position, record, findings);
+        self.configuration(position, record, findings);
+        match &record.body {
+            Body::Boot(boot) => self.boot(position, record.at, boot, findings),
+            Body::Config(config) => self.config(position, config),
+            Body::Intent(intent) => self.intent(position, record.at, intent, findings),
+            Body::Outcome(outcome) => self.outcome(position, outcome, findings),
+            Body::Refusal(refusal) => self.refusal(position, refusal, findings),
+            Body::Attempt(attempt) | Body::SideCall(attempt) => self.attempt(position, attempt, findings),
+            Body::Heartbeat(heartbeat) => self.counters(position, &heartbeat.counters, false, findings),
+            Body::Gap(gap) => self.gap(position, record.at, gap, findings),
+            Body::Erasure(erasure) => self.erasure(erasure),
+            Body::Close(close) => self.closed(position, record.at, close, findings),
+            Body::Admin(_) | Body::Hold(_) => {}
+        }
+    }
+
+    fn time(&mut self, position: u64, record: &Record, findings: &mut Findings) {
+        let at = record.at;
+        self.first_at.get_or_insert(at);
+        let recovery = match &record.body {
+            Body::Outcome(outcome) => outcome.end == End::Interrupted,
+            Body::Gap(gap) => matches!(gap.reason, GapReason::TornTail | GapReason::Loss),
+            Body::Close(close) => matches!(close.reason, CloseReason::Crash | CloseReason::Salvaged),
+            _ => false,
+        };
+        let place = || Place::record(&self.origin, position);
+        if let Some(last) = self.last_at
+            && at < last - DISORDER_US
+        {
+            let expected = format!("a time not more than {} s before {}", DISORDER_US / 1_000_000, crate::time::text(last));
+            findings.add(Code::Backdated, place(), expected, crate::time::text(at));
+        }
+        self.recovering |= recovery;
+        if let (Some(alive), Some(boot), false) = (self.alive_at, &self.boot, self.recovering) {
+            let bound = boot.heartbeat_bound_us;
+            let slack = silence_slack_us(bound);
+            if at.saturating_sub(alive) > bound.saturating_add(slack) {
+                let expected = format!("a record at least every {} s", bound / 1_000_000);
+                let found = format!("nothing from {} to {}", crate::time::text(alive), crate::time::text(at));
+                let finding = crate::finding::Finding::new(Code::Silence, place(), expected, found);
+                findings.push(finding.during(alive, at));
+                self.silences.push((alive, at));
+            }
+        }
+        self.last_at = self.last_at.max(Some(at));
+        if !self.recovering {
+            self.alive_at = self.alive_at.max(Some(at));
+        }
+    }
+
+    fn configuration(&mut self, position: u64, record: &Record, findings: &mut Findings) {
+        match &self.config {
+            None => {
+                self.config = Some(record.config);
+                self.announced.insert(record.config);
+                if matches!(record.body, Body::Boot(_)) {
+                    self.name(record.config, "configuration", position);
+                }
+            }
+            Some(current) if *current == record.config => {}
+            // A record may be made just before a change that is journaled first.
+            Some(_) if self.announced.contains(&record.config) && !matches!(record.body, Body::Config(_)) => {}
+            Some(current) => {
+                let place = Place::record(&self.origin, position);
+                findings.add(Code::UnapprovedConfig, place, format!("configuration {current}"), record.config.to_string());
+                self.announced.insert(record.config);
+            }
+        }
+    }
+
+    fn name(&mut self, hash: Sha256Hex, what: &str, position: u64) {
+        self.named.entry(hash).or_insert_with(|| Named { what: what.into(), position });
+    }
+
+    fn boot(&mut self, position: u64, at: i64, boot: &Boot, findings: &mut Findings) {
+        let place = Place::record(&self.origin, position);
+        if position != 0 {
+            findings.add(Code::EpochReuse, place, "`boot` at position 0 only", format!("`boot` at position {position}"));
+            return;
+        }
+        if boot.seal_key != self.trusted_key {
+            findings.add(Code::UntrustedKey, place.clone(), format!("seal key {}", self.trusted_key), boot.seal_key.clone());
+        }
+        for (name, value) in [("heartbeat_bound_ms", boot.heartbeat_bound_ms), ("batch_age_ms", boot.batch_age_ms)] {
+            if value <= 0 {
+                findings.add(Code::RecordInvalid, place.clone().of_item(name), "more than 0", value.to_string());
+            }
+        }
+        self.boot = Some(BootFacts {
+            at,
+            heartbeat_bound_us: boot.heartbeat_bound_ms.saturating_mul(1000),
+            batch_age_us: boot.batch_age_ms.saturating_mul(1000),
+            predecessor: boot.predecessor.clone(),
+            encrypted: boot.encryption == Encryption::Aes256Gcm,
+            gateway_version: boot.gateway_version.to_string(),
+        });
+    }
+
+    fn config(&mut self, position: u64, config: &Config) {
+        self.config = Some(config.next);
+        self.announced.insert(config.next);
+        self.name(config.next, "configuration", position);
+        if let Some(policy) = config.policy {
+            self.name(policy, "policy", position);
+        }
+        if let Some(book) = config.price_book {
+            self.name(book, "price book", position);
+        }
+    }
+
+    fn parts(&mut self, position: u64, parts: &[Part], findings: &mut Findings) {
+        let mut names = BTreeSet::new();
+        for part in parts {
+            self.tally.parts += 1;
+            self.tally.parts_kept += u64::from(part.kept != Some(false));
+            if !names.insert(part.part) {
+                let place = Place::record(&self.origin, position).of_item(text_of(part.part));
+                findings.add(Code::RecordInvalid, place, "each part once", "the part twice");
+            }
+        }
+    }
+
+    fn remember(&mut self, position: u64, exchange: &ExchangeId, findings: &mut Findings) {
+        if !self.ids.insert(exchange.clone()) {
+            let place = Place::record(&self.origin, position).of_exchange(exchange);
+            findings.add(Code::DuplicateExchange, place, "an exchange id used once", "an id of an earlier exchange");
+            return;
+        }
+        self.ids_in_order.push_back(exchange.clone());
+        if self.ids_in_order.len() > REMEMBERED_IDS
+            && let Some(oldest) = self.ids_in_order.pop_front()
+        {
+            self.ids.remove(&oldest);
+        }
+    }
+
+    fn intent(&mut self, position: u64, at: i64, intent: &Intent, findings: &mut Findings) {
+        self.remember(position, &intent.exchange, findings);
+        self.parts(position, &intent.parts, findings);
+        if let Some(system) = &intent.caller.system {
+            *self.tally.systems.entry(system.value.to_string()).or_default() += 1;
+        }
+        if let Some(verdict) = &intent.verdict {
+            self.tally.would_deny += u64::from(verdict.decision == Decision::WouldDeny);
+        }
+        self.tally.fail_open += u64::from(intent.fail_mode.as_ref().is_some_and(|mode| mode.as_str() == "open"));
+        self.tally.suppressions += u64::from(!intent.suppression.is_empty());
+        let content_key = intent.content_key.as_ref().map(ToString::to_string);
+        self.open.insert(position, OpenExchange { exchange: intent.exchange.clone(), at, content_key });
+    }
+
+    fn outcome(&mut self, position: u64, outcome: &Outcome, findings: &mut Findings) {
+        self.parts(position, &outcome.parts, findings);
+        *self.tally.ends.entry(text_of(outcome.end)).or_default() += 1;
+        *self.tally.usage_sources.entry(text_of(outcome.usage.source)).or_default() += 1;
+        let place = Place::record(&self.origin, position).of_exchange(&outcome.exchange);
+        match self.open.remove(&outcome.intent_position) {
+            Some(open) if open.exchange == outcome.exchange => {}
+            Some(open) => {
+                let expected = format!("an outcome of exchange {} for the intent at {}", open.exchange, outcome.intent_position);
+                findings.add(Code::OrphanOutcome, place.clone(), expected, format!("exchange {}", outcome.exchange));
+            }
+            None if self.is_whole() => {
+                let expected = format!("an open intent at position {}", outcome.intent_position);
+                findings.add(Code::OrphanOutcome, place.clone(), expected, "none, or one that has its outcome");
+            }
+            None => {}
+        }
+        self.money(place, outcome, findings);
+    }
+
+    fn money(&mut self, place: Place, outcome: &Outcome, findings: &mut Findings) {
+        let usage = &outcome.usage;
+        for (name, part, whole) in [
+            ("reasoning_tokens", usage.reasoning_tokens, usage.output_tokens),
+            ("cache_read_tokens", usage.cache_read_tokens, usage.input_tokens),
+        ] {
+            if let (Some(part), Some(whole)) = (part, whole)
+                && part > whole
+            {
+                let place = place.clone().of_item(name);
+                findings.add(Code::UsageContradiction, place, format!("at most {whole}"), part.to_string());
+            }
+        }
+        let incurred = usage.role == UsageRole::Incurred && usage.source != UsageSource::NotApplicable;
+        let Some(cost) = &outcome.cost else {
+            self.tally.unpriced += u64::from(incurred);
+            return;
+        };
+        if !self.named.contains_key(&cost.price_book) && self.is_whole() {
+            let place = place.clone().of_item("price_book");
+            findings.add(Code::UnapprovedConfig, place, "a price book that a `config` record names", cost.price_book.to_string());
+        }
+        let classes: Option<Vec<Decimal>> = cost.classes.values().map(|text| Decimal::parse(text)).collect();
+        let sum = classes.map(|classes| classes.into_iter().fold(Decimal::default(), Decimal::plus));
+        match (Decimal::parse(&cost.total), sum) {
+            (Some(total), Some(sum)) if total == sum => {
+                let all = self.tally.cost.entry(cost.currency.to_string()).or_default();
+                *all = all.plus(total);
+            }
+            (_, sum) => {
+                let expected = sum.map_or("decimal numbers".into(), |sum| format!("the sum of the classes, {sum}"));
+                findings.add(Code::CostRecomputeDiff, place, expected, cost.total.clone());
+            }
+        }
+    }
+
+    fn refusal(&mut self, position: u64, refusal: &Refusal, findings: &mut Findings) {
+        self.parts(position, &refusal.parts, findings);
+        self.tally.refused += refusal.count.unwrap_or(1);
+        self.tally.suppressions += u64::from(!refusal.suppression.is_empty());
+        let place = || Place::record(&self.origin, position);
+        match (&refusal.exchange, refusal.count) {
+            (Some(exchange), _) => self.remember(position, exchange, findings),
+            (None, Some(count)) if count > 0 => {
+                if refusal.first > refusal.last || refusal.first.is_none() {
+                    findings.add(Code::RecordInvalid, place(), "`first` not after `last`", "they contradict");
+                }
+            }
+            (None, _) => findings.add(Code::RecordInvalid, place(), "an exchange or a count", "neither"),
+        }
+    }
+
+    fn attempt(&mut self, position: u64, attempt: &Attempt, findings: &mut Findings) {
+        let matches = self.open.get(&attempt.intent_position).is_some_and(|open| open.exchange == attempt.exchange);
+        if !matches && self.is_whole() {
+            let place = Place::record(&self.origin, position).of_exchange(&attempt.exchange);
+            let expected = format!("an open intent of the exchange at position {}", attempt.intent_position);
+            findings.add(Code::OrphanOutcome, place, expected, "none");
+        }
+    }
+
+    /// Counters never fall. A counted kind lies between the records at the beat before and those at the beat after,
+    /// since counting and journaling are two moments; at `close` it is exact.
+    fn counters(&mut self, position: u64, counters: &BTreeMap<String, u64>, exact: bool, findings: &mut Findings) {
+        let place = Place::record(&self.origin, position);
+        let recorded = self.tally.kinds.clone();
+        let count = |of: &BTreeMap<String, u64>, key: &str| of.get(key).copied().unwrap_or(0);
+        if let Some(beat) = &self.beat {
+            for (name, before) in &beat.counters {
+                let now = counters.get(name).copied();
+                if now.is_none_or(|now| now < *before) {
+                    let expected = format!("at least {before}, as at position {}", beat.position);
+                    let found = now.map_or("the counter is gone".into(), |now| now.to_string());
+                    findings.add(Code::CounterMismatch, place.clone().of_item(name), expected, found);
+                }
+            }
+        }
+        if self.is_whole() {
+            for (name, kind) in COUNTED_KINDS {
+                let Some(now) = counters.get(name).copied() else { continue };
+                let least = self.beat.as_ref().map_or(0, |beat| count(&beat.recorded, kind));
+                let have = count(&recorded, kind);
+                if now < least || (exact && now != have) {
+                    let expected = format!("{} records of kind `{kind}`", if exact { have } else { least });
+                    findings.add(Code::CounterMismatch, place.clone().of_item(name), expected, now.to_string());
+                }
+                let before = self.beat.as_ref().map_or(0, |beat| count(&beat.counters, name));
+                if have < before {
+                    let found = format!("{have} records of kind `{kind}`");
+                    let expected = format!("at least {before}, as counted at the heartbeat before");
+                    findings.add(Code::CounterMismatch, place.clone().of_item(name), expected, found);
+                }
+            }
+        }
+        self.beat = Some(Beat { position, counters: counters.clone(), recorded });
+    }
+
+    fn gap(&mut self, position: u64, at: i64, gap: &Gap, findings: &mut Findings) {
+        let place = Place::record(&self.origin, position);
+        let count = |unit: &str| gap.count.map_or_else(|| format!("{unit}, count unknown"), |n| format!("{n} {unit}"));
+        match gap.reason {
+            GapReason::TornTail => {
+                findings.add(Code::TornTail, place, "nothing acknowledged is missing", count("records cut"));
+            }
+            GapReason::Loss | GapReason::Unrecorded => {
+                let found = count(if gap.reason == GapReason::Loss { "records damaged" } else { "exchanges unrecorded" });
+                let finding = crate::finding::Finding::new(Code::RecordsLost, place, "every record", found);
+                let from = self.alive_at.unwrap_or(at).min(at);
+                findings.push(finding.during(from, at));
+            }
+            GapReason::Late => findings.add(Code::LateRecords, place, "records before the fence", count("records")),
+        }
+    }
+
+    fn erasure(&mut self, erasure: &Erasure) {
+        self.erasures.insert((erasure.origin.clone(), erasure.position, erasure.content_key.to_string()));
+    }
+
+    fn closed(&mut self, position: u64, at: i64, close: &Close, findings: &mut Findings) {
+        let place = Place::record(&self.origin, position);
+        if self.close.is_some() {
+            return;
+        }
+        if !close.counters.is_empty() {
+            self.counters(position, &close.counters, close.reason == CloseReason::Shutdown, findings);
+        }
+        if self.is_whole() {
+            for (intent, open) in &self.open {
+                let place = Place::record(&self.origin, *intent).of_exchange(&open.exchange);
+                findings.add(Code::OrphanIntent, place, "an outcome before `close`", "none");
+            }
+        }
+        if let (Some(alive), Some(boot)) = (self.alive_at, &self.boot) {
+            let latest = alive.saturating_add(boot.heartbeat_bound_us).saturating_add(silence_slack_us(boot.heartbeat_bound_us));
+            let latest = if self.recovering { latest } else { latest.max(at) };
+            let earliest = alive - DISORDER_US;
+            if close.alive_until > latest || close.alive_until < earliest {
+                let expected = format!("a time between {} and {}", crate::time::text(earliest), crate::time::text(latest));
+                let place = place.of_item("alive_until");
+                findings.add(Code::TimeContradiction, place, expected, crate::time::text(close.alive_until));
+            }
+        }
+        self.open.clear();
+        self.close = Some(CloseFacts {
+            position,
+            at,
+            reason: close.reason,
+            alive_until: close.alive_until,
+            successor: close.successor.clone(),
+        });
+    }
+}
