@@ -7,6 +7,9 @@
 //! The auditor trusts nothing that it has not checked (AU-1), collects every finding (AU-4), and shares no code with
 //! the gateway but the evidence format and the price book (AU-5).
 
+pub mod cache;
+pub mod cli;
+pub mod commands;
 pub mod decimal;
 pub mod finding;
 pub mod mandate;
@@ -15,6 +18,7 @@ pub mod report;
 pub mod source;
 pub mod state;
 pub mod time;
+pub mod trust;
 pub mod verify;
 
 #[cfg(test)]

@@ -1,2 +1,23 @@
 //! auditor
-fn main() {}
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    let cli = match auditor::cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
+        }
+    };
+    match auditor::commands::run(&cli) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            let message = format!("{error:#}");
+            let _ = writeln!(std::io::stderr(), "COULD-NOT-JUDGE {}", auditor::render::hostile::lines(&message));
+            ExitCode::from(2)
+        }
+    }
+}

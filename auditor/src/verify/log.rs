@@ -195,6 +195,10 @@ impl Follow<'_> {
                 (self.options.progress)(context.origin, done as u64, total as u64);
             }
         }
+    }
+
+    /// What can be said only when the log was followed to its end.
+    pub(super) fn end(&mut self, listing: &LogListing) {
         self.leftovers(listing);
         self.references();
         self.end_of_visit();

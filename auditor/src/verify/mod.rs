@@ -251,7 +251,11 @@ fn follow(
     findings: &mut Findings,
     sink: &mut dyn Sink,
 ) -> LogFold {
-    let earlier = options.earlier.get(origin).filter(|(fold, _)| fold.key == trusted.entry.key);
+    let earlier = options.earlier.get(origin).filter(|(fold, tail)| {
+        // The log goes on from there only where its newest proven seal is still the same.
+        fold.key == trusted.entry.key
+            && source.read(&seal_name(origin, tail.batch), 1 << 20).is_ok_and(|note| schemas::Sha256Hex::of(&note) == tail.sha256)
+    });
     let (fold, tail) = match earlier {
         Some((fold, tail)) => (fold.clone(), Some(tail.clone())),
         None => (LogFold::new(origin.clone(), trusted.entry.key.clone()), None),
@@ -272,6 +276,7 @@ fn follow(
         findings.add(Code::TrustMismatch, Place::log(origin), format!("key {} as at the last visit", seen.key), found);
         visit = None;
     }
+    still_there(&fold, &listing, &mut own);
     let has_seal = |number: u64| listing.batches.get(&number).is_some_and(|objects| objects.seal.is_some());
     let context = batch::Context {
         source,
@@ -286,8 +291,9 @@ fn follow(
     let bases = content::Bases::default();
     let mut follow = log::Follow { context, options, visit, fold, tail, entry: trusted.entry, bases };
     follow.run(&listing, sink);
-    let log::Follow { mut fold, tail, .. } = follow;
-    sink.log(&fold, tail.as_ref());
+    sink.log(&follow.fold, follow.tail.as_ref());
+    follow.end(&listing);
+    let log::Follow { mut fold, .. } = follow;
     if let (Some(bound), Some(boot)) = (trusted.heartbeat_bound_us, &fold.story.boot)
         && bound < boot.heartbeat_bound_us
     {
@@ -298,6 +304,21 @@ fn follow(
     own.append(std::mem::take(&mut fold.findings));
     fold.findings = own;
     fold
+}
+
+/// Objects of batches that were proven at an earlier visit, and are gone.
+fn still_there(fold: &LogFold, listing: &listing::LogListing, findings: &mut Findings) {
+    let known_missing = fold.findings.has(Code::BatchMissing) || fold.counts.expired > 0;
+    if fold.next_batch == 0 || known_missing {
+        return;
+    }
+    for number in 0..fold.next_batch {
+        let objects = listing.batches.get(&number);
+        let records = objects.is_some_and(|objects| objects.data.iter().any(|data| data.kind == schemas::names::FileKind::Records));
+        if !records || objects.is_none_or(|objects| objects.seal.is_none()) {
+            findings.add(Code::BatchMissing, Place::batch(&fold.origin, number), "a batch that was proven earlier", "objects of it are gone");
+        }
+    }
 }
 
 /// Nothing at all, or logs that were seen before and are gone.

@@ -1,0 +1,196 @@
+//! What was typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Proves Affidavit evidence whole, or says what is not; answers questions from proven rows only.
+///
+/// Exit code: 0 verified, 1 findings, 2 could not judge.
+#[derive(Debug, Parser)]
+#[command(name = "auditor", version, max_term_width = 120)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Verify a store: every seal, file, leaf and link between them.
+    Verify(Verify),
+    /// Answer an SQL question from proven rows: tables `records`, `exchanges`, `batches`, and `content` when asked.
+    Query(Query),
+    /// What was spent, by any columns of `exchanges`, or by `day`, `month`, `model`.
+    Cost(Cost),
+    /// The whole story of one exchange.
+    Show(Show),
+    /// Write an offline proof that an exchange is in the evidence.
+    Prove(Prove),
+    /// Check an offline proof against a trust file.
+    CheckProof(CheckProof),
+    /// Look at trust files.
+    #[command(subcommand)]
+    Trust(TrustCommand),
+}
+
+/// What to verify, and against what.
+#[derive(Debug, Args)]
+pub struct Evidence {
+    /// The store's folder.
+    pub store: PathBuf,
+    /// The trust file; it comes from the operator over another channel, and never lies inside the store.
+    #[arg(long, value_name = "FILE")]
+    pub trust: PathBuf,
+    /// What is required: a file of period, claims, retention, systems.
+    #[arg(long, value_name = "FILE")]
+    pub mandate: Option<PathBuf>,
+    /// One requirement: `claim=append_only`, `retention=180d`, `system=NAME`, `from=TIME`, `to=TIME`.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub require: Vec<String>,
+    /// Start of the asked interval; default: the opening of the first log.
+    #[arg(long, value_name = "TIME")]
+    pub from: Option<String>,
+    /// End of the asked interval; default: now less heartbeat bound and batch age.
+    #[arg(long, value_name = "TIME")]
+    pub to: Option<String>,
+    /// A key table: content is decrypted and checked. May be given more than once.
+    #[arg(long, value_name = "DIR")]
+    pub key_table: Vec<PathBuf>,
+    /// The auditor's own memory and cache; default: `~/.local/state/affidavit-auditor`.
+    #[arg(long, value_name = "DIR", env = "AFFIDAVIT_AUDITOR_STATE")]
+    pub state: Option<PathBuf>,
+}
+
+/// `verify`.
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// What to verify.
+    #[command(flatten)]
+    pub evidence: Evidence,
+    /// How the report is written.
+    #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
+    pub format: ReportFormat,
+}
+
+/// Forms of a report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ReportFormat {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// Forms of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AnswerFormat {
+    /// For people.
+    Table,
+    /// Comma-separated values, made harmless to spreadsheets.
+    Csv,
+    /// JSON lines.
+    Jsonl,
+    /// Apache Parquet; needs `--out`.
+    Parquet,
+}
+
+/// How an answer is written.
+#[derive(Debug, Args)]
+pub struct Answer {
+    /// How the rows are written.
+    #[arg(long, value_enum, default_value_t = AnswerFormat::Table)]
+    pub format: AnswerFormat,
+    /// Where the rows are written; default: standard output.
+    #[arg(long, short, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Memory for the question; what is beyond it goes to disk.
+    #[arg(long, value_name = "MIB", default_value_t = 512)]
+    pub memory: usize,
+}
+
+/// `query`.
+#[derive(Debug, Args)]
+pub struct Query {
+    /// What to verify.
+    #[command(flatten)]
+    pub evidence: Evidence,
+    /// The question.
+    pub sql: String,
+    /// Join a register of your own: `name=file.csv` (or `.parquet`, `.jsonl`). Its hash stands in the answer.
+    #[arg(long, value_name = "NAME=FILE")]
+    pub table: Vec<String>,
+    /// Offer the table `content`: needs `--key-table` unless content is not encrypted.
+    #[arg(long)]
+    pub content: bool,
+    /// How the answer is written.
+    #[command(flatten)]
+    pub answer: Answer,
+}
+
+/// `cost`.
+#[derive(Debug, Args)]
+pub struct Cost {
+    /// What to verify.
+    #[command(flatten)]
+    pub evidence: Evidence,
+    /// Columns to group by, as `consumer,model,day`.
+    #[arg(long, value_delimiter = ',', default_value = "consumer,model,day")]
+    pub by: Vec<String>,
+    /// How the answer is written.
+    #[command(flatten)]
+    pub answer: Answer,
+}
+
+/// `show`.
+#[derive(Debug, Args)]
+pub struct Show {
+    /// What to verify.
+    #[command(flatten)]
+    pub evidence: Evidence,
+    /// The exchange: what `x-affidavit-exchange` said.
+    pub exchange: String,
+    /// How it is written.
+    #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
+    pub format: ReportFormat,
+}
+
+/// `prove`.
+#[derive(Debug, Args)]
+pub struct Prove {
+    /// What to verify.
+    #[command(flatten)]
+    pub evidence: Evidence,
+    /// The exchange.
+    pub exchange: String,
+    /// Where the bundle is written.
+    #[arg(long, short, value_name = "FILE")]
+    pub out: PathBuf,
+    /// Open the content too: salt and bytes of every part, readable by whoever holds the bundle.
+    #[arg(long)]
+    pub content: bool,
+}
+
+/// `check-proof`.
+#[derive(Debug, Args)]
+pub struct CheckProof {
+    /// The bundle.
+    pub bundle: PathBuf,
+    /// The trust file.
+    #[arg(long, value_name = "FILE")]
+    pub trust: PathBuf,
+    /// How the result is written.
+    #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
+    pub format: ReportFormat,
+}
+
+/// `trust`.
+#[derive(Debug, Subcommand)]
+pub enum TrustCommand {
+    /// Print what a trust file says, with its fingerprint to compare with the operator's.
+    Show {
+        /// The trust file.
+        file: PathBuf,
+    },
+}

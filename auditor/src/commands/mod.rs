@@ -1,0 +1,40 @@
+//! The commands: one file each. Data goes to standard output, everything else to standard error.
+
+//pub mod check_proof;
+//pub mod cost;
+pub mod evidence;
+//pub mod prove;
+//pub mod query;
+//pub mod show;
+pub mod trust;
+pub mod verify;
+
+use std::io::Write as _;
+
+use crate::cli::{Cli, Command};
+
+/// Runs a command; gives the exit code.
+///
+/// # Errors
+/// What could not be judged: exit code 2.
+pub fn run(cli: &Cli) -> anyhow::Result<u8> {
+    match &cli.command {
+        Command::Verify(verify) => verify::run(verify),
+        //Command::Query(query) => query::run(query),
+        //Command::Cost(cost) => cost::run(cost),
+        //Command::Show(show) => show::run(show),
+        //Command::Prove(prove) => prove::run(prove),
+        //Command::CheckProof(check) => check_proof::run(check),
+        Command::Trust(command) => trust::run(command),
+        _ => Ok(2),
+    }
+}
+
+/// Writes data to standard output. A reader that went away is no error.
+pub(crate) fn out(text: &str) -> anyhow::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,99 @@
+//! The trust file: read, checked, and refused where it lies inside the store (AU-1).
+
+use std::path::{Path, PathBuf};
+
+use schemas::trust::Trust;
+
+/// Why a trust file is not used.
+#[derive(Debug, thiserror::Error)]
+pub enum TrustFileError {
+    /// It cannot be read.
+    #[error("trust file `{}`: {error}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        error: std::io::Error,
+    },
+    /// It lies inside the store: whoever can change the evidence can change it.
+    #[error("trust file `{}` lies inside the store: it must come over another channel (AU-1)", path.display())]
+    InsideStore {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It is no trust file.
+    #[error("trust file `{}`: {problem}", path.display())]
+    Form {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, each on its own line.
+        problem: String,
+    },
+}
+
+/// The largest trust file.
+const LIMIT: u64 = 1 << 20;
+
+/// Reads a trust file; `store` is the store's folder.
+///
+/// # Errors
+/// [`TrustFileError`]; all problems of the form at once.
+pub fn read(path: &Path, store: Option<&Path>) -> Result<Trust, TrustFileError> {
+    let failed = |error| TrustFileError::Io { path: path.to_owned(), error };
+    let real = path.canonicalize().map_err(failed)?;
+    if let Some(store) = store {
+        let store = store.canonicalize().map_err(failed)?;
+        if real.starts_with(&store) {
+            return Err(TrustFileError::InsideStore { path: path.to_owned() });
+        }
+    }
+    if std::fs::metadata(&real).map_err(failed)?.len() > LIMIT {
+        let problem = format!("larger than {LIMIT} bytes");
+        return Err(TrustFileError::Form { path: path.to_owned(), problem });
+    }
+    let text = std::fs::read_to_string(&real).map_err(failed)?;
+    parse(&text).map_err(|problem| TrustFileError::Form { path: path.to_owned(), problem })
+}
+
+/// Parses a trust file's text.
+///
+/// # Errors
+/// All problems, each on its own line.
+pub fn parse(text: &str) -> Result<Trust, String> {
+    let trust: Trust = serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
+    let faults = trust.check();
+    if faults.is_empty() {
+        return Ok(trust);
+    }
+    Err(faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn a_trust_file_inside_the_store_is_refused_also_through_a_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = dir.path().join("store");
+        std::fs::create_dir_all(&store).unwrap();
+        let yaml = serde_json::to_string(&crate::fixture::trust()).unwrap();
+        std::fs::write(store.join("trust.yaml"), &yaml).unwrap();
+        std::fs::write(dir.path().join("trust.yaml"), &yaml).unwrap();
+        std::os::unix::fs::symlink(store.join("trust.yaml"), dir.path().join("link.yaml")).unwrap();
+        assert!(read(&dir.path().join("trust.yaml"), Some(&store)).is_ok());
+        for inside in [store.join("trust.yaml"), dir.path().join("link.yaml")] {
+            let error = read(&inside, Some(&store)).unwrap_err();
+            assert!(matches!(error, TrustFileError::InsideStore { .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn every_problem_of_a_trust_file_is_named() {
+        let text = "v: 1\ndeployment: UPPER\ngateways:\n  - { name: gw1, key: short }\n";
+        let problems = parse(text).unwrap_err();
+        assert!(problems.contains("deployment") && problems.contains("key"), "{problems}");
+        assert!(parse("v: 1\ndeployment: a\ngateways: []\nextra: 1\n").is_err());
+    }
+}
