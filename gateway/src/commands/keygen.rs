@@ -54,6 +54,7 @@ pub(super) fn trust_text(deployment: &str, gateway: &str, public: &[u8; 32], hea
     format!(
         "# Trust file of one gateway: what an auditor believes before reading anything. Hand it over by another way than\n\
          # the evidence; `auditor trust show` prints its fingerprint to compare by word of mouth.\n\
+         v: 1\n\
          deployment: {deployment}\n\
          gateways:\n  \
            - name: {gateway}\n    \
@@ -61,4 +62,35 @@ pub(super) fn trust_text(deployment: &str, gateway: &str, public: &[u8; 32], hea
              heartbeat_bound_s: {heartbeat_bound_s}\n",
         STANDARD.encode(public)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+    use schemas::trust::Trust;
+
+    #[test]
+    fn the_printed_trust_file_is_one() {
+        let trust: Trust = serde_saphyr::from_str(&trust_text("acme", "gw1", &[7; 32], 300)).unwrap();
+        assert_eq!(trust.check(), []);
+        assert_eq!(trust.gateways[0].public_key().unwrap(), [7; 32]);
+        assert_eq!((trust.deployment.as_str(), trust.gateways[0].heartbeat_bound_s), ("acme", Some(300)));
+    }
+
+    #[test]
+    fn a_made_key_is_its_owners_alone_and_never_overwritten() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("seal.key");
+        let public = make_seal_key(&path, "acme", "gw1").unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let file = std::fs::read(&path).unwrap();
+        let seed = secrets::parse_seal_key(&file).unwrap();
+        assert_eq!(Ed25519Signer::from_seed(*seed).public_key(), public);
+        assert!(make_seal_key(&path, "acme", "gw1").is_err());
+        assert_eq!(std::fs::read(&path).unwrap(), file);
+        assert!(make_seal_key(&folder.path().join("other"), "Acme", "gw1").is_err());
+    }
 }

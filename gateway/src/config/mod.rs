@@ -12,6 +12,8 @@ mod load;
 mod read;
 mod schema;
 mod secret;
+#[cfg(test)]
+mod tests;
 mod units;
 
 use std::collections::BTreeMap;

@@ -3,17 +3,17 @@
 use std::fmt;
 
 use ring::hmac;
-use zeroize::{Zeroize as _, ZeroizeOnDrop, Zeroizing};
+use zeroize::{Zeroize as _, Zeroizing};
 
 /// A provider's key. `Debug` and `Display` do not show it; memory is wiped when it goes.
-#[derive(Clone, PartialEq, Eq, ZeroizeOnDrop)]
-pub struct Secret(String);
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Zeroizing<String>);
 
 impl Secret {
     /// Takes a key that can stand in a header: 1 to 8192 visible ASCII characters.
     pub fn new(text: &str) -> Option<Self> {
         let fits = (1..=8192).contains(&text.len());
-        (fits && text.bytes().all(|b| b.is_ascii_graphic())).then(|| Self(text.to_owned()))
+        (fits && text.bytes().all(|b| b.is_ascii_graphic())).then(|| Self(Zeroizing::new(text.to_owned())))
     }
 
     /// The secret itself: for the header to the provider and nothing else.

@@ -132,13 +132,13 @@ mod tests {
     use schemas::record::Reported;
 
     const BOOK: &str = "\
-id,provider,model,tier,input_above,valid_from,valid_until,currency,input,cache_read,cache_write_5m,cache_write_1h,output,input_audio,output_audio,input_image,source,read_on
-a,p,m,standard,,2026-01-01,,USD,3,0.3,3.75,6,15,,,=,https://x.test,2026-01-01
-a-long,p,m,standard,200000,2026-01-01,,USD,6,0.6,7.5,12,22.5,,,=,https://x.test,2026-01-01
-a-batch,p,m,batch,,2026-01-01,,USD,1.5,0.15,1.875,3,7.5,,,=,https://x.test,2026-01-01
-voice,p,voice,standard,,2026-01-01,,USD,2.5,,,,10,40,80,,https://x.test,2026-01-01
-embed,p,embed*,standard,,2026-01-01,,USD,0.02,,,,,,,,https://x.test,2026-01-01
-tiny,p,tiny,standard,,2026-01-01,,USD,0.0000005,0.0000015,,,0.0000025,,,,https://x.test,2026-01-01
+id,provider,model,tier,input_above,valid_from,valid_until,currency,input,cache_read,cache_write_5m,cache_write_1h,output,input_audio,output_audio,input_image,source,read_on,note
+a,p,m,standard,,2026-01-01,,USD,3,0.3,3.75,6,15,,,=,https://x.test,2026-01-01,
+a-long,p,m,standard,200000,2026-01-01,,USD,6,0.6,7.5,12,22.5,,,=,https://x.test,2026-01-01,
+a-batch,p,m,batch,,2026-01-01,,USD,1.5,0.15,1.875,3,7.5,,,=,https://x.test,2026-01-01,
+voice,p,voice,standard,,2026-01-01,,USD,2.5,,,,10,40,80,,https://x.test,2026-01-01,
+embed,p,embed*,standard,,2026-01-01,,USD,0.02,,,,,,,,https://x.test,2026-01-01,
+tiny,p,tiny,standard,,2026-01-01,,USD,0.0000005,0.0000015,,,0.0000025,,,,https://x.test,2026-01-01,
 ";
     const DAY: i64 = 20_500 * 86_400_000_000; // 2026-02-16
 

@@ -1,7 +1,7 @@
 //! From a CSV file to a [`PriceBook`], with every problem told.
 //!
 //! One header line names the columns; lines that begin with `#` are comments. `model` holds patterns separated by
-//! spaces. A price cell is a decimal per million tokens, nothing for unknown, or `=` for "as `input`" (in output
+//! spaces, `note` is for people. A price cell is a decimal per million tokens, nothing for unknown, or `=` for "as `input`" (in output
 //! columns "as `output`").
 
 use schemas::{Identifier, Sha256Hex};
@@ -11,7 +11,7 @@ use crate::decimal::Decimal;
 use crate::document::{Place, Problem};
 use crate::pattern::Pattern;
 
-const COLUMNS: [&str; 18] = [
+const COLUMNS: [&str; 19] = [
     "id",
     "provider",
     "model",
@@ -30,6 +30,7 @@ const COLUMNS: [&str; 18] = [
     "input_image",
     "source",
     "read_on",
+    "note",
 ];
 
 const PRICE_FORM: &str = "a price per million tokens as `2.50` (at most 12 fraction digits), `=`, or nothing";
@@ -251,8 +252,8 @@ mod tests {
     use super::*;
 
     const HEADER: &str = "id,provider,model,tier,input_above,valid_from,valid_until,currency,input,cache_read,\
-                          cache_write_5m,cache_write_1h,output,input_audio,output_audio,input_image,source,read_on\n";
-    const REST: &str = "https://x.test,2026-01-01\n";
+                          cache_write_5m,cache_write_1h,output,input_audio,output_audio,input_image,source,read_on,note\n";
+    const REST: &str = "https://x.test,2026-01-01,\n";
 
     fn told(rows: &str) -> Vec<String> {
         let text = format!("{HEADER}{rows}");
@@ -265,7 +266,7 @@ mod tests {
             "# comment\n\
              a b,p,m,standard,,2026-01-01,,USD,1,,,,2,,,,{REST}\
              b,p,,standard,0,2026-13-01,,usd,1,,,,2,,,,{REST}\
-             c,p,m,standard,,2026-02-01,2026-01-01,USD,-1,1e3,,,2,,,,http://x.test,soon\n\
+             c,p,m,standard,,2026-02-01,2026-01-01,USD,-1,1e3,,,2,,,,http://x.test,soon,\n\
              d,p,m,standard,,2026-01-01,,USD,,,,,,,,,{REST}\
              e,p,m\n"
         );
@@ -281,7 +282,7 @@ mod tests {
             "5:9: `input`: found `-1`, wanted a price per million tokens as `2.50` (at most 12 fraction digits), `=`, \
              or nothing",
             "6:9: `input`: wanted at least one price in a row",
-            "7:1: wanted 18 cells, as the header has; found 3",
+            "7:1: wanted 19 cells, as the header has; found 3",
         ];
         for want in want {
             assert!(told.iter().any(|line| line == want), "{want}\nis not in\n{}", told.join("\n"));
@@ -321,7 +322,7 @@ mod tests {
             .map(ToString::to_string)
             .collect();
         assert!(told[0].starts_with("1:1: `modle`: wanted a known column:") && told[0].ends_with("(did you mean `model`?)"));
-        assert_eq!(told.len(), 17, "{told:?}");
+        assert_eq!(told.len(), 18, "{told:?}");
     }
 
     #[test]
@@ -341,27 +342,75 @@ mod tests {
     }
 
     #[test]
-    fn the_starter_books_batch_prices_are_half_of_the_standard_ones() {
+    fn the_starter_books_batch_and_flex_prices_are_half_of_the_standard_ones() {
         let book = PriceBook::parse(STARTER.as_bytes()).unwrap();
-        for row in book.rows().iter().filter(|row| row.tier == "batch") {
-            let standard = book
-                .rows()
-                .iter()
-                .find(|other| {
-                    other.tier == "standard"
-                        && other.models == row.models
-                        && other.provider == row.provider
-                        && other.input_above == row.input_above
-                        && other.from_day == row.from_day
-                })
-                .unwrap_or_else(|| unreachable!("{} has no standard row", row.id));
-            let pairs = [
-                (row.prices.input, standard.prices.input),
-                (row.prices.output, standard.prices.output),
-            ];
-            for (batch, standard) in pairs {
-                assert_eq!(batch.map(|d| d.units() * 2), standard.map(Decimal::units), "{}", row.id);
+        let tiers = ["batch", "flex"];
+        let mut checked = 0;
+        for row in book.rows().iter().filter(|row| tiers.contains(&row.tier.as_str())) {
+            let standard = book.rows().iter().find(|other| {
+                other.tier == "standard"
+                    && other.models == row.models
+                    && other.provider == row.provider
+                    && other.input_above == row.input_above
+                    && other.from_day == row.from_day
+            });
+            let standard = standard.unwrap_or_else(|| unreachable!("{} has no standard row", row.id)).prices;
+            let twice = |price: Option<Decimal>| price.map(|price| price.units() * 2);
+            let whole = |price: Option<Decimal>| price.map(Decimal::units);
+            assert_eq!(twice(row.prices.input), whole(standard.input), "{}", row.id);
+            assert_eq!(twice(row.prices.output), whole(standard.output), "{}", row.id);
+            if row.prices.cache_read.is_some() {
+                assert_eq!(twice(row.prices.cache_read), whole(standard.cache_read), "{}", row.id);
             }
+            checked += 1;
+        }
+        assert!(checked > 50, "{checked}");
+    }
+
+    #[test]
+    fn no_cache_read_of_the_starter_book_costs_more_than_input_and_no_write_less() {
+        for row in PriceBook::parse(STARTER.as_bytes()).unwrap().rows() {
+            let prices = row.prices;
+            assert!(prices.input.is_some(), "{}", row.id);
+            assert!(prices.cache_read.is_none_or(|read| Some(read) <= prices.input), "{}", row.id);
+            assert!(prices.cache_write_5m.is_none_or(|write| Some(write) > prices.input), "{}", row.id);
+            assert!(prices.cache_write_1h.is_none_or(|write| Some(write) > prices.cache_write_5m), "{}", row.id);
+            assert!(prices.output.is_none_or(|output| Some(output) > prices.input), "{}", row.id);
+        }
+    }
+
+    #[test]
+    fn the_starter_book_prices_the_models_that_answers_name() {
+        let book = PriceBook::parse(STARTER.as_bytes()).unwrap();
+        let day = |text: &str| super::day(text).unwrap() * 86_400_000_000;
+        // provider, model, day, input tokens -> row
+        let table = [
+            ("openai", "gpt-4o-2024-08-06", "2026-11-20", 1, Some("openai/gpt-4o")),
+            ("openai", "gpt-4o-2024-05-13", "2026-11-20", 1, Some("openai/gpt-4o-2024-05-13")),
+            ("openai", "gpt-4o-mini-2024-07-18", "2026-11-20", 1, Some("openai/gpt-4o-mini")),
+            ("openai", "gpt-5-nano-2025-08-07", "2026-11-20", 1, Some("openai/gpt-5-nano")),
+            ("openai", "gpt-5.6-sol", "2026-07-20", 1, Some("openai/gpt-5.6-sol/2026-07")),
+            ("openai", "gpt-5.6-sol", "2026-08-15", 1, None),
+            ("openai", "gpt-5.6-sol", "2026-11-20", 1, Some("openai/gpt-5.6-sol/2026-09")),
+            ("openai", "gpt-6-sol", "2026-11-20", 272_000, Some("openai/gpt-6-sol")),
+            ("openai", "gpt-6-sol", "2026-11-20", 272_001, Some("openai/gpt-6-sol/above-272k")),
+            ("openai", "text-embedding-3-small", "2026-11-20", 1, Some("openai/text-embedding-3-small")),
+            ("openai", "gpt-4o-realtime-preview", "2026-11-20", 1, None),
+            ("openai", "claude-sonnet-4-6", "2026-11-20", 1, None),
+            ("anthropic", "claude-sonnet-4-6", "2026-11-20", 1, Some("anthropic/sonnet-4.6")),
+            ("anthropic", "claude-sonnet-4-5-20250929", "2026-11-20", 1, Some("anthropic/sonnet-4.5")),
+            ("anthropic", "claude-opus-4-20250514", "2026-11-20", 1, Some("anthropic/opus-4")),
+            ("anthropic", "claude-opus-4-1-20250805", "2026-11-20", 1, Some("anthropic/opus-4.1")),
+            ("anthropic", "claude-haiku-4-5-20251001", "2026-11-20", 1, Some("anthropic/haiku-4.5")),
+            ("anthropic", "claude-sonnet-5-5", "2026-10-06", 1, Some("anthropic/sonnet-5.5/2026-09")),
+            ("anthropic", "claude-sonnet-5-5", "2026-10-07", 1, Some("anthropic/sonnet-5.5/2026-10")),
+            ("anthropic", "claude-haiku-5-5", "2026-11-20", 100_001, Some("anthropic/haiku-5.5/above-100k")),
+            ("azure_openai", "gpt-4o", "2026-11-20", 1, None),
+            ("azure_openai.global", "gpt-4o", "2026-11-20", 1, Some("azure_openai.global/gpt-4o")),
+        ];
+        for (provider, model, on, input, row) in table {
+            let found = book.row(provider, model, day(on), "standard", input).map(|row| row.id.as_str());
+            assert_eq!(found, row, "{provider} {model} {on} {input}");
         }
     }
 }

@@ -1,0 +1,398 @@
+//! The configuration as a whole: from files to `Loaded`, and what must never come out of it.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::*;
+use crate::keys::{KeyRequest, issue, update};
+use crate::secrets;
+
+const OPENAI_KEY: &str = "sk-proj-very-secret-openai-key";
+const ANTHROPIC_KEY: &str = "sk-ant-very-secret-key";
+
+/// Every key of the configuration.
+const FULL: &str = "\
+deployment: acme
+gateway: gw1
+listen:
+  - address: 127.0.0.1:8443
+    tls: { certificate: tls.crt, key: tls.key, client_ca: tls.crt }
+  - address: '[::1]:8080'
+admin: 127.0.0.1:9091
+admin_socket: run/admin.sock
+evidence:
+  journal: journal
+  spool: spool
+  key_table: key-table
+  seal_key: seal.key
+  pseudonym_key: pseudonym.key
+  out: { directory: store }
+  batch_age: 2s
+  batch_size: 32MiB
+  heartbeat: 1m
+  encryption: on
+  segment: 16MiB
+  spool_bound: 1GiB
+limits:
+  head: 32KiB
+  body: 16MiB
+  body_memory: 128MiB
+  concurrent: 100
+  connections: 200
+  header_read: 5s
+  body_read: 6s
+  admission: 100ms
+  connect: 2s
+  first_byte: 60s
+  idle: 61s
+  keep_alive: 62s
+  drain: 3s
+  provider_idle_connections: 7
+  http2_streams: 8
+providers:
+  - name: openai
+    dialect: openai
+    base_url: https://api.openai.com/
+    credential: { env: OPENAI_API_KEY }
+    ca: tls.crt
+    ask_usage: false
+    price_as: openai
+  - name: azure
+    dialect: azure_openai
+    base_url: https://acme.openai.azure.com
+    credential: { file: azure.key }
+    api_version: 2025-04-01-preview
+routes:
+  - name: openai
+    path: /openai
+    provider: openai
+    retention: long
+    keys: subject_day
+    keep_content: false
+    ask_usage: true
+    fail_mode: closed
+    attributes: { team: t, organisation: o, cost_centre: '0123', system: s, purpose: p, data_class: d }
+    asserted_headers: { subject: x-user, purpose: x-purpose }
+  - { name: all, path: /, provider: azure }
+keys: keys.yaml
+policy: policy.yaml
+prices: prices.csv
+headers:
+  deny: [x-internal-*]
+  record_request: [user-agent]
+  record_response: [x-request-id]
+log: { format: json, filter: 'gateway=debug,info' }
+";
+
+struct Folder {
+    dir: tempfile::TempDir,
+    gateway_key: String,
+}
+
+impl Folder {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let tls = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        std::fs::write(path("tls.crt"), tls.cert.pem()).unwrap();
+        let private = |name: &str, text: &str| crate::output::write_new(&path(name), text.as_bytes(), 0o600).unwrap();
+        private("tls.key", &tls.signing_key.serialize_pem());
+        private("seal.key", &secrets::seal_key_text(&[1; 32], &[2; 32], "acme/gw1"));
+        private("pseudonym.key", &secrets::pseudonym_key_text(&[3; 32]));
+        private("azure.key", &format!("{ANTHROPIC_KEY}\n"));
+        std::fs::write(path("policy.yaml"), include_str!("../../../policies/examples/starter.yaml")).unwrap();
+        std::fs::write(path("prices.csv"), include_str!("../../../policies/prices/2026-11.csv")).unwrap();
+        let request = KeyRequest {
+            consumer: Some(Identifier::new("app").unwrap()),
+            id: Some("k1".into()),
+            ..KeyRequest::default()
+        };
+        let issued = update(&path("keys.yaml"), |keys| {
+            Ok::<_, crate::keys::FileError>(issue(keys, request, 1_700_000_000_000_000).unwrap())
+        })
+        .unwrap();
+        Self { gateway_key: issued.key.as_str().to_owned(), dir }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn load(&self, yaml: &str) -> Result<Loaded, Vec<Problem>> {
+        std::fs::write(self.path("gateway.yaml"), yaml).unwrap();
+        load_with(&self.path("gateway.yaml"), &|name| (name == "OPENAI_API_KEY").then(|| OPENAI_KEY.to_owned()))
+    }
+
+    /// Problems without the folder's name.
+    fn told(&self, yaml: &str) -> Vec<String> {
+        let folder = format!("{}/", self.dir.path().display());
+        self.load(yaml).unwrap_err().iter().map(|problem| problem.to_string().replace(&folder, "")).collect()
+    }
+}
+
+#[test]
+fn every_key_is_read() {
+    let folder = Folder::new();
+    let loaded = folder.load(FULL).unwrap();
+    assert_eq!(loaded.warnings.iter().map(ToString::to_string).collect::<Vec<_>>().len(), 1, "{:?}", loaded.warnings);
+    let config = &loaded.config;
+    assert_eq!(config.evidence.journal, folder.path("journal"));
+    assert_eq!(config.evidence.out, Out::Directory(folder.path("store")));
+    assert_eq!(config.limits.admission, Duration::from_millis(100));
+    assert_eq!(config.providers[0].base_url.to_string(), "https://api.openai.com");
+    assert_eq!(config.routes[0].attributes.cost_centre.as_ref().unwrap().as_str(), "0123");
+    assert_eq!(config.routes[0].keys, KeyScope::SubjectDay);
+    assert_eq!(config.evidence.encryption, Encryption::On);
+    assert_eq!(loaded.credentials["openai"].expose(), OPENAI_KEY);
+    assert_eq!(loaded.credentials["azure"].expose(), ANTHROPIC_KEY);
+    assert_eq!(*loaded.seal_seed, [1; 32]);
+    assert_eq!(*loaded.pseudonym_key, [3; 32]);
+    assert!(loaded.tls[0].is_some() && loaded.tls[1].is_none());
+    assert_eq!(loaded.provider_cas["openai"].len(), 1);
+    assert!(loaded.policy.is_some() && loaded.prices.is_some());
+    assert!(loaded.inputs().contains(&folder.path("azure.key")));
+    assert_eq!(loaded.keys.authenticate(&folder.gateway_key, i64::MAX).unwrap().consumer.as_str(), "app");
+}
+
+/// The names of all properties of a schema, as paths; items of lists as `[]`, of open maps as `*`.
+fn properties(schema: &Value, root: &Value, path: &str, out: &mut Vec<String>) {
+    if let Some(target) = schema["$ref"].as_str() {
+        return properties(root.pointer(target.trim_start_matches('#')).unwrap(), root, path, out);
+    }
+    for list in ["oneOf", "anyOf", "allOf"] {
+        for part in schema[list].as_array().into_iter().flatten() {
+            properties(part, root, path, out);
+        }
+    }
+    if schema["items"].is_object() {
+        properties(&schema["items"], root, &format!("{path}[]"), out);
+    }
+    for (name, part) in schema["properties"].as_object().into_iter().flatten() {
+        let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+        out.push(path.clone());
+        properties(part, root, &path, out);
+    }
+}
+
+/// The keys of a document, in the same form.
+fn keys_of(value: &Value, path: &str, out: &mut Vec<String>) {
+    match value {
+        Value::Object(map) => {
+            for (name, part) in map {
+                let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                out.push(path.clone());
+                keys_of(part, &path, out);
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| keys_of(item, &format!("{path}[]"), out)),
+        _ => {}
+    }
+}
+
+fn sorted(mut list: Vec<String>) -> Vec<String> {
+    list.sort();
+    list.dedup();
+    list
+}
+
+#[test]
+fn schema_and_reader_know_the_same_keys() {
+    let folder = Folder::new();
+    folder.load(FULL).unwrap();
+    let schema: Value = serde_json::from_str(&json_schema()).unwrap();
+    let mut in_schema = Vec::new();
+    properties(&schema, &schema, "", &mut in_schema);
+    let typed: Value = serde_saphyr::from_str(FULL).unwrap();
+    let mut in_file = Vec::new();
+    keys_of(&typed, "", &mut in_file);
+    let open = |key: &String| !key.contains(".asserted_headers.");
+    assert_eq!(sorted(in_file.into_iter().filter(open).collect()), sorted(in_schema));
+}
+
+#[test]
+fn the_schema_in_the_repository_is_the_types() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../schemas/json/config.schema.json");
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, json_schema()).unwrap();
+    }
+    let written = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(written == json_schema(), "run the test once with UPDATE=1 and look at the difference");
+}
+
+#[test]
+fn no_secret_is_in_the_configuration_of_record_or_in_debug() {
+    let folder = Folder::new();
+    let loaded = folder.load(FULL).unwrap();
+    let canonical = std::str::from_utf8(&loaded.canonical).unwrap();
+    let shown = format!("{loaded:?} {:?} {:?} {canonical}", loaded.config, loaded.credentials);
+    let digest = loaded.keys.entries().next().unwrap().sha256.to_string();
+    let tls_key = std::fs::read_to_string(folder.path("tls.key")).unwrap();
+    let tls_key = tls_key.lines().nth(1).unwrap();
+    for secret in [OPENAI_KEY, ANTHROPIC_KEY, &folder.gateway_key, &digest, tls_key, &hex::encode([1; 32])] {
+        assert!(!shown.contains(secret), "{secret} in {shown}");
+    }
+    let value: Value = serde_json::from_str(canonical).unwrap();
+    assert_eq!(value["form"], "affidavit/config/v1");
+    assert_eq!(value["keys"][0]["consumer"], "app");
+    assert_eq!(value["config"]["limits"]["body"], "16MiB");
+    for secret in ["credential/openai", "credential/azure", "listen[0].tls.key"] {
+        assert!(value["secrets"][secret].as_str().unwrap().starts_with("hmac-sha256:"), "{secret}");
+    }
+    assert_eq!(value["files"]["policy"]["sha256"], loaded.policy.as_ref().unwrap().hash().to_string());
+    assert_eq!(loaded.hash, schemas::Sha256Hex::of(&loaded.canonical));
+    assert_eq!(folder.load(FULL).unwrap().canonical, loaded.canonical);
+}
+
+#[test]
+fn what_changes_is_told_with_what_needs_a_restart() {
+    let folder = Folder::new();
+    let old = folder.load(FULL).unwrap();
+    assert_eq!(old.changes(&folder.load(FULL).unwrap()), Changes::default());
+    let table: [(&str, &str, &[&str], &[&str]); 7] = [
+        ("body: 16MiB", "body: 17MiB", &[], &["config.limits.body"]),
+        ("connections: 200", "connections: 201", &["limits.connections"], &[]),
+        ("gateway: gw1", "gateway: gw2", &["gateway"], &[]),
+        ("batch_age: 2s", "batch_age: 3s", &["evidence.batch_age"], &[]),
+        ("path: /openai", "path: /oai", &[], &["config.routes[0].path"]),
+        ("127.0.0.1:8443", "127.0.0.1:8444", &["listen[0].address"], &[]),
+        ("ask_usage: false", "ask_usage: true", &[], &["config.providers[0].ask_usage"]),
+    ];
+    for (from, to, restart, live) in table {
+        let new = folder.load(&FULL.replacen(from, to, 1)).unwrap();
+        assert_ne!(new.hash, old.hash, "{to}");
+        assert_eq!(old.restart_keys(&new), restart, "{to}");
+        assert_eq!(old.changes(&new).live, live, "{to}");
+    }
+    std::fs::write(folder.path("azure.key"), "another-key").unwrap();
+    assert_eq!(old.changes(&folder.load(FULL).unwrap()).live, ["secrets.credential/azure"]);
+    std::fs::write(folder.path("policy.yaml"), "mode: enforce\ndefault: allow\n").unwrap();
+    let new = folder.load(FULL).unwrap();
+    assert!(old.changes(&new).live.contains(&"files.policy.sha256".to_owned()));
+    std::fs::write(folder.path("seal.key"), secrets::seal_key_text(&[9; 32], &[2; 32], "x").as_bytes()).unwrap();
+    assert!(old.restart_keys(&folder.load(FULL).unwrap()).contains(&"evidence.seal_key".to_owned()));
+}
+
+#[test]
+fn all_problems_are_told_at_once_with_line_key_value_form_and_suggestion() {
+    let folder = Folder::new();
+    std::fs::write(folder.path("bad-policy.yaml"), "mode: enforce\ndefault: maybe\n").unwrap();
+    let told = folder.told(
+        "\
+deployment: Acme Inc
+gateway: gw1
+listen:
+  - address: localhost:8080
+    tls: { certificate: nowhere.crt, key: tls.key }
+evidense: {}
+evidence:
+  journal: data
+  spool: data/spool
+  key_table: store/keys
+  seal_key: policy.yaml
+  out: { directory: store, bucket: x }
+  heartbeat: 5 minutes
+  encryption: yes
+limits: { body: 64, drain: 2d, concurent: 5 }
+providers:
+  - { name: openai, dialect: opena, base_url: api.openai.com }
+routes:
+  - { name: a, path: openai, provider: openai }
+keys: keys.yaml
+",
+    );
+    for want in [
+        "gateway.yaml:1:13: `deployment`: found `Acme Inc`, wanted a name `[a-z0-9][a-z0-9.-]{0,62}`",
+        "gateway.yaml:4:14: `listen[0].address`: found `localhost:8080`, wanted an address and port as \
+         `127.0.0.1:8080` or `[::]:8080`",
+        "(did you mean `evidence`?)",
+        "gateway.yaml:12:28: `evidence.out.bucket`: wanted a known key: directory",
+        "`evidence.heartbeat`: found `5 minutes`, wanted a duration as `500ms`, `10s`, `5m`, `2h` or `1d`, from 1s to 1d",
+        "`evidence.encryption`: found `yes`, wanted one of `on`, `off`",
+        "`limits.body`: found `64`, wanted a size as",
+        "`limits.drain`: found `2d`, wanted a duration",
+        "`limits.concurent`: wanted a known key",
+        "(did you mean `concurrent`?)",
+        "`providers[0].dialect`: found `opena`, wanted one of `openai`, `azure_openai`, `anthropic` (did you mean `openai`?)",
+        "`providers[0].base_url`: found `api.openai.com`, wanted `http://` or `https://`",
+        "`routes[0].path`: found `openai`, wanted a path as `/openai`",
+    ] {
+        assert!(told.iter().any(|line| line.contains(want)), "{want}\nis not in\n{}", told.join("\n"));
+    }
+    let lines: Vec<&String> = told.iter().filter(|line| line.contains("gateway.yaml:")).collect();
+    assert_eq!(lines.len(), told.len());
+}
+
+#[test]
+fn problems_between_keys_and_in_files_are_told_at_once() {
+    let folder = Folder::new();
+    std::fs::write(folder.path("bad.yaml"), "mode: enforce\ndefault: maybe\n").unwrap();
+    std::fs::write(folder.path("bad.csv"), "id\n").unwrap();
+    let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    std::fs::write(folder.path("other.key"), other.signing_key.serialize_pem()).unwrap();
+    let yaml = FULL
+        .replacen("spool: spool", "spool: journal/spool", 1)
+        .replacen("seal_key: seal.key", "seal_key: policy.yaml", 1)
+        .replacen("pseudonym_key: pseudonym.key", "pseudonym_key: nowhere.key", 1)
+        .replacen("key: tls.key", "key: other.key", 1)
+        .replacen("ca: tls.crt\n    ask", "ca: policy.yaml\n    ask", 1)
+        .replacen("provider: azure", "provider: azur", 1)
+        .replacen("env: OPENAI_API_KEY", "env: OPENAI_KEY", 1)
+        .replacen("policy: policy.yaml", "policy: bad.yaml", 1)
+        .replacen("prices: prices.csv", "prices: bad.csv", 1)
+        .replacen("name: all,", "name: openai,", 1);
+    let told = folder.told(&yaml);
+    for want in [
+        "gateway.yaml:11:10: `evidence.spool`: found `journal/spool`, wanted a folder apart from `evidence.journal`",
+        "`evidence.seal_key`: wanted an Ed25519 key in PKCS#8 PEM",
+        "`evidence.pseudonym_key`: found `nowhere.key`, wanted a file that can be read",
+        "`listen[0].tls.key`: wanted the private key of `listen[0].tls.certificate`",
+        "`providers[0].ca`: wanted a PEM file with at least one certificate",
+        "`routes[1].provider`: found `azur`, wanted a configured provider: openai, azure (did you mean `azure`?)",
+        "`providers[0].credential.env`: wanted an environment variable `OPENAI_KEY` that is set",
+        "bad.yaml:2:10: `default`: found `maybe`, wanted one of `allow`, `deny`",
+        "bad.csv:1:1: `provider`: wanted this column in the header",
+        "`routes[1].name`: found `openai`, wanted another one than `routes[0].name` has",
+    ] {
+        assert!(told.iter().any(|line| line.contains(want)), "{want}\nis not in\n{}", told.join("\n"));
+    }
+}
+
+#[test]
+fn a_key_typed_into_the_wrong_place_is_not_shown() {
+    let folder = Folder::new();
+    for credential in [
+        "sk-typed-here",
+        "{ env: sk-typed-here }",
+        "{ env: sk_typed_here }",
+        "{ file: sk-typed-here }",
+        "{ key: sk-typed-here }",
+        "[sk-typed-here]",
+    ] {
+        let told = folder.told(&FULL.replacen("{ env: OPENAI_API_KEY }", credential, 1)).join("\n");
+        assert!(!told.contains("typed"), "{credential}: {told}");
+        assert!(told.contains("providers[0].credential"), "{credential}: {told}");
+    }
+}
+
+#[test]
+fn a_missing_file_and_an_empty_one_are_problems() {
+    let folder = Folder::new();
+    let missing = load(&folder.path("nowhere.yaml")).unwrap_err();
+    assert!(missing[0].to_string().contains("nowhere.yaml: wanted a file that can be read"), "{missing:?}");
+    let told = folder.told("");
+    assert_eq!(told.len(), 7, "{told:?}");
+}
+
+#[test]
+fn the_keys_file_is_found_in_a_broken_configuration() {
+    let folder = Folder::new();
+    let path = folder.path("gateway.yaml");
+    std::fs::write(&path, "keys: here/keys.yaml\nbroken: [\n  1]\n").unwrap();
+    assert_eq!(keys_path(&path).unwrap(), folder.path("here/keys.yaml"));
+    std::fs::write(&path, "kees: 1").unwrap();
+    assert!(keys_path(&path).is_err());
+}
