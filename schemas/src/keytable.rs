@@ -13,7 +13,7 @@
 //!   32    16  first bytes of HMAC-SHA-256(data key, "affidavit/key-check/v1\n" || key id || "\n")
 //!   48    16  zeros
 //! ```
-//! A destroyed slot is 64 zeros: one write that does not cross a sector. Format: `FORMAT.md` 8.
+//! A destroyed slot is 64 zeros: one write that does not cross a sector. Format: `FORMAT.md` 9.
 
 use std::fmt;
 use std::str::FromStr;

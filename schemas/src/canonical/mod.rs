@@ -8,6 +8,7 @@ mod write;
 
 use std::cmp::Ordering;
 
+pub(crate) use read::Builder;
 pub use read::{Sink, parse, walk};
 pub use write::to_vec;
 

@@ -43,7 +43,7 @@ pub trait Sink {
 pub fn parse(leaf: &[u8]) -> Result<Value, CanonicalError> {
     let mut builder = Builder::default();
     walk(leaf, &mut builder)?;
-    builder.done.ok_or(CanonicalError::Syntax { offset: 0, wanted: "a value" })
+    builder.finish()
 }
 
 /// Reads canonical text and tells `sink` what it holds, without building anything.
@@ -296,7 +296,7 @@ impl<'a> Reader<'a> {
 
 /// Builds a [`Value`] from what [`walk`] tells.
 #[derive(Default)]
-struct Builder {
+pub(crate) struct Builder {
     open: Vec<Open>,
     done: Option<Value>,
 }
@@ -307,6 +307,10 @@ enum Open {
 }
 
 impl Builder {
+    /// The value, after a walk that went well.
+    pub(crate) fn finish(self) -> Result<Value, CanonicalError> {
+        self.done.ok_or(CanonicalError::Syntax { offset: 0, wanted: "a value" })
+    }
     fn put(&mut self, value: Value) {
         match self.open.last_mut() {
             Some(Open::Object(map, key)) => {

@@ -36,8 +36,8 @@ pub const SALT_BYTES: usize = 32;
 /// The longest chain of deltas: a part whose base has a base, and so on.
 pub const MAX_DELTA_DEPTH: usize = 256;
 
-/// The most bytes that a row's `data` may hold.
-pub const MAX_ROW_BYTES: usize = CHUNK_BYTES + SALT_BYTES + 28;
+/// The most bytes that a row's `data` may hold: a chunk with its salt, what zstd adds to the incompressible, nonce, tag.
+pub const MAX_ROW_BYTES: usize = CHUNK_BYTES + (CHUNK_BYTES >> 7) + 1024;
 
 /// Why content could not be written or read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
