@@ -1,1 +1,50 @@
-//! The way of a record from memory to proof: journal, seal, spool, ship.
+//! The way of a record from memory to proof.
+//!
+//! ```text
+//! admit -> intent -> (parts) -> outcome      on the request's task: leaf bytes, hashes, encryption
+//!   -> journal                               one thread: group commit, one fsync a group
+//!   -> seal                                  one thread: batch, Parquet, tree, signature, into the spool
+//!   -> ship -> archive                       one thread: into the store, read back, then journal and spool give way
+//! ```
+//! [`Ledger`] is what the gateway sees. A start recovers what an earlier process left before it opens its own log.
+
+pub mod admission;
+pub mod body;
+mod cipher;
+pub mod clock;
+pub mod disk;
+mod epoch;
+pub mod erase;
+pub mod error;
+pub mod exchange;
+mod exchange_id;
+mod inner;
+pub mod journal;
+mod keys;
+pub mod ledger;
+mod marks;
+mod open;
+pub mod part;
+mod recovery;
+pub mod refusals;
+pub mod salvage;
+mod sealer;
+mod ship;
+mod space;
+mod spool;
+pub mod store;
+mod threads;
+mod tip;
+pub mod watermarks;
+
+pub use admission::{Admission, KeyScope, NewPart, PartContent};
+pub use body::{BodyChunks, BodySink, StoredBody};
+pub use erase::{EraseError, EraseReport, EraseRequest, EraseTarget, Erased, erase_offline};
+pub use error::{Cut, OpenError, Reason, Unavailable};
+pub use exchange::OpenExchange;
+pub use ledger::{Counters, Ledger, LedgerConfig, Reference};
+pub use part::PartWriter;
+pub use refusals::PreAuth;
+pub use salvage::{Salvaged, salvage};
+pub use store::{DirectoryStore, Store, StoreError};
+pub use watermarks::Watermarks;

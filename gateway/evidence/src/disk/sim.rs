@@ -371,7 +371,7 @@ impl DiskFile for SimFile {
         if !self.writes {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
-        let bytes: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
+        let bytes: Vec<u8> = parts.iter().map(|part| &**part).collect::<Vec<_>>().concat();
         let mut world = self.world()?;
         match world.call(Call::Write) {
             Ok(()) => world.write(self.id, offset, bytes),

@@ -17,6 +17,8 @@ use crate::disk::{self, DiskFile, SharedDisk};
 /// Groups' starts are looked for in pieces of this.
 const WINDOW: usize = 1 << 20;
 
+const ZEROS: [u8; BLOCK as usize] = [0; BLOCK as usize];
+
 /// A frame that recovery found.
 #[derive(Debug, Clone, Copy)]
 pub struct Found<'a> {
@@ -345,8 +347,13 @@ fn next_head(file: &dyn DiskFile, tag: Tag, offset: u64, len: u64) -> io::Result
 fn last_byte(file: &dyn DiskFile, offset: u64, len: u64) -> io::Result<u64> {
     let mut end = offset;
     windows(file, offset, len, |at, bytes| {
-        if let Some(last) = bytes.iter().rposition(|byte| *byte != 0) {
-            end = at + last as u64 + 1;
+        // By blocks first: most of what is looked at is zero, and comparing whole blocks is fast.
+        let blocks = bytes.chunks(BLOCK as usize).zip(0_u64..);
+        let last = blocks.filter(|(block, _)| !ZEROS.starts_with(block)).last();
+        if let Some((block, n)) = last
+            && let Some(byte) = block.iter().rposition(|byte| *byte != 0)
+        {
+            end = at + n * BLOCK + byte as u64 + 1;
         }
         true
     })?;

@@ -1,0 +1,99 @@
+//! Epochs: one process life, one log, one folder.
+//!
+//! ```text
+//! <journal>/opening.lock          held while a process starts
+//! <journal>/newest                the newest log of this gateway: {"origin":..,"size":..,"root":..}, size and root
+//!                                 where it is closed
+//! <journal>/<epoch>/lock          held for the epoch's life
+//! <journal>/<epoch>/segment-*     the journal
+//! <journal>/<epoch>/recovery      what recovery adds to it
+//! <journal>/<epoch>/salvaged      the mark of a log that was closed elsewhere
+//! ```
+
+use std::path::{Path, PathBuf};
+
+use ring::rand::{SecureRandom as _, SystemRandom};
+use schemas::Origin;
+use schemas::record::Predecessor;
+
+use crate::disk::{self, Disk};
+use crate::error::OpenError;
+
+pub(crate) const OPENING_LOCK: &str = "opening.lock";
+pub(crate) const LOCK: &str = "lock";
+pub(crate) const RECOVERY: &str = "recovery";
+pub(crate) const SALVAGED: &str = "salvaged";
+const NEWEST: &str = "newest";
+
+/// A new epoch's name: start time and chance, never a counter.
+pub(crate) fn name(now_us: i64) -> Result<String, OpenError> {
+    let mut random = [0; 4];
+    SystemRandom::new()
+        .fill(&mut random)
+        .map_err(|_| OpenError::Journal("the system gives no random bytes".into()))?;
+    let time = jiff::Timestamp::from_microsecond(now_us)
+        .map_err(|error| OpenError::Journal(format!("the clock says {now_us} us: {error}")))?;
+    Ok(format!("{}-{}", time.strftime("%Y%m%dt%H%M%Sz"), hex::encode(random)))
+}
+
+/// The epochs in a journal folder, oldest first.
+pub(crate) fn list(disk: &dyn Disk, journal_dir: &Path) -> Result<Vec<PathBuf>, OpenError> {
+    let entries = disk.list(journal_dir).map_err(OpenError::io("list", journal_dir))?;
+    let epochs = entries.into_iter().filter(|entry| entry.is_dir && entry.name.contains('-'));
+    Ok(epochs.map(|entry| journal_dir.join(entry.name)).collect())
+}
+
+/// The newest log of this gateway, as the journal folder remembers it.
+pub(crate) fn newest(disk: &dyn Disk, journal_dir: &Path) -> Result<Option<Predecessor>, OpenError> {
+    let path = journal_dir.join(NEWEST);
+    if disk.entry(&path).map_err(OpenError::io("look at", &path))?.is_none() {
+        return Ok(None);
+    }
+    let bytes = disk::read_file(disk, &path, 64 << 10).map_err(OpenError::io("read", &path))?;
+    serde_json::from_slice(&bytes).map(Some).map_err(|error| OpenError::Setting {
+        key: "evidence.journal",
+        value: path.display().to_string(),
+        wanted: format!("the file `newest` as this program writes it ({error})"),
+    })
+}
+
+/// Remembers the newest log; durable on return.
+pub(crate) fn remember(disk: &dyn Disk, journal_dir: &Path, newest: &Predecessor) -> Result<(), OpenError> {
+    let path = journal_dir.join(NEWEST);
+    let bytes = serde_json::to_vec(newest).map_err(|error| OpenError::Format(error.to_string()))?;
+    disk::replace(disk, &path, &bytes).map_err(OpenError::io("write", &path))
+}
+
+/// Removes an epoch's folder; all of it is archived, or nothing was ever taken into it.
+pub(crate) fn remove(disk: &dyn Disk, folder: &Path) -> Result<(), OpenError> {
+    let entries = disk.list(folder).map_err(OpenError::io("list", folder))?;
+    for entry in entries {
+        let path = folder.join(&entry.name);
+        disk.unlink(&path).map_err(OpenError::io("remove", &path))?;
+    }
+    disk.remove_dir(folder).map_err(OpenError::io("remove", folder))?;
+    disk.sync_dir(disk::parent(folder)).map_err(OpenError::io("sync", folder))
+}
+
+/// The size and root of a log, as a later one names it.
+pub(crate) fn predecessor(origin: &Origin, tree: Option<&schemas::merkle::CompactRange>) -> Predecessor {
+    Predecessor {
+        origin: origin.clone(),
+        size: tree.map(schemas::merkle::CompactRange::size),
+        root: tree.map(schemas::merkle::CompactRange::root),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn an_epoch_is_named_by_its_start_and_chance() {
+        let name = name(1_795_169_700_000_000).unwrap();
+        assert_eq!(&name[..17], "20261120t101500z-");
+        assert_eq!(name.len(), 25);
+        Origin::join("acme", "gw1", &name).unwrap();
+    }
+}

@@ -1,0 +1,161 @@
+//! Erasure: `erasure` is recorded, then the data key is destroyed. The chain stays whole.
+
+mod find;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use schemas::record::{Body, CloseReason, Erasure};
+use schemas::{ExchangeId, Identifier, Origin};
+
+use crate::error::{OpenError, Unavailable};
+use crate::inner::Inner;
+use crate::keys::{KeyFolder, Looked};
+use crate::ledger::{Ledger, LedgerConfig};
+
+/// How long what is pending may take to be archived before anything is erased.
+const ARCHIVE_WAIT: Duration = Duration::from_secs(120);
+/// How long the short epoch of an offline erasure may take to close.
+const CLOSE_WAIT: Duration = Duration::from_secs(120);
+
+/// Whose content goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EraseTarget {
+    /// These exchanges.
+    Exchanges(Vec<ExchangeId>),
+    /// All exchanges whose records name this subject (its keyed pseudonym or identifier, as in the records).
+    Subject(Identifier),
+}
+
+/// What to erase, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EraseRequest {
+    /// Whose content.
+    pub target: EraseTarget,
+    /// Erase what shares a key with it too.
+    pub whole_key: bool,
+    /// The operator's reason.
+    pub reason: Identifier,
+    /// Who asks.
+    pub actor: Option<Identifier>,
+}
+
+/// One exchange whose content is gone.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Erased {
+    /// The exchange.
+    pub exchange: ExchangeId,
+    /// Its log.
+    pub origin: Origin,
+    /// Position of its intent or refusal.
+    pub position: u64,
+    /// Its data key.
+    pub content_key: Identifier,
+}
+
+/// What was erased.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EraseReport {
+    /// Exchanges whose key was destroyed by this request.
+    pub erased: Vec<Erased>,
+    /// Exchanges whose key was destroyed before.
+    pub already: Vec<Erased>,
+    /// Exchanges that keep no content under a key.
+    pub without_content: Vec<ExchangeId>,
+}
+
+/// Why nothing (more) was erased.
+#[derive(Debug, thiserror::Error)]
+pub enum EraseError {
+    /// No record of these exchanges, or of any exchange of the subject, is in the store.
+    #[error("no record names {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))]
+    NotFound(Vec<Identifier>),
+    /// The exchanges still run; erase them after their outcome.
+    #[error("{} exchanges have no outcome yet, the first is `{}`", .0.len(), .0.first().map_or("", ExchangeId::as_str))]
+    Open(Vec<ExchangeId>),
+    /// Their keys also hold the content of other exchanges.
+    #[error("the keys also hold the content of {} other exchanges; `--whole-key` erases them too", .others.len())]
+    Shared {
+        /// What else would go.
+        others: Vec<Erased>,
+    },
+    /// The `erasure` record could not be made durable; nothing was destroyed.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+    /// The store does not take or give what is needed, or a key could not be destroyed. Ask again: what was done
+    /// stays done.
+    #[error("{0}")]
+    Failed(String),
+    /// The short epoch could not be opened.
+    #[error(transparent)]
+    Epoch(#[from] Box<OpenError>),
+}
+
+pub(crate) fn erase(inner: &Inner, request: &EraseRequest) -> Result<EraseReport, EraseError> {
+    let _one_at_a_time = inner.erasing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let journaled = inner.journal.journaled();
+    inner.seal_soon();
+    if !inner.wait_archived_blocking(journaled, ARCHIVE_WAIT) {
+        return Err(EraseError::Failed("what is journaled could not be archived; nothing was erased".into()));
+    }
+    let keys = KeyFolder::new(inner.disk.clone(), &inner.settings.key_table_dir);
+    let found = find::find(inner, &request.target)?;
+    let mut report = EraseReport { without_content: found.without_content, ..EraseReport::default() };
+    let mut by_key: BTreeMap<Identifier, Vec<Erased>> = BTreeMap::new();
+    for target in found.targets {
+        match keys.look(&target.content_key) {
+            Ok(Looked::Destroyed) => report.already.push(target),
+            // A damaged slot may be one that was destroyed by halves: it is overwritten.
+            _ => by_key.entry(target.content_key.clone()).or_default().push(target),
+        }
+    }
+    let wanted: BTreeSet<ExchangeId> = by_key.values().flatten().map(|target| target.exchange.clone()).collect();
+    let users = find::users(inner, &by_key.keys().cloned().collect())?;
+    let others: Vec<Erased> = users.into_iter().filter(|user| !wanted.contains(&user.exchange)).collect();
+    if !others.is_empty() {
+        if !request.whole_key {
+            return Err(EraseError::Shared { others });
+        }
+        for other in others {
+            by_key.entry(other.content_key.clone()).or_default().push(other);
+        }
+    }
+    // No new exchange gets these keys; one that has one already would lose its content unrecorded.
+    if let Some(table) = &inner.keys {
+        let busy: Vec<&Identifier> = by_key.keys().filter(|id| table.in_use(id)).collect();
+        if !busy.is_empty() {
+            return Err(EraseError::Failed(format!("key `{}` is used by a running exchange; ask again", busy[0])));
+        }
+        by_key.keys().for_each(|id| table.retire(id));
+    }
+    for erased in by_key.values().flatten() {
+        inner.append_blocking(Body::Erasure(Erasure {
+            exchange: erased.exchange.clone(),
+            origin: erased.origin.clone(),
+            position: erased.position,
+            content_key: erased.content_key.clone(),
+            reason: request.reason.clone(),
+            actor: request.actor.clone(),
+        }))?;
+    }
+    for id in by_key.keys() {
+        keys.destroy(id).map_err(|error| EraseError::Failed(format!("the erasure is recorded, but {error}")))?;
+    }
+    report.erased = by_key.into_values().flatten().collect();
+    report.erased.sort();
+    Ok(report)
+}
+
+/// Erases where no gateway runs: in a short epoch of its own, which is closed on return.
+///
+/// # Errors
+/// As [`Ledger::erase`], and where the epoch could not be opened or closed.
+pub async fn erase_offline(settings: LedgerConfig, request: EraseRequest) -> Result<EraseReport, EraseError> {
+    let opened = tokio::task::spawn_blocking(move || Ledger::open(settings)).await;
+    let ledger = opened.map_err(|error| EraseError::Failed(error.to_string()))?.map_err(Box::new)?;
+    let report = ledger.erase(request).await;
+    let closed = ledger.drain_and_close(CloseReason::Shutdown, CLOSE_WAIT).await;
+    let report = report?;
+    closed?;
+    Ok(report)
+}

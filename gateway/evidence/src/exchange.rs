@@ -1,0 +1,493 @@
+//! An exchange from its intent to its outcome (CA-2, CA-6).
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use schemas::content::{Committer, Salt};
+use schemas::record::{
+    Answered, Attempt, Body, End, Intent, Outcome, Part, PartName, Timing, Unpriced, Usage, UsageRole, UsageSource,
+};
+use schemas::{ExchangeId, Identifier};
+
+use crate::admission::{NewPart, PartContent};
+use crate::body::{self, BodySink, StoredBody};
+use crate::cipher::{self, ContentKey};
+use crate::error::{Cut, Reason, Unavailable};
+use crate::inner::Inner;
+use crate::journal::{Frame, Journal, JournalError, Reservation, Synced, Ticket};
+use crate::part::{PartWriter, UNIT_BYTES};
+use crate::space::SpoolSpace;
+
+/// What all handles of one exchange share.
+pub(crate) struct Core {
+    pub(crate) inner: Arc<Inner>,
+    pub(crate) exchange: ExchangeId,
+    pub(crate) key: Option<Arc<ContentKey>>,
+    discard: AtomicBool,
+    /// The last delivered count, for an exchange that is left open.
+    delivered: AtomicU64,
+    held: Mutex<Held>,
+}
+
+struct Held {
+    journal: Option<Reservation>,
+    spool: SpoolSpace,
+    /// Whether the admission's own 64 KiB unit belongs to a part already.
+    unit_taken: bool,
+    /// The last frames of finished parts: they go with the outcome.
+    last_frames: Vec<Frame>,
+    /// Parts that were dropped unfinished.
+    left: Vec<Part>,
+    /// Set between intent and outcome.
+    open: Option<Open>,
+}
+
+struct Open {
+    intent: Intent,
+    position: Position,
+}
+
+enum Position {
+    /// The intent is on its way to the disk.
+    Nowhere,
+    Known(u64),
+    /// The intent's caller went away before it was synced.
+    Coming(Ticket),
+}
+
+impl std::fmt::Debug for Core {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Core").field("exchange", &self.exchange).finish_non_exhaustive()
+    }
+}
+
+impl Core {
+    pub(crate) fn new(
+        inner: Arc<Inner>,
+        exchange: ExchangeId,
+        key: Option<Arc<ContentKey>>,
+        journal: Reservation,
+        spool: SpoolSpace,
+    ) -> Self {
+        let held = Held {
+            journal: Some(journal),
+            spool,
+            unit_taken: false,
+            last_frames: Vec::new(),
+            left: Vec::new(),
+            open: None,
+        };
+        let discard = AtomicBool::new(false);
+        Self { inner, exchange, key, discard, delivered: AtomicU64::new(0), held: Mutex::new(held) }
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn key_id(&self) -> Option<&Identifier> {
+        self.key.as_ref().map(|key| &key.id)
+    }
+
+    pub(crate) fn keeps(&self) -> bool {
+        !self.discard.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn discard(&self) {
+        self.discard.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn delivered(&self, total: u64) {
+        self.delivered.store(total, Ordering::Relaxed);
+    }
+
+    /// Extends what is reserved by `bytes`, in the journal and in the spool (CA-7).
+    pub(crate) fn extend(&self, bytes: u64) -> Result<(), Unavailable> {
+        let mut held = self.held();
+        match &mut held.journal {
+            Some(journal) => journal.try_extend(bytes).map_err(|error| self.inner.journal_failed(error))?,
+            None => return Err(Unavailable::new(Reason::Draining, "the exchange is over")),
+        }
+        held.spool.extend(bytes)
+    }
+
+    /// Space for a part's last unit: the admission's own for the first part.
+    pub(crate) fn reserve_unit(&self) -> Result<(), Unavailable> {
+        if !std::mem::replace(&mut self.held().unit_taken, true) {
+            return Ok(());
+        }
+        self.extend(Journal::cost([UNIT_BYTES + 256]))
+    }
+
+    pub(crate) fn submit_unacked(&self, frame: Frame) -> Result<(), Unavailable> {
+        match &mut self.held().journal {
+            Some(journal) => {
+                self.inner.journal.submit_unacked(journal, frame).map_err(|error| self.inner.journal_failed(error))
+            }
+            None => Err(Unavailable::new(Reason::Draining, "the exchange is over")),
+        }
+    }
+
+    pub(crate) fn last_frame(&self, frame: Frame) {
+        self.held().last_frames.push(frame);
+    }
+
+    pub(crate) fn left_part(&self, part: Part) {
+        self.held().left.push(part);
+    }
+
+    /// Encodes a record and hands it, behind `frames`, to the journal.
+    pub(crate) fn submit(&self, frames: Vec<Frame>, body: Body) -> Result<Ticket, Unavailable> {
+        let mut held = self.held();
+        match &mut held.journal {
+            Some(journal) => self.inner.submit(Some(journal), frames, body),
+            None => Err(Unavailable::new(Reason::Draining, "the exchange is over")),
+        }
+    }
+
+    /// Hashes and encrypts parts that stand ready. Bodies over 1 MiB go to spill files.
+    pub(crate) async fn ready_parts(
+        self: &Arc<Self>,
+        parts: Vec<NewPart>,
+    ) -> Result<(Vec<Frame>, Vec<Part>, Vec<StoredBody>), Unavailable> {
+        let mut frames = Vec::new();
+        let mut named = Vec::new();
+        let mut bodies = Vec::new();
+        for NewPart { part, media_type, content_encoding, content } in parts {
+            let stored = match content {
+                PartContent::Bytes(bytes) if bytes.len() > body::MEMORY_BYTES && self.keeps() => {
+                    let mut sink = BodySink::new(self.clone(), part);
+                    sink.write(bytes).await?;
+                    sink.finish().await?
+                }
+                PartContent::Bytes(bytes) => {
+                    let (part, more) = self.whole(part, media_type, content_encoding, &bytes)?;
+                    named.push(part);
+                    frames.extend(more);
+                    continue;
+                }
+                PartContent::Stored(body) => body,
+            };
+            if !stored.belongs_to(self) {
+                return Err(Unavailable::new(Reason::RecordRefused, "a body of another admission"));
+            }
+            let (part, more) = stored.part_and_frames(self, media_type, content_encoding)?;
+            named.push(part);
+            frames.extend(more);
+            bodies.push(stored);
+        }
+        // What the admission has reserved is for heads and records; ready content asks for its own space.
+        let bytes = Journal::cost(frames.iter().map(Frame::payload_bytes));
+        self.extend_waiting(bytes).await?;
+        if self.keeps() {
+            for body in &bodies {
+                body.named();
+            }
+        }
+        Ok((frames, named, bodies))
+    }
+
+    async fn extend_waiting(&self, bytes: u64) -> Result<(), Unavailable> {
+        let mut refused = match self.extend(bytes) {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        // The free space of the journal's segments was short: wait until more is allocated, without holding a lock.
+        // Another exchange may take it first, so a few tries.
+        for _ in 0..4 {
+            let more = self.inner.journal.reserve(bytes).await.map_err(|error| self.inner.journal_failed(error))?;
+            drop(more);
+            match self.extend(bytes) {
+                Ok(()) => return Ok(()),
+                Err(error) => refused = error,
+            }
+        }
+        Err(refused)
+    }
+
+    /// A part that is in memory: what a record says of it, and its frames.
+    fn whole(
+        &self,
+        part: PartName,
+        media_type: Option<Identifier>,
+        content_encoding: Option<Identifier>,
+        bytes: &Bytes,
+    ) -> Result<(Part, Vec<Frame>), Unavailable> {
+        let salt = cipher::random_salt()
+            .map_err(|error| Unavailable::new(Reason::JournalFailed, error.to_string()))?;
+        let mut committer = Committer::new(&Salt::from_bytes(salt));
+        committer.update(bytes);
+        let (length, commitment) = committer.finish();
+        let keep = self.keeps();
+        let frames = if keep { body::memory_frames(self, part, &salt, bytes)? } else { Vec::new() };
+        let kept = (!keep).then_some(false);
+        Ok((Part { part, media_type, content_encoding, length, commitment, kept }, frames))
+    }
+
+    /// Marks the exchange as open: from here on it needs an outcome.
+    pub(crate) fn opened(self: &Arc<Self>, intent: Intent, ticket: Ticket) -> Waiting {
+        self.held().open = Some(Open { intent, position: Position::Nowhere });
+        self.inner.open_exchanges.fetch_add(1, Ordering::Relaxed);
+        Waiting { core: self.clone(), ticket: Some(ticket) }
+    }
+
+    /// The intent could not be made durable: whether it is in the journal only the next start can tell.
+    pub(crate) fn unopened(&self) {
+        if self.held().open.take().is_some() {
+            self.inner.open_exchanges.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Waits for an intent to be synced. Dropped early it leaves the ticket behind, so that the ledger can close the
+/// exchange.
+pub(crate) struct Waiting {
+    core: Arc<Core>,
+    ticket: Option<Ticket>,
+}
+
+impl Future for Waiting {
+    type Output = Result<Synced, JournalError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(ticket) = &mut self.ticket else { return Poll::Ready(Err(JournalError::Closed)) };
+        let synced = std::task::ready!(Pin::new(ticket).poll(context));
+        self.ticket = None;
+        Poll::Ready(synced)
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if let (Some(ticket), Some(open)) = (self.ticket.take(), &mut self.core.held().open) {
+            open.position = Position::Coming(ticket);
+        }
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        let held = self.held.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Some(open) = held.open.take() {
+            let abandoned = Abandoned {
+                exchange: self.exchange.clone(),
+                key_id: self.key.as_ref().map(|key| key.id.clone()),
+                journal: held.journal.take(),
+                _spool: std::mem::take(&mut held.spool),
+                frames: std::mem::take(&mut held.last_frames),
+                parts: std::mem::take(&mut held.left),
+                delivered: self.delivered.load(Ordering::Relaxed),
+                intent: open.intent,
+                position: open.position,
+            };
+            self.inner.abandon(abandoned);
+        }
+    }
+}
+
+/// An exchange whose handles were all dropped before its outcome. The ledger writes that itself; where it cannot any
+/// more, the next start does.
+pub(crate) struct Abandoned {
+    exchange: ExchangeId,
+    key_id: Option<Identifier>,
+    journal: Option<Reservation>,
+    _spool: SpoolSpace,
+    frames: Vec<Frame>,
+    parts: Vec<Part>,
+    delivered: u64,
+    intent: Intent,
+    position: Position,
+}
+
+impl Abandoned {
+    /// Writes the outcome. Blocks until the intent is synced, not for the outcome.
+    pub(crate) fn close(mut self, inner: &Inner) -> Result<Ticket, Unavailable> {
+        let intent_position = match self.position {
+            Position::Nowhere => return Err(Unavailable::new(Reason::JournalFailed, "the intent was not synced")),
+            Position::Known(position) => position,
+            Position::Coming(ticket) => {
+                ticket.wait().map_err(|error| inner.journal_failed(error))?.positions.start
+            }
+        };
+        let parts = std::mem::take(&mut self.parts);
+        let mut outcome = cut_outcome(self.intent, intent_position, End::GatewayAbort, parts, self.delivered);
+        outcome.exchange = self.exchange;
+        outcome.content_key = self.key_id;
+        inner.submit(self.journal.as_mut(), std::mem::take(&mut self.frames), Body::Outcome(outcome))
+    }
+}
+
+/// The outcome of an exchange of which nothing is known but its intent, its content and a delivered count.
+pub(crate) fn cut_outcome(
+    intent: Intent,
+    intent_position: u64,
+    end: End,
+    parts: Vec<Part>,
+    delivered_at_least: u64,
+) -> Outcome {
+    // Whether tokens were used is not known; that they were not is only known where no model was asked.
+    let (source, role, unpriced) = match &intent.asked.requested_model {
+        Some(_) => (UsageSource::Unknown, UsageRole::Incurred, Unpriced::NoUsage),
+        None => (UsageSource::Unknown, UsageRole::None, Unpriced::NoUsage),
+    };
+    let usage = Usage {
+        source,
+        role,
+        input_tokens: None,
+        uncached_input_tokens: None,
+        cache_read_tokens: None,
+        cache_write_5m_tokens: None,
+        cache_write_1h_tokens: None,
+        output_tokens: None,
+        reasoning_tokens: None,
+        input_audio_tokens: None,
+        output_audio_tokens: None,
+        input_image_tokens: None,
+        reported: schemas::record::Reported::default(),
+    };
+    Outcome {
+        exchange: intent.exchange,
+        intent_position,
+        caller: intent.caller,
+        asked: intent.asked,
+        end,
+        provider_end: None,
+        provider_status: None,
+        status: None,
+        reason: None,
+        delivered: None,
+        released: None,
+        delivered_at_least: Some(delivered_at_least),
+        answered: Answered::default(),
+        usage,
+        cost: None,
+        unpriced: Some(unpriced),
+        timing: Timing::default(),
+        rate_limits: std::collections::BTreeMap::new(),
+        parts,
+        content_key: intent.content_key,
+        retention: intent.retention,
+    }
+}
+
+/// An exchange whose intent is on stable storage. Dropped without an outcome it is closed as `gateway_abort`.
+#[derive(Debug)]
+pub struct OpenExchange {
+    core: Arc<Core>,
+    position: u64,
+}
+
+impl OpenExchange {
+    /// The intent of `core` is synced at `position`.
+    pub(crate) fn new(core: Arc<Core>, position: u64) -> Self {
+        if let Some(open) = &mut core.held().open {
+            open.position = Position::Known(position);
+        }
+        Self { core, position }
+    }
+
+    /// The exchange's id.
+    pub fn exchange(&self) -> &ExchangeId {
+        &self.core.exchange
+    }
+
+    /// Position of its intent.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Opens a part that comes as a stream.
+    pub fn part(
+        &self,
+        part: PartName,
+        media_type: Option<Identifier>,
+        content_encoding: Option<Identifier>,
+    ) -> PartWriter {
+        PartWriter::new(self.core.clone(), part, media_type, content_encoding)
+    }
+
+    /// Takes a part that stands ready and is small: a head, an error's text. It is durable with the outcome.
+    ///
+    /// # Errors
+    /// No space could be had for it, or the journal failed.
+    pub fn whole(
+        &self,
+        part: PartName,
+        media_type: Option<Identifier>,
+        content_encoding: Option<Identifier>,
+        bytes: &Bytes,
+    ) -> Result<Part, Cut> {
+        let (part, frames) = self.core.whole(part, media_type, content_encoding, bytes).map_err(Cut)?;
+        if bytes.len() > 4096 {
+            self.core.extend(Journal::cost(frames.iter().map(Frame::payload_bytes))).map_err(Cut)?;
+        }
+        self.core.held().last_frames.extend(frames);
+        Ok(part)
+    }
+
+    /// Records an `attempt`; `exchange` and `intent_position` are set by the ledger. Durable on return: only then may a
+    /// further target get bytes (CA-1).
+    ///
+    /// # Errors
+    /// Nothing may be sent.
+    pub async fn attempt(&self, attempt: Attempt) -> Result<u64, Unavailable> {
+        self.side(attempt, Body::Attempt).await
+    }
+
+    /// Records a `side_call`, as [`OpenExchange::attempt`] does.
+    ///
+    /// # Errors
+    /// Nothing may be sent.
+    pub async fn side_call(&self, call: Attempt) -> Result<u64, Unavailable> {
+        self.side(call, Body::SideCall).await
+    }
+
+    async fn side(&self, mut attempt: Attempt, body: fn(Attempt) -> Body) -> Result<u64, Unavailable> {
+        attempt.exchange = self.core.exchange.clone();
+        attempt.intent_position = self.position;
+        self.core.extend_waiting(Journal::cost([4096])).await?;
+        let ticket = self.core.submit(Vec::new(), body(attempt))?;
+        let synced = ticket.await.map_err(|error| self.core.inner.journal_failed(error))?;
+        Ok(synced.positions.start)
+    }
+
+    /// Records how the exchange ended and waits until that and all its content are on stable storage. Only then may
+    /// the caller get the end of its answer (CA-2).
+    ///
+    /// `make` gets `parts` and the content key. `exchange`, `intent_position`, `parts` and `content_key` of what it
+    /// returns are set by the ledger. Once called, the record is written even where the future is dropped.
+    ///
+    /// # Errors
+    /// The answer must not be ended cleanly.
+    pub async fn outcome(
+        self,
+        parts: Vec<Part>,
+        make: impl FnOnce(Vec<Part>, Option<Identifier>) -> Outcome,
+    ) -> Result<(), Unavailable> {
+        let ticket = {
+            let core = &self.core;
+            let key = core.key_id().cloned().filter(|_| core.keeps());
+            let mut outcome = make(parts.clone(), key.clone());
+            outcome.exchange = core.exchange.clone();
+            outcome.intent_position = self.position;
+            outcome.parts = parts;
+            outcome.content_key = key;
+            let mut held = core.held();
+            let held = &mut *held;
+            let Some(Open { intent, .. }) = &held.open else {
+                return Err(Unavailable::new(Reason::RecordRefused, "the exchange has its outcome"));
+            };
+            // One exchange, one retention class: its intent's.
+            outcome.retention = intent.retention.clone();
+            let frames = std::mem::take(&mut held.last_frames);
+            let ticket = core.inner.submit(held.journal.as_mut(), frames, Body::Outcome(outcome))?;
+            held.open = None;
+            core.inner.open_exchanges.fetch_sub(1, Ordering::Relaxed);
+            ticket
+        };
+        ticket.await.map(|_| ()).map_err(|error| self.core.inner.journal_failed(error))
+    }
+}

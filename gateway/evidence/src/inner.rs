@@ -1,0 +1,417 @@
+//! What all handles of a ledger share.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use schemas::record::{Body, Close, CloseReason, Config, Record, VERSION};
+use schemas::{Identifier, Origin, Sha256Hex};
+
+use crate::clock::Clock;
+use crate::disk::{DiskLock, SharedDisk};
+use crate::error::{Reason, Unavailable};
+use crate::exchange::Abandoned;
+use crate::journal::{Frame, Journal, JournalError, Reservation, Ticket};
+use crate::keys::KeyTable;
+use crate::ledger::{LedgerConfig, Reference};
+use crate::marks::Marks;
+use crate::part;
+use crate::refusals::{Folds, PreAuth, folded};
+use crate::space::Space;
+use crate::watermarks::Watermarks;
+
+/// How long a stream's bytes wait in memory at most; swept ten times a second, within the 1 s of CA-6.
+const FLUSH_AFTER: Duration = Duration::from_millis(700);
+
+pub(crate) struct Inner {
+    pub(crate) origin: Origin,
+    pub(crate) seal_public_key: [u8; 32],
+    pub(crate) settings: LedgerConfig,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) disk: SharedDisk,
+    pub(crate) journal: Journal,
+    /// `None` where encryption is off.
+    pub(crate) keys: Option<KeyTable>,
+    pub(crate) space: Space,
+    pub(crate) marks: Arc<Marks>,
+    pub(crate) unrecorded: AtomicU64,
+    pub(crate) open_exchanges: AtomicU64,
+    /// The configuration in force. Held for reading while a record is made and handed to the journal, so that the
+    /// log's order and the hashes in the records agree (CH-4).
+    config: RwLock<Sha256Hex>,
+    /// The documents in force and when they were last written to the log, microseconds UTC.
+    references: Mutex<(Vec<Reference>, i64)>,
+    stopped: Mutex<Option<Unavailable>>,
+    is_stopped: AtomicBool,
+    folds: Folds,
+    /// Writers with bytes in memory, oldest first.
+    dirty: Mutex<VecDeque<(Instant, Weak<part::Shared>)>>,
+    abandoned: Mutex<Vec<Abandoned>>,
+    pub(crate) threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Keeps the epoch ours.
+    pub(crate) lock: Mutex<Option<Box<dyn DiskLock>>>,
+    /// Serialises erasures.
+    pub(crate) erasing: Mutex<()>,
+}
+
+/// What [`Inner::new`] takes.
+pub(crate) struct Parts {
+    pub(crate) origin: Origin,
+    pub(crate) seal_public_key: [u8; 32],
+    pub(crate) settings: LedgerConfig,
+    pub(crate) journal: Journal,
+    pub(crate) keys: Option<KeyTable>,
+    pub(crate) space: Space,
+    pub(crate) marks: Arc<Marks>,
+    pub(crate) lock: Box<dyn DiskLock>,
+}
+
+impl Inner {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts { origin, seal_public_key, settings, journal, keys, space, marks, lock } = parts;
+        Self {
+            origin,
+            seal_public_key,
+            clock: settings.clock.clone(),
+            disk: settings.disk.clone(),
+            config: RwLock::new(settings.config.sha256()),
+            references: Mutex::new((Vec::new(), settings.clock.now_us())),
+            settings,
+            journal,
+            keys,
+            space,
+            marks,
+            unrecorded: AtomicU64::new(0),
+            open_exchanges: AtomicU64::new(0),
+            stopped: Mutex::new(None),
+            is_stopped: AtomicBool::new(false),
+            folds: Folds::default(),
+            dirty: Mutex::default(),
+            abandoned: Mutex::default(),
+            threads: Mutex::default(),
+            lock: Mutex::new(Some(lock)),
+            erasing: Mutex::new(()),
+        }
+    }
+
+    /// What a journal error means for traffic. A failure ends the epoch (DU-4).
+    pub(crate) fn journal_failed(&self, error: JournalError) -> Unavailable {
+        let reason = match &error {
+            JournalError::Failed { .. } => Reason::JournalFailed,
+            JournalError::NoSpace { .. } => Reason::DiskFull,
+            JournalError::Behind { .. } => Reason::Busy,
+            JournalError::FrameTooLarge { .. } => Reason::RecordRefused,
+            JournalError::Closed => Reason::Draining,
+        };
+        let unavailable = Unavailable::new(reason, error.to_string());
+        if reason == Reason::JournalFailed {
+            self.stop(unavailable.clone());
+        }
+        unavailable
+    }
+
+    /// Admits nothing from now on. The first reason stands, but a failure replaces a drain.
+    pub(crate) fn stop(&self, why: Unavailable) {
+        let mut stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
+        let replaces = match &*stopped {
+            None => true,
+            Some(old) => old.reason == Reason::Draining && why.reason != Reason::Draining,
+        };
+        if replaces {
+            if why.reason != Reason::Draining {
+                tracing::error!(origin = %self.origin, reason = why.reason.as_str(), detail = %why.detail, "evidence cannot be written any more; traffic is refused");
+            }
+            *stopped = Some(why);
+            self.is_stopped.store(true, Ordering::Release);
+        }
+    }
+
+    fn check_stopped(&self) -> Result<(), Unavailable> {
+        if let Some(alarm) = self.marks.alarm() {
+            self.stop(alarm);
+        }
+        if self.is_stopped.load(Ordering::Acquire) {
+            let stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(why) = &*stopped {
+                return Err(why.clone());
+            }
+        }
+        if let Some(error) = self.journal.failed() {
+            return Err(self.journal_failed(error));
+        }
+        Ok(())
+    }
+
+    /// Whether an exchange may be admitted.
+    pub(crate) fn readiness(&self) -> Result<(), Unavailable> {
+        self.check_stopped()?;
+        self.space.check()
+    }
+
+    /// Encodes `body` under the configuration in force and hands it, behind `frames`, to the journal.
+    pub(crate) fn submit(
+        &self,
+        reservation: Option<&mut Reservation>,
+        mut frames: Vec<Frame>,
+        body: Body,
+    ) -> Result<Ticket, Unavailable> {
+        let config = self.config.read().unwrap_or_else(PoisonError::into_inner);
+        frames.push(encode(self.clock.now_us(), *config, body)?);
+        Ok(match reservation {
+            Some(reservation) => self.journal.submit(reservation, frames),
+            None => self.journal.submit_free(frames),
+        })
+    }
+
+    /// Appends a record of the log itself; durable on return, with its position.
+    pub(crate) async fn append(&self, body: Body) -> Result<u64, Unavailable> {
+        let synced = self.submit(None, Vec::new(), body)?.await.map_err(|error| self.journal_failed(error))?;
+        Ok(synced.positions.start)
+    }
+
+    /// [`Inner::append`] on a plain thread.
+    pub(crate) fn append_blocking(&self, body: Body) -> Result<u64, Unavailable> {
+        let synced = self.submit(None, Vec::new(), body)?.wait().map_err(|error| self.journal_failed(error))?;
+        Ok(synced.positions.start)
+    }
+
+    /// Puts a new configuration into the log, and from then on into every record.
+    pub(crate) fn change_config(&self, record: Config, references: Vec<Reference>) -> Result<Ticket, Unavailable> {
+        let frames = reference_frames(&references);
+        let next = record.next;
+        let mut config = self.config.write().unwrap_or_else(PoisonError::into_inner);
+        let mut all = frames;
+        all.push(encode(self.clock.now_us(), *config, Body::Config(record))?);
+        let ticket = self.journal.submit_free(all);
+        *config = next;
+        drop(config);
+        *self.references.lock().unwrap_or_else(PoisonError::into_inner) = (references, self.clock.now_us());
+        Ok(ticket)
+    }
+
+    pub(crate) fn config_in_force(&self) -> Sha256Hex {
+        *self.config.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes the documents in force again where the last time was 30 days ago, with the next heartbeat.
+    pub(crate) fn due_references(&self) -> Vec<Frame> {
+        const DAYS_30_US: i64 = 30 * 86_400 * 1_000_000;
+        let mut references = self.references.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.clock.now_us();
+        if now - references.1 < DAYS_30_US {
+            return Vec::new();
+        }
+        references.1 = now;
+        reference_frames(&references.0)
+    }
+
+    /// A stream has bytes in memory since `since`.
+    pub(crate) fn flush_later(&self, since: Instant, writer: &Arc<part::Shared>) {
+        let mut dirty = self.dirty.lock().unwrap_or_else(PoisonError::into_inner);
+        dirty.push_back((since, Arc::downgrade(writer)));
+    }
+
+    /// Journals what has waited in memory for long.
+    pub(crate) fn flush_aged(&self) {
+        let mut aged = Vec::new();
+        {
+            let mut dirty = self.dirty.lock().unwrap_or_else(PoisonError::into_inner);
+            while dirty.front().is_some_and(|(since, _)| since.elapsed() >= FLUSH_AFTER) {
+                aged.extend(dirty.pop_front().and_then(|(_, writer)| writer.upgrade()));
+            }
+        }
+        for writer in aged {
+            writer.flush_aged();
+        }
+    }
+
+    /// An exchange lost all its handles before its outcome.
+    pub(crate) fn abandon(&self, exchange: Abandoned) {
+        self.open_exchanges.fetch_sub(1, Ordering::Relaxed);
+        self.abandoned.lock().unwrap_or_else(PoisonError::into_inner).push(exchange);
+    }
+
+    /// Writes the outcomes of abandoned exchanges.
+    pub(crate) fn close_abandoned(&self) {
+        let abandoned = std::mem::take(&mut *self.abandoned.lock().unwrap_or_else(PoisonError::into_inner));
+        for exchange in abandoned {
+            match exchange.close(self) {
+                Ok(ticket) => drop(ticket),
+                Err(error) => tracing::warn!(%error, "an exchange stays open; the next start closes it"),
+            }
+        }
+    }
+
+    pub(crate) async fn refuse_before_authentication(
+        &self,
+        reason: Identifier,
+        status: i64,
+    ) -> Result<PreAuth, Unavailable> {
+        self.check_stopped()?;
+        let now = self.clock.now_us();
+        if !self.folds.single(&reason, status, now) {
+            return Ok(PreAuth::Folded);
+        }
+        let exchange = crate::exchange_id::new(now);
+        let mut refusal = folded(reason, status, None);
+        refusal.exchange = Some(exchange.clone());
+        self.append(Body::Refusal(refusal)).await?;
+        Ok(PreAuth::Recorded(exchange))
+    }
+
+    /// Journals what was folded.
+    pub(crate) fn write_folded(&self) {
+        for refusal in self.folds.take() {
+            if let Err(error) = self.submit(None, Vec::new(), Body::Refusal(refusal.clone())).and_then(|ticket| {
+                ticket.wait().map(|_| ()).map_err(|error| self.journal_failed(error))
+            }) {
+                tracing::warn!(%error, "a count of refusals waits for the journal");
+                self.folds.put_back(&refusal);
+            }
+        }
+    }
+
+    pub(crate) fn watermarks(&self) -> Watermarks {
+        let marks = self.marks.snapshot();
+        let journaled = self.journal.journaled();
+        Watermarks {
+            journaled,
+            journal_bytes: self.journal.segments().bytes(),
+            reserved_bytes: self.space.promised(),
+            open_exchanges: self.open_exchanges.load(Ordering::Relaxed),
+            ..marks
+        }
+    }
+
+    pub(crate) fn seal_soon(&self) {
+        self.marks.seal_soon();
+    }
+
+    pub(crate) async fn wait_archived(&self, position: u64, bound: Duration) -> bool {
+        let until = Instant::now() + bound;
+        while self.marks.snapshot().archived < position {
+            if Instant::now() >= until || self.marks.alarm().is_some() {
+                return false;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        true
+    }
+
+    pub(crate) fn wait_archived_blocking(&self, position: u64, bound: Duration) -> bool {
+        let until = Instant::now() + bound;
+        while self.marks.snapshot().archived < position {
+            if Instant::now() >= until || self.marks.alarm().is_some() {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        true
+    }
+
+    pub(crate) async fn drain_and_close(
+        self: &Arc<Self>,
+        reason: CloseReason,
+        bound: Duration,
+    ) -> Result<(), Unavailable> {
+        self.stop(Unavailable::new(Reason::Draining, "the gateway is draining"));
+        let until = Instant::now() + bound;
+        // Handles that were just dropped are closed here; those that still live are cut by the next start.
+        while self.open_exchanges.load(Ordering::Relaxed) > 0 && Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let inner = self.clone();
+        let last = tokio::task::spawn_blocking(move || -> Result<u64, Unavailable> {
+            inner.close_abandoned();
+            inner.write_folded();
+            inner.write_unrecorded();
+            let alive_until = inner.clock.now_us();
+            let counters = (inner.settings.counters)();
+            let close = Close { reason, successor: None, alive_until, counters };
+            let last = inner.append_blocking(Body::Close(close))?;
+            inner.journal.close();
+            Ok(last)
+        })
+        .await
+        .map_err(|error| Unavailable::new(Reason::JournalFailed, error.to_string()))??;
+        self.marks.seal_soon();
+        let left = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(100));
+        let archived = self.wait_archived(last + 1, left).await;
+        self.marks.finish();
+        let inner = self.clone();
+        let finished = tokio::task::spawn_blocking(move || {
+            inner.join();
+            if archived { crate::open::finish_epoch(&inner) } else { Ok(()) }
+        })
+        .await;
+        if !archived {
+            let detail = match self.marks.alarm() {
+                Some(alarm) => alarm.detail,
+                None => "the store did not take everything in time; the next start goes on".into(),
+            };
+            return Err(Unavailable::new(Reason::SpoolFull, detail));
+        }
+        match finished {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(Unavailable::new(Reason::JournalFailed, error.to_string())),
+            Err(error) => Err(Unavailable::new(Reason::JournalFailed, error.to_string())),
+        }
+    }
+
+    /// Records what passed without a record.
+    pub(crate) fn write_unrecorded(&self) {
+        let count = self.unrecorded.swap(0, Ordering::Relaxed);
+        if count == 0 {
+            return;
+        }
+        let gap = schemas::record::Gap {
+            reason: schemas::record::GapReason::Unrecorded,
+            count: Some(count),
+            bytes: None,
+        };
+        if self.append_blocking(Body::Gap(gap)).is_err() {
+            self.unrecorded.fetch_add(count, Ordering::Relaxed);
+        }
+    }
+
+    /// Waits for the ledger's threads, but not for the one that calls.
+    pub(crate) fn join(&self) {
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            if thread.thread().id() != std::thread::current().id() {
+                // A thread that panicked has left the epoch to the next start.
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.marks.finish();
+        self.join();
+    }
+}
+
+/// One record frame.
+pub(crate) fn encode(at: i64, config: Sha256Hex, body: Body) -> Result<Frame, Unavailable> {
+    let record = Record { v: VERSION, at, config, body };
+    let leaf = schemas::leaf::encode(&record)
+        .map_err(|error| Unavailable::new(Reason::RecordRefused, format!("{}: {error}", record.body.kind())))?;
+    let hash = schemas::leaf::hash(&leaf);
+    Ok(Frame::Record { leaf: leaf.into(), hash })
+}
+
+/// The frames that carry documents.
+pub(crate) fn reference_frames(references: &[Reference]) -> Vec<Frame> {
+    references
+        .iter()
+        .map(|reference| Frame::Reference {
+            sha256: reference.sha256(),
+            media_type: reference.media_type.to_string(),
+            bytes: reference.bytes.clone(),
+        })
+        .collect()
+}

@@ -1,0 +1,96 @@
+//! The watermarks, the wish to seal now, and the alarm, shared by the ledger and its threads.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::error::Unavailable;
+use crate::watermarks::Watermarks;
+
+#[derive(Debug, Default)]
+pub(crate) struct Marks {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    marks: Watermarks,
+    seal_soon: bool,
+    finish: bool,
+    alarm: Option<Unavailable>,
+    oldest_open: Option<u64>,
+}
+
+impl Marks {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn snapshot(&self) -> Watermarks {
+        self.state().marks
+    }
+
+    /// Changes the marks and wakes who waits.
+    pub(crate) fn update(&self, change: impl FnOnce(&mut Watermarks)) {
+        change(&mut self.state().marks);
+        self.changed.notify_all();
+    }
+
+    /// A batch up to `to` is complete; `oldest_open` is the intent of the oldest exchange that is still open there.
+    pub(crate) fn sealed(&self, to: u64, oldest_open: Option<u64>) {
+        let mut state = self.state();
+        state.marks.sealed = to;
+        state.marks.oldest_unsealed_us = None;
+        state.oldest_open = oldest_open;
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    pub(crate) fn oldest_open(&self) -> Option<u64> {
+        self.state().oldest_open
+    }
+
+    /// Asks for a batch of what is journaled now.
+    pub(crate) fn seal_soon(&self) {
+        self.state().seal_soon = true;
+        self.changed.notify_all();
+    }
+
+    pub(crate) fn take_seal_soon(&self) -> bool {
+        std::mem::take(&mut self.state().seal_soon)
+    }
+
+    /// Ends the threads.
+    pub(crate) fn finish(&self) {
+        self.state().finish = true;
+        self.changed.notify_all();
+    }
+
+    pub(crate) fn finished(&self) -> bool {
+        self.state().finish
+    }
+
+    /// Someone must look. The first alarm stands.
+    pub(crate) fn raise(&self, alarm: Unavailable) {
+        let mut state = self.state();
+        if state.alarm.is_none() {
+            state.alarm = Some(alarm);
+        }
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    pub(crate) fn alarm(&self) -> Option<Unavailable> {
+        self.state().alarm.clone()
+    }
+
+    /// Waits for a change, at most for `bound`.
+    pub(crate) fn wait(&self, bound: Duration) {
+        let state = self.state();
+        if state.finish || state.seal_soon {
+            return;
+        }
+        // Whatever woke us, the caller looks at everything again.
+        drop(self.changed.wait_timeout(state, bound));
+    }
+}

@@ -1,0 +1,272 @@
+//! How an epoch begins and ends.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use schemas::note::{Ed25519Signer, Signer as _};
+use schemas::record::{Body, Boot, Config, ConfigReason, Encryption, Predecessor};
+use schemas::Origin;
+
+use crate::disk;
+use crate::epoch;
+use crate::error::OpenError;
+use crate::inner::{self, Inner, Parts};
+use crate::journal::{Journal, JournalConfig};
+use crate::keys::{KeyCache, KeyFolder, KeyTable};
+use crate::ledger::LedgerConfig;
+use crate::marks::Marks;
+use crate::recovery::{self, Recovered};
+use crate::sealer::{Sealer, SealerParts, Tip};
+use crate::ship::Shipper;
+use crate::space::Space;
+use crate::spool::Spool;
+use crate::threads;
+
+/// How long a start waits for another one in the same journal folder.
+const OPENING_WAIT: Duration = Duration::from_secs(30);
+/// Bytes of one reserve file of the spool.
+const RESERVE_UNIT: u64 = 4 << 20;
+
+pub(crate) fn open(settings: LedgerConfig) -> Result<Arc<Inner>, OpenError> {
+    check(&settings)?;
+    let disk = settings.disk.clone();
+    for folder in [&settings.journal_dir, &settings.spool_dir, &settings.key_table_dir] {
+        disk::create_dir_all(&*disk, folder).map_err(OpenError::io("make", folder))?;
+    }
+    let opening = lock_opening(&settings)?;
+    let signer = Arc::new(Ed25519Signer::from_seed(settings.seal_seed));
+    let mut newest = epoch::newest(&*disk, &settings.journal_dir)?;
+    for folder in epoch::list(&*disk, &settings.journal_dir)? {
+        let lock_path = folder.join(epoch::LOCK);
+        let lock = disk.lock(&lock_path).map_err(OpenError::io("lock", &lock_path))?;
+        let Some(lock) = lock else {
+            tracing::info!(folder = %folder.display(), "another process still writes this epoch");
+            continue;
+        };
+        let recovered = recovery::recover(&settings, &signer, &folder)?;
+        drop(lock);
+        note(&settings, &mut newest, &folder, &recovered)?;
+    }
+    if newest.is_none() {
+        newest = newest_in_store(&settings)?;
+    }
+    let inner = begin(settings, &signer, newest)?;
+    drop(opening);
+    Ok(inner)
+}
+
+fn check(settings: &LedgerConfig) -> Result<(), OpenError> {
+    let origin = Origin::join(&settings.deployment, &settings.gateway, "20261120t101500z-3f9a1c20");
+    if let Err(error) = origin {
+        return Err(OpenError::Setting {
+            key: "deployment, gateway",
+            value: format!("{}/{}", settings.deployment, settings.gateway),
+            wanted: error.to_string(),
+        });
+    }
+    for (key, value, least, wanted) in [
+        ("evidence.batch_age", settings.batch_age.as_millis(), 1, "at least 1 ms"),
+        ("evidence.heartbeat", settings.heartbeat_bound.as_millis(), 100, "at least 100 ms"),
+        ("evidence.segment", u128::from(settings.segment_bytes), 1 << 20, "at least 1 MiB"),
+    ] {
+        if value < least {
+            return Err(OpenError::Setting { key, value: value.to_string(), wanted: wanted.into() });
+        }
+    }
+    Ok(())
+}
+
+fn lock_opening(settings: &LedgerConfig) -> Result<Box<dyn crate::disk::DiskLock>, OpenError> {
+    let path = settings.journal_dir.join(epoch::OPENING_LOCK);
+    let begun = Instant::now();
+    loop {
+        if let Some(lock) = settings.disk.lock(&path).map_err(OpenError::io("lock", &path))? {
+            return Ok(lock);
+        }
+        if begun.elapsed() > OPENING_WAIT {
+            return Err(OpenError::Locked(settings.journal_dir.display().to_string()));
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Takes what a recovery found into the memory of the newest log, and clears up.
+pub(crate) fn note(
+    settings: &LedgerConfig,
+    newest: &mut Option<Predecessor>,
+    folder: &Path,
+    recovered: &Recovered,
+) -> Result<(), OpenError> {
+    let disk = &*settings.disk;
+    match recovered {
+        Recovered::Nothing => {
+            epoch::remove(disk, folder)?;
+        }
+        Recovered::Closed { origin, tree, archived } => {
+            let closed = epoch::predecessor(origin, Some(tree));
+            if newest.as_ref().is_none_or(|newest| newest.origin <= *origin) {
+                epoch::remember(disk, &settings.journal_dir, &closed)?;
+                *newest = Some(closed);
+            }
+            if *archived {
+                epoch::remove(disk, folder)?;
+            }
+        }
+        Recovered::Stuck { origin, why } => {
+            tracing::error!(%origin, folder = %folder.display(), %why, "a log is stopped and its disk is kept; someone must look");
+            if newest.as_ref().is_none_or(|newest| newest.origin < *origin) {
+                *newest = Some(epoch::predecessor(origin, None));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// On a machine that has no memory, the store knows the gateway's logs.
+fn newest_in_store(settings: &LedgerConfig) -> Result<Option<Predecessor>, OpenError> {
+    let logs = settings.store.logs(&settings.deployment, &settings.gateway);
+    let mut logs = logs.map_err(|error| OpenError::Store(error.to_string()))?;
+    logs.sort();
+    Ok(logs.pop().map(|origin| epoch::predecessor(&origin, None)))
+}
+
+/// Opens a new epoch behind `predecessor`.
+fn begin(
+    settings: LedgerConfig,
+    signer: &Arc<Ed25519Signer>,
+    predecessor: Option<Predecessor>,
+) -> Result<Arc<Inner>, OpenError> {
+    let disk = settings.disk.clone();
+    let name = epoch::name(settings.clock.now_us())?;
+    let origin = Origin::join(&settings.deployment, &settings.gateway, &name)
+        .map_err(|error| OpenError::Format(error.to_string()))?;
+    let folder = settings.journal_dir.join(&name);
+    disk::create_dir_all(&*disk, &folder).map_err(OpenError::io("make", &folder))?;
+    let lock_path = folder.join(epoch::LOCK);
+    let lock = disk.lock(&lock_path).map_err(OpenError::io("lock", &lock_path))?;
+    let lock = lock.ok_or_else(|| OpenError::Locked(folder.display().to_string()))?;
+    let clock = settings.clock.clone();
+    let mut journal = JournalConfig::new(origin.clone(), Arc::new(move || clock.now_us()));
+    journal.segment_bytes = settings.segment_bytes;
+    journal.ahead_bytes = settings.segment_bytes.min(journal.ahead_bytes);
+    journal.group_bytes = journal.group_bytes.min(usize::try_from(settings.segment_bytes / 8).unwrap_or(usize::MAX));
+    journal.frame_bytes = journal.frame_bytes.min(usize::try_from(settings.segment_bytes / 8).unwrap_or(usize::MAX));
+    let journal = Journal::create(disk.clone(), &folder, journal)
+        .map_err(|error| OpenError::Journal(error.to_string()))?;
+    let keys = match settings.encryption {
+        true => Some(
+            KeyTable::create(disk.clone(), &settings.key_table_dir, origin.clone())
+                .map_err(OpenError::io("make a page of", &settings.key_table_dir))?,
+        ),
+        false => None,
+    };
+    let copies = if shares_file_system(&settings) { 2 } else { 1 };
+    let space = Space::open(
+        disk.clone(),
+        &settings.spool_dir.join("reserve"),
+        copies,
+        RESERVE_UNIT.min(settings.segment_bytes),
+        settings.spool_bound_bytes,
+    )
+    .map_err(OpenError::io("make", &settings.spool_dir))?;
+    let spool = Spool::open(disk.clone(), &settings.spool_dir, &origin)
+        .map_err(OpenError::io("make", &settings.spool_dir))?;
+    let marks = Arc::new(Marks::default());
+    let sealer = Sealer::new(SealerParts {
+        origin: origin.clone(),
+        signer: signer.clone(),
+        clock: settings.clock.clone(),
+        segments: journal.segments().clone(),
+        extra: std::collections::BTreeMap::new(),
+        keys: KeyCache::new(KeyFolder::new(disk.clone(), &settings.key_table_dir)),
+        spool: spool.clone(),
+        tip: Tip::start(),
+        batch_bytes: settings.batch_bytes,
+        lenient: false,
+    });
+    let shipper = Shipper { origin: origin.clone(), spool, store: settings.store.clone() };
+    let inner = Arc::new(Inner::new(Parts {
+        origin: origin.clone(),
+        seal_public_key: signer.public_key(),
+        settings,
+        journal,
+        keys,
+        space,
+        marks,
+        lock,
+    }));
+    first_records(&inner, predecessor)?;
+    epoch::remember(&*inner.disk, &inner.settings.journal_dir, &epoch::predecessor(&origin, None))?;
+    threads::start(&inner, sealer, shipper).map_err(OpenError::io("start a thread for", &folder))?;
+    tracing::info!(%origin, "evidence is open");
+    Ok(inner)
+}
+
+/// `boot` and `config`, durable.
+fn first_records(inner: &Arc<Inner>, predecessor: Option<Predecessor>) -> Result<(), OpenError> {
+    let settings = &inner.settings;
+    let milliseconds = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+    let boot = Boot {
+        gateway_version: settings.gateway_version.clone(),
+        binary_sha256: settings.binary_sha256,
+        seal_key: base64::engine::general_purpose::STANDARD.encode(inner.seal_public_key),
+        promise_key: None,
+        heartbeat_bound_ms: milliseconds(settings.heartbeat_bound),
+        batch_age_ms: milliseconds(settings.batch_age),
+        predecessor,
+        encryption: if settings.encryption { Encryption::Aes256Gcm } else { Encryption::Off },
+    };
+    if !settings.encryption {
+        tracing::warn!("`evidence.encryption` is off: content in the store cannot be erased before its retention ends");
+    }
+    let boot = inner.submit(None, Vec::new(), Body::Boot(boot))?;
+    let config = Config {
+        next: settings.config.sha256(),
+        reason: ConfigReason::Start,
+        policy: settings.policy.as_ref().map(crate::ledger::Reference::sha256),
+        price_book: settings.price_book.as_ref().map(crate::ledger::Reference::sha256),
+    };
+    let documents = [Some(&settings.config), settings.policy.as_ref(), settings.price_book.as_ref()];
+    let config = inner.change_config(config, documents.into_iter().flatten().cloned().collect())?;
+    for ticket in [boot, config] {
+        ticket.wait().map_err(|error| inner.journal_failed(error))?;
+    }
+    Ok(())
+}
+
+/// Whether a batch needs room twice: in the spool and in a directory store on the same file system.
+fn shares_file_system(settings: &LedgerConfig) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    let Some(store) = settings.store.local_folder() else { return false };
+    let device = |path: &Path| std::fs::metadata(path).map(|metadata| metadata.dev()).ok();
+    match (device(store), device(&settings.spool_dir)) {
+        (Some(store), Some(spool)) => store == spool,
+        // A disk that is not the system's: one file system.
+        _ => true,
+    }
+}
+
+/// Everything of the epoch is archived: its journal and spool go, and its end is remembered for the next `boot`.
+pub(crate) fn finish_epoch(inner: &Inner) -> Result<(), OpenError> {
+    let disk = &*inner.disk;
+    let folder = inner.settings.journal_dir.join(inner.origin.epoch());
+    let spool = Spool::open(inner.disk.clone(), &inner.settings.spool_dir, &inner.origin)
+        .map_err(OpenError::io("open", &inner.settings.spool_dir))?;
+    let key = inner.seal_public_key;
+    let standing = crate::tip::find(&inner.origin, &key, &*inner.settings.store, &spool, u64::MAX, &mut |_| None)
+        .map_err(|error| OpenError::Store(error.to_string()))?;
+    let newest = epoch::newest(disk, &inner.settings.journal_dir)?;
+    if newest.is_none_or(|newest| newest.origin == inner.origin) {
+        let closed = epoch::predecessor(&inner.origin, Some(&standing.tip.tree));
+        epoch::remember(disk, &inner.settings.journal_dir, &closed)?;
+    }
+    inner.journal.segments().remove_all().map_err(OpenError::io("remove", &folder))?;
+    spool.remove_all().map_err(OpenError::io("remove", &inner.settings.spool_dir))?;
+    // The lock file goes with its folder, so it is freed first: the folder holds nothing that another could spoil.
+    let lock = inner.lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+    epoch::remove(disk, &folder)?;
+    drop(lock);
+    Ok(())
+}

@@ -1,0 +1,354 @@
+//! What follows from what a dead process left: its log is completed, closed, sealed and shipped.
+//!
+//! Recovery's own records go to the file `recovery` first, durable before any of them is sealed; a repeat takes that
+//! file as it stands, so that a recovery that dies and starts again seals the same records.
+
+mod file;
+mod survey;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use bytes::Bytes;
+use schemas::content::{Committer, Salt};
+use schemas::merkle::CompactRange;
+use schemas::note::{Ed25519Signer, Signer as _};
+use schemas::record::{Body, Close, CloseReason, End, Gap, GapReason, Intent, Part, PartName, Record, VERSION};
+use schemas::{Identifier, Origin, Sha256Hex};
+
+use self::survey::Survey;
+use crate::cipher::{self, SALT_BYTES};
+use crate::disk::{self, SharedDisk};
+use crate::epoch;
+use crate::error::OpenError;
+use crate::exchange::cut_outcome;
+use crate::journal::{self, Recovery, Segments, Tail};
+use crate::keys::{KeyCache, KeyFolder};
+use crate::ledger::LedgerConfig;
+use crate::sealer::{Sealer, SealerParts, SealingError, Slim};
+use crate::ship::{ShipError, Shipper};
+use crate::spool::Spool;
+use crate::tip::{self, Standing, TipError};
+
+/// What became of an epoch's folder.
+#[derive(Debug)]
+pub(crate) enum Recovered {
+    /// Nothing was ever taken into it.
+    Nothing,
+    /// Its log is closed and sealed; `archived` where all of it is in the store too.
+    Closed { origin: Origin, tree: Box<CompactRange>, archived: bool },
+    /// Its log was stopped and its disk is kept: someone must look.
+    Stuck { origin: Origin, why: String },
+}
+
+/// Recovers the epoch in `folder`, whose lock the caller holds.
+pub(crate) fn recover(
+    settings: &LedgerConfig,
+    signer: &Arc<Ed25519Signer>,
+    folder: &Path,
+) -> Result<Recovered, OpenError> {
+    let mark = folder.join(epoch::SALVAGED);
+    if settings.disk.entry(&mark).map_err(OpenError::io("look at", &mark))?.is_some() {
+        return Err(OpenError::Salvaged(folder.display().to_string()));
+    }
+    recover_as(settings, signer, folder, CloseReason::Crash)
+}
+
+/// As [`recover`], also of a folder with the mark `salvaged`.
+pub(crate) fn recover_as(
+    settings: &LedgerConfig,
+    signer: &Arc<Ed25519Signer>,
+    folder: &Path,
+    reason: CloseReason,
+) -> Result<Recovered, OpenError> {
+    let disk = settings.disk.clone();
+    let mut survey = Survey::default();
+    let recovery = journal::recover(disk.clone(), folder, &mut |found| survey.visit(found))
+        .map_err(|error| OpenError::Journal(format!("`{}`: {error}", folder.display())))?;
+    let Some(recovery) = recovery else { return Ok(Recovered::Nothing) };
+    let origin = recovery.origin.clone();
+    tracing::info!(%origin, from = recovery.positions.start, to = recovery.positions.end, tail = ?recovery.tail, losses = recovery.losses.len(), "an earlier epoch is recovered");
+    let stuck = |why: String| Ok(Recovered::Stuck { origin: origin.clone(), why });
+    let key = signer.public_key();
+    if let Some(seal_key) = &survey.seal_key
+        && *seal_key != base64::engine::general_purpose::STANDARD.encode(key)
+    {
+        return stuck(format!("the log's seals are signed by `{seal_key}`, and that key is not configured"));
+    }
+    let spool = Spool::open(disk.clone(), &settings.spool_dir, &origin)
+        .map_err(OpenError::io("open", &settings.spool_dir))?;
+    spool.clean().map_err(OpenError::io("clean", &settings.spool_dir))?;
+    let mut extra = file::read(&*disk, folder, &origin)?;
+    let standing = match stand(settings, &key, &recovery, &spool, extra.as_ref()) {
+        Ok(standing) => standing,
+        Err(TipError::Disagrees { batch, what }) => return stuck(format!("batch {batch}: {what}")),
+        Err(error) => return Err(OpenError::Store(error.to_string())),
+    };
+    let sealed = standing.tip.tree.size();
+    if extra.is_none() {
+        if sealed > recovery.positions.end {
+            if !standing.closed {
+                return stuck(format!("the store has {sealed} records, the journal {}", recovery.positions.end));
+            }
+            // Everything that is here was completed by another recovery of the same journal.
+            tracing::warn!(%origin, "the log was closed by another recovery of a copy of its journal");
+            return finish(settings, &recovery, spool, standing, sealed);
+        }
+        extra = Some(complete(settings, &recovery, &survey, sealed, folder, reason)?);
+    }
+    let extra = extra.unwrap_or_default();
+    let end = extra.last_key_value().map_or(recovery.positions.end, |(last, _)| {
+        recovery.positions.end.max(last + 1)
+    });
+    if sealed > end {
+        return stuck(format!("the store has {sealed} records, journal and recovery {end}"));
+    }
+    forget_sealed(&recovery.segments, recovery.positions.start..sealed.min(recovery.positions.end));
+    let mut sealer = Sealer::new(SealerParts {
+        origin: origin.clone(),
+        signer: signer.clone(),
+        clock: settings.clock.clone(),
+        segments: recovery.segments.clone(),
+        extra,
+        keys: KeyCache::new(KeyFolder::new(disk, &settings.key_table_dir)),
+        spool: spool.clone(),
+        tip: standing.tip,
+        batch_bytes: settings.batch_bytes,
+        lenient: !recovery.losses.is_empty(),
+    });
+    loop {
+        match sealer.seal(end) {
+            Ok(Some(_)) => {}
+            Ok(None) => break,
+            Err(error) if error.is_transient() => {
+                return Err(OpenError::Journal(format!("log `{origin}` cannot be sealed: {error}")));
+            }
+            Err(error) => return stuck(format!("it cannot be sealed: {error}")),
+        }
+    }
+    redo_erasures(settings, &survey.erasures);
+    let standing = Standing { tip: sealer.tip.clone(), closed: true };
+    finish(settings, &recovery, spool, standing, end)
+}
+
+/// Where spool and store stand, held against journal and recovery file.
+fn stand(
+    settings: &LedgerConfig,
+    key: &[u8; 32],
+    recovery: &Recovery,
+    spool: &Spool,
+    extra: Option<&BTreeMap<u64, Bytes>>,
+) -> Result<Standing, TipError> {
+    let mut known = |position: u64| -> Option<Sha256Hex> {
+        if let Some(leaf) = extra.and_then(|extra| extra.get(&position)) {
+            return Some(schemas::leaf::hash(leaf));
+        }
+        recovery.segments.records(position..position + 1).next()?.ok().map(|(_, _, hash)| hash)
+    };
+    tip::find(&recovery.origin, key, &*settings.store, spool, recovery.positions.start, &mut known)
+}
+
+/// Content of what is sealed already is not needed again.
+fn forget_sealed(segments: &Arc<Segments>, sealed: std::ops::Range<u64>) {
+    let mut done: Vec<(u64, Vec<(schemas::ExchangeId, PartName)>)> = Vec::new();
+    for (position, leaf, _) in segments.records(sealed).flatten() {
+        if let Ok(Slim { exchange: Some(exchange), parts, .. }) = Slim::read(&leaf) {
+            done.push((position, parts.iter().map(|part| (exchange.clone(), part.part)).collect()));
+        }
+    }
+    for (position, parts) in done {
+        segments.sealed(position + 1, &parts);
+    }
+}
+
+/// Makes the records that the log lacks, and puts them into the file `recovery`.
+fn complete(
+    settings: &LedgerConfig,
+    recovery: &Recovery,
+    survey: &Survey,
+    sealed: u64,
+    folder: &Path,
+    reason: CloseReason,
+) -> Result<BTreeMap<u64, Bytes>, OpenError> {
+    let origin = &recovery.origin;
+    let mut extra = BTreeMap::new();
+    let config = survey.config.unwrap_or_else(|| settings.config.sha256());
+    let now = settings.clock.now_us();
+    let mut next = recovery.positions.end;
+    let mut put = |position: u64, body: Body| -> Result<(), OpenError> {
+        let record = Record { v: VERSION, at: now, config, body };
+        let leaf = schemas::leaf::encode(&record).map_err(|error| OpenError::Format(error.to_string()))?;
+        extra.insert(position, leaf.into());
+        Ok(())
+    };
+    let mut ends = Vec::new();
+    for loss in &recovery.losses {
+        let lost = loss.positions.start.max(sealed)..loss.positions.end;
+        if loss.positions.end <= sealed && (!loss.positions.is_empty() || loss.bytes == 0) {
+            continue;
+        }
+        if !settings.accept_loss {
+            return Err(OpenError::Loss {
+                origin: origin.to_string(),
+                folder: folder.display().to_string(),
+                detail: format!(
+                    "positions {}..{}, `{}` at byte {}, {} bytes",
+                    loss.positions.start, loss.positions.end, loss.file, loss.offset, loss.bytes
+                ),
+            });
+        }
+        tracing::error!(%origin, ?loss, "a loss is accepted and recorded");
+        let mut bytes = Some(loss.bytes);
+        if lost.is_empty() {
+            ends.push(Body::Gap(Gap { reason: GapReason::Loss, count: None, bytes }));
+        }
+        // Each lost position gets a record that says so: what follows keeps its own.
+        for position in lost {
+            put(position, Body::Gap(Gap { reason: GapReason::Loss, count: Some(1), bytes: bytes.take() }))?;
+        }
+    }
+    if let Tail::Torn { bytes } = recovery.tail {
+        ends.push(Body::Gap(Gap { reason: GapReason::TornTail, count: None, bytes: Some(bytes) }));
+    }
+    let mut keys = KeyCache::new(KeyFolder::new(settings.disk.clone(), &settings.key_table_dir));
+    for (position, intent) in &survey.open {
+        ends.push(interrupted(&recovery.segments, origin, &mut keys, *position, intent));
+    }
+    if !survey.closed || !ends.is_empty() || !extra_is_empty(&recovery.losses, sealed) {
+        let alive_until = recovery.last_time_us.unwrap_or(now).max(survey.last_at);
+        ends.push(Body::Close(Close { reason, successor: None, alive_until, counters: BTreeMap::new() }));
+    }
+    for body in ends {
+        put(next, body)?;
+        next += 1;
+    }
+    if !extra.is_empty() {
+        file::write(&*settings.disk, folder, origin, &extra)?;
+    }
+    Ok(extra)
+}
+
+fn extra_is_empty(losses: &[journal::Loss], sealed: u64) -> bool {
+    losses.iter().all(|loss| loss.positions.end <= sealed)
+}
+
+/// The outcome of an exchange that the dead process left open, with the content that is found.
+fn interrupted(
+    segments: &Arc<Segments>,
+    origin: &Origin,
+    keys: &mut KeyCache,
+    position: u64,
+    intent: &Intent,
+) -> Body {
+    let committed: BTreeSet<PartName> = intent.parts.iter().map(|part| part.part).collect();
+    let mut parts = Vec::new();
+    let mut delivered = 0;
+    for (part, summary) in segments.parts(&intent.exchange) {
+        delivered = delivered.max(summary.delivered);
+        if committed.contains(&part) {
+            continue;
+        }
+        match found_part(segments, origin, keys, &intent.exchange, part, summary.key_id.as_ref()) {
+            Ok(Some(found)) => parts.push(found),
+            Ok(None) => {}
+            Err(error) => {
+                tracing::error!(%origin, position, ?part, %error, "content of an interrupted exchange cannot be read");
+            }
+        }
+    }
+    parts.sort_by_key(|part| part.part);
+    Body::Outcome(cut_outcome(intent.clone(), position, End::Interrupted, parts, delivered))
+}
+
+/// Commits to what is found of a part.
+fn found_part(
+    segments: &Arc<Segments>,
+    origin: &Origin,
+    keys: &mut KeyCache,
+    exchange: &schemas::ExchangeId,
+    part: PartName,
+    key: Option<&Identifier>,
+) -> Result<Option<Part>, SealingError> {
+    let key = match key {
+        None => None,
+        Some(id) => match keys.key(id)? {
+            Some(key) => Some(key),
+            None => return Ok(None),
+        },
+    };
+    let mut committer: Option<Committer> = None;
+    for frame in segments.content(exchange, part) {
+        let plain = cipher::open(key.as_deref().map(|key| &key.frame), origin, &frame?)
+            .map_err(|error| SealingError::Content { position: 0, what: error.to_string() })?;
+        match &mut committer {
+            Some(committer) => committer.update(&plain),
+            None => {
+                let Some((salt, rest)) = plain.split_first_chunk::<SALT_BYTES>() else { return Ok(None) };
+                let mut begun = Committer::new(&Salt::from_bytes(*salt));
+                begun.update(rest);
+                committer = Some(begun);
+            }
+        }
+    }
+    Ok(committer.map(|committer| {
+        let (length, commitment) = committer.finish();
+        Part { part, media_type: None, content_encoding: None, length, commitment, kept: None }
+    }))
+}
+
+/// Destroys the keys of erasures that are in the journal: the dead process may not have come to it.
+fn redo_erasures(settings: &LedgerConfig, erasures: &[Identifier]) {
+    let keys = KeyFolder::new(settings.disk.clone(), &settings.key_table_dir);
+    for id in erasures {
+        if let Err(error) = keys.destroy(id) {
+            tracing::error!(%error, "an erasure is recorded and its key could not be destroyed");
+        }
+    }
+}
+
+/// Ships what is in the spool and, where all of it is archived, removes journal and spool.
+fn finish(
+    settings: &LedgerConfig,
+    recovery: &Recovery,
+    spool: Spool,
+    standing: Standing,
+    end: u64,
+) -> Result<Recovered, OpenError> {
+    let origin = recovery.origin.clone();
+    let tree = standing.tip.tree;
+    debug_assert_eq!(tree.size(), end);
+    let shipper = Shipper { origin: origin.clone(), spool: spool.clone(), store: settings.store.clone() };
+    match ship_all(&shipper) {
+        Ok(()) => {}
+        Err(error) if error.is_transient() => {
+            tracing::warn!(%origin, %error, "a recovered log waits for the store");
+            return Ok(Recovered::Closed { origin, tree: Box::new(tree), archived: false });
+        }
+        Err(error) => return Ok(Recovered::Stuck { origin, why: error.to_string() }),
+    }
+    let folder: &Path = recovery.segments.dir();
+    spool.remove_all().map_err(OpenError::io("remove", &settings.spool_dir))?;
+    recovery.segments.remove_all().map_err(OpenError::io("remove", folder))?;
+    Ok(Recovered::Closed { origin, tree: Box::new(tree), archived: true })
+}
+
+fn ship_all(shipper: &Shipper) -> Result<(), ShipError> {
+    for batch in shipper.spool.batches()? {
+        shipper.put(batch)?;
+        shipper.read_back(batch)?;
+        shipper.spool.remove(batch)?;
+    }
+    Ok(())
+}
+
+/// Leaves the mark `salvaged`, durable.
+pub(crate) fn mark_salvaged(disk: &SharedDisk, folder: &Path) -> Result<(), OpenError> {
+    let path = folder.join(epoch::SALVAGED);
+    if disk.entry(&path).map_err(OpenError::io("look at", &path))?.is_none() {
+        disk::replace(&**disk, &path, b"this log was closed elsewhere; do not serve from here\n")
+            .map_err(OpenError::io("write", &path))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,74 @@
+//! What the records of a found journal say, one at a time.
+
+use std::collections::BTreeMap;
+
+use schemas::record::{Body, Intent};
+use schemas::{Identifier, Sha256Hex};
+use serde::Deserialize;
+
+use crate::error::OpenError;
+use crate::journal::{Found, Frame};
+
+/// What is kept of them: no more than the open exchanges.
+#[derive(Debug, Default)]
+pub(super) struct Survey {
+    /// Intents without an outcome, by position.
+    pub(super) open: BTreeMap<u64, Intent>,
+    /// The configuration in force at the end.
+    pub(super) config: Option<Sha256Hex>,
+    /// Whether the last record is `close`.
+    pub(super) closed: bool,
+    /// Keys that `erasure` records name.
+    pub(super) erasures: Vec<Identifier>,
+    /// `boot`'s key, where `boot` is still in the journal.
+    pub(super) seal_key: Option<String>,
+    /// The newest `at`.
+    pub(super) last_at: i64,
+}
+
+/// The keys of a leaf that recovery looks at.
+#[derive(Deserialize)]
+struct Glance {
+    kind: String,
+    at: i64,
+    config: Sha256Hex,
+    #[serde(default)]
+    next: Option<Sha256Hex>,
+    #[serde(default)]
+    intent_position: Option<u64>,
+    #[serde(default)]
+    content_key: Option<Identifier>,
+    #[serde(default)]
+    seal_key: Option<String>,
+}
+
+impl Survey {
+    pub(super) fn visit(&mut self, found: Found<'_>) -> Result<(), OpenError> {
+        let Frame::Record { leaf, .. } = found.frame else { return Ok(()) };
+        let position = found.position;
+        let format = |error: String| OpenError::Format(format!("record {position} of the journal: {error}"));
+        let glance: Glance = serde_json::from_slice(leaf).map_err(|error| format(error.to_string()))?;
+        self.last_at = self.last_at.max(glance.at);
+        self.config = Some(glance.config);
+        self.closed = false;
+        match glance.kind.as_str() {
+            "boot" => self.seal_key = glance.seal_key,
+            "config" => self.config = glance.next.or(self.config),
+            "intent" => {
+                let decoded = schemas::leaf::decode(leaf).map_err(|error| format(error.to_string()))?;
+                if let Some(Body::Intent(intent)) = decoded.record.map(|record| record.body) {
+                    self.open.insert(position, intent);
+                }
+            }
+            "outcome" => {
+                if let Some(intent) = glance.intent_position {
+                    self.open.remove(&intent);
+                }
+            }
+            "erasure" => self.erasures.extend(glance.content_key),
+            "close" => self.closed = true,
+            _ => {}
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,301 @@
+//! The sealer: from journaled records to a signed batch in the spool.
+//!
+//! One sealer writes one log. It reads records and content back from the journal, so that a running epoch and one that
+//! is recovered are sealed by the same code, and holds no more than one batch's leaves and one part's chunk in memory.
+
+mod bases;
+mod content;
+mod slim;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use schemas::files::{self, FileError, LeafRow, ReferenceRow};
+use schemas::merkle::CompactRange;
+use schemas::names::FileKind;
+use schemas::note::{Ed25519Signer, Signer as _};
+use schemas::record::PartName;
+use schemas::seal::{Seal, SealError};
+use schemas::{ExchangeId, Origin, Sha256Hex};
+
+use self::bases::Bases;
+use self::content::ContentFiles;
+pub(crate) use self::slim::Slim;
+use crate::clock::Clock;
+use crate::journal::{ReadError, Segments};
+use crate::keys::{KeyCache, KeyError};
+use crate::spool::Spool;
+
+/// Leaf bytes of a batch at most.
+const BATCH_LEAF_BYTES: usize = 16 << 20;
+/// Records of a batch at most.
+const BATCH_RECORDS: usize = 50_000;
+
+/// Why a batch could not be sealed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SealingError {
+    /// The spool's disk refused. Worth trying again.
+    #[error("spool: {0}")]
+    Spool(#[from] io::Error),
+    /// The journal could not be read back.
+    #[error(transparent)]
+    Journal(#[from] ReadError),
+    /// A data key could not be read.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// A file could not be built.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The seal could not be made.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    /// What was journaled is not what the record commits to.
+    #[error("record {position}: {what}")]
+    Content {
+        /// The record that commits.
+        position: u64,
+        /// What is wrong.
+        what: String,
+    },
+}
+
+impl SealingError {
+    pub(crate) fn is_transient(&self) -> bool {
+        match self {
+            Self::Spool(_) | Self::Journal(ReadError::Io { .. }) => true,
+            // The Parquet library wraps what the spool's disk says.
+            Self::File(FileError::Parquet(error)) => error.to_string().contains("os error"),
+            _ => false,
+        }
+    }
+}
+
+/// Where a log's next batch goes on.
+#[derive(Debug, Clone)]
+pub(crate) struct Tip {
+    pub(crate) tree: CompactRange,
+    pub(crate) next_batch: u64,
+    pub(crate) previous: Option<Sha256Hex>,
+    pub(crate) time: i64,
+}
+
+impl Tip {
+    /// A log without batches.
+    pub(crate) fn start() -> Self {
+        Self { tree: CompactRange::new(), next_batch: 0, previous: None, time: 0 }
+    }
+}
+
+/// What a sealed batch is.
+#[derive(Debug, Clone)]
+pub(crate) struct SealedBatch {
+    pub(crate) batch: u64,
+    pub(crate) to: u64,
+}
+
+/// Seals one log.
+pub(crate) struct Sealer {
+    pub(crate) origin: Origin,
+    pub(crate) signer: Arc<Ed25519Signer>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) segments: Arc<Segments>,
+    /// Records that are not in the journal's groups: recovery's.
+    pub(crate) extra: BTreeMap<u64, Bytes>,
+    pub(crate) keys: KeyCache,
+    pub(crate) spool: Spool,
+    pub(crate) tip: Tip,
+    /// Content bytes of a batch, from which on it takes no further record.
+    pub(crate) batch_bytes: u64,
+    /// Damage was accepted: a part whose content is gone is left out, and the auditor will say so.
+    pub(crate) lenient: bool,
+    bases: Bases,
+    open: BTreeSet<u64>,
+}
+
+/// What [`Sealer::new`] takes.
+pub(crate) struct SealerParts {
+    pub(crate) origin: Origin,
+    pub(crate) signer: Arc<Ed25519Signer>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) segments: Arc<Segments>,
+    pub(crate) extra: BTreeMap<u64, Bytes>,
+    pub(crate) keys: KeyCache,
+    pub(crate) spool: Spool,
+    pub(crate) tip: Tip,
+    pub(crate) batch_bytes: u64,
+    pub(crate) lenient: bool,
+}
+
+impl Sealer {
+    pub(crate) fn new(parts: SealerParts) -> Self {
+        let SealerParts { origin, signer, clock, segments, extra, keys, spool, tip, batch_bytes, lenient } = parts;
+        Self {
+            origin,
+            signer,
+            clock,
+            segments,
+            extra,
+            keys,
+            spool,
+            tip,
+            batch_bytes,
+            lenient,
+            bases: Bases::default(),
+            open: BTreeSet::new(),
+        }
+    }
+
+    /// The position that the next batch begins at.
+    pub(crate) fn next(&self) -> u64 {
+        self.tip.tree.size()
+    }
+
+    /// The intent of the oldest exchange that is open as far as it is sealed.
+    pub(crate) fn oldest_open(&self) -> Option<u64> {
+        self.open.first().copied()
+    }
+
+    /// The records of `range`, from the journal or from recovery.
+    fn records(&self, range: std::ops::Range<u64>) -> impl Iterator<Item = Result<LeafRow, SealingError>> + use<'_> {
+        let mut journal = None;
+        range.clone().map(move |position| {
+            if let Some(leaf) = self.extra.get(&position) {
+                let hash = schemas::leaf::hash(leaf);
+                journal = None;
+                return Ok(LeafRow { position, leaf: leaf.to_vec(), hash });
+            }
+            let records = journal.get_or_insert_with(|| self.segments.records(position..range.end));
+            match records.next() {
+                Some(Ok((position, leaf, hash))) => Ok(LeafRow { position, leaf: leaf.to_vec(), hash }),
+                Some(Err(error)) => Err(error.into()),
+                None => Err(ReadError::Absent { position }.into()),
+            }
+        })
+    }
+
+    /// Seals records from where the log stands up to at most `end`: as many as a batch holds. On return the batch is
+    /// complete in the spool. `None` where there is nothing to seal.
+    pub(crate) fn seal(&mut self, end: u64) -> Result<Option<SealedBatch>, SealingError> {
+        let from = self.next();
+        if from >= end {
+            return Ok(None);
+        }
+        let mut rows: Vec<LeafRow> = Vec::new();
+        let (mut leaf_bytes, mut content_bytes) = (0, 0);
+        let mut slims = Vec::new();
+        for row in self.records(from..end) {
+            let row = row?;
+            if leaf_bytes > BATCH_LEAF_BYTES || rows.len() >= BATCH_RECORDS || content_bytes > self.batch_bytes {
+                break;
+            }
+            let slim = Slim::read(&row.leaf)
+                .map_err(|error| SealingError::Content { position: row.position, what: error.to_string() })?;
+            leaf_bytes += row.leaf.len();
+            content_bytes += slim.parts.iter().map(|part| part.length).sum::<u64>();
+            slims.push(slim);
+            rows.push(row);
+        }
+        let to = from + rows.len() as u64;
+        let batch = self.tip.next_batch;
+        let mut kept: Vec<(ExchangeId, PartName)> = Vec::new();
+        let mut built = ContentFiles::new(self.spool.clone());
+        for (row, slim) in rows.iter().zip(&slims) {
+            if let Some(exchange) = &slim.exchange {
+                let mut parts: Vec<_> = slim.parts.iter().filter(|part| part.kept != Some(false)).collect();
+                parts.sort_by_key(|part| part.part);
+                for part in parts {
+                    content::seal_part(self, &mut built, row.position, slim, exchange, part)?;
+                    kept.push((exchange.clone(), part.part));
+                }
+            }
+        }
+        let mut files = built.finish(batch)?;
+        files.extend(self.reference_file(from..to, batch)?);
+        let mut tree = self.tip.tree.clone();
+        for row in &rows {
+            tree.append(row.hash);
+        }
+        let bytes = files::write_records(&rows)?;
+        drop(rows);
+        let mut file = self.spool.create("records")?;
+        io::Write::write_all(&mut file, &bytes)?;
+        drop(bytes);
+        files.push(self.spool.keep(file, batch, FileKind::Records)?);
+        files.sort();
+        let seal = Seal {
+            origin: self.origin.clone(),
+            batch,
+            from,
+            to,
+            root: tree.root(),
+            compact: self.tip.tree.nodes().to_vec(),
+            files,
+            previous: self.tip.previous,
+            schema: files::schema_fingerprint(),
+            time: self.clock.now_us().max(self.tip.time),
+        };
+        let note = seal.sign(&*self.signer)?;
+        self.spool.complete(batch, &note)?;
+        self.tip = Tip { tree, next_batch: batch + 1, previous: Some(Sha256Hex::of(&note)), time: seal.time };
+        self.segments.sealed(to, &kept);
+        for (slim, position) in slims.into_iter().zip(from..) {
+            self.note_open(&slim, position);
+        }
+        Ok(Some(SealedBatch { batch, to }))
+    }
+
+    /// Keeps track of which exchanges are open: the journal keeps their intents for a crash.
+    fn note_open(&mut self, slim: &Slim, position: u64) {
+        match slim.kind.as_str() {
+            "intent" => {
+                self.open.insert(position);
+            }
+            "outcome" => {
+                if let Some(intent) = slim.intent_position {
+                    self.open.remove(&intent);
+                }
+                // What no record commits to (a part whose writer was lost) needs the journal no longer.
+                if let Some(exchange) = &slim.exchange {
+                    self.segments.forget(exchange);
+                }
+            }
+            "refusal" => {
+                if let Some(exchange) = &slim.exchange {
+                    self.segments.forget(exchange);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn reference_file(
+        &mut self,
+        range: std::ops::Range<u64>,
+        batch: u64,
+    ) -> Result<Option<schemas::seal::SealedFile>, SealingError> {
+        let mut rows: BTreeMap<Sha256Hex, ReferenceRow> = BTreeMap::new();
+        for (_, sha256) in self.segments.references(range) {
+            if rows.contains_key(&sha256) {
+                continue;
+            }
+            if let Some((media_type, bytes)) = self.segments.reference(&sha256)? {
+                rows.insert(sha256, ReferenceRow { sha256, media_type, bytes: bytes.to_vec() });
+            }
+        }
+        if rows.is_empty() {
+            return Ok(None);
+        }
+        let rows: Vec<ReferenceRow> = rows.into_values().collect();
+        let bytes = files::write_reference(&rows)?;
+        let mut file = self.spool.create("reference")?;
+        io::Write::write_all(&mut file, &bytes)?;
+        Ok(Some(self.spool.keep(file, batch, FileKind::Reference)?))
+    }
+
+    /// The public key that seals are checked with.
+    pub(crate) fn public_key(&self) -> [u8; 32] {
+        self.signer.public_key()
+    }
+}

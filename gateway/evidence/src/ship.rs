@@ -1,0 +1,144 @@
+//! The shipper: from the spool into the store, and back to see that it is there (DU-2, DU-3).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use schemas::ObjectName;
+use schemas::Origin;
+use schemas::seal;
+
+use crate::error::{Reason, Unavailable};
+use crate::spool::Spool;
+use crate::store::{self, Source, Store, StoreError};
+
+/// The first wait after a failure; doubles up to [`MAX_WAIT`].
+const FIRST_WAIT: Duration = Duration::from_millis(200);
+const MAX_WAIT: Duration = Duration::from_secs(30);
+
+/// Why a batch is not archived yet.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ShipError {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The spool could not be read.
+    #[error("spool: {0}")]
+    Spool(#[from] std::io::Error),
+    /// A seal in the spool is none.
+    #[error("the seal of batch {batch} in the spool cannot be read: {detail}")]
+    Seal {
+        /// The batch.
+        batch: u64,
+        /// What is wrong.
+        detail: String,
+    },
+    /// What the store gives back is not what was put.
+    #[error("`{name}` was put, and the store gives back {found}")]
+    ReadBack {
+        /// The object.
+        name: String,
+        /// What came.
+        found: String,
+    },
+}
+
+impl ShipError {
+    /// Whether the same may succeed later.
+    pub(crate) fn is_transient(&self) -> bool {
+        match self {
+            Self::Store(error) => error.is_transient(),
+            Self::Spool(_) => true,
+            Self::Seal { .. } | Self::ReadBack { .. } => false,
+        }
+    }
+
+    /// What the ledger says where it is not.
+    pub(crate) fn alarm(&self, origin: &Origin) -> Unavailable {
+        Unavailable::new(Reason::StoreRefused, format!("log `{origin}`: {self}"))
+    }
+}
+
+/// Ships one log's batches.
+#[derive(Debug)]
+pub(crate) struct Shipper {
+    pub(crate) origin: Origin,
+    pub(crate) spool: Spool,
+    pub(crate) store: Arc<dyn Store>,
+}
+
+impl Shipper {
+    /// Puts a batch: its data files, then its seal. Returns the position behind it.
+    pub(crate) fn put(&self, batch: u64) -> Result<u64, ShipError> {
+        let note = self.spool.seal(batch)?;
+        let sealed = self.read(batch, &note)?;
+        for file in &sealed.files {
+            let name = self.name(batch, &file.name)?;
+            let path = self.spool.path(&file.name);
+            self.store.put(&name, Source { path: &path, sha256: &file.sha256, length: file.length })?;
+        }
+        let name = ObjectName::Seal { origin: self.origin.clone(), batch };
+        let path = self.spool.path(&name.file_name());
+        let sha256 = schemas::Sha256Hex::of(&note);
+        self.store.put(&name, Source { path: &path, sha256: &sha256, length: note.len() as u64 })?;
+        Ok(sealed.to)
+    }
+
+    /// Reads a batch back and compares it: only then it is archived. Returns the position behind it.
+    pub(crate) fn read_back(&self, batch: u64) -> Result<u64, ShipError> {
+        let note = self.spool.seal(batch)?;
+        let sealed = self.read(batch, &note)?;
+        for file in &sealed.files {
+            self.compare(&self.name(batch, &file.name)?, file.length, &file.sha256)?;
+        }
+        let name = ObjectName::Seal { origin: self.origin.clone(), batch };
+        self.compare(&name, note.len() as u64, &schemas::Sha256Hex::of(&note))?;
+        Ok(sealed.to)
+    }
+
+    fn compare(&self, name: &ObjectName, length: u64, sha256: &schemas::Sha256Hex) -> Result<(), ShipError> {
+        let Some(file) = self.store.get(name)? else {
+            return Err(ShipError::ReadBack { name: name.to_string(), found: "nothing".into() });
+        };
+        let (found_length, found) = store::hash_file(&*file)?;
+        if (found_length, &found) == (length, sha256) {
+            return Ok(());
+        }
+        Err(ShipError::ReadBack { name: name.to_string(), found: format!("{found_length} bytes with SHA-256 {found}") })
+    }
+
+    fn read(&self, batch: u64, note: &[u8]) -> Result<seal::Seal, ShipError> {
+        let sealed = seal::parse_unverified(note)
+            .map_err(|error| ShipError::Seal { batch, detail: error.to_string() })?;
+        if sealed.origin != self.origin || sealed.batch != batch {
+            return Err(ShipError::Seal { batch, detail: "it is another batch's".into() });
+        }
+        Ok(sealed)
+    }
+
+    fn name(&self, batch: u64, file: &str) -> Result<ObjectName, ShipError> {
+        ObjectName::parse_file(&self.origin, file)
+            .map_err(|error| ShipError::Seal { batch, detail: error.to_string() })
+    }
+}
+
+/// Waits between tries: doubling, with jitter, so that many gateways do not come back at once.
+#[derive(Debug, Default)]
+pub(crate) struct BackOff {
+    failures: u32,
+}
+
+impl BackOff {
+    pub(crate) fn succeeded(&mut self) {
+        self.failures = 0;
+    }
+
+    /// How long to wait after one more failure: between half of the step and the whole of it.
+    pub(crate) fn failed(&mut self) -> Duration {
+        let step = FIRST_WAIT.saturating_mul(1 << self.failures.min(10)).min(MAX_WAIT);
+        self.failures += 1;
+        let mut random = [0; 1];
+        // Without randomness the wait is just not spread.
+        let _ = ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut random);
+        step / 2 + step / 2 * u32::from(random[0]) / 255
+    }
+}

@@ -1,0 +1,230 @@
+//! Space in the spool for what is admitted (CA-7): held by allocation, in files that give way to batches.
+//!
+//! What is journaled and not yet archived will need room in the spool, and once more in a directory store on the same
+//! file system. That room is held by allocated files `reserve-<n>`; before a batch is built as many are removed as it
+//! may need.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::disk::{self, SharedDisk};
+use crate::error::{Reason, Unavailable};
+
+/// Holds the spool's room.
+#[derive(Debug, Clone)]
+pub(crate) struct Space(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    disk: SharedDisk,
+    folder: PathBuf,
+    /// 2 where spool and store share a file system, else 1.
+    copies: u64,
+    /// Bytes of one reserve file.
+    unit: u64,
+    /// Bytes that may wait for the store.
+    bound: u64,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Promised to admitted exchanges.
+    promised: u64,
+    /// Journaled and not yet sealed.
+    unsealed: u64,
+    /// Sealed and not yet archived: real files.
+    spooled: u64,
+    /// Reserve files that are there: 0..files.
+    files: u64,
+    /// Bytes for which files give way, while a batch is built or shipped.
+    giving_way: u64,
+}
+
+impl State {
+    fn wanted(&self, copies: u64) -> u64 {
+        let journal = self.promised + self.unsealed;
+        // Content that does not compress, row heads and footers.
+        ((journal + journal / 16) * copies).saturating_sub(self.giving_way)
+    }
+}
+
+fn reserve_name(n: u64) -> String {
+    format!("reserve-{n:06}")
+}
+
+impl Space {
+    /// Removes what an earlier process held, and starts to hold for this one.
+    pub(crate) fn open(disk: SharedDisk, folder: &Path, copies: u64, unit: u64, bound: u64) -> std::io::Result<Self> {
+        disk::create_dir_all(&*disk, folder)?;
+        for entry in disk.list(folder)? {
+            if entry.name.starts_with("reserve-") {
+                disk.unlink(&folder.join(&entry.name))?;
+            }
+        }
+        let state = Mutex::new(State::default());
+        Ok(Self(Arc::new(Shared { disk, folder: folder.to_owned(), copies, unit, bound, state })))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Promises room for `bytes` of journal.
+    pub(crate) fn reserve(&self, bytes: u64) -> Result<SpoolSpace, Unavailable> {
+        let mut space = SpoolSpace { space: Some(self.clone()), bytes: 0 };
+        space.extend(bytes)?;
+        Ok(space)
+    }
+
+    fn promise(&self, bytes: u64) -> Result<(), Unavailable> {
+        let mut state = self.state();
+        if state.spooled + state.unsealed > self.0.bound {
+            let detail = format!(
+                "{} bytes wait for the store, `spool_bound` is {}",
+                state.spooled + state.unsealed,
+                self.0.bound
+            );
+            return Err(Unavailable::new(Reason::SpoolFull, detail));
+        }
+        state.promised += bytes;
+        let held = self.hold(&mut state);
+        if held.is_err() {
+            state.promised -= bytes;
+        }
+        held
+    }
+
+    /// Makes reserve files until they hold what is wanted.
+    fn hold(&self, state: &mut State) -> Result<(), Unavailable> {
+        let shared = &*self.0;
+        while state.files * shared.unit < state.wanted(shared.copies) {
+            let path = shared.folder.join(reserve_name(state.files));
+            let made = shared.disk.create(&path).and_then(|file| file.allocate(shared.unit));
+            if let Err(error) = made {
+                // A file that could not be allocated whole holds nothing.
+                let _ = shared.disk.unlink(&path);
+                let detail = format!("no space for {} more bytes of spool: {error}", shared.unit);
+                return Err(Unavailable::new(Reason::DiskFull, detail));
+            }
+            state.files += 1;
+        }
+        Ok(())
+    }
+
+    /// Removes reserve files beyond what is wanted, but for one that is likely wanted again.
+    fn release(&self, state: &mut State, keep_one: bool) {
+        let shared = &*self.0;
+        let spare = if keep_one { shared.unit } else { 0 };
+        while state.files > 0 && (state.files - 1) * shared.unit >= state.wanted(shared.copies) + spare {
+            if shared.disk.unlink(&shared.folder.join(reserve_name(state.files - 1))).is_err() {
+                return;
+            }
+            state.files -= 1;
+        }
+    }
+
+    /// `bytes` were journaled: what was promised becomes what is to be sealed.
+    pub(crate) fn unsealed(&self, bytes: u64) {
+        let mut state = self.state();
+        state.unsealed = bytes;
+        // What was journaled is safe in the journal; where the disk is full now, the next promise says so.
+        let _ = self.hold(&mut state);
+        self.release(&mut state, true);
+    }
+
+    /// A batch of `bytes` of journal is to be built or shipped: its room is given free until [`Space::built`].
+    pub(crate) fn give_way(&self, bytes: u64) {
+        let mut state = self.state();
+        state.giving_way = (bytes + bytes / 16) * self.0.copies + self.0.unit;
+        self.release(&mut state, false);
+    }
+
+    /// What was built or shipped is there.
+    pub(crate) fn built(&self) {
+        let mut state = self.state();
+        state.giving_way = 0;
+        let _ = self.hold(&mut state);
+    }
+
+    /// How many bytes are in the spool.
+    pub(crate) fn spooled(&self, bytes: u64) {
+        self.state().spooled = bytes;
+    }
+
+    /// Whether a promise could be made now.
+    pub(crate) fn check(&self) -> Result<(), Unavailable> {
+        self.promise(0)
+    }
+
+    pub(crate) fn promised(&self) -> u64 {
+        self.state().promised
+    }
+}
+
+/// Room that is promised; given back when dropped.
+#[derive(Debug, Default)]
+pub(crate) struct SpoolSpace {
+    space: Option<Space>,
+    bytes: u64,
+}
+
+impl SpoolSpace {
+    pub(crate) fn extend(&mut self, bytes: u64) -> Result<(), Unavailable> {
+        if let Some(space) = &self.space {
+            space.promise(bytes)?;
+            self.bytes += bytes;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for SpoolSpace {
+    fn drop(&mut self) {
+        if let Some(space) = &self.space {
+            let mut state = space.state();
+            state.promised = state.promised.saturating_sub(self.bytes);
+            space.release(&mut state, true);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use crate::disk::RealDisk;
+
+    fn files(dir: &Path) -> usize {
+        std::fs::read_dir(dir).unwrap().count()
+    }
+
+    #[test]
+    fn promises_are_held_by_files_and_given_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let space = Space::open(Arc::new(RealDisk), dir.path(), 2, 64 << 10, 1 << 30).unwrap();
+        assert_eq!(files(dir.path()), 0);
+        let one = space.reserve(100 << 10).unwrap();
+        // 100 KiB and a sixteenth, twice, in files of 64 KiB.
+        assert_eq!(files(dir.path()), 4);
+        space.unsealed(100 << 10);
+        assert_eq!(files(dir.path()), 7);
+        drop(one);
+        assert!(files(dir.path()) <= 5);
+        space.give_way(100 << 10);
+        assert_eq!(files(dir.path()), 0);
+        space.unsealed(0);
+        space.built();
+        assert_eq!(files(dir.path()), 0);
+    }
+
+    #[test]
+    fn a_spool_over_its_bound_refuses_until_it_is_below() {
+        let dir = tempfile::tempdir().unwrap();
+        let space = Space::open(Arc::new(RealDisk), dir.path(), 1, 64 << 10, 1000).unwrap();
+        space.spooled(1001);
+        assert_eq!(space.reserve(1).unwrap_err().reason, Reason::SpoolFull);
+        space.spooled(1000);
+        space.reserve(1).unwrap();
+    }
+}

@@ -1,0 +1,149 @@
+//! The way out: where sealed batches go (DU-2, DU-3).
+//!
+//! A store is create-only: a name that is taken keeps its bytes. Data files go before their seal.
+
+mod directory;
+
+use std::fmt::Debug;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use schemas::{ObjectName, Origin, Sha256Hex};
+
+use crate::disk::DiskFile;
+
+pub use directory::DirectoryStore;
+
+/// What a put came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Put {
+    /// The object is there now, durable.
+    Stored,
+    /// It was there already, with the same bytes.
+    AlreadyThere,
+}
+
+/// Why a store did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The name is taken by other bytes: another writer, or a changed store. Never tried again (DU-3).
+    #[error("`{name}` is taken: the store holds {found}, this log has {expected}")]
+    Taken {
+        /// The object.
+        name: String,
+        /// SHA-256 of what was to be put.
+        expected: Sha256Hex,
+        /// SHA-256 of what is there.
+        found: Sha256Hex,
+    },
+    /// The file that was to be put is not what its digest says.
+    #[error("`{path}` has SHA-256 {found}, wanted {expected}")]
+    Source {
+        /// The file in the spool.
+        path: String,
+        /// What it should have.
+        expected: Sha256Hex,
+        /// What it has.
+        found: Sha256Hex,
+    },
+    /// The store has no space. Worth trying again.
+    #[error("the store is full: {0}")]
+    Full(io::Error),
+    /// The store does not answer, or not with success. Worth trying again.
+    #[error("{action} `{name}`: {source}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        name: String,
+        /// The answer.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl StoreError {
+    /// Whether the same call may succeed later.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Full(_) | Self::Io { .. })
+    }
+}
+
+/// A file whose bytes are to be put.
+#[derive(Debug, Clone, Copy)]
+pub struct Source<'a> {
+    /// Where it is.
+    pub path: &'a Path,
+    /// Its SHA-256.
+    pub sha256: &'a Sha256Hex,
+    /// Its length in bytes.
+    pub length: u64,
+}
+
+/// Keeps objects under names, create-only. All calls block; all may be repeated.
+pub trait Store: Send + Sync + Debug {
+    /// Puts a file under a name; it is durable on return.
+    ///
+    /// # Errors
+    /// [`StoreError::Taken`] where other bytes have the name; else whether it was put is not known.
+    fn put(&self, name: &ObjectName, source: Source<'_>) -> Result<Put, StoreError>;
+
+    /// Opens an object for reading; `None` where it is not there.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    fn get(&self, name: &ObjectName) -> Result<Option<Arc<dyn DiskFile>>, StoreError>;
+
+    /// The objects of one log, in no order. Names that are no object's are left out.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    fn list(&self, origin: &Origin) -> Result<Vec<ObjectName>, StoreError>;
+
+    /// The logs of one gateway, in no order.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    fn logs(&self, deployment: &str, gateway: &str) -> Result<Vec<Origin>, StoreError>;
+
+    /// The folder that the store writes to on this machine, where it has one: its space is reserved too (CA-7).
+    fn local_folder(&self) -> Option<&Path>;
+}
+
+/// Hashes a file from its start to its end.
+pub(crate) fn hash_file(file: &dyn DiskFile) -> io::Result<(u64, Sha256Hex)> {
+    use sha2::Digest as _;
+    let mut hasher = sha2::Sha256::new();
+    let mut buffer = vec![0; 256 << 10];
+    let mut offset = 0;
+    loop {
+        let count = crate::disk::read_full(file, &mut buffer, offset)?;
+        if count == 0 {
+            return Ok((offset, Sha256Hex(hasher.finalize().into())));
+        }
+        hasher.update(buffer.get(..count).unwrap_or_default());
+        offset += count as u64;
+    }
+}
+
+/// Reads a whole object of at most `limit` bytes.
+pub(crate) fn read_object(
+    store: &dyn Store,
+    name: &ObjectName,
+    limit: u64,
+) -> Result<Option<bytes::Bytes>, StoreError> {
+    let Some(file) = store.get(name)? else { return Ok(None) };
+    let failed = |source| StoreError::Io { action: "cannot read", name: name.to_string(), source };
+    let length = file.len().map_err(failed)?;
+    if length > limit {
+        return Err(failed(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            format!("{length} bytes, at most {limit} are read"),
+        )));
+    }
+    let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
+    let count = crate::disk::read_full(&*file, &mut bytes, 0).map_err(failed)?;
+    bytes.truncate(count);
+    Ok(Some(bytes.into()))
+}

@@ -1,0 +1,233 @@
+//! The threads of a running epoch: one seals, one ships, one keeps time.
+
+use std::io;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use schemas::record::{Body, Heartbeat};
+
+use crate::error::{Reason, Unavailable};
+use crate::inner::Inner;
+use crate::journal::Journal;
+use crate::marks::Marks;
+use crate::sealer::{Sealer, Slim};
+use crate::ship::{BackOff, Shipper};
+use crate::space::Space;
+
+/// How often the threads look at the time.
+const TICK: Duration = Duration::from_millis(100);
+/// How often folded refusals are journaled; CA-3 promises 1 s.
+const FOLD_EVERY: Duration = Duration::from_millis(500);
+
+pub(crate) fn start(inner: &Arc<Inner>, sealer: Sealer, shipper: Shipper) -> io::Result<()> {
+    let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| std::thread::Builder::new().name(name.into()).spawn(run);
+    let settings = &inner.settings;
+    let sealing = Sealing {
+        sealer,
+        journal: inner.journal.clone(),
+        space: inner.space.clone(),
+        marks: inner.marks.clone(),
+        batch_age: settings.batch_age,
+        batch_bytes: settings.batch_bytes,
+        heartbeat_bound: settings.heartbeat_bound,
+    };
+    let shipping = Shipping {
+        shipper,
+        journal: inner.journal.clone(),
+        space: inner.space.clone(),
+        marks: inner.marks.clone(),
+    };
+    let weak = Arc::downgrade(inner);
+    let threads = vec![
+        spawn("evidence-seal", Box::new(move || sealing.run()))?,
+        spawn("evidence-ship", Box::new(move || shipping.run()))?,
+        spawn("evidence-time", Box::new(move || keep_time(&weak)))?,
+    ];
+    inner.threads.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend(threads);
+    Ok(())
+}
+
+struct Sealing {
+    sealer: Sealer,
+    journal: Journal,
+    space: Space,
+    marks: Arc<Marks>,
+    batch_age: Duration,
+    batch_bytes: u64,
+    heartbeat_bound: Duration,
+}
+
+impl Sealing {
+    fn run(mut self) {
+        let mut back_off = BackOff::default();
+        // Since when the oldest record waits.
+        let mut waiting: Option<(u64, Instant)> = None;
+        while !self.marks.finished() {
+            self.marks.wait(TICK.min(self.batch_age));
+            let asked = self.marks.take_seal_soon();
+            let end = self.journal.journaled();
+            let next = self.sealer.next();
+            if end == next {
+                waiting = None;
+                continue;
+            }
+            let since = match waiting {
+                Some((position, since)) if position == next => since,
+                _ => {
+                    let now = Instant::now();
+                    waiting = Some((next, now));
+                    let at = self.time_of(next);
+                    self.marks.update(|marks| marks.oldest_unsealed_us = at);
+                    now
+                }
+            };
+            let due = asked
+                || self.journal.segments().unsealed().1 >= self.batch_bytes
+                || since.elapsed() >= self.batch_age && !self.only_heartbeats(next, end, since);
+            if !due {
+                continue;
+            }
+            match self.seal_to(end) {
+                Ok(()) => back_off.succeeded(),
+                Err(error) if error.is_transient() => {
+                    let wait = back_off.failed();
+                    tracing::error!(%error, retry_in = ?wait, "a batch could not be sealed");
+                    self.pause(wait);
+                }
+                Err(error) => {
+                    let detail = format!("log `{}`: {error}", self.sealer.origin);
+                    tracing::error!(detail, "sealing stopped; the journal is kept");
+                    self.marks.raise(Unavailable::new(Reason::SealingFailed, detail));
+                    return;
+                }
+            }
+        }
+    }
+
+    fn pause(&self, wait: Duration) {
+        let until = Instant::now() + wait;
+        while Instant::now() < until && !self.marks.finished() {
+            std::thread::sleep(TICK.min(wait));
+        }
+    }
+
+    fn time_of(&self, position: u64) -> Option<i64> {
+        let (_, leaf, _) = self.journal.segments().records(position..position + 1).next()?.ok()?;
+        serde_json::from_slice::<serde_json::Value>(&leaf).ok()?.get("at")?.as_i64()
+    }
+
+    /// A log with nothing but heartbeats seals at the heartbeat bound.
+    fn only_heartbeats(&self, from: u64, to: u64, since: Instant) -> bool {
+        to - from <= 4
+            && since.elapsed() < self.heartbeat_bound
+            && self.journal.segments().records(from..to).all(|record| {
+                record.is_ok_and(|(_, leaf, _)| Slim::read(&leaf).is_ok_and(|slim| slim.kind == "heartbeat"))
+            })
+    }
+
+    fn seal_to(&mut self, end: u64) -> Result<(), crate::sealer::SealingError> {
+        loop {
+            self.space.give_way(self.journal.segments().unsealed().1.min(4 * self.batch_bytes));
+            let sealed = self.sealer.seal(end);
+            let (_, unsealed) = self.journal.segments().unsealed();
+            self.space.unsealed(unsealed);
+            self.space.built();
+            let Some(sealed) = sealed? else { return Ok(()) };
+            if let Ok(bytes) = self.sealer.spool.bytes() {
+                self.space.spooled(bytes);
+                self.marks.update(|marks| marks.spool_bytes = bytes);
+            }
+            let oldest_open = self.sealer.oldest_open();
+            self.marks.sealed(sealed.to, oldest_open);
+        }
+    }
+}
+
+struct Shipping {
+    shipper: Shipper,
+    journal: Journal,
+    space: Space,
+    marks: Arc<Marks>,
+}
+
+impl Shipping {
+    fn run(self) {
+        let mut back_off = BackOff::default();
+        while !self.marks.finished() {
+            self.marks.wait(TICK);
+            let marks = self.marks.snapshot();
+            if marks.archived >= marks.sealed {
+                continue;
+            }
+            match self.ship() {
+                Ok(()) => back_off.succeeded(),
+                Err(error) if error.is_transient() => {
+                    let wait = back_off.failed();
+                    tracing::warn!(%error, retry_in = ?wait, "the store does not take a batch");
+                    self.marks.update(|marks| marks.ship_retries += 1);
+                    let until = Instant::now() + wait;
+                    while Instant::now() < until && !self.marks.finished() {
+                        std::thread::sleep(TICK.min(wait));
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(%error, "shipping stopped; journal and spool are kept");
+                    self.marks.raise(error.alarm(&self.shipper.origin));
+                    return;
+                }
+            }
+        }
+    }
+
+    fn ship(&self) -> Result<(), crate::ship::ShipError> {
+        for batch in self.shipper.spool.batches()? {
+            let shipped = self.shipper.put(batch)?;
+            self.marks.update(|marks| marks.shipped = shipped);
+            let archived = self.shipper.read_back(batch)?;
+            self.shipper.spool.remove(batch)?;
+            let bytes = self.shipper.spool.bytes()?;
+            self.space.spooled(bytes);
+            self.marks.update(|marks| {
+                marks.archived = archived;
+                marks.spool_bytes = bytes;
+            });
+            // The intents of open exchanges stay: a crash must find them.
+            let behind = self.marks.oldest_open().map_or(archived, |open| open.min(archived));
+            self.journal.segments().archived(behind)?;
+            if self.marks.finished() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Flushes, folds, beats.
+fn keep_time(inner: &Weak<Inner>) {
+    let mut beaten = Instant::now();
+    let mut folded = Instant::now();
+    loop {
+        std::thread::sleep(TICK);
+        let Some(inner) = inner.upgrade() else { return };
+        if inner.marks.finished() {
+            return;
+        }
+        inner.flush_aged();
+        inner.close_abandoned();
+        let (_, unsealed) = inner.journal.segments().unsealed();
+        inner.space.unsealed(unsealed);
+        if folded.elapsed() >= FOLD_EVERY {
+            folded = Instant::now();
+            inner.write_folded();
+            inner.write_unrecorded();
+        }
+        if beaten.elapsed() >= inner.settings.heartbeat_bound.mul_f64(0.75) {
+            let counters = (inner.settings.counters)();
+            let frames = inner.due_references();
+            match inner.submit(None, frames, Body::Heartbeat(Heartbeat { counters })) {
+                Ok(_) => beaten = Instant::now(),
+                Err(error) => tracing::warn!(%error, "no heartbeat"),
+            }
+        }
+    }
+}

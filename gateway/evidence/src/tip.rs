@@ -1,0 +1,146 @@
+//! Where a log stands: what spool and store hold of it, and whether that agrees with the journal.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use schemas::files::{self, Limits};
+use schemas::seal::{self, SignedSeal};
+use schemas::{ObjectName, Origin, Sha256Hex};
+
+use crate::sealer::{Slim, Tip};
+use crate::spool::Spool;
+use crate::store::{self, Store, StoreError};
+
+/// The largest seal and records file that are read.
+const MAX_SEAL_BYTES: u64 = 1 << 20;
+const MAX_RECORDS_BYTES: u64 = 1 << 30;
+
+/// Why it cannot be told where a log stands.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TipError {
+    /// The store does not answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The spool does not.
+    #[error("spool: {0}")]
+    Spool(#[from] std::io::Error),
+    /// Something is there that this log did not write, or not so.
+    #[error("batch {batch}: {what}")]
+    Disagrees {
+        /// The batch.
+        batch: u64,
+        /// How.
+        what: String,
+    },
+}
+
+/// Where a log stands.
+pub(crate) struct Standing {
+    pub(crate) tip: Tip,
+    /// Whether the last sealed record is `close`.
+    pub(crate) closed: bool,
+}
+
+/// Reads the newest seals of a log and holds them against what the journal has.
+///
+/// `journaled` gives the leaf hash of a position, where it is known; batches are compared as far down as it may know
+/// any.
+pub(crate) fn find(
+    origin: &Origin,
+    key: &[u8; 32],
+    store: &dyn Store,
+    spool: &Spool,
+    first_known: u64,
+    journaled: &mut dyn FnMut(u64) -> Option<Sha256Hex>,
+) -> Result<Standing, TipError> {
+    let in_store: BTreeSet<u64> = store
+        .list(origin)?
+        .iter()
+        .filter(|name| matches!(name, ObjectName::Seal { .. }))
+        .map(ObjectName::batch)
+        .collect();
+    let in_spool: BTreeSet<u64> = spool.batches()?.into_iter().collect();
+    let mut standing: Option<Standing> = None;
+    for batch in in_store.union(&in_spool).copied().collect::<Vec<_>>().into_iter().rev() {
+        let disagrees = |what: String| TipError::Disagrees { batch, what };
+        let mut note: Option<Bytes> = None;
+        if in_spool.contains(&batch) {
+            note = Some(spool.seal(batch)?.into());
+        }
+        if in_store.contains(&batch) {
+            let name = ObjectName::Seal { origin: origin.clone(), batch };
+            let stored = store::read_object(store, &name, MAX_SEAL_BYTES)?;
+            match (&note, stored) {
+                (Some(own), Some(stored)) if *own != stored => {
+                    return Err(disagrees("the store holds another seal than the spool".into()));
+                }
+                (None, Some(stored)) => note = Some(stored),
+                _ => {}
+            }
+        }
+        let Some(note) = note else { continue };
+        let sealed = seal::verify(&note, key).map_err(|error| disagrees(error.to_string()))?;
+        if sealed.origin != *origin || sealed.batch != batch {
+            return Err(disagrees("its seal is another batch's".into()));
+        }
+        let below = sealed.from <= first_known;
+        if standing.is_none() || sealed.to > first_known {
+            let (tip, closed) = compare(origin, store, spool, &sealed, in_spool.contains(&batch), journaled)?;
+            if standing.is_none() {
+                standing = Some(Standing { tip, closed });
+            }
+        }
+        if below {
+            break;
+        }
+    }
+    Ok(standing.unwrap_or_else(|| Standing { tip: Tip::start(), closed: false }))
+}
+
+/// Reads a batch's records and compares them with its seal and with the journal.
+fn compare(
+    origin: &Origin,
+    store: &dyn Store,
+    spool: &Spool,
+    sealed: &SignedSeal,
+    spooled: bool,
+    journaled: &mut dyn FnMut(u64) -> Option<Sha256Hex>,
+) -> Result<(Tip, bool), TipError> {
+    let batch = sealed.batch;
+    let disagrees = |what: String| TipError::Disagrees { batch, what };
+    let file = sealed
+        .file(&schemas::names::FileKind::Records)
+        .ok_or_else(|| disagrees("its seal names no records file".into()))?;
+    let bytes = if spooled {
+        Some(Bytes::from(spool.read(&file.name, MAX_RECORDS_BYTES)?))
+    } else {
+        let name = ObjectName::parse_file(origin, &file.name).map_err(|error| disagrees(error.to_string()))?;
+        store::read_object(store, &name, MAX_RECORDS_BYTES)?
+    };
+    let bytes = bytes.ok_or_else(|| disagrees(format!("`{}` is not in the store", file.name)))?;
+    if Sha256Hex::of(&bytes) != file.sha256 {
+        return Err(disagrees(format!("`{}` is not what its seal says", file.name)));
+    }
+    let records =
+        files::read_records(&bytes, &Limits::default()).map_err(|error| disagrees(error.to_string()))?;
+    let mut tree = sealed.before().map_err(|error| disagrees(error.to_string()))?;
+    let mut closed = false;
+    for row in &records.rows {
+        let position = tree.size();
+        if row.position != position {
+            return Err(disagrees(format!("position {} where {position} is due", row.position)));
+        }
+        if let Some(own) = journaled(position)
+            && own != row.hash
+        {
+            return Err(disagrees(format!("record {position} is another than the journal's")));
+        }
+        closed = Slim::read(&row.leaf).is_ok_and(|slim| slim.kind == "close");
+        tree.append(row.hash);
+    }
+    if tree.size() != sealed.to || tree.root() != sealed.root {
+        return Err(disagrees("its records do not give its root".into()));
+    }
+    let tip = Tip { tree, next_batch: batch + 1, previous: Some(sealed.sha256()), time: sealed.time };
+    Ok((tip, closed))
+}

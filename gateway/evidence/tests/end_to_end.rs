@@ -1,0 +1,386 @@
+//! From an admission to a verified store.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod support;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use evidence::{KeyScope, Ledger, NewPart, PreAuth, Reason, Reference};
+use schemas::record::{Body, CloseReason, ConfigReason, End, PartName, Refusal};
+use schemas::Sha256Hex;
+use support::{Bed, Content, begin, end, exchange, id, noise, outcome, verify};
+
+const CLOSE: Duration = Duration::from_secs(30);
+
+fn open(bed: &Bed) -> Ledger {
+    Ledger::open(bed.config()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_exchange_becomes_a_verified_store() {
+    let bed = Bed::real();
+    let ledger = open(&bed);
+    let request = br#"{"model":"gpt-5","messages":[]}"#;
+    let answer = b"data: {}\n\ndata: [DONE]\n\n";
+    let exchange = exchange(&ledger, KeyScope::PerExchange, request, answer).await.unwrap();
+    ledger.drain_and_close(CloseReason::Shutdown, CLOSE).await.unwrap();
+    let logs = verify(&bed);
+    assert_eq!(logs.len(), 1);
+    assert_eq!(logs[0].kinds(), ["boot", "config", "intent", "outcome", "close"]);
+    assert_eq!(logs[0].outcome(&exchange).unwrap().intent_position, 2);
+    let content = |part| logs[0].content(&exchange, part).cloned();
+    assert_eq!(content(PartName::ClientRequest), Some(Content::Proven(Bytes::from_static(request))));
+    assert_eq!(content(PartName::ProviderResponse), Some(Content::Proven(Bytes::from_static(answer))));
+    let config = Sha256Hex::of(b"deployment: acme\n");
+    assert!(logs[0].records.iter().all(|record| record.config == config));
+    assert_eq!(logs[0].references.iter().map(|row| row.sha256).collect::<Vec<_>>(), [config]);
+    // Nothing is left behind of a closed epoch.
+    let left: Vec<_> = std::fs::read_dir(bed.root.join("journal")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 2, "{left:?}");
+    assert_eq!(std::fs::read_dir(bed.root.join("spool")).unwrap().count(), 1, "only the folder of reserves");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_next_boot_names_its_predecessor_with_size_and_root() {
+    let bed = Bed::real();
+    for _ in 0..3 {
+        let ledger = open(&bed);
+        exchange(&ledger, KeyScope::PerExchange, b"{}", b"{}").await.unwrap();
+        ledger.drain_and_close(CloseReason::Shutdown, CLOSE).await.unwrap();
+    }
+    let logs = verify(&bed);
+    assert_eq!(logs.len(), 3);
+    let boots: Vec<_> = logs
+        .iter()
+        .map(|log| match &log.records[0].body {
+            Body::Boot(boot) => boot.predecessor.clone(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(boots[0], None);
+    for (before, named) in logs.iter().zip(&boots[1..]) {
+        let named = named.as_ref().unwrap();
+        assert_eq!((&named.origin, named.size, named.root), (&before.origin, Some(before.size), Some(before.root)));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_is_one_record_with_its_content() {
+    let bed = Bed::real();
+    let ledger = open(&bed);
+    let admission = ledger.admit(None, KeyScope::PerExchange).await.unwrap();
+    let exchange = admission.exchange().clone();
+    let part = NewPart::bytes(PartName::ClientRequest, &b"too much"[..]);
+    admission
+        .refusal(vec![part], |parts, key| Refusal {
+            exchange: None,
+            reason: id("policy"),
+            status: 403,
+            count: None,
+            first: None,
+            last: None,
+            caller: None,
+            asked: None,
+            verdict: None,
+            parts,
+            content_key: key,
+            retention: Some(id("standard")),
+            suppression: Vec::new(),
+        })
+        .await
+        .unwrap();
+    ledger.drain_and_close(CloseReason::Shutdown, CLOSE).await.unwrap();
+    let log = &verify(&bed)[0];
+    assert_eq!(log.kinds(), ["boot", "config", "refusal", "close"]);
+    assert_eq!(
+        log.content(&exchange, PartName::ClientRequest),
+        Some(&Content::Proven(Bytes::from_static(b"too much")))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_refusals_before_authentication_is_folded_and_counted_whole() {
+    let bed = Bed::real();
+    let ledger = open(&bed);
+    let mut single = 0;
+    for _ in 0..500 {
+        match ledger.refuse_before_authentication(id("unknown_key"), 401).await.unwrap() {
+            PreAuth::Recorded(_) => single += 1,
+            PreAuth::Folded => {}
+        }
+    }
+    tokio::time::sleep(Duration::from_millis(1000)).await;
+    ledger.drain_and_close(CloseReason::Shutdown, CLOSE).await.unwrap();
+    let log = &verify(&bed)[0];
+    let counts: Vec<u64> = log
+        .bodies()
+        .filter_map(|body| match body {
+            Body::Refusal(refusal) => Some(refusal.count.unwrap_or(1)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(counts.iter().sum::<u64>(), 500);
+    assert!(single <= 40, "{single} single records");
+    assert!(counts.len() < 60, "{} records", counts.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_exchange_whose_handles_are_dropped_is_closed_as_gateway_abort() {
+    let bed = Bed::real();
+    let ledger = open(&bed);
+    let open_exchange = begin(&ledger, KeyScope::PerExchange, b"{}").await.unwrap();
+    let exchange = open_exchange.exchange().clone();
+    let writer = open_exchange.part(PartName::ProviderResponse, None, None);
+    writer.write(b"half an ", 0).unwrap();
+    writer.write(b"answer", 8).unwrap();
+    drop(open_exchange);
+    drop(writer);
+    ledger.drain_and_close(CloseReason::Shutdown, CLOSE).await.unwrap();
+    let log = &verify(&bed)[0];
+    let outcome = log.outcome(&exchange).unwrap();
+    assert_eq!(outcome.end, End::GatewayAbort);
+    assert_eq!(outcome.delivered_at_least, Some(8));
+    assert_eq!(
+        log.content(&exchange, PartName::ProviderResponse),
+        Some(&Content::Proven(Bytes::from_static(b"half an answer")))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_configuration_is_in_the_log_before_records_carry_it() {
+    let bed = Bed::real();
+    let ledger = open(&bed);
+    let next = Reference { media_type: id("application/yaml"), bytes: Bytes::from_static(b"deployment: acme # 2\n") };
+    let before = exchange(&ledger, KeyScope::PerExchange, b"{}", b"1").await.unwrap();
+    ledger.config_changes(next.clone(), ConfigReason::Reload, None, None).await.unwrap();
+    let after = exchange(&ledger, KeyScope::PerExchange, b"{}", b"2").await.unwrap();
+    ledger.drain_and_close(CloseReason::Shutdown, CLOSE).await.unwrap();
+    let log = &verify(&bed)[0];
+    let mut in_force = log.records[0].config;
+    for record in &log.records {
+        assert_eq!(record.config, in_force, "{}", record.body.kind());
+        if let Body::Config(config) = &record.body {
+            in_force = config.next;
+        }
+    }
+    assert_eq!(in_force, next.sha256());
+    assert!(log.outcome(&before).is_some() && log.outcome(&after).is_some());
+    assert_eq!(log.references.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_route_that_keeps_no_content_keeps_length_and_commitment() {
+    let bed = Bed::real();
+    let ledger = open(&bed);
+    let admission = ledger.admit(None, KeyScope::PerExchange).await.unwrap();
+    admission.discard_content();
+    let mut body = admission.body(PartName::ClientRequest);
+    body.write(Bytes::from(noise(1, 3 << 20))).await.unwrap();
+    let body = body.finish().await.unwrap();
+    let open_exchange = admission.intent(vec![NewPart::stored(&body)], support::intent).await.unwrap();
+    let exchange = open_exchange.exchange().clone();
+    end(open_exchange, b"answer").await.unwrap();
+    drop(body);
+    ledger.drain_and_close(CloseReason::Shutdown, CLOSE).await.unwrap();
+    let log = &verify(&bed)[0];
+    let part = &log.intent(&exchange).unwrap().parts[0];
+    assert_eq!((part.length, part.kept), (3 << 20, Some(false)));
+    assert_eq!(log.content_bytes, 0);
+    assert!(log.contents.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_stream_holds_is_journaled_within_a_second() {
+    let bed = Bed::real();
+    let ledger = open(&bed);
+    let open_exchange = begin(&ledger, KeyScope::PerExchange, b"{}").await.unwrap();
+    let writer = open_exchange.part(PartName::ProviderResponse, None, None);
+    let bytes = || ledger.watermarks().journaled;
+    writer.write(b"a token", 0).unwrap();
+    let journaled = bytes();
+    tokio::time::sleep(Duration::from_millis(1000)).await;
+    // The frame is found by a recovery of a copy of the disk as it is now.
+    let copy = copy_of(&bed);
+    let recovered = Ledger::open(copy.config()).unwrap();
+    recovered.drain_and_close(CloseReason::Shutdown, CLOSE).await.unwrap();
+    let log = &verify(&copy)[0];
+    let found = log.outcome(open_exchange.exchange()).unwrap();
+    assert_eq!(found.end, End::Interrupted);
+    assert_eq!(found.parts[0].length, 7);
+    assert!(journaled >= 3);
+    drop(writer);
+    open_exchange.outcome(Vec::new(), outcome).await.unwrap();
+}
+
+/// A copy of all folders: the disk of a host whose power went.
+fn copy_of(bed: &Bed) -> Bed {
+    fn copy(from: &std::path::Path, to: &std::path::Path) {
+        std::fs::create_dir_all(to).unwrap();
+        for entry in std::fs::read_dir(from).unwrap() {
+            let entry = entry.unwrap();
+            let target = to.join(entry.file_name());
+            if entry.file_type().unwrap().is_dir() {
+                copy(&entry.path(), &target);
+            } else {
+                std::fs::copy(entry.path(), target).unwrap();
+            }
+        }
+    }
+    let other = Bed::real();
+    copy(&bed.root, &other.root);
+    other
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_of_60_mib_is_sealed_like_any_other() {
+    let bed = Bed::real();
+    let ledger = open(&bed);
+    let request = noise(7, 60 << 20);
+    let open_exchange = begin(&ledger, KeyScope::PerExchange, &request).await.unwrap();
+    let exchange = open_exchange.exchange().clone();
+    end(open_exchange, b"ok").await.unwrap();
+    ledger.drain_and_close(CloseReason::Shutdown, Duration::from_secs(120)).await.unwrap();
+    let log = &verify(&bed)[0];
+    assert_eq!(log.content(&exchange, PartName::ClientRequest), Some(&Content::Proven(request.into())));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spilled_body_can_be_read_before_and_after_its_intent() {
+    let bed = Bed::real();
+    let ledger = open(&bed);
+    let request = noise(8, (3 << 20) + 17);
+    let admission = ledger.admit(Some(request.len() as u64), KeyScope::PerExchange).await.unwrap();
+    let mut body = admission.body(PartName::ClientRequest);
+    for piece in request.chunks(70_001) {
+        body.write(Bytes::copy_from_slice(piece)).await.unwrap();
+    }
+    let body = body.finish().await.unwrap();
+    assert!(body.is_spilled());
+    let read = async || {
+        let mut all = Vec::new();
+        let mut chunks = body.chunks();
+        while let Some(chunk) = chunks.next().await {
+            all.extend_from_slice(&chunk.unwrap());
+        }
+        all
+    };
+    assert_eq!(read().await, request);
+    let open_exchange = admission.intent(vec![NewPart::stored(&body)], support::intent).await.unwrap();
+    // Sealed and archived while the exchange runs: the body can still be sent again.
+    ledger.seal_now();
+    assert!(ledger.wait_archived(open_exchange.position() + 1, CLOSE).await);
+    assert_eq!(read().await, request);
+    end(open_exchange, b"ok").await.unwrap();
+    drop(body);
+    ledger.drain_and_close(CloseReason::Shutdown, CLOSE).await.unwrap();
+    verify(&bed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_admission_that_is_dropped_leaves_nothing() {
+    let bed = Bed::real();
+    let ledger = open(&bed);
+    let admission = ledger.admit(None, KeyScope::PerExchange).await.unwrap();
+    let mut body = admission.body(PartName::ClientRequest);
+    body.write(Bytes::from(noise(3, 2 << 20))).await.unwrap();
+    let body = body.finish().await.unwrap();
+    drop((admission, body));
+    let spills = |folder: std::path::PathBuf| {
+        std::fs::read_dir(folder).unwrap().filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().ends_with(".spill")).count()
+    };
+    assert_eq!(spills(bed.root.join("journal").join(ledger.origin().epoch())), 0);
+    assert_eq!(ledger.watermarks().reserved_bytes, 0);
+    ledger.drain_and_close(CloseReason::Shutdown, CLOSE).await.unwrap();
+    assert_eq!(verify(&bed)[0].kinds(), ["boot", "config", "close"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_encryption_content_is_plain_and_verifies() {
+    let bed = Bed::real();
+    let mut config = bed.config();
+    config.encryption = false;
+    let ledger = Ledger::open(config).unwrap();
+    let exchange = exchange(&ledger, KeyScope::PerExchange, b"request", b"answer").await.unwrap();
+    ledger.drain_and_close(CloseReason::Shutdown, CLOSE).await.unwrap();
+    let log = &verify(&bed)[0];
+    assert_eq!(log.intent(&exchange).unwrap().content_key, None);
+    assert_eq!(
+        log.content(&exchange, PartName::ProviderResponse),
+        Some(&Content::Proven(Bytes::from_static(b"answer")))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_at_once_are_all_there() {
+    let bed = Bed::real();
+    let ledger = open(&bed);
+    let tasks: Vec<_> = (0..200_u64)
+        .map(|n| {
+            let ledger = ledger.clone();
+            tokio::spawn(async move {
+                let answer = noise(n, 20_000);
+                (exchange(&ledger, KeyScope::PerExchange, &noise(n + 1000, 3000), &answer).await.unwrap(), answer)
+            })
+        })
+        .collect();
+    let mut done = Vec::new();
+    for task in tasks {
+        done.push(task.await.unwrap());
+    }
+    ledger.drain_and_close(CloseReason::Shutdown, CLOSE).await.unwrap();
+    let log = &verify(&bed)[0];
+    for (exchange, answer) in done {
+        assert_eq!(log.content(&exchange, PartName::ProviderResponse), Some(&Content::Proven(answer.into())));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_log_beats_and_says_its_counters() {
+    let bed = Bed::real();
+    let mut config = bed.config();
+    config.heartbeat_bound = Duration::from_millis(400);
+    let ledger = Ledger::open(config).unwrap();
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    ledger.drain_and_close(CloseReason::Shutdown, CLOSE).await.unwrap();
+    let log = &verify(&bed)[0];
+    let beats = log.kinds().iter().filter(|kind| **kind == "heartbeat").count();
+    assert!(beats >= 3, "{beats}");
+    for pair in log.records.windows(2) {
+        assert!(pair[1].at - pair[0].at <= 600_000, "silence of {} us", pair[1].at - pair[0].at);
+    }
+    assert!(log.bodies().any(|body| matches!(body, Body::Heartbeat(beat) if beat.counters["exchanges"] == 3)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_draining_ledger_admits_nothing_and_lets_running_exchanges_end() {
+    let bed = Bed::real();
+    let ledger = open(&bed);
+    let running = begin(&ledger, KeyScope::PerExchange, b"{}").await.unwrap();
+    ledger.stop_admitting();
+    let refused = ledger.admit(None, KeyScope::PerExchange).await.unwrap_err();
+    assert_eq!(refused.reason, Reason::Draining);
+    end(running, b"the end").await.unwrap();
+    ledger.drain_and_close(CloseReason::Shutdown, CLOSE).await.unwrap();
+    assert_eq!(verify(&bed)[0].kinds(), ["boot", "config", "intent", "outcome", "close"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_of_200_turns_under_one_key_costs_a_fraction_of_its_copies() {
+    let bed = Bed::real();
+    let ledger = open(&bed);
+    let who = KeyScope::PerDay { who: "agent-7".into() };
+    let mut history = String::from(r#"{"model":"gpt-5","messages":["#);
+    let mut gzipped = 0;
+    for turn in 0..200_u64 {
+        let text = hex::encode(noise(turn, 600));
+        history.push_str(&format!(r#"{{"role":"user","content":"turn {turn}: {text}"}},"#));
+        let request = format!("{history}]}}");
+        gzipped += zstd::bulk::compress(request.as_bytes(), 6).unwrap().len() as u64;
+        exchange(&ledger, who.clone(), request.as_bytes(), b"ok").await.unwrap();
+    }
+    ledger.drain_and_close(CloseReason::Shutdown, CLOSE).await.unwrap();
+    let log = &verify(&bed)[0];
+    assert!(log.content_bytes * 20 < gzipped, "{} stored of {gzipped} compressed one by one", log.content_bytes);
+}

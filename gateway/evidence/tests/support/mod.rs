@@ -1,0 +1,393 @@
+//! A ledger on a disk, and an oracle that reads a store with nothing but `schemas`.
+
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::panic, reason = "shared by tests")]
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use evidence::clock::SystemClock;
+use evidence::disk::{self, RealDisk, SharedDisk, SimDisk};
+use evidence::{
+    Admission, DirectoryStore, KeyScope, Ledger, LedgerConfig, NewPart, OpenExchange, Reference, Store, Unavailable,
+};
+use schemas::content::{self, Assembler, Committer};
+use schemas::files::{self, Limits, ReferenceRow};
+use schemas::keytable::{self, Slot};
+use schemas::names::FileKind;
+use schemas::record::{
+    Answered, Asked, Body, Caller, End, Intent, Outcome, Part, PartName, Record, Reported, Timing, Usage, UsageRole,
+    UsageSource,
+};
+use schemas::verify::{BatchInput, SealTail, chain, verify_batch};
+use schemas::{ExchangeId, Identifier, ObjectName, Origin, Sha256Hex};
+
+pub const SEED: [u8; 32] = [42; 32];
+
+pub fn id(text: &str) -> Identifier {
+    Identifier::new(text).unwrap()
+}
+
+/// Where a ledger lives.
+#[derive(Clone)]
+pub struct Bed {
+    pub disk: SharedDisk,
+    pub root: PathBuf,
+    _dir: Option<Arc<tempfile::TempDir>>,
+}
+
+impl Bed {
+    pub fn real() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        Self { disk: Arc::new(RealDisk), root: dir.path().to_owned(), _dir: Some(Arc::new(dir)) }
+    }
+
+    pub fn sim(disk: &SimDisk) -> Self {
+        let root = PathBuf::from("/host");
+        Self { disk: Arc::new(disk.clone()), root, _dir: None }
+    }
+
+    pub fn store(&self) -> Arc<DirectoryStore> {
+        Arc::new(DirectoryStore::open(self.disk.clone(), &self.root.join("out")).unwrap())
+    }
+
+    pub fn config(&self) -> LedgerConfig {
+        self.config_for(self.store())
+    }
+
+    pub fn config_for(&self, store: Arc<dyn Store>) -> LedgerConfig {
+        LedgerConfig {
+            deployment: "acme".into(),
+            gateway: "gw1".into(),
+            journal_dir: self.root.join("journal"),
+            spool_dir: self.root.join("spool"),
+            key_table_dir: self.root.join("keys"),
+            store,
+            seal_seed: SEED,
+            batch_age: Duration::from_millis(50),
+            batch_bytes: 8 << 20,
+            heartbeat_bound: Duration::from_secs(300),
+            segment_bytes: 4 << 20,
+            spool_bound_bytes: 1 << 30,
+            encryption: true,
+            accept_loss: false,
+            gateway_version: id("0.1.0"),
+            binary_sha256: None,
+            config: Reference { media_type: id("application/yaml"), bytes: Bytes::from_static(b"deployment: acme\n") },
+            policy: None,
+            price_book: None,
+            counters: Arc::new(|| BTreeMap::from([("exchanges".to_string(), 3)])),
+            disk: self.disk.clone(),
+            clock: Arc::new(SystemClock),
+        }
+    }
+
+    pub fn key_table(&self) -> PathBuf {
+        self.root.join("keys")
+    }
+}
+
+pub fn intent(parts: Vec<Part>, key: Option<Identifier>) -> Intent {
+    Intent {
+        exchange: ExchangeId::new("00000000-0000-7000-8000-000000000000").unwrap(),
+        caller: Caller::default(),
+        asked: asked(),
+        verdict: None,
+        parts,
+        content_key: key,
+        retention: id("standard"),
+        fail_mode: None,
+        suppression: Vec::new(),
+    }
+}
+
+pub fn asked() -> Asked {
+    Asked {
+        route: Some(id("openai")),
+        provider: Some(id("openai")),
+        target: None,
+        dialect: Some(id("openai")),
+        operation: Some(id("chat.completions")),
+        method: Some(id("POST")),
+        requested_model: Some(id("gpt-5")),
+        stream: Some(true),
+        max_output_tokens: None,
+        choices: None,
+        tools_offered: None,
+        service_tier: None,
+        temperature: None,
+        background: None,
+        refers_to: None,
+    }
+}
+
+pub fn outcome(parts: Vec<Part>, key: Option<Identifier>) -> Outcome {
+    Outcome {
+        exchange: ExchangeId::new("00000000-0000-7000-8000-000000000000").unwrap(),
+        intent_position: 0,
+        caller: Caller::default(),
+        asked: asked(),
+        end: End::Complete,
+        provider_end: None,
+        provider_status: Some(200),
+        status: Some(200),
+        reason: None,
+        delivered: Some(1),
+        released: Some(1),
+        delivered_at_least: None,
+        answered: Answered::default(),
+        usage: Usage {
+            source: UsageSource::Provider,
+            role: UsageRole::Incurred,
+            input_tokens: Some(10),
+            uncached_input_tokens: Some(10),
+            cache_read_tokens: Some(0),
+            cache_write_5m_tokens: None,
+            cache_write_1h_tokens: None,
+            output_tokens: Some(5),
+            reasoning_tokens: None,
+            input_audio_tokens: None,
+            output_audio_tokens: None,
+            input_image_tokens: None,
+            reported: Reported::default(),
+        },
+        cost: None,
+        unpriced: None,
+        timing: Timing::default(),
+        rate_limits: BTreeMap::new(),
+        parts,
+        content_key: key,
+        retention: id("standard"),
+    }
+}
+
+/// Admits an exchange and makes its intent durable.
+pub async fn begin(ledger: &Ledger, keys: KeyScope, request: &[u8]) -> Result<OpenExchange, Unavailable> {
+    let admission: Admission = ledger.admit(Some(request.len() as u64), keys).await?;
+    let mut body = admission.body(PartName::ClientRequest);
+    for piece in request.chunks(100_000) {
+        body.write(Bytes::copy_from_slice(piece)).await?;
+    }
+    let body = body.finish().await?;
+    let head = NewPart::bytes(PartName::ClientRequestHead, &b"POST /v1/chat/completions\n"[..]);
+    admission
+        .intent(vec![head, NewPart::stored(&body).with(Some(id("application/json")), None)], intent)
+        .await
+}
+
+/// Streams an answer and makes the outcome durable.
+pub async fn end(open: OpenExchange, answer: &[u8]) -> Result<(), Unavailable> {
+    let writer = open.part(PartName::ProviderResponse, Some(id("text/event-stream")), None);
+    let mut delivered = 0;
+    for piece in answer.chunks(5000) {
+        writer.write(piece, delivered).map_err(|cut| cut.0)?;
+        delivered += piece.len() as u64;
+    }
+    let part = writer.finish();
+    open.outcome(vec![part], outcome).await
+}
+
+/// One whole exchange.
+pub async fn exchange(
+    ledger: &Ledger,
+    keys: KeyScope,
+    request: &[u8],
+    answer: &[u8],
+) -> Result<ExchangeId, Unavailable> {
+    let open = begin(ledger, keys, request).await?;
+    let id = open.exchange().clone();
+    end(open, answer).await?;
+    Ok(id)
+}
+
+/// What a store holds of one log, verified.
+pub struct LogView {
+    pub origin: Origin,
+    pub records: Vec<Record>,
+    pub size: u64,
+    pub root: Sha256Hex,
+    pub contents: HashMap<(ExchangeId, PartName), Content>,
+    pub references: Vec<ReferenceRow>,
+    pub batches: usize,
+    /// Bytes of all objects.
+    pub bytes: u64,
+    pub content_bytes: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    Proven(Bytes),
+    KeyDestroyed,
+}
+
+impl LogView {
+    pub fn bodies(&self) -> impl Iterator<Item = &Body> {
+        self.records.iter().map(|record| &record.body)
+    }
+
+    pub fn kinds(&self) -> Vec<&'static str> {
+        self.bodies().map(Body::kind).collect()
+    }
+
+    pub fn intent(&self, exchange: &ExchangeId) -> Option<&Intent> {
+        self.bodies().find_map(|body| match body {
+            Body::Intent(intent) if intent.exchange == *exchange => Some(intent),
+            _ => None,
+        })
+    }
+
+    pub fn outcome(&self, exchange: &ExchangeId) -> Option<&Outcome> {
+        let mut found = self.bodies().filter_map(|body| match body {
+            Body::Outcome(outcome) if outcome.exchange == *exchange => Some(outcome),
+            _ => None,
+        });
+        let first = found.next();
+        assert!(found.next().is_none(), "two outcomes of {exchange}");
+        first
+    }
+
+    pub fn content(&self, exchange: &ExchangeId, part: PartName) -> Option<&Content> {
+        self.contents.get(&(exchange.clone(), part))
+    }
+}
+
+fn read(disk: &SharedDisk, path: &Path) -> Bytes {
+    disk::read_file(&**disk, path, 1 << 32).unwrap().into()
+}
+
+/// Verifies every log of the store and all content that has a key. Panics at the first fault.
+pub fn verify(bed: &Bed) -> Vec<LogView> {
+    let store = bed.store();
+    let mut logs = store.logs("acme", "gw1").unwrap();
+    logs.sort();
+    logs.iter().map(|origin| verify_log(bed, &store, origin)).collect()
+}
+
+pub fn verify_log(bed: &Bed, store: &DirectoryStore, origin: &Origin) -> LogView {
+    let folder = store.root().join(origin.as_str());
+    let key = schemas::note::Signer::public_key(&schemas::note::Ed25519Signer::from_seed(SEED));
+    let objects = store.list(origin).unwrap();
+    assert_eq!(objects.len(), bed.disk.list(&folder).unwrap().len(), "foreign files in {}", folder.display());
+    let mut named = 0;
+    let batches = objects.iter().filter(|name| matches!(name, ObjectName::Seal { .. })).count() as u64;
+    let mut view = LogView {
+        origin: origin.clone(),
+        records: Vec::new(),
+        size: 0,
+        root: schemas::merkle::empty_root(),
+        contents: HashMap::new(),
+        references: Vec::new(),
+        batches: usize::try_from(batches).unwrap(),
+        bytes: 0,
+        content_bytes: 0,
+    };
+    let mut tail: Option<SealTail> = None;
+    for batch in 0..batches {
+        let note = read(&bed.disk, &folder.join(format!("{batch:010}.seal")));
+        let parsed = schemas::seal::parse_unverified(&note).unwrap();
+        named += parsed.files.len();
+        view.bytes += note.len() as u64 + parsed.files.iter().map(|file| file.length).sum::<u64>();
+        let records = parsed.file(&FileKind::Records).unwrap();
+        let input = BatchInput {
+            origin,
+            key: &key,
+            seal: &note,
+            records: read(&bed.disk, &folder.join(&records.name)),
+        };
+        let verified = verify_batch(input).unwrap_or_else(|faults| panic!("batch {batch}: {faults:?}"));
+        let verified =
+            chain(tail.as_ref(), verified).unwrap_or_else(|faults| panic!("batch {batch}: {faults:?}"));
+        tail = Some(SealTail::of(verified.seal(), None));
+        view.size = verified.seal().to;
+        view.root = verified.seal().root;
+        let mut rows: HashMap<(ExchangeId, PartName), Vec<content::Row>> = HashMap::new();
+        for file in &parsed.files {
+            let bytes = read(&bed.disk, &folder.join(&file.name));
+            assert_eq!(Sha256Hex::of(&bytes), file.sha256);
+            match ObjectName::parse_file(origin, &file.name).unwrap() {
+                ObjectName::Data { kind: FileKind::Content(_), .. } => {
+                    view.content_bytes += file.length;
+                    for row in files::read_content(bytes, &Limits::default()).unwrap() {
+                        let row = row.unwrap();
+                        rows.entry((row.exchange.clone(), row.part)).or_default().push(row);
+                    }
+                }
+                ObjectName::Data { kind: FileKind::Reference, .. } => {
+                    view.references.extend(files::read_reference(&bytes, &Limits::default()).unwrap());
+                }
+                _ => {}
+            }
+        }
+        for leaf in verified.rows() {
+            let record = leaf.decoded().record.clone().unwrap();
+            assert_eq!(leaf.position(), view.records.len() as u64);
+            let (exchange, parts) = match &record.body {
+                Body::Intent(intent) => (Some(&intent.exchange), &intent.parts[..]),
+                Body::Outcome(outcome) => (Some(&outcome.exchange), &outcome.parts[..]),
+                Body::Refusal(refusal) => (refusal.exchange.as_ref(), &refusal.parts[..]),
+                _ => (None, &[][..]),
+            };
+            for part in parts.iter().filter(|part| part.kept != Some(false)) {
+                let key = (exchange.unwrap().clone(), part.part);
+                let found = rows.remove(&key).unwrap_or_else(|| panic!("no rows of {key:?}"));
+                assert!(found.iter().all(|row| row.position == leaf.position()));
+                let content = open_part(bed, origin, part, &found, &view.contents);
+                view.contents.insert(key, content);
+            }
+            view.records.push(record);
+        }
+        assert!(rows.is_empty(), "rows that no record commits to: {:?}", rows.keys());
+    }
+    assert_eq!(named + usize::try_from(batches).unwrap(), objects.len(), "unreferenced objects");
+    view
+}
+
+fn open_part(
+    bed: &Bed,
+    origin: &Origin,
+    part: &Part,
+    rows: &[content::Row],
+    known: &HashMap<(ExchangeId, PartName), Content>,
+) -> Content {
+    let key = rows[0].key_id.as_ref().map(|id| {
+        let page = read(&bed.disk, &bed.key_table().join(keytable::page_path(&id.origin, id.page)));
+        (id, keytable::decode_page(&id.origin, id.page, &page).unwrap().key(id.slot))
+    });
+    let key = match &key {
+        None => None,
+        Some((id, Slot::Key(key))) => Some((*id, key)),
+        Some((_, Slot::Destroyed)) => return Content::KeyDestroyed,
+        Some((id, slot)) => panic!("key {id}: {slot:?}"),
+    };
+    let mut assembler = Assembler::new(1 << 30);
+    for row in rows {
+        let plain = content::open_row(origin, row, key).unwrap();
+        assembler.push(row.chunk, row.last, &row.encoding, &plain).unwrap();
+    }
+    let assembled = assembler.finish().unwrap();
+    let base = assembled.base.clone().map(|base| match known.get(&base) {
+        Some(Content::Proven(bytes)) => bytes.clone(),
+        other => panic!("base {base:?} is {other:?}"),
+    });
+    let salt = assembled.salt;
+    let bytes = assembled.content(base.as_deref(), 1 << 30).unwrap();
+    let mut committer = Committer::new(&salt);
+    committer.update(&bytes);
+    assert_eq!(committer.finish(), (part.length, part.commitment), "{:?}", part.part);
+    Content::Proven(bytes.into())
+}
+
+/// Pseudo-random bytes that do not compress.
+pub fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    (0..len)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state.to_le_bytes()[3]
+        })
+        .collect()
+}
