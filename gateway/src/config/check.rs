@@ -6,6 +6,9 @@ use policies::document::{Node, Place, Problem, Shape};
 
 use super::{Config, Encryption, FailMode, Out};
 
+/// The longest `deployment` and `gateway` together.
+const MAX_NAMES: usize = 83;
+
 /// Checks `config`, read from `root`. Gives problems, then warnings.
 pub(super) fn check(config: &Config, root: &Node) -> (Vec<Problem>, Vec<Problem>) {
     let mut check = Check { root, problems: Vec::new(), warnings: Vec::new() };
@@ -99,14 +102,15 @@ impl Check<'_> {
     }
 
     fn sizes(&mut self, config: &Config) {
-        if config.limits.body_memory < 1 << 20 {
-            let problem = self.problem("limits.body_memory".into(), "at least 1MiB");
-            self.problems.push(problem);
-        }
-        if config.evidence.spool_bound < 2 * config.evidence.batch_size.min(config.evidence.spool_bound) {
-            let wanted = "at least twice `evidence.batch_size`";
-            let problem = self.problem("evidence.spool_bound".into(), wanted);
+        if config.evidence.spool_bound / 2 < config.evidence.batch_size {
+            let problem = self.problem("evidence.spool_bound".into(), "at least twice `evidence.batch_size`");
             self.problems.push(problem.value(super::units::show_size(config.evidence.spool_bound)));
+        }
+        // An origin has at most 110 bytes: 25 are the epoch, 2 are slashes.
+        if config.deployment.len() + config.gateway.len() > MAX_NAMES {
+            let wanted = format!("`deployment` and `gateway` of at most {MAX_NAMES} characters together");
+            let problem = self.problem("gateway".into(), wanted);
+            self.problems.push(problem.value(&config.gateway));
         }
     }
 

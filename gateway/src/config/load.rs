@@ -181,7 +181,10 @@ fn load_text(text: &str, path: &Path, environment: &dyn Fn(&str) -> Option<Strin
     let root = document::parse(text)?;
     let mut problems = Vec::new();
     let base = path.parent().unwrap_or(Path::new(""));
-    let Some(config) = read::config(&root, base, &mut problems) else { return Err(problems) };
+    let Some(config) = read::config(&root, base, &mut problems) else {
+        problems.extend(problems_of_files(&root, base, environment));
+        return Err(problems);
+    };
     let (crossed, warnings) = check(&config, &root);
     problems.extend(crossed);
     let mut loader = Loader { root: &root, environment, problems, warnings, files: BTreeMap::new() };
@@ -210,6 +213,26 @@ fn load_text(text: &str, path: &Path, environment: &dyn Fn(&str) -> Option<Strin
         .map_err(|error| vec![Problem::general("", format!("a configuration that can be written down: {error}"))])?;
     loaded.hash = Sha256Hex::of(&loaded.canonical);
     Ok(loaded)
+}
+
+/// What is wrong with the files of a configuration that is itself wrong: all problems are told at once.
+fn problems_of_files(root: &Node, base: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Vec<Problem> {
+    let mut ignored = Vec::new();
+    let mut fields = Fields::new(root, "", &mut ignored);
+    let mut path = |key| fields.optional(key, "a path", |text| Some(base.join(text)));
+    let (keys, policy, prices) = (path("keys"), path("policy"), path("prices"));
+    let (problems, warnings, files) = (Vec::new(), Vec::new(), BTreeMap::new());
+    let mut loader = Loader { root, environment, problems, warnings, files };
+    if let Some(path) = keys {
+        loader.parsed("keys", &path, Keys::parse);
+    }
+    if let Some(path) = policy {
+        loader.parsed("policy", &path, Policy::parse);
+    }
+    if let Some(path) = prices {
+        loader.parsed("prices", &path, PriceBook::parse);
+    }
+    loader.problems
 }
 
 fn warn_of_missing_prices(config: &Config, root: &Node, prices: Option<&PriceBook>, warnings: &mut Vec<Problem>) {

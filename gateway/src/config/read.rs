@@ -143,7 +143,7 @@ impl<'a, 'p> Reader<'a, 'p> {
 
 /// One part of a log's name.
 pub(super) fn is_part(text: &str) -> bool {
-    schemas::Origin::join(text, text, text).is_ok()
+    schemas::names::is_part(text)
 }
 
 fn listen(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem>) -> Option<Listen> {
