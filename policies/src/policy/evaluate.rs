@@ -133,7 +133,7 @@ mod tests {
             provider: Some(what.0),
             model: what.1,
             operation: Some(what.2),
-            generates: matches!(what.2, "chat.completions" | "responses.create"),
+            generates: super::super::writes_output(what.2),
             max_output_tokens: output.0,
             choices: output.1,
             ..Facts::default()
@@ -168,6 +168,8 @@ mod tests {
             // An output bound means nothing where no output is made.
             (("a", "sales", OPEN), ("openai", Some("text-embedding-3-small"), "embeddings.create"), (None, None), Decision::Allow, "embed"),
             (("a", "sales", OPEN), ("openai", None, "models.list"), (None, None), Decision::Allow, "list"),
+            // An operation that nobody knows may write: it does not slip past a bound.
+            (("batch", "sales", OPEN), ("openai", gpt, "other"), (Some(5001), None), Decision::Deny, "wide"),
             // A deny rule wins, also over an unknown data class.
             (("a", "research", Some("secret")), ("openai", gpt, chat), (Some(1), None), Decision::Deny, "secret"),
             (("a", "research", None), ("openai", gpt, chat), (Some(1), None), Decision::Deny, "secret"),

@@ -44,12 +44,28 @@ pub struct Facts<'a> {
     pub model: Option<&'a str>,
     /// The operation, as in records.
     pub operation: Option<&'a str>,
-    /// True where the operation makes the model write, so that an output bound means something.
+    /// True where the operation makes the model write, so that an output bound means something ([`writes_output`]).
     pub generates: bool,
     /// The largest output in tokens that the request asks for, of one answer.
     pub max_output_tokens: Option<i64>,
     /// How many answers the request asks for; absent is one.
     pub choices: Option<i64>,
+}
+
+/// True for the operations whose requests can bound the output, and for `other`: what is not known may write.
+pub fn writes_output(operation: &str) -> bool {
+    matches!(
+        operation,
+        "chat.completions"
+            | "completions"
+            | "responses.create"
+            | "responses.compact"
+            | "messages.create"
+            | "complete"
+            | "threads.runs.create"
+            | "threads.runs.submit_tool_outputs"
+            | "other"
+    )
 }
 
 /// A policy that was read and checked.
