@@ -16,6 +16,7 @@ use crate::output;
 
 const POLICY: &str = include_str!("../../../policies/examples/starter.yaml");
 const PRICES: &str = include_str!("../../../policies/prices/2026-11.csv");
+/// `5m` of the configuration below.
 const HEARTBEAT_S: u64 = 300;
 
 /// A provider that the folder knows: name, address, and the variable that holds its key.
@@ -104,7 +105,7 @@ evidence:
   seal_key: seal.key
   pseudonym_key: pseudonym.key
   out: {{ directory: evidence }}
-  heartbeat: {HEARTBEAT_S}s
+  heartbeat: 5m
 
 keys: keys.yaml
 policy: policy.yaml
