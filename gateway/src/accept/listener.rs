@@ -1,0 +1,299 @@
+//! One address where callers connect.
+
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::accept::io::Watched;
+use crate::app::App;
+use crate::exchange;
+
+/// The start of every HTTP/2 connection (RFC 9113 3.4).
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// An address that is bound and not yet served.
+#[derive(Debug)]
+pub(crate) struct Bound {
+    listener: TcpListener,
+    index: usize,
+}
+
+impl Bound {
+    /// Binds `address`, the `index`th of the configuration.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) async fn bind(address: SocketAddr, index: usize) -> std::io::Result<Self> {
+        Ok(Self { listener: TcpListener::bind(address).await?, index })
+    }
+
+    /// The bound address, with the port that the system chose.
+    pub(crate) fn address(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+/// Accepts connections until told to stop.
+pub(crate) struct Listener {
+    bound: Bound,
+    app: Arc<App>,
+    places: Arc<Semaphore>,
+    /// Cancelled: no new connections, and those that there are finish what they do.
+    stop: CancellationToken,
+    /// Cancelled: those that there still are go at once.
+    cut: CancellationToken,
+}
+
+impl Listener {
+    pub(crate) fn new(
+        bound: Bound,
+        app: Arc<App>,
+        places: Arc<Semaphore>,
+        stop: CancellationToken,
+        cut: CancellationToken,
+    ) -> Self {
+        Self { bound, app, places, stop, cut }
+    }
+
+    /// Accepts until `stop`. Each connection is a task of the app's tracker.
+    pub(crate) async fn run(self) {
+        loop {
+            let Ok(place) = Arc::clone(&self.places).acquire_owned().await else { return };
+            let accepted = tokio::select! {
+                () = self.stop.cancelled() => return,
+                accepted = self.bound.listener.accept() => accepted,
+            };
+            let stream = match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    // Out of file descriptors, or the peer was gone already: the listener itself lives on.
+                    self.app.telemetry.failed("accept");
+                    tracing::warn!(%error, "accept failed");
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    continue;
+                }
+            };
+            let connection = Connection {
+                app: Arc::clone(&self.app),
+                index: self.bound.index,
+                stop: self.stop.clone(),
+                cut: self.cut.clone(),
+            };
+            self.app.connections.spawn(async move {
+                connection.app.telemetry.connections.inc();
+                let app = Arc::clone(&connection.app);
+                connection.run(stream).await;
+                app.telemetry.connections.dec();
+                drop(place);
+            });
+        }
+    }
+}
+
+struct Connection {
+    app: Arc<App>,
+    index: usize,
+    stop: CancellationToken,
+    cut: CancellationToken,
+}
+
+impl Connection {
+    async fn run(self, stream: TcpStream) {
+        let _ = stream.set_nodelay(true);
+        let snapshot = self.app.snapshot.load_full();
+        let patience = snapshot.limits.header_read;
+        let Some(tls) = snapshot.tls.get(self.index).cloned().flatten() else {
+            match tokio::time::timeout(patience, is_http2(&stream)).await {
+                Ok(Ok(http2)) => self.serve(stream, http2).await,
+                Ok(Err(_)) => {}
+                Err(_) => self.app.telemetry.failed("head_timeout"),
+            }
+            return;
+        };
+        drop(snapshot);
+        let handshake = tokio_rustls::TlsAcceptor::from(tls).accept(stream);
+        match tokio::time::timeout(patience, handshake).await {
+            Ok(Ok(stream)) => {
+                let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                self.serve(stream, http2).await;
+            }
+            Ok(Err(error)) => {
+                self.app.telemetry.failed("tls_handshake");
+                tracing::debug!(%error, "TLS handshake failed");
+            }
+            Err(_) => self.app.telemetry.failed("tls_timeout"),
+        }
+    }
+
+    async fn serve<S>(self, stream: S, http2: bool)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let snapshot = self.app.snapshot.load_full();
+        let limits = &snapshot.limits;
+        let io = TokioIo::new(Watched::new(stream, limits.idle));
+        let app = Arc::clone(&self.app);
+        let begun = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&begun);
+        let service = service_fn(move |request: http::Request<Incoming>| {
+            seen.store(true, Ordering::Relaxed);
+            let app = Arc::clone(&app);
+            async move { Ok::<_, std::convert::Infallible>(exchange::exchange(app, request).await) }
+        });
+        let head = usize::try_from(limits.head).unwrap_or(usize::MAX).max(8192);
+        let served = if http2 {
+            let mut builder = http2::Builder::new(TokioExecutor::new());
+            builder
+                .timer(TokioTimer::new())
+                .max_header_list_size(u32::try_from(head).unwrap_or(u32::MAX))
+                .max_concurrent_streams(limits.http2_streams)
+                .max_send_buf_size(64 << 10)
+                .keep_alive_interval(limits.keep_alive)
+                .keep_alive_timeout(limits.header_read);
+            self.drive(builder.serve_connection(io, service), limits.header_read, &begun).await
+        } else {
+            let mut builder = http1::Builder::new();
+            // hyper's bound on a head also runs while a kept connection is idle: the first head has its own,
+            // in `drive`.
+            builder
+                .timer(TokioTimer::new())
+                .header_read_timeout(limits.keep_alive.max(limits.header_read))
+                .max_header_size(head)
+                .max_buf_size(head.max(256 << 10));
+            self.drive(builder.serve_connection(io, service), limits.header_read, &begun).await
+        };
+        if let Err(error) = served {
+            let reason = if error.is_parse_too_large() {
+                "head_too_large"
+            } else if error.is_parse() {
+                "malformed_http"
+            } else if error.is_timeout() {
+                // An idle connection that was kept long enough, or a head that did not come.
+                return;
+            } else {
+                // The caller went away; its exchanges say so themselves.
+                return;
+            };
+            self.app.telemetry.failed(reason);
+            tracing::debug!(%error, reason, "connection failed");
+        }
+    }
+
+    async fn drive<C>(&self, connection: C, patience: Duration, begun: &AtomicBool) -> hyper::Result<()>
+    where
+        C: Future<Output = hyper::Result<()>> + Graceful,
+    {
+        let mut connection = pin!(connection);
+        let mut first_head = pin!(tokio::time::sleep(patience));
+        let mut waiting = true;
+        let mut stopping = false;
+        loop {
+            tokio::select! {
+                biased;
+                ended = connection.as_mut() => return ended,
+                () = self.cut.cancelled() => return Ok(()),
+                () = self.stop.cancelled(), if !stopping => {
+                    stopping = true;
+                    connection.as_mut().finish();
+                }
+                () = first_head.as_mut(), if waiting => {
+                    waiting = false;
+                    if !begun.load(Ordering::Relaxed) {
+                        self.app.telemetry.failed("head_timeout");
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A connection that can be told to finish what it does and take nothing new.
+trait Graceful {
+    fn finish(self: Pin<&mut Self>);
+}
+
+impl<I, S, B> Graceful for http1::Connection<I, S>
+where
+    I: hyper::rt::Read + hyper::rt::Write + Unpin,
+    S: hyper::service::HttpService<Incoming, ResBody = B>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: http_body::Body + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    fn finish(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+impl<I, S, B, E> Graceful for http2::Connection<I, S, E>
+where
+    I: hyper::rt::Read + hyper::rt::Write + Unpin,
+    S: hyper::service::HttpService<Incoming, ResBody = B>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: http_body::Body + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    E: hyper::rt::bounds::Http2ServerConnExec<S::Future, B>,
+{
+    fn finish(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+/// Whether the first bytes of a plain connection are HTTP/2's preface. Takes nothing off the stream.
+async fn is_http2(stream: &TcpStream) -> std::io::Result<bool> {
+    let mut start = [0; PREFACE.len()];
+    loop {
+        let seen = stream.peek(&mut start).await?;
+        let Some(bytes) = start.get(..seen) else { return Ok(false) };
+        if seen == PREFACE.len() && bytes == PREFACE {
+            return Ok(true);
+        }
+        if seen == 0 || !PREFACE.starts_with(bytes) {
+            return Ok(false);
+        }
+        // A part of the preface, or of a method that begins like it: look again when there may be more.
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use tokio::io::AsyncWriteExt as _;
+
+    use super::*;
+
+    async fn sniffed(pieces: &[&[u8]]) -> bool {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (far, _) = listener.accept().await.unwrap();
+        let (result, ()) = tokio::join!(is_http2(&far), async {
+            for piece in pieces {
+                near.write_all(piece).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+            near.shutdown().await.unwrap();
+        });
+        result.unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_preface_is_known_in_pieces_and_a_post_is_not_taken_for_it() {
+        assert!(sniffed(&[PREFACE]).await);
+        assert!(sniffed(&[b"PRI * HT", b"TP/2.0\r\n\r\nSM\r\n\r\n"]).await);
+        assert!(!sniffed(&[b"P", b"OST / HTTP/1.1\r\n\r\n"]).await);
+        assert!(!sniffed(&[b""]).await);
+    }
+}

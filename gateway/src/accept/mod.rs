@@ -1,0 +1,7 @@
+//! Callers' connections: listeners, TLS, limits, and their graceful end.
+
+mod io;
+mod listener;
+pub(crate) mod tls;
+
+pub(crate) use listener::{Bound, Listener};

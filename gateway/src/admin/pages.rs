@@ -1,0 +1,140 @@
+//! The admin address: whether the gateway lives, whether it takes traffic, and its metrics.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+use crate::app::App;
+use crate::record::now_us;
+use crate::telemetry::{ByMark, Telemetry};
+
+/// The app, once it runs: the admin address answers before recovery is over.
+pub(crate) type Starting = Arc<OnceLock<Arc<App>>>;
+
+/// Serves the admin pages.
+pub(crate) struct Admin {
+    listener: TcpListener,
+    app: Starting,
+    telemetry: Arc<Telemetry>,
+}
+
+impl Admin {
+    /// Binds the admin address.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) async fn bind(address: SocketAddr, app: Starting, telemetry: Arc<Telemetry>) -> std::io::Result<Self> {
+        Ok(Self { listener: TcpListener::bind(address).await?, app, telemetry })
+    }
+
+    /// The bound address.
+    pub(crate) fn address(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves for as long as it is polled, at most 64 connections at once.
+    pub(crate) async fn run(self) {
+        let places = Arc::new(Semaphore::new(64));
+        loop {
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+            let Ok((stream, _)) = self.listener.accept().await else {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            };
+            let (app, telemetry) = (Arc::clone(&self.app), Arc::clone(&self.telemetry));
+            let service = service_fn(move |request: Request<Incoming>| {
+                let response = page(&app, &telemetry, &request);
+                async move { Ok::<_, std::convert::Infallible>(response) }
+            });
+            let mut builder = http1::Builder::new();
+            builder.timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(30));
+            let connection = builder.serve_connection(TokioIo::new(stream), service);
+            tokio::spawn(async move {
+                // A broken admin connection concerns nobody.
+                let _ = connection.await;
+                drop(place);
+            });
+        }
+    }
+}
+
+fn page(app: &Starting, telemetry: &Telemetry, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    if request.method() != Method::GET && request.method() != Method::HEAD {
+        return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n".into());
+    }
+    match request.uri().path() {
+        "/healthz" => text(StatusCode::OK, "alive\n".into()),
+        "/readyz" => ready(app.get()),
+        "/metrics" => {
+            if let Some(app) = app.get() {
+                observe(app);
+            }
+            let mut response = text(StatusCode::OK, telemetry.encode());
+            let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+            response.headers_mut().insert(CONTENT_TYPE, kind);
+            response
+        }
+        _ => text(StatusCode::NOT_FOUND, "/healthz, /readyz or /metrics\n".into()),
+    }
+}
+
+fn ready(app: Option<&Arc<App>>) -> Response<Full<Bytes>> {
+    let Some(app) = app else {
+        return text(StatusCode::SERVICE_UNAVAILABLE, "starting: recovering the journal\n".into());
+    };
+    if app.is_draining() {
+        return text(StatusCode::SERVICE_UNAVAILABLE, "draining\n".into());
+    }
+    match app.ledger.readiness() {
+        Ok(()) => text(StatusCode::OK, "ready\n".into()),
+        Err(unavailable) => {
+            let mut response = text(StatusCode::SERVICE_UNAVAILABLE, format!("{unavailable}\n"));
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(unavailable.retry_after_s));
+            response
+        }
+    }
+}
+
+/// Takes the watermarks into the gauges.
+fn observe(app: &App) {
+    let telemetry = &app.telemetry;
+    let marks = app.ledger.watermarks();
+    let gauge = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+    for (mark, at) in [
+        ("journaled", marks.journaled),
+        ("sealed", marks.sealed),
+        ("shipped", marks.shipped),
+        ("archived", marks.archived),
+    ] {
+        telemetry.watermarks.get_or_create(&ByMark { mark }).set(gauge(at));
+        if mark != "journaled" {
+            telemetry.lag.get_or_create(&ByMark { mark }).set(gauge(marks.journaled.saturating_sub(at)));
+        }
+    }
+    let age_s = |since: Option<i64>| {
+        since.map_or(0.0, |since| (now_us().saturating_sub(since).max(0)) as f64 / 1e6)
+    };
+    telemetry.oldest_unsealed.set(age_s(marks.oldest_unsealed_us));
+    telemetry.oldest_unarchived.set(age_s(marks.oldest_unarchived_us));
+    telemetry.spool.set(gauge(marks.spool_bytes));
+    telemetry.journal.set(gauge(marks.journal_bytes));
+    telemetry.ready.set(i64::from(app.ledger.readiness().is_ok() && !app.is_draining()));
+}
+
+fn text(status: StatusCode, text: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(text)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}

@@ -1,0 +1,224 @@
+//! What all stations share, and the snapshot of the configuration that one exchange sees.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arc_swap::ArcSwap;
+use evidence::{Ledger, Reference};
+use schemas::Identifier;
+use schemas::names::NameError;
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
+
+use crate::accept::tls::{self, TlsError};
+use crate::config::{Limits, Loaded, LoadedFile};
+use crate::dispatch::headers::Filter;
+use crate::dispatch::pool::{PoolError, Provider};
+use crate::route::Routes;
+use crate::telemetry::Telemetry;
+
+/// The running gateway.
+pub(crate) struct App {
+    pub(crate) ledger: Ledger,
+    pub(crate) snapshot: ArcSwap<Snapshot>,
+    pub(crate) telemetry: Arc<Telemetry>,
+    /// Exchanges that end without anyone waiting for them: their last records.
+    pub(crate) tasks: TaskTracker,
+    /// Callers' connections.
+    pub(crate) connections: TaskTracker,
+    runtime: tokio::runtime::Handle,
+    draining: AtomicBool,
+    cutting: AtomicBool,
+}
+
+impl App {
+    /// Joins the ledger and the first snapshot. Must be called inside the runtime.
+    pub(crate) fn new(ledger: Ledger, snapshot: Snapshot, telemetry: Arc<Telemetry>) -> Self {
+        Self {
+            ledger,
+            snapshot: ArcSwap::from_pointee(snapshot),
+            telemetry,
+            tasks: TaskTracker::new(),
+            connections: TaskTracker::new(),
+            runtime: tokio::runtime::Handle::current(),
+            draining: AtomicBool::new(false),
+            cutting: AtomicBool::new(false),
+        }
+    }
+
+    /// Runs `work` to its end, whatever becomes of the caller. Also works from a `Drop`.
+    pub(crate) fn outlive<F>(&self, work: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.tasks.spawn_on(work, &self.runtime);
+    }
+
+    /// No new exchange is taken from now on.
+    pub(crate) fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    /// Whether no new exchange is taken.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// What is dropped from now on was cut by the gateway.
+    pub(crate) fn cut(&self) {
+        self.cutting.store(true, Ordering::Release);
+    }
+
+    /// Whether the gateway itself cuts what still runs.
+    pub(crate) fn is_cutting(&self) -> bool {
+        self.cutting.load(Ordering::Acquire)
+    }
+}
+
+/// One whole checked configuration, made ready for the hot path. Never changed: a reload swaps it.
+pub(crate) struct Snapshot {
+    /// What was loaded: configuration, keys, policy, prices.
+    pub(crate) loaded: Loaded,
+    pub(crate) limits: Limits,
+    pub(crate) routes: Routes,
+    pub(crate) filter: Filter,
+    pub(crate) tls: Vec<Option<Arc<rustls::ServerConfig>>>,
+    pub(crate) pseudonyms: Pseudonyms,
+    /// Places for exchanges under way.
+    pub(crate) places: Arc<Semaphore>,
+    /// Memory for bodies, in units of [`MEMORY_UNIT`].
+    pub(crate) memory: Arc<Semaphore>,
+    pub(crate) documents: Documents,
+}
+
+/// Bytes of one permit of [`Snapshot::memory`].
+pub(crate) const MEMORY_UNIT: u64 = 1024;
+
+/// The documents that records name by hash.
+#[derive(Debug, Clone)]
+pub(crate) struct Documents {
+    pub(crate) config: Reference,
+    pub(crate) policy: Option<Reference>,
+    pub(crate) prices: Option<Reference>,
+}
+
+/// Why a checked configuration cannot be made ready.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SnapshotError {
+    /// A listener's TLS.
+    #[error("listen[{index}].tls: {source}")]
+    Tls {
+        /// Which listener.
+        index: usize,
+        /// What of it.
+        source: TlsError,
+    },
+    /// A provider's pool.
+    #[error("provider `{name}`: {source}")]
+    Pool {
+        /// Which provider.
+        name: Identifier,
+        /// What of it.
+        source: PoolError,
+    },
+    /// A media type of ours is no identifier.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// A route names a provider that is not there; `config` refuses this before.
+    #[error("route `{route}` names the provider `{provider}`, which is not configured")]
+    NoProvider {
+        /// Which route.
+        route: Identifier,
+        /// The provider.
+        provider: Identifier,
+    },
+}
+
+impl Snapshot {
+    /// Makes `loaded` ready. Pools, places and memory of `before` go on where nothing of theirs changed.
+    ///
+    /// # Errors
+    /// What of it cannot be used; nothing is changed then.
+    pub(crate) fn new(loaded: Loaded, before: Option<&Self>) -> Result<Self, SnapshotError> {
+        let documents = Documents::of(&loaded)?;
+        let config = &loaded.config;
+        let mut tls = Vec::with_capacity(loaded.tls.len());
+        for (index, files) in loaded.tls.iter().enumerate() {
+            let server = files.as_ref().map(tls::server).transpose();
+            tls.push(server.map_err(|source| SnapshotError::Tls { index, source })?);
+        }
+        let mut providers = BTreeMap::new();
+        for typed in &config.providers {
+            let name = typed.name.clone();
+            let roots = loaded.provider_cas.get(name.as_str()).map(Vec::as_slice);
+            let credential = loaded.credentials.get(name.as_str()).map(|secret| secret.expose());
+            let old = before.and_then(|before| before.routes.provider(&name));
+            let provider = Provider::new(typed, credential, roots, &config.limits, old)
+                .map_err(|source| SnapshotError::Pool { name: name.clone(), source })?;
+            providers.insert(name, Arc::new(provider));
+        }
+        let routes = Routes::new(&config.routes, &providers)
+            .map_err(|(route, provider)| SnapshotError::NoProvider { route, provider })?;
+        let limits = config.limits.clone();
+        let (places, memory) = match before {
+            Some(old) if old.limits.concurrent == limits.concurrent && old.limits.body_memory == limits.body_memory => {
+                (Arc::clone(&old.places), Arc::clone(&old.memory))
+            }
+            _ => (permits(limits.concurrent), permits(limits.body_memory / MEMORY_UNIT)),
+        };
+        let filter = Filter::new(&config.headers);
+        let pseudonyms = Pseudonyms::new(&loaded.pseudonym_key);
+        Ok(Self { loaded, limits, routes, filter, tls, pseudonyms, places, memory, documents })
+    }
+}
+
+fn permits(count: u64) -> Arc<Semaphore> {
+    let count = usize::try_from(count).unwrap_or(usize::MAX).clamp(1, Semaphore::MAX_PERMITS);
+    Arc::new(Semaphore::new(count))
+}
+
+impl Documents {
+    /// The documents of `loaded`, as the log gets them.
+    pub(crate) fn of(loaded: &Loaded) -> Result<Self, NameError> {
+        let reference = |media_type: &str, bytes: &[u8]| {
+            Identifier::new(media_type)
+                .map(|media_type| Reference { media_type, bytes: bytes::Bytes::copy_from_slice(bytes) })
+        };
+        let yaml = |file: &LoadedFile| reference("application/yaml", &file.bytes);
+        let csv = |file: &LoadedFile| reference("text/csv", &file.bytes);
+        Ok(Self {
+            config: reference("application/json", &loaded.canonical)?,
+            policy: loaded.policy_file().map(yaml).transpose()?,
+            prices: loaded.prices_file().map(csv).transpose()?,
+        })
+    }
+}
+
+/// Makes keyed pseudonyms: the same text has the same pseudonym, and nobody without the key can try texts.
+pub struct Pseudonyms {
+    key: ring::hmac::Key,
+}
+
+impl Pseudonyms {
+    /// Under `key`.
+    pub fn new(key: &[u8; 32]) -> Self {
+        Self { key: ring::hmac::Key::new(ring::hmac::HMAC_SHA256, key) }
+    }
+
+    /// `p:` and 32 hex digits: the first 16 bytes of HMAC-SHA-256(key, raw).
+    pub fn of(&self, raw: &str) -> String {
+        let tag = ring::hmac::sign(&self.key, raw.as_bytes());
+        format!("p:{}", hex::encode(tag.as_ref().get(..16).unwrap_or_default()))
+    }
+
+    /// `raw` where a leaf may hold it, else its pseudonym (CA-8).
+    pub(crate) fn identifier(&self, raw: &str) -> Identifier {
+        dialects::identifier(raw, &|text| self.of(text))
+    }
+
+    /// The pseudonym of `raw`, always: for end users.
+    pub fn always(&self, raw: &str) -> Option<Identifier> {
+        Identifier::new(self.of(raw)).ok()
+    }
+}

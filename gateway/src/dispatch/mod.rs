@@ -1,0 +1,89 @@
+//! The way to a provider: which headers go on, the pooled connections, and the body that is sent.
+
+pub(crate) mod headers;
+pub(crate) mod pool;
+pub(crate) mod upload;
+
+use std::time::Duration;
+
+use http::header::{ACCEPT_ENCODING, HeaderMap};
+use http::uri::PathAndQuery;
+use http::{Method, Request, Response, Uri};
+use hyper::body::Incoming;
+
+use crate::respond::Reason;
+use pool::Provider;
+use upload::Upload;
+
+/// What is sent to a provider.
+pub(crate) struct Outgoing {
+    pub(crate) method: Method,
+    pub(crate) target: PathAndQuery,
+    /// Filtered already; the provider's credential is put in here.
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Upload,
+    /// Whether the answer must come uncoded, so that events can be taken out of it.
+    pub(crate) uncoded: bool,
+}
+
+/// Why no answer came, and the text for the exchange's content (never for a caller).
+#[derive(Debug)]
+pub(crate) struct NoAnswer {
+    pub(crate) reason: Reason,
+    pub(crate) text: String,
+}
+
+/// Sends a request and waits for the head of its answer.
+///
+/// Call it only when the exchange's intent is durable (CA-1). A request of which no byte was sent on a pooled
+/// connection that had died is sent again on another: it is the same attempt.
+///
+/// # Errors
+/// Why no answer came.
+pub(crate) async fn send(
+    provider: &Provider,
+    outgoing: Outgoing,
+    first_byte: Duration,
+) -> Result<Response<Incoming>, NoAnswer> {
+    let Outgoing { method, target, mut headers, body, uncoded } = outgoing;
+    if uncoded {
+        headers.remove(ACCEPT_ENCODING);
+    }
+    if let Some((name, value)) = &provider.credential {
+        headers.insert(name.clone(), value.clone());
+    }
+    let mut parts = http::uri::Parts::default();
+    parts.scheme = Some(provider.scheme.clone());
+    parts.authority = Some(provider.authority.clone());
+    parts.path_and_query = Some(target);
+    let uri = Uri::from_parts(parts)
+        .map_err(|error| NoAnswer { reason: Reason::ProviderUnreachable, text: error.to_string() })?;
+    let mut request = Request::new(body);
+    *request.method_mut() = method;
+    *request.uri_mut() = uri;
+    *request.headers_mut() = headers;
+    match tokio::time::timeout(first_byte, provider.request(request)).await {
+        Ok(Ok(response)) => Ok(response),
+        Ok(Err(error)) => {
+            let reason =
+                if error.is_connect() { Reason::ProviderUnreachable } else { Reason::ProviderAborted };
+            Err(NoAnswer { reason, text: chain(&error) })
+        }
+        Err(_) => Err(NoAnswer {
+            reason: Reason::ProviderTimeout,
+            text: format!("no answer within {} s", first_byte.as_secs_f64()),
+        }),
+    }
+}
+
+/// An error with its causes, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,73 @@
+//! The body that callers get.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+
+use super::stream::Stream;
+use crate::respond::Reason;
+
+/// An answer's body was cut: the connection ends without the end of the body.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("the answer was cut: {}", reason.name())]
+pub(crate) struct CutOff {
+    pub(crate) reason: Reason,
+}
+
+/// The body of an answer.
+pub(crate) enum Flow {
+    /// Known whole, and free to go.
+    Whole(Option<Bytes>),
+    /// Whole, with trailers behind it.
+    Trailed(Option<Bytes>, Option<http::HeaderMap>),
+    /// Passes as it comes.
+    Stream(Box<Stream>),
+}
+
+impl Flow {
+    /// A whole body.
+    pub(crate) fn whole(bytes: Bytes) -> Self {
+        Self::Whole((!bytes.is_empty()).then_some(bytes))
+    }
+
+    /// A whole body with trailers.
+    pub(crate) fn trailed(bytes: Bytes, trailers: http::HeaderMap) -> Self {
+        Self::Trailed((!bytes.is_empty()).then_some(bytes), Some(trailers))
+    }
+}
+
+impl Body for Flow {
+    type Data = Bytes;
+    type Error = CutOff;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, CutOff>>> {
+        match &mut *self {
+            Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Trailed(bytes, trailers) => {
+                let frame = bytes.take().map(Frame::data).or_else(|| trailers.take().map(Frame::trailers));
+                Poll::Ready(frame.map(Ok))
+            }
+            Self::Stream(stream) => stream.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(bytes) => bytes.is_none(),
+            Self::Trailed(bytes, trailers) => bytes.is_none() && trailers.is_none(),
+            Self::Stream(stream) => stream.is_over(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Self::Trailed(..) | Self::Stream(_) => SizeHint::default(),
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! Both bodies of an exchange: the request's intake, the answer's way back, and the hold of its end.
+//!
+//! - [`intake`]: the request body, in memory up to 1 MiB, beyond that to the ledger's spill file
+//! - [`live`]: an exchange between intent and outcome; whatever becomes of it, it gets its outcome
+//! - [`back`]: the answer: whole in one write, or as it comes
+//! - [`stream`]: the body that passes as it comes and whose end waits for the outcome (CA-2)
+//! - [`flow`]: the body that callers get
+
+pub(crate) mod back;
+pub(crate) mod flow;
+pub(crate) mod intake;
+pub(crate) mod live;
+pub(crate) mod outlive;
+pub(crate) mod stream;
+
+pub(crate) use flow::Flow;

@@ -1,0 +1,164 @@
+//! Reload: a whole checked configuration in the place of the old, or the old stays.
+//!
+//! Told by SIGHUP, or seen as a change of any file that the configuration was read from. The new one is in the
+//! log before it rules (CH-4); one that cannot rule is recorded as `config_refused`.
+
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
+use schemas::Identifier;
+use schemas::record::{Admin, ConfigReason};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::app::{App, Snapshot};
+use crate::config;
+use crate::telemetry::ByReason;
+
+/// How long files must be quiet before they are read: editors and key tools write more than once.
+const QUIET: Duration = Duration::from_millis(250);
+
+/// Reloads when told, until `stop`.
+///
+/// # Errors
+/// The signal handler or the watcher cannot be set up.
+pub(crate) async fn run(app: Arc<App>, stop: CancellationToken) -> anyhow::Result<()> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    let (tell, mut told) = mpsc::channel::<()>(1);
+    let mut watch = Watch::new(tell)?;
+    loop {
+        watch.follow(app.snapshot.load().loaded.inputs());
+        let why = tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            _ = hangup.recv() => "signal",
+            _ = told.recv() => {
+                tokio::time::sleep(QUIET).await;
+                "file change"
+            }
+        };
+        while told.try_recv().is_ok() {}
+        reload(&app, why).await;
+    }
+}
+
+/// Reads the configuration anew, and swaps it in where it can rule.
+async fn reload(app: &Arc<App>, why: &'static str) {
+    let before = app.snapshot.load_full();
+    let path = before.loaded.path.clone();
+    let read = match tokio::task::spawn_blocking(move || config::load(&path)).await {
+        Ok(read) => read,
+        Err(error) => return refused(app, &format!("reading failed: {error}"), None).await,
+    };
+    let next = match read {
+        Ok(next) => next,
+        Err(problems) => {
+            for problem in &problems {
+                tracing::error!(%problem, "configuration refused, the old one stays");
+            }
+            return refused(app, "problems", None).await;
+        }
+    };
+    if next.hash == before.loaded.hash {
+        if why == "signal" {
+            tracing::info!("reload: nothing changed");
+        }
+        return;
+    }
+    let hash = Identifier::new(next.hash.to_string()).ok();
+    let restart = before.loaded.restart_keys(&next);
+    if !restart.is_empty() {
+        let keys = restart.join(", ");
+        tracing::error!(keys, "configuration refused, the old one stays: these keys need a restart");
+        return refused(app, "restart", hash).await;
+    }
+    let snapshot = match Snapshot::new(next, Some(&before)) {
+        Ok(snapshot) => snapshot,
+        Err(error) => {
+            tracing::error!(%error, "configuration refused, the old one stays");
+            return refused(app, "unusable", hash).await;
+        }
+    };
+    let documents = snapshot.documents.clone();
+    let changed = app
+        .ledger
+        .config_changes(documents.config, ConfigReason::Reload, documents.policy, documents.prices)
+        .await;
+    match changed {
+        Ok(()) => {
+            tracing::info!(hash = %snapshot.loaded.hash, why, "configuration reloaded");
+            app.telemetry.reloads.get_or_create(&ByReason { reason: "taken" }).inc();
+            app.snapshot.store(Arc::new(snapshot));
+        }
+        Err(error) => {
+            tracing::error!(%error, "configuration refused, the old one stays: it could not be recorded");
+            app.telemetry.reloads.get_or_create(&ByReason { reason: "unrecorded" }).inc();
+        }
+    }
+}
+
+async fn refused(app: &Arc<App>, why: &str, object: Option<Identifier>) {
+    app.telemetry.reloads.get_or_create(&ByReason { reason: "refused" }).inc();
+    tracing::warn!(why, "reload refused");
+    let Ok(action) = Identifier::new("config_refused") else { return };
+    if let Err(error) = app.ledger.admin(Admin { action, actor: None, object }).await {
+        tracing::error!(%error, "the refused reload could not be recorded");
+    }
+}
+
+/// Watches the folders of the files that were read: files are often replaced, not written.
+struct Watch {
+    watcher: RecommendedWatcher,
+    names: Arc<std::sync::Mutex<HashSet<OsString>>>,
+    folders: HashSet<PathBuf>,
+}
+
+impl Watch {
+    fn new(tell: mpsc::Sender<()>) -> notify::Result<Self> {
+        let names: Arc<std::sync::Mutex<HashSet<OsString>>> = Arc::default();
+        let wanted = Arc::clone(&names);
+        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            let Ok(event) = event else { return };
+            if matches!(event.kind, EventKind::Access(_)) {
+                return;
+            }
+            let wanted = wanted.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            // `..data` is what Kubernetes swaps when a mounted ConfigMap or Secret changes.
+            let ours = |path: &PathBuf| {
+                path.file_name().is_some_and(|name| name == "..data" || wanted.contains(name))
+            };
+            if event.paths.iter().any(ours) {
+                // Full: one is waiting already.
+                let _ = tell.try_send(());
+            }
+        })?;
+        Ok(Self { watcher, names, folders: HashSet::new() })
+    }
+
+    fn follow(&mut self, inputs: Vec<PathBuf>) {
+        let mut names = HashSet::new();
+        let mut folders = HashSet::new();
+        for input in inputs {
+            if let Some(name) = input.file_name() {
+                names.insert(name.to_owned());
+            }
+            let folder = input.parent().map(PathBuf::from).filter(|folder| !folder.as_os_str().is_empty());
+            folders.insert(folder.unwrap_or_else(|| PathBuf::from(".")));
+        }
+        *self.names.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = names;
+        for gone in self.folders.difference(&folders) {
+            // A folder that is gone is watched no more anyway.
+            let _ = self.watcher.unwatch(gone);
+        }
+        for new in folders.difference(&self.folders) {
+            if let Err(error) = self.watcher.watch(new, RecursiveMode::NonRecursive) {
+                tracing::warn!(folder = %new.display(), %error, "changes here are not seen; use SIGHUP");
+            }
+        }
+        self.folders = folders;
+    }
+}

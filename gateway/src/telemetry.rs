@@ -1,0 +1,266 @@
+//! Metric names, and the counters that every heartbeat signs.
+//!
+//! Labels are closed sets: configured names, enumerations, statuses by class. Nothing that a caller, a
+//! provider or a model writes becomes a label.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::{Family, MetricConstructor};
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+/// Labels of one route.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ByRoute {
+    pub(crate) route: String,
+}
+
+/// Labels of one finished exchange.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ByEnd {
+    pub(crate) route: String,
+    pub(crate) end: &'static str,
+    pub(crate) status: &'static str,
+}
+
+/// Labels of token counts.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ByClass {
+    pub(crate) route: String,
+    pub(crate) class: &'static str,
+}
+
+/// Labels of money.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ByCurrency {
+    pub(crate) route: String,
+    pub(crate) currency: String,
+}
+
+/// Labels of refusals and failures.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ByReason {
+    pub(crate) reason: &'static str,
+}
+
+/// Labels of the four watermarks.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ByMark {
+    pub(crate) mark: &'static str,
+}
+
+/// Makes histograms of seconds: 1 ms to about 20 minutes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Seconds;
+
+impl MetricConstructor<Histogram> for Seconds {
+    fn new_metric(&self) -> Histogram {
+        Histogram::new([
+            0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0,
+            600.0, 1200.0,
+        ])
+    }
+}
+
+/// Everything that the gateway counts.
+#[derive(Debug)]
+pub(crate) struct Telemetry {
+    registry: Registry,
+    pub(crate) exchanges: Family<ByEnd, Counter>,
+    pub(crate) tokens: Family<ByClass, Counter>,
+    pub(crate) cost: Family<ByCurrency, Counter<f64, AtomicU64>>,
+    pub(crate) duration: Family<ByRoute, Histogram, Seconds>,
+    pub(crate) first_token: Family<ByRoute, Histogram, Seconds>,
+    pub(crate) commit: Histogram,
+    pub(crate) refusals: Family<ByReason, Counter>,
+    pub(crate) failures: Family<ByReason, Counter>,
+    pub(crate) open: Gauge,
+    pub(crate) connections: Gauge,
+    pub(crate) watermarks: Family<ByMark, Gauge>,
+    pub(crate) lag: Family<ByMark, Gauge>,
+    pub(crate) oldest_unsealed: Gauge<f64, AtomicU64>,
+    pub(crate) oldest_unarchived: Gauge<f64, AtomicU64>,
+    pub(crate) spool: Gauge,
+    pub(crate) journal: Gauge,
+    pub(crate) ready: Gauge,
+    pub(crate) reloads: Family<ByReason, Counter>,
+    signed: Signed,
+}
+
+/// What heartbeats carry: cumulative since `boot`.
+#[derive(Debug, Default)]
+struct Signed {
+    exchanges: AtomicU64,
+    outcomes: AtomicU64,
+    refusals: AtomicU64,
+    released_lost: AtomicU64,
+    by_reason: Mutex<BTreeMap<String, u64>>,
+}
+
+impl Telemetry {
+    /// Registers every metric.
+    pub(crate) fn new() -> Self {
+        let mut registry = Registry::with_prefix("gateway");
+        macro_rules! add {
+            ($make:expr, $name:literal, $help:literal) => {{
+                let metric = $make;
+                registry.register($name, $help, metric.clone());
+                metric
+            }};
+            ($make:expr, $name:literal, $help:literal, $unit:expr) => {{
+                let metric = $make;
+                registry.register_with_unit($name, $help, $unit, metric.clone());
+                metric
+            }};
+        }
+        let exchanges = add!(Family::default(), "exchanges", "Exchanges that ended, by route, end and status class");
+        let tokens = add!(Family::default(), "tokens", "Tokens incurred, by route and class");
+        let cost = add!(Family::default(), "cost", "Cost in the currency's main unit, by route and currency");
+        let duration = add!(
+            Family::new_with_constructor(Seconds),
+            "exchange_duration",
+            "From the request's head to the known end",
+            Unit::Seconds
+        );
+        let first_token = add!(
+            Family::new_with_constructor(Seconds),
+            "time_to_first_token",
+            "From the request's head to the first event with model output",
+            Unit::Seconds
+        );
+        let commit = add!(Seconds.new_metric(), "intent_commit", "How long intents wait for the disk", Unit::Seconds);
+        let refusals = add!(Family::default(), "refusals", "Requests refused by the gateway, by reason");
+        let failures = add!(Family::default(), "failures", "What failed below HTTP, by reason");
+        let open = add!(Gauge::default(), "exchanges_open", "Exchanges under way");
+        let connections = add!(Gauge::default(), "caller_connections", "Connections of callers");
+        let watermarks = add!(Family::default(), "records", "Records up to each watermark, by mark");
+        let lag = add!(Family::default(), "records_behind", "Records journaled and not yet at the mark");
+        let oldest_unsealed =
+            add!(Gauge::default(), "oldest_unsealed", "Age of the oldest record not yet sealed", Unit::Seconds);
+        let oldest_unarchived =
+            add!(Gauge::default(), "oldest_unarchived", "Age of the oldest record not yet archived", Unit::Seconds);
+        let journal = add!(Gauge::default(), "journal", "Size of the journal's segments", Unit::Bytes);
+        let ready = add!(Gauge::default(), "ready", "Whether new exchanges are admitted");
+        let spool = add!(Gauge::default(), "spool", "Size of batches on their way out", Unit::Bytes);
+        let reloads = add!(Family::default(), "reloads", "Reloads of the configuration, by how they ended");
+        Self {
+            registry,
+            exchanges,
+            tokens,
+            cost,
+            duration,
+            first_token,
+            commit,
+            refusals,
+            failures,
+            open,
+            connections,
+            watermarks,
+            lag,
+            oldest_unsealed,
+            oldest_unarchived,
+            spool,
+            journal,
+            ready,
+            reloads,
+            signed: Signed::default(),
+        }
+    }
+
+    /// The metrics in OpenMetrics text.
+    pub(crate) fn encode(&self) -> String {
+        let mut text = String::new();
+        // Writing to a String fails only where an encoder says so; a half text is better than none.
+        let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
+        text
+    }
+
+    /// Counts an exchange whose intent is durable.
+    pub(crate) fn intended(&self) {
+        self.signed.exchanges.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts an exchange whose outcome is durable.
+    pub(crate) fn ended(&self) {
+        self.signed.outcomes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a refusal with a record of its own.
+    pub(crate) fn refused(&self, reason: &'static str) {
+        self.signed.refusals.fetch_add(1, Ordering::Relaxed);
+        self.refusals.get_or_create(&ByReason { reason }).inc();
+    }
+
+    /// Counts a refusal that no record could be written for: a counter of the next heartbeat (CA-3).
+    pub(crate) fn refused_unrecorded(&self, reason: &'static str) {
+        self.refusals.get_or_create(&ByReason { reason }).inc();
+        self.sign(format!("refused_unrecorded_{reason}"), 1);
+    }
+
+    /// Counts a failure below HTTP: a counter of the next heartbeat (CA-3).
+    pub(crate) fn failed(&self, reason: &'static str) {
+        self.failures.get_or_create(&ByReason { reason }).inc();
+        self.sign(format!("failed_{reason}"), 1);
+    }
+
+    /// Counts a caller that was lost between a commit and the bytes that it let go (CA-6).
+    pub(crate) fn released_lost(&self) {
+        self.signed.released_lost.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn sign(&self, name: String, more: u64) {
+        let mut counters = self.signed.by_reason.lock().unwrap_or_else(PoisonError::into_inner);
+        *counters.entry(name).or_default() += more;
+    }
+
+    /// The counters for a heartbeat.
+    pub(crate) fn signed(&self) -> BTreeMap<String, u64> {
+        let mut all = self.signed.by_reason.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut put = |name: &str, value: &AtomicU64| {
+            all.insert(name.to_owned(), value.load(Ordering::Relaxed));
+        };
+        put("exchanges", &self.signed.exchanges);
+        put("outcomes", &self.signed.outcomes);
+        put("refusals", &self.signed.refusals);
+        put("released_lost", &self.signed.released_lost);
+        all
+    }
+}
+
+/// The class of an HTTP status, as a label.
+pub(crate) fn status_class(status: Option<u16>) -> &'static str {
+    match status {
+        Some(100..=199) => "1xx",
+        Some(200..=299) => "2xx",
+        Some(300..=399) => "3xx",
+        Some(400..=499) => "4xx",
+        Some(500..=599) => "5xx",
+        Some(_) => "other",
+        None => "none",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heartbeat_counters_are_cumulative_and_named_by_reason() {
+        let telemetry = Telemetry::new();
+        telemetry.failed("tls_handshake");
+        telemetry.failed("tls_handshake");
+        telemetry.refused_unrecorded("draining");
+        telemetry.intended();
+        let counters = telemetry.signed();
+        assert_eq!(counters.get("failed_tls_handshake"), Some(&2));
+        assert_eq!(counters.get("refused_unrecorded_draining"), Some(&1));
+        assert_eq!(counters.get("exchanges"), Some(&1));
+        assert_eq!(counters.get("outcomes"), Some(&0));
+        assert!(telemetry.encode().contains("gateway_refusals_total{reason=\"draining\"} 1"));
+    }
+}

@@ -1,0 +1,13 @@
+//! Traffic through the whole gateway: a real ledger on a folder, a provider in this process, callers over sockets.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod aborts;
+mod answers;
+mod bodies;
+mod connections;
+mod disk;
+mod ends;
+mod operator;
+mod provider;
+mod refusals;
+mod rig;
