@@ -24,16 +24,30 @@ pub fn delta(base: &[u8], target: &[u8]) -> Option<Vec<u8>> {
     if base.len() < BLOCK || target.len() < 2 * BLOCK {
         return None;
     }
-    let prefix = base.iter().zip(target).take_while(|(a, b)| a == b).count();
+    let prefix = common_prefix(base, target);
     let mut edits = Edits { target, ops: Vec::new(), pending: 0, copy: None, inserted: 0 };
     edits.copy(0, 0, prefix);
-    let suffix = base[prefix..].iter().rev().zip(target[prefix..].iter().rev()).take_while(|(a, b)| a == b).count();
+    let suffix = common_suffix(&base[prefix..], &target[prefix..]);
     let end = target.len() - suffix;
     if end - prefix >= BLOCK {
         edits.match_blocks(base, prefix, end);
     }
     edits.copy(base.len() - suffix, end, suffix);
     edits.finish(target.len()).filter(|ops| ops.len() < target.len())
+}
+
+/// Whole steps are compared at once: most of a resent history is equal.
+const STEP: usize = 256;
+
+fn common_prefix(a: &[u8], b: &[u8]) -> usize {
+    let from = a.chunks_exact(STEP).zip(b.chunks_exact(STEP)).take_while(|(a, b)| a == b).count() * STEP;
+    from + a[from..].iter().zip(&b[from..]).take_while(|(a, b)| a == b).count()
+}
+
+fn common_suffix(a: &[u8], b: &[u8]) -> usize {
+    let from = a.rchunks_exact(STEP).zip(b.rchunks_exact(STEP)).take_while(|(a, b)| a == b).count() * STEP;
+    let (a, b) = (&a[..a.len() - from], &b[..b.len() - from]);
+    from + a.iter().rev().zip(b.iter().rev()).take_while(|(a, b)| a == b).count()
 }
 
 struct Edits<'a> {
@@ -101,7 +115,7 @@ impl Edits<'_> {
             if let Some(offset) = found {
                 let room = (at - self.pending).min(offset);
                 let back = (1..=room).take_while(|i| base[offset - i] == target[at - i]).count();
-                let ahead = base[offset..].iter().zip(&target[at..]).take_while(|(a, b)| a == b).count();
+                let ahead = common_prefix(&base[offset..], &target[at..]);
                 self.copy(offset - back, at - back, back + ahead);
                 at += ahead;
                 if at + BLOCK > to {
