@@ -1,1 +1,60 @@
-//! Whole-system promises: end to end, faults, attacks, benchmarks.
+//! Whole-system promises: what the tests, the quick start and the benchmarks of Affidavit share.
+//!
+//! `provider` is an LLM provider on loopback that speaks the real wire formats, replays recorded exchanges and
+//! remembers every byte it saw; `gateway` runs the real binary; `client` is an HTTP caller that remembers every
+//! byte it got; `oracle` holds what both remember against the evidence.
+
+pub mod client;
+pub mod corpus;
+pub mod gateway;
+pub mod oracle;
+pub mod provider;
+
+use std::path::{Path, PathBuf};
+
+/// The checkout's root.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_path_buf).unwrap_or_default()
+}
+
+/// A binary of this workspace, built by the same command that runs the tests.
+///
+/// # Panics
+/// Where it was not built.
+pub fn binary(name: &str) -> PathBuf {
+    let exe = std::env::current_exe().expect("the test's own path");
+    let profile = exe
+        .ancestors()
+        .find(|dir| dir.file_name().is_some_and(|n| n == "debug" || n == "release"))
+        .expect("tests run from the target folder");
+    let path = profile.join(name);
+    assert!(path.exists(), "`{}` is not built: run `cargo build --workspace` first", path.display());
+    path
+}
+
+/// True where the long round of a suite was asked for (`AFFIDAVIT_LONG=1`).
+pub fn long_round() -> bool {
+    std::env::var("AFFIDAVIT_LONG").is_ok_and(|v| v == "1")
+}
+
+/// A small deterministic generator (xorshift64*), so that a failing round can be repeated from its seed.
+#[derive(Debug, Clone)]
+pub struct Dice(u64);
+
+impl Dice {
+    /// Starts from `seed`.
+    pub fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+    }
+    /// The next 64 bits.
+    pub fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
+    }
+    /// A number below `bound` (which is not 0).
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+}

@@ -1,0 +1,379 @@
+"""Benchmarks of Affidavit against peers in the same run: nginx (proxy_pass), gzip'd JSON lines, SHA-256, DuckDB.
+
+Placement: the proxy under test alone on core 0, the client and the provider on core 1, for Affidavit and for nginx.
+Every figure of Affidavit is with evidence on, fsync included.
+"""
+
+import asyncio
+import contextlib
+import gzip
+import hashlib
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BIN = ROOT / "target" / "release"
+SECONDS = int(os.environ.get("BENCH_SECONDS", "8"))
+TICKS = os.sysconf("SC_CLK_TCK")
+PROMPT = "Please say what this record holds. " * 34
+results = []
+
+
+def note(name, value, peer, ratio, wanted):
+    results.append((name, value, peer, ratio, wanted))
+    print(f"{name:44} {value:>22} {peer:>26} {ratio:>10}   {wanted}", flush=True)
+
+
+def port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def wait_for(number):
+    for _ in range(600):
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", number), 1):
+            return
+        time.sleep(0.05)
+    raise SystemExit(f"nothing listens on port {number}")
+
+
+def start(args, core, **more):
+    return subprocess.Popen(["taskset", "-c", str(core), *map(str, args)], **more)
+
+
+def cpu(pid):
+    """CPU seconds of a process and its children by thread name."""
+    total = {}
+    pids = [pid]
+    with contextlib.suppress(OSError):
+        pids += [int(c) for c in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    for p in pids:
+        for task in pathlib.Path(f"/proc/{p}/task").iterdir():
+            with contextlib.suppress(OSError):
+                text = (task / "stat").read_text()
+                name = text[text.index("(") + 1 : text.rindex(")")]
+                fields = text[text.rindex(")") + 2 :].split()
+                total[name] = total.get(name, 0) + (int(fields[11]) + int(fields[12])) / TICKS
+    return total
+
+
+def rss(pid):
+    return int(re.search(r"VmRSS:\s+(\d+)", pathlib.Path(f"/proc/{pid}/status").read_text())[1]) * 1024
+
+
+class Provider:
+    def __enter__(self):
+        self.port = port()
+        self.process = start([BIN / "provider", "--listen", f"127.0.0.1:{self.port}", "--forget"], 1, stderr=subprocess.DEVNULL)
+        wait_for(self.port)
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+
+
+class Nginx:
+    def __init__(self, provider):
+        self.provider = provider
+
+    def __enter__(self):
+        self.dir = tempfile.mkdtemp()
+        self.port = port()
+        conf = pathlib.Path(self.dir) / "nginx.conf"
+        conf.write_text(
+            f"worker_processes 1; daemon off; pid {self.dir}/pid; error_log /dev/null; worker_rlimit_nofile 65000;\n"
+            "events { worker_connections 60000; }\n"
+            f"http {{ access_log off; client_body_temp_path {self.dir}/b; proxy_temp_path {self.dir}/p; fastcgi_temp_path {self.dir}/f;"
+            f" uwsgi_temp_path {self.dir}/u; scgi_temp_path {self.dir}/s; keepalive_requests 100000000; client_max_body_size 0;\n"
+            f" upstream provider {{ server 127.0.0.1:{self.provider.port}; keepalive 256; keepalive_requests 100000000; }}\n"
+            f" server {{ listen 127.0.0.1:{self.port} backlog=8192; location /openai/ {{ proxy_pass http://provider/; proxy_http_version 1.1;"
+            ' proxy_set_header Connection ""; proxy_buffering off; proxy_read_timeout 600s; }} }}\n}\n'.replace("}}", "}")
+        )
+        self.process = start(["nginx", "-c", conf, "-p", self.dir], 0)
+        wait_for(self.port)
+        self.headers = {}
+        self.base = f"http://127.0.0.1:{self.port}/openai"
+        return self
+
+    def __exit__(self, *_):
+        self.process.terminate()
+        self.process.wait()
+        shutil.rmtree(self.dir, ignore_errors=True)
+
+
+class Affidavit:
+    def __init__(self, provider, keys="exchange", dir=None, extra=""):
+        self.provider, self.keys, self.extra = provider, keys, extra
+        self.dir = pathlib.Path(dir or tempfile.mkdtemp(dir=ROOT / "target"))
+
+    def __enter__(self):
+        self.dir.mkdir(parents=True, exist_ok=True)
+        d = self.dir
+        self.port, self.admin = port(), port()
+        (d / "provider.key").write_text("sk-bench")
+        trust = subprocess.run(
+            [BIN / "gateway", "keygen", "--deployment", "bench", "--gateway", "gw1", "--out", d / "seal.key"],
+            check=True, capture_output=True, text=True,
+        ).stdout
+        (d / "trust.yaml").write_text(trust)
+        out = subprocess.run(
+            [BIN / "gateway", "keys", "issue", "--file", d / "keys.yaml", "--consumer", "bench", "--team", "bench",
+             "--cost-centre", "cc-1"],
+            check=True, capture_output=True, text=True,
+        ).stdout
+        self.key = next(w for w in out.split() if w.startswith("afk_"))
+        book = sorted((ROOT / "policies/prices").glob("*.csv"))[-1]
+        (d / "gateway.yaml").write_text(
+            f"deployment: bench\ngateway: gw1\nlisten:\n  - address: 127.0.0.1:{self.port}\nadmin: 127.0.0.1:{self.admin}\n"
+            f"evidence:\n  journal: {d}/journal\n  spool: {d}/spool\n  key_table: {d}/keytable\n  seal_key: {d}/seal.key\n"
+            f"  out: {{ directory: {d}/store }}\n  batch_age: 10s\n"
+            "limits:\n  concurrent: 20000\n"
+            f"providers:\n  - name: openai\n    dialect: openai\n    base_url: http://127.0.0.1:{self.provider.port}\n"
+            f"    credential: {{ file: {d}/provider.key }}\n"
+            f"routes:\n  - name: openai\n    path: /openai\n    provider: openai\n    keys: {self.keys}\n{self.extra}"
+            f"keys: {d}/keys.yaml\nprices: {book}\n"
+        )
+        self.process = start(
+            [BIN / "gateway", "serve", "-c", d / "gateway.yaml"], 0,
+            stdout=subprocess.DEVNULL, stderr=open(d / "gateway.log", "w"),
+        )
+        wait_for(self.port)
+        self.headers = {"Authorization": f"Bearer {self.key}"}
+        self.base = f"http://127.0.0.1:{self.port}/openai"
+        return self
+
+    def stop(self):
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            self.process.wait(300)
+
+    def __exit__(self, *_):
+        self.stop()
+        if not os.environ.get("BENCH_KEEP"):
+            shutil.rmtree(self.dir, ignore_errors=True)
+
+
+def body(stream=False):
+    return json.dumps({"model": "gpt-4o-mini", "stream": stream, "messages": [{"role": "user", "content": PROMPT}]})
+
+
+def wrk(proxy, connections, headers=None, stream=False, seconds=SECONDS):
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
+        script.write('wrk.method = "POST"\n')
+        script.write(f"wrk.body = [==[{body(stream)}]==]\n")
+        for name, value in {**proxy.headers, "Content-Type": "application/json", **(headers or {})}.items():
+            script.write(f'wrk.headers["{name}"] = "{value}"\n')
+        script.write(
+            "done = function(s, l, r) io.write(string.format('RESULT %d %d %d %d %d %d\\n', s.requests, s.duration,"
+            " l:percentile(50), l:percentile(99), s.errors.status, s.errors.connect + s.errors.read + s.errors.timeout)) end\n"
+        )
+        script.flush()
+        before = cpu(proxy.process.pid)
+        text = subprocess.run(
+            ["taskset", "-c", "1", "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s", "-s", script.name,
+             f"{proxy.base}/v1/chat/completions"],
+            check=True, capture_output=True, text=True,
+        ).stdout
+        after = cpu(proxy.process.pid)
+    found = re.search(r"RESULT (\d+) (\d+) (\d+) (\d+) (\d+) (\d+)", text)
+    requests, duration, p50, p99, bad, broken = map(int, found.groups())
+    if bad or broken:
+        print(f"   {bad} answers with an error status, {broken} broken", flush=True)
+    used = {name: after[name] - before.get(name, 0) for name in after}
+    return {"n": requests, "rps": requests / (duration / 1e6), "p50": p50, "p99": p99, "cpu": used}
+
+
+def per_request(result, names=None):
+    total = sum(v for k, v in result["cpu"].items() if names is None or names(k))
+    return total / max(result["n"], 1) * 1e6
+
+
+def is_sealing(name):
+    return any(word in name for word in ("seal", "ship", "rayon", "spool"))
+
+
+def fsync_time():
+    """p50 of append 4 KiB + fdatasync beside the evidence, in microseconds."""
+    path = ROOT / "target" / "bench-fsync"
+    with open(path, "wb", buffering=0) as f:
+        times = []
+        for _ in range(300):
+            start_at = time.perf_counter()
+            f.write(b"x" * 4096)
+            os.fdatasync(f.fileno())
+            times.append(time.perf_counter() - start_at)
+    path.unlink()
+    return statistics.median(times) * 1e6
+
+
+def bench_requests():
+    with Provider() as provider:
+        with Nginx(provider) as nginx:
+            wrk(nginx, 32, seconds=2)
+            peer = wrk(nginx, 32)
+            peer_one = wrk(nginx, 1)
+            peer_stream = wrk(nginx, 32, headers={"x-replay": "script:fast:120"}, stream=True)
+        with Affidavit(provider) as gateway:
+            wrk(gateway, 32, seconds=2)
+            ours = wrk(gateway, 32)
+            ours_one = wrk(gateway, 1)
+            ours_stream = wrk(gateway, 32, headers={"x-replay": "script:fast:120"}, stream=True)
+            ours_many = wrk(gateway, 256)
+    path = lambda name: not is_sealing(name)  # noqa: E731
+    ours_us, peer_us = per_request(ours, path), per_request(peer)
+    note("CPU per exchange, request path", f"{ours_us:.1f} us", f"nginx {peer_us:.1f} us", f"{ours_us / peer_us:.2f}x", "<= 2x, first step 4x")
+    sealing = per_request(ours, is_sealing)
+    size = len(body()) + 700
+    note("CPU per exchange, sealing and shipping", f"{sealing:.1f} us", f"{sealing * 1000 / size:.0f} ns/content byte", "", "<= 20 ns/byte")
+    note("exchanges/s, 32 connections", f"{ours['rps']:.0f}", f"nginx {peer['rps']:.0f}", f"{ours['rps'] / peer['rps']:.2f}x", "LiteLLM 99, Portkey 670")
+    note("exchanges/s, 256 connections", f"{ours_many['rps']:.0f}", "", "", "")
+    sync = fsync_time()
+    note("one caller p50 added", f"{ours_one['p50'] - peer_one['p50']} us", f"nginx {peer_one['p50']} us, fsync {sync:.0f} us", "", f"<= {300 + 2 * sync:.0f} us")
+    note("one caller p99 added", f"{ours_one['p99'] - peer_one['p99']} us", f"nginx {peer_one['p99']} us", "", f"<= {2000 + 2 * sync:.0f} us")
+    ours_us, peer_us = per_request(ours_stream, path), per_request(peer_stream)
+    note("CPU per stream of 120 events, request path", f"{ours_us:.0f} us", f"nginx {peer_us:.0f} us", f"{ours_us / peer_us:.2f}x", "")
+
+
+def bench_streams():
+    count = int(os.environ.get("BENCH_STREAMS", "10000"))
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_NOFILE, (65536, 65536))
+    with Provider() as provider, Affidavit(provider) as gateway:
+        idle = rss(gateway.process.pid)
+
+        async def open_all():
+            request = (
+                f"POST /openai/v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {gateway.key}\r\n"
+                f"content-type: application/json\r\nx-replay: script:stall:3\r\ncontent-length: {len(body(True))}\r\n\r\n{body(True)}"
+            ).encode()
+            gate = asyncio.Semaphore(200)
+            open_streams = []
+
+            async def one():
+                async with gate:
+                    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+                    writer.write(request)
+                    await reader.readuntil(b"word2 ")
+                    open_streams.append(writer)
+
+            await asyncio.gather(*(one() for _ in range(count)))
+            await asyncio.sleep(2)
+            held = rss(gateway.process.pid)
+            for writer in open_streams:
+                writer.close()
+            return held
+
+        held = asyncio.run(open_all())
+        note(f"resident with {count} open streams", f"{held / 1e6:.0f} MB", f"idle {idle / 1e6:.0f} MB", "", "<= 400 MB")
+
+
+def send(gateway, text, headers=None):
+    request = urllib.request.Request(
+        f"{gateway.base}/v1/chat/completions", data=text.encode(),
+        headers={**gateway.headers, "content-type": "application/json", **(headers or {})},
+    )
+    return urllib.request.urlopen(request).read()
+
+
+def stored(gateway, kinds):
+    return sum(f.stat().st_size for f in (gateway.dir / "store").rglob("*") if f.is_file() and any(k in f.name for k in kinds))
+
+
+def bench_storage():
+    with Provider() as provider:
+        # A session of 200 turns: an agent resends its history.
+        with Affidavit(provider, keys="consumer_day") as gateway:
+            lines = []
+            history = []
+            words = pathlib.Path(ROOT / "LICENSE").read_text().split()
+            for turn in range(200):
+                fresh = " ".join(words[(turn * 83 + k * 7) % len(words)] for k in range(220))
+                history.append({"role": "user", "content": fresh})
+                text = json.dumps({"model": "gpt-4o-mini", "messages": history})
+                answer = send(gateway, text).decode()
+                lines.append(json.dumps({"request": text, "response": answer}))
+                history.append({"role": "assistant", "content": answer})
+            gateway.stop()
+            ours = stored(gateway, ["content-"])
+            peer = sum(len(gzip.compress(line.encode())) for line in lines)
+            note("agent session of 200 turns, stored", f"{ours} bytes", f"gzip'd copies {peer}", f"{ours / peer:.3f}x", "<= 0.05x")
+    corpus = ROOT.parent / "shared" / "corpus"
+    corpus = pathlib.Path(os.environ.get("AFFIDAVIT_CORPUS", corpus))
+    if not corpus.exists():
+        print("corpus absent: stored bytes on the corpus are not measured")
+        return
+    # The test of the whole corpus leaves its store where this variable says.
+    with tempfile.TemporaryDirectory(dir=ROOT / "target") as keep:
+        subprocess.run(
+            ["cargo", "test", "--quiet", "--workspace", "--test", "corpus_gateway"], cwd=ROOT, check=True,
+            env={**os.environ, "AFFIDAVIT_KEEP": keep}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )
+        files = [f for f in pathlib.Path(keep).rglob("*.parquet")]
+        ours = sum(f.stat().st_size for f in files)
+        records = sum(f.stat().st_size for f in files if "records" in f.name)
+        exchanges = int((pathlib.Path(keep) / "exchanges").read_text())
+        plain = (pathlib.Path(keep) / "exchanges.jsonl").read_bytes()
+        peer = len(gzip.compress(plain))
+        note("stored bytes on the corpus, encrypted", f"{ours}", f"gzip'd JSON lines {peer}", f"{ours / peer:.2f}x", "<= 0.85x")
+        note("record files per exchange", f"{records / exchanges:.0f} bytes", "", "", "<= 400 bytes")
+
+
+def bench_verify():
+    import duckdb
+
+    with Provider() as provider, Affidavit(provider) as gateway:
+        wrk(gateway, 64, seconds=max(SECONDS * 2, 10))
+        gateway.stop()
+        store = gateway.dir / "store"
+        leaf_bytes = duckdb.sql(
+            f"SELECT sum(octet_length(leaf)) FROM read_parquet('{store}/**/*.records.parquet', hive_partitioning=false)"
+        ).fetchone()[0]
+        block = os.urandom(1 << 20)
+        begin = time.process_time()
+        for _ in range(500):
+            hashlib.sha256(block).digest()
+        rate = 500 * (1 << 20) / (time.process_time() - begin)
+        state = gateway.dir / "state"
+        base = [BIN / "auditor", "verify", store, "--trust", gateway.dir / "trust.yaml", "--state", state]
+        begin = time.time()
+        used = os.times().children_user
+        done = subprocess.run(base, capture_output=True, text=True)
+        spent, wall = os.times().children_user - used, time.time() - begin
+        print("  ", done.stdout.splitlines()[0] if done.stdout else done.stderr)
+        note("verify, leaf bytes per core second", f"{leaf_bytes / spent / 1e6:.0f} MB/s", f"SHA-256 {rate / 1e6:.0f} MB/s",
+             f"{leaf_bytes / spent / rate:.2f}x", ">= 0.25x")
+        note("verify, cores used", f"{spent / wall:.2f}", f"{wall:.2f} s wall", "", "2")
+        sql = "SELECT consumer, requested_model, count(*), sum(output_tokens), sum(cost) FROM records WHERE kind = 'outcome' GROUP BY 1, 2"
+        query = [BIN / "auditor", "query", sql, "--store", store, "--trust", gateway.dir / "trust.yaml", "--state", state, "--format", "csv"]
+        subprocess.run(query, check=True, capture_output=True)
+        begin = time.time()
+        subprocess.run(query, check=True, capture_output=True)
+        ours = time.time() - begin
+        peer_sql = sql.replace("FROM records", f"FROM read_parquet('{store}/**/*.records.parquet', hive_partitioning=false)")
+        begin = time.time()
+        subprocess.run([sys.executable, "-c", f"import duckdb; print(duckdb.sql({peer_sql!r}).fetchall())"], check=True, capture_output=True)
+        peer = time.time() - begin
+        note("a later query over proven rows", f"{ours:.2f} s", f"DuckDB {peer:.2f} s", f"{ours / peer:.2f}x", "<= 1x")
+
+
+BENCHES = {"requests": bench_requests, "streams": bench_streams, "storage": bench_storage, "verify": bench_verify}
+
+if __name__ == "__main__":
+    (ROOT / "target").mkdir(exist_ok=True)
+    print(f"{'measure':44} {'affidavit':>22} {'peer':>26} {'ratio':>10}   wanted")
+    for name in sys.argv[1:] or BENCHES:
+        BENCHES[name]()

@@ -1,0 +1,267 @@
+//! The real gateway and auditor binaries in a folder of their own.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// A folder with a configuration, keys, evidence, and a gateway that runs in it.
+#[derive(Debug)]
+pub struct Gateway {
+    /// The folder.
+    pub dir: PathBuf,
+    /// Where callers connect.
+    pub address: SocketAddr,
+    /// Where `/readyz` and `/metrics` are.
+    pub admin: SocketAddr,
+    /// The gateway key of the consumer `tester`.
+    pub key: String,
+    store: PathBuf,
+    child: Option<Child>,
+}
+
+/// What a test changes in the configuration.
+#[derive(Debug, Clone, Default)]
+pub struct Setup {
+    /// Base URL of the provider (`http://...`).
+    pub provider: String,
+    /// `exchange`, `consumer_day` or `subject_day`; empty: `exchange`.
+    pub keys: String,
+    /// Text for the `evidence` section, indented by two.
+    pub evidence: String,
+    /// Text for the `limits` section, indented by two.
+    pub limits: String,
+    /// Text added to each route, indented by four.
+    pub route: String,
+    /// Text at the end of the configuration.
+    pub rest: String,
+    /// Where the evidence goes; empty: folders in `dir`.
+    pub evidence_dir: Option<PathBuf>,
+}
+
+fn free_port() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free loopback port")
+}
+
+fn run(command: &mut Command) -> Output {
+    let output = command.stdin(Stdio::null()).output().expect("the binary starts");
+    assert!(
+        output.status.success(),
+        "{command:?} ended with {}:\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    output
+}
+
+impl Gateway {
+    /// Writes configuration and keys into `dir`; does not start.
+    ///
+    /// # Panics
+    /// Where a command of the gateway fails.
+    pub fn prepare(dir: &Path, setup: &Setup) -> Self {
+        std::fs::create_dir_all(dir).expect("a folder for the gateway");
+        let address = free_port();
+        let admin = free_port();
+        let evidence = setup.evidence_dir.clone().unwrap_or_else(|| dir.to_owned());
+        let keys = if setup.keys.is_empty() { "exchange" } else { &setup.keys };
+        let route = |name: &str| {
+            format!(
+                "  - name: {name}\n    path: /{name}\n    provider: {name}\n    keys: {keys}\n{}",
+                setup.route
+            )
+        };
+        let provider = |name: &str, dialect: &str| {
+            format!(
+                "  - name: {name}\n    dialect: {dialect}\n    base_url: {}\n    credential: {{ file: {}/provider.key }}\n",
+                setup.provider,
+                dir.display()
+            )
+        };
+        let config = format!(
+            "deployment: test\ngateway: gw1\nlisten:\n  - address: {address}\nadmin: {admin}\n\
+             evidence:\n  journal: {e}/journal\n  spool: {e}/spool\n  key_table: {d}/keytable\n  seal_key: {d}/seal.key\n  \
+             out: {{ directory: {e}/store }}\n  batch_age: 1s\n{evidence}\
+             {limits}\
+             providers:\n{p1}{p2}{p3}routes:\n{r1}{r2}{r3}\
+             keys: {d}/keys.yaml\nprices: {prices}\n{rest}",
+            d = dir.display(),
+            e = evidence.display(),
+            evidence = setup.evidence,
+            limits = if setup.limits.is_empty() { String::new() } else { format!("limits:\n{}", setup.limits) },
+            p1 = provider("openai", "openai"),
+            p2 = provider("azure", "azure_openai"),
+            p3 = provider("anthropic", "anthropic"),
+            r1 = route("openai"),
+            r2 = route("azure"),
+            r3 = route("anthropic"),
+            prices = price_book().display(),
+            rest = setup.rest,
+        );
+        std::fs::write(dir.join("gateway.yaml"), config).expect("the configuration is written");
+        std::fs::write(dir.join("provider.key"), "sk-provider-secret-0123456789").expect("the provider's key is written");
+        let bin = crate::binary("gateway");
+        let trust = run(Command::new(&bin)
+            .args(["keygen", "--deployment", "test", "--gateway", "gw1", "--out"])
+            .arg(dir.join("seal.key")));
+        std::fs::write(dir.join("trust.yaml"), trust.stdout).expect("the trust file is written");
+        let key = run(Command::new(&bin).args(["keys", "issue", "--file"]).arg(dir.join("keys.yaml")).args([
+            "--consumer", "tester", "--team", "quality", "--cost-centre", "cc-1", "--system", "sys-1", "--purpose",
+            "testing", "--data-class", "public",
+        ]));
+        let key = String::from_utf8_lossy(&key.stdout)
+            .split_whitespace()
+            .find(|w| w.starts_with("afk_"))
+            .expect("`keys issue` prints the key")
+            .to_owned();
+        Self { dir: dir.to_owned(), address, admin, key, store: evidence.join("store"), child: None }
+    }
+
+    /// Prepares and starts, and waits until it is ready.
+    pub fn start(dir: &Path, setup: &Setup) -> Self {
+        let mut gateway = Self::prepare(dir, setup);
+        gateway.serve();
+        gateway
+    }
+
+    /// Starts the process and waits until it is ready.
+    ///
+    /// # Panics
+    /// Where it does not become ready within 60 s; its log is in `gateway.log`.
+    pub fn serve(&mut self) {
+        self.spawn();
+        let start = Instant::now();
+        while !self.ready() {
+            let ended = self.child.as_mut().is_none_or(|c| !matches!(c.try_wait(), Ok(None)));
+            assert!(!ended && start.elapsed() < Duration::from_secs(60), "the gateway is not ready:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Starts the process and does not wait.
+    ///
+    /// # Panics
+    /// Where it cannot be started.
+    pub fn spawn(&mut self) {
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.dir.join("gateway.log"))
+            .expect("the gateway's log file");
+        let child = Command::new(crate::binary("gateway"))
+            .args(["serve", "-c"])
+            .arg(self.dir.join("gateway.yaml"))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a second handle"))
+            .stderr(log)
+            .spawn()
+            .expect("the gateway starts");
+        self.child = Some(child);
+    }
+
+    /// What it logged so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.join("gateway.log")).unwrap_or_default()
+    }
+
+    /// Whether `/readyz` says 200.
+    pub fn ready(&self) -> bool {
+        self.admin_get("/readyz").is_some_and(|text| text.starts_with("HTTP/1.1 200"))
+    }
+
+    /// A raw GET on the admin port.
+    pub fn admin_get(&self, path: &str) -> Option<String> {
+        use std::io::{Read as _, Write as _};
+        let mut stream = std::net::TcpStream::connect(self.admin).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n").ok()?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).ok()?;
+        Some(text)
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// SIGTERM, and waits for the end; its exit code.
+    ///
+    /// # Panics
+    /// Where it has not ended after 60 s.
+    pub fn stop(&mut self) -> Option<i32> {
+        let mut child = self.child.take()?;
+        let pid = rustix::process::Pid::from_child(&child);
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        let start = Instant::now();
+        loop {
+            if let Ok(Some(status)) = child.try_wait() {
+                return status.code();
+            }
+            if start.elapsed() > Duration::from_secs(60) {
+                let _ = child.kill();
+                let _ = child.wait();
+                std::panic::panic_any(format!("the gateway did not drain within 60 s:\n{}", self.log()));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// The store's folder.
+    pub fn store(&self) -> PathBuf {
+        self.store.clone()
+    }
+
+    /// Runs the auditor on this store with the content keys; exit code, stdout, stderr.
+    pub fn verify(&self, more: &[&str]) -> (i32, String, String) {
+        let mut args = vec!["verify".to_owned(), self.store().display().to_string()];
+        args.extend(["--trust".to_owned(), self.dir.join("trust.yaml").display().to_string()]);
+        args.extend(["--key-table".to_owned(), self.dir.join("keytable").display().to_string()]);
+        args.extend(["--state".to_owned(), self.dir.join("auditor-state").display().to_string()]);
+        args.extend(more.iter().map(|s| (*s).to_owned()));
+        self.auditor(&args)
+    }
+
+    /// Runs the auditor; exit code, stdout, stderr.
+    ///
+    /// # Panics
+    /// Where the binary cannot be started.
+    pub fn auditor(&self, args: &[String]) -> (i32, String, String) {
+        let output = Command::new(crate::binary("auditor"))
+            .args(args)
+            .current_dir(&self.dir)
+            .stdin(Stdio::null())
+            .output()
+            .expect("the auditor starts");
+        (
+            output.status.code().unwrap_or(-1),
+            String::from_utf8_lossy(&output.stdout).into_owned(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// The starter price book of this checkout.
+pub fn price_book() -> PathBuf {
+    let dir = crate::root().join("policies/prices");
+    let mut books: Vec<_> = std::fs::read_dir(&dir)
+        .map(|list| list.filter_map(Result::ok).map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "csv")).collect())
+        .unwrap_or_default();
+    books.sort();
+    books.pop().unwrap_or_else(|| dir.join("2026-11.csv"))
+}
