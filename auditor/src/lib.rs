@@ -10,15 +10,19 @@
 pub mod cache;
 pub mod cli;
 pub mod commands;
+pub mod content;
 pub mod decimal;
 pub mod finding;
 pub mod mandate;
+pub mod proof;
+pub mod query;
 pub mod render;
 pub mod report;
 pub mod source;
 pub mod state;
 pub mod time;
 pub mod trust;
+pub mod turns;
 pub mod verify;
 
 #[cfg(test)]

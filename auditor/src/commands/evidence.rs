@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -34,7 +34,7 @@ pub struct Opened {
     /// Its end.
     pub to: Option<i64>,
     /// The key tables.
-    pub keys: Option<Keys>,
+    pub keys: Option<Arc<Keys>>,
     /// The auditor's state.
     pub state: State,
     remembered: Remembered,
@@ -78,7 +78,7 @@ pub fn open(typed: &Evidence) -> anyhow::Result<Opened> {
     let keys = if typed.key_table.is_empty() {
         None
     } else {
-        Some(Keys::open(&typed.key_table).context("--key-table")?)
+        Some(Arc::new(Keys::open(&typed.key_table).context("--key-table")?))
     };
     let folder = match &typed.state {
         Some(folder) => folder.clone(),
@@ -142,7 +142,7 @@ impl Opened {
         let mut options = Options::new(&self.trust, &self.mandate, time::now());
         options.from = self.from;
         options.to = self.to;
-        options.keys = self.keys.as_ref();
+        options.keys = self.keys.as_deref();
         options.remembered = Some(&self.remembered);
         options.progress = &tell;
         let mut cached_findings = crate::finding::Findings::default();

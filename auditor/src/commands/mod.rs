@@ -1,11 +1,11 @@
 //! The commands: one file each. Data goes to standard output, everything else to standard error.
 
-//pub mod check_proof;
-//pub mod cost;
+pub mod check_proof;
+pub mod cost;
 pub mod evidence;
-//pub mod prove;
-//pub mod query;
-//pub mod show;
+pub mod prove;
+pub mod query;
+pub mod show;
 pub mod trust;
 pub mod verify;
 
@@ -20,13 +20,12 @@ use crate::cli::{Cli, Command};
 pub fn run(cli: &Cli) -> anyhow::Result<u8> {
     match &cli.command {
         Command::Verify(verify) => verify::run(verify),
-        //Command::Query(query) => query::run(query),
-        //Command::Cost(cost) => cost::run(cost),
-        //Command::Show(show) => show::run(show),
-        //Command::Prove(prove) => prove::run(prove),
-        //Command::CheckProof(check) => check_proof::run(check),
+        Command::Query(query) => query::run(query),
+        Command::Cost(cost) => cost::run(cost),
+        Command::Show(show) => show::run(show),
+        Command::Prove(prove) => prove::run(prove),
+        Command::CheckProof(check) => check_proof::run(check),
         Command::Trust(command) => trust::run(command),
-        _ => Ok(2),
     }
 }
 

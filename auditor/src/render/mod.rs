@@ -3,3 +3,5 @@
 pub mod hostile;
 pub mod text;
 pub mod json;
+pub mod rests;
+pub mod table;

@@ -20,31 +20,31 @@ use crate::source::{Source, SourceError};
 const SEAL_LIMIT: u64 = schemas::note::MAX_NOTE_BYTES as u64;
 
 /// What a batch is checked against.
-pub(super) struct Context<'a> {
-    pub(super) source: &'a dyn Source,
-    pub(super) origin: &'a Origin,
-    pub(super) key: &'a [u8; 32],
-    pub(super) limits: &'a super::Limits,
-    pub(super) keys: Option<&'a Keys>,
+pub(crate) struct Context<'a> {
+    pub(crate) source: &'a dyn Source,
+    pub(crate) origin: &'a Origin,
+    pub(crate) key: &'a [u8; 32],
+    pub(crate) limits: &'a super::Limits,
+    pub(crate) keys: Option<&'a Keys>,
     /// Files of seals older than this may be gone: microseconds UTC.
-    pub(super) expired_before: Option<i64>,
+    pub(crate) expired_before: Option<i64>,
     /// Whether the log holds a seal under this number.
-    pub(super) has_seal: &'a (dyn Fn(u64) -> bool + Sync),
+    pub(crate) has_seal: &'a (dyn Fn(u64) -> bool + Sync),
     /// The number of the newest seal.
-    pub(super) newest: u64,
+    pub(crate) newest: u64,
 }
 
 /// A batch that was looked at.
-pub(super) struct Looked {
-    pub(super) number: u64,
-    pub(super) outcome: Outcome,
-    pub(super) findings: Findings,
-    pub(super) seals: u64,
-    pub(super) bytes_hashed: u64,
+pub(crate) struct Looked {
+    pub(crate) number: u64,
+    pub(crate) outcome: Outcome,
+    pub(crate) findings: Findings,
+    pub(crate) seals: u64,
+    pub(crate) bytes_hashed: u64,
 }
 
 /// What came of it.
-pub(super) enum Outcome {
+pub(crate) enum Outcome {
     /// Every file is what the seal says, and the leaves give its root.
     Proven(Box<Proven>),
     /// The seal holds; its records are expired.
@@ -54,15 +54,15 @@ pub(super) enum Outcome {
 }
 
 /// A proven batch with what its other files hold.
-pub(super) struct Proven {
-    pub(super) batch: VerifiedBatch,
-    pub(super) content: ContentFacts,
-    pub(super) reference: ReferenceFacts,
-    pub(super) bytes: u64,
+pub(crate) struct Proven {
+    pub(crate) batch: VerifiedBatch,
+    pub(crate) content: ContentFacts,
+    pub(crate) reference: ReferenceFacts,
+    pub(crate) bytes: u64,
 }
 
 /// Turns a fault of the format crate into a finding.
-pub(super) fn finding(fault: BatchFault, place: Place) -> Finding {
+pub(crate) fn finding(fault: BatchFault, place: Place) -> Finding {
     let code = Code::parse(fault.code.as_str()).unwrap_or(Code::RecordInvalid);
     let mut place = place;
     place.position = fault.position.or(place.position);
@@ -73,7 +73,7 @@ pub(super) fn finding(fault: BatchFault, place: Place) -> Finding {
 }
 
 /// Turns a read error into a finding.
-pub(super) fn read_error(error: SourceError, place: Place) -> Finding {
+pub(crate) fn read_error(error: SourceError, place: Place) -> Finding {
     match error {
         SourceError::TooLarge { limit, found, .. } => {
             Finding::new(Code::ResourceLimit, place, format!("at most {limit} bytes"), format!("{found} bytes"))
@@ -89,7 +89,7 @@ impl Context<'_> {
     }
 
     /// Opens the content files that the seal of batch `number` names, as far as they are there.
-    pub(super) fn content_files(&self, number: u64) -> Vec<crate::source::Opened> {
+    pub(crate) fn content_files(&self, number: u64) -> Vec<crate::source::Opened> {
         let name = super::seal_name(self.origin, number);
         let Ok(note) = self.source.read(&name, SEAL_LIMIT) else { return Vec::new() };
         let Ok(signed) = seal::verify(&note, self.key) else { return Vec::new() };
@@ -104,7 +104,7 @@ impl Context<'_> {
     }
 
     /// Looks at batch `number`.
-    pub(super) fn look(&self, number: u64, objects: &BatchObjects) -> Looked {
+    pub(crate) fn look(&self, number: u64, objects: &BatchObjects) -> Looked {
         let mut looked =
             Looked { number, outcome: Outcome::Broken(None), findings: Findings::default(), seals: 0, bytes_hashed: 0 };
         if let Some(signed) = self.seal(number, &mut looked) {

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use schemas::content::{
-    Assembler, CHUNK_BYTES, Committer, ContentError, DataKey, Encoding, KeyId, MAX_DELTA_DEPTH, Row, SALT_BYTES, Salt,
+    Assembled, Assembler, CHUNK_BYTES, Committer, ContentError, DataKey, Encoding, KeyId, MAX_DELTA_DEPTH, Row, SALT_BYTES, Salt,
     apply, open_row,
 };
 use schemas::files::{FileError, Limits as FileLimits, read_content};
@@ -553,6 +553,61 @@ impl ContentFacts {
     }
 }
 
+/// Where a part stands: the record that commits to it, its exchange, its name.
+pub(crate) type At = (u64, ExchangeId, PartName);
+
+/// Puts the wanted parts of content files together, in the files' order. What is given is not yet held against a
+/// commitment.
+pub(crate) fn each_part(
+    origin: &Origin,
+    files: Vec<Opened>,
+    keys: Option<&Keys>,
+    limit: usize,
+    wants: &dyn Fn(&ExchangeId, PartName) -> bool,
+    each: &mut dyn FnMut(At, Result<Assembled, ContentError>),
+) {
+    for file in files {
+        let Ok(rows) = read_content(file, &FileLimits::default()) else { continue };
+        let mut reading: Option<(At, Result<Assembler, ContentError>)> = None;
+        let done = |reading: Option<(At, Result<Assembler, ContentError>)>, each: &mut dyn FnMut(At, Result<Assembled, ContentError>)| {
+            if let Some((at, assembler)) = reading {
+                each(at, assembler.and_then(Assembler::finish));
+            }
+        };
+        for row in rows {
+            let Ok(row) = row else { break };
+            let at = (row.position, row.exchange.clone(), row.part);
+            if !wants(&row.exchange, row.part) {
+                done(reading.take(), each);
+                continue;
+            }
+            if reading.as_ref().is_none_or(|(reading, _)| *reading != at) {
+                done(reading.take(), each);
+                reading = Some((at, Ok(Assembler::new(limit))));
+            }
+            if let Some((_, assembler)) = &mut reading
+                && let Ok(open) = assembler
+                && let Err(error) = take(origin, &row, keys, open)
+            {
+                *assembler = Err(error);
+            }
+        }
+        done(reading.take(), each);
+    }
+}
+
+fn take(origin: &Origin, row: &Row, keys: Option<&Keys>, assembler: &mut Assembler) -> Result<(), ContentError> {
+    let key = match &row.key_id {
+        None => None,
+        Some(id) => match keys.map(|keys| keys.held(id)) {
+            Some(Held::Key(key)) => Some((id, key)),
+            _ => return Err(ContentError::KeyAbsent(id.clone())),
+        },
+    };
+    let plaintext = open_row(origin, row, key.as_ref().map(|(id, key)| (*id, key)))?;
+    assembler.push(row.chunk, row.last, &row.encoding, &plaintext)
+}
+
 /// Finds one part's rows in content files and puts it together; `base` gives the content of the part that it edits.
 pub(crate) fn read_part(
     origin: &Origin,
@@ -563,38 +618,11 @@ pub(crate) fn read_part(
     limit: usize,
     base: &mut dyn FnMut(&ExchangeId, PartName) -> Result<(Arc<[u8]>, usize), ContentError>,
 ) -> Result<(Vec<u8>, Salt, usize), ContentError> {
+    let mut found = None;
+    let wants = |of: &ExchangeId, name: PartName| of == exchange && name == part;
+    each_part(origin, files, keys, limit, &wants, &mut |_, assembled| found = Some(assembled));
     let absent = || ContentError::BaseAbsent(format!("{exchange} {}", part.as_str()));
-    let mut assembler = Assembler::new(limit);
-    let mut found = false;
-    for file in files {
-        let rows = read_content(file, &FileLimits::default()).map_err(|_| absent())?;
-        for row in rows {
-            let row = row.map_err(|_| absent())?;
-            if row.exchange != *exchange || row.part != part {
-                if found {
-                    break;
-                }
-                continue;
-            }
-            found = true;
-            let key = match &row.key_id {
-                None => None,
-                Some(id) => match keys.map(|keys| keys.held(id)) {
-                    Some(Held::Key(key)) => Some((id.clone(), key)),
-                    _ => return Err(ContentError::KeyAbsent(id.clone())),
-                },
-            };
-            let plaintext = open_row(origin, &row, key.as_ref().map(|(id, key)| (id, key)))?;
-            assembler.push(row.chunk, row.last, &row.encoding, &plaintext)?;
-        }
-        if found {
-            break;
-        }
-    }
-    if !found {
-        return Err(absent());
-    }
-    let assembled = assembler.finish()?;
+    let assembled = found.ok_or_else(absent)??;
     match &assembled.base {
         None => Ok((assembled.stream, assembled.salt, 0)),
         Some((base_exchange, base_part)) => {

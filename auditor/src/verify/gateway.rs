@@ -37,7 +37,9 @@ pub(super) fn judge(
     let declared = declared_silence(&folds);
     let asked = asked(expected, &folds, options);
     if let Some(asked) = asked {
-        coverage(expected, &folds, asked, &declared, findings);
+        // What the user asked for is exact; a heartbeat may be a little behind the default end.
+        let exact = (options.from.is_some(), options.to.is_some());
+        coverage(expected, &folds, asked, exact, &declared, findings);
     }
     let ends = folds.iter().filter_map(|fold| fold.proven.last().map(|run| run.1)).max();
     let begins = folds.iter().filter_map(|fold| fold.proven.first().map(|run| run.0)).min();
@@ -216,6 +218,7 @@ fn coverage(
     expected: &Expected,
     folds: &[&LogFold],
     (from, to): (i64, i64),
+    (exact_from, exact_to): (bool, bool),
     declared: &[(i64, i64)],
     findings: &mut Findings,
 ) {
@@ -233,7 +236,7 @@ fn coverage(
     for fold in &tails {
         // An open log must answer to the end of the asked interval, or be out of service.
         let end = fold.story.last_at.unwrap_or(from);
-        if end.saturating_add(slack) < to && !expected.closed {
+        if end.saturating_add(if exact_to { 0 } else { slack }) < to && !expected.closed {
             let found = format!("no `close`, and nothing after {}", time::text(end));
             let place = Place::log(&fold.origin);
             let finding = Finding::new(Code::TailUnproven, place, format!("records to {}", time::text(to)), found);
@@ -242,6 +245,7 @@ fn coverage(
     }
     let mut reached = from;
     for (start, end) in runs {
+        let slack = if exact_from && reached == from { 0 } else { slack };
         if start > reached.saturating_add(slack) && start.min(to) > reached {
             hole(&gateway, reached, start.min(to), from, findings);
         }
@@ -250,7 +254,7 @@ fn coverage(
             return;
         }
     }
-    if reached.saturating_add(slack) >= to || (expected.closed && tails.is_empty()) {
+    if reached.saturating_add(if exact_to { 0 } else { slack }) >= to || (expected.closed && tails.is_empty()) {
         return;
     }
     if tails.is_empty() {

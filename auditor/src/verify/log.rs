@@ -518,19 +518,19 @@ impl Tell<'_, '_> {
 }
 
 /// The largest content that is put together in memory as the base of edits.
-const KEPT_WHOLE: usize = 256 << 20;
+pub(crate) const KEPT_WHOLE: usize = 256 << 20;
 
 /// How many batches are searched for an exchange whose batch is not known.
 const SEARCHED: u64 = 1000;
 
 /// Reads content again that fell out of memory.
-struct Loader<'a> {
-    context: &'a Context<'a>,
-    limit: usize,
+pub(crate) struct Loader<'a> {
+    pub(crate) context: &'a Context<'a>,
+    pub(crate) limit: usize,
 }
 
 impl Loader<'_> {
-    fn at_depth(&self, exchange: &ExchangeId, part: PartName, batch: Option<u64>, depth: usize) -> Result<(Arc<[u8]>, usize), ContentError> {
+    pub(crate) fn at_depth(&self, exchange: &ExchangeId, part: PartName, batch: Option<u64>, depth: usize) -> Result<(Arc<[u8]>, usize), ContentError> {
         let absent = || ContentError::BaseAbsent(format!("{exchange} {}", part.as_str()));
         if depth > schemas::content::MAX_DELTA_DEPTH {
             return Err(absent());

@@ -171,7 +171,7 @@ pub fn run(source: &dyn Source, options: &Options<'_>, sink: &mut dyn Sink) -> (
     }
     notes(&tally, &not_judged, &mut findings);
     systems(options, &tally, &mut findings);
-    outside_is_note(&reports, &mut findings);
+    outside_is_note(options, &reports, &mut findings);
     let visits = visits(options, &gateways, known, &findings);
     let claims = claims(options, &gateways, &tally, &mut findings);
     if counts.batches == 0 && findings.effect() == Effect::Note {
@@ -404,7 +404,7 @@ fn systems(options: &Options<'_>, tally: &story::Tally, findings: &mut Findings)
 }
 
 /// Incompleteness that concerns only time outside of what was asked does not change the verdict.
-fn outside_is_note(reports: &[crate::report::GatewayReport], findings: &mut Findings) {
+fn outside_is_note(options: &Options<'_>, reports: &[crate::report::GatewayReport], findings: &mut Findings) {
     let asked: Vec<_> = reports.iter().filter_map(|report| report.asked).collect();
     if asked.is_empty() {
         return;
@@ -413,7 +413,7 @@ fn outside_is_note(reports: &[crate::report::GatewayReport], findings: &mut Find
     for finding in findings.iter_mut() {
         if let Some((start, end)) = finding.during
             && finding.effect == Effect::Incomplete
-            && (end <= from || start >= to)
+            && ((options.from.is_some() && end <= from) || (options.to.is_some() && start >= to))
         {
             finding.effect = Effect::Note;
             finding.severity = crate::finding::Severity::Info;

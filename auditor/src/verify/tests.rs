@@ -2,21 +2,48 @@
 
 use std::collections::BTreeSet;
 
+use schemas::Sha256Hex;
+use schemas::record::{
+    Body, Config, ConfigReason, Cost, Erasure, Gap, GapReason, Heartbeat, PartName, Reported, Usage, UsageRole, UsageSource,
+};
+
 use super::*;
-use crate::fixture::{START, small, trust};
+use crate::fixture::{START, Writer, exchange_id, id, small, trust};
 use crate::source::MemorySource;
 use crate::time::SECOND;
 
 /// Just after the small store's end: the gateway is younger than its bounds.
 const NOW: i64 = START + 20 * SECOND;
 
-fn verify(store: &MemorySource) -> Report {
+fn verify_at(store: &MemorySource, now: i64, adapt: impl FnOnce(&mut Options<'_>)) -> Report {
     let (trust, mandate) = (trust(), Mandate::default());
-    run(store, &Options::new(&trust, &mandate, NOW), &mut NoSink).0
+    let mut options = Options::new(&trust, &mandate, now);
+    adapt(&mut options);
+    run(store, &options, &mut NoSink).0
+}
+
+fn verify(store: &MemorySource) -> Report {
+    verify_at(store, NOW, |_| {})
 }
 
 fn codes(report: &Report) -> BTreeSet<&'static str> {
     report.findings.iter().filter(|f| f.effect != Effect::Note).map(|f| f.code.as_str()).collect()
+}
+
+#[track_caller]
+fn has(report: &Report, code: &str, verdict: Verdict) {
+    assert!(codes(report).contains(code), "{code} not in {:?}", codes(report));
+    assert_eq!(report.verdict, verdict, "{}", crate::render::text::report(report));
+}
+
+fn names(store: &MemorySource, part: &str) -> Vec<String> {
+    store.objects.keys().filter(|name| name.contains(part)).cloned().collect()
+}
+
+/// The interval of the small store, asked for by name.
+fn whole(options: &mut Options<'_>) {
+    options.from = Some(START);
+    options.to = Some(START + 2 * SECOND + SECOND / 5);
 }
 
 #[test]
@@ -24,5 +51,538 @@ fn a_sound_store_is_verified() {
     let report = verify(&small().store);
     assert_eq!(report.verdict, Verdict::Verified, "{}", crate::render::text::report(&report));
     assert_eq!(report.counts.leaves, 8);
-    assert!(report.first_line().starts_with("VERIFIED signed; no state kept; NOT witnessed; NOT timestamped; retention not enforced by this store"));
+    let first = "VERIFIED signed; no state kept; NOT witnessed; NOT timestamped; retention not enforced by this store";
+    assert!(report.first_line().starts_with(first), "{}", report.first_line());
+    assert!(report.not_checked.iter().any(|line| line.contains("no key table was given")));
+}
+
+#[test]
+#[ignore = "a measure: prints the time that a small store takes"]
+fn time_of_a_small_store() {
+    let store = small().store;
+    let began = std::time::Instant::now();
+    for _ in 0..200 {
+        assert_eq!(verify(&store).verdict, Verdict::Verified);
+    }
+    let mut stderr = std::io::stderr();
+    let _ = std::io::Write::write_all(&mut stderr, format!("{:?} for one\n", began.elapsed() / 200).as_bytes());
+}
+
+#[test]
+fn every_flipped_byte_is_found() {
+    let store = small().store;
+    let began = std::time::Instant::now();
+    let mut tried = 0_u32;
+    for (name, bytes) in &store.objects {
+        for n in (0..bytes.len()).step_by(if bytes.len() > 2000 { 7 } else { 1 }) {
+            let mut changed = bytes.to_vec();
+            changed[n] ^= 1 << (n % 8);
+            let mut store = store.clone();
+            store.put(name.clone(), changed);
+            let report = verify_at(&store, NOW, whole);
+            assert_ne!(report.verdict, Verdict::Verified, "{name} byte {n}");
+            let named = report.findings.iter().any(|f| f.effect != Effect::Note && f.place.object.as_deref() == Some(name));
+            assert!(named, "{name} byte {n} is not named: {}", crate::render::text::report(&report));
+            tried += 1;
+        }
+    }
+    let each = began.elapsed() / tried;
+    assert!(each < std::time::Duration::from_millis(50), "{each:?} for one small store");
+}
+
+#[test]
+fn removal_duplication_swap_and_truncation_of_each_object_are_found() {
+    let store = small().store;
+    let all: Vec<String> = store.objects.keys().cloned().collect();
+    for name in &all {
+        let mut removed = store.clone();
+        removed.objects.remove(name);
+        let report = verify_at(&removed, NOW, whole);
+        assert_ne!(report.verdict, Verdict::Verified, "without {name}");
+        let mut cut = store.clone();
+        cut.put(name.clone(), store.objects[name].slice(..store.objects[name].len() - 1));
+        assert_ne!(verify_at(&cut, NOW, whole).verdict, Verdict::Verified, "{name} cut");
+        cut.put(name.clone(), "");
+        assert_ne!(verify_at(&cut, NOW, whole).verdict, Verdict::Verified, "{name} emptied");
+        for other in &all {
+            if other == name {
+                continue;
+            }
+            let mut swapped = store.clone();
+            swapped.put(name.clone(), store.objects[other].clone());
+            swapped.put(other.clone(), store.objects[name].clone());
+            assert_ne!(verify_at(&swapped, NOW, whole).verdict, Verdict::Verified, "{name} and {other} swapped");
+        }
+        for copy in [format!("{name}.bak"), name.replace("000000000", "000000001"), format!("k=v/{name}"), "x".into()] {
+            let mut doubled = store.clone();
+            doubled.put(copy.clone(), store.objects[name].clone());
+            assert_ne!(verify_at(&doubled, NOW, whole).verdict, Verdict::Verified, "{name} as {copy}");
+        }
+    }
+}
+
+#[test]
+fn a_removed_middle_batch_is_missing_and_named() {
+    let mut store = small().store;
+    for name in names(&store, "0000000001") {
+        store.objects.remove(&name);
+    }
+    has(&verify(&store), "BATCH_MISSING", Verdict::Incomplete);
+}
+
+#[test]
+fn a_repeated_batch_under_another_number_is_found() {
+    let mut store = small().store;
+    let seal = store.objects[&names(&store, "0000000001.seal")[0]].clone();
+    store.put(names(&store, "0000000002.seal")[0].replace("2.seal", "3.seal"), seal);
+    has(&verify(&store), "DUPLICATE_RANGE", Verdict::Invalid);
+}
+
+#[test]
+fn an_empty_store_is_no_success() {
+    let report = verify(&MemorySource::default());
+    has(&report, "NO_INPUT", Verdict::CouldNotJudge);
+    assert_eq!(report.verdict.exit_code(), 2);
+}
+
+#[test]
+fn a_rollback_is_named_against_the_last_visit() {
+    let store = small().store;
+    let (trust, mandate) = (trust(), Mandate::default());
+    let mut options = Options::new(&trust, &mandate, NOW);
+    let first = Remembered::FirstVisit;
+    options.remembered = Some(&first);
+    let (report, visits) = run(&store, &options, &mut NoSink);
+    assert!(report.first_line().contains("; first visit;"), "{}", report.first_line());
+    let known = Remembered::Known(visits);
+    options.remembered = Some(&known);
+    let (report, _) = run(&store, &options, &mut NoSink);
+    assert!(report.first_line().contains("append-only since the visit at"), "{}", report.first_line());
+    let mut short = store.clone();
+    for name in names(&store, "0000000002") {
+        short.objects.remove(&name);
+    }
+    has(&run(&short, &options, &mut NoSink).0, "ROLLBACK", Verdict::Diverged);
+    has(&run(&MemorySource::default(), &options, &mut NoSink).0, "EMPTY_EVIDENCE", Verdict::Diverged);
+}
+
+#[test]
+fn rewritten_history_with_the_true_key_diverges() {
+    let known = {
+        let (trust, mandate) = (trust(), Mandate::default());
+        Remembered::Known(run(&small().store, &Options::new(&trust, &mandate, NOW), &mut NoSink).1)
+    };
+    let mut other = Writer::boot("20260921t133320z-00000001", START, None, MemorySource::default());
+    other.exchange(1, b"another", b"history");
+    other.seal();
+    other.exchange(2, b"and", b"more");
+    other.heartbeat();
+    other.seal();
+    other.close();
+    let report = verify_at(&other.store, NOW, |options| options.remembered = Some(Box::leak(Box::new(known))));
+    has(&report, "DIVERGED", Verdict::Diverged);
+}
+
+#[test]
+fn logs_of_others_are_named() {
+    let mut store = small().store;
+    let seal = store.objects.values().next().unwrap().clone();
+    store.put("acme/gw9/20260101t000000z-00000001/0000000000.seal", seal);
+    has(&verify(&store), "UNREGISTERED_LOG", Verdict::Invalid);
+}
+
+#[test]
+fn another_key_is_not_trusted() {
+    let store = small().store;
+    let mut trust = trust();
+    trust.gateways[0].key = schemas::trust::key_text(&[9; 32]);
+    let mandate = Mandate::default();
+    let (report, _) = run(&store, &Options::new(&trust, &mandate, NOW), &mut NoSink);
+    assert!(codes(&report).contains("UNTRUSTED_KEY") || codes(&report).contains("SEAL_INVALID"), "{:?}", codes(&report));
+    assert_eq!(report.verdict, Verdict::Invalid);
+}
+
+fn two_logs(named: bool) -> Writer {
+    let first = small();
+    let predecessor = named.then(|| first.as_predecessor());
+    let mut second = Writer::boot("20260921t133330z-00000002", START + 10 * SECOND, predecessor, first.store);
+    second.exchange(10, b"q", b"a");
+    second.close();
+    second
+}
+
+#[test]
+fn epochs_are_chained_and_declared_silence_is_printed() {
+    let report = verify(&two_logs(true).store);
+    assert_eq!(report.verdict, Verdict::Verified, "{}", crate::render::text::report(&report));
+    assert_eq!(report.gateways[0].declared_silence.len(), 1);
+    assert!(crate::render::text::report(&report).contains("declared, not proven"));
+}
+
+#[test]
+fn a_boot_without_its_known_predecessor_is_found() {
+    has(&verify(&two_logs(false).store), "PREDECESSOR_MISSING", Verdict::Incomplete);
+}
+
+#[test]
+fn a_missing_predecessor_log_is_found() {
+    let mut store = two_logs(true).store;
+    store.objects.retain(|name, _| !name.contains("00000001/"));
+    has(&verify(&store), "LOG_MISSING", Verdict::Incomplete);
+}
+
+#[test]
+fn a_cut_predecessor_is_a_rollback() {
+    let mut store = two_logs(true).store;
+    store.objects.retain(|name, _| !name.contains("00000001/0000000002"));
+    let report = verify(&store);
+    assert!(codes(&report).contains("ROLLBACK"), "{:?}", codes(&report));
+}
+
+#[test]
+fn two_successors_of_one_log_are_a_fork() {
+    let first = small();
+    let predecessor = Some(first.as_predecessor());
+    let mut second = Writer::boot("20260921t133330z-00000002", START + 10 * SECOND, predecessor.clone(), first.store);
+    second.close();
+    let mut third = Writer::boot("20260921t133331z-00000003", START + 11 * SECOND, predecessor, second.store);
+    third.close();
+    has(&verify(&third.store), "PREDECESSOR_FORK", Verdict::Diverged);
+}
+
+#[test]
+fn a_log_without_close_is_incomplete_once_its_gateway_is_overdue() {
+    let mut writer = Writer::boot("20260921t133320z-00000001", START, None, MemorySource::default());
+    writer.exchange(1, b"q", b"a");
+    writer.seal();
+    let young = verify(&writer.store);
+    assert_eq!(young.verdict, Verdict::Verified, "{}", crate::render::text::report(&young));
+    assert!(young.gateways[0].exposure.is_some());
+    has(&verify_at(&writer.store, START + 3600 * SECOND, |_| {}), "TAIL_UNPROVEN", Verdict::Incomplete);
+    let before = verify_at(&writer.store, START + 3600 * SECOND, |options| options.to = Some(START + SECOND / 10));
+    assert_eq!(before.verdict, Verdict::Verified, "{}", crate::render::text::report(&before));
+}
+
+#[test]
+fn time_after_the_last_close_is_incomplete_unless_out_of_service() {
+    let store = small().store;
+    has(&verify_at(&store, START + 3600 * SECOND, |_| {}), "TAIL_UNPROVEN", Verdict::Incomplete);
+    let mut closed = trust();
+    closed.gateways[0].closed = Some(true);
+    let mandate = Mandate::default();
+    let (report, _) = run(&store, &Options::new(&closed, &mandate, START + 3600 * SECOND), &mut NoSink);
+    assert_eq!(report.verdict, Verdict::Verified, "{}", crate::render::text::report(&report));
+}
+
+#[test]
+fn an_interval_before_the_first_log_is_not_proven() {
+    let report = verify_at(&small().store, NOW, |options| options.from = Some(START - 3600 * SECOND));
+    has(&report, "PERIOD_NOT_PROVEN", Verdict::Incomplete);
+}
+
+#[test]
+fn silence_beyond_the_bound_is_found() {
+    let mut writer = Writer::boot("20260921t133320z-00000001", START, None, MemorySource::default());
+    writer.exchange(1, b"q", b"a");
+    writer.seal();
+    writer.now += 1000 * SECOND;
+    writer.heartbeat();
+    writer.close();
+    has(&verify_at(&writer.store, writer.now + SECOND, |_| {}), "SILENCE", Verdict::Incomplete);
+}
+
+fn sealed(push: impl FnOnce(&mut Writer)) -> Report {
+    let mut writer = Writer::boot("20260921t133320z-00000001", START, None, MemorySource::default());
+    writer.exchange(1, b"q", b"a");
+    push(&mut writer);
+    writer.seal();
+    writer.heartbeat();
+    writer.close();
+    verify_at(&writer.store, writer.now + SECOND, |_| {})
+}
+
+#[test]
+fn counters_that_claim_more_or_less_than_the_records_are_found() {
+    let report = sealed(|writer| {
+        let mut counters = writer.counters();
+        counters.insert("intents".into(), 120);
+        writer.push(Body::Heartbeat(Heartbeat { counters }));
+    });
+    has(&report, "COUNTER_MISMATCH", Verdict::Invalid);
+}
+
+#[test]
+fn an_intent_without_outcome_in_a_closed_log_is_found() {
+    has(&sealed(|writer| _ = writer.intent(2, b"q")), "ORPHAN_INTENT", Verdict::Incomplete);
+}
+
+#[test]
+fn an_outcome_without_intent_or_a_second_one_is_found() {
+    let report = sealed(|writer| {
+        let key = writer.key();
+        writer.outcome(7, 1, &key, b"a");
+    });
+    has(&report, "ORPHAN_OUTCOME", Verdict::Invalid);
+}
+
+#[test]
+fn an_exchange_id_used_twice_is_found() {
+    has(&sealed(|writer| writer.exchange(1, b"q", b"a")), "DUPLICATE_EXCHANGE", Verdict::Invalid);
+}
+
+#[test]
+fn a_configuration_that_was_not_announced_is_found() {
+    let report = sealed(|writer| {
+        writer.config = Sha256Hex([5; 32]);
+        writer.heartbeat();
+    });
+    has(&report, "UNAPPROVED_CONFIG", Verdict::Invalid);
+}
+
+#[test]
+fn a_reference_that_is_not_stored_is_found() {
+    let report = sealed(|writer| {
+        let next = Sha256Hex([5; 32]);
+        writer.push(Body::Config(Config { next, reason: ConfigReason::Reload, policy: None, price_book: None }));
+        writer.config = next;
+    });
+    has(&report, "REFERENCE_MISSING", Verdict::Incomplete);
+}
+
+#[test]
+fn backdated_records_and_times_after_the_seal_are_found() {
+    let report = sealed(|writer| {
+        writer.now -= 3600 * SECOND;
+        writer.heartbeat();
+        writer.now += 3600 * SECOND;
+    });
+    has(&report, "BACKDATED", Verdict::Invalid);
+    let report = sealed(|writer| {
+        writer.now += 200 * SECOND;
+        writer.heartbeat();
+        writer.now -= 199 * SECOND;
+    });
+    has(&report, "TIME_CONTRADICTION", Verdict::Invalid);
+}
+
+#[test]
+fn loss_by_the_gateways_own_word_is_incomplete() {
+    let gap = |reason| Body::Gap(Gap { reason, count: Some(3), bytes: None });
+    has(&sealed(|writer| _ = writer.push(gap(GapReason::Loss))), "RECORDS_LOST", Verdict::Incomplete);
+    has(&sealed(|writer| _ = writer.push(gap(GapReason::Unrecorded))), "RECORDS_LOST", Verdict::Incomplete);
+}
+
+#[test]
+fn unknown_kinds_and_keys_are_listed_and_change_nothing() {
+    let config = small().config;
+    let report = sealed(|writer| {
+        let at = writer.now;
+        let leaf = format!(r#"{{"at":{at},"config":"{config}","frames":3,"kind":"message","v":1}}"#);
+        writer.push_leaf(leaf.into_bytes());
+    });
+    assert_eq!(report.verdict, Verdict::Verified, "{}", crate::render::text::report(&report));
+    assert_eq!(report.not_judged["kind message"], 1);
+}
+
+#[test]
+fn a_wrong_cost_is_found_by_computing_it_again() {
+    let cost = |total: &str, book: Sha256Hex| Cost {
+        currency: id("USD"),
+        total: total.into(),
+        classes: [("input".to_owned(), total.to_owned())].into(),
+        price_book: book,
+        price_row: id("no-such-row"),
+    };
+    let book = Sha256Hex::of(include_bytes!("../../../policies/prices/2026-11.csv"));
+    let report = sealed(|writer| {
+        let (position, key) = writer.intent(2, b"q");
+        let usage = Usage {
+            source: UsageSource::Provider,
+            role: UsageRole::Incurred,
+            input_tokens: Some(5),
+            uncached_input_tokens: None,
+            cache_read_tokens: None,
+            cache_write_5m_tokens: None,
+            cache_write_1h_tokens: None,
+            output_tokens: Some(0),
+            reasoning_tokens: None,
+            input_audio_tokens: None,
+            output_audio_tokens: None,
+            input_image_tokens: None,
+            reported: Reported::default(),
+        };
+        let mut outcome = writer.outcome_of(exchange_id(2), position, Some(&key), vec![], usage);
+        outcome.cost = Some(cost("0.5", book));
+        outcome.unpriced = None;
+        writer.push(Body::Outcome(outcome));
+    });
+    has(&report, "COST_RECOMPUTE_DIFF", Verdict::Invalid);
+}
+
+mod content {
+    use super::*;
+
+    fn table(writer: &Writer) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        write(&dir, writer);
+        dir
+    }
+
+    fn write(dir: &tempfile::TempDir, writer: &Writer) {
+        let (name, page) = writer.key_table();
+        let path = dir.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, page).unwrap();
+    }
+
+    fn with_keys(store: &MemorySource, table: &tempfile::TempDir, now: i64) -> Report {
+        let keys = Keys::open(&[table.path()]).unwrap();
+        verify_at(store, now, |options| options.keys = Some(Box::leak(Box::new(keys))))
+    }
+
+    #[test]
+    fn commitments_are_checked_with_the_key_table() {
+        let writer = small();
+        let report = with_keys(&writer.store, &table(&writer), NOW);
+        assert_eq!(report.verdict, Verdict::Verified, "{}", crate::render::text::report(&report));
+        assert_eq!((report.tally.parts_kept, report.tally.parts_proven), (4, 4));
+        assert!(report.first_line().contains("content commitments checked"), "{}", report.first_line());
+    }
+
+    #[test]
+    fn content_without_encryption_is_checked_without_keys() {
+        let mut writer = Writer::boot("20260921t133320z-00000001", START, None, MemorySource::default());
+        writer.encrypt = false;
+        writer.exchange(1, b"question", b"answer");
+        writer.close();
+        let report = verify(&writer.store);
+        assert_eq!(report.verdict, Verdict::Verified, "{}", crate::render::text::report(&report));
+        assert_eq!(report.tally.parts_proven, 2);
+    }
+
+    #[test]
+    fn every_flipped_byte_of_the_key_table_is_found() {
+        let writer = small();
+        let table = table(&writer);
+        let (name, page) = writer.key_table();
+        for n in (0..page.len()).step_by(11) {
+            let mut changed = page.clone();
+            changed[n] ^= 4;
+            std::fs::write(table.path().join(&name), &changed).unwrap();
+            let report = with_keys(&writer.store, &table, NOW);
+            assert_ne!(report.verdict, Verdict::Verified, "byte {n}");
+        }
+        std::fs::write(table.path().join(&name), &page[..page.len() - 1]).unwrap();
+        has(&with_keys(&writer.store, &table, NOW), "KEY_TABLE_DAMAGED", Verdict::Invalid);
+        std::fs::remove_file(table.path().join(&name)).unwrap();
+        has(&with_keys(&writer.store, &table, NOW), "UNDECLARED_ERASURE", Verdict::Invalid);
+    }
+
+    #[test]
+    fn a_destroyed_key_needs_an_erasure_record() {
+        let mut writer = small_open();
+        let (position, key) = writer.intent(5, b"to be erased");
+        writer.outcome(5, position, &key, b"also");
+        writer.seal();
+        writer.keys[usize::from(key.slot)] = [0; 32];
+        let table = table(&writer);
+        let destroy = |table: &tempfile::TempDir, writer: &Writer| {
+            let (name, mut page) = writer.key_table();
+            let at = usize::try_from(schemas::keytable::slot_offset(key.slot)).unwrap();
+            page[at..at + 64].copy_from_slice(&schemas::keytable::DESTROYED);
+            std::fs::write(table.path().join(name), page).unwrap();
+        };
+        destroy(&table, &writer);
+        has(&with_keys(&writer.store, &table, writer.now), "UNDECLARED_ERASURE", Verdict::Invalid);
+        writer.push(Body::Erasure(Erasure {
+            exchange: exchange_id(5),
+            origin: writer.origin.clone(),
+            position,
+            content_key: key.to_identifier(),
+            reason: id("gdpr-17"),
+            actor: None,
+        }));
+        writer.close();
+        let report = with_keys(&writer.store, &table, writer.now);
+        assert_eq!(report.verdict, Verdict::Verified, "{}", crate::render::text::report(&report));
+        assert_eq!((report.tally.parts_erased, report.tally.parts_proven), (2, 2));
+    }
+
+    fn small_open() -> Writer {
+        let mut writer = Writer::boot("20260921t133320z-00000001", START, None, MemorySource::default());
+        writer.exchange(1, b"question", b"answer");
+        writer.seal();
+        writer
+    }
+
+    #[test]
+    fn parts_stored_as_edits_of_earlier_batches_are_checked() {
+        let mut writer = small_open();
+        let mut history: Vec<u8> = (0..3000_u32).flat_map(u32::to_le_bytes).collect();
+        let mut base: Option<(u64, Vec<u8>)> = None;
+        let key = writer.key();
+        for turn in 10..30 {
+            let exchange = exchange_id(turn);
+            let position = writer.position();
+            let base_exchange = base.as_ref().map(|(n, _)| exchange_id(*n));
+            let edits = base_exchange.as_ref().zip(base.as_ref()).map(|(id, (_, bytes))| (id, PartName::ClientRequest, bytes.as_slice()));
+            let part = writer.part(position, &exchange, PartName::ClientRequest, &key, &history, edits);
+            writer.intent_with(exchange, key.clone(), vec![part]);
+            writer.outcome(turn, position, &key, b"answer");
+            base = Some((turn, history.clone()));
+            history.extend_from_slice(format!("turn {turn}").as_bytes());
+            if turn % 3 == 0 {
+                writer.seal();
+            }
+        }
+        writer.close();
+        let report = with_keys(&writer.store, &table(&writer), writer.now);
+        assert_eq!(report.verdict, Verdict::Verified, "{}", crate::render::text::report(&report));
+        assert_eq!(report.tally.parts_proven, 42);
+    }
+
+    #[test]
+    fn content_of_another_exchange_is_found() {
+        let mut writer = small_open();
+        let (exchange, key) = (exchange_id(3), writer.key());
+        let position = writer.position();
+        let mut part = writer.part(position, &exchange, PartName::ClientRequest, &key, b"stored", None);
+        part.commitment = Sha256Hex([1; 32]);
+        let (_, key) = writer.intent_with(exchange, key, vec![part]);
+        writer.outcome(3, position, &key, b"answer");
+        writer.close();
+        has(&with_keys(&writer.store, &table(&writer), writer.now), "CONTENT_MISMATCH", Verdict::Invalid);
+        let report = verify_at(&writer.store, writer.now, |_| {});
+        assert_eq!(report.verdict, Verdict::Verified, "only the key holder can tell");
+    }
+}
+
+#[test]
+fn the_mandate_is_held_against_the_evidence() {
+    let store = small().store;
+    let trust = trust();
+    let mut mandate = Mandate::default();
+    mandate.require("claim=witnessed").unwrap();
+    mandate.require("system=sys-1").unwrap();
+    mandate.require("system=unseen").unwrap();
+    let (report, _) = run(&store, &Options::new(&trust, &mandate, NOW), &mut NoSink);
+    assert_eq!(report.verdict, Verdict::Policy);
+    assert_eq!(codes(&report), BTreeSet::from(["CLAIM_NOT_REACHED", "SYSTEM_ABSENT"]));
+}
+
+#[test]
+fn what_is_older_than_the_mandates_retention_may_be_gone() {
+    let store = two_logs(true).store;
+    let trust = trust();
+    let mut mandate = Mandate::default();
+    mandate.require("retention=1d").unwrap();
+    let late = START + 2 * 86_400 * SECOND;
+    let mut gone = store.clone();
+    gone.objects.retain(|name, _| !name.contains("00000001/"));
+    let mut options = Options::new(&trust, &mandate, late);
+    options.to = Some(START + 10 * SECOND + SECOND / 10);
+    options.from = Some(START + 10 * SECOND);
+    let (report, _) = run(&gone, &options, &mut NoSink);
+    assert_eq!(report.verdict, Verdict::Verified, "{}", crate::render::text::report(&report));
+    assert!(report.findings.has(Code::Expired));
 }

@@ -1,0 +1,305 @@
+//! Content of proven records, opened with the key table and held against its commitments. Never written to any file
+//! of the auditor's.
+
+use std::io::Read as _;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use arrow::array::{ArrayRef, Int64Array, StringArray};
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
+use datafusion::catalog::TableProvider;
+use datafusion::catalog::streaming::StreamingTable;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_plan::stream::RecordBatchReceiverStream;
+use datafusion::physical_plan::streaming::PartitionStream;
+use schemas::content::{ContentError, Salt, apply, commitment};
+use schemas::names::FileKind;
+use schemas::record::{Part, PartName};
+use schemas::seal;
+use schemas::trust::Trust;
+use schemas::verify::{BatchInput, VerifiedBatch, verify_batch};
+use schemas::{ExchangeId, ObjectName, Origin};
+
+use crate::commands::evidence::Opened;
+use crate::query::content_schema;
+use crate::report::Report;
+use crate::source::{DirectorySource, Source};
+use crate::verify::batch::Context;
+use crate::verify::content::{At, each_part, parts_of};
+use crate::verify::keys::{Held, Keys};
+use crate::verify::log::{KEPT_WHOLE, Loader};
+use crate::verify::{Limits, seal_name};
+
+/// What became of a part's content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PartState {
+    /// Opened, and what the record commits to.
+    Proven,
+    /// A policy said not to keep it.
+    NotKept,
+    /// Its data key is not at hand.
+    NoKey,
+    /// Its data key was destroyed.
+    Erased,
+    /// It is not in the store.
+    Missing,
+    /// It is not what the record commits to.
+    Mismatch,
+}
+
+impl PartState {
+    /// As printed.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Proven => "proven",
+            Self::NotKept => "not_kept",
+            Self::NoKey => "no_key",
+            Self::Erased => "erased",
+            Self::Missing => "missing",
+            Self::Mismatch => "mismatch",
+        }
+    }
+}
+
+/// A part of a proven record.
+#[derive(Debug, Clone)]
+pub struct PartContent {
+    /// The record that commits to it.
+    pub position: u64,
+    /// The exchange.
+    pub exchange: ExchangeId,
+    /// As the record says.
+    pub part: Part,
+    /// What became of it.
+    pub state: PartState,
+    /// Salt and bytes, where it is proven.
+    pub opened: Option<(Salt, Vec<u8>)>,
+}
+
+/// Reads batches and their content again.
+#[derive(Debug, Clone)]
+pub struct Reader {
+    source: DirectorySource,
+    trust: Trust,
+    keys: Option<Arc<Keys>>,
+}
+
+impl Reader {
+    /// Over an opened store.
+    pub fn new(opened: &Opened) -> Self {
+        Self { source: opened.source.clone(), trust: opened.trust.clone(), keys: opened.keys.clone() }
+    }
+
+    fn key(&self, origin: &Origin) -> anyhow::Result<[u8; 32]> {
+        let entry = self.trust.gateway(origin).with_context(|| format!("the trust file does not cover {origin}"))?;
+        Ok(entry.public_key()?)
+    }
+
+    /// The seal's note and the verified batch.
+    ///
+    /// # Errors
+    /// A batch that does not verify.
+    pub fn batch(&self, origin: &Origin, number: u64) -> anyhow::Result<(bytes::Bytes, VerifiedBatch)> {
+        let key = self.key(origin)?;
+        let limits = Limits::default();
+        let note = self.source.read(&seal_name(origin, number), 1 << 20)?;
+        let signed = seal::verify(&note, &key)?;
+        let file = signed.file(&FileKind::Records).context("the seal names no records file")?;
+        let records = self.source.read(&format!("{origin}/{}", file.name), limits.records_bytes)?;
+        let input = BatchInput { origin, key: &key, seal: &note, records };
+        let batch = verify_batch(input).map_err(|faults| {
+            let first = faults.first().map(ToString::to_string).unwrap_or_default();
+            anyhow::anyhow!("batch {number} of {origin} does not verify: {first}")
+        })?;
+        anyhow::ensure!(batch.seal().batch == number, "the seal of batch {number} of {origin} is another batch's");
+        Ok((note, batch))
+    }
+
+    /// The parts of a batch, or of one exchange of it, as they are opened; the others after them.
+    ///
+    /// # Errors
+    /// A batch whose key is not trusted.
+    pub fn parts(
+        &self,
+        batch: &VerifiedBatch,
+        of: Option<&ExchangeId>,
+        each: &mut dyn FnMut(PartContent) -> bool,
+    ) -> anyhow::Result<()> {
+        let origin = &batch.seal().origin;
+        let key = self.key(origin)?;
+        let limits = Limits::default();
+        let number = batch.seal().batch;
+        let context = Context {
+            source: &self.source,
+            origin,
+            key: &key,
+            limits: &limits,
+            keys: self.keys.as_deref(),
+            expired_before: None,
+            has_seal: &|_| true,
+            newest: number,
+        };
+        let loader = Loader { context: &context, limit: KEPT_WHOLE };
+        let mut wanted: std::collections::BTreeMap<(u64, PartName), (ExchangeId, Part, Option<String>)> = Default::default();
+        for row in batch.rows() {
+            let Some(record) = &row.decoded().record else { continue };
+            let Some((Some(exchange), parts, key, _)) = parts_of(&record.body) else { continue };
+            if of.is_some_and(|of| of != exchange) {
+                continue;
+            }
+            for part in parts {
+                let key = key.map(ToString::to_string);
+                wanted.insert((row.position(), part.part), (exchange.clone(), part.clone(), key));
+            }
+        }
+        let mut goes_on = true;
+        let wants = |exchange: &ExchangeId, _| of.is_none_or(|of| of == exchange);
+        let mut take = |(position, exchange, name): At, assembled: Result<schemas::content::Assembled, ContentError>| {
+            if !goes_on {
+                return;
+            }
+            let Some((_, part, key)) = wanted.remove(&(position, name)).filter(|(of, _, _)| *of == exchange) else { return };
+            let limit = usize::try_from(part.length).unwrap_or(usize::MAX);
+            let content = assembled.and_then(|assembled| match &assembled.base {
+                None => Ok((assembled.salt, assembled.stream)),
+                Some((base_exchange, base_part)) => {
+                    let (base, _) = loader.at_depth(base_exchange, *base_part, None, 0)?;
+                    Ok((assembled.salt, apply(&base, &assembled.stream, limit)?))
+                }
+            });
+            let (state, opened) = match content {
+                Ok((salt, bytes)) if bytes.len() as u64 == part.length && commitment(&salt, &bytes) == part.commitment => {
+                    (PartState::Proven, Some((salt, bytes)))
+                }
+                Ok(_) => (PartState::Mismatch, None),
+                Err(ContentError::KeyAbsent(_)) => (self.without_key(key.as_deref()), None),
+                Err(_) => (PartState::Mismatch, None),
+            };
+            goes_on = each(PartContent { position, exchange, part, state, opened });
+        };
+        each_part(origin, context.content_files(number), self.keys.as_deref(), KEPT_WHOLE, &wants, &mut take);
+        for ((position, _), (exchange, part, _)) in wanted {
+            if !goes_on {
+                break;
+            }
+            let state = if part.kept == Some(false) { PartState::NotKept } else { PartState::Missing };
+            goes_on = each(PartContent { position, exchange, part, state, opened: None });
+        }
+        Ok(())
+    }
+
+    fn without_key(&self, key: Option<&str>) -> PartState {
+        let held = self.keys.as_ref().zip(key.and_then(|key| key.parse().ok())).map(|(keys, id)| keys.held(&id));
+        if matches!(held, Some(Held::Gone)) { PartState::Erased } else { PartState::NoKey }
+    }
+}
+
+/// The most bytes that a coded body is decoded to.
+const DECODED: u64 = 64 << 20;
+
+/// Undoes an HTTP content coding; `None` where it cannot be undone within 64 MiB.
+pub fn decode(bytes: &[u8], coding: Option<&str>) -> Option<Vec<u8>> {
+    let mut out = bytes.to_vec();
+    let codings = coding.unwrap_or("identity");
+    for coding in codings.split(',').rev().map(str::trim) {
+        out = match coding {
+            "" | "identity" => out,
+            "gzip" | "x-gzip" => capped(flate2::read::MultiGzDecoder::new(out.as_slice()))?,
+            "deflate" => capped(flate2::read::ZlibDecoder::new(out.as_slice()))
+                .or_else(|| capped(flate2::read::DeflateDecoder::new(out.as_slice())))?,
+            "br" => capped(brotli::Decompressor::new(out.as_slice(), 4096))?,
+            "zstd" => capped(zstd::stream::read::Decoder::new(out.as_slice()).ok()?)?,
+            _ => return None,
+        };
+    }
+    Some(out)
+}
+
+fn capped(reader: impl std::io::Read) -> Option<Vec<u8>> {
+    let mut out = Vec::new();
+    reader.take(DECODED + 1).read_to_end(&mut out).ok()?;
+    (out.len() as u64 <= DECODED).then_some(out)
+}
+
+/// The content as text: decoded, where it is UTF-8.
+pub fn text(part: &PartContent) -> Option<String> {
+    let (_, bytes) = part.opened.as_ref()?;
+    String::from_utf8(decode(bytes, part.part.content_encoding.as_ref().map(|coding| coding.as_str()))?).ok()
+}
+
+/// Rows of the table `content` that are made together.
+const ROWS_AT_ONCE: usize = 64;
+
+/// Streams the content of proven batches as rows; holds a few parts at a time.
+#[derive(Debug)]
+struct ContentStream {
+    schema: SchemaRef,
+    reader: Reader,
+    batches: Vec<(Origin, u64)>,
+}
+
+impl PartitionStream for ContentStream {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let mut builder = RecordBatchReceiverStream::builder(self.schema.clone(), 2);
+        let sender = builder.tx();
+        let (reader, batches) = (self.reader.clone(), self.batches.clone());
+        builder.spawn_blocking(move || {
+            for (origin, number) in batches {
+                let fail = |error: anyhow::Error| datafusion::error::DataFusionError::Execution(format!("{error:#}"));
+                let (_, batch) = reader.batch(&origin, number).map_err(fail)?;
+                let mut held = Vec::new();
+                let mut each = |part: PartContent| {
+                    held.push(part);
+                    held.len() < ROWS_AT_ONCE || sender.blocking_send(rows(&origin, &std::mem::take(&mut held))).is_ok()
+                };
+                reader.parts(&batch, None, &mut each).map_err(fail)?;
+                if !held.is_empty() && sender.blocking_send(rows(&origin, &held)).is_err() {
+                    break;
+                }
+            }
+            Ok(())
+        });
+        builder.build()
+    }
+}
+
+fn rows(origin: &Origin, parts: &[PartContent]) -> datafusion::error::Result<RecordBatch> {
+    let int = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    let texts = |of: &dyn Fn(&PartContent) -> Option<String>| -> ArrayRef {
+        Arc::new(parts.iter().map(of).collect::<StringArray>())
+    };
+    let columns: Vec<ArrayRef> = vec![
+        texts(&|_| Some(origin.to_string())),
+        Arc::new(parts.iter().map(|part| int(part.position)).collect::<Int64Array>()),
+        texts(&|part| Some(part.exchange.to_string())),
+        texts(&|part| Some(part.part.part.as_str().into())),
+        texts(&|part| part.part.media_type.as_ref().map(ToString::to_string)),
+        texts(&|part| part.part.content_encoding.as_ref().map(ToString::to_string)),
+        Arc::new(parts.iter().map(|part| int(part.part.length)).collect::<Int64Array>()),
+        texts(&|part| Some(part.state.as_str().into())),
+        texts(&text),
+    ];
+    Ok(RecordBatch::try_new(content_schema(), columns)?)
+}
+
+/// The table `content`, over the proven batches of a report.
+///
+/// # Errors
+/// The store cannot be listed.
+pub fn table(opened: &Opened, report: &Report) -> anyhow::Result<Arc<dyn TableProvider>> {
+    let mut batches = Vec::new();
+    for log in report.logs().filter(|log| log.batches > 0) {
+        for entry in opened.source.entries(log.origin.as_str())? {
+            if let Ok(ObjectName::Seal { batch, .. }) = ObjectName::parse_file(&log.origin, &entry.name) {
+                batches.push((log.origin.clone(), batch));
+            }
+        }
+    }
+    let stream = ContentStream { schema: content_schema(), reader: Reader::new(opened), batches };
+    Ok(Arc::new(StreamingTable::try_new(content_schema(), vec![Arc::new(stream)])?))
+}

@@ -1,0 +1,266 @@
+//! Offline proofs: one exchange's records, their inclusion in signed trees, and, where wanted, their content.
+//!
+//! A bundle proves that these leaves are in a tree that the log's key signed, and, where content is opened, that this is
+//! what they commit to. It does not prove that the log is whole: that is what `verify` is for. Keys come from the trust
+//! file, never from the bundle (AU-1).
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use schemas::content::{SALT_BYTES, Salt, commitment};
+use schemas::merkle::{inclusion_in_batch, verify_inclusion};
+use schemas::record::PartName;
+use schemas::trust::Trust;
+use schemas::verify::VerifiedBatch;
+use schemas::{ExchangeId, Origin, Sha256Hex, leaf, seal};
+use serde::{Deserialize, Serialize};
+
+use crate::content::{PartContent, PartState};
+use crate::verify::content::parts_of;
+
+/// The bundle's first key.
+pub const FORMAT: &str = "affidavit/proof/v1";
+
+/// A proof of one exchange.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bundle {
+    /// [`FORMAT`].
+    pub format: String,
+    /// The exchange.
+    pub exchange: ExchangeId,
+    /// Its records, in order.
+    pub records: Vec<ProvenRecord>,
+    /// The seals that the records are proven against.
+    pub seals: Vec<SealNote>,
+    /// Opened content.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub content: Vec<Opening>,
+}
+
+/// A record with its inclusion proof.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProvenRecord {
+    /// The log.
+    pub origin: Origin,
+    /// The record's position.
+    pub position: u64,
+    /// The leaf, verbatim.
+    pub leaf: String,
+    /// The batch whose seal signs the tree.
+    pub batch: u64,
+    /// RFC 6962 inclusion proof in the tree of the seal's size.
+    pub proof: Vec<Sha256Hex>,
+}
+
+/// A seal's note.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SealNote {
+    /// The log.
+    pub origin: Origin,
+    /// The batch.
+    pub batch: u64,
+    /// The signed note, verbatim.
+    pub note: String,
+}
+
+/// Salt and bytes of a part.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Opening {
+    /// The log.
+    pub origin: Origin,
+    /// The record that commits to it.
+    pub position: u64,
+    /// The part.
+    pub part: PartName,
+    /// The salt, base64.
+    pub salt: String,
+    /// The content, base64.
+    pub bytes: String,
+}
+
+impl Bundle {
+    /// An empty bundle.
+    pub fn new(exchange: ExchangeId) -> Self {
+        Self { format: FORMAT.into(), exchange, records: Vec::new(), seals: Vec::new(), content: Vec::new() }
+    }
+
+    /// Adds the exchange's records of a verified batch, of which `note` is the seal.
+    ///
+    /// # Errors
+    /// A seal whose compact range is none, or text that is no UTF-8.
+    pub fn add(&mut self, batch: &VerifiedBatch, note: &[u8]) -> anyhow::Result<()> {
+        let seal = batch.seal();
+        let before = seal.before()?;
+        let hashes: Vec<Sha256Hex> = batch.rows().iter().map(|row| *row.hash()).collect();
+        let mut any = false;
+        for (index, row) in batch.rows().iter().enumerate() {
+            if row.decoded().value.get("exchange").and_then(|id| id.as_str()) != Some(self.exchange.as_str()) {
+                continue;
+            }
+            any = true;
+            self.records.push(ProvenRecord {
+                origin: seal.origin.clone(),
+                position: row.position(),
+                leaf: String::from_utf8(row.leaf().to_vec())?,
+                batch: seal.batch,
+                proof: inclusion_in_batch(&before, &hashes, index as u64),
+            });
+        }
+        if any {
+            let note = String::from_utf8(note.to_vec())?;
+            self.seals.push(SealNote { origin: seal.origin.clone(), batch: seal.batch, note });
+        }
+        Ok(())
+    }
+
+    /// Adds opened content.
+    pub fn open(&mut self, origin: &Origin, part: &PartContent) {
+        if let (PartState::Proven, Some((salt, bytes))) = (part.state, &part.opened) {
+            self.content.push(Opening {
+                origin: origin.clone(),
+                position: part.position,
+                part: part.part.part,
+                salt: STANDARD.encode(salt.as_bytes()),
+                bytes: STANDARD.encode(bytes),
+            });
+        }
+    }
+}
+
+/// A check of a bundle, and whether it holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Check {
+    /// What was checked.
+    pub what: String,
+    /// Why it does not hold; absent: it holds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wrong: Option<String>,
+}
+
+/// Checks a bundle against a trust file. Every check is listed; none is left out because another failed.
+pub fn check(bundle: &Bundle, trust: &Trust) -> Vec<Check> {
+    let mut checks = Vec::new();
+    let mut done = |what: String, result: Result<(), String>| checks.push(Check { what, wrong: result.err() });
+    if bundle.format != FORMAT {
+        done("format".into(), Err(format!("`{}`, wanted `{FORMAT}`", bundle.format)));
+    }
+    if bundle.records.is_empty() {
+        done("records".into(), Err("none: an empty bundle proves nothing".into()));
+    }
+    for record in &bundle.records {
+        done(format!("record {} of {}", record.position, record.origin), check_record(bundle, record, trust));
+    }
+    for opening in &bundle.content {
+        let what = format!("content {} of record {} of {}", opening.part.as_str(), opening.position, opening.origin);
+        done(what, check_opening(bundle, opening));
+    }
+    checks
+}
+
+fn check_record(bundle: &Bundle, record: &ProvenRecord, trust: &Trust) -> Result<(), String> {
+    let entry = trust.gateway(&record.origin).ok_or("the trust file does not cover this log")?;
+    let key = entry.public_key().map_err(|error| error.to_string())?;
+    let note = bundle
+        .seals
+        .iter()
+        .find(|seal| seal.origin == record.origin && seal.batch == record.batch)
+        .ok_or("the bundle holds no seal for it")?;
+    let signed = seal::verify(note.note.as_bytes(), &key).map_err(|error| format!("seal: {error}"))?;
+    if signed.origin != record.origin || signed.batch != record.batch {
+        return Err(format!("the seal is of batch {} of {}", signed.batch, signed.origin));
+    }
+    if !entry.counts_for(&record.origin, signed.to) {
+        return Err("the key was revoked before this seal".into());
+    }
+    let hash = leaf::hash(record.leaf.as_bytes());
+    verify_inclusion(&hash, record.position, signed.to, &record.proof, &signed.root).map_err(|error| error.to_string())?;
+    let decoded = leaf::decode(record.leaf.as_bytes()).map_err(|error| error.to_string())?;
+    if decoded.value.get("exchange").and_then(|id| id.as_str()) != Some(bundle.exchange.as_str()) {
+        return Err("the record is of another exchange".into());
+    }
+    Ok(())
+}
+
+fn check_opening(bundle: &Bundle, opening: &Opening) -> Result<(), String> {
+    let record = bundle
+        .records
+        .iter()
+        .find(|record| record.origin == opening.origin && record.position == opening.position)
+        .ok_or("the bundle holds no such record")?;
+    let decoded = leaf::decode(record.leaf.as_bytes()).map_err(|error| error.to_string())?;
+    let body = decoded.record.map(|record| record.body).ok_or("a record of an unknown kind")?;
+    let (_, parts, _, _) = parts_of(&body).ok_or("the record commits to no content")?;
+    let part = parts.iter().find(|part| part.part == opening.part).ok_or("the record commits to no such part")?;
+    let salt = STANDARD.decode(&opening.salt).ok().and_then(|salt| <[u8; SALT_BYTES]>::try_from(salt).ok());
+    let salt = Salt::from_bytes(salt.ok_or("the salt is not 32 bytes in base64")?);
+    let bytes = STANDARD.decode(&opening.bytes).map_err(|_| "the content is no base64")?;
+    if bytes.len() as u64 != part.length || commitment(&salt, &bytes) != part.commitment {
+        return Err("the content is not what the record commits to".into());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use schemas::note::Signer as _;
+    use schemas::verify::{BatchInput, verify_batch};
+
+    use super::*;
+    use crate::fixture::{exchange_id, signer, small, trust};
+
+    fn bundle() -> Bundle {
+        let writer = small();
+        let mut bundle = Bundle::new(exchange_id(2));
+        let find = |part: &str| writer.store.objects.iter().find(|(name, _)| name.contains("0000000001") && name.contains(part)).unwrap().1.clone();
+        let (seal, records) = (find("1.seal"), find("records"));
+        let key = signer().public_key();
+        let batch = verify_batch(BatchInput { origin: &writer.origin, key: &key, seal: &seal, records }).unwrap();
+        bundle.add(&batch, &seal).unwrap();
+        bundle
+    }
+
+    fn holds(bundle: &Bundle) -> bool {
+        check(bundle, &trust()).iter().all(|check| check.wrong.is_none())
+    }
+
+    #[test]
+    fn a_bundle_holds_against_the_trust_file_only() {
+        let bundle = bundle();
+        assert_eq!(bundle.records.len(), 2);
+        assert!(holds(&bundle), "{:?}", check(&bundle, &trust()));
+        let mut other = trust();
+        other.gateways[0].key = schemas::trust::key_text(&[1; 32]);
+        assert!(check(&bundle, &other).iter().all(|check| check.wrong.is_some()));
+        assert!(!holds(&Bundle::new(exchange_id(2))));
+    }
+
+    #[test]
+    fn a_changed_leaf_position_proof_or_exchange_does_not_hold() {
+        let whole = bundle();
+        let mut changed = whole.clone();
+        changed.records[0].leaf = changed.records[0].leaf.replace("tester", "nobody");
+        assert!(!holds(&changed));
+        let mut changed = whole.clone();
+        changed.records[0].position += 1;
+        assert!(!holds(&changed));
+        let mut changed = whole.clone();
+        changed.records[1].proof[0].0[0] ^= 1;
+        assert!(!holds(&changed));
+        let mut changed = whole.clone();
+        changed.exchange = exchange_id(1);
+        assert!(!holds(&changed));
+        let mut changed = whole;
+        changed.content.push(Opening {
+            origin: changed.records[0].origin.clone(),
+            position: changed.records[0].position,
+            part: PartName::ClientRequest,
+            salt: STANDARD.encode([0; 32]),
+            bytes: STANDARD.encode("made up"),
+        });
+        assert!(!holds(&changed));
+    }
+}

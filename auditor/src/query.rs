@@ -1,0 +1,163 @@
+//! SQL over proven rows: DataFusion on the cache's files, never on the store's.
+//!
+//! Tables: `records` (one row a record), `exchanges` (one row an exchange), `batches` (one row a sealed batch), the
+//! user's own registers, and `content` where it was asked for. Bounded memory; what is beyond it goes to disk.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::record_batch::RecordBatch;
+use datafusion::dataframe::DataFrame;
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::memory_pool::FairSpillPool;
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::prelude::{CsvReadOptions, JsonReadOptions, ParquetReadOptions, SQLOptions, SessionConfig, SessionContext};
+use schemas::Sha256Hex;
+use schemas::columns::COLUMNS;
+
+use crate::cache;
+
+/// A register of the user's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Register {
+    /// The table's name.
+    pub name: String,
+    /// The file.
+    pub file: PathBuf,
+    /// SHA-256 of the file.
+    pub sha256: Sha256Hex,
+}
+
+impl Register {
+    /// Parses `name=file` and hashes the file.
+    ///
+    /// # Errors
+    /// Another form, a name that is none, or a file that cannot be read.
+    pub fn parse(typed: &str) -> anyhow::Result<Self> {
+        let wanted = || format!("`{typed}` is not a table: wanted `name=file.csv`");
+        let (name, file) = typed.split_once('=').with_context(wanted)?;
+        let is_name = !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+        if !is_name || ["records", "exchanges", "batches", "content"].contains(&name) {
+            bail!("`{name}` cannot name a table: wanted `[a-z0-9_]+`, not one of the auditor's own");
+        }
+        let file = PathBuf::from(file);
+        let bytes = std::fs::read(&file).with_context(|| format!("table `{name}`: `{}`", file.display()))?;
+        Ok(Self { name: name.into(), file, sha256: Sha256Hex::of(&bytes) })
+    }
+}
+
+/// Opens a session over proven rows.
+///
+/// # Errors
+/// A file that cannot be read.
+pub async fn session(
+    records: &[PathBuf],
+    batches: &[PathBuf],
+    registers: &[Register],
+    memory_mib: usize,
+    spill: &Path,
+) -> anyhow::Result<SessionContext> {
+    let mut config = SessionConfig::new().with_information_schema(true);
+    config.options_mut().execution.parquet.pushdown_filters = true;
+    let disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Directories(vec![spill.to_owned()]));
+    let runtime = RuntimeEnvBuilder::new()
+        .with_memory_pool(Arc::new(FairSpillPool::new(memory_mib.max(16) << 20)))
+        .with_disk_manager_builder(disk)
+        .build_arc()?;
+    let context = SessionContext::new_with_config_rt(config, runtime);
+    table(&context, "records", records, cache::records_schema()).await?;
+    table(&context, "batches", batches, cache::batches_schema()).await?;
+    context.sql(&exchanges()).await?.collect().await?;
+    for register in registers {
+        let path = register.file.to_str().context("a table's file name is no UTF-8")?;
+        match register.file.extension().and_then(|extension| extension.to_str()) {
+            Some("csv") => context.register_csv(&register.name, path, CsvReadOptions::new()).await?,
+            Some("parquet") => context.register_parquet(&register.name, path, ParquetReadOptions::default()).await?,
+            Some("jsonl" | "ndjson" | "json") => {
+                let extension = format!(".{}", register.file.extension().and_then(|e| e.to_str()).unwrap_or_default());
+                let options = JsonReadOptions::default().file_extension(&extension);
+                context.register_json(&register.name, path, options).await?;
+            }
+            _ => bail!("table `{}`: wanted a file that ends in `.csv`, `.parquet` or `.jsonl`", register.name),
+        }
+    }
+    Ok(context)
+}
+
+async fn table(context: &SessionContext, name: &str, files: &[PathBuf], schema: SchemaRef) -> anyhow::Result<()> {
+    if files.is_empty() {
+        let empty = datafusion::datasource::MemTable::try_new(schema.clone(), vec![vec![RecordBatch::new_empty(schema)]])?;
+        context.register_table(name, Arc::new(empty))?;
+        return Ok(());
+    }
+    let paths: Vec<String> = files.iter().map(|file| file.to_string_lossy().into_owned()).collect();
+    let options = ParquetReadOptions::default().schema(&schema);
+    let frame = context.read_parquet(paths, options).await?;
+    context.register_table(name, frame.into_view())?;
+    Ok(())
+}
+
+/// One row an exchange: its outcome, its refusal, or its intent where it has no outcome yet.
+fn exchanges() -> String {
+    let skip = ["kind", "at", "count", "intent_position"];
+    let columns: Vec<&str> = COLUMNS.iter().map(|column| column.name).filter(|name| !skip.contains(name)).collect();
+    let of = |table: &str| columns.iter().map(|name| format!("{table}.\"{name}\"")).collect::<Vec<_>>().join(", ");
+    let model = |table: &str| format!("coalesce({table}.served_model, {table}.requested_model) AS model");
+    format!(
+        r#"CREATE VIEW exchanges AS
+        SELECT o.origin, o.position, o.intent_position, i.at AS started_at, o.at AS ended_at, 'ended' AS state,
+               date_trunc('day', coalesce(i.at, o.at)) AS day, {model_o}, {columns_o}
+          FROM (SELECT * FROM records WHERE kind = 'outcome') o
+          LEFT JOIN (SELECT origin, position, at FROM records WHERE kind = 'intent') i
+            ON o.origin = i.origin AND o.intent_position = i.position
+        UNION ALL
+        SELECT r.origin, r.position, NULL, r.at, r.at, 'refused', date_trunc('day', r.at), {model_r}, {columns_r}
+          FROM records r WHERE r.kind = 'refusal' AND r.exchange IS NOT NULL
+        UNION ALL
+        SELECT n.origin, n.position, n.position, n.at, NULL, 'open', date_trunc('day', n.at), {model_n}, {columns_n}
+          FROM (SELECT * FROM records WHERE kind = 'intent') n
+          LEFT ANTI JOIN (SELECT origin, intent_position FROM records WHERE kind = 'outcome') d
+            ON n.origin = d.origin AND n.position = d.intent_position"#,
+        model_o = model("o"),
+        model_r = model("r"),
+        model_n = model("n"),
+        columns_o = of("o"),
+        columns_r = of("r"),
+        columns_n = of("n"),
+    )
+}
+
+/// Plans a question. Only reading is allowed.
+///
+/// # Errors
+/// SQL that does not plan, or that would change something.
+pub async fn ask(context: &SessionContext, sql: &str) -> anyhow::Result<DataFrame> {
+    let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+    Ok(context.sql_with_options(sql, options).await?)
+}
+
+/// Runs a planned question.
+///
+/// # Errors
+/// As the plan meets them.
+pub async fn stream(frame: DataFrame) -> anyhow::Result<SendableRecordBatchStream> {
+    Ok(frame.execute_stream().await?)
+}
+
+/// The columns of the table `content`.
+pub fn content_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("origin", DataType::Utf8, false),
+        Field::new("position", DataType::Int64, false),
+        Field::new("exchange", DataType::Utf8, false),
+        Field::new("part", DataType::Utf8, false),
+        Field::new("media_type", DataType::Utf8, true),
+        Field::new("content_encoding", DataType::Utf8, true),
+        Field::new("length", DataType::Int64, false),
+        Field::new("state", DataType::Utf8, false),
+        Field::new("text", DataType::Utf8, true),
+    ]))
+}
