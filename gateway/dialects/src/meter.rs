@@ -112,7 +112,8 @@ impl Meter {
             Body::Opaque
         } else if kind == "text/event-stream" {
             Body::Stream(Parser::new(limits.event_bytes))
-        } else if kind.is_empty() || kind.starts_with("text/") || kind.ends_with("json") {
+        } else if kind.is_empty() || kind.starts_with("text/") || kind.ends_with("json") || status >= 400 {
+            // Errors come under any media type.
             Body::Probing(Vec::new())
         } else {
             Body::Opaque

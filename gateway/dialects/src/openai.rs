@@ -2,7 +2,7 @@
 //! providers make of them. Shapes are told by their fields, not by their path: the same reader serves them all.
 
 use crate::facts::{Gathered, ProviderError};
-use crate::json::{self, boolean, each, integer, name, pick, pick_bytes, present};
+use crate::json::{self, each, integer, name, pick, pick_bytes, present};
 use crate::operation::{Operation, Tokens};
 use crate::usage::Counts;
 
@@ -17,7 +17,7 @@ pub(crate) fn is_terminal_data(data: &[u8]) -> bool {
 }
 
 /// Reads one event of a stream; true where it ends the stream.
-pub(crate) fn event(gathered: &mut Gathered, name: &[u8], data: &[u8]) -> bool {
+pub(crate) fn event(gathered: &mut Gathered, event_name: &[u8], data: &[u8]) -> bool {
     if is_terminal_data(data) {
         return true;
     }
@@ -37,7 +37,7 @@ pub(crate) fn event(gathered: &mut Gathered, name: &[u8], data: &[u8]) -> bool {
             "object",
         ],
     ) else {
-        return is_terminal_type(name);
+        return is_terminal_type(event_name);
     };
     let kind = kind.and_then(json::string).unwrap_or_default();
     let object = object.and_then(json::string).unwrap_or_default();
@@ -49,7 +49,7 @@ pub(crate) fn event(gathered: &mut Gathered, name: &[u8], data: &[u8]) -> bool {
         if let Some(error) = present(error) {
             gathered.error = ProviderError::read(error);
         }
-        return is_terminal_type(kind.as_bytes()) || is_terminal_type(name);
+        return is_terminal_type(kind.as_bytes()) || is_terminal_type(event_name);
     }
     if let Some(error) = present(error) {
         gathered.error = ProviderError::read(error);
@@ -59,9 +59,9 @@ pub(crate) fn event(gathered: &mut Gathered, name: &[u8], data: &[u8]) -> bool {
             pick_bytes(data, &["code", "message"]).unwrap_or_default().map(|t| json::scalar(present(t)));
         gathered.error = Some(ProviderError { kind: code.clone(), code, message });
     }
-    set(&mut gathered.response_id, self::name(id));
-    set(&mut gathered.served_model, self::name(model));
-    set(&mut gathered.service_tier, self::name(tier));
+    set(&mut gathered.response_id, name(id));
+    set(&mut gathered.served_model, name(model));
+    set(&mut gathered.service_tier, name(tier));
     let mut ended = false;
     let mut empty = true;
     if let Some(choices) = present(choices) {
@@ -75,7 +75,7 @@ pub(crate) fn event(gathered: &mut Gathered, name: &[u8], data: &[u8]) -> bool {
         gathered.replace_counts(Counts::openai(usage));
         gathered.final_usage = empty || ended;
     }
-    false
+    is_terminal_type(event_name)
 }
 
 fn set(place: &mut Option<String>, value: Option<String>) {
@@ -109,16 +109,31 @@ fn chunk_choice(gathered: &mut Gathered, choice: &str) -> bool {
     present(finish).is_some()
 }
 
+/// The place of the one call that the older `function_call` can hold.
+const OLD_CALL: i64 = -1;
+
+/// The name of the called function in the older `function_call`.
+fn old_call(function: Option<&str>) -> Option<String> {
+    present(function).and_then(|f| pick(f, &["name"])).and_then(|[n]| name(n))
+}
+
 fn chunk_delta(gathered: &mut Gathered, choice: i64, delta: &str) {
-    let Some([calls, content, reasoning, thinking, refusal, audio]) =
-        pick(delta, &["tool_calls", "content", "reasoning", "reasoning_content", "refusal", "audio"])
-    else {
+    let Some([calls, function, content, reasoning, thinking, refusal, audio]) = pick(
+        delta,
+        &["tool_calls", "function_call", "content", "reasoning", "reasoning_content", "refusal", "audio"],
+    ) else {
         return;
     };
     if !gathered.output {
         let text = |t: Option<&str>| present(t).is_some_and(|t| t != "\"\"" && t != "[]");
         gathered.output =
-            text(content) || text(reasoning) || text(thinking) || text(refusal) || text(audio) || text(calls);
+            [content, reasoning, thinking, refusal, audio, calls, function].into_iter().any(text);
+    }
+    // Some providers send an empty one beside `tool_calls`.
+    if let Some(tool) = old_call(function)
+        && present(calls).is_none()
+    {
+        gathered.calls.piece(choice, OLD_CALL, Some(tool));
     }
     let Some(calls) = present(calls) else { return };
     let mut at = 0_i64;
@@ -189,16 +204,12 @@ fn thread(gathered: &mut Gathered, id: Option<&str>, model: Option<&str>, usage:
 fn output_item(gathered: &mut Gathered, item: &str) {
     gathered.calls.possible();
     let server = gathered.server_calls.get_or_insert(0);
-    let Some([kind, tool, execution]) = pick(item, &["type", "name", "execution"]) else { return };
+    let Some([kind, tool]) = pick(item, &["type", "name"]) else { return };
     match name(kind).as_deref() {
         Some("function_call" | "custom_tool_call" | "computer_call" | "local_shell_call" | "apply_patch_call") => {
             gathered.calls.add(name(tool));
         }
-        Some("tool_search_call") if name(execution).as_deref() == Some("client") => {
-            gathered.calls.add(Some("tool_search".into()));
-        }
-        Some("mcp_approval_request") => {}
-        Some(kind) if kind.ends_with("_call") => *server = server.saturating_add(1),
+        Some(kind) if kind.ends_with("_call") || kind == "mcp_list_tools" => *server = server.saturating_add(1),
         _ => {}
     }
 }
@@ -243,9 +254,9 @@ fn response_object(gathered: &mut Gathered, response: &str, last: bool) {
 /// Reads a whole JSON body.
 pub(crate) fn body(gathered: &mut Gathered, operation: &Operation, status: u16, body: &[u8]) {
     let Ok(text) = std::str::from_utf8(body) else { return };
-    let Some([id, model, choices, usage, error, object, tier, output, input_tokens]) = pick(
+    let Some([id, model, choices, usage, error, object, tier, output]) = pick(
         text,
-        &["id", "model", "choices", "usage", "error", "object", "service_tier", "output", "input_tokens"],
+        &["id", "model", "choices", "usage", "error", "object", "service_tier", "output"],
     ) else {
         if status >= 400 {
             gathered.error = ProviderError::read_body(text);
@@ -264,7 +275,6 @@ pub(crate) fn body(gathered: &mut Gathered, operation: &Operation, status: u16, 
     }
     if operation.tokens() == Tokens::Counts {
         gathered.replace_counts(Counts::openai(text));
-        let _ = input_tokens;
         return;
     }
     set(&mut gathered.response_id, name(id));
@@ -287,8 +297,8 @@ pub(crate) fn body(gathered: &mut Gathered, operation: &Operation, status: u16, 
 }
 
 fn whole_choice(gathered: &mut Gathered, choice: &str) {
-    let Some([index, finish, native, message, error, text]) =
-        pick(choice, &["index", "finish_reason", "native_finish_reason", "message", "error", "text"])
+    let Some([index, finish, native, message, error]) =
+        pick(choice, &["index", "finish_reason", "native_finish_reason", "message", "error"])
     else {
         return;
     };
@@ -302,7 +312,12 @@ fn whole_choice(gathered: &mut Gathered, choice: &str) {
     }
     if let Some(message) = present(message) {
         gathered.calls.possible();
-        let [calls] = pick(message, &["tool_calls"]).unwrap_or_default();
+        let [calls, function] = pick(message, &["tool_calls", "function_call"]).unwrap_or_default();
+        if let Some(tool) = old_call(function)
+            && present(calls).is_none()
+        {
+            gathered.calls.add(Some(tool));
+        }
         if let Some(calls) = present(calls) {
             each(calls, &mut |call| {
                 let tool = pick(call, &["function"])
@@ -313,6 +328,4 @@ fn whole_choice(gathered: &mut Gathered, choice: &str) {
             });
         }
     }
-    gathered.output |= present(text).is_some();
-    let _ = boolean;
 }

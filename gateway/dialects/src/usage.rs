@@ -336,3 +336,156 @@ fn further(iterations: &str, served: Option<&str>) -> Further {
     });
     sum
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operation::{Dialect, operation};
+    use http::Method;
+
+    /// input, uncached, read, write 5m, write 1h, output, reasoning
+    type Classes = [Option<i64>; 7];
+
+    fn classes(usage: &Usage) -> Classes {
+        [
+            usage.input_tokens,
+            usage.uncached_input_tokens,
+            usage.cache_read_tokens,
+            usage.cache_write_5m_tokens,
+            usage.cache_write_1h_tokens,
+            usage.output_tokens,
+            usage.reasoning_tokens,
+        ]
+    }
+
+    #[test]
+    fn openai_counts_become_one_taxonomy() {
+        let chat = operation(Dialect::OpenAi, &Method::POST, "/v1/chat/completions");
+        let (s, n) = (Some::<i64>, None);
+        let cases: [(&str, &str, Classes); 9] = [
+            (
+                "plain",
+                r#"{"prompt_tokens":10,"completion_tokens":5,"total_tokens":15}"#,
+                [s(10), s(10), n, n, n, s(5), n],
+            ),
+            (
+                "cached and reasoning are parts",
+                r#"{"prompt_tokens":10,"completion_tokens":5,"total_tokens":15,"prompt_tokens_details":{"cached_tokens":4},
+                    "completion_tokens_details":{"reasoning_tokens":3}}"#,
+                [s(10), s(6), s(4), n, n, s(5), s(3)],
+            ),
+            (
+                "Responses with cache writes",
+                r#"{"input_tokens":50,"output_tokens":20,"total_tokens":70,
+                    "input_tokens_details":{"cached_tokens":32,"cache_write_tokens":8}}"#,
+                [s(50), s(10), s(32), s(8), n, s(20), n],
+            ),
+            (
+                "xAI: reasoning is apart",
+                r#"{"prompt_tokens":10,"completion_tokens":3,"total_tokens":53,"completion_tokens_details":{"reasoning_tokens":40}}"#,
+                [s(10), s(10), n, n, n, s(43), s(40)],
+            ),
+            (
+                "Google: thinking is only in the total",
+                r#"{"prompt_tokens":35,"completion_tokens":12,"total_tokens":109}"#,
+                [s(35), s(35), n, n, n, s(74), s(62)],
+            ),
+            (
+                "Mistral: audio is only in its own count and the total",
+                r#"{"prompt_tokens":9,"completion_tokens":201,"total_tokens":585,"prompt_tokens_details":{"cached_tokens":0,"audio_tokens":375}}"#,
+                [s(384), s(384), s(0), n, n, s(201), n],
+            ),
+            (
+                "DeepSeek",
+                r#"{"prompt_tokens":10,"completion_tokens":5,"total_tokens":15,"prompt_cache_hit_tokens":8,"prompt_cache_miss_tokens":2}"#,
+                [s(10), s(2), s(8), n, n, s(5), n],
+            ),
+            (
+                "more cached than there is: the classes in doubt are absent",
+                r#"{"prompt_tokens":7,"completion_tokens":8,"total_tokens":15,"prompt_tokens_details":{"cached_tokens":161}}"#,
+                [s(7), n, n, n, n, s(8), n],
+            ),
+            ("only a total", r#"{"total_tokens":15}"#, [n, n, n, n, n, n, n]),
+        ];
+        for (what, json, wanted) in cases {
+            let counts = Counts::openai(json);
+            let usage = Counts::usage(counts.as_ref(), &chat, Convention::OpenAi, UsageSource::Provider);
+            assert_eq!(classes(&usage), wanted, "{what}");
+            assert_eq!((usage.source, usage.role), (UsageSource::Provider, UsageRole::Incurred), "{what}");
+        }
+    }
+
+    #[test]
+    fn anthropic_counts_become_the_same_taxonomy() {
+        let messages = operation(Dialect::Anthropic, &Method::POST, "/v1/messages");
+        let (s, n) = (Some::<i64>, None);
+        let cases: [(&str, &str, Classes); 6] = [
+            ("plain", r#"{"input_tokens":10,"output_tokens":5}"#, [s(10), s(10), n, n, n, s(5), n]),
+            (
+                "input leaves out the cache",
+                r#"{"input_tokens":12,"cache_creation_input_tokens":300,"cache_read_input_tokens":2000,
+                    "cache_creation":{"ephemeral_5m_input_tokens":100,"ephemeral_1h_input_tokens":200},
+                    "output_tokens":57,"output_tokens_details":{"thinking_tokens":30}}"#,
+                [s(2312), s(12), s(2000), s(100), s(200), s(57), s(30)],
+            ),
+            (
+                "a life that is not told is the short one",
+                r#"{"input_tokens":1,"cache_creation_input_tokens":300,"cache_read_input_tokens":0,"output_tokens":2}"#,
+                [s(301), s(1), s(0), s(300), n, s(2), n],
+            ),
+            (
+                "compaction by the same model is added",
+                r#"{"input_tokens":181,"cache_creation_input_tokens":0,"cache_read_input_tokens":0,"output_tokens":8,"iterations":[
+                    {"type":"compaction","input_tokens":100,"output_tokens":83,"cache_read_input_tokens":55096,"cache_creation_input_tokens":0},
+                    {"type":"message","input_tokens":181,"output_tokens":8}]}"#,
+                [s(55377), s(281), s(55096), s(0), n, s(91), n],
+            ),
+            (
+                "runs of another model are not",
+                r#"{"input_tokens":10,"output_tokens":5,"iterations":[{"type":"advisor_message","model":"other","input_tokens":99,"output_tokens":9}]}"#,
+                [s(10), s(10), n, n, n, s(5), n],
+            ),
+            ("nothing", "{}", [n, n, n, n, n, n, n]),
+        ];
+        for (what, json, wanted) in cases {
+            let mut counts = Counts::default();
+            counts.merge_anthropic(json, Some("claude"));
+            let usage = Counts::usage(Some(&counts), &messages, Convention::Anthropic, UsageSource::Provider);
+            assert_eq!(classes(&usage), wanted, "{what}");
+            assert_eq!(counts.further.other_models, i64::from(what.starts_with("runs of")), "{what}");
+        }
+    }
+
+    #[test]
+    fn roles_follow_the_operation() {
+        let counts = Counts::openai(r#"{"input_tokens":1,"output_tokens":1}"#);
+        let cases = [
+            (Method::POST, "/v1/responses", true, UsageRole::Incurred, UsageSource::Provider),
+            (Method::POST, "/v1/responses", false, UsageRole::Incurred, UsageSource::Unknown),
+            (Method::GET, "/v1/responses/r", true, UsageRole::Retrieved, UsageSource::Provider),
+            (Method::POST, "/v1/responses/r/cancel", true, UsageRole::Retrieved, UsageSource::Provider),
+            (Method::POST, "/v1/responses/input_tokens", true, UsageRole::None, UsageSource::NotApplicable),
+            (Method::GET, "/v1/models", false, UsageRole::None, UsageSource::NotApplicable),
+            (Method::POST, "/v1/unheard/of", false, UsageRole::None, UsageSource::Unknown),
+            (Method::POST, "/v1/unheard/of", true, UsageRole::Incurred, UsageSource::Provider),
+        ];
+        for (method, path, has, role, source) in cases {
+            let operation = operation(Dialect::OpenAi, &method, path);
+            let counts = counts.as_ref().filter(|_| has);
+            let usage = Counts::usage(counts, &operation, Convention::OpenAi, UsageSource::Provider);
+            assert_eq!((usage.role, usage.source), (role, source), "{method} {path}");
+            assert!(has || usage.input_tokens.is_none(), "unknown is absent, never zero");
+        }
+    }
+
+    #[test]
+    fn no_count_overflows() {
+        let huge = (1_i64 << 53).to_string();
+        let json = format!(r#"{{"input_tokens":{huge},"output_tokens":{huge},"cache_read_input_tokens":{huge}}}"#);
+        let messages = operation(Dialect::Anthropic, &Method::POST, "/v1/messages");
+        let mut counts = Counts::default();
+        counts.merge_anthropic(&json, None);
+        Counts::usage(Some(&counts), &messages, Convention::Anthropic, UsageSource::Provider);
+        Counts::usage(Counts::openai(&json).as_ref(), &messages, Convention::OpenAi, UsageSource::Provider);
+    }
+}

@@ -1,0 +1,257 @@
+//! What a meter does with streams that are cut, coded, over a bound, or mislabelled.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::io::Write as _;
+
+use dialects::{AnswerFacts, Cause, Dialect, Limits, Meter, Segment, Unread, operation};
+use http::{HeaderMap, HeaderName, Method};
+use schemas::record::UsageSource;
+
+struct Run {
+    meter: Meter,
+    forwarded: Vec<u8>,
+    held: Vec<u8>,
+}
+
+impl Run {
+    fn new(dialect: Dialect, path: &str, headers: &[(&str, &str)], stripping: bool, limits: Limits) -> Self {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
+        }
+        let operation = operation(dialect, &Method::POST, path);
+        let meter = Meter::new(dialect, operation, 200, &map, stripping, limits);
+        Self { meter, forwarded: Vec::new(), held: Vec::new() }
+    }
+    fn feed(&mut self, bytes: &[u8]) {
+        let mut out = Vec::new();
+        self.meter.feed(bytes, &mut out);
+        self.sort(&out, bytes);
+    }
+    fn sort(&mut self, out: &[Segment], bytes: &[u8]) {
+        for segment in out {
+            match segment {
+                Segment::Forward(range) => self.forwarded.extend_from_slice(&bytes[range.clone()]),
+                Segment::Bytes(bytes) => self.forwarded.extend_from_slice(bytes),
+                Segment::Held(bytes) => self.held.extend_from_slice(bytes),
+            }
+        }
+    }
+    fn finish(mut self, cause: Cause) -> (AnswerFacts, Vec<u8>, Vec<u8>) {
+        let mut out = Vec::new();
+        self.meter.end(&mut out);
+        self.sort(&out, &[]);
+        (self.meter.finish(cause), self.forwarded, self.held)
+    }
+}
+
+const SSE: &[(&str, &str)] = &[("content-type", "text/event-stream")];
+const CHAT: &str = "/v1/chat/completions";
+const MESSAGES: &str = "/v1/messages";
+const RESPONSES: &str = "/v1/responses";
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+#[test]
+fn the_terminal_event_and_all_behind_it_are_held() {
+    let cases = [
+        (Dialect::OpenAi, CHAT, "data: {\"choices\":[]}\n\n", "data: [DONE]\n\ndata: late\n\n"),
+        (Dialect::OpenAi, CHAT, ": c\r\n\r\n", "data:[DONE]\r\n\r\n"),
+        (Dialect::OpenAi, RESPONSES, "event: response.created\ndata: {\"type\":\"response.created\"}\n\n", "event: response.completed\ndata: {\"type\":\"response.completed\"}\n\n"),
+        (Dialect::OpenAi, RESPONSES, "", "data: {\"type\":\"response.failed\"}\n\n"),
+        (Dialect::OpenAi, RESPONSES, "", "event: response.incomplete\ndata: {}\n\n"),
+        (Dialect::Anthropic, MESSAGES, "event: ping\ndata: {\"type\":\"ping\"}\n\n", "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n"),
+        (Dialect::Anthropic, MESSAGES, "", "data: {\"type\":\"message_stop\"}\n\n"),
+    ];
+    for (dialect, path, before, terminal) in cases {
+        for stripping in [false, true] {
+            let mut run = Run::new(dialect, path, SSE, stripping, Limits::default());
+            run.feed(format!("{before}{terminal}").as_bytes());
+            assert!(run.meter.terminal() && run.meter.holding());
+            assert_eq!((text(&run.forwarded), text(&run.held)), (before, terminal));
+        }
+    }
+}
+
+#[test]
+fn a_terminal_event_is_held_as_soon_as_it_can_be_nothing_else() {
+    for (dialect, path, first, rest) in [
+        (Dialect::OpenAi, CHAT, "data: [DONE]", "\n\n"),
+        (Dialect::OpenAi, RESPONSES, "event: response.completed\n", "data: {\"type\":\"response.completed\"}\n\n"),
+        (Dialect::OpenAi, RESPONSES, "data: {\"type\":\"response.completed\"}\n", "\n"),
+        (Dialect::Anthropic, MESSAGES, "event: message_stop\n", "data: {\"type\":\"message_stop\"}\n\n"),
+    ] {
+        let mut run = Run::new(dialect, path, SSE, false, Limits::default());
+        run.feed(first.as_bytes());
+        assert!(run.meter.holding(), "{first:?}");
+        run.feed(rest.as_bytes());
+        assert_eq!((text(&run.forwarded), text(&run.held)), ("", format!("{first}{rest}").as_str()));
+    }
+}
+
+#[test]
+fn text_that_only_looks_terminal_passes() {
+    for (dialect, path, body) in [
+        (Dialect::OpenAi, CHAT, "data: {\"choices\":[{\"delta\":{\"content\":\"[DONE]\"}}]}\n\n"),
+        (Dialect::OpenAi, CHAT, ": [DONE]\n\nid: [DONE]\n\n"),
+        (Dialect::OpenAi, RESPONSES, "data: {\"type\":\"response.output_text.delta\",\"delta\":\"response.completed\"}\n\n"),
+        (Dialect::Anthropic, MESSAGES, "data: {\"type\":\"content_block_delta\",\"delta\":{\"text\":\"message_stop\"}}\n\n"),
+        (Dialect::Anthropic, MESSAGES, "data: [DONE]\n\n"),
+    ] {
+        let mut run = Run::new(dialect, path, SSE, false, Limits::default());
+        run.feed(body.as_bytes());
+        assert!(!run.meter.holding(), "{body}");
+        assert_eq!(text(&run.forwarded), body);
+    }
+}
+
+#[test]
+fn a_coded_stream_is_read_and_held_by_the_piece() {
+    let mut coder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    let mut pieces: Vec<Vec<u8>> = Vec::new();
+    for event in [
+        "data: {\"model\":\"m\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"}}]}\n\n",
+        "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":1}}\n\n",
+        "data: [DONE]\n\n",
+    ] {
+        let before = coder.get_ref().len();
+        coder.write_all(event.as_bytes()).unwrap();
+        coder.flush().unwrap();
+        pieces.push(coder.get_ref()[before..].to_vec());
+    }
+    let flushed: usize = pieces.iter().map(Vec::len).sum();
+    pieces.push(coder.finish().unwrap()[flushed..].to_vec());
+    let headers = &[("content-type", "text/event-stream"), ("content-encoding", "gzip")];
+    let mut run = Run::new(Dialect::OpenAi, CHAT, headers, true, Limits::default());
+    run.feed(&pieces[0]);
+    assert!(run.meter.saw_output());
+    run.feed(&pieces[1]);
+    assert_eq!(run.forwarded, [pieces[0].clone(), pieces[1].clone()].concat());
+    run.feed(&pieces[2]);
+    run.feed(&pieces[3]);
+    let (facts, forwarded, held) = run.finish(Cause::Complete);
+    assert_eq!(forwarded, pieces[..2].concat());
+    assert_eq!(held, pieces[2..].concat());
+    assert_eq!((facts.usage.input_tokens, facts.served_model.as_deref(), facts.unread), (Some(3), Some("m"), None));
+}
+
+#[test]
+fn an_unreadable_coding_passes_and_says_so() {
+    for (coding, body, name) in [
+        ("snappy", &b"anything"[..], "coding_unknown"),
+        ("gzip", b"not gzip at all, really", "coding_corrupt"),
+        ("br", b"", "none"),
+    ] {
+        let headers = &[("content-type", "application/json"), ("content-encoding", coding)];
+        let mut run = Run::new(Dialect::OpenAi, CHAT, headers, false, Limits::default());
+        run.feed(body);
+        let (facts, forwarded, _) = run.finish(Cause::Complete);
+        assert_eq!(forwarded, body);
+        assert_eq!(facts.unread.map_or("none", |u| u.name()), name);
+        assert_eq!(facts.usage.source, UsageSource::Unknown);
+    }
+}
+
+#[test]
+fn what_a_cut_stream_counted_is_partial() {
+    let start = "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"model\":\"c\",\"usage\":{\"input_tokens\":9,\"output_tokens\":1}}}\n\n";
+    let delta = "event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\"},\"usage\":{\"output_tokens\":7}}\n\n";
+    for (body, cause, source, output) in [
+        (start.to_owned(), Cause::Cut, UsageSource::Partial, Some(1)),
+        (start.to_owned(), Cause::Complete, UsageSource::Partial, Some(1)),
+        (format!("{start}{delta}"), Cause::Cut, UsageSource::Provider, Some(7)),
+        (format!("{start}{delta}"), Cause::Drained, UsageSource::Drained, Some(7)),
+        (String::new(), Cause::Cut, UsageSource::Unknown, None),
+    ] {
+        let mut run = Run::new(Dialect::Anthropic, MESSAGES, SSE, false, Limits::default());
+        run.feed(body.as_bytes());
+        let (facts, ..) = run.finish(cause);
+        assert_eq!((facts.usage.source, facts.usage.output_tokens), (source, output), "{cause:?} {body}");
+    }
+    let running = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"}}],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":1}}\n\n";
+    let mut run = Run::new(Dialect::OpenAi, CHAT, SSE, false, Limits::default());
+    run.feed(running.as_bytes());
+    assert_eq!(run.finish(Cause::Cut).0.usage.source, UsageSource::Partial);
+}
+
+#[test]
+fn an_event_over_the_bound_stops_reading_not_passing() {
+    let limits = Limits { event_bytes: 100, ..Limits::default() };
+    for stripping in [false, true] {
+        let mut run = Run::new(Dialect::OpenAi, CHAT, SSE, stripping, limits);
+        let mut sent = Vec::new();
+        for piece in [&b"data: {\"model\":\"m\",\"choices\":[]}\n\ndata: "[..], &[b'x'; 300], b"\n\n", b"data: [DONE]\n\n"] {
+            run.feed(piece);
+            sent.extend_from_slice(piece);
+        }
+        let (facts, forwarded, held) = run.finish(Cause::Complete);
+        assert_eq!([forwarded, held].concat(), sent, "stripping {stripping}");
+        assert_eq!(facts.unread, Some(Unread::EventTooLarge { limit: 100 }));
+        assert_eq!(facts.served_model.as_deref(), Some("m"));
+    }
+}
+
+#[test]
+fn a_body_over_the_bound_passes_unread() {
+    let limits = Limits { body_bytes: 10, ..Limits::default() };
+    let mut run = Run::new(Dialect::OpenAi, CHAT, &[("content-type", "application/json")], false, limits);
+    run.feed(b"{\"model\":");
+    run.feed(b"\"m\"}");
+    let (facts, forwarded, _) = run.finish(Cause::Complete);
+    assert_eq!(forwarded, b"{\"model\":\"m\"}");
+    assert_eq!(facts.unread, Some(Unread::BodyTooLarge { limit: 10 }));
+}
+
+#[test]
+fn a_stream_under_another_media_type_is_a_stream() {
+    for kind in ["text/plain", "application/json", ""] {
+        for size in [1, 3, 1000] {
+            let headers: Vec<(&str, &str)> = [("content-type", kind)].into_iter().filter(|h| !h.1.is_empty()).collect();
+            let mut run = Run::new(Dialect::OpenAi, CHAT, &headers, false, Limits::default());
+            let body = b"data: {\"model\":\"m\",\"choices\":[]}\n\ndata: [DONE]\n\n";
+            for piece in body.chunks(size) {
+                run.feed(piece);
+            }
+            let (facts, forwarded, held) = run.finish(Cause::Complete);
+            assert_eq!([forwarded, held.clone()].concat(), body);
+            assert!(!held.is_empty(), "{kind} by {size}");
+            assert_eq!(facts.served_model.as_deref(), Some("m"));
+        }
+    }
+}
+
+#[test]
+fn a_half_event_is_known() {
+    let mut run = Run::new(Dialect::OpenAi, CHAT, SSE, false, Limits::default());
+    assert!(run.meter.between_events());
+    run.feed(b"data: a\n");
+    assert!(!run.meter.between_events());
+    run.feed(b"\n");
+    assert!(run.meter.between_events());
+}
+
+#[test]
+fn errors_under_any_media_type_are_read() {
+    let mut map = HeaderMap::new();
+    map.insert("content-type", "application/octet-stream".parse().unwrap());
+    let operation = operation(Dialect::OpenAi, &Method::POST, CHAT);
+    let facts = dialects::response_facts(Dialect::OpenAi, &operation, 400, &map, b"{\"error\":{\"type\":\"t\",\"code\":7,\"message\":\"m\"}}");
+    assert_eq!((facts.error_type.as_deref(), facts.error_code.as_deref()), (Some("t"), Some("7")));
+}
+
+#[test]
+fn texts_for_a_leaf_are_identifiers() {
+    let operation = operation(Dialect::Anthropic, &Method::POST, MESSAGES);
+    let mut map = HeaderMap::new();
+    map.insert("content-type", "application/json".parse().unwrap());
+    map.insert("request-id", "has space".parse().unwrap());
+    let body = br#"{"type":"message","id":"a b","model":"m m","stop_reason":"x y","stop_sequence":"my secret",
+        "content":[{"type":"tool_use","name":"tool with text"}],"usage":{"service_tier":"t t"}}"#;
+    let facts = dialects::response_facts(Dialect::Anthropic, &operation, 200, &map, body);
+    let answered = facts.answered(&|_| "00ff00ff00ff00ff".into());
+    let json = serde_json::to_string(&answered).unwrap();
+    assert!(!json.contains(' '), "{json}");
+    assert_eq!(answered.served_model.unwrap().as_str(), "p:00ff00ff00ff00ff");
+}
