@@ -140,7 +140,6 @@ fn is_id(id: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     fn request(consumer: &str) -> KeyRequest {

@@ -49,7 +49,8 @@ pub fn seal_key_text(seed: &[u8; 32], public: &[u8; 32], origin: &str) -> Zeroiz
 /// # Errors
 /// What was wanted. Nothing of the file is in it.
 pub fn parse_seal_key(file: &[u8]) -> Result<Zeroizing<[u8; 32]>, &'static str> {
-    const FORM: &str = "an Ed25519 key in PKCS#8 PEM, as `gateway keygen` or `openssl genpkey -algorithm ed25519` makes";
+    const FORM: &str =
+        "an Ed25519 key in PKCS#8 PEM, as `gateway keygen` or `openssl genpkey -algorithm ed25519` makes";
     let text = std::str::from_utf8(file).map_err(|_| FORM)?;
     let (_, rest) = text.split_once(BEGIN).ok_or(FORM)?;
     let (body, _) = rest.split_once(END).ok_or(FORM)?;
@@ -84,7 +85,6 @@ pub fn parse_pseudonym_key(file: &[u8]) -> Result<Zeroizing<[u8; 32]>, &'static 
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     #[test]
@@ -100,16 +100,22 @@ mod tests {
         let pem = b"-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC\n\
                     -----END PRIVATE KEY-----\n";
         let seed = parse_seal_key(pem).unwrap();
-        assert_eq!(hex::encode(seed.as_ref()), "d4ee72dbf913584ad5b6d8f1f769f8ad3afe7c28cbf1d4fbe097a88f44755842");
+        assert_eq!(
+            hex::encode(seed.as_ref()),
+            "d4ee72dbf913584ad5b6d8f1f769f8ad3afe7c28cbf1d4fbe097a88f44755842"
+        );
     }
 
     #[test]
     fn what_is_no_key_is_refused_and_not_shown() {
-        for file in [&b""[..], b"\xff", b"secret", b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----"] {
+        for file in
+            [&b""[..], b"\xff", b"secret", b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----"]
+        {
             assert!(!parse_seal_key(file).unwrap_err().contains("secret"));
             assert!(parse_pseudonym_key(file).is_err());
         }
-        let two = b"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\nAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n";
+        let two =
+            b"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\nAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n";
         assert!(parse_pseudonym_key(two).is_err());
     }
 }

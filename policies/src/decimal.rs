@@ -91,7 +91,6 @@ impl fmt::Debug for Decimal {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
     use proptest::prelude::*;
 
@@ -122,8 +121,17 @@ mod tests {
 
     #[test]
     fn rounding_is_half_to_even() {
-        let table =
-            [(0, 2, 0), (1, 2, 0), (2, 2, 1), (3, 2, 2), (5, 2, 2), (7, 2, 4), (-1, 2, 0), (-3, 2, -2), (-5, 2, -2)];
+        let table = [
+            (0, 2, 0),
+            (1, 2, 0),
+            (2, 2, 1),
+            (3, 2, 2),
+            (5, 2, 2),
+            (7, 2, 4),
+            (-1, 2, 0),
+            (-3, 2, -2),
+            (-5, 2, -2),
+        ];
         for (number, divisor, rounded) in table {
             assert_eq!(divide_half_even(number, divisor), rounded, "{number}/{divisor}");
         }

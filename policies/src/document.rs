@@ -198,11 +198,13 @@ pub fn parse(text: &str) -> Result<Node, Vec<Problem>> {
         Ok(root) if builder.problems.is_empty() => Ok(root),
         Ok(_) => Err(builder.problems),
         Err(problem) => {
-            builder.problems.push(problem);
+            builder.problems.push(*problem);
             Err(builder.problems)
         }
     }
 }
+
+type Told<T> = Result<T, Box<Problem>>;
 
 struct Builder<'a> {
     parser: Parser<'a, granit_parser::StrInput<'a>>,
@@ -211,7 +213,7 @@ struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    fn next(&mut self) -> Result<(Event<'a>, Place), Problem> {
+    fn next(&mut self) -> Told<(Event<'a>, Place)> {
         loop {
             match self.parser.next_event() {
                 None => return Ok((Event::StreamEnd, Place::default())),
@@ -220,20 +222,24 @@ impl<'a> Builder<'a> {
                 Some(Err(error)) => {
                     let marker = error.marker();
                     let place = Place { line: marker.line() as u64, column: marker.col() as u64 + 1 };
-                    return Err(Problem::at(place, "", format!("valid YAML: {}", error.info())));
+                    return Err(Box::new(Problem::at(place, "", format!("valid YAML: {}", error.info()))));
                 }
             }
         }
     }
 
-    fn document(&mut self) -> Result<Node, Problem> {
+    fn document(&mut self) -> Told<Node> {
         let mut root = None;
         loop {
             let (event, place) = self.next()?;
             match event {
                 Event::StreamEnd => break,
                 Event::DocumentStart(..) if root.is_some() => {
-                    return Err(Problem::at(place, "", "one YAML document, not a second one after `---`"));
+                    return Err(Box::new(Problem::at(
+                        place,
+                        "",
+                        "one YAML document, not a second one after `---`",
+                    )));
                 }
                 Event::Scalar(..) | Event::SequenceStart(..) | Event::MappingStart(..) | Event::Alias(_) => {
                     root = Some(self.node(event, place, 0)?);
@@ -245,13 +251,13 @@ impl<'a> Builder<'a> {
         Ok(root.unwrap_or(Node { place: Place { line: 1, column: 1 }, shape: empty }))
     }
 
-    fn node(&mut self, event: Event<'a>, place: Place, depth: usize) -> Result<Node, Problem> {
+    fn node(&mut self, event: Event<'a>, place: Place, depth: usize) -> Told<Node> {
         self.nodes += 1;
         if depth > MAX_DEPTH {
-            return Err(Problem::at(place, "", format!("at most {MAX_DEPTH} levels of nesting")));
+            return Err(Box::new(Problem::at(place, "", format!("at most {MAX_DEPTH} levels of nesting"))));
         }
         if self.nodes > MAX_NODES {
-            return Err(Problem::at(place, "", format!("at most {MAX_NODES} values in one file")));
+            return Err(Box::new(Problem::at(place, "", format!("at most {MAX_NODES} values in one file"))));
         }
         match event {
             Event::Scalar(text, style, anchor, tag) => {
@@ -278,11 +284,11 @@ impl<'a> Builder<'a> {
                 self.problems.push(Problem::at(place, "", "the value written out, not a YAML alias `*name`"));
                 Ok(Node { place, shape: Shape::Scalar { text: String::new(), plain: false } })
             }
-            _ => Err(Problem::at(place, "", "a value")),
+            _ => Err(Box::new(Problem::at(place, "", "a value"))),
         }
     }
 
-    fn map(&mut self, place: Place, depth: usize) -> Result<Node, Problem> {
+    fn map(&mut self, place: Place, depth: usize) -> Told<Node> {
         let mut entries: Vec<Entry> = Vec::new();
         let mut seen = std::collections::BTreeMap::new();
         loop {
@@ -372,7 +378,11 @@ impl<'a, 'p> Fields<'a, 'p> {
         if !self.known.contains(&key) {
             self.known.push(key);
         }
-        self.entries.iter().find(|entry| entry.key == key).map(|entry| &entry.value).filter(|node| !node.is_empty())
+        self.entries
+            .iter()
+            .find(|entry| entry.key == key)
+            .map(|entry| &entry.value)
+            .filter(|node| !node.is_empty())
     }
 
     /// Where the value of `key` stands, else where the map begins.
@@ -384,19 +394,33 @@ impl<'a, 'p> Fields<'a, 'p> {
     pub fn required_node(&mut self, key: &'static str, wanted: &str) -> Option<&'a Node> {
         let found = self.node(key);
         if found.is_none() {
-            self.problems.push(Problem::at(self.place, self.path(key), format!("{wanted}; the key is missing")));
+            self.problems.push(Problem::at(
+                self.place,
+                self.path(key),
+                format!("{wanted}; the key is missing"),
+            ));
         }
         found
     }
 
     /// The value of `key`, read by `parse`; `wanted` says what `parse` takes.
-    pub fn optional<T>(&mut self, key: &'static str, wanted: &str, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
+    pub fn optional<T>(
+        &mut self,
+        key: &'static str,
+        wanted: &str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Option<T> {
         let node = self.node(key)?;
         self.scalar(node, key, wanted, parse)
     }
 
     /// Like [`Fields::optional`]; a problem where the key is absent.
-    pub fn required<T>(&mut self, key: &'static str, wanted: &str, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
+    pub fn required<T>(
+        &mut self,
+        key: &'static str,
+        wanted: &str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Option<T> {
         let node = self.required_node(key, wanted)?;
         self.scalar(node, key, wanted, parse)
     }
@@ -480,7 +504,8 @@ pub fn texts(node: &Node, path: &str, problems: &mut Vec<Problem>) -> Vec<(Strin
     for item in items {
         match item.text() {
             Some(text) => out.push((text.to_owned(), item.place)),
-            None => problems.push(Problem::at(item.place, path, "a value, or a list of values").value(item.found())),
+            None => problems
+                .push(Problem::at(item.place, path, "a value, or a list of values").value(item.found())),
         }
     }
     out
@@ -488,8 +513,8 @@ pub fn texts(node: &Node, path: &str, problems: &mut Vec<Problem>) -> Vec<(Strin
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn every_value_knows_its_line_and_column() {
@@ -524,6 +549,22 @@ mod tests {
         assert!(problems[0].line >= 1 && problems[0].wanted.starts_with("valid YAML"), "{problems:?}");
     }
 
+    proptest! {
+        #[test]
+        fn any_text_is_read_or_told_without_a_panic(text in "[ -~\n\té]{0,80}|([a-z]{1,3}: ?|- |[\\[\\]{},&*!|>#'\"%@`]|\n *|[a-z0-9]{1,3}){0,40}") {
+            match parse(&text) {
+                Ok(root) => {
+                    let mut problems = Vec::new();
+                    let mut fields = Fields::new(&root, "", &mut problems);
+                    fields.texts("a");
+                    fields.items("b");
+                    fields.finish();
+                }
+                Err(problems) => prop_assert!(!problems.is_empty()),
+            }
+        }
+    }
+
     #[test]
     fn nesting_is_bounded() {
         let deep = format!("{}{}", "[".repeat(40), "]".repeat(40));
@@ -548,7 +589,8 @@ mod tests {
     fn a_problem_names_file_place_key_value_and_form() {
         let root = parse("age: soon").unwrap();
         let mut problems = Vec::new();
-        Fields::new(&root, "", &mut problems).optional("age", "a duration as `10s`", |text| text.parse::<u64>().ok());
+        Fields::new(&root, "", &mut problems)
+            .optional("age", "a duration as `10s`", |text| text.parse::<u64>().ok());
         assert_eq!(
             problems.remove(0).in_file("gateway.yaml").to_string(),
             "gateway.yaml:1:6: `age`: found `soon`, wanted a duration as `10s`"

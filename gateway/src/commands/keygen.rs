@@ -50,7 +50,12 @@ fn write_secret(path: &Path, text: &[u8]) -> Result<()> {
 }
 
 /// A whole trust file for one gateway.
-pub(super) fn trust_text(deployment: &str, gateway: &str, public: &[u8; 32], heartbeat_bound_s: u64) -> String {
+pub(super) fn trust_text(
+    deployment: &str,
+    gateway: &str,
+    public: &[u8; 32],
+    heartbeat_bound_s: u64,
+) -> String {
     format!(
         "# Trust file of one gateway: what an auditor believes before reading anything. Hand it over by another way than\n\
          # the evidence; `auditor trust show` prints its fingerprint to compare by word of mouth.\n\
@@ -66,7 +71,6 @@ pub(super) fn trust_text(deployment: &str, gateway: &str, public: &[u8; 32], hea
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;

@@ -88,9 +88,13 @@ fn run_list(args: &List) -> Result<()> {
         }
         return Ok(());
     }
-    output::line(format_args!("{:<16} {:<8} {:<20} {:<20} {:<16} created", "id", "state", "consumer", "team", "system"));
+    output::line(format_args!(
+        "{:<16} {:<8} {:<20} {:<20} {:<16} created",
+        "id", "state", "consumer", "team", "system"
+    ));
     for entry in keys.entries() {
-        let text = |value: &Option<schemas::Identifier>| value.as_ref().map_or("-", |v| v.as_str()).to_owned();
+        let text =
+            |value: &Option<schemas::Identifier>| value.as_ref().map_or("-", |v| v.as_str()).to_owned();
         let created = Timestamp::from_microsecond(entry.created)?.strftime("%Y-%m-%d");
         output::line(format_args!(
             "{:<16} {:<8} {:<20} {:<20} {:<16} {created}",

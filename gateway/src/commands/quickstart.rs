@@ -60,16 +60,16 @@ fn identifier(text: &str) -> Result<Identifier> {
 }
 
 fn write(folder: &Path, name: &str, text: &str, mode: u32) -> Result<()> {
-    output::write_new(&folder.join(name), text.as_bytes(), mode).with_context(|| format!("`{name}` could not be made"))
+    output::write_new(&folder.join(name), text.as_bytes(), mode)
+        .with_context(|| format!("`{name}` could not be made"))
 }
 
 fn urls(typed: &[String]) -> Result<BTreeMap<&str, &str>> {
     let known = PROVIDERS.map(|(name, ..)| name);
     let mut urls = BTreeMap::new();
     for text in typed {
-        let (name, url) = text
-            .split_once('=')
-            .ok_or_else(|| anyhow!("`--provider-url {text}`: wanted `NAME=URL`"))?;
+        let (name, url) =
+            text.split_once('=').ok_or_else(|| anyhow!("`--provider-url {text}`: wanted `NAME=URL`"))?;
         if !known.contains(&name) {
             bail!("`--provider-url {text}`: wanted one of {}", known.join(", "));
         }
@@ -120,14 +120,17 @@ prices: prices.csv
             let url = urls.get(name).copied().unwrap_or(default);
             // A local provider without a key in the environment needs none.
             let keyless = urls.contains_key(name) && !set(variable);
-            let credential = if keyless { String::new() } else { format!(", credential: {{ env: {variable} }}") };
+            let credential =
+                if keyless { String::new() } else { format!(", credential: {{ env: {variable} }}") };
             // Writing to a String does not fail.
             let _ = match part {
                 Part::Providers => writeln!(
                     text,
                     "  {off}- {{ name: {name}, dialect: {name}, base_url: \"{url}\"{credential} }}"
                 ),
-                Part::Routes => writeln!(text, "  {off}- {{ name: {name}, path: /{name}, provider: {name} }}"),
+                Part::Routes => {
+                    writeln!(text, "  {off}- {{ name: {name}, path: /{name}, provider: {name} }}")
+                }
             };
         }
     }
@@ -162,8 +165,14 @@ fn explain(args: &Quickstart, set: &dyn Fn(&str) -> bool, urls: &BTreeMap<&str, 
     output::note(format_args!("  gateway serve -c {folder}/gateway.yaml"));
     output::note("");
     output::note("Then point the SDKs at it, with the gateway key as their key:");
-    output::note(format_args!("  OPENAI_BASE_URL=http://{}/openai/v1    OPENAI_API_KEY=<gateway key>", args.listen));
-    output::note(format_args!("  ANTHROPIC_BASE_URL=http://{}/anthropic ANTHROPIC_API_KEY=<gateway key>", args.listen));
+    output::note(format_args!(
+        "  OPENAI_BASE_URL=http://{}/openai/v1    OPENAI_API_KEY=<gateway key>",
+        args.listen
+    ));
+    output::note(format_args!(
+        "  ANTHROPIC_BASE_URL=http://{}/anthropic ANTHROPIC_API_KEY=<gateway key>",
+        args.listen
+    ));
     output::note("");
     output::note("And check the evidence:");
     output::note(format_args!("  auditor verify {folder}/evidence --trust {folder}/trust.yaml"));
@@ -171,7 +180,6 @@ fn explain(args: &Quickstart, set: &dyn Fn(&str) -> bool, urls: &BTreeMap<&str, 
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
     use crate::config::{load_with, parse_duration};
 

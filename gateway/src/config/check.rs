@@ -53,7 +53,8 @@ impl Check<'_> {
                 self.problems.push(problem.value(address));
             }
             if config.admin.port() != 0 && *address == config.admin.to_string() {
-                let problem = self.problem(format!("listen[{index}].address"), "another address than `admin` has");
+                let problem =
+                    self.problem(format!("listen[{index}].address"), "another address than `admin` has");
                 self.problems.push(problem.value(address));
             }
         }
@@ -72,7 +73,8 @@ impl Check<'_> {
                 let names: Vec<&str> = known().collect();
                 let wanted = format!("a configured provider: {}", names.join(", "));
                 let problem = self.problem(format!("routes[{index}].provider"), wanted);
-                self.problems.push(problem.value(route.provider.as_str()).suggest(route.provider.as_str(), known()));
+                self.problems
+                    .push(problem.value(route.provider.as_str()).suggest(route.provider.as_str(), known()));
             }
         }
     }
@@ -122,7 +124,8 @@ impl Check<'_> {
         }
         for (index, route) in config.routes.iter().enumerate() {
             if route.fail_mode == FailMode::Open {
-                let wanted = "`closed`: with `open`, traffic passes unrecorded while evidence cannot be written";
+                let wanted =
+                    "`closed`: with `open`, traffic passes unrecorded while evidence cannot be written";
                 let problem = self.problem(format!("routes[{index}].fail_mode"), wanted);
                 self.warnings.push(problem.value("open"));
             }
@@ -134,7 +137,8 @@ impl Check<'_> {
                 self.warnings.push(problem.value(provider.base_url.to_string()));
             }
             if config.routes.iter().all(|route| route.provider != provider.name) {
-                let problem = self.problem(format!("providers[{index}].name"), "a provider that a route leads to");
+                let problem =
+                    self.problem(format!("providers[{index}].name"), "a provider that a route leads to");
                 self.warnings.push(problem.value(provider.name.as_str()));
             }
         }

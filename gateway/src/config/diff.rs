@@ -42,7 +42,9 @@ impl Loaded {
             paths.push("config.evidence.pseudonym_key".into());
         }
         let needs_restart = |path: &String| {
-            RESTART.iter().any(|key| path.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '['])))
+            RESTART.iter().any(|key| {
+                path.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+            })
         };
         let (restart, live) = paths.into_iter().partition(needs_restart);
         Changes { restart, live }

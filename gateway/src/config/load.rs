@@ -94,7 +94,8 @@ impl Loaded {
 
     /// Every file whose change may change the configuration: what a watcher watches.
     pub fn inputs(&self) -> Vec<PathBuf> {
-        let mut inputs = vec![self.path.clone(), self.config.keys.clone(), self.config.evidence.seal_key.clone()];
+        let mut inputs =
+            vec![self.path.clone(), self.config.keys.clone(), self.config.evidence.seal_key.clone()];
         inputs.extend(self.config.evidence.pseudonym_key.clone());
         inputs.extend(self.files.values().map(|file| file.path.clone()));
         inputs.extend(self.config.listen.iter().filter_map(|listen| Some(listen.tls.as_ref()?.key.clone())));
@@ -126,15 +127,12 @@ pub fn load(path: &Path) -> Result<Loaded, Vec<Problem>> {
 /// As [`load`].
 pub fn load_with(path: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Vec<Problem>> {
     let file = path.display().to_string();
-    let mut problems = match text_of(path) {
-        Ok(text) => match load_text(&text, path, environment) {
-            Ok(mut loaded) => {
-                name_file(&mut loaded.warnings, &file);
-                return Ok(loaded);
-            }
-            Err(problems) => problems,
-        },
-        Err(problem) => vec![problem],
+    let mut problems = match text_of(path).and_then(|text| load_text(&text, path, environment)) {
+        Ok(mut loaded) => {
+            name_file(&mut loaded.warnings, &file);
+            return Ok(loaded);
+        }
+        Err(problems) => problems,
     };
     name_file(&mut problems, &file);
     problems.sort_by_key(|p| (p.file.as_deref() != Some(&file), p.file.clone(), p.line, p.column));
@@ -147,7 +145,7 @@ pub fn load_with(path: &Path, environment: &dyn Fn(&str) -> Option<String>) -> R
 /// A file that cannot be read, or that names no keys file.
 pub fn keys_path(path: &Path) -> Result<PathBuf, Vec<Problem>> {
     let file = path.display().to_string();
-    let found = text_of(path).map_err(|problem| vec![problem]).and_then(|text| {
+    let found = text_of(path).and_then(|text| {
         let root = document::parse(&text)?;
         let mut problems = Vec::new();
         let mut fields = Fields::new(&root, "", &mut problems);
@@ -164,9 +162,10 @@ fn name_file(problems: &mut [Problem], file: &str) {
     }
 }
 
-fn text_of(path: &Path) -> Result<String, Problem> {
-    let bytes = read_file(path).map_err(|error| Problem::general("", format!("a file that can be read: {error}")))?;
-    String::from_utf8(bytes).map_err(|_| Problem::general("", "UTF-8 text"))
+fn text_of(path: &Path) -> Result<String, Vec<Problem>> {
+    let told = |wanted: String| vec![Problem::general("", wanted)];
+    let bytes = read_file(path).map_err(|error| told(format!("a file that can be read: {error}")))?;
+    String::from_utf8(bytes).map_err(|_| told("UTF-8 text".into()))
 }
 
 fn read_file(path: &Path) -> io::Result<Vec<u8>> {
@@ -177,7 +176,11 @@ fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     std::fs::read(path)
 }
 
-fn load_text(text: &str, path: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Vec<Problem>> {
+fn load_text(
+    text: &str,
+    path: &Path,
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Result<Loaded, Vec<Problem>> {
     let root = document::parse(text)?;
     let mut problems = Vec::new();
     let base = path.parent().unwrap_or(Path::new(""));
@@ -196,7 +199,9 @@ fn load_text(text: &str, path: &Path, environment: &dyn Fn(&str) -> Option<Strin
         config,
         path: path.to_owned(),
         credentials: parts.credentials,
-        pseudonym_key: parts.pseudonym_key.unwrap_or_else(|| derive(&parts.seal_seed, b"affidavit/pseudonym/v1")),
+        pseudonym_key: parts
+            .pseudonym_key
+            .unwrap_or_else(|| derive(&parts.seal_seed, b"affidavit/pseudonym/v1")),
         keys: parts.keys,
         policy: parts.policy,
         prices: parts.prices,
@@ -209,8 +214,9 @@ fn load_text(text: &str, path: &Path, environment: &dyn Fn(&str) -> Option<Strin
         seal_seed: parts.seal_seed,
     };
     let fingerprints = Fingerprints::new(&loaded.seal_seed);
-    loaded.canonical = canonical::canonical(&loaded, &fingerprints)
-        .map_err(|error| vec![Problem::general("", format!("a configuration that can be written down: {error}"))])?;
+    loaded.canonical = canonical::canonical(&loaded, &fingerprints).map_err(|error| {
+        vec![Problem::general("", format!("a configuration that can be written down: {error}"))]
+    })?;
     loaded.hash = Sha256Hex::of(&loaded.canonical);
     Ok(loaded)
 }
@@ -235,7 +241,12 @@ fn problems_of_files(root: &Node, base: &Path, environment: &dyn Fn(&str) -> Opt
     loader.problems
 }
 
-fn warn_of_missing_prices(config: &Config, root: &Node, prices: Option<&PriceBook>, warnings: &mut Vec<Problem>) {
+fn warn_of_missing_prices(
+    config: &Config,
+    root: &Node,
+    prices: Option<&PriceBook>,
+    warnings: &mut Vec<Problem>,
+) {
     let Some(book) = prices else { return };
     for (index, provider) in config.providers.iter().enumerate() {
         if book.rows().iter().all(|row| row.provider != provider.price_name()) {
@@ -247,6 +258,8 @@ fn warn_of_missing_prices(config: &Config, root: &Node, prices: Option<&PriceBoo
         }
     }
 }
+
+type ParseSecret = fn(&[u8]) -> Result<Zeroizing<[u8; 32]>, &'static str>;
 
 /// What the files and the environment hold.
 struct Parts {
@@ -272,10 +285,13 @@ impl Loader<'_> {
     /// `None` where anything could not be read; the problems say what.
     fn parts(&mut self, config: &Config) -> Option<Parts> {
         let credentials = self.credentials(config);
-        let seal_seed = self.secret_file("evidence.seal_key", &config.evidence.seal_key, secrets::parse_seal_key);
-        let pseudonym_key = config.evidence.pseudonym_key.as_ref().map(|path| {
-            self.secret_file("evidence.pseudonym_key", path, secrets::parse_pseudonym_key)
-        });
+        let seal_seed =
+            self.secret_file("evidence.seal_key", &config.evidence.seal_key, secrets::parse_seal_key);
+        let pseudonym_key = config
+            .evidence
+            .pseudonym_key
+            .as_ref()
+            .map(|path| self.secret_file("evidence.pseudonym_key", path, secrets::parse_pseudonym_key));
         let keys = self.parsed("keys", &config.keys, Keys::parse);
         // The keys file is in the configuration of record entry by entry, not as a file.
         self.files.remove("keys");
@@ -315,7 +331,8 @@ impl Loader<'_> {
         match read_file(path) {
             Ok(bytes) => Some(bytes),
             Err(error) => {
-                let problem = Problem::at(place(self.root, key), key, format!("a file that can be read: {error}"));
+                let problem =
+                    Problem::at(place(self.root, key), key, format!("a file that can be read: {error}"));
                 self.problems.push(problem.value(path.display().to_string()));
                 None
             }
@@ -357,12 +374,7 @@ impl Loader<'_> {
     }
 
     /// Reads a secret; neither it nor the reason why it is none is ever shown beyond `parse`'s own words.
-    fn secret_file(
-        &mut self,
-        key: &str,
-        path: &Path,
-        parse: fn(&[u8]) -> Result<Zeroizing<[u8; 32]>, &'static str>,
-    ) -> Option<Zeroizing<[u8; 32]>> {
+    fn secret_file(&mut self, key: &str, path: &Path, parse: ParseSecret) -> Option<Zeroizing<[u8; 32]>> {
         let bytes = SecretBytes(self.bytes(key, path)?);
         self.warn_if_open(key, path);
         match parse(&bytes.0) {
@@ -429,7 +441,8 @@ impl Loader<'_> {
         let key_path = format!("listen[{index}].tls.key");
         let certificate = self.certificates(&format!("listen[{index}].tls.certificate"), &tls.certificate);
         let client_ca = tls.client_ca.as_ref();
-        let client_ca = client_ca.map(|path| self.certificates(&format!("listen[{index}].tls.client_ca"), path));
+        let client_ca =
+            client_ca.map(|path| self.certificates(&format!("listen[{index}].tls.client_ca"), path));
         let bytes = self.bytes(&key_path, &tls.key).map(SecretBytes);
         let key = bytes.and_then(|bytes| {
             self.warn_if_open(&key_path, &tls.key);
@@ -448,7 +461,6 @@ impl Loader<'_> {
 }
 
 /// Nothing typed is fine; something typed must have been read.
-#[expect(clippy::option_option, reason = "absent, unreadable and read are three states")]
 fn all_or_none<T>(value: Option<Option<T>>) -> Option<Option<T>> {
     match value {
         None => Some(None),
@@ -457,7 +469,10 @@ fn all_or_none<T>(value: Option<Option<T>>) -> Option<Option<T>> {
 }
 
 /// Whether the key is the certificate's.
-fn matches(certificate: &[CertificateDer<'static>], key: &PrivateKeyDer<'static>) -> Result<(), rustls::Error> {
+fn matches(
+    certificate: &[CertificateDer<'static>],
+    key: &PrivateKeyDer<'static>,
+) -> Result<(), rustls::Error> {
     let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
     rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?

@@ -11,8 +11,8 @@ use schemas::Identifier;
 
 use super::units::{DURATION_FORM, SIZE_FORM, parse_duration, parse_size, show_duration, show_size};
 use super::{
-    Attributes, BaseUrl, Config, Credential, DEFAULT_ADMIN, Dialect, Encryption, Evidence, FailMode, Headers, KeyScope,
-    Limits, Listen, Log, LogFormat, Out, Provider, Route, Tls,
+    Attributes, BaseUrl, Config, Credential, DEFAULT_ADMIN, Dialect, Encryption, Evidence, FailMode, Headers,
+    KeyScope, Limits, Listen, Log, LogFormat, Out, Provider, Route, Tls,
 };
 
 const IDENTIFIER_FORM: &str = "an identifier `[A-Za-z0-9_.:/@+-]{1,128}`";
@@ -88,7 +88,12 @@ impl<'a, 'p> Reader<'a, 'p> {
         self.fields.required(key, "a path", |text| Some(self.base.join(text)))
     }
 
-    fn duration(&mut self, key: &'static str, range: RangeInclusive<Duration>, default: Duration) -> Duration {
+    fn duration(
+        &mut self,
+        key: &'static str,
+        range: RangeInclusive<Duration>,
+        default: Duration,
+    ) -> Duration {
         let (low, high) = (show_duration(*range.start()), show_duration(*range.end()));
         let wanted = format!("{DURATION_FORM}, from {low} to {high}");
         let read = |text: &str| parse_duration(text).filter(|duration| range.contains(duration));
@@ -96,7 +101,8 @@ impl<'a, 'p> Reader<'a, 'p> {
     }
 
     fn size(&mut self, key: &'static str, range: RangeInclusive<u64>, default: u64) -> u64 {
-        let wanted = format!("{SIZE_FORM}, from {} to {}", show_size(*range.start()), show_size(*range.end()));
+        let wanted =
+            format!("{SIZE_FORM}, from {} to {}", show_size(*range.start()), show_size(*range.end()));
         let read = |text: &str| parse_size(text).filter(|size| range.contains(size));
         self.fields.optional(key, &wanted, read).unwrap_or(default)
     }
@@ -223,7 +229,11 @@ fn limits(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem>) -> 
         idle: f.duration("idle", wait(), default.idle),
         keep_alive: f.duration("keep_alive", wait(), default.keep_alive),
         drain: f.duration("drain", Duration::ZERO..=DAY, default.drain),
-        provider_idle_connections: f.number("provider_idle_connections", 0..=100_000, default.provider_idle_connections),
+        provider_idle_connections: f.number(
+            "provider_idle_connections",
+            0..=100_000,
+            default.provider_idle_connections,
+        ),
         http2_streams: u32::try_from(f.number("http2_streams", 1..=100_000, default.http2_streams.into()))
             .unwrap_or(default.http2_streams),
     };
@@ -297,7 +307,8 @@ fn is_variable(name: &str) -> bool {
 fn route(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem>) -> Option<Route> {
     let mut f = Reader::new(node, path, base, problems);
     let name = f.name("name");
-    let form = "a path as `/openai`, or `/` for everything: no `?`, `#`, `%`, `//`, `.` parts or `/` at its end";
+    let form =
+        "a path as `/openai`, or `/` for everything: no `?`, `#`, `%`, `//`, `.` parts or `/` at its end";
     let prefix = f.fields.required("path", form, |text| is_prefix(text).then(|| text.to_owned()));
     let provider = f.name("provider");
     let retention = f.fields.optional("retention", PART_FORM, |text| is_part(text).then(|| text.to_owned()));
@@ -349,13 +360,19 @@ fn attributes(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem>)
     attributes
 }
 
-fn asserted_headers(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem>) -> BTreeMap<String, String> {
+fn asserted_headers(
+    node: &Node,
+    path: &str,
+    base: &Path,
+    problems: &mut Vec<Problem>,
+) -> BTreeMap<String, String> {
     let mut f = Reader::new(node, path, base, problems);
     let mut headers = BTreeMap::new();
     for fact in ["subject", "team", "organisation", "cost_centre", "system", "purpose", "data_class"] {
         let form = "a header's name in lower case that carries no credential";
         let name = f.fields.optional(fact, form, |text| {
-            let secret = matches!(text, "authorization" | "x-api-key" | "api-key" | "cookie" | "proxy-authorization");
+            let secret =
+                matches!(text, "authorization" | "x-api-key" | "api-key" | "cookie" | "proxy-authorization");
             (is_header(text) && !secret).then(|| text.to_owned())
         });
         if let Some(name) = name {

@@ -65,7 +65,6 @@ pub(super) struct SecretBytes(pub(super) Vec<u8>);
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     #[test]
@@ -84,7 +83,8 @@ mod tests {
 
     #[test]
     fn fingerprints_depend_on_key_label_and_secret() {
-        let of = |seed: u8, label: &str, secret: &str| Fingerprints::new(&[seed; 32]).of(label, secret.as_bytes());
+        let of =
+            |seed: u8, label: &str, secret: &str| Fingerprints::new(&[seed; 32]).of(label, secret.as_bytes());
         let one = of(1, "a", "s");
         assert_eq!(one.len(), "hmac-sha256:".len() + 16);
         assert_eq!(one, of(1, "a", "s"));

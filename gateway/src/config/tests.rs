@@ -1,7 +1,5 @@
 //! The configuration as a whole: from files to `Loaded`, and what must never come out of it.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
-
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -98,7 +96,8 @@ impl Folder {
         let path = |name: &str| dir.path().join(name);
         let tls = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         std::fs::write(path("tls.crt"), tls.cert.pem()).unwrap();
-        let private = |name: &str, text: &str| crate::output::write_new(&path(name), text.as_bytes(), 0o600).unwrap();
+        let private =
+            |name: &str, text: &str| crate::output::write_new(&path(name), text.as_bytes(), 0o600).unwrap();
         private("tls.key", &tls.signing_key.serialize_pem());
         private("seal.key", &secrets::seal_key_text(&[1; 32], &[2; 32], "acme/gw1"));
         private("pseudonym.key", &secrets::pseudonym_key_text(&[3; 32]));
@@ -123,7 +122,9 @@ impl Folder {
 
     fn load(&self, yaml: &str) -> Result<Loaded, Vec<Problem>> {
         std::fs::write(self.path("gateway.yaml"), yaml).unwrap();
-        load_with(&self.path("gateway.yaml"), &|name| (name == "OPENAI_API_KEY").then(|| OPENAI_KEY.to_owned()))
+        load_with(&self.path("gateway.yaml"), &|name| {
+            (name == "OPENAI_API_KEY").then(|| OPENAI_KEY.to_owned())
+        })
     }
 
     /// Problems without the folder's name.
@@ -137,7 +138,12 @@ impl Folder {
 fn every_key_is_read() {
     let folder = Folder::new();
     let loaded = folder.load(FULL).unwrap();
-    assert_eq!(loaded.warnings.iter().map(ToString::to_string).collect::<Vec<_>>().len(), 1, "{:?}", loaded.warnings);
+    assert_eq!(
+        loaded.warnings.iter().map(ToString::to_string).collect::<Vec<_>>().len(),
+        1,
+        "{:?}",
+        loaded.warnings
+    );
     let config = &loaded.config;
     assert_eq!(config.evidence.journal, folder.path("journal"));
     assert_eq!(config.evidence.out, Out::Directory(folder.path("store")));
@@ -272,7 +278,8 @@ fn what_changes_is_told_with_what_needs_a_restart() {
     std::fs::write(folder.path("policy.yaml"), "mode: enforce\ndefault: allow\n").unwrap();
     let new = folder.load(FULL).unwrap();
     assert!(old.changes(&new).live.contains(&"files.policy.sha256".to_owned()));
-    std::fs::write(folder.path("seal.key"), secrets::seal_key_text(&[9; 32], &[2; 32], "x").as_bytes()).unwrap();
+    std::fs::write(folder.path("seal.key"), secrets::seal_key_text(&[9; 32], &[2; 32], "x").as_bytes())
+        .unwrap();
     assert!(old.restart_keys(&folder.load(FULL).unwrap()).contains(&"evidence.seal_key".to_owned()));
 }
 

@@ -42,7 +42,9 @@ fn with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
 
 /// The shortest text that means `value`: the largest unit that divides it.
 fn in_units(value: u64, units: &[(&str, u64)]) -> String {
-    let fits = units.iter().filter(|(_, factor)| value % factor == 0 && (value > 0 || *factor == units[0].1));
+    let fits = units
+        .iter()
+        .filter(|(_, factor)| value.is_multiple_of(*factor) && (value > 0 || *factor == units[0].1));
     let (name, factor) = fits.max_by_key(|(_, factor)| *factor).copied().unwrap_or(units[0]);
     format!("{}{name}", value / factor)
 }
@@ -61,7 +63,6 @@ pub(super) fn duration_text<S: Serializer>(duration: &Duration, serializer: S) -
     serializer.serialize_str(&show_duration(*duration))
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's form")]
 pub(super) fn size_text<S: Serializer>(bytes: &u64, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&show_size(*bytes))
 }
@@ -76,7 +77,6 @@ pub(super) fn size_schema(_: &mut SchemaGenerator) -> Schema {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     #[test]
@@ -130,6 +130,9 @@ mod tests {
         for bytes in [0, 1, 1023, 1024, 1000, 1 << 20, 3 << 30] {
             assert_eq!(parse_size(&show_size(bytes)).unwrap(), bytes);
         }
-        assert_eq!((show_duration(Duration::from_secs(600)), show_size(64 << 20)), ("10m".into(), "64MiB".into()));
+        assert_eq!(
+            (show_duration(Duration::from_secs(600)), show_size(64 << 20)),
+            ("10m".into(), "64MiB".into())
+        );
     }
 }

@@ -59,7 +59,8 @@ fn entry(node: &Node, path: &str, problems: &mut Vec<Problem>) -> Option<KeyEntr
     let mut fields = Fields::new(node, path, problems);
     let name = |text: &str| Identifier::new(text).ok();
     let time = |text: &str| text.parse::<Timestamp>().ok().map(Timestamp::as_microsecond);
-    let id = fields.required("id", "a key id `[A-Za-z0-9.-]{1,64}`", |text| name(text).filter(|_| is_id(text)));
+    let id =
+        fields.required("id", "a key id `[A-Za-z0-9.-]{1,64}`", |text| name(text).filter(|_| is_id(text)));
     let digest_place = fields.place_of("sha256");
     let digest = fields.required_node("sha256", "64 hex digits");
     let sha256 = digest.and_then(Node::text).and_then(Sha256Hex::parse);
@@ -144,7 +145,10 @@ fn text(keys: &Keys) -> String {
 ///
 /// # Errors
 /// What `change` says, a file with problems, or one that cannot be read or written: nothing is changed then.
-pub fn update<T, E: From<FileError>>(path: &Path, change: impl FnOnce(&mut Keys) -> Result<T, E>) -> Result<T, E> {
+pub fn update<T, E: From<FileError>>(
+    path: &Path,
+    change: impl FnOnce(&mut Keys) -> Result<T, E>,
+) -> Result<T, E> {
     let failed = |error| FileError::Io { path: path.to_owned(), error };
     let lock_path = path.with_extension("lock");
     let lock = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(&lock_path);
@@ -165,7 +169,6 @@ pub fn update<T, E: From<FileError>>(path: &Path, change: impl FnOnce(&mut Keys)
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::super::{KeyRequest, issue, revoke};
     use super::*;
 
@@ -230,6 +233,8 @@ keys:
         let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
         assert_eq!(told.len(), 6, "{told:?}");
         assert!(told.iter().all(|line| !line.contains("afk_a_secret")), "{told:?}");
-        assert!(told.iter().any(|line| line.contains("keys[0].tema") && line.contains("did you mean `team`")));
+        assert!(
+            told.iter().any(|line| line.contains("keys[0].tema") && line.contains("did you mean `team`"))
+        );
     }
 }

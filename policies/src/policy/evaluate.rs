@@ -104,7 +104,6 @@ impl Policy {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
     use proptest::prelude::*;
 
@@ -151,33 +150,79 @@ mod tests {
             (("a", "lab-7", OPEN), ("openai", gpt, chat), (Some(1), None), Decision::Allow, "chat"),
             (("a", "sales", OPEN), ("openai", gpt, chat), (Some(1), None), Decision::Deny, "default"),
             (("a", "research", OPEN), ("other", gpt, chat), (Some(1), None), Decision::Deny, "default"),
-            (("a", "research", OPEN), ("openai", Some("o3"), chat), (Some(1), None), Decision::Deny, "default"),
-            (("a", "research", OPEN), ("openai", Some("gpt-4o-audio-x"), chat), (Some(1), None), Decision::Deny, "default"),
+            (
+                ("a", "research", OPEN),
+                ("openai", Some("o3"), chat),
+                (Some(1), None),
+                Decision::Deny,
+                "default",
+            ),
+            (
+                ("a", "research", OPEN),
+                ("openai", Some("gpt-4o-audio-x"), chat),
+                (Some(1), None),
+                Decision::Deny,
+                "default",
+            ),
             (("a", "research", OPEN), ("openai", None, chat), (Some(1), None), Decision::Deny, "default"),
-            (("a", "research", OPEN), ("openai", gpt, "files.create"), (None, None), Decision::Deny, "default"),
+            (
+                ("a", "research", OPEN),
+                ("openai", gpt, "files.create"),
+                (None, None),
+                Decision::Deny,
+                "default",
+            ),
             // The bound: over it, unbounded, and over it by the number of answers.
             (("a", "research", OPEN), ("openai", gpt, chat), (Some(1001), None), Decision::Deny, "chat"),
             (("a", "research", OPEN), ("openai", gpt, chat), (None, None), Decision::Deny, "chat"),
             (("a", "research", OPEN), ("openai", gpt, chat), (Some(500), Some(2)), Decision::Allow, "chat"),
             (("a", "research", OPEN), ("openai", gpt, chat), (Some(501), Some(2)), Decision::Deny, "chat"),
-            (("a", "research", OPEN), ("openai", gpt, chat), (Some(i64::MAX), Some(3)), Decision::Deny, "chat"),
+            (
+                ("a", "research", OPEN),
+                ("openai", gpt, chat),
+                (Some(i64::MAX), Some(3)),
+                Decision::Deny,
+                "chat",
+            ),
             // The most generous rule that applies counts.
             (("batch", "research", OPEN), ("openai", gpt, chat), (Some(5000), None), Decision::Allow, "wide"),
             (("batch", "research", OPEN), ("openai", gpt, chat), (Some(5001), None), Decision::Deny, "wide"),
             (("batch", "research", OPEN), ("openai", gpt, chat), (None, None), Decision::Allow, "wide"),
             // An output bound means nothing where no output is made.
-            (("a", "sales", OPEN), ("openai", Some("text-embedding-3-small"), "embeddings.create"), (None, None), Decision::Allow, "embed"),
+            (
+                ("a", "sales", OPEN),
+                ("openai", Some("text-embedding-3-small"), "embeddings.create"),
+                (None, None),
+                Decision::Allow,
+                "embed",
+            ),
             (("a", "sales", OPEN), ("openai", None, "models.list"), (None, None), Decision::Allow, "list"),
             // An operation that nobody knows may write: it does not slip past a bound.
             (("batch", "sales", OPEN), ("openai", gpt, "other"), (Some(5001), None), Decision::Deny, "wide"),
             // A deny rule wins, also over an unknown data class.
-            (("a", "research", Some("secret")), ("openai", gpt, chat), (Some(1), None), Decision::Deny, "secret"),
+            (
+                ("a", "research", Some("secret")),
+                ("openai", gpt, chat),
+                (Some(1), None),
+                Decision::Deny,
+                "secret",
+            ),
             (("a", "research", None), ("openai", gpt, chat), (Some(1), None), Decision::Deny, "secret"),
-            (("a", "sales", Some("internal")), ("openai", None, "models.list"), (None, None), Decision::Allow, "list"),
+            (
+                ("a", "sales", Some("internal")),
+                ("openai", None, "models.list"),
+                (None, None),
+                Decision::Allow,
+                "list",
+            ),
         ];
         for (row, (who, what, output, decision, decider)) in table.into_iter().enumerate() {
             let enforce = policy("enforce", "deny", RULES).evaluate(&facts(who, what, output));
-            assert_eq!((enforce.decision, enforce.facts["decided_by"].as_str()), (decision, decider), "row {row}");
+            assert_eq!(
+                (enforce.decision, enforce.facts["decided_by"].as_str()),
+                (decision, decider),
+                "row {row}"
+            );
             let observe = policy("observe", "deny", RULES).evaluate(&facts(who, what, output));
             let watched = if decision == Decision::Deny { Decision::WouldDeny } else { decision };
             assert_eq!(observe.decision, watched, "row {row}, observing");
@@ -190,7 +235,11 @@ mod tests {
     #[test]
     fn the_verdict_holds_rules_and_facts_that_decided() {
         let policy = policy("enforce", "deny", RULES);
-        let over = facts(("batch", "research", Some("public")), ("openai", Some("gpt-4o"), "chat.completions"), (Some(4000), Some(2)));
+        let over = facts(
+            ("batch", "research", Some("public")),
+            ("openai", Some("gpt-4o"), "chat.completions"),
+            (Some(4000), Some(2)),
+        );
         let verdict = policy.evaluate(&over);
         let rules: Vec<&str> = verdict.rules.iter().map(Identifier::as_str).collect();
         assert_eq!(rules, ["chat", "wide"]);

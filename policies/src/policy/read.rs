@@ -134,14 +134,14 @@ fn bound(node: &Node, path: &str, problems: &mut Vec<Problem>) -> Option<OutputB
     }
     let found = node.text().and_then(tokens);
     if found.is_none() {
-        problems.push(Problem::at(node.place, path, BOUND_FORM).value(node.text().unwrap_or(node.describe())));
+        problems
+            .push(Problem::at(node.place, path, BOUND_FORM).value(node.text().unwrap_or(node.describe())));
     }
     Some(OutputBound { tokens: found?, unbounded: Effect::Deny })
 }
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     #[test]
@@ -197,7 +197,8 @@ rules:
 
     #[test]
     fn two_rules_cannot_share_an_id() {
-        let yaml = "mode: enforce\ndefault: deny\nrules:\n- {id: a, effect: allow}\n- {id: a, effect: deny}\n";
+        let yaml =
+            "mode: enforce\ndefault: deny\nrules:\n- {id: a, effect: allow}\n- {id: a, effect: deny}\n";
         let problems = Policy::parse(yaml.as_bytes()).unwrap_err();
         assert_eq!(
             problems[0].to_string(),
@@ -221,10 +222,7 @@ rules:
 
     #[test]
     fn the_examples_are_policies() {
-        for yaml in [
-            include_str!("../../examples/starter.yaml"),
-            include_str!("../../examples/teams.yaml"),
-        ] {
+        for yaml in [include_str!("../../examples/starter.yaml"), include_str!("../../examples/teams.yaml")] {
             Policy::parse(yaml.as_bytes()).unwrap();
         }
     }

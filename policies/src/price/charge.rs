@@ -71,8 +71,11 @@ fn all_input(usage: &Usage) -> Result<u64, Unpriced> {
     }
 }
 
+/// A class, its tokens, and its price per million.
+type Class = (&'static str, u64, Option<Decimal>);
+
 /// Each class with its tokens and its price; every token stands in one class.
-fn split(usage: &Usage, prices: &Prices) -> Result<[(&'static str, u64, Option<Decimal>); 8], Unpriced> {
+fn split(usage: &Usage, prices: &Prices) -> Result<[Class; 8], Unpriced> {
     let input = all_input(usage)?;
     let [read, write_5m, write_1h] = cached(usage)?;
     let beside = read.checked_add(write_5m).and_then(|n| n.checked_add(write_1h));
@@ -126,7 +129,6 @@ fn charge(usage: &Usage, row: &Row) -> Result<Charged, Unpriced> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
     use proptest::prelude::*;
     use schemas::record::Reported;
@@ -202,8 +204,9 @@ tiny,p,tiny,standard,,2026-01-01,,USD,0.0000005,0.0000015,,,0.0000025,,,,https:/
 
     #[test]
     fn truth_table_of_rows() {
+        type Case = (&'static str, Option<&'static str>, i64, Result<&'static str, Unpriced>);
         // model, tier, input -> row
-        let table: [(&str, Option<&str>, i64, Result<&str, Unpriced>); 12] = [
+        let table: [Case; 12] = [
             ("m", None, 200_000, Ok("a")),
             ("m", None, 200_001, Ok("a-long")),
             ("m", Some("default"), 1, Ok("a")),
@@ -219,7 +222,11 @@ tiny,p,tiny,standard,,2026-01-01,,USD,0.0000005,0.0000015,,,0.0000025,,,,https:/
         ];
         for (model, tier, input, want) in table {
             let found = book().price(&tokens(input, 0, (0, 0), 0), "p", &[model], DAY, tier);
-            assert_eq!(found.as_ref().map(|cost| cost.price_row.as_str()).map_err(|e| *e), want, "{model} {tier:?} {input}");
+            assert_eq!(
+                found.as_ref().map(|cost| cost.price_row.as_str()).map_err(|e| *e),
+                want,
+                "{model} {tier:?} {input}"
+            );
         }
         assert_eq!(book().price(&tokens(1, 0, (0, 0), 0), "q", &["m"], DAY, None), Err(Unpriced::NoPrice));
         let before = DAY - 60 * 86_400_000_000;
@@ -235,14 +242,25 @@ tiny,p,tiny,standard,,2026-01-01,,USD,0.0000005,0.0000015,,,0.0000025,,,,https:/
             (Usage { input_tokens: Some(1), ..usage() }, Err(Unpriced::NoUsage)),
             (Usage { output_tokens: Some(1), ..usage() }, Err(Unpriced::NoUsage)),
             (Usage { input_tokens: Some(0), output_tokens: Some(0), ..usage() }, Ok("0")),
-            (Usage { uncached_input_tokens: Some(1), cache_read_tokens: Some(10), output_tokens: Some(0), ..usage() }, Ok("0.000006")),
+            (
+                Usage {
+                    uncached_input_tokens: Some(1),
+                    cache_read_tokens: Some(10),
+                    output_tokens: Some(0),
+                    ..usage()
+                },
+                Ok("0.000006"),
+            ),
             (Usage { uncached_input_tokens: Some(5), ..tokens(10, 4, (0, 0), 0) }, Err(Unpriced::NoUsage)),
             (Usage { uncached_input_tokens: Some(6), ..tokens(10, 4, (0, 0), 0) }, Ok("0.0000192")),
             (tokens(-1, 0, (0, 0), 0), Err(Unpriced::NoUsage)),
             (tokens(5, 6, (0, 0), 0), Err(Unpriced::NoUsage)),
             (tokens(5, i64::MAX, (i64::MAX, i64::MAX), 0), Err(Unpriced::NoUsage)),
             (Usage { source: UsageSource::Unknown, ..tokens(1, 0, (0, 0), 1) }, Err(Unpriced::NoUsage)),
-            (Usage { source: UsageSource::NotApplicable, ..tokens(1, 0, (0, 0), 1) }, Err(Unpriced::NotIncurred)),
+            (
+                Usage { source: UsageSource::NotApplicable, ..tokens(1, 0, (0, 0), 1) },
+                Err(Unpriced::NotIncurred),
+            ),
             (Usage { role: UsageRole::Retrieved, ..tokens(1, 0, (0, 0), 1) }, Err(Unpriced::NotIncurred)),
             (Usage { role: UsageRole::None, ..tokens(1, 0, (0, 0), 1) }, Err(Unpriced::NotIncurred)),
             (Usage { source: UsageSource::Partial, ..tokens(1, 0, (0, 0), 1) }, Ok("0.000018")),

@@ -10,7 +10,14 @@ impl PriceBook {
     ///
     /// Of the rows that fit, the pattern with the most characters of its own wins, an exact one before all; then
     /// the highest input bound below `input_tokens`; then the latest first day.
-    pub fn row(&self, provider: &str, model: &str, at_us: i64, tier: &str, input_tokens: u64) -> Option<&Row> {
+    pub fn row(
+        &self,
+        provider: &str,
+        model: &str,
+        at_us: i64,
+        tier: &str,
+        input_tokens: u64,
+    ) -> Option<&Row> {
         let day = at_us.div_euclid(MICROSECONDS_A_DAY);
         let in_force = |row: &&Row| row.from_day <= day && row.until_day.is_none_or(|until| day < until);
         let rows = || {

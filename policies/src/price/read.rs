@@ -36,11 +36,8 @@ const COLUMNS: [&str; 19] = [
 const PRICE_FORM: &str = "a price per million tokens as `2.50` (at most 12 fraction digits), `=`, or nothing";
 
 pub(super) fn parse(bytes: &[u8]) -> Result<PriceBook, Vec<Problem>> {
-    let mut reader = csv::ReaderBuilder::new()
-        .comment(Some(b'#'))
-        .trim(csv::Trim::All)
-        .flexible(true)
-        .from_reader(bytes);
+    let mut reader =
+        csv::ReaderBuilder::new().comment(Some(b'#')).trim(csv::Trim::All).flexible(true).from_reader(bytes);
     let columns = header(&mut reader)?;
     let mut problems = Vec::new();
     let mut rows: Vec<Row> = Vec::new();
@@ -50,7 +47,8 @@ pub(super) fn parse(bytes: &[u8]) -> Result<PriceBook, Vec<Problem>> {
                 let line = record.position().map_or(0, |position| line_of(position, bytes));
                 let cells = Cells { record: &record, columns: &columns, line };
                 if record.len() != columns.len() {
-                    let wanted = format!("{} cells, as the header has; found {}", columns.len(), record.len());
+                    let wanted =
+                        format!("{} cells, as the header has; found {}", columns.len(), record.len());
                     problems.push(cells.problem("", wanted));
                 } else if let Some(row) = row(&cells, &mut problems) {
                     against(&rows, &row, &cells, &mut problems);
@@ -73,7 +71,8 @@ pub(super) fn parse(bytes: &[u8]) -> Result<PriceBook, Vec<Problem>> {
 fn line_of(position: &csv::Position, bytes: &[u8]) -> u64 {
     let start = usize::try_from(position.byte()).unwrap_or(usize::MAX);
     let rest = bytes.get(start..).unwrap_or_default();
-    let skipped = rest.split(|b| *b == b'\n').take_while(|line| line.starts_with(b"#") || line.trim_ascii().is_empty());
+    let skipped =
+        rest.split(|b| *b == b'\n').take_while(|line| line.starts_with(b"#") || line.trim_ascii().is_empty());
     position.line() + skipped.count() as u64
 }
 
@@ -155,7 +154,8 @@ impl Cells<'_> {
 
 fn row(cells: &Cells<'_>, problems: &mut Vec<Problem>) -> Option<Row> {
     let before = problems.len();
-    let id = cells.read("id", "an identifier `[A-Za-z0-9_.:/@+-]{1,128}`", problems, |t| Identifier::new(t).ok());
+    let id =
+        cells.read("id", "an identifier `[A-Za-z0-9_.:/@+-]{1,128}`", problems, |t| Identifier::new(t).ok());
     let name = |text: &str| Identifier::new(text).ok().map(|name| name.as_str().to_owned());
     let provider = cells.read("provider", "a provider's name", problems, name);
     let models = cells.read("model", "patterns separated by spaces", problems, |text| {
@@ -248,7 +248,6 @@ fn against(rows: &[Row], row: &Row, cells: &Cells<'_>, problems: &mut Vec<Proble
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     const HEADER: &str = "id,provider,model,tier,input_above,valid_from,valid_until,currency,input,cache_read,\
@@ -296,17 +295,23 @@ mod tests {
         };
         let good = format!("{HEADER}{}{}", row("a", "2026-01-01", "2026-02-01"), row("b", "2026-02-01", ""));
         let book = PriceBook::parse(good.as_bytes()).unwrap();
-        let at = |day: i64| book.row("p", "m", day * 86_400_000_000, "standard", 1).map(|row| row.id.as_str());
+        let at =
+            |day: i64| book.row("p", "m", day * 86_400_000_000, "standard", 1).map(|row| row.id.as_str());
         assert_eq!([at(20_453), at(20_454), at(20_484), at(20_485)], [None, Some("a"), Some("a"), Some("b")]);
         let bad = told(&format!("{}{}", row("a", "2026-01-01", "2026-02-02"), row("a", "2026-02-01", "")));
         assert_eq!(bad.len(), 3, "{bad:?}");
-        assert!(bad[0].contains("an id that no other row has") && bad[1].contains("no second price"), "{bad:?}");
+        assert!(
+            bad[0].contains("an id that no other row has") && bad[1].contains("no second price"),
+            "{bad:?}"
+        );
     }
 
     #[test]
     fn an_exact_model_wins_over_a_pattern_and_a_longer_pattern_over_a_shorter() {
-        let row = |id: &str, model: &str| format!("{id},p,{model},standard,,2026-01-01,,USD,1,,,,2,,,,{REST}");
-        let text = format!("{HEADER}{}{}{}", row("wide", "gpt-*"), row("exact", "gpt-4o"), row("mid", "gpt-4*"));
+        let row =
+            |id: &str, model: &str| format!("{id},p,{model},standard,,2026-01-01,,USD,1,,,,2,,,,{REST}");
+        let text =
+            format!("{HEADER}{}{}{}", row("wide", "gpt-*"), row("exact", "gpt-4o"), row("mid", "gpt-4*"));
         let book = PriceBook::parse(text.as_bytes()).unwrap();
         for (model, id) in [("gpt-4o", "exact"), ("gpt-4.1", "mid"), ("gpt-5", "wide")] {
             let found = book.row("p", model, 20_600 * 86_400_000_000, "standard", 1).unwrap();
@@ -316,12 +321,12 @@ mod tests {
 
     #[test]
     fn a_wrong_header_is_told_with_a_suggestion() {
-        let told: Vec<String> = PriceBook::parse(b"id,provider,modle\n")
-            .unwrap_err()
-            .iter()
-            .map(ToString::to_string)
-            .collect();
-        assert!(told[0].starts_with("1:1: `modle`: wanted a known column:") && told[0].ends_with("(did you mean `model`?)"));
+        let told: Vec<String> =
+            PriceBook::parse(b"id,provider,modle\n").unwrap_err().iter().map(ToString::to_string).collect();
+        assert!(
+            told[0].starts_with("1:1: `modle`: wanted a known column:")
+                && told[0].ends_with("(did you mean `model`?)")
+        );
         assert_eq!(told.len(), 18, "{told:?}");
     }
 
@@ -374,7 +379,11 @@ mod tests {
             assert!(prices.input.is_some(), "{}", row.id);
             assert!(prices.cache_read.is_none_or(|read| Some(read) <= prices.input), "{}", row.id);
             assert!(prices.cache_write_5m.is_none_or(|write| Some(write) > prices.input), "{}", row.id);
-            assert!(prices.cache_write_1h.is_none_or(|write| Some(write) > prices.cache_write_5m), "{}", row.id);
+            assert!(
+                prices.cache_write_1h.is_none_or(|write| Some(write) > prices.cache_write_5m),
+                "{}",
+                row.id
+            );
             assert!(prices.output.is_none_or(|output| Some(output) > prices.input), "{}", row.id);
         }
     }
