@@ -438,6 +438,16 @@ struct Appender {
     last_time_us: i64,
 }
 
+/// Ends the journal with the append thread, also where that panics: what waits is dropped, and so are its tickets.
+struct Closes(Arc<Shared>);
+
+impl Drop for Closes {
+    fn drop(&mut self) {
+        self.0.close();
+        self.0.lock().waiting.clear();
+    }
+}
+
 /// A group that was put together, not yet written.
 struct Group {
     /// One past the last frame: submission and frame.
@@ -452,6 +462,8 @@ impl Appender {
     }
 
     fn run(mut self) {
+        // However this thread ends, nobody waits for it.
+        let _closes = Closes(self.shared.clone());
         let mut taken = Vec::new();
         loop {
             {

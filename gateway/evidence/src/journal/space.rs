@@ -214,10 +214,11 @@ impl Space {
         self.wanted.notify_all();
     }
 
-    /// Takes `bytes` from what is free, or nothing.
+    /// Takes `bytes` from what is free, or nothing. It goes before those who wait: it is for exchanges that run, and they
+    /// are about to begin.
     pub(super) fn take(&self, bytes: u64) -> bool {
         let mut state = self.lock();
-        let fits = state.headroom() >= bytes && state.waiters.is_empty();
+        let fits = state.headroom() >= bytes;
         if fits {
             state.promised += bytes;
         }

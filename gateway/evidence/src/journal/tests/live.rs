@@ -1,5 +1,7 @@
 //! A journal that works.
 
+use std::future::Future as _;
+
 use super::*;
 use crate::disk::{Call, Fault};
 
@@ -320,4 +322,31 @@ fn tickets_work_from_a_runtime() {
         let Frame::Record { leaf, .. } = record(n) else { unreachable!() };
         assert_eq!(leaves[position as usize], leaf);
     }
+}
+
+#[test]
+fn who_runs_gets_space_before_who_waits() {
+    let disk = SimDisk::new();
+    let journal = journal(&disk);
+    let mut running = journal.reserve_blocking(10_000).unwrap();
+    // No segment can be made for the next one, and it is not told so yet: the disk is slow.
+    let waiting = journal.reserve(1 << 20);
+    let mut waiting = std::pin::pin!(waiting);
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    disk.set_capacity(Some(disk.used()));
+    let _ = waiting.as_mut().poll(&mut context);
+    running.try_extend(10_000).unwrap();
+    assert_eq!(running.left(), 20_000);
+}
+
+#[test]
+fn nobody_waits_for_a_thread_that_is_gone() {
+    let disk = SimDisk::new();
+    let fine = std::sync::atomic::AtomicBool::new(true);
+    let now_us = Arc::new(move || if fine.swap(false, Ordering::Relaxed) { 1 } else { panic!("a broken clock") });
+    let journal = Journal::create(shared(&disk), dir(), JournalConfig { now_us, ..small_config() }).unwrap();
+    assert!(put(&journal, vec![record(0)]).wait().is_ok());
+    assert!(matches!(put(&journal, vec![record(1)]).wait(), Err(JournalError::Closed)));
+    assert!(matches!(put(&journal, vec![record(2)]).wait(), Err(JournalError::Closed)));
+    assert!(matches!(journal.reserve_blocking(1 << 30), Err(JournalError::Closed)));
 }
