@@ -7,7 +7,9 @@
 
 mod canonical;
 mod check;
+mod defaults;
 mod diff;
+mod files;
 mod load;
 mod read;
 mod schema;
@@ -25,6 +27,7 @@ use schemars::JsonSchema;
 use schemas::Identifier;
 use serde::Serialize;
 
+pub use defaults::DEFAULT_ADMIN;
 pub use diff::Changes;
 pub use load::{Loaded, LoadedFile, TlsFiles, keys_path, load, load_with};
 pub use policies::document::Problem;
@@ -32,6 +35,10 @@ pub use schema::json_schema;
 pub use secret::Secret;
 pub use units::{parse_duration, parse_size};
 
+use defaults::{
+    default_admin, default_batch_age, default_batch_size, default_heartbeat, default_retention,
+    default_segment, default_spool_bound, yes,
+};
 use units::{duration_schema, duration_text, size_schema, size_text};
 
 /// The whole configuration of one gateway.
@@ -426,99 +433,3 @@ pub enum LogFormat {
     /// One JSON object a line.
     Json,
 }
-
-impl Default for Limits {
-    fn default() -> Self {
-        let seconds = Duration::from_secs;
-        Self {
-            head: 64 << 10,
-            body: 64 << 20,
-            body_memory: 512 << 20,
-            concurrent: 10_000,
-            connections: 20_000,
-            header_read: seconds(30),
-            body_read: seconds(60),
-            admission: seconds(5),
-            connect: seconds(10),
-            first_byte: seconds(600),
-            idle: seconds(600),
-            keep_alive: seconds(75),
-            drain: seconds(30),
-            provider_idle_connections: 256,
-            http2_streams: 256,
-        }
-    }
-}
-
-impl Default for Headers {
-    fn default() -> Self {
-        let list = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-        Self {
-            deny: list(&["forwarded", "x-forwarded-*", "x-real-ip", "via", "x-affidavit-*"]),
-            record_request: list(&[
-                "accept",
-                "accept-encoding",
-                "anthropic-*",
-                "content-encoding",
-                "content-length",
-                "content-type",
-                "idempotency-key",
-                "openai-*",
-                "traceparent",
-                "user-agent",
-                "x-stainless-*",
-            ]),
-            record_response: list(&[
-                "anthropic-*",
-                "apim-request-id",
-                "content-encoding",
-                "content-length",
-                "content-type",
-                "date",
-                "openai-*",
-                "request-id",
-                "retry-after",
-                "retry-after-ms",
-                "x-ms-region",
-                "x-ratelimit-*",
-                "x-request-id",
-                "x-should-retry",
-            ]),
-        }
-    }
-}
-
-impl Default for Log {
-    fn default() -> Self {
-        Self { format: LogFormat::Text, filter: "info".into() }
-    }
-}
-
-fn default_admin() -> String {
-    DEFAULT_ADMIN.to_string()
-}
-fn default_batch_age() -> &'static str {
-    "10s"
-}
-fn default_batch_size() -> &'static str {
-    "64MiB"
-}
-fn default_heartbeat() -> &'static str {
-    "5m"
-}
-fn default_segment() -> &'static str {
-    "64MiB"
-}
-fn default_spool_bound() -> &'static str {
-    "10GiB"
-}
-fn default_retention() -> &'static str {
-    "standard"
-}
-fn yes() -> bool {
-    true
-}
-
-/// The admin address where none is typed.
-pub const DEFAULT_ADMIN: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9090);

@@ -1,0 +1,254 @@
+//! What the configuration refers to: files and environment variables, read with every problem told.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use policies::document::{Node, Problem};
+use policies::policy::Policy;
+use policies::price::PriceBook;
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use schemas::Sha256Hex;
+use zeroize::Zeroizing;
+
+use super::check::place;
+use super::load::{LoadedFile, TlsFiles};
+use super::secret::{Secret, SecretBytes};
+use super::{Config, Credential};
+use crate::keys::Keys;
+use crate::secrets;
+
+/// The largest file that is read: a configuration, policy, price book or keys file.
+const MAX_FILE_BYTES: u64 = 64 << 20;
+
+pub(super) fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    let length = std::fs::metadata(path)?.len();
+    if length > MAX_FILE_BYTES {
+        return Err(io::Error::other(format!("{length} bytes is more than {MAX_FILE_BYTES}")));
+    }
+    std::fs::read(path)
+}
+
+type ParseSecret = fn(&[u8]) -> Result<Zeroizing<[u8; 32]>, &'static str>;
+
+/// What the files and the environment hold.
+pub(super) struct Parts {
+    pub(super) credentials: BTreeMap<String, Secret>,
+    pub(super) seal_seed: Zeroizing<[u8; 32]>,
+    pub(super) pseudonym_key: Option<Zeroizing<[u8; 32]>>,
+    pub(super) keys: Keys,
+    pub(super) policy: Option<Policy>,
+    pub(super) prices: Option<PriceBook>,
+    pub(super) tls: Vec<Option<TlsFiles>>,
+    pub(super) provider_cas: BTreeMap<String, Vec<CertificateDer<'static>>>,
+}
+
+pub(super) struct Loader<'a> {
+    pub(super) root: &'a Node,
+    pub(super) environment: &'a dyn Fn(&str) -> Option<String>,
+    pub(super) problems: Vec<Problem>,
+    pub(super) warnings: Vec<Problem>,
+    pub(super) files: BTreeMap<String, LoadedFile>,
+}
+
+impl Loader<'_> {
+    /// `None` where anything could not be read; the problems say what.
+    pub(super) fn parts(&mut self, config: &Config) -> Option<Parts> {
+        let credentials = self.credentials(config);
+        let seal_seed =
+            self.secret_file("evidence.seal_key", &config.evidence.seal_key, secrets::parse_seal_key);
+        let pseudonym_key = config
+            .evidence
+            .pseudonym_key
+            .as_ref()
+            .map(|path| self.secret_file("evidence.pseudonym_key", path, secrets::parse_pseudonym_key));
+        let keys = self.parsed("keys", &config.keys, Keys::parse);
+        // The keys file is in the configuration of record entry by entry, not as a file.
+        self.files.remove("keys");
+        let policy = config.policy.as_ref().map(|path| self.parsed("policy", path, Policy::parse));
+        let prices = config.prices.as_ref().map(|path| self.parsed("prices", path, PriceBook::parse));
+        let tls: Vec<_> = config
+            .listen
+            .iter()
+            .enumerate()
+            .map(|(index, listen)| listen.tls.as_ref().map(|tls| self.tls(index, tls)))
+            .collect();
+        let mut provider_cas = BTreeMap::new();
+        for (index, provider) in config.providers.iter().enumerate() {
+            if let Some(path) = &provider.ca
+                && let Some(roots) = self.certificates(&format!("providers[{index}].ca"), path)
+            {
+                provider_cas.insert(provider.name.as_str().to_owned(), roots);
+            }
+        }
+        Some(Parts {
+            credentials,
+            seal_seed: seal_seed?,
+            pseudonym_key: all_or_none(pseudonym_key)?,
+            keys: keys?,
+            policy: all_or_none(policy)?,
+            prices: all_or_none(prices)?,
+            tls: tls.into_iter().map(all_or_none).collect::<Option<_>>()?,
+            provider_cas,
+        })
+    }
+
+    fn problem(&mut self, key: &str, wanted: impl Into<String>) {
+        self.problems.push(Problem::at(place(self.root, key), key, wanted));
+    }
+
+    fn bytes(&mut self, key: &str, path: &Path) -> Option<Vec<u8>> {
+        match read_file(path) {
+            Ok(bytes) => Some(bytes),
+            Err(error) => {
+                let problem =
+                    Problem::at(place(self.root, key), key, format!("a file that can be read: {error}"));
+                self.problems.push(problem.value(path.display().to_string()));
+                None
+            }
+        }
+    }
+
+    /// Reads a file that rules, keeps it, and parses it; its problems name it.
+    pub(super) fn parsed<T>(
+        &mut self,
+        key: &str,
+        path: &Path,
+        parse: impl FnOnce(&[u8]) -> Result<T, Vec<Problem>>,
+    ) -> Option<T> {
+        let bytes = self.bytes(key, path)?;
+        let parsed = parse(&bytes);
+        self.keep(key, path, bytes);
+        match parsed {
+            Ok(value) => Some(value),
+            Err(problems) => {
+                let file = path.display().to_string();
+                self.problems.extend(problems.into_iter().map(|problem| problem.in_file(&file)));
+                None
+            }
+        }
+    }
+
+    fn keep(&mut self, key: &str, path: &Path, bytes: Vec<u8>) {
+        let file = LoadedFile { path: path.to_owned(), sha256: Sha256Hex::of(&bytes), bytes };
+        self.files.insert(key.to_owned(), file);
+    }
+
+    fn warn_if_open(&mut self, key: &str, path: &Path) {
+        let open = std::fs::metadata(path).is_ok_and(|meta| meta.permissions().mode() & 0o077 != 0);
+        if open {
+            let wanted = "a file that only its owner can read (`chmod 600`)";
+            let problem = Problem::at(place(self.root, key), key, wanted);
+            self.warnings.push(problem.value(path.display().to_string()));
+        }
+    }
+
+    /// Reads a secret; neither it nor the reason why it is none is ever shown beyond `parse`'s own words.
+    fn secret_file(&mut self, key: &str, path: &Path, parse: ParseSecret) -> Option<Zeroizing<[u8; 32]>> {
+        let bytes = SecretBytes(self.bytes(key, path)?);
+        self.warn_if_open(key, path);
+        match parse(&bytes.0) {
+            Ok(secret) => Some(secret),
+            Err(wanted) => {
+                self.problem(key, wanted);
+                None
+            }
+        }
+    }
+
+    fn credentials(&mut self, config: &Config) -> BTreeMap<String, Secret> {
+        const FORM: &str = "a key of 1 to 8192 visible ASCII characters";
+        let mut credentials = BTreeMap::new();
+        for (index, provider) in config.providers.iter().enumerate() {
+            let Some(credential) = &provider.credential else { continue };
+            let (key, text) = match credential {
+                Credential::Env(name) => {
+                    let key = format!("providers[{index}].credential.env");
+                    let Some(value) = (self.environment)(name) else {
+                        // A lower-case name may be a key typed into the wrong place: not shown.
+                        let upper = !name.bytes().any(|b| b.is_ascii_lowercase());
+                        let shown = if upper { format!("`{name}`") } else { "of that name".into() };
+                        self.problem(&key, format!("an environment variable {shown} that is set"));
+                        continue;
+                    };
+                    (key, Zeroizing::new(value))
+                }
+                Credential::File(path) => {
+                    let key = format!("providers[{index}].credential.file");
+                    let Ok(bytes) = read_file(path) else {
+                        self.problem(&key, "a file that can be read");
+                        continue;
+                    };
+                    self.warn_if_open(&key, path);
+                    let bytes = SecretBytes(bytes);
+                    (key, Zeroizing::new(String::from_utf8_lossy(&bytes.0).trim().to_owned()))
+                }
+            };
+            match Secret::new(text.trim()) {
+                Some(secret) => {
+                    credentials.insert(provider.name.as_str().to_owned(), secret);
+                }
+                None => self.problem(&key, FORM),
+            }
+        }
+        credentials
+    }
+
+    fn certificates(&mut self, key: &str, path: &Path) -> Option<Vec<CertificateDer<'static>>> {
+        let bytes = self.bytes(key, path)?;
+        let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
+        self.keep(key, path, bytes);
+        match found {
+            Ok(list) if !list.is_empty() => Some(list),
+            _ => {
+                self.problem(key, "a PEM file with at least one certificate");
+                None
+            }
+        }
+    }
+
+    fn tls(&mut self, index: usize, tls: &super::Tls) -> Option<TlsFiles> {
+        let key_path = format!("listen[{index}].tls.key");
+        let certificate = self.certificates(&format!("listen[{index}].tls.certificate"), &tls.certificate);
+        let client_ca = tls.client_ca.as_ref();
+        let client_ca =
+            client_ca.map(|path| self.certificates(&format!("listen[{index}].tls.client_ca"), path));
+        let bytes = self.bytes(&key_path, &tls.key).map(SecretBytes);
+        let key = bytes.and_then(|bytes| {
+            self.warn_if_open(&key_path, &tls.key);
+            let key = PrivateKeyDer::from_pem_slice(&bytes.0);
+            if key.is_err() {
+                self.problem(&key_path, "a PEM file with a private key (PKCS#8, PKCS#1 or SEC1)");
+            }
+            key.ok()
+        });
+        let (certificate, key) = (certificate?, key?);
+        if let Err(error) = matches(&certificate, &key) {
+            self.problem(&key_path, format!("the private key of `listen[{index}].tls.certificate`: {error}"));
+        }
+        Some(TlsFiles { certificate, key, client_ca: all_or_none(client_ca)? })
+    }
+}
+
+/// Nothing typed is fine; something typed must have been read.
+fn all_or_none<T>(value: Option<Option<T>>) -> Option<Option<T>> {
+    match value {
+        None => Some(None),
+        Some(value) => value.map(Some),
+    }
+}
+
+/// Whether the key is the certificate's.
+fn matches(
+    certificate: &[CertificateDer<'static>],
+    key: &PrivateKeyDer<'static>,
+) -> Result<(), rustls::Error> {
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(certificate.to_vec(), key.clone_key())
+        .map(drop)
+}
