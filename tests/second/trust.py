@@ -1,0 +1,94 @@
+"""FORMAT.md 11: the trust file. JSON, or the part of YAML that such a file needs."""
+
+import json
+import re
+from hashlib import sha256
+
+import canonical
+from leaf import PART, TYPES
+from seal import Bad, unbase64
+
+KEYS = {"name", "key", "first_origin", "last_origin", "heartbeat_bound_s", "closed", "revoked"}
+
+
+def read(text):
+    trust = json.loads(text) if text.lstrip().startswith("{") else yaml(text)
+    if set(trust) != {"v", "deployment", "gateways"} or trust["v"] != 1:
+        raise Bad("the trust file has other keys than `v: 1`, `deployment`, `gateways`")
+    if not re.fullmatch(PART, trust["deployment"]) or not trust["gateways"]:
+        raise Bad("the trust file names no deployment or no gateway")
+    for gateway in trust["gateways"]:
+        if not {"name", "key"} <= set(gateway) <= KEYS or not re.fullmatch(PART, gateway["name"]):
+            raise Bad("a gateway of the trust file has other keys than FORMAT.md 11")
+        if len(unbase64(gateway["key"])) != 32:
+            raise Bad("a key of the trust file is not 32 bytes")
+        for name in ("first_origin", "last_origin"):
+            if name in gateway and not TYPES["origin"].fullmatch(gateway[name]):
+                raise Bad(f"`{name}` is no origin")
+    return trust
+
+
+def fingerprint(trust):
+    return sha256(canonical.encode(trust)).hexdigest()
+
+
+def key_for(trust, origin):
+    """The gateway's entry whose range of logs holds the origin."""
+    deployment, gateway, _ = origin.split("/")
+    for entry in trust["gateways"]:
+        if (
+            deployment == trust["deployment"]
+            and gateway == entry["name"]
+            and entry.get("first_origin", "") <= origin
+            and origin <= entry.get("last_origin", "\U0010ffff")
+        ):
+            return entry
+    return None
+
+
+def scalar(text):
+    text = text.strip()
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
+        return text[1:-1]
+    if text in ("true", "false"):
+        return text == "true"
+    return int(text) if re.fullmatch(r"0|[1-9][0-9]*", text) else text
+
+
+def yaml(text):
+    """Block mappings and lists of them; anything else of YAML is refused."""
+    lines = []
+    for raw in text.splitlines():
+        bare = re.sub(r"(^|\s)#.*$", "", raw).rstrip()
+        if bare and bare != "---":
+            lines.append((len(bare) - len(bare.lstrip()), bare.strip()))
+
+    def mapping(indent):
+        out = {}
+        while lines and lines[0][0] == indent and not lines[0][1].startswith("- "):
+            key, mark, value = lines.pop(0)[1].partition(":")
+            if not mark or key in out or (value and value[0] != " ") or value.strip()[:1] in ("&", "*", "|", ">", "{", "["):
+                raise Bad(f"`{key}` is beyond the YAML that this verifier reads")
+            if value.strip():
+                out[key] = scalar(value)
+            elif lines and lines[0][1].startswith("- ") and lines[0][0] >= indent:
+                out[key] = sequence(lines[0][0])
+            elif lines and lines[0][0] > indent:
+                out[key] = mapping(lines[0][0])
+            else:
+                raise Bad(f"`{key}` has no value")
+        return out
+
+    def sequence(indent):
+        out = []
+        while lines and lines[0][0] == indent and lines[0][1].startswith("- "):
+            rest = lines[0][1][2:]
+            inner = indent + 2 + len(rest) - len(rest.lstrip())
+            lines[0] = (inner, rest.strip())
+            out.append(mapping(inner))
+        return out
+
+    out = mapping(0)
+    if lines:
+        raise Bad(f"`{lines[0][1]}` is beyond the YAML that this verifier reads")
+    return out

@@ -1,0 +1,190 @@
+"""The golden vectors of schemas/testdata/v1, in both directions."""
+
+import base64
+import json
+import shutil
+import tempfile
+from hashlib import sha256
+from pathlib import Path
+
+import canonical
+import content
+import leaf
+import seal as seals
+import tree
+import trust as trusts
+from findings import Findings
+from form import Form
+
+
+class Counter:
+    def __init__(self):
+        self.checks, self.wrong = 0, []
+
+    def same(self, what, found, wanted):
+        self.checks += 1
+        if found != wanted:
+            self.wrong.append(f"{what}: {str(found)[:160]} is not {str(wanted)[:160]}")
+
+    def refused(self, what, action, *errors):
+        self.checks += 1
+        try:
+            action()
+        except errors:
+            return
+        self.wrong.append(f"{what}: accepted")
+
+
+def main(folder):
+    check = Counter()
+    form = Form()
+    leaf_vectors(check, form, json.loads((folder / "leaves.json").read_text()))
+    tree_vectors(check, json.loads((folder / "tree.json").read_text()))
+    content_vectors(check, json.loads((folder / "content.json").read_text()))
+    store_vectors(check, form, folder, json.loads((folder / "store.json").read_text()))
+    for line in check.wrong:
+        print(line)
+    print(f"{check.checks} checks, {len(check.wrong)} wrong")
+    return 1 if check.wrong or not check.checks else 0
+
+
+def leaf_vectors(check, form, vectors):
+    for vector in vectors["accepted"]:
+        raw = vector["leaf"].encode()
+        value = canonical.parse(raw)
+        leaf.check(form, value)
+        check.same(f"leaf {vector['name']}, written anew", canonical.encode(value), raw)
+        check.same(f"leaf {vector['name']}, hash", tree.leaf_hash(raw).hex(), vector["hash"])
+    for vector in vectors["refused"]:
+        raw = base64.b64decode(vector["leaf_base64"])
+        check.refused(
+            f"refused leaf: {vector['why']}",
+            lambda raw=raw: leaf.check(form, canonical.parse(raw)),
+            canonical.NotCanonical,
+            leaf.Invalid,
+        )
+
+
+def tree_vectors(check, vectors):
+    hashes = [bytes.fromhex(h) for h in vectors["leaf_hashes"]]
+    roots, growing = {}, tree.CompactRange()
+    for size in range(len(hashes) + 1):
+        roots[size] = tree.root(hashes[:size])
+        check.same(f"both roots of size {size}", growing.root(), roots[size])
+        for vector in vectors["sizes"]:
+            if vector["size"] == size:
+                check.same(f"root of size {size}", roots[size].hex(), vector["root"])
+                check.same(f"compact range at {size}", [n.hex() for n in growing.nodes], vector["compact"])
+        if size < len(hashes):
+            growing.append(hashes[size])
+    for vector in vectors["inclusion"]:
+        index, size = vector["index"], vector["size"]
+        proof = [bytes.fromhex(h) for h in vector["proof"]]
+        found = tree.inclusion_root(hashes[index], index, size, proof)
+        check.same(f"inclusion of {index} in {size}", found, roots[size])
+    for vector in vectors["consistency"]:
+        old, new = vector["old"], vector["new"]
+        proof = [bytes.fromhex(h) for h in vector["proof"]]
+        found = tree.consistency_holds(old, roots[old], new, roots[new], proof)
+        check.same(f"consistency of {old} and {new}", found, True)
+
+
+def content_vectors(check, vectors):
+    origin, key_id = vectors["origin"], vectors["key_id"]
+    key = bytes.fromhex(vectors["data_key"])
+    check.same("nonce key", content.mac(key, b"affidavit/nonce/v1").hex(), vectors["nonce_key"])
+    dictionary = base64.b64decode(vectors["dictionary_base64"])
+    dictionaries = {sha256(dictionary).hexdigest(): dictionary}
+    contents = {}
+    for part in vectors["parts"]:
+        name = part["name"]
+        stream, salt, base = b"", b"", None
+        for row in part["rows"]:
+            data = base64.b64decode(row["data_base64"])
+            encoding = row["encoding"]
+            if row.get("key_id"):
+                bound = content.aad(
+                    origin, part["exchange"], part["part"], row["chunk"], row["last"], encoding, row["key_id"]
+                )
+                encoded = content.decrypt(key, bound, data)
+                check.same(f"{name}, chunk {row['chunk']}, encrypted anew", content.encrypt(key, bound, encoded), data)
+                data = encoded
+            if encoding.startswith("delta:"):
+                base, encoding = encoding.removeprefix("delta:"), "zstd"
+            plain = content.decode(encoding, data, row["chunk"], dictionaries)
+            if row["chunk"] == 0:
+                salt, plain = plain[:32], plain[32:]
+            stream += plain
+        if base:
+            stream = content.edit(contents[base], stream, part["length"])
+        contents[f"{part['exchange']}:{part['part']}"] = stream
+        check.same(f"{name}, salt", salt.hex(), part["salt"])
+        check.same(f"{name}, length", len(stream), part["length"])
+        check.same(f"{name}, commitment", sha256(salt + stream).hexdigest(), part["commitment"])
+        given = part["content"]
+        if isinstance(given, dict) and "base64" in given:
+            check.same(f"{name}, content", stream, base64.b64decode(given["base64"]))
+    check.same("key id", bool(content.KEY_ID.fullmatch(key_id)), True)
+    for vector in vectors["refused_edits_of_a_base_of_10_bytes"]:
+        edits = bytes.fromhex(vector["edits"])
+        check.refused(
+            f"refused edits: {vector['why']}", lambda edits=edits: content.edit(bytes(10), edits, 1 << 20), content.Bad
+        )
+
+
+def store_vectors(check, form, folder, vectors):
+    from verify import verify_store
+
+    origin, seed = vectors["origin"], bytes.fromhex(vectors["seal_seed"])
+    trust = trusts.read((folder / "trust.yaml").read_text())
+    check.same("trust fingerprint", trusts.fingerprint(trust), vectors["trust_fingerprint"])
+    public = seals.unbase64(trusts.key_for(trust, origin)["key"])
+    name = f"{origin}/seal"
+    verifier = f"{name}+{seals.key_id(name, public).hex()}+{base64.b64encode(bytes([1]) + public).decode()}"
+    check.same("verifier key", verifier, vectors["verifier_key"])
+    for number, hash_ in enumerate(vectors["seals"]):
+        note = (folder / "store" / origin / f"{number:010}.seal").read_bytes()
+        seal = seals.verify(note, public)
+        check.same(f"seal {number}, hash", sha256(note).hexdigest(), hash_)
+        check.same(f"seal {number}, made anew", seals.sign(seal, seed), note)
+        check.same(f"seal {number}, schema", seal["schema"], form.fingerprint)
+        # Ed25519 signatures bind every byte of the text.
+        for at in range(0, len(note), 7):
+            bad = note[:at] + bytes([note[at] ^ 1]) + note[at + 1:]
+            check.refused(f"seal {number} with byte {at} changed", lambda bad=bad: seals.verify(bad, public), seals.Bad)
+    for vector in vectors["objects"]:
+        raw = (folder / "store" / vector["name"]).read_bytes()
+        found = len(raw), sha256(raw).hexdigest()
+        check.same(vector["name"], found, (vector["length"], vector["sha256"]))
+    keys = content.KeyTable(folder / "keys")
+    for key_id, key in vectors["data_keys"].items():
+        check.same(f"data key {key_id}", keys.key(key_id).hex(), key)
+    for key_id in vectors["destroyed"]:
+        check.refused(f"destroyed key {key_id}", lambda key_id=key_id: keys.key(key_id), content.Erased)
+    for table in (keys, content.KeyTable(None)):
+        findings = Findings()
+        verify_store(folder / "store", trust, table, form, findings)
+        check.same("findings in the store", [line for line in findings.list if line[0] != "NOT_JUDGED"], [])
+    damaged_store_vectors(check, form, folder, trust, vectors)
+
+
+def damaged_store_vectors(check, form, folder, trust, vectors):
+    """Each object with a changed byte, and without it, is a finding."""
+    from verify import verify_store
+
+    with tempfile.TemporaryDirectory() as scratch:
+        copy = Path(scratch) / "store"
+        shutil.copytree(folder / "store", copy)
+        for vector in vectors["objects"]:
+            path = copy / vector["name"]
+            raw = path.read_bytes()
+            changed = [raw[:at] + bytes([raw[at] ^ 4]) + raw[at + 1:] for at in (0, len(raw) // 2, len(raw) - 1)]
+            for bad in [*changed, raw[:-1], None]:
+                path.unlink()
+                if bad is not None:
+                    path.write_bytes(bad)
+                findings = Findings()
+                verify_store(copy, trust, content.KeyTable(None), form, findings)
+                what = "removed" if bad is None else f"changed to {sha256(bad).hexdigest()[:8]}"
+                check.same(f"{vector['name']} {what} is found", findings.exit_code(), 1)
+                path.write_bytes(raw)
