@@ -43,7 +43,9 @@ impl fmt::Debug for Sha256Hex {
 
 impl Serialize for Sha256Hex {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        let mut buffer = [0; 64];
+        hex::encode_to_slice(self.0, &mut buffer).map_err(serde::ser::Error::custom)?;
+        serializer.serialize_str(std::str::from_utf8(&buffer).map_err(serde::ser::Error::custom)?)
     }
 }
 

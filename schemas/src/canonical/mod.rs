@@ -8,9 +8,9 @@ mod write;
 
 use std::cmp::Ordering;
 
-pub(crate) use read::Builder;
 pub use read::{Sink, parse, walk};
 pub use write::to_vec;
+pub(crate) use write::to_leaf;
 
 /// The deepest nesting of objects and arrays; the outermost counts as 1.
 pub const MAX_DEPTH: u32 = 32;
@@ -84,6 +84,23 @@ impl serde::ser::Error for CanonicalError {
     fn custom<T: std::fmt::Display>(message: T) -> Self {
         Self::Type(message.to_string())
     }
+}
+
+/// The longest key or string in a leaf, in bytes.
+pub const MAX_STRING: usize = 191;
+
+/// Whether a leaf may hold `byte` within a key or string: `A-Z a-z 0-9 _ . : / @ + - =` (CA-8).
+pub(crate) const fn is_leaf_byte(byte: u8) -> bool {
+    let letter = (byte | 0x20).wrapping_sub(b'a') < 26;
+    // `-` `.` `/` 0-9 `:` stand side by side.
+    let middle = byte.wrapping_sub(b'-') < 14;
+    letter | middle | (byte == b'_') | (byte == b'@') | (byte == b'+') | (byte == b'=')
+}
+
+/// Whether `text` may be a key or string of a leaf.
+pub(crate) fn is_leaf_text(text: &str) -> bool {
+    // Without a branch per byte, so that it runs on vectors.
+    (1..=MAX_STRING).contains(&text.len()) & text.bytes().fold(true, |good, byte| good & is_leaf_byte(byte))
 }
 
 /// The order of keys: by UTF-16 code units (RFC 8785 3.2.3). For ASCII that is byte order.

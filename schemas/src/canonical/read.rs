@@ -296,7 +296,7 @@ impl<'a> Reader<'a> {
 
 /// Builds a [`Value`] from what [`walk`] tells.
 #[derive(Default)]
-pub(crate) struct Builder {
+struct Builder {
     open: Vec<Open>,
     done: Option<Value>,
 }
@@ -308,7 +308,7 @@ enum Open {
 
 impl Builder {
     /// The value, after a walk that went well.
-    pub(crate) fn finish(self) -> Result<Value, CanonicalError> {
+    fn finish(self) -> Result<Value, CanonicalError> {
         self.done.ok_or(CanonicalError::Syntax { offset: 0, wanted: "a value" })
     }
     fn put(&mut self, value: Value) {

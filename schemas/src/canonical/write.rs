@@ -8,7 +8,7 @@ use std::fmt;
 
 use serde::ser::{self, Serialize, Serializer};
 
-use super::{CanonicalError, MAX_DEPTH, MAX_INTEGER, compare_keys};
+use super::{CanonicalError, MAX_DEPTH, MAX_INTEGER, compare_keys, is_leaf_text};
 
 /// Writes the canonical text of `value`.
 ///
@@ -17,7 +17,25 @@ use super::{CanonicalError, MAX_DEPTH, MAX_INTEGER, compare_keys};
 /// # Errors
 /// Floats, null, integers beyond 2^53, keys that are not text or stand twice, nesting beyond [`MAX_DEPTH`].
 pub fn to_vec<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, CanonicalError> {
-    let mut writer = Writer { out: Vec::with_capacity(1024), ..Writer::default() };
+    write(value, false)
+}
+
+/// As [`to_vec`], and every key and string is what a leaf may hold.
+///
+/// # Errors
+/// As [`to_vec`], and text that a leaf may not hold.
+pub(crate) fn to_leaf<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, CanonicalError> {
+    write(value, true)
+}
+
+fn write<T: Serialize + ?Sized>(value: &T, leaf: bool) -> Result<Vec<u8>, CanonicalError> {
+    let mut writer = Writer {
+        out: Vec::with_capacity(2048),
+        keys: Vec::with_capacity(512),
+        members: Vec::with_capacity(64),
+        leaf,
+        ..Writer::default()
+    };
     value.serialize(&mut writer)?;
     Ok(writer.out)
 }
@@ -32,6 +50,8 @@ struct Writer {
     /// Where an object is put in order.
     scratch: Vec<u8>,
     depth: u32,
+    /// Whether text is held against CA-8.
+    leaf: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -102,34 +122,39 @@ impl Writer {
 
     /// Ends the object whose members stand from `first` and whose text begins at `text`.
     fn order(&mut self, first: usize, text: usize) -> Result<(), CanonicalError> {
-        let mut sorted = true;
-        for pair in self.members[first..].windows(2) {
-            if self.compare(&pair[0], &pair[1]) != Ordering::Less {
-                sorted = false;
-                break;
+        let mut members = std::mem::take(&mut self.members);
+        let own = &mut members[first..];
+        if !own.windows(2).all(|pair| self.compare(&pair[0], &pair[1]) == Ordering::Less) {
+            own.sort_unstable_by(|a, b| self.compare(a, b));
+            for pair in own.windows(2) {
+                if self.compare(&pair[0], &pair[1]) == Ordering::Equal {
+                    let (from, to) = pair[0].key;
+                    let key = String::from_utf8_lossy(&self.keys[from..to]).into_owned();
+                    return Err(CanonicalError::DuplicateKey { key });
+                }
             }
-        }
-        if sorted {
-            return Ok(());
-        }
-        let mut members = self.members.split_off(first);
-        members.sort_unstable_by(|a, b| self.compare(a, b));
-        for pair in members.windows(2) {
-            if self.compare(&pair[0], &pair[1]) == Ordering::Equal {
-                let (from, to) = pair[0].key;
-                let key = String::from_utf8_lossy(&self.keys[from..to]).into_owned();
-                return Err(CanonicalError::DuplicateKey { key });
-            }
-        }
-        self.scratch.clear();
-        for (i, member) in members.iter().enumerate() {
-            if i > 0 {
+            self.scratch.clear();
+            for member in own {
+                self.scratch.extend_from_slice(&self.out[member.text.0..member.text.1]);
                 self.scratch.push(b',');
             }
-            self.scratch.extend_from_slice(&self.out[member.text.0..member.text.1]);
+            self.scratch.pop();
+            self.out.truncate(text);
+            self.out.extend_from_slice(&self.scratch);
         }
-        self.out.truncate(text);
-        self.out.extend_from_slice(&self.scratch);
+        members.truncate(first);
+        self.members = members;
+        Ok(())
+    }
+
+    /// Writes a string with its quotes.
+    fn string(&mut self, text: &str) -> Result<(), CanonicalError> {
+        if self.leaf && !is_leaf_text(text) {
+            return Err(CanonicalError::Type("text that a leaf may not hold".into()));
+        }
+        self.out.push(b'"');
+        escape(&mut self.out, text);
+        self.out.push(b'"');
         Ok(())
     }
 }
@@ -138,6 +163,10 @@ impl Writer {
 fn escape(out: &mut Vec<u8>, text: &str) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     let bytes = text.as_bytes();
+    if !bytes.iter().fold(false, |found, &b| found | (b < 0x20) | (b == b'"') | (b == b'\\')) {
+        out.extend_from_slice(bytes);
+        return;
+    }
     let mut done = 0;
     for (i, &byte) in bytes.iter().enumerate() {
         if byte >= 0x20 && byte != b'"' && byte != b'\\' {
@@ -191,6 +220,9 @@ impl Object<'_> {
         }
         let start = writer.out.len();
         let key = std::str::from_utf8(&writer.keys[from..]).map_err(|e| CanonicalError::Type(e.to_string()))?;
+        if writer.leaf && !is_leaf_text(key) {
+            return Err(CanonicalError::Type("a key that a leaf may not hold".into()));
+        }
         writer.out.push(b'"');
         escape(&mut writer.out, key);
         writer.out.extend_from_slice(b"\":");
@@ -223,7 +255,6 @@ impl Object<'_> {
             return Err(CanonicalError::Type("key without value".into()));
         }
         self.writer.order(self.members, self.text)?;
-        self.writer.members.truncate(self.members);
         self.writer.keys.truncate(self.keys);
         for _ in 0..=self.extra {
             self.writer.leave(b'}');
@@ -308,13 +339,13 @@ impl<'a> Serializer for &'a mut Writer {
         self.serialize_str(value.encode_utf8(&mut [0; 4]))
     }
     fn serialize_str(self, value: &str) -> Result<(), CanonicalError> {
-        self.out.push(b'"');
-        escape(&mut self.out, value);
-        self.out.push(b'"');
-        Ok(())
+        self.string(value)
     }
     fn collect_str<T: fmt::Display + ?Sized>(self, value: &T) -> Result<(), CanonicalError> {
         use fmt::Write as _;
+        if self.leaf {
+            return self.string(&value.to_string());
+        }
         self.out.push(b'"');
         write!(Escaping(&mut self.out), "{value}").map_err(|e| CanonicalError::Type(e.to_string()))?;
         self.out.push(b'"');

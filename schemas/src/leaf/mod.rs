@@ -3,20 +3,26 @@
 //! A leaf is an object of canonical JSON in which every key and every string is 1 to 191 characters of
 //! `A-Z a-z 0-9 _ . : / @ + - =` (CA-8: there is no room for free text). Format: `FORMAT.md` 3.
 
+mod check;
+mod known;
+mod scan;
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::OnceLock;
+
 use serde::Deserialize;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use crate::canonical::{self, CanonicalError, Sink};
-use crate::columns::parse_decimal;
+use self::check::{TextCheck, check};
+use self::scan::{CellRef, Head, Scanned};
+use crate::canonical::{self, CanonicalError};
+use crate::columns::{COUNT, Cells};
 use crate::digest::Sha256Hex;
-use crate::record::{
-    Admin, Attempt, Body, Boot, Close, Config, Cost, Erasure, Gap, Heartbeat, Hold, Intent, MAX_LEAF_BYTES, MAX_LIST,
-    Outcome, Record, Refusal, VERSION,
-};
+use crate::record::{Body, MAX_LEAF_BYTES, Record, VERSION};
 
-/// The longest string in a leaf, in bytes.
-pub const MAX_STRING: usize = 191;
+pub use crate::canonical::MAX_STRING;
 
 /// Why a record has no leaf, or a leaf no record.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -63,18 +69,54 @@ pub enum LeafError {
 /// A leaf that was read strictly.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Decoded {
-    /// All that the leaf says.
-    pub value: Value,
+    /// All that the leaf says; built when it is first looked at.
+    pub value: LazyValue,
     /// The record; `None` for a kind that this crate does not know.
     pub record: Option<Record>,
     /// Paths (`a.b`) of keys that the record does not hold: not judged. Empty where the kind is unknown.
     pub unknown_keys: Vec<String>,
+    cells: Box<[CellRef; COUNT]>,
 }
 
 impl Decoded {
     /// The value of the key `kind`.
     pub fn kind(&self) -> &str {
-        self.value.get("kind").and_then(Value::as_str).unwrap_or_default()
+        match &self.record {
+            Some(record) => record.body.kind(),
+            None => self.value.get("kind").and_then(Value::as_str).unwrap_or_default(),
+        }
+    }
+
+    /// The cells of the typed columns: what [`crate::columns::cells`] makes of the value, without making the value.
+    pub fn cells(&self) -> Cells<'_> {
+        scan::cells(&self.value.leaf, &self.cells)
+    }
+}
+
+/// What a leaf says, built from its bytes when it is first looked at.
+#[derive(Clone)]
+pub struct LazyValue {
+    leaf: Box<[u8]>,
+    value: OnceLock<Value>,
+}
+
+impl Deref for LazyValue {
+    type Target = Value;
+    fn deref(&self) -> &Value {
+        // Only leaves that were read come here, so that parsing cannot fail.
+        self.value.get_or_init(|| canonical::parse(&self.leaf).unwrap_or_default())
+    }
+}
+
+impl PartialEq for LazyValue {
+    fn eq(&self, other: &Self) -> bool {
+        self.leaf == other.leaf
+    }
+}
+
+impl fmt::Debug for LazyValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&String::from_utf8_lossy(&self.leaf))
     }
 }
 
@@ -85,14 +127,20 @@ impl Decoded {
 /// an error here is a defect of the caller.
 pub fn encode(record: &Record) -> Result<Vec<u8>, LeafError> {
     check(record)?;
-    let leaf = canonical::to_vec(record)?;
+    let leaf = match canonical::to_leaf(record) {
+        Ok(leaf) => leaf,
+        Err(error) => {
+            // Says which key it is.
+            let leaf = canonical::to_vec(record)?;
+            let mut text = TextCheck::default();
+            canonical::walk(&leaf, &mut text)?;
+            text.finish()?;
+            return Err(error.into());
+        }
+    };
     if leaf.len() > MAX_LEAF_BYTES {
         return Err(LeafError::TooLong { length: leaf.len() });
     }
-    // In our own types every string but a few map keys is an identifier. The full check costs one pass.
-    let mut text = TextCheck::<Nothing>::default();
-    canonical::walk(&leaf, &mut text)?;
-    text.finish()?;
     Ok(leaf)
 }
 
@@ -101,9 +149,44 @@ pub fn encode(record: &Record) -> Result<Vec<u8>, LeafError> {
 /// # Errors
 /// Anything that no v1 writer may write. Unknown kinds and unknown keys are no error: they are listed.
 pub fn decode(leaf: &[u8]) -> Result<Decoded, LeafError> {
-    let mut text = TextCheck::<canonical::Builder>::default();
-    canonical::walk(leaf, &mut text)?;
-    let value = text.finish()?.finish()?;
+    match scan::scan(leaf) {
+        Some(scanned) => decode_scanned(leaf, scanned),
+        // Whatever is wrong is named by the readers that take their time.
+        None => {
+            let mut text = TextCheck::default();
+            canonical::walk(leaf, &mut text)?;
+            text.finish()?;
+            envelope(&canonical::parse(leaf)?)?;
+            Err(LeafError::Envelope { key: "v", wanted: "a leaf" })
+        }
+    }
+}
+
+fn decode_scanned(leaf: &[u8], scanned: Scanned) -> Result<Decoded, LeafError> {
+    let value = LazyValue { leaf: leaf.into(), value: OnceLock::new() };
+    let Some(Head { at, config, kind }) = scanned.head(leaf) else {
+        // Says what is wrong.
+        return Err(envelope(&value).err().unwrap_or(LeafError::Envelope { key: "v", wanted: "a leaf" }));
+    };
+    let cells = scanned.cells;
+    let Some(body) = body(kind, leaf) else {
+        return Ok(Decoded { value, record: None, unknown_keys: Vec::new(), cells });
+    };
+    let body = body.map_err(|error| LeafError::Form { kind: kind.into(), reason: error.to_string() })?;
+    let record = Record { v: VERSION, at, config, body };
+    check(&record)?;
+    let mut unknown_keys = Vec::new();
+    if !known::covers(kind, scanned.kinds) || scanned.empty {
+        let known = canonical::to_vec(&record)?;
+        if known != leaf {
+            differences(&value, &canonical::parse(&known)?, "", &mut unknown_keys);
+        }
+    }
+    Ok(Decoded { value, record: Some(record), unknown_keys, cells })
+}
+
+/// Checks what every leaf holds, and names what it does not.
+fn envelope(value: &Value) -> Result<(), LeafError> {
     if !value.is_object() {
         return Err(LeafError::Envelope { key: "v", wanted: "the version, in an object" });
     }
@@ -111,32 +194,16 @@ pub fn decode(leaf: &[u8]) -> Result<Decoded, LeafError> {
     if v != i64::from(VERSION) {
         return Err(LeafError::Version { found: v });
     }
-    let at = value
-        .get("at")
-        .and_then(Value::as_i64)
-        .filter(|at| *at >= 0)
-        .ok_or(LeafError::Envelope { key: "at", wanted: "a time in microseconds" })?;
-    let config = value
-        .get("config")
-        .and_then(Value::as_str)
-        .and_then(Sha256Hex::parse)
-        .ok_or(LeafError::Envelope { key: "config", wanted: "64 lower-case hex digits" })?;
-    let kind = value
-        .get("kind")
-        .and_then(Value::as_str)
-        .ok_or(LeafError::Envelope { key: "kind", wanted: "a string" })?;
-    let Some(body) = body(kind, &value) else {
-        return Ok(Decoded { value, record: None, unknown_keys: Vec::new() });
-    };
-    let body = body.map_err(|error| LeafError::Form { kind: kind.into(), reason: error.to_string() })?;
-    let record = Record { v: VERSION, at, config, body };
-    check(&record)?;
-    let mut unknown_keys = Vec::new();
-    let known = canonical::to_vec(&record)?;
-    if known != leaf {
-        differences(&value, &canonical::parse(&known)?, "", &mut unknown_keys);
+    if value.get("at").and_then(Value::as_i64).is_none_or(|at| at < 0) {
+        return Err(LeafError::Envelope { key: "at", wanted: "a time in microseconds" });
     }
-    Ok(Decoded { value, record: Some(record), unknown_keys })
+    if value.get("config").and_then(Value::as_str).and_then(Sha256Hex::parse).is_none() {
+        return Err(LeafError::Envelope { key: "config", wanted: "64 lower-case hex digits" });
+    }
+    if !value.get("kind").is_some_and(Value::is_string) {
+        return Err(LeafError::Envelope { key: "kind", wanted: "a string" });
+    }
+    Ok(())
 }
 
 /// The leaf hash: SHA-256(0x00 || leaf) (RFC 6962 2.1).
@@ -148,77 +215,26 @@ pub fn hash(leaf: &[u8]) -> Sha256Hex {
 }
 
 /// Reads the body of a known kind; `None` for an unknown one.
-fn body(kind: &str, value: &Value) -> Option<Result<Body, serde_json::Error>> {
+fn body(kind: &str, leaf: &[u8]) -> Option<Result<Body, serde_json::Error>> {
+    fn read<'a, T: Deserialize<'a>>(leaf: &'a [u8], make: fn(T) -> Body) -> Result<Body, serde_json::Error> {
+        serde_json::from_slice(leaf).map(make)
+    }
     Some(match kind {
-        "boot" => Boot::deserialize(value).map(Body::Boot),
-        "config" => Config::deserialize(value).map(Body::Config),
-        "intent" => Intent::deserialize(value).map(Body::Intent),
-        "outcome" => Outcome::deserialize(value).map(Body::Outcome),
-        "refusal" => Refusal::deserialize(value).map(Body::Refusal),
-        "attempt" => Attempt::deserialize(value).map(Body::Attempt),
-        "side_call" => Attempt::deserialize(value).map(Body::SideCall),
-        "admin" => Admin::deserialize(value).map(Body::Admin),
-        "heartbeat" => Heartbeat::deserialize(value).map(Body::Heartbeat),
-        "gap" => Gap::deserialize(value).map(Body::Gap),
-        "hold" => Hold::deserialize(value).map(Body::Hold),
-        "erasure" => Erasure::deserialize(value).map(Body::Erasure),
-        "close" => Close::deserialize(value).map(Body::Close),
+        "boot" => read(leaf, Body::Boot),
+        "config" => read(leaf, Body::Config),
+        "intent" => read(leaf, Body::Intent),
+        "outcome" => read(leaf, Body::Outcome),
+        "refusal" => read(leaf, Body::Refusal),
+        "attempt" => read(leaf, Body::Attempt),
+        "side_call" => read(leaf, Body::SideCall),
+        "admin" => read(leaf, Body::Admin),
+        "heartbeat" => read(leaf, Body::Heartbeat),
+        "gap" => read(leaf, Body::Gap),
+        "hold" => read(leaf, Body::Hold),
+        "erasure" => read(leaf, Body::Erasure),
+        "close" => read(leaf, Body::Close),
         _ => return None,
     })
-}
-
-
-/// The rules that types alone do not keep.
-fn check(record: &Record) -> Result<(), LeafError> {
-    let form = |reason: String| LeafError::Form { kind: record.body.kind().into(), reason };
-    if record.v != VERSION {
-        return Err(LeafError::Version { found: record.v.into() });
-    }
-    if record.at < 0 {
-        return Err(LeafError::Envelope { key: "at", wanted: "a time in microseconds" });
-    }
-    let mut lists: [(&str, usize); 5] = [("", 0); 5];
-    match &record.body {
-        Body::Intent(intent) => {
-            lists[0] = ("suppression", intent.suppression.len());
-            lists[1] = ("rules", intent.verdict.as_ref().map_or(0, |v| v.rules.len()));
-            lists[2] = ("parts", intent.parts.len());
-            lists[3] = ("facts", intent.verdict.as_ref().map_or(0, |v| v.facts.len()));
-        }
-        Body::Refusal(refusal) => {
-            lists[0] = ("suppression", refusal.suppression.len());
-            lists[1] = ("rules", refusal.verdict.as_ref().map_or(0, |v| v.rules.len()));
-            lists[2] = ("parts", refusal.parts.len());
-            lists[3] = ("facts", refusal.verdict.as_ref().map_or(0, |v| v.facts.len()));
-        }
-        Body::Outcome(outcome) => {
-            lists[0] = ("finish_reasons", outcome.answered.finish_reasons.len());
-            lists[1] = ("tool_names", outcome.answered.tool_names.len());
-            lists[2] = ("parts", outcome.parts.len());
-            lists[3] = ("rate_limits", outcome.rate_limits.len());
-            lists[4] = ("classes", outcome.cost.as_ref().map_or(0, |c| c.classes.len()));
-            if let Some(cost) = &outcome.cost {
-                check_cost(cost).map_err(form)?;
-            }
-        }
-        _ => {}
-    }
-    for (name, length) in lists {
-        if length > MAX_LIST {
-            return Err(form(format!("`{name}` has {length} items, at most {MAX_LIST} are allowed")));
-        }
-    }
-    Ok(())
-}
-
-fn check_cost(cost: &Cost) -> Result<(), String> {
-    let mut sum = Some(0_i128);
-    for (class, amount) in &cost.classes {
-        let atoms = parse_decimal(amount).ok_or_else(|| format!("cost of `{class}` is `{amount}`, wanted a decimal"))?;
-        sum = sum.and_then(|s| s.checked_add(atoms));
-    }
-    let total = parse_decimal(&cost.total).ok_or_else(|| format!("cost `total` is `{}`, wanted a decimal", cost.total))?;
-    if sum == Some(total) { Ok(()) } else { Err(format!("cost `total` {} is not the sum of its classes", cost.total)) }
 }
 
 /// Lists the paths of what `found` holds and `known` does not.
@@ -244,77 +260,6 @@ fn differences(found: &Value, known: &Value, path: &str, out: &mut Vec<String>) 
     out.dedup();
 }
 
-/// Checks each key and string of a leaf against CA-8, on their way to `inner`.
-#[derive(Default)]
-struct TextCheck<S> {
-    key: String,
-    wrong: bool,
-    inner: S,
-}
-
-/// Takes what is told and keeps nothing.
-#[derive(Default)]
-struct Nothing;
-
-impl Sink for Nothing {}
-
-const fn allowed() -> [bool; 256] {
-    let mut table = [false; 256];
-    let text = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.:/@+-=";
-    let mut i = 0;
-    while i < text.len() {
-        table[text[i] as usize] = true;
-        i += 1;
-    }
-    table
-}
-
-static ALLOWED: [bool; 256] = allowed();
-
-impl<S> TextCheck<S> {
-    fn text(text: &str) -> bool {
-        (1..=MAX_STRING).contains(&text.len()) && text.bytes().all(|b| ALLOWED[usize::from(b)])
-    }
-    fn finish(self) -> Result<S, LeafError> {
-        if self.wrong { Err(LeafError::Text { key: self.key }) } else { Ok(self.inner) }
-    }
-}
-
-impl<S: Sink> Sink for TextCheck<S> {
-    fn begin_object(&mut self) {
-        self.inner.begin_object();
-    }
-    fn key(&mut self, key: &str) {
-        if !self.wrong {
-            self.key.clear();
-            self.key.push_str(key);
-            self.wrong = !Self::text(key);
-        }
-        self.inner.key(key);
-    }
-    fn end_object(&mut self) {
-        self.inner.end_object();
-    }
-    fn begin_array(&mut self) {
-        self.inner.begin_array();
-    }
-    fn end_array(&mut self) {
-        self.inner.end_array();
-    }
-    fn string(&mut self, value: &str) {
-        if !self.wrong {
-            self.wrong = !Self::text(value);
-        }
-        self.inner.string(value);
-    }
-    fn integer(&mut self, value: i64) {
-        self.inner.integer(value);
-    }
-    fn boolean(&mut self, value: bool) {
-        self.inner.boolean(value);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
@@ -324,7 +269,8 @@ mod tests {
     use super::*;
     use crate::names::{ExchangeId, Identifier, Origin};
     use crate::record::{
-        Answered, Asked, Caller, CloseReason, End, Part, PartName, Timing, Usage, UsageRole, UsageSource,
+        Answered, Asked, Caller, Close, CloseReason, Cost, End, Outcome, Part, PartName, Timing, Usage, UsageRole,
+        UsageSource,
     };
 
     fn id(text: &str) -> Identifier {
