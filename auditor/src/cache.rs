@@ -24,7 +24,7 @@ use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
-use schemas::columns::{COLUMNS, Cell, ColumnKind, cells};
+use schemas::columns::{COLUMNS, Cell, ColumnKind};
 use schemas::trust::Trust;
 use schemas::verify::{SealTail, VerifiedBatch};
 use schemas::{Origin, Sha256Hex};
@@ -201,7 +201,7 @@ impl Rows {
         self.origin.append_value(origin.as_str());
         self.position.append_value(i64::try_from(row.position()).unwrap_or(i64::MAX));
         self.batch.append_value(i64::try_from(batch).unwrap_or(i64::MAX));
-        for (builder, cell) in self.typed.iter_mut().zip(cells(&row.decoded().value)) {
+        for (builder, cell) in self.typed.iter_mut().zip(row.decoded().cells()) {
             builder.append(cell);
         }
         self.leaf.append_value(String::from_utf8_lossy(row.leaf()));

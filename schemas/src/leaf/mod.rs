@@ -11,7 +11,7 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::OnceLock;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
@@ -105,6 +105,12 @@ impl Deref for LazyValue {
     fn deref(&self) -> &Value {
         // Only leaves that were read come here, so that parsing cannot fail.
         self.value.get_or_init(|| canonical::parse(&self.leaf).unwrap_or_default())
+    }
+}
+
+impl Serialize for LazyValue {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.deref().serialize(serializer)
     }
 }
 
