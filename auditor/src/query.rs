@@ -114,10 +114,12 @@ fn exchanges() -> String {
           LEFT JOIN (SELECT origin, position, at FROM records WHERE kind = 'intent') i
             ON o.origin = i.origin AND o.intent_position = i.position
         UNION ALL
-        SELECT r.origin, r.position, NULL, r.at, r.at, 'refused', date_trunc('day', r.at), {model_r}, {columns_r}
+        SELECT r.origin, r.position, NULL AS intent_position, r.at AS started_at, r.at AS ended_at, 'refused' AS state,
+               date_trunc('day', r.at) AS day, {model_r}, {columns_r}
           FROM records r WHERE r.kind = 'refusal' AND r.exchange IS NOT NULL
         UNION ALL
-        SELECT n.origin, n.position, n.position, n.at, NULL, 'open', date_trunc('day', n.at), {model_n}, {columns_n}
+        SELECT n.origin, n.position, n.position AS intent_position, n.at AS started_at, NULL AS ended_at, 'open' AS state,
+               date_trunc('day', n.at) AS day, {model_n}, {columns_n}
           FROM (SELECT * FROM records WHERE kind = 'intent') n
           LEFT ANTI JOIN (SELECT origin, intent_position FROM records WHERE kind = 'outcome') d
             ON n.origin = d.origin AND n.position = d.intent_position"#,

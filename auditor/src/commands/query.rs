@@ -89,7 +89,7 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 }
 
 fn harmless(error: anyhow::Error) -> anyhow::Error {
-    anyhow::anyhow!("{}", hostile::lines(&format!("{error:#}")))
+    anyhow::anyhow!("{}", hostile::lines(&error.to_string()))
 }
 
 /// Says on standard error what the answer rests on; the exit code is the verdict's.

@@ -9,11 +9,11 @@ use crate::finding::{Code, Findings, Place};
 use crate::source::{EntryKind, Source, SourceError};
 
 /// Where a directory store keeps unfinished writes.
-pub const LEFTOVERS: &str = ".tmp";
+pub(crate) const LEFTOVERS: &str = ".tmp";
 
 /// A data file of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DataFile {
+pub(crate) struct DataFile {
     /// The SHA-256 that its name claims.
     pub sha256: Sha256Hex,
     /// What it holds.
@@ -24,7 +24,7 @@ pub struct DataFile {
 
 /// The objects of one batch.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct BatchObjects {
+pub(crate) struct BatchObjects {
     /// The seal's length, where there is one.
     pub seal: Option<u64>,
     /// The data files.
@@ -33,7 +33,7 @@ pub struct BatchObjects {
 
 /// The objects of one log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LogListing {
+pub(crate) struct LogListing {
     /// The log.
     pub origin: Origin,
     /// By batch number.
@@ -46,7 +46,7 @@ pub struct LogListing {
 
 /// The folders of a store.
 #[derive(Debug, Default)]
-pub struct Folders {
+pub(crate) struct Folders {
     /// Folders that have the name of a log.
     pub logs: Vec<Origin>,
     /// Objects that are not in a log's folder.
@@ -57,7 +57,7 @@ pub struct Folders {
 ///
 /// # Errors
 /// A folder that cannot be listed.
-pub fn folders(source: &dyn Source, findings: &mut Findings) -> Result<Folders, SourceError> {
+pub(crate) fn folders(source: &dyn Source, findings: &mut Findings) -> Result<Folders, SourceError> {
     let mut out = Folders::default();
     for folder in source.folders()? {
         if let Ok(origin) = Origin::new(folder.as_str()) {
@@ -94,7 +94,7 @@ fn stranger(name: String, kind: EntryKind, findings: &mut Findings) {
 ///
 /// # Errors
 /// The folder cannot be listed.
-pub fn log(source: &dyn Source, origin: &Origin, findings: &mut Findings) -> Result<LogListing, SourceError> {
+pub(crate) fn log(source: &dyn Source, origin: &Origin, findings: &mut Findings) -> Result<LogListing, SourceError> {
     let mut out = LogListing { origin: origin.clone(), batches: BTreeMap::new(), objects: 0, bytes: 0 };
     for entry in source.entries(origin.as_str())? {
         out.objects += 1;

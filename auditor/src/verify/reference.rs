@@ -12,7 +12,7 @@ use crate::finding::{Code, Findings, Place};
 
 /// What a batch's reference file holds.
 #[derive(Debug, Default)]
-pub(super) struct ReferenceFacts {
+pub(crate) struct ReferenceFacts {
     rows: BTreeMap<Sha256Hex, ReferenceRow>,
 }
 
