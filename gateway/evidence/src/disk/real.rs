@@ -12,7 +12,7 @@ use super::{Disk, DiskFile, DiskLock, Entry};
 
 /// `IOV_MAX` on Linux.
 const MAX_SLICES: usize = 1024;
-const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// The operating system's files and directories. New files are private to the user (mode 0600), directories 0700.
 #[derive(Debug, Clone, Copy, Default)]

@@ -1,434 +1,82 @@
 //! The append thread: takes what waits, writes it as one group, syncs it, wakes everybody.
 
-use std::future::Future;
 use std::io::IoSlice;
-use std::path::Path;
-use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::{self, JoinHandle, Thread};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use ring::rand::{SecureRandom as _, SystemRandom};
-use schemas::Origin;
 use tokio::sync::oneshot;
 
-use super::frame::{self, Encoded, FRAME_FIELDS, FRAME_HEAD};
-use super::group::{BLOCK, GROUP_HEAD, GroupHead, MAX_GROUP, Tag, blocks, segment_index, segment_name};
+use super::JournalError;
+use super::frame::{Encoded, Meta};
+use super::group::{BLOCK, GROUP_HEAD, GroupHead, Tag, blocks, segment_name};
+use super::handle::{JournalConfig, Synced};
 use super::segments::{At, Segments};
-use super::space::{Maker, Reservation, Segment, Space};
-use super::{Frame, JournalError, MAX_CONTENT_BYTES};
-use crate::disk::{self, SharedDisk};
+use super::space::{Segment, Space};
 
-const ZEROS: [u8; BLOCK as usize] = [0; BLOCK as usize];
-
-/// How a journal is made.
-#[derive(Clone)]
-pub struct JournalConfig {
-    /// The log whose records it keeps.
-    pub origin: Origin,
-    /// Bytes of a segment; default 64 MiB.
-    pub segment_bytes: u64,
-    /// No frame is larger than this; a segment's end may stay empty by as much. Default 4 MiB.
-    pub frame_bytes: usize,
-    /// A group is written when it has this many bytes, even where more frames wait. Default 4 MiB.
-    pub group_bytes: usize,
-    /// Unacknowledged content that may wait for the disk. Default 64 MiB.
-    pub unacked_bytes: usize,
-    /// Space allocated beyond what is promised. Default: one segment.
-    pub ahead_bytes: u64,
-    /// The wall clock, in microseconds UTC.
-    pub now_us: Arc<dyn Fn() -> i64 + Send + Sync>,
-}
-
-impl JournalConfig {
-    /// The defaults.
-    pub fn new(origin: Origin, now_us: Arc<dyn Fn() -> i64 + Send + Sync>) -> Self {
-        Self {
-            origin,
-            segment_bytes: 64 << 20,
-            frame_bytes: 4 << 20,
-            group_bytes: 4 << 20,
-            unacked_bytes: 64 << 20,
-            ahead_bytes: 64 << 20,
-            now_us,
-        }
-    }
-
-    fn waste(&self) -> u64 {
-        blocks((GROUP_HEAD + self.frame_bytes + FRAME_HEAD + FRAME_FIELDS) as u64)
-    }
-}
-
-impl std::fmt::Debug for JournalConfig {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("JournalConfig").field("origin", &self.origin).finish_non_exhaustive()
-    }
-}
-
-/// What a submission became.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Synced {
-    /// The positions of its records, in order.
-    pub positions: std::ops::Range<u64>,
-    /// When its (last) group was written.
-    pub time_us: i64,
-}
-
-/// Resolves when the frames of a submission are on stable storage, or never will be.
-///
-/// Dropping it does not take the frames back.
-#[derive(Debug)]
-pub struct Ticket(oneshot::Receiver<Result<Synced, JournalError>>);
-
-impl Future for Ticket {
-    type Output = Result<Synced, JournalError>;
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0).poll(cx).map(|answer| answer.unwrap_or(Err(JournalError::Closed)))
-    }
-}
-
-impl Ticket {
-    fn refused(error: JournalError) -> Self {
-        let (sender, receiver) = oneshot::channel();
-        // The receiver is here.
-        let _ = sender.send(Err(error));
-        Self(receiver)
-    }
-
-    /// Waits on a plain thread.
-    ///
-    /// # Errors
-    /// As the journal says.
-    pub fn wait(self) -> Result<Synced, JournalError> {
-        block_on(self)
-    }
-}
-
-struct Unpark(Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
-    }
-}
-
-/// Runs a future on this thread. It must not be one of a runtime.
-pub(super) fn block_on<F: Future>(future: F) -> F::Output {
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
-    let mut context = Context::from_waker(&waker);
-    let mut future = pin!(future);
-    loop {
-        match future.as_mut().poll(&mut context) {
-            Poll::Ready(output) => return output,
-            Poll::Pending => thread::park(),
-        }
-    }
-}
+static ZEROS: [u8; BLOCK as usize] = [0; BLOCK as usize];
 
 /// Frames that stay together and in order.
 #[derive(Debug)]
-struct Submission {
+pub(super) struct Submission {
     /// Heads and small payloads.
-    buffer: Vec<u8>,
-    frames: Vec<Encoded>,
+    pub(super) buffer: Vec<u8>,
+    pub(super) frames: Vec<Encoded>,
     /// Promised space.
-    charge: u64,
+    pub(super) charge: u64,
     /// Bytes counted as unacknowledged.
-    unacked: usize,
-    done: Option<oneshot::Sender<Result<Synced, JournalError>>>,
+    pub(super) unacked: usize,
+    pub(super) done: Option<oneshot::Sender<Result<Synced, JournalError>>>,
 }
 
 #[derive(Debug, Default)]
-struct Queue {
-    waiting: Vec<Submission>,
-    closed: bool,
+pub(super) struct Queue {
+    pub(super) waiting: Vec<Submission>,
+    pub(super) closed: bool,
 }
 
 #[derive(Debug)]
-struct Shared {
-    queue: Mutex<Queue>,
-    arrived: Condvar,
-    journaled: AtomicU64,
-    unacked: AtomicUsize,
-    groups: AtomicU64,
-    space: Arc<Space>,
-    segments: Arc<Segments>,
-    config: JournalConfig,
-    seed: u32,
-    tag: Tag,
+pub(super) struct Shared {
+    pub(super) queue: Mutex<Queue>,
+    pub(super) arrived: Condvar,
+    pub(super) journaled: AtomicU64,
+    pub(super) unacked: AtomicUsize,
+    pub(super) groups: AtomicU64,
+    pub(super) space: Arc<Space>,
+    pub(super) segments: Arc<Segments>,
+    pub(super) config: JournalConfig,
+    pub(super) seed: u32,
+    pub(super) tag: Tag,
 }
 
-/// A handle to one epoch's journal.
-#[derive(Debug, Clone)]
-pub struct Journal(Arc<Handle>);
-
-#[derive(Debug)]
-struct Handle {
-    shared: Arc<Shared>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
-}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        self.shared.close();
-    }
-}
-
-impl Journal {
-    /// Makes the journal of a new epoch in `dir`, which must hold no journal yet; its first segment is durable on
-    /// return. What was taken before a crash of this process is found by [`super::recover`].
-    ///
-    /// # Errors
-    /// [`JournalError::NoSpace`] where the first segment could not be made.
-    pub fn create(disk: SharedDisk, dir: &Path, config: JournalConfig) -> Result<Self, JournalError> {
-        let open = |error: std::io::Error| JournalError::Failed {
-            call: "open",
-            file: dir.display().to_string().into(),
-            error: Arc::new(error),
-        };
-        let waste = config.waste();
-        let least = BLOCK + 2 * waste;
-        if config.segment_bytes < least || config.frame_bytes + config.group_bytes > MAX_GROUP {
-            return Err(open(std::io::Error::new(
-                std::io::ErrorKind::InvalidInput,
-                format!(
-                    "segments of {} bytes with frames of {}: wanted at least {least}",
-                    config.segment_bytes, config.frame_bytes
-                ),
-            )));
-        }
-        let mut salt = [0; 32];
-        SystemRandom::new().fill(&mut salt).map_err(|_| open(std::io::Error::other("no random bytes")))?;
-        disk::create_dir_all(&*disk, dir).map_err(open)?;
-        if disk.list(dir).map_err(open)?.iter().any(|entry| segment_index(&entry.name).is_some()) {
-            return Err(open(std::io::Error::new(
-                std::io::ErrorKind::AlreadyExists,
-                "a journal is there already",
-            )));
-        }
-        let tag = Tag::of(&config.origin, &salt);
-        let maker = Maker {
-            disk: disk.clone(),
-            dir: dir.to_owned(),
-            origin: config.origin.clone(),
-            salt,
-            segment_bytes: config.segment_bytes,
-        };
-        let space = Arc::new(Space::new(maker, config.ahead_bytes, waste));
-        space.grow()?;
-        let segments = Arc::new(Segments::new(disk, dir.to_owned(), tag));
-        let shared = Arc::new(Shared {
+impl Shared {
+    pub(super) fn new(config: JournalConfig, space: Arc<Space>, segments: Arc<Segments>, tag: Tag) -> Self {
+        Self {
             queue: Mutex::default(),
             arrived: Condvar::new(),
             journaled: AtomicU64::new(0),
             unacked: AtomicUsize::new(0),
             groups: AtomicU64::new(0),
-            space: space.clone(),
+            space,
             segments,
             config,
             seed: tag.seed(),
             tag,
-        });
-        let appender = shared.clone();
-        let spawn =
-            |name: &str, run: Box<dyn FnOnce() + Send>| thread::Builder::new().name(name.into()).spawn(run);
-        let threads = vec![
-            spawn("journal", Box::new(move || Appender::new(appender).run())).map_err(open)?,
-            spawn("journal-space", Box::new(move || space.run_allocator())).map_err(|error| {
-                shared.close();
-                open(error)
-            })?,
-        ];
-        Ok(Self(Arc::new(Handle { shared, threads: Mutex::new(threads) })))
-    }
-
-    /// Journal bytes that one submission of frames with these payload lengths takes at most.
-    pub fn cost(payloads: impl IntoIterator<Item = usize>) -> u64 {
-        payloads.into_iter().map(|bytes| (bytes + FRAME_HEAD + FRAME_FIELDS) as u64).sum::<u64>()
-            + 3 * (BLOCK + GROUP_HEAD as u64)
-    }
-
-    /// What a submission is charged: its frames, and head and rounding of every group that they may be split over (the
-    /// end of a group that others began, the end of a segment, and the group limit, which two groups together pass).
-    /// Never more than [`Journal::cost`] while it is smaller than half a group.
-    fn charge(&self, bytes: u64) -> u64 {
-        let config = &self.0.shared.config;
-        let per_group = (config.segment_bytes - BLOCK - config.waste()).min(config.group_bytes as u64).max(1);
-        let groups = 3 + 2 * bytes / per_group;
-        bytes + groups * (BLOCK + GROUP_HEAD as u64)
-    }
-
-    /// Reserves allocated space without waiting.
-    ///
-    /// # Errors
-    /// [`JournalError::NoSpace`] where all that is allocated is promised; more is then being allocated where the disk
-    /// has it.
-    pub fn try_reserve(&self, bytes: u64) -> Result<Reservation, JournalError> {
-        let mut reservation = self.reserve_nothing();
-        reservation.try_extend(bytes)?;
-        Ok(reservation)
-    }
-
-    /// Reserves space, waiting while segments are allocated for it.
-    ///
-    /// # Errors
-    /// [`JournalError::NoSpace`] where the disk has no more, [`JournalError::Failed`] after a failure.
-    pub async fn reserve(&self, bytes: u64) -> Result<Reservation, JournalError> {
-        if let Some(error) = self.failed() {
-            return Err(error);
-        }
-        let mut reservation = self.reserve_nothing();
-        reservation.extend(bytes).await?;
-        Ok(reservation)
-    }
-
-    /// [`Journal::reserve`] on a plain thread.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn reserve_blocking(&self, bytes: u64) -> Result<Reservation, JournalError> {
-        block_on(self.reserve(bytes))
-    }
-
-    /// An empty reservation, for submissions that take what is free.
-    pub fn reserve_nothing(&self) -> Reservation {
-        Reservation { space: self.0.shared.space.clone(), left: 0 }
-    }
-
-    /// Submits frames that belong together; the ticket resolves when they are on stable storage.
-    ///
-    /// They are charged to `reservation`, and to free space where it is short.
-    pub fn submit(&self, reservation: &mut Reservation, frames: Vec<Frame>) -> Ticket {
-        let (done, ticket) = oneshot::channel();
-        if frames.is_empty() {
-            let at = self.journaled();
-            // The receiver is here.
-            let _ = done.send(Ok(Synced { positions: at..at, time_us: (self.0.shared.config.now_us)() }));
-            return Ticket(ticket);
-        }
-        match self.enqueue(reservation, frames, Some(done), false) {
-            Ok(()) => Ticket(ticket),
-            Err(error) => Ticket::refused(error),
         }
     }
 
-    /// Submits frames without a reservation: records of the log itself.
-    pub fn submit_free(&self, frames: Vec<Frame>) -> Ticket {
-        self.submit(&mut self.reserve_nothing(), frames)
+    pub(super) fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Submits content that joins the next group; never waits. Whether it became durable shows with the next ticket.
-    ///
-    /// # Errors
-    /// [`JournalError::Behind`] where too much waits for the disk, [`JournalError::NoSpace`], [`JournalError::Failed`].
-    pub fn submit_unacked(&self, reservation: &mut Reservation, frame: Frame) -> Result<(), JournalError> {
-        let limit = self.0.shared.config.unacked_bytes;
-        let waiting = self.0.shared.unacked.load(Ordering::Relaxed);
-        if waiting.saturating_add(frame.payload_bytes()) > limit {
-            return Err(JournalError::Behind { waiting, limit });
-        }
-        self.enqueue(reservation, vec![frame], None, true)
-    }
-
-    fn enqueue(
-        &self,
-        reservation: &mut Reservation,
-        frames: Vec<Frame>,
-        done: Option<oneshot::Sender<Result<Synced, JournalError>>>,
-        unacked: bool,
-    ) -> Result<(), JournalError> {
-        let shared = &*self.0.shared;
-        if let Some(error) = shared.space.failed.get() {
-            return Err(error.clone());
-        }
-        let mut buffer = Vec::with_capacity(frames.len() * 128 + frames.iter().map(small).sum::<usize>());
-        let mut encoded = Vec::with_capacity(frames.len());
-        for frame in frames {
-            let bytes = frame.payload_bytes();
-            if bytes > shared.config.frame_bytes {
-                return Err(JournalError::FrameTooLarge { bytes, limit: shared.config.frame_bytes });
-            }
-            encoded.push(frame::encode(frame, shared.seed, &mut buffer)?);
-        }
-        let total: usize = encoded.iter().map(Encoded::len).sum();
-        let charge = self.charge(total as u64);
-        reservation.pay(charge)?;
-        let unacked = if unacked { total } else { 0 };
-        shared.unacked.fetch_add(unacked, Ordering::Relaxed);
-        let submission = Submission { buffer, frames: encoded, charge, unacked, done };
-        let mut queue = shared.lock();
-        if queue.closed {
-            drop(queue);
-            shared.space.give_back(charge);
-            shared.unacked.fetch_sub(unacked, Ordering::Relaxed);
-            return Err(JournalError::Closed);
-        }
-        let idle = queue.waiting.is_empty();
-        queue.waiting.push(submission);
-        drop(queue);
-        if idle {
-            shared.arrived.notify_one();
-        }
-        Ok(())
-    }
-
-    /// The failure that ended this journal, where one did.
-    pub fn failed(&self) -> Option<JournalError> {
-        self.0.shared.space.failed.get().cloned()
-    }
-
-    /// Ends the journal: a file that belongs to it could not be synced.
-    pub(super) fn fail(&self, error: JournalError) {
-        // The first failure stands.
-        let _ = self.0.shared.space.failed.set(error);
-    }
-
-    /// The position behind the last durable record: watermark `journaled` (DU-1).
-    pub fn journaled(&self) -> u64 {
-        self.0.shared.journaled.load(Ordering::Acquire)
-    }
-
-    /// Groups written so far: each is one sync.
-    pub fn groups(&self) -> u64 {
-        self.0.shared.groups.load(Ordering::Relaxed)
-    }
-
-    /// What is written, to read it back.
-    pub fn segments(&self) -> &Arc<Segments> {
-        &self.0.shared.segments
-    }
-
-    /// Writes what waits and ends the threads. Blocks; later submissions get [`JournalError::Closed`].
-    pub fn close(&self) {
-        self.0.shared.close();
-        let threads =
-            std::mem::take(&mut *self.0.threads.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
-        for thread in threads {
-            // A thread that panicked has dropped the tickets: their holders know.
-            let _ = thread.join();
-        }
-    }
-}
-
-fn small(frame: &Frame) -> usize {
-    let bytes = frame.payload_bytes();
-    if bytes <= MAX_CONTENT_BYTES / 64 { bytes } else { 0 }
-}
-
-impl Shared {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
-    fn close(&self) {
+    pub(super) fn close(&self) {
         self.lock().closed = true;
         self.arrived.notify_all();
         self.space.close();
     }
 }
 
-struct Appender {
+/// The append thread's own.
+pub(super) struct Appender {
     shared: Arc<Shared>,
     segment: Option<Segment>,
     /// Where the next group starts in the segment.
@@ -457,11 +105,11 @@ struct Group {
 }
 
 impl Appender {
-    fn new(shared: Arc<Shared>) -> Self {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
         Self { shared, segment: None, offset: 0, sequence: 0, position: 0, last_time_us: i64::MIN }
     }
 
-    fn run(mut self) {
+    pub(super) fn run(mut self) {
         // However this thread ends, nobody waits for it.
         let _closes = Closes(self.shared.clone());
         let mut taken = Vec::new();
@@ -472,8 +120,7 @@ impl Appender {
                     if queue.closed {
                         return;
                     }
-                    queue =
-                        self.shared.arrived.wait(queue).unwrap_or_else(std::sync::PoisonError::into_inner);
+                    queue = self.shared.arrived.wait(queue).unwrap_or_else(PoisonError::into_inner);
                 }
                 std::mem::swap(&mut queue.waiting, &mut taken);
             }
@@ -498,7 +145,7 @@ impl Appender {
     }
 
     /// Writes all that was taken, in as many groups as it needs. What is still in `taken` on an error was not written.
-    fn write(&mut self, taken: &mut Vec<Submission>) -> Result<(), JournalError> {
+    fn write(&mut self, taken: &mut [Submission]) -> Result<(), JournalError> {
         let mut from = (0, 0);
         let mut first_positions = Vec::with_capacity(taken.len());
         while from.0 < taken.len() {
@@ -548,6 +195,7 @@ impl Appender {
         Ok(())
     }
 
+    /// Writes one group and syncs it, then tells everybody whose last frame it holds.
     fn append(
         &mut self,
         taken: &mut [Submission],
@@ -557,98 +205,128 @@ impl Appender {
     ) -> Result<(), JournalError> {
         let Some(segment) = &self.segment else { return Ok(()) };
         let shared = &*self.shared;
-        let mut index = Vec::with_capacity(group.frames as usize);
-        let mut position = self.position;
-        // Time never goes back within a journal.
-        let time_us = (shared.config.now_us)().max(self.last_time_us);
-        {
-            let head_bytes;
-            let mut slices = Vec::with_capacity(group.frames as usize + 2);
-            let mut crc = 0;
-            let mut at = self.offset + GROUP_HEAD as u64;
-            let head_place = [0; GROUP_HEAD];
-            slices.push(IoSlice::new(&head_place));
-            for (number, submission) in taken.iter().enumerate().take(group.end.0 + 1).skip(from.0) {
-                let first = if number == from.0 { from.1 } else { 0 };
-                let last = if number == group.end.0 { group.end.1 } else { submission.frames.len() };
-                let frames = submission.frames.get(first..last).unwrap_or_default();
-                if first == 0 && !frames.is_empty() {
-                    first_positions.push(position);
-                }
-                // Heads that follow each other in the buffer are written as one piece.
-                let mut run = frames.first().map_or(0..0, |frame| frame.head.start..frame.head.start);
-                for frame in frames {
-                    run.end = frame.head.end;
-                    if !frame.data.is_empty() {
-                        let piece = submission.buffer.get(run.clone()).unwrap_or_default();
-                        crc = crc32c::crc32c_append(crc32c::crc32c_append(crc, piece), &frame.data);
-                        slices.push(IoSlice::new(piece));
-                        slices.push(IoSlice::new(&frame.data));
-                        run.start = run.end;
-                    }
-                    let len = u32::try_from(frame.len()).unwrap_or(u32::MAX);
-                    index.push((At { segment: segment.index, offset: at, len }, position, &frame.meta));
-                    at += frame.len() as u64;
-                    position += u64::from(frame.meta == frame::Meta::Record);
-                }
-                if !run.is_empty() {
-                    let piece = submission.buffer.get(run).unwrap_or_default();
-                    crc = crc32c::crc32c_append(crc, piece);
-                    slices.push(IoSlice::new(piece));
-                }
-            }
-            let head = GroupHead {
-                sequence: self.sequence,
-                first_position: self.position,
-                time_us,
-                length: u32::try_from(group.bytes).unwrap_or(u32::MAX),
-                frames: group.frames,
-                payload_crc: crc,
-            };
-            head_bytes = head.encode(shared.tag);
-            if let Some(first) = slices.first_mut() {
-                *first = IoSlice::new(&head_bytes);
-            }
-            let padding = usize::try_from(self.offset + head.span() - at).unwrap_or(0);
-            slices.push(IoSlice::new(ZEROS.get(..padding).unwrap_or_default()));
-            let failed = |call| {
-                let file: Arc<str> = segment_name(segment.index).into();
-                move |error| JournalError::Failed { call, file, error: Arc::new(error) }
-            };
-            segment.file.write_at(&slices, self.offset).map_err(failed("write"))?;
-            segment.file.sync_data().map_err(failed("sync"))?;
-
-            let before = shared.space.usable(segment, self.offset);
-            self.offset += head.span();
-            let shrank = before - shared.space.usable(segment, self.offset);
-            self.sequence += 1;
-            self.position = position;
-            self.last_time_us = time_us;
-            if self.offset == BLOCK + head.span() {
-                // Only now: the newest segment in the index is never deleted, and recovery needs one with a group.
-                shared.segments.opened(segment.index, segment.len, segment.file.clone());
-            }
-            shared.segments.appended(&index);
-            shared.journaled.store(position, Ordering::Release);
-            shared.groups.fetch_add(1, Ordering::Relaxed);
-            let written = taken.get(from.0..group.end.0).unwrap_or_default();
-            let paid: u64 = written.iter().map(|submission| submission.charge).sum();
-            let unacked: usize = written.iter().map(|submission| submission.unacked).sum();
-            shared.unacked.fetch_sub(unacked, Ordering::Relaxed);
-            shared.space.written(shrank, paid);
+        let start = At { segment: segment.index, offset: self.offset + GROUP_HEAD as u64, len: 0 };
+        let composed = compose(taken, from, group, start, self.position, first_positions);
+        let head = GroupHead {
+            sequence: self.sequence,
+            first_position: self.position,
+            // Time never goes back within a journal.
+            time_us: (shared.config.now_us)().max(self.last_time_us),
+            length: u32::try_from(group.bytes).unwrap_or(u32::MAX),
+            frames: group.frames,
+            payload_crc: composed.crc,
+        };
+        let head_bytes = head.encode(shared.tag);
+        let mut slices = composed.slices;
+        if let Some(first) = slices.first_mut() {
+            *first = IoSlice::new(&head_bytes);
         }
-        for (number, submission) in taken.iter_mut().enumerate().take(group.end.0).skip(from.0) {
-            // What was written and synced is never counted or answered twice.
-            submission.charge = 0;
-            submission.unacked = 0;
-            if let Some(done) = submission.done.take() {
-                let first = first_positions.get(number).copied().unwrap_or(self.position);
-                let records =
-                    submission.frames.iter().filter(|frame| frame.meta == frame::Meta::Record).count();
-                // Who left does not need the answer.
-                let _ = done.send(Ok(Synced { positions: first..first + records as u64, time_us }));
-            }
+        let padding = usize::try_from(head.span()).unwrap_or(0).saturating_sub(GROUP_HEAD + group.bytes);
+        slices.push(IoSlice::new(ZEROS.get(..padding).unwrap_or_default()));
+        let failed = |call| {
+            let file: Arc<str> = segment_name(segment.index).into();
+            move |error| JournalError::Failed { call, file, error: Arc::new(error) }
+        };
+        segment.file.write_at(&slices, self.offset).map_err(failed("write"))?;
+        segment.file.sync_data().map_err(failed("sync"))?;
+
+        if self.offset == BLOCK {
+            // Only now: the newest segment in the index is never deleted, and recovery needs one with a group.
+            shared.segments.opened(segment.index, segment.len, segment.file.clone());
+        }
+        shared.segments.appended(&composed.index);
+        let usable = shared.space.usable(segment, self.offset);
+        self.offset += head.span();
+        let shrank = usable - shared.space.usable(segment, self.offset);
+        self.sequence += 1;
+        self.position = composed.position;
+        self.last_time_us = head.time_us;
+        shared.journaled.store(self.position, Ordering::Release);
+        shared.groups.fetch_add(1, Ordering::Relaxed);
+        let written = taken.get_mut(from.0..group.end.0).unwrap_or_default();
+        let paid: u64 = written.iter().map(|submission| submission.charge).sum();
+        let unacked: usize = written.iter().map(|submission| submission.unacked).sum();
+        shared.unacked.fetch_sub(unacked, Ordering::Relaxed);
+        shared.space.written(shrank, paid);
+        let firsts = first_positions.get(from.0..).unwrap_or_default();
+        for (submission, first) in written.iter_mut().zip(firsts) {
+            submission.answer(*first, head.time_us);
         }
         Ok(())
+    }
+}
+
+impl Submission {
+    /// Says where it is. What was written and synced is never counted or answered twice.
+    fn answer(&mut self, first: u64, time_us: i64) {
+        self.charge = 0;
+        self.unacked = 0;
+        if let Some(done) = self.done.take() {
+            let records = self.frames.iter().filter(|frame| frame.meta == Meta::Record).count();
+            // Who left does not need the answer.
+            let _ = done.send(Ok(Synced { positions: first..first + records as u64, time_us }));
+        }
+    }
+}
+
+/// A group as it is written; its first slice is for the head.
+struct Composed<'a> {
+    slices: Vec<IoSlice<'a>>,
+    crc: u32,
+    index: Vec<(At, u64, &'a Meta)>,
+    /// Behind the group's last record.
+    position: u64,
+}
+
+/// Puts the frames of a group one behind the other, without copying them. `start` is the place of the first.
+fn compose<'a>(
+    taken: &'a [Submission],
+    from: (usize, usize),
+    group: &Group,
+    start: At,
+    position: u64,
+    first_positions: &mut Vec<u64>,
+) -> Composed<'a> {
+    let frames = group.frames as usize;
+    let mut composed = Composed {
+        slices: Vec::with_capacity(2 * frames + 2),
+        crc: 0,
+        index: Vec::with_capacity(frames),
+        position,
+    };
+    composed.slices.push(IoSlice::new(&[]));
+    let mut at = start;
+    for (number, submission) in taken.iter().enumerate().take(group.end.0 + 1).skip(from.0) {
+        let first = if number == from.0 { from.1 } else { 0 };
+        let last = if number == group.end.0 { group.end.1 } else { submission.frames.len() };
+        let frames = submission.frames.get(first..last).unwrap_or_default();
+        if first == 0 && !frames.is_empty() {
+            first_positions.push(composed.position);
+        }
+        // Heads that follow each other in the buffer are written as one piece.
+        let mut run = frames.first().map_or(0..0, |frame| frame.head.start..frame.head.start);
+        for frame in frames {
+            run.end = frame.head.end;
+            if !frame.data.is_empty() {
+                composed.put(submission.buffer.get(run.clone()).unwrap_or_default());
+                composed.put(&frame.data);
+                run.start = run.end;
+            }
+            at.len = u32::try_from(frame.len()).unwrap_or(u32::MAX);
+            composed.index.push((at, composed.position, &frame.meta));
+            at.offset += frame.len() as u64;
+            composed.position += u64::from(frame.meta == Meta::Record);
+        }
+        composed.put(submission.buffer.get(run).unwrap_or_default());
+    }
+    composed
+}
+
+impl<'a> Composed<'a> {
+    fn put(&mut self, piece: &'a [u8]) {
+        if !piece.is_empty() {
+            self.crc = crc32c::crc32c_append(self.crc, piece);
+            self.slices.push(IoSlice::new(piece));
+        }
     }
 }

@@ -19,7 +19,7 @@ pub(super) const FRAME_HEAD: usize = 8;
 /// More than the fields of any frame take without its payload: 16 + 1 + 4 + 8 + 8 + two short texts.
 pub(super) const FRAME_FIELDS: usize = 560;
 /// Payloads up to this are copied behind their head; larger ones are written from where they are.
-const COPIED: usize = 2048;
+pub(super) const COPIED: usize = 2048;
 
 const RECORD: u8 = 1;
 const CONTENT: u8 = 2;

@@ -36,6 +36,7 @@
 mod append;
 mod frame;
 mod group;
+mod handle;
 mod recover;
 mod segments;
 mod space;
@@ -43,8 +44,8 @@ mod spill;
 #[cfg(test)]
 mod tests;
 
-pub use append::{Journal, JournalConfig, Synced, Ticket};
 pub use frame::{ContentFrame, Frame, SpillFrame};
+pub use handle::{Journal, JournalConfig, Synced, Ticket};
 pub use recover::{Found, Loss, RecoverError, Recovery, Tail, recover};
 pub use segments::{ContentFrames, ContentSummary, ReadError, Removed, Segments};
 pub use space::Reservation;

@@ -17,7 +17,7 @@ use crate::disk::{self, DiskFile, SharedDisk};
 /// Groups' starts are looked for in pieces of this.
 const WINDOW: usize = 1 << 20;
 
-const ZEROS: [u8; BLOCK as usize] = [0; BLOCK as usize];
+static ZEROS: [u8; BLOCK as usize] = [0; BLOCK as usize];
 
 /// A frame that recovery found.
 #[derive(Debug, Clone, Copy)]
@@ -169,12 +169,10 @@ pub fn recover<E>(
                 Some(_) => {}
                 None => journal = Some((head.origin, head.salt)),
             },
-            None if headless.is_none() => {
-                if last_byte(&*file, BLOCK, *len).map_err(io(name.clone()))? > BLOCK {
-                    headless = Some(name);
-                }
+            None => {
+                let holds_data = last_byte(&*file, BLOCK, *len).map_err(io(name.clone()))? > BLOCK;
+                headless = headless.or(holds_data.then_some(name));
             }
-            None => {}
         }
     }
     let Some((origin, salt)) = journal else {

@@ -338,7 +338,7 @@ impl Reservation {
     /// # Errors
     /// As there.
     pub fn extend_blocking(&mut self, bytes: u64) -> Result<(), JournalError> {
-        super::append::block_on(self.extend(bytes))
+        super::handle::block_on(self.extend(bytes))
     }
 
     /// Moves `charge` out of the reservation, taking from free space what it lacks.

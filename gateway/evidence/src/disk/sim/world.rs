@@ -304,9 +304,8 @@ impl World {
         let mut name = pattern(name);
         match self.nodes.get_mut(&id) {
             Some(Node::File(file)) => {
-                if !std::mem::replace(&mut file.was_synced, true) {
-                    name.push_str(", first");
-                }
+                let first = !std::mem::replace(&mut file.was_synced, true);
+                name.push_str(if first { ", first" } else { "" });
             }
             Some(Node::Dir(dir)) => {
                 if let Some((NameOp::Set(of, _) | NameOp::Remove(of) | NameOp::Rename(_, of, _), _)) =

@@ -44,7 +44,9 @@ impl Told {
     }
 }
 
-fn recovered_or_error(disk: &SimDisk) -> Result<Option<(Recovery, Vec<(u64, Frame)>)>, String> {
+type Found = (Recovery, Vec<(u64, Frame)>);
+
+fn recovered_or_error(disk: &SimDisk) -> Result<Option<Found>, String> {
     let disk: SharedDisk = shared(disk);
     if disk.entry(dir()).map_err(|error| error.to_string())?.is_none() {
         return Ok(None);

@@ -343,7 +343,8 @@ fn who_runs_gets_space_before_who_waits() {
 fn nobody_waits_for_a_thread_that_is_gone() {
     let disk = SimDisk::new();
     let fine = std::sync::atomic::AtomicBool::new(true);
-    let now_us = Arc::new(move || if fine.swap(false, Ordering::Relaxed) { 1 } else { panic!("a broken clock") });
+    let now_us =
+        Arc::new(move || if fine.swap(false, Ordering::Relaxed) { 1 } else { panic!("a broken clock") });
     let journal = Journal::create(shared(&disk), dir(), JournalConfig { now_us, ..small_config() }).unwrap();
     assert!(put(&journal, vec![record(0)]).wait().is_ok());
     assert!(matches!(put(&journal, vec![record(1)]).wait(), Err(JournalError::Closed)));
