@@ -10,7 +10,8 @@ use super::JournalError;
 use super::frame::{Encoded, Meta};
 use super::group::{BLOCK, GROUP_HEAD, GroupHead, Tag, blocks, segment_name};
 use super::handle::{JournalConfig, Synced};
-use super::segments::{At, Segments};
+use super::index::At;
+use super::segments::Segments;
 use super::space::{Segment, Space};
 
 static ZEROS: [u8; BLOCK as usize] = [0; BLOCK as usize];

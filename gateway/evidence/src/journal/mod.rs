@@ -37,6 +37,7 @@ mod append;
 mod frame;
 mod group;
 mod handle;
+mod index;
 mod recover;
 mod segments;
 mod space;

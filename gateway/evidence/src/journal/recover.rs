@@ -11,7 +11,8 @@ use schemas::Origin;
 
 use super::frame::{self, Frame};
 use super::group::{BLOCK, GROUP_HEAD, GroupHead, MAX_GROUP, SegmentHead, Tag, segment_index, segment_name};
-use super::segments::{At, Segments};
+use super::index::At;
+use super::segments::Segments;
 use crate::disk::{self, DiskFile, SharedDisk};
 
 /// Groups' starts are looked for in pieces of this.
