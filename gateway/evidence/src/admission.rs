@@ -75,7 +75,7 @@ pub struct Admission {
 }
 
 /// Journal bytes that an admission reserves: intent and heads, outcome and heads, one 64 KiB unit.
-fn reserve() -> u64 {
+pub(crate) fn reserve() -> u64 {
     Journal::cost([8 << 10, 8 << 10])
         + Journal::cost([8 << 10, 8 << 10])
         + Journal::cost([crate::part::UNIT_BYTES + 256])
@@ -83,7 +83,7 @@ fn reserve() -> u64 {
 
 impl Admission {
     pub(crate) async fn new(inner: &Arc<Inner>, keys: KeyScope) -> Result<Self, Unavailable> {
-        inner.readiness()?;
+        inner.admits()?;
         let bytes = reserve();
         let spool = inner.space.reserve(bytes)?;
         let journal = match inner.journal.try_reserve(bytes) {

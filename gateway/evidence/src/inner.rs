@@ -147,7 +147,21 @@ impl Inner {
     /// Whether an exchange may be admitted.
     pub(crate) fn readiness(&self) -> Result<(), Unavailable> {
         self.check_stopped()?;
-        self.space.check()
+        self.space.check()?;
+        // More is allocated as it is used; only a disk that has nothing left refuses.
+        let wanted = crate::admission::reserve();
+        if let Err(error) = self.journal.try_reserve(wanted) {
+            let free = self.disk.free_bytes(&self.settings.journal_dir).unwrap_or(0);
+            if free < self.settings.segment_bytes {
+                return Err(self.journal_failed(error));
+            }
+        }
+        Ok(())
+    }
+
+    /// The quick part of [`Inner::readiness`], for each admission: it reserves for itself.
+    pub(crate) fn admits(&self) -> Result<(), Unavailable> {
+        self.check_stopped()
     }
 
     /// Encodes `body` under the configuration in force and hands it, behind `frames`, to the journal.

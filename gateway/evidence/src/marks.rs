@@ -84,10 +84,10 @@ impl Marks {
         self.state().alarm.clone()
     }
 
-    /// Waits for a change, at most for `bound`.
-    pub(crate) fn wait(&self, bound: Duration) {
+    /// Waits for a change, at most for `bound`. The sealer does not wait where a batch is asked for.
+    pub(crate) fn wait(&self, bound: Duration, sealer: bool) {
         let state = self.state();
-        if state.finish || state.seal_soon {
+        if state.finish || state.seal_soon && sealer {
             return;
         }
         // Whatever woke us, the caller looks at everything again.

@@ -12,7 +12,7 @@ use schemas::Origin;
 use crate::disk;
 use crate::epoch;
 use crate::error::OpenError;
-use crate::inner::{self, Inner, Parts};
+use crate::inner::{Inner, Parts};
 use crate::journal::{Journal, JournalConfig};
 use crate::keys::{KeyCache, KeyFolder, KeyTable};
 use crate::ledger::LedgerConfig;

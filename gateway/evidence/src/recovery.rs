@@ -68,6 +68,11 @@ pub(crate) fn recover_as(
     let recovery = journal::recover(disk.clone(), folder, &mut |found| survey.visit(found))
         .map_err(|error| OpenError::Journal(format!("`{}`: {error}", folder.display())))?;
     let Some(recovery) = recovery else { return Ok(Recovered::Nothing) };
+    if recovery.positions.end == 0 && recovery.losses.is_empty() {
+        // Not even `boot` was acknowledged: there is no log.
+        recovery.segments.remove_all().map_err(OpenError::io("remove", folder))?;
+        return Ok(Recovered::Nothing);
+    }
     let origin = recovery.origin.clone();
     tracing::info!(%origin, from = recovery.positions.start, to = recovery.positions.end, tail = ?recovery.tail, losses = recovery.losses.len(), "an earlier epoch is recovered");
     let stuck = |why: String| Ok(Recovered::Stuck { origin: origin.clone(), why });

@@ -1,15 +1,20 @@
 //! The threads of a running epoch: one seals, one ships, one keeps time.
 
+use std::collections::BTreeSet;
 use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use schemas::record::{Body, Heartbeat};
 
-use crate::error::{Reason, Unavailable};
+use crate::epoch;
+use crate::error::{OpenError, Reason, Unavailable};
 use crate::inner::Inner;
 use crate::journal::Journal;
+use crate::ledger::LedgerConfig;
 use crate::marks::Marks;
+use crate::recovery::{self, Recovered};
 use crate::sealer::{Sealer, Slim};
 use crate::ship::{BackOff, Shipper};
 use crate::space::Space;
@@ -18,6 +23,8 @@ use crate::space::Space;
 const TICK: Duration = Duration::from_millis(100);
 /// How often folded refusals are journaled; CA-3 promises 1 s.
 const FOLD_EVERY: Duration = Duration::from_millis(500);
+/// How often a running process looks whether a neighbour has died, or a recovered log still waits for the store.
+const NEIGHBOURS_EVERY: Duration = Duration::from_secs(30);
 
 pub(crate) fn start(inner: &Arc<Inner>, sealer: Sealer, shipper: Shipper) -> io::Result<()> {
     let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| std::thread::Builder::new().name(name.into()).spawn(run);
@@ -38,10 +45,17 @@ pub(crate) fn start(inner: &Arc<Inner>, sealer: Sealer, shipper: Shipper) -> io:
         marks: inner.marks.clone(),
     };
     let weak = Arc::downgrade(inner);
+    let neighbours = Neighbours {
+        own: settings.journal_dir.join(inner.origin.epoch()),
+        settings: settings.clone(),
+        marks: inner.marks.clone(),
+        stuck: BTreeSet::new(),
+    };
     let threads = vec![
         spawn("evidence-seal", Box::new(move || sealing.run()))?,
         spawn("evidence-ship", Box::new(move || shipping.run()))?,
         spawn("evidence-time", Box::new(move || keep_time(&weak)))?,
+        spawn("evidence-neighbours", Box::new(move || neighbours.run()))?,
     ];
     inner.threads.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend(threads);
     Ok(())
@@ -63,7 +77,7 @@ impl Sealing {
         // Since when the oldest record waits.
         let mut waiting: Option<(u64, Instant)> = None;
         while !self.marks.finished() {
-            self.marks.wait(TICK.min(self.batch_age));
+            self.marks.wait(TICK.min(self.batch_age), true);
             let asked = self.marks.take_seal_soon();
             let end = self.journal.journaled();
             let next = self.sealer.next();
@@ -154,7 +168,7 @@ impl Shipping {
     fn run(self) {
         let mut back_off = BackOff::default();
         while !self.marks.finished() {
-            self.marks.wait(TICK);
+            self.marks.wait(TICK, false);
             let marks = self.marks.snapshot();
             if marks.archived >= marks.sealed {
                 continue;
@@ -229,5 +243,61 @@ fn keep_time(inner: &Weak<Inner>) {
                 Err(error) => tracing::warn!(%error, "no heartbeat"),
             }
         }
+    }
+}
+
+/// Recovers neighbour epochs whose lock is free, and ships what an earlier start could not.
+struct Neighbours {
+    own: PathBuf,
+    settings: LedgerConfig,
+    marks: Arc<Marks>,
+    /// Folders that someone must look at.
+    stuck: BTreeSet<PathBuf>,
+}
+
+impl Neighbours {
+    fn run(mut self) {
+        let mut looked = Instant::now();
+        while !self.marks.finished() {
+            std::thread::sleep(TICK);
+            if looked.elapsed() < NEIGHBOURS_EVERY {
+                continue;
+            }
+            looked = Instant::now();
+            if let Err(error) = self.look() {
+                tracing::warn!(%error, "an earlier epoch is not recovered yet");
+            }
+        }
+    }
+
+    fn look(&mut self) -> Result<(), OpenError> {
+        let settings = &self.settings;
+        let disk = &*settings.disk;
+        let path = settings.journal_dir.join(epoch::OPENING_LOCK);
+        let Some(_opening) = disk.lock(&path).map_err(OpenError::io("lock", &path))? else { return Ok(()) };
+        let signer = Arc::new(schemas::note::Ed25519Signer::from_seed(settings.seal_seed));
+        for folder in epoch::list(disk, &settings.journal_dir)? {
+            if folder == self.own || self.stuck.contains(&folder) {
+                continue;
+            }
+            let path = folder.join(epoch::LOCK);
+            let Some(lock) = disk.lock(&path).map_err(OpenError::io("lock", &path))? else { continue };
+            let recovered = recovery::recover(settings, &signer, &folder);
+            drop(lock);
+            let recovered = match recovered {
+                Ok(recovered) => recovered,
+                Err(error @ (OpenError::Loss { .. } | OpenError::Salvaged(_))) => {
+                    self.stuck.insert(folder);
+                    return Err(error);
+                }
+                Err(error) => return Err(error),
+            };
+            if let Recovered::Stuck { .. } = recovered {
+                self.stuck.insert(folder.clone());
+            }
+            let mut newest = epoch::newest(disk, &settings.journal_dir)?;
+            crate::open::note(settings, &mut newest, &folder, &recovered)?;
+        }
+        Ok(())
     }
 }

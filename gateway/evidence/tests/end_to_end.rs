@@ -369,7 +369,9 @@ async fn a_draining_ledger_admits_nothing_and_lets_running_exchanges_end() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_of_200_turns_under_one_key_costs_a_fraction_of_its_copies() {
     let bed = Bed::real();
-    let ledger = open(&bed);
+    let mut config = bed.config();
+    config.batch_age = Duration::from_secs(10);
+    let ledger = Ledger::open(config).unwrap();
     let who = KeyScope::PerDay { who: "agent-7".into() };
     let mut history = String::from(r#"{"model":"gpt-5","messages":["#);
     let mut gzipped = 0;
@@ -383,4 +385,36 @@ async fn a_session_of_200_turns_under_one_key_costs_a_fraction_of_its_copies() {
     ledger.drain_and_close(CloseReason::Shutdown, CLOSE).await.unwrap();
     let log = &verify(&bed)[0];
     assert!(log.content_bytes * 20 < gzipped, "{} stored of {gzipped} compressed one by one", log.content_bytes);
+}
+
+/// `cargo test -p evidence --test end_to_end -- --ignored --nocapture latency`
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "prints figures, asserts none"]
+async fn latency_of_one_caller() {
+    use std::io::Write as _;
+    let bed = Bed::real();
+    let mut config = bed.config();
+    config.batch_age = Duration::from_secs(10);
+    let ledger = Ledger::open(config).unwrap();
+    let probe = std::fs::File::create(bed.root.join("probe")).unwrap();
+    let (mut syncs, mut admits, mut intents, mut outcomes) = (vec![], vec![], vec![], vec![]);
+    for n in 0..2000_u64 {
+        let begun = std::time::Instant::now();
+        (&probe).write_all(&[0; 4096]).unwrap();
+        probe.sync_data().unwrap();
+        syncs.push(begun.elapsed());
+        let begun = std::time::Instant::now();
+        let admission = ledger.admit(Some(600), KeyScope::PerExchange).await.unwrap();
+        admits.push(begun.elapsed());
+        let part = NewPart::bytes(PartName::ClientRequest, noise(n, 600));
+        let open = admission.intent(vec![part], support::intent).await.unwrap();
+        intents.push(begun.elapsed());
+        let begun = std::time::Instant::now();
+        end(open, b"a short answer").await.unwrap();
+        outcomes.push(begun.elapsed());
+    }
+    for (name, mut times) in [("fdatasync", syncs), ("admit", admits), ("admit to intent", intents), ("outcome", outcomes)] {
+        times.sort();
+        eprintln!("{name}: p50 {:?}, p99 {:?}", times[times.len() / 2], times[times.len() * 99 / 100]);
+    }
 }

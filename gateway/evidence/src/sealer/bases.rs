@@ -13,7 +13,7 @@ pub(super) const MAX_BYTES: usize = 4 << 20;
 /// Parts below this are not worth it.
 pub(super) const MIN_BYTES: usize = 512;
 /// Candidates that are looked at for one part.
-const LOOKED_AT: usize = 256;
+const LOOKED_AT: usize = 64;
 /// Edits of edits of edits: at most this deep, so that reading one part back stays cheap (the format allows 256).
 const MAX_DEPTH: u32 = 128;
 /// A common beginning of at least this makes another exchange's part a candidate.
@@ -46,18 +46,26 @@ impl Bases {
         let candidates = self.kept.iter().rev().filter(|base| {
             base.class == like.class && base.key == like.key && base.depth < MAX_DEPTH
         });
-        let (best, _) = candidates
-            .take(LOOKED_AT)
-            .filter_map(|base| {
-                let prefix = base.content.iter().zip(&like.content).take_while(|(a, b)| a == b).count();
-                let same_exchange = base.exchange == like.exchange;
-                (same_exchange || prefix >= MIN_PREFIX).then_some((base, prefix))
-            })
+        let mut best: Option<(&Base, usize)> = None;
+        for base in candidates.take(LOOKED_AT) {
+            let prefix = common_prefix(&base.content, &like.content);
+            if base.exchange != like.exchange && prefix < MIN_PREFIX {
+                continue;
+            }
             // Of equals the first: the newest.
-            .reduce(|best, next| if next.1 > best.1 { next } else { best })?;
+            if best.is_none_or(|(_, longest)| prefix > longest) {
+                best = Some((base, prefix));
+            }
+            // Nearly all of it comes again: this is the turn before.
+            if prefix >= base.content.len() / 8 * 7 {
+                break;
+            }
+        }
+        let (best, _) = best?;
         schemas::content::delta(&best.content, &like.content).map(|ops| (best, ops))
     }
 
+    /// Takes a part in, and lets the oldest go.
     pub(super) fn keep(&mut self, base: Base) {
         if base.content.len() < MIN_BYTES || base.content.len() > MAX_BYTES {
             return;
@@ -70,5 +78,66 @@ impl Bases {
                 None => return,
             }
         }
+    }
+}
+
+/// How many bytes two parts have in common at their start.
+fn common_prefix(a: &[u8], b: &[u8]) -> usize {
+    const STEP: usize = 1024;
+    let steps = a.chunks_exact(STEP).zip(b.chunks_exact(STEP)).take_while(|(a, b)| a == b).count();
+    let from = steps * STEP;
+    let rest = a.iter().skip(from).zip(b.iter().skip(from));
+    from + rest.take_while(|(a, b)| a == b).count()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    fn base(n: u8, key: &str, content: &[u8]) -> Base {
+        Base {
+            key: Identifier::new(key).ok(),
+            class: "standard".into(),
+            exchange: ExchangeId::new(format!("00000000-0000-7000-8000-0000000000{n:02x}")).unwrap(),
+            part: PartName::ClientRequest,
+            content: Bytes::copy_from_slice(content),
+            depth: 0,
+        }
+    }
+
+    #[test]
+    fn the_common_beginning_is_counted_to_the_byte() {
+        let long: Vec<u8> = (0..5000_u32).map(|i| (i % 251) as u8).collect();
+        for at in [0, 1, 1023, 1024, 1025, 4999] {
+            let mut other = long.clone();
+            other[at] ^= 1;
+            assert_eq!(common_prefix(&long, &other), at);
+            assert_eq!(common_prefix(&long, &long[..at]), at);
+        }
+        assert_eq!(common_prefix(&long, &long), 5000);
+    }
+
+    #[test]
+    fn the_longest_beginning_under_the_same_key_is_the_base() {
+        let text: Vec<u8> = (0..4000_u32).flat_map(|i| i.to_le_bytes()).collect();
+        let mut bases = Bases::default();
+        bases.keep(base(1, "k1", &text[..2000]));
+        bases.keep(base(2, "k1", &text[..8000]));
+        bases.keep(base(3, "k2", &text));
+        let (best, ops) = bases.delta(&base(4, "k1", &text)).unwrap();
+        assert_eq!(best.exchange, base(2, "k1", b"").exchange);
+        assert_eq!(schemas::content::apply(&best.content, &ops, 1 << 20).unwrap(), text);
+        assert!(bases.delta(&base(5, "k3", &text)).is_none());
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded() {
+        let mut bases = Bases::default();
+        for n in 0..40 {
+            bases.keep(base(n, "k1", &vec![n; 3 << 20]));
+        }
+        assert!(bases.bytes <= KEPT_BYTES);
+        assert_eq!(bases.bytes, bases.kept.iter().map(|base| base.content.len()).sum::<usize>());
     }
 }

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use schemas::files::{self, FileError, LeafRow, ReferenceRow};
 use schemas::merkle::CompactRange;
 use schemas::names::FileKind;
-use schemas::note::{Ed25519Signer, Signer as _};
+use schemas::note::Ed25519Signer;
 use schemas::record::PartName;
 use schemas::seal::{Seal, SealError};
 use schemas::{ExchangeId, Origin, Sha256Hex};
@@ -91,7 +91,7 @@ impl Tip {
 /// What a sealed batch is.
 #[derive(Debug, Clone)]
 pub(crate) struct SealedBatch {
-    pub(crate) batch: u64,
+    /// The position behind it.
     pub(crate) to: u64,
 }
 
@@ -243,7 +243,7 @@ impl Sealer {
         for (slim, position) in slims.into_iter().zip(from..) {
             self.note_open(&slim, position);
         }
-        Ok(Some(SealedBatch { batch, to }))
+        Ok(Some(SealedBatch { to }))
     }
 
     /// Keeps track of which exchanges are open: the journal keeps their intents for a crash.
@@ -292,10 +292,5 @@ impl Sealer {
         let mut file = self.spool.create("reference")?;
         io::Write::write_all(&mut file, &bytes)?;
         Ok(Some(self.spool.keep(file, batch, FileKind::Reference)?))
-    }
-
-    /// The public key that seals are checked with.
-    pub(crate) fn public_key(&self) -> [u8; 32] {
-        self.signer.public_key()
     }
 }

@@ -1,0 +1,574 @@
+//! What survives: power loss at every step, full disks, failing disks, clones, salvage.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use evidence::disk::{Call, Crash, DiskFile, Fault, SimDisk};
+use evidence::store::{Put, Source};
+use evidence::{
+    DirectoryStore, KeyScope, Ledger, LedgerConfig, OpenError, Reason, Salvaged, Store, StoreError, salvage,
+};
+use schemas::record::{Body, CloseReason, End, GapReason, PartName};
+use schemas::{ExchangeId, ObjectName, Origin};
+use support::{Bed, Content, LogView, begin, end, exchange, noise, outcome, verify};
+
+const CLOSE: Duration = Duration::from_secs(60);
+
+/// What a client knows: what it was told is durable.
+#[derive(Default)]
+struct Client {
+    intents: BTreeMap<ExchangeId, Bytes>,
+    outcomes: BTreeMap<ExchangeId, Bytes>,
+    /// What it was given of answers that did not end.
+    partial: BTreeMap<ExchangeId, Bytes>,
+}
+
+impl Client {
+    async fn whole(&mut self, ledger: &Ledger, n: u64, request: usize, answer: usize) -> bool {
+        let (request, answer) = (noise(n, request), noise(n + 500, answer));
+        let Ok(open) = begin(ledger, KeyScope::PerExchange, &request).await else { return false };
+        let id = open.exchange().clone();
+        self.intents.insert(id.clone(), request.into());
+        let done = end(open, &answer).await.is_ok();
+        if done {
+            self.outcomes.insert(id, answer.into());
+        }
+        done
+    }
+
+    /// Everything that was acknowledged is in the store, and nothing else is.
+    fn check(&self, logs: &[LogView]) {
+        let find = |id: &ExchangeId| logs.iter().find(|log| log.intent(id).is_some());
+        for (id, request) in &self.intents {
+            let log = find(id).unwrap_or_else(|| panic!("the acknowledged intent {id} is lost"));
+            assert_eq!(log.content(id, PartName::ClientRequest), Some(&Content::Proven(request.clone())));
+        }
+        for (id, answer) in &self.outcomes {
+            let log = find(id).unwrap_or_else(|| panic!("the acknowledged outcome of {id} is lost"));
+            let outcome = log.outcome(id).unwrap_or_else(|| panic!("{id} has no outcome"));
+            assert_eq!(outcome.end, End::Complete, "{id}");
+            assert_eq!(log.content(id, PartName::ProviderResponse), Some(&Content::Proven(answer.clone())));
+        }
+        for (id, given) in &self.partial {
+            let log = find(id).unwrap();
+            let outcome = log.outcome(id).unwrap();
+            assert!(matches!(outcome.end, End::Interrupted | End::GatewayAbort));
+            if let Some(Content::Proven(found)) = log.content(id, PartName::ProviderResponse) {
+                assert!(given.starts_with(found), "{id}: bytes that were never given");
+            }
+        }
+        let mut before: Option<&LogView> = None;
+        for log in logs {
+            assert_eq!(log.kinds().first(), Some(&"boot"));
+            if let (Some(Body::Boot(boot)), Some(before)) = (log.bodies().next(), before) {
+                let named = boot.predecessor.as_ref().unwrap_or_else(|| panic!("{} names no predecessor", log.origin));
+                assert_eq!((&named.origin, named.size, named.root), (&before.origin, Some(before.size), Some(before.root)));
+            }
+            before = Some(log);
+            assert_eq!(log.kinds().last(), Some(&"close"), "{}", log.origin);
+            for (position, body) in (0..).zip(log.bodies()) {
+                if let Body::Intent(intent) = body {
+                    let outcome = log.outcome(&intent.exchange).unwrap_or_else(|| panic!("{} is open", intent.exchange));
+                    assert_eq!(outcome.intent_position, position);
+                }
+            }
+        }
+    }
+}
+
+/// `None` where the disk does not answer.
+fn quick(bed: &Bed) -> Option<LedgerConfig> {
+    let store = DirectoryStore::open(bed.disk.clone(), &bed.root.join("out")).ok()?;
+    let mut config = bed.config_for(Arc::new(store));
+    config.batch_age = Duration::from_millis(1);
+    config.segment_bytes = 1 << 20;
+    Some(config)
+}
+
+fn open(bed: &Bed) -> Option<Ledger> {
+    Ledger::open(quick(bed)?).ok()
+}
+
+/// A short life: two whole exchanges, one stream that is left open, one more exchange, and a close.
+async fn life(bed: &Bed, client: &mut Client) {
+    let Some(ledger) = open(bed) else { return };
+    client.whole(&ledger, 1, 300, 500).await;
+    let stream = begin(&ledger, KeyScope::PerExchange, b"stream").await.ok();
+    let writer = stream.as_ref().map(|open| {
+        client.intents.insert(open.exchange().clone(), Bytes::from_static(b"stream"));
+        open.part(PartName::ProviderResponse, None, None)
+    });
+    client.whole(&ledger, 2, 200_000, 100_000).await;
+    if let (Some(open), Some(writer)) = (&stream, &writer) {
+        let answer = noise(9, 150_000);
+        let mut given = 0;
+        for piece in answer.chunks(10_000) {
+            if writer.write(piece, given as u64).is_err() {
+                break;
+            }
+            given += piece.len();
+        }
+        client.partial.insert(open.exchange().clone(), Bytes::copy_from_slice(&answer[..given]));
+    }
+    client.whole(&ledger, 3, 300, 70_000).await;
+    ledger.seal_now();
+    tokio::time::sleep(Duration::from_millis(30)).await;
+    drop((writer, stream));
+    let _ = ledger.drain_and_close(CloseReason::Shutdown, CLOSE).await;
+}
+
+/// Recovers, closes, and hands out what the store holds.
+async fn after(bed: &Bed) -> Vec<LogView> {
+    let ledger = Ledger::open(quick(bed).unwrap()).unwrap_or_else(|error| panic!("{error}"));
+    ledger.drain_and_close(CloseReason::Shutdown, CLOSE).await.unwrap_or_else(|error| panic!("{error}"));
+    verify(bed)
+}
+
+/// How many changes to the disk a life makes.
+async fn changes_of_a_life() -> u64 {
+    let disk = SimDisk::new();
+    life(&Bed::sim(&disk), &mut Client::default()).await;
+    disk.changes()
+}
+
+fn crash_mode(n: u64) -> Crash {
+    match n % 4 {
+        0 => Crash::DropAll,
+        1 => Crash::KeepAll,
+        2 => Crash::Random { seed: n, sector: 512 },
+        _ => Crash::Random { seed: n, sector: 4096 },
+    }
+}
+
+/// Points spread over a life, all of them with `EVIDENCE_CRASH_POINTS=all`.
+fn points(all: u64, count: u64) -> Vec<u64> {
+    if std::env::var("EVIDENCE_CRASH_POINTS").is_ok_and(|value| value == "all") {
+        return (0..all).collect();
+    }
+    (0..count).map(|i| i * all / count + i % 3).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_was_acknowledged_is_in_the_store_after_power_is_lost_at_any_step() {
+    let all = changes_of_a_life().await;
+    assert!(all > 100, "{all} changes");
+    let mut cut = 0;
+    for point in points(all, 60) {
+        let disk = SimDisk::new();
+        let bed = Bed::sim(&disk);
+        let mut client = Client::default();
+        disk.fault_at_change(point, Fault::PowerOff);
+        life(&bed, &mut client).await;
+        cut += disk.hits();
+        disk.crash(crash_mode(point));
+        disk.clear_faults();
+        client.check(&after(&bed).await);
+    }
+    assert!(cut >= 50, "power was lost {cut} times");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recovery_that_loses_power_itself_is_repeated_to_the_same_end() {
+    let all = changes_of_a_life().await;
+    let mut cut = 0;
+    for (n, point) in points(all, 12).into_iter().enumerate() {
+        for second in [3, 20, 45, 80] {
+            let disk = SimDisk::new();
+            let bed = Bed::sim(&disk);
+            let mut client = Client::default();
+            disk.fault_at_change(point, Fault::PowerOff);
+            life(&bed, &mut client).await;
+            disk.crash(crash_mode(point));
+            disk.clear_faults();
+            disk.fault_at_change(second + n as u64, Fault::PowerOff);
+            let before = disk.hits();
+            if let Some(ledger) = open(&bed) {
+                let _ = ledger.drain_and_close(CloseReason::Shutdown, Duration::from_secs(5)).await;
+            }
+            cut += disk.hits() - before;
+            disk.crash(crash_mode(second));
+            disk.clear_faults();
+            client.check(&after(&bed).await);
+        }
+    }
+    assert!(cut > 20, "power was lost {cut} times");
+}
+
+/// Takes each kind of sync out in turn: some crash must then lose what was acknowledged, or the sync is not needed.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_sync_is_needed() {
+    let disk = SimDisk::new();
+    let bed = Bed::sim(&disk);
+    life(&bed, &mut Client::default()).await;
+    let _ = after(&bed).await;
+    let all = disk.changes();
+    let mut idle = Vec::new();
+    for site in disk.sites() {
+        let mut red = false;
+        for point in [all * 2, all / 2, all / 3, all / 4, all / 5, all * 2 / 3, all / 8] {
+            let site = site.clone();
+            let run = tokio::spawn(async move {
+                let disk = SimDisk::new();
+                let bed = Bed::sim(&disk);
+                let mut client = Client::default();
+                disk.ignore(Some(site.clone()));
+                disk.fault_at_change(point, Fault::PowerOff);
+                life(&bed, &mut client).await;
+                disk.crash(Crash::DropAll);
+                disk.clear_faults();
+                disk.ignore(Some(site));
+                let _ = after(&bed).await;
+                disk.crash(Crash::DropAll);
+                client.check(&after(&bed).await);
+            });
+            if run.await.is_err() {
+                red = true;
+                break;
+            }
+        }
+        if !red {
+            idle.push(site);
+        }
+    }
+    assert!(idle.is_empty(), "nothing is lost without {idle:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_just_dies_has_its_log_closed_by_the_next_start() {
+    let bed = Bed::real();
+    let mut client = Client::default();
+    let ledger = Ledger::open(bed.config()).unwrap();
+    client.whole(&ledger, 1, 300, 300).await;
+    let copy = {
+        let open = begin(&ledger, KeyScope::PerExchange, b"open").await.unwrap();
+        client.intents.insert(open.exchange().clone(), Bytes::from_static(b"open"));
+        let writer = open.part(PartName::ProviderResponse, None, None);
+        let answer = noise(4, 200_000);
+        writer.write(&answer, 0).unwrap();
+        writer.write(b"", 200_000).unwrap();
+        client.partial.insert(open.exchange().clone(), answer.into());
+        tokio::time::sleep(Duration::from_millis(1200)).await;
+        let copy = clone_of(&bed, &["journal", "spool", "keys", "out"]);
+        std::mem::forget((open, writer));
+        copy
+    };
+    let logs = after(&copy).await;
+    client.check(&logs);
+    let log = &logs[0];
+    let outcome = log
+        .bodies()
+        .find_map(|body| match body {
+            Body::Outcome(outcome) if outcome.end == End::Interrupted => Some(outcome),
+            _ => None,
+        })
+        .unwrap();
+    assert_eq!(outcome.parts[0].length, 200_000);
+    match log.bodies().last() {
+        Some(Body::Close(close)) => assert_eq!(close.reason, CloseReason::Crash),
+        other => panic!("{other:?}"),
+    }
+    assert!(!log.kinds().contains(&"gap"), "{:?}", log.kinds());
+}
+
+fn clone_of(bed: &Bed, folders: &[&str]) -> Bed {
+    fn copy(from: &Path, to: &Path) {
+        std::fs::create_dir_all(to).unwrap();
+        for entry in std::fs::read_dir(from).unwrap() {
+            let entry = entry.unwrap();
+            let target = to.join(entry.file_name());
+            if entry.file_type().unwrap().is_dir() {
+                copy(&entry.path(), &target);
+            } else {
+                std::fs::copy(entry.path(), target).unwrap();
+            }
+        }
+    }
+    let other = Bed::real();
+    for folder in folders {
+        copy(&bed.root.join(folder), &other.root.join(folder));
+    }
+    other
+}
+
+/// A directory store that can be out of reach.
+#[derive(Debug)]
+struct Gate {
+    inner: Arc<DirectoryStore>,
+    shut: Arc<AtomicBool>,
+}
+
+impl Store for Gate {
+    fn put(&self, name: &ObjectName, source: Source<'_>) -> Result<Put, StoreError> {
+        if self.shut.load(Ordering::Relaxed) {
+            let source = io::Error::from(io::ErrorKind::ConnectionRefused);
+            return Err(StoreError::Io { action: "cannot put", name: name.to_string(), source });
+        }
+        self.inner.put(name, source)
+    }
+    fn get(&self, name: &ObjectName) -> Result<Option<Arc<dyn DiskFile>>, StoreError> {
+        self.inner.get(name)
+    }
+    fn list(&self, origin: &Origin) -> Result<Vec<ObjectName>, StoreError> {
+        self.inner.list(origin)
+    }
+    fn logs(&self, deployment: &str, gateway: &str) -> Result<Vec<Origin>, StoreError> {
+        self.inner.logs(deployment, gateway)
+    }
+    fn local_folder(&self) -> Option<&Path> {
+        self.inner.local_folder()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_cloned_journal_that_is_started_twice_the_second_is_refused() {
+    let one = Bed::real();
+    let shut = Arc::new(AtomicBool::new(true));
+    let gate: Arc<dyn Store> = Arc::new(Gate { inner: one.store(), shut: shut.clone() });
+    let mut client = Client::default();
+    let origin = {
+        let ledger = Ledger::open(one.config_for(gate.clone())).unwrap();
+        client.whole(&ledger, 1, 300, 300).await;
+        let open = begin(&ledger, KeyScope::PerExchange, b"open").await.unwrap();
+        client.intents.insert(open.exchange().clone(), Bytes::from_static(b"open"));
+        while ledger.watermarks().sealed < ledger.watermarks().journaled {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let origin = ledger.origin().clone();
+        // The power goes: nothing is closed.
+        std::mem::forget(open);
+        origin
+    };
+    let two = clone_of(&one, &["journal", "spool", "keys"]);
+    let first = clone_of(&one, &["journal", "spool", "keys"]);
+    // Both recover while the store is out of reach: each makes its own records and seals.
+    for bed in [&first, &two] {
+        drop(Ledger::open(bed.config_for(gate.clone())).unwrap());
+    }
+    shut.store(false, Ordering::Relaxed);
+    drop(Ledger::open(first.config_for(gate.clone())).unwrap());
+    assert!(!first.root.join("journal").join(origin.epoch()).exists(), "the first is archived and cleared");
+    drop(Ledger::open(two.config_for(gate.clone())).unwrap());
+    assert!(two.root.join("journal").join(origin.epoch()).exists(), "the second keeps its disk");
+    let view = support::verify_log(&first_with_store(&first, &one), &one.store(), &origin);
+    client.check(&[view]);
+}
+
+/// The store of `store`, with the keys of `keys`.
+fn first_with_store(keys: &Bed, store: &Bed) -> Bed {
+    let mut bed = keys.clone();
+    bed.disk = store.disk.clone();
+    bed
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_seal_name_that_is_taken_stops_the_writer_with_an_alarm() {
+    let bed = Bed::real();
+    let ledger = Ledger::open(bed.config()).unwrap();
+    let folder = bed.root.join("out").join(ledger.origin().as_str());
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("0000000000.seal"), b"somebody else's").unwrap();
+    ledger.seal_now();
+    let mut refused = None;
+    for _ in 0..200 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        if let Err(error) = ledger.readiness() {
+            refused = Some(error.reason);
+            break;
+        }
+    }
+    assert_eq!(refused, Some(Reason::StoreRefused));
+    assert_eq!(ledger.admit(None, KeyScope::PerExchange).await.unwrap_err().reason, Reason::StoreRefused);
+    assert_eq!(ledger.watermarks().shipped, 0);
+    assert_eq!(std::fs::read(folder.join("0000000000.seal")).unwrap(), b"somebody else's");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_out_of_reach_stops_nothing_and_gets_everything_later() {
+    let bed = Bed::real();
+    let shut = Arc::new(AtomicBool::new(true));
+    let gate: Arc<dyn Store> = Arc::new(Gate { inner: bed.store(), shut: shut.clone() });
+    let ledger = Ledger::open(bed.config_for(gate)).unwrap();
+    let mut client = Client::default();
+    for n in 0..5 {
+        assert!(client.whole(&ledger, n, 500, 500).await);
+        tokio::time::sleep(Duration::from_millis(60)).await;
+    }
+    let marks = ledger.watermarks();
+    assert_eq!((marks.shipped, marks.archived), (0, 0));
+    assert!(marks.sealed > 0 && marks.spool_bytes > 0);
+    shut.store(false, Ordering::Relaxed);
+    ledger.drain_and_close(CloseReason::Shutdown, CLOSE).await.unwrap();
+    client.check(&verify(&bed));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_refuses_before_anything_is_lost_and_traffic_resumes() {
+    let disk = SimDisk::new();
+    let bed = Bed::sim(&disk);
+    let mut client = Client::default();
+    let shut = Arc::new(AtomicBool::new(true));
+    let gate: Arc<dyn Store> = Arc::new(Gate { inner: bed.store(), shut: shut.clone() });
+    let mut config = bed.config_for(gate);
+    config.segment_bytes = 1 << 20;
+    let ledger = Ledger::open(config).unwrap();
+    disk.set_capacity(Some(disk.used() + (12 << 20)));
+    let mut refused = None;
+    for n in 0..1000 {
+        match begin(&ledger, KeyScope::PerExchange, &noise(n, 30_000)).await {
+            Ok(open) => {
+                let id = open.exchange().clone();
+                client.intents.insert(id.clone(), noise(n, 30_000).into());
+                // What was admitted has its space: its end is never refused.
+                let answer = noise(n + 7, 60_000);
+                end(open, &answer).await.unwrap_or_else(|error| panic!("exchange {n}: {error}"));
+                client.outcomes.insert(id, answer.into());
+            }
+            Err(error) => {
+                refused = Some(error.reason);
+                break;
+            }
+        }
+    }
+    assert_eq!(refused, Some(Reason::DiskFull));
+    assert!(client.outcomes.len() > 10, "{}", client.outcomes.len());
+    let mut held = Vec::new();
+    let full = loop {
+        match ledger.admit(None, KeyScope::PerExchange).await {
+            Ok(admission) => held.push(admission),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(full.reason, Reason::DiskFull);
+    assert_eq!(ledger.readiness().unwrap_err().reason, Reason::DiskFull);
+    drop(held);
+    disk.set_capacity(None);
+    shut.store(false, Ordering::Relaxed);
+    let mut resumed = false;
+    for n in 0..100 {
+        if client.whole(&ledger, 2000 + n, 1000, 1000).await {
+            resumed = true;
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(resumed);
+    ledger.drain_and_close(CloseReason::Shutdown, CLOSE).await.unwrap();
+    client.check(&verify(&bed));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_sync_of_the_journal_stops_admission_and_loses_nothing_acknowledged() {
+    let mut hits = 0;
+    for n in 0..6 {
+        let disk = SimDisk::new();
+        let bed = Bed::sim(&disk);
+        let mut client = Client::default();
+        let mut config = bed.config();
+        // Nothing but the journal syncs while the fault waits.
+        config.batch_age = Duration::from_secs(60);
+        config.encryption = false;
+        let ledger = Ledger::open(config).unwrap();
+        client.whole(&ledger, 1, 300, 300).await;
+        disk.fault_at(Call::SyncData, n, Fault::Io);
+        for i in 2..8 {
+            client.whole(&ledger, i, 300, 300).await;
+        }
+        hits += disk.hits();
+        if disk.hits() > 0 {
+            assert_eq!(ledger.readiness().unwrap_err().reason, Reason::JournalFailed, "sync {n}");
+            assert_eq!(ledger.admit(None, KeyScope::PerExchange).await.unwrap_err().reason, Reason::JournalFailed);
+        }
+        drop(ledger);
+        disk.crash(Crash::DropAll);
+        disk.clear_faults();
+        client.check(&after(&bed).await);
+    }
+    assert!(hits >= 4, "{hits} faults were met");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_of_acknowledged_records_refuses_to_start_until_it_is_accepted_and_recorded() {
+    let bed = Bed::real();
+    let shut = Arc::new(AtomicBool::new(true));
+    let gate: Arc<dyn Store> = Arc::new(Gate { inner: bed.store(), shut: shut.clone() });
+    let mut config = bed.config_for(gate);
+    config.batch_age = Duration::from_secs(60);
+    let ledger = Ledger::open(config).unwrap();
+    let mut last = None;
+    for n in 0..5 {
+        last = Some(exchange(&ledger, KeyScope::PerExchange, &noise(n, 400), b"ok").await.unwrap());
+    }
+    let copy = clone_of(&bed, &["journal", "spool", "keys", "out"]);
+    let folder = copy.root.join("journal").join(ledger.origin().epoch());
+    let segment = folder.join("segment-00000000.journal");
+    let mut bytes = std::fs::read(&segment).unwrap();
+    // The group of the second exchange or so: behind the head, the boot group, and before the end.
+    for byte in &mut bytes[6 * 4096..7 * 4096] {
+        *byte ^= 0x55;
+    }
+    std::fs::write(&segment, &bytes).unwrap();
+    let error = Ledger::open(copy.config()).unwrap_err();
+    assert!(matches!(error, OpenError::Loss { .. }), "{error}");
+    assert!(error.to_string().contains("--accept-loss"));
+    let mut accepting = copy.config();
+    accepting.accept_loss = true;
+    let ledger = Ledger::open(accepting).unwrap();
+    ledger.drain_and_close(CloseReason::Shutdown, CLOSE).await.unwrap();
+    let log = &verify(&copy)[0];
+    let lost = log.bodies().filter(|body| matches!(body, Body::Gap(gap) if gap.reason == GapReason::Loss)).count();
+    assert!(lost > 0, "{:?}", log.kinds());
+    // What came after keeps its position and its content.
+    assert!(log.outcome(&last.unwrap()).is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_hosts_journal_is_closed_elsewhere_and_never_served_again() {
+    let bed = Bed::real();
+    let mut client = Client::default();
+    let ledger = Ledger::open(bed.config()).unwrap();
+    client.whole(&ledger, 1, 3000, 3000).await;
+    let open = begin(&ledger, KeyScope::PerExchange, b"open").await.unwrap();
+    client.intents.insert(open.exchange().clone(), Bytes::from_static(b"open"));
+    let dead = clone_of(&bed, &["journal", "spool", "keys", "out"]);
+    let origin = ledger.origin().clone();
+    let folder = dead.root.join("journal").join(origin.epoch());
+    let done = salvage(&dead.config(), &dead.root.join("journal")).unwrap();
+    let [Salvaged::Closed { origin: closed, archived: true, .. }] = &done[..] else { panic!("{done:?}") };
+    assert_eq!(*closed, origin);
+    let logs = verify(&dead);
+    client.check(&logs);
+    assert!(matches!(logs[0].bodies().last(), Some(Body::Close(close)) if close.reason == CloseReason::Salvaged));
+    assert!(folder.join("salvaged").exists());
+    assert!(matches!(Ledger::open(dead.config()), Err(OpenError::Salvaged(_))));
+    open.outcome(Vec::new(), outcome).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_processes_never_share_a_log() {
+    let bed = Bed::real();
+    let one = Ledger::open(bed.config()).unwrap();
+    // A hand-over: the new process serves while the old one drains.
+    let two = Ledger::open(bed.config()).unwrap();
+    assert_ne!(one.origin(), two.origin());
+    exchange(&one, KeyScope::PerExchange, b"1", b"1").await.unwrap();
+    exchange(&two, KeyScope::PerExchange, b"2", b"2").await.unwrap();
+    let first = one.origin().clone();
+    one.drain_and_close(CloseReason::Shutdown, CLOSE).await.unwrap();
+    two.drain_and_close(CloseReason::Shutdown, CLOSE).await.unwrap();
+    let logs = verify(&bed);
+    assert_eq!(logs.len(), 2);
+    let later = logs.iter().find(|log| log.origin != first).unwrap();
+    match &later.records[0].body {
+        Body::Boot(boot) => assert_eq!(boot.predecessor.as_ref().unwrap().origin, first),
+        other => panic!("{other:?}"),
+    }
+}

@@ -1,0 +1,156 @@
+//! Erasure: one of many, shared keys, offline, and a crash in between.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod support;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use evidence::disk::{Crash, Fault, SimDisk};
+use evidence::{EraseError, EraseRequest, EraseTarget, KeyScope, Ledger, erase_offline};
+use schemas::ExchangeId;
+use schemas::record::{Body, CloseReason, PartName};
+use support::{Bed, Content, LogView, begin, end, exchange, id, noise, verify};
+
+const CLOSE: Duration = Duration::from_secs(60);
+
+fn request(exchanges: &[ExchangeId], whole_key: bool) -> EraseRequest {
+    EraseRequest {
+        target: EraseTarget::Exchanges(exchanges.to_vec()),
+        whole_key,
+        reason: id("gdpr-17"),
+        actor: Some(id("root")),
+    }
+}
+
+fn content<'a>(logs: &'a [LogView], exchange: &ExchangeId) -> &'a Content {
+    logs.iter().find_map(|log| log.content(exchange, PartName::ClientRequest)).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_of_many_is_erased_and_all_others_stay_readable() {
+    let bed = Bed::real();
+    let ledger = Ledger::open(bed.config()).unwrap();
+    let run = async |n: u64| exchange(&ledger, KeyScope::PerExchange, &noise(n, 200), b"ok").await.unwrap();
+    let mut all = Vec::new();
+    for tens in 0..100_u64 {
+        let n = tens * 10;
+        let (a, b, c, d, e) = tokio::join!(run(n), run(n + 1), run(n + 2), run(n + 3), run(n + 4));
+        let (f, g, h, i, j) = tokio::join!(run(n + 5), run(n + 6), run(n + 7), run(n + 8), run(n + 9));
+        all.extend([a, b, c, d, e, f, g, h, i, j]);
+    }
+    let report = ledger.erase(request(&all[500..501], false)).await.unwrap();
+    assert_eq!(report.erased.len(), 1);
+    assert_eq!(report.erased[0].exchange, all[500]);
+    ledger.drain_and_close(CloseReason::Shutdown, CLOSE).await.unwrap();
+    let logs = verify(&bed);
+    for (n, exchange) in (0..).zip(&all) {
+        let expected = if n == 500 { Content::KeyDestroyed } else { Content::Proven(noise(n, 200).into()) };
+        assert_eq!(*content(&logs, exchange), expected, "{n}");
+    }
+    let erasures: Vec<_> = logs[0]
+        .bodies()
+        .filter_map(|body| match body {
+            Body::Erasure(erasure) => Some(erasure.clone()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(erasures.len(), 1);
+    let position = usize::try_from(erasures[0].position).unwrap();
+    match &logs[0].records[position].body {
+        Body::Intent(intent) => {
+            assert_eq!(intent.exchange, all[500]);
+            assert_eq!(intent.content_key.as_ref(), Some(&erasures[0].content_key));
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shared_key_is_refused_lists_the_others_and_goes_whole_when_asked() {
+    let bed = Bed::real();
+    let ledger = Ledger::open(bed.config()).unwrap();
+    let who = KeyScope::PerDay { who: "ana".into() };
+    let one = exchange(&ledger, who.clone(), b"one", b"1").await.unwrap();
+    let two = exchange(&ledger, who.clone(), b"two", b"2").await.unwrap();
+    let bob = exchange(&ledger, KeyScope::PerDay { who: "bob".into() }, b"bob", b"3").await.unwrap();
+    let Err(EraseError::Shared { others }) = ledger.erase(request(&[one.clone()], false)).await else {
+        panic!("a shared key was erased without `whole_key`");
+    };
+    assert_eq!(others.iter().map(|other| &other.exchange).collect::<Vec<_>>(), [&two]);
+    let report = ledger.erase(request(&[one.clone()], true)).await.unwrap();
+    assert_eq!(report.erased.len(), 2);
+    // Who comes back later gets a new key.
+    let later = exchange(&ledger, who, b"later", b"4").await.unwrap();
+    let again = ledger.erase(request(&[one.clone()], false)).await.unwrap();
+    assert_eq!((again.erased.len(), again.already.len()), (0, 1));
+    ledger.drain_and_close(CloseReason::Shutdown, CLOSE).await.unwrap();
+    let logs = verify(&bed);
+    assert_eq!(*content(&logs, &one), Content::KeyDestroyed);
+    assert_eq!(*content(&logs, &two), Content::KeyDestroyed);
+    assert_eq!(*content(&logs, &bob), Content::Proven(Bytes::from_static(b"bob")));
+    assert_eq!(*content(&logs, &later), Content::Proven(Bytes::from_static(b"later")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_runs_or_is_unknown_is_not_erased() {
+    let bed = Bed::real();
+    let ledger = Ledger::open(bed.config()).unwrap();
+    let open = begin(&ledger, KeyScope::PerExchange, b"running").await.unwrap();
+    let running = open.exchange().clone();
+    assert!(matches!(ledger.erase(request(&[running.clone()], false)).await, Err(EraseError::Open(_))));
+    let unknown = ExchangeId::new("00000000-0000-7000-8000-000000000001").unwrap();
+    assert!(matches!(ledger.erase(request(&[unknown], false)).await, Err(EraseError::NotFound(_))));
+    end(open, b"done").await.unwrap();
+    ledger.drain_and_close(CloseReason::Shutdown, CLOSE).await.unwrap();
+    assert_eq!(*content(&verify(&bed), &running), Content::Proven(Bytes::from_static(b"running")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_erasure_without_a_running_gateway_has_a_short_log_of_its_own() {
+    let bed = Bed::real();
+    let ledger = Ledger::open(bed.config()).unwrap();
+    let first = ledger.origin().clone();
+    let gone = exchange(&ledger, KeyScope::PerExchange, b"gone", b"1").await.unwrap();
+    let kept = exchange(&ledger, KeyScope::PerExchange, b"kept", b"2").await.unwrap();
+    ledger.drain_and_close(CloseReason::Shutdown, CLOSE).await.unwrap();
+    let report = erase_offline(bed.config(), request(&[gone.clone()], false)).await.unwrap();
+    assert_eq!(report.erased[0].origin, first);
+    let logs = verify(&bed);
+    assert_eq!(logs[1].kinds(), ["boot", "config", "erasure", "close"]);
+    assert_eq!(*content(&logs, &gone), Content::KeyDestroyed);
+    assert_eq!(*content(&logs, &kept), Content::Proven(Bytes::from_static(b"kept")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_erasure_that_loses_power_is_either_not_recorded_or_made_good_by_the_next_start() {
+    let (mut redone, mut cut) = (0, 0);
+    for point in 0..14 {
+        let disk = SimDisk::new();
+        let bed = Bed::sim(&disk);
+        let ledger = Ledger::open(bed.config()).unwrap();
+        let gone = exchange(&ledger, KeyScope::PerExchange, b"gone", b"1").await.unwrap();
+        let kept = exchange(&ledger, KeyScope::PerExchange, b"kept", b"2").await.unwrap();
+        ledger.seal_now();
+        assert!(ledger.wait_archived(6, CLOSE).await);
+        disk.fault_at_change(point, Fault::PowerOff);
+        let erased = tokio::time::timeout(Duration::from_secs(10), ledger.erase(request(&[gone.clone()], false))).await;
+        let reported = matches!(erased, Ok(Ok(_)));
+        cut += disk.hits();
+        drop(ledger);
+        disk.crash(Crash::DropAll);
+        disk.clear_faults();
+        let ledger = Ledger::open(bed.config()).unwrap();
+        ledger.drain_and_close(CloseReason::Shutdown, CLOSE).await.unwrap();
+        let logs = verify(&bed);
+        let recorded = logs.iter().flat_map(LogView::bodies).any(|body| matches!(body, Body::Erasure(_)));
+        let destroyed = *content(&logs, &gone) == Content::KeyDestroyed;
+        assert_eq!(recorded, destroyed, "point {point}");
+        assert!(destroyed || !reported, "point {point}: reported and not done");
+        redone += u32::from(destroyed && !reported);
+        assert_eq!(*content(&logs, &kept), Content::Proven(Bytes::from_static(b"kept")));
+    }
+    assert!(cut > 5, "power was lost {cut} times");
+    assert!(redone > 0, "no point lies between record and destruction");
+}
