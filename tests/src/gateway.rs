@@ -89,7 +89,7 @@ impl Gateway {
             d = dir.display(),
             e = evidence.display(),
             evidence = setup.evidence,
-            limits = if setup.limits.is_empty() { String::new() } else { format!("limits:\n{}", setup.limits) },
+            limits = format!("limits:\n  drain: 50s\n{}", setup.limits),
             p1 = provider("openai", "openai"),
             p2 = provider("azure", "azure_openai"),
             p3 = provider("anthropic", "anthropic"),
@@ -100,7 +100,9 @@ impl Gateway {
             rest = setup.rest,
         );
         std::fs::write(dir.join("gateway.yaml"), config).expect("the configuration is written");
-        std::fs::write(dir.join("provider.key"), "sk-provider-secret-0123456789").expect("the provider's key is written");
+        let provider_key = dir.join("provider.key");
+        std::fs::write(&provider_key, "sk-provider-secret-0123456789").expect("the provider's key is written");
+        std::fs::set_permissions(&provider_key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("its mode");
         let bin = crate::binary("gateway");
         let trust = run(Command::new(&bin)
             .args(["keygen", "--deployment", "test", "--gateway", "gw1", "--out"])

@@ -60,9 +60,29 @@ fn call(line: &Line, key: &str, split: &str) -> Call {
     call
 }
 
+/// For the benchmark of stored bytes: the store and the same exchanges as JSON lines, where `AFFIDAVIT_KEEP` says.
+fn keep(gateway: &Gateway, lines: &[Line]) {
+    let Some(to) = std::env::var_os("AFFIDAVIT_KEEP").map(std::path::PathBuf::from) else { return };
+    let mut text = String::new();
+    for line in lines {
+        let exchange = serde_json::json!({ "id": line.id, "path": line.path, "request_headers": line.request_headers,
+            "request": String::from_utf8_lossy(&line.request()), "status": line.status,
+            "response_headers": line.response_headers, "response": String::from_utf8_lossy(&line.response()) });
+        text.push_str(&format!("{exchange}\n"));
+    }
+    std::fs::write(to.join("exchanges.jsonl"), text).expect("the JSON lines");
+    std::fs::write(to.join("exchanges"), lines.len().to_string()).expect("the count");
+    let done = std::process::Command::new("cp").arg("-r").arg(gateway.store()).arg(to.join("store")).status();
+    assert!(done.is_ok_and(|s| s.success()), "the store is copied");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_recorded_exchange_passes_unchanged_and_is_recorded_as_expected() {
-    let all = lines();
+    let mut all = lines();
+    // To look at one line alone: a part of its name.
+    if let Ok(only) = std::env::var("AFFIDAVIT_ONLY") {
+        all.retain(|line| line.id.contains(&only));
+    }
     let dir = tempfile::tempdir().expect("a folder");
     let provider = Provider::start(all.clone()).await;
     // What a recording answers unasked (some providers always send usage) is what the caller shall see.
@@ -74,7 +94,7 @@ async fn every_recorded_exchange_passes_unchanged_and_is_recorded_as_expected() 
     let mut whole = Vec::new();
     for (n, line) in all.iter().enumerate() {
         let mut splits = vec!["whole".to_owned()];
-        if line.streaming {
+        if line.streaming && std::env::var_os("AFFIDAVIT_KEEP").is_none() {
             let long = tests::long_round();
             if long || n % 8 == 0 {
                 if line.response().len() <= if long { 64_000 } else { 2_000 } {
@@ -98,11 +118,12 @@ async fn every_recorded_exchange_passes_unchanged_and_is_recorded_as_expected() 
     assert_eq!(gateway.stop(), Some(0), "{}", gateway.log());
     assert_eq!(provider.seen().len(), calls, "the provider saw each request once");
 
+    keep(&gateway, &all);
     let evidence = Evidence::read(&gateway);
     let mut table: BTreeMap<&str, (u32, u32)> = BTreeMap::new();
     let mut wrong = Vec::new();
     for (line, id, split) in &whole {
-        let leaf = evidence.outcome(id).unwrap_or_else(|| std::panic::panic_any(format!("{}: no outcome", line.id)));
+        let leaf = evidence.outcome(id).unwrap_or_else(|| std::panic::panic_any(format!("{} split {split} {id}: no outcome\n{}", line.id, gateway.log())));
         let row = table.entry(&line.file).or_default();
         let mut bad = false;
         for (field, path) in FIELDS {

@@ -15,6 +15,7 @@ use schemas::content::DataKey;
 use schemas::keytable::{self, KeyId, Slot};
 use schemas::{Identifier, Origin};
 use tokio::sync::Notify;
+use zeroize::Zeroizing;
 
 use crate::admission::KeyScope;
 use crate::cipher::ContentKey;
@@ -24,7 +25,6 @@ use crate::error::{Reason, Unavailable};
 /// Pages that stand ready: a burst empties one while the next is made.
 const READY_PAGES: usize = 3;
 /// The largest page file that is read.
-const MAX_PAGE_BYTES: u64 = 1 << 20;
 const DAY_US: i64 = 86_400 * 1_000_000;
 
 /// Hands out keys of one epoch.
@@ -257,12 +257,18 @@ impl KeyFolder {
         Ok((key, path))
     }
 
+    /// Reads the page's header and the one slot: a page has a thousand others.
     fn slot(&self, key: &KeyId, path: &Path) -> Result<Slot, String> {
-        let mut bytes =
-            disk::read_file(&*self.disk, path, MAX_PAGE_BYTES).map_err(|error| error.to_string())?;
-        let page = keytable::decode_page(&key.origin, key.page, &bytes).map_err(|error| error.to_string());
-        zeroize::Zeroize::zeroize(&mut bytes);
-        Ok(page?.key(key.slot))
+        let read = || -> io::Result<_> {
+            let file = self.disk.open_read(path)?;
+            let mut header = [0; keytable::HEADER_BYTES];
+            let mut slot = Zeroizing::new([0; keytable::SLOT_BYTES]);
+            disk::read_full(&*file, &mut header, 0)?;
+            disk::read_full(&*file, &mut *slot, keytable::slot_offset(key.slot))?;
+            Ok((header, slot, file.len()?))
+        };
+        let (header, slot, length) = read().map_err(|error| error.to_string())?;
+        keytable::decode_slot(key, &header, &slot, length).map_err(|error| error.to_string())
     }
 
     /// The key of this id.

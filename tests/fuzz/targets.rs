@@ -1,0 +1,537 @@
+//! One function for each parser of bytes from outside. A target takes any bytes and must neither panic nor hang; where
+//! the parser promises more (what is read is written back alike, no byte of traffic is lost), it asserts that too.
+//!
+//! Used twice: by `tests/tests/fuzz.rs` on stable Rust, and by the cargo-fuzz targets in this folder.
+#![allow(dead_code, reason = "each user takes its part")]
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock};
+
+use bytes::Bytes;
+use dialects::coding::{Caps, Coding, Decoder, decode_all};
+use dialects::{Cause, Dialect, Limits, Meter, Segment};
+use evidence::disk::{Disk as _, SimDisk};
+use evidence::journal::{ContentFrame, Frame, Journal, JournalConfig, recover};
+use http::{HeaderMap, HeaderValue, Method};
+use schemas::content::{Assembler, ContentError, Encoding, Row};
+use schemas::files::{self, Limits as FileLimits};
+use schemas::names::{ExchangeId, ObjectName, Origin};
+use schemas::note::{Ed25519Signer, Signer as _, VerifyingKey};
+use schemas::record::PartName;
+use schemas::verify::{BatchInput, verify_batch_with};
+use schemas::{Identifier, Sha256Hex, canonical, keytable, leaf, note, seal};
+
+/// A parser under test.
+pub struct Target {
+    /// Its name.
+    pub name: &'static str,
+    /// Gives it bytes.
+    pub run: fn(&[u8]),
+    /// Inputs to start from.
+    pub seeds: fn() -> Vec<Vec<u8>>,
+}
+
+/// All of them.
+pub const TARGETS: &[Target] = &[
+    Target { name: "meter_openai", run: |b| meter(Dialect::OpenAi, b), seeds: responses },
+    Target { name: "meter_azure", run: |b| meter(Dialect::AzureOpenAi, b), seeds: responses },
+    Target { name: "meter_anthropic", run: |b| meter(Dialect::Anthropic, b), seeds: responses },
+    Target { name: "sse", run: sse, seeds: responses },
+    Target { name: "coding", run: coding, seeds: coded },
+    Target { name: "multipart", run: multipart, seeds: requests },
+    Target { name: "request_facts", run: request_facts, seeds: requests },
+    Target { name: "ask_for_usage", run: ask_for_usage, seeds: requests },
+    Target { name: "canonical", run: canonical_json, seeds: leaves },
+    Target { name: "leaf", run: leaf_decode, seeds: leaves },
+    Target { name: "seal", run: seal_parse, seeds: || golden("seal") },
+    Target { name: "seal_signed", run: seal_signed, seeds: || golden("seal") },
+    Target { name: "note", run: note_parse, seeds: || golden("seal") },
+    Target { name: "names", run: names, seeds: name_seeds },
+    Target { name: "records_file", run: records_file, seeds: || golden("records.parquet") },
+    Target { name: "content_file", run: content_file, seeds: || golden("content-standard.parquet") },
+    Target { name: "reference_file", run: reference_file, seeds: || golden("reference.parquet") },
+    Target { name: "batch", run: batch, seeds: || golden("records.parquet") },
+    Target { name: "content_row", run: content_row, seeds: row_seeds },
+    Target { name: "delta", run: delta, seeds: delta_seeds },
+    Target { name: "key_table", run: key_table, seeds: || golden("keys") },
+    Target { name: "policy", run: policy, seeds: policies_and_prices },
+    Target { name: "prices", run: prices, seeds: policies_and_prices },
+    Target { name: "journal", run: journal, seeds: journal_seeds },
+];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .ancestors()
+        .find(|dir| dir.join("schemas/testdata").is_dir())
+        .map_or_else(|| PathBuf::from("."), Path::to_path_buf)
+}
+
+fn files_below(dir: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() { files_below(&path, found) } else { found.push(path) }
+    }
+    found.sort();
+}
+
+/// The golden vectors whose name ends so.
+fn golden(ending: &str) -> Vec<Vec<u8>> {
+    let mut found = Vec::new();
+    files_below(&root().join("schemas/testdata/v1"), &mut found);
+    found
+        .iter()
+        .filter(|path| path.to_string_lossy().ends_with(ending))
+        .filter_map(|path| std::fs::read(path).ok())
+        .collect()
+}
+
+fn own_exchanges(member: &str) -> Vec<Vec<u8>> {
+    let mut found = Vec::new();
+    files_below(&root().join("gateway/dialects/testdata"), &mut found);
+    found
+        .iter()
+        .filter_map(|path| std::fs::read(path).ok())
+        .filter_map(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok())
+        .filter_map(|value| value.get(member)?.as_str().map(|text| text.as_bytes().to_vec()))
+        .collect()
+}
+
+fn responses() -> Vec<Vec<u8>> {
+    own_exchanges("response_body").into_iter().map(|body| [&[0_u8], body.as_slice()].concat()).collect()
+}
+
+fn requests() -> Vec<Vec<u8>> {
+    own_exchanges("request_body")
+}
+
+fn coded() -> Vec<Vec<u8>> {
+    use std::io::Write as _;
+    let plain = own_exchanges("response_body").concat();
+    let plain = plain.get(..4096).unwrap_or(&plain);
+    let mut gzip = flate2::write::GzEncoder::new(vec![0], flate2::Compression::default());
+    let mut zlib = flate2::write::ZlibEncoder::new(vec![1], flate2::Compression::default());
+    let _ = (gzip.write_all(plain), zlib.write_all(plain));
+    let zstd = [&[3_u8][..], &zstd::encode_all(plain, 3).unwrap_or_default()].concat();
+    vec![gzip.finish().unwrap_or_default(), zlib.finish().unwrap_or_default(), vec![2, 0x0b, 2, 0x80, b'a', 3], zstd]
+}
+
+const PATHS: [&str; 8] = [
+    "/v1/chat/completions",
+    "/v1/responses",
+    "/v1/messages",
+    "/v1/messages/count_tokens",
+    "/v1/embeddings",
+    "/v1/complete",
+    "/openai/deployments/d%2f/chat/completions",
+    "/v1/nothing",
+];
+
+/// The first byte chooses path, media type, status, stripping and the size of the pieces.
+fn meter(dialect: Dialect, bytes: &[u8]) {
+    let Some((&choice, body)) = bytes.split_first() else { return };
+    let path = PATHS[usize::from(choice & 7)];
+    let kind = ["text/event-stream", "application/json"][usize::from(choice >> 3 & 1)];
+    let status = if choice & 16 == 0 { 200 } else { 500 };
+    let stripping = choice & 32 != 0;
+    let size = [body.len().max(1), 1, 7, 64][usize::from(choice >> 6)];
+    let mut headers = HeaderMap::new();
+    headers.insert("content-type", HeaderValue::from_static(kind));
+    let limits = Limits { event_bytes: 64 << 10, body_bytes: 256 << 10, ..Limits::default() };
+    let operation = dialects::operation(dialect, &Method::POST, path);
+    let mut meter = Meter::new(dialect, operation, status, &headers, stripping, limits);
+    let (mut all, mut out) = (Vec::new(), Vec::new());
+    for piece in body.chunks(size) {
+        meter.feed(piece, &mut out);
+        for segment in out.drain(..) {
+            match segment {
+                Segment::Forward(range) => all.extend_from_slice(&piece[range]),
+                Segment::Bytes(bytes) | Segment::Held(bytes) => all.extend_from_slice(&bytes),
+            }
+        }
+    }
+    meter.end(&mut out);
+    for segment in out.drain(..) {
+        match segment {
+            Segment::Forward(_) => unreachable!("nothing was given"),
+            Segment::Bytes(bytes) | Segment::Held(bytes) => all.extend_from_slice(&bytes),
+        }
+    }
+    if stripping {
+        assert!(all.len() <= body.len(), "bytes were added");
+    } else {
+        assert_eq!(all, body, "the caller gets other bytes");
+    }
+    meter.finish(Cause::Complete).answered(&|_| String::new());
+}
+
+fn sse(bytes: &[u8]) {
+    let read = |size: usize| {
+        let mut parser = dialects::sse::Parser::new(1 << 20);
+        let mut seen = Vec::new();
+        for piece in bytes.chunks(size) {
+            parser.feed(piece, &mut |e| {
+                assert!(e.start <= e.end && e.end <= piece.len());
+                if e.data_lines > 0 {
+                    seen.push((e.name.to_vec(), e.data.to_vec()));
+                }
+            });
+        }
+        parser.finish(&mut |e| seen.push((e.name.to_vec(), e.data.to_vec())));
+        seen
+    };
+    assert_eq!(read(bytes.len().max(1)), read(3));
+}
+
+fn coding(bytes: &[u8]) {
+    let Some((&choice, body)) = bytes.split_first() else { return };
+    let all = [Coding::Gzip, Coding::Deflate, Coding::Brotli, Coding::Zstd];
+    let mut stack = vec![all[usize::from(choice & 3)]];
+    if choice & 4 != 0 {
+        stack.push(all[usize::from(choice >> 3 & 3)]);
+    }
+    let caps = Caps { bytes: 1 << 20, ratio: 50 };
+    let whole = decode_all(&stack, body, caps);
+    if let Ok(whole) = &whole {
+        assert!(whole.len() <= 1 << 20);
+    }
+    let mut decoder = Decoder::new(&stack, Caps { ratio: 1 << 40, ..caps });
+    let mut pieces = Vec::new();
+    let fed = body.chunks(5).try_for_each(|piece| decoder.feed(piece, &mut |out| pieces.extend_from_slice(out)));
+    if let (Ok(whole), Ok(())) = (whole, fed) {
+        assert_eq!(whole, pieces);
+    }
+}
+
+fn multipart(bytes: &[u8]) {
+    for boundary in ["B", "boundary"] {
+        let (parts, _) = dialects::multipart::parts(boundary, bytes);
+        assert!(parts.iter().map(|part| part.content.len()).sum::<usize>() <= bytes.len());
+    }
+    dialects::multipart::boundary(&String::from_utf8_lossy(bytes));
+}
+
+fn request_facts(bytes: &[u8]) {
+    for (dialect, kind) in [
+        (Dialect::OpenAi, "application/json"),
+        (Dialect::Anthropic, "application/json"),
+        (Dialect::AzureOpenAi, "multipart/form-data; boundary=B"),
+    ] {
+        let mut headers = HeaderMap::new();
+        headers.insert("content-type", HeaderValue::from_static(kind));
+        let path = PATHS[bytes.len() % PATHS.len()];
+        let operation = dialects::operation(dialect, &Method::POST, path);
+        let facts = dialects::request_facts(dialect, &operation, &headers, path, None, bytes);
+        facts.suppression();
+    }
+    let text = String::from_utf8_lossy(bytes);
+    dialects::operation(Dialect::OpenAi, &Method::GET, &text);
+}
+
+fn ask_for_usage(bytes: &[u8]) {
+    if let Some(asked) = dialects::ask_for_usage(bytes) {
+        assert!(serde_json::from_slice::<serde_json::Value>(&asked).is_ok() || serde_json::from_slice::<serde_json::Value>(bytes).is_err());
+        assert!(dialects::ask_for_usage(&asked).is_none(), "asked twice");
+    }
+    dialects::splice::trace_of_asking(bytes);
+}
+
+fn leaves() -> Vec<Vec<u8>> {
+    golden("leaves.json")
+        .iter()
+        .filter_map(|bytes| serde_json::from_slice::<serde_json::Value>(bytes).ok())
+        .flat_map(|value| {
+            let mut found = Vec::new();
+            texts(&value, &mut found);
+            found
+        })
+        .filter(|text| text.starts_with(b"{"))
+        .collect()
+}
+
+fn texts(value: &serde_json::Value, found: &mut Vec<Vec<u8>>) {
+    match value {
+        serde_json::Value::String(text) => found.push(text.as_bytes().to_vec()),
+        serde_json::Value::Array(items) => items.iter().for_each(|item| texts(item, found)),
+        serde_json::Value::Object(members) => members.values().for_each(|item| texts(item, found)),
+        _ => {}
+    }
+}
+
+fn canonical_json(bytes: &[u8]) {
+    if let Ok(value) = canonical::parse(bytes) {
+        assert_eq!(canonical::to_vec(&value).expect("what was read can be written"), bytes, "two texts of one value");
+    }
+}
+
+fn leaf_decode(bytes: &[u8]) {
+    if let Ok(decoded) = leaf::decode(bytes) {
+        decoded.kind();
+        decoded.cells();
+        if let Some(record) = &decoded.record
+            && decoded.unknown_keys.is_empty()
+        {
+            assert_eq!(leaf::encode(record).expect("what was read can be written"), bytes, "not the bytes read");
+        }
+    }
+    leaf::hash(bytes);
+}
+
+fn signer() -> Ed25519Signer {
+    Ed25519Signer::from_seed([7; 32])
+}
+
+fn seal_parse(bytes: &[u8]) {
+    assert!(seal::verify(bytes, &signer().public_key()).is_err(), "nobody signed this");
+    if let Ok(seal) = seal::parse_unverified(bytes) {
+        seal.object_name();
+        assert!(bytes.starts_with(seal.to_text().as_bytes()), "two texts of one seal");
+    }
+}
+
+/// The text as given, under a good signature.
+fn seal_signed(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let text = text.split("\n\n").next().unwrap_or_default();
+    let Some(origin) = text.lines().nth(1) else { return };
+    let signer = signer();
+    let Ok(signed) = note::sign(&format!("{text}\n"), &[(&format!("{origin}/seal"), &signer)]) else { return };
+    if let Ok(seal) = seal::verify(&signed, &signer.public_key()) {
+        assert_eq!(seal.to_text(), format!("{text}\n"));
+        let _ = seal.before();
+    }
+}
+
+fn note_parse(bytes: &[u8]) {
+    let Ok(key) = VerifyingKey::new("acme/gw1/20261120t101500z-3f9a1c20/seal", signer().public_key()) else { return };
+    let _ = note::parse_unverified(bytes);
+    assert!(note::verify(bytes, &[key]).is_err(), "nobody signed this");
+    if let Ok(text) = std::str::from_utf8(bytes)
+        && let Ok(key) = text.parse::<VerifyingKey>()
+    {
+        assert_eq!(key.to_string(), text);
+    }
+}
+
+fn name_seeds() -> Vec<Vec<u8>> {
+    let mut found = Vec::new();
+    files_below(&root().join("schemas/testdata/v1/store"), &mut found);
+    let below = root().join("schemas/testdata/v1/store");
+    found
+        .iter()
+        .filter_map(|path| Some(path.strip_prefix(&below).ok()?.to_string_lossy().into_owned().into_bytes()))
+        .chain([b"zstd_dict:00".to_vec(), b"delta:01890a5d-ac96-774b-bcce-b302099a8057:client_request".to_vec()])
+        .collect()
+}
+
+fn names(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    if let Ok(name) = ObjectName::parse(text) {
+        assert_eq!(name.to_string(), text, "two texts of one name");
+    }
+    let _ = Origin::new(text);
+    let _ = ExchangeId::new(text);
+    if let Ok(id) = Identifier::new(text) {
+        let _ = schemas::content::KeyId::parse(&id);
+    }
+    if let Ok(encoding) = text.parse::<Encoding>() {
+        assert_eq!(encoding.to_string(), text, "two texts of one encoding");
+    }
+    Sha256Hex::parse(text);
+}
+
+fn small() -> FileLimits {
+    FileLimits { footer_bytes: 1 << 20, rows: 1 << 16, column_bytes: 4 << 20 }
+}
+
+fn records_file(bytes: &[u8]) {
+    if let Ok(file) = files::read_records(&Bytes::copy_from_slice(bytes), &small()) {
+        for row in &file.rows {
+            assert_eq!(leaf::hash(&row.leaf), row.hash);
+        }
+    }
+}
+
+fn content_file(bytes: &[u8]) {
+    if let Ok(reader) = files::read_content(Bytes::copy_from_slice(bytes), &small()) {
+        for row in reader.take(1000) {
+            if row.is_err() {
+                break;
+            }
+        }
+    }
+}
+
+fn reference_file(bytes: &[u8]) {
+    if let Ok(rows) = files::read_reference(&Bytes::copy_from_slice(bytes), &small()) {
+        for row in rows {
+            assert_eq!(Sha256Hex::of(&row.bytes), row.sha256);
+        }
+    }
+}
+
+/// A records file under the golden seals: only the very file that a seal names can hold.
+fn batch(bytes: &[u8]) {
+    static SEALS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| golden("seal"));
+    static KEY: LazyLock<[u8; 32]> = LazyLock::new(|| signer().public_key());
+    for sealed in SEALS.iter() {
+        let Ok(unverified) = seal::parse_unverified(sealed) else { continue };
+        let input = BatchInput {
+            origin: &unverified.origin,
+            key: &KEY,
+            seal: sealed,
+            records: Bytes::copy_from_slice(bytes),
+        };
+        assert!(verify_batch_with(input, &small()).is_err(), "a seal of another key");
+    }
+}
+
+fn exchange() -> ExchangeId {
+    ExchangeId::new("01890a5d-ac96-774b-bcce-b302099a8057").expect("an id")
+}
+
+fn origin() -> Origin {
+    Origin::new("acme/gw1/20261120t101500z-3f9a1c20").expect("an origin")
+}
+
+fn row_seeds() -> Vec<Vec<u8>> {
+    let plain = [&[9_u8; 32][..], b"content of a part, content of a part"].concat();
+    let zstd = zstd::encode_all(&plain[..], 3).unwrap_or_default();
+    let ops = [&[9_u8; 32][..], &[0, 3, b'a', b'b', b'c', 1, 0, 4]].concat();
+    let delta = zstd::encode_all(&ops[..], 3).unwrap_or_default();
+    [(0, plain), (1, zstd), (2, delta)].into_iter().map(|(kind, data)| [&[kind], data.as_slice()].concat()).collect()
+}
+
+fn content_row(bytes: &[u8]) {
+    let Some((&kind, data)) = bytes.split_first() else { return };
+    let encoding = match kind & 3 {
+        0 => Encoding::Plain,
+        1 => Encoding::Zstd,
+        2 => Encoding::Delta { base_exchange: exchange(), base_part: PartName::ClientRequest },
+        _ => Encoding::ZstdDict { dictionary: Sha256Hex::of(b"d") },
+    };
+    let row = Row {
+        position: 0,
+        exchange: exchange(),
+        part: PartName::ClientRequest,
+        chunk: u32::from(kind >> 2 & 1),
+        last: kind & 8 == 0,
+        encoding,
+        key_id: None,
+        data: data.to_vec(),
+    };
+    let opened: Result<Vec<u8>, ContentError> = schemas::content::open_row(&origin(), &row, None);
+    let Ok(plain) = opened else { return };
+    assert!(plain.len() <= (1 << 20) + 32, "a chunk over its bound");
+    let mut assembler = Assembler::new(1 << 20);
+    if assembler.push(row.chunk, row.last, &row.encoding, &plain).is_ok()
+        && let Ok(assembled) = assembler.finish()
+    {
+        let _ = assembled.content(Some(b"the base of the edits"), 1 << 16);
+    }
+}
+
+fn delta_seeds() -> Vec<Vec<u8>> {
+    let base: Vec<u8> = (0..2000_u32).map(|i| (i * 7 % 251) as u8).collect();
+    let mut target = base.clone();
+    target.splice(100..110, *b"something else");
+    target.extend_from_slice(b"and a tail");
+    schemas::content::delta(&base, &target).into_iter().chain([vec![0, 1, b'x', 1, 0, 10]]).collect()
+}
+
+fn delta(bytes: &[u8]) {
+    let base: Vec<u8> = (0..2000_u32).map(|i| (i * 7 % 251) as u8).collect();
+    if let Ok(out) = schemas::content::apply(&base, bytes, 1 << 16) {
+        assert!(out.len() <= 1 << 16);
+    }
+    if let Some(ops) = schemas::content::delta(&base, bytes) {
+        assert_eq!(schemas::content::apply(&base, &ops, bytes.len()).as_deref().ok(), Some(bytes));
+    }
+}
+
+fn key_table(bytes: &[u8]) {
+    if let Ok(page) = keytable::decode_page(&origin(), 0, bytes) {
+        for slot in 0..=page.slots() {
+            let _ = page.key(slot);
+        }
+    }
+}
+
+fn policies_and_prices() -> Vec<Vec<u8>> {
+    let mut found = Vec::new();
+    files_below(&root().join("policies/examples"), &mut found);
+    files_below(&root().join("policies/prices"), &mut found);
+    found.iter().filter_map(|path| std::fs::read(path).ok()).collect()
+}
+
+fn policy(bytes: &[u8]) {
+    if let Err(problems) = policies::policy::PolicyFile::parse(bytes) {
+        assert!(!problems.is_empty(), "refused without a reason");
+    }
+}
+
+fn prices(bytes: &[u8]) {
+    if let Err(problems) = policies::price::PriceBook::parse(bytes) {
+        assert!(!problems.is_empty(), "refused without a reason");
+    }
+}
+
+/// A small journal, and the path of its one segment.
+static JOURNAL: LazyLock<Option<(SimDisk, PathBuf)>> = LazyLock::new(|| {
+    let disk = SimDisk::new();
+    let dir = PathBuf::from("/journal");
+    disk.create_dir(&dir).ok()?;
+    let mut config = JournalConfig::new(origin(), Arc::new(|| 1_790_000_000_000_000));
+    (config.segment_bytes, config.frame_bytes, config.group_bytes) = (64 << 10, 8 << 10, 8 << 10);
+    config.ahead_bytes = 0;
+    let journal = Journal::create(Arc::new(disk.clone()), &dir, config).ok()?;
+    for i in 0..4_u32 {
+        let content = ContentFrame {
+            exchange: exchange(),
+            part: PartName::ClientRequest,
+            seq: i,
+            delivered: 0,
+            key_id: None,
+            data: Bytes::from(vec![b'c'; 300]),
+        };
+        let leaf = Bytes::from(format!("{{\"n\":{i}}}"));
+        let hash = leaf::hash(&leaf);
+        let mut space = journal.reserve_blocking(Journal::cost([300, leaf.len()])).ok()?;
+        let frames = vec![Frame::Content(content), Frame::Record { leaf, hash }];
+        journal.submit(&mut space, frames).wait().ok()?;
+    }
+    journal.close();
+    drop(journal);
+    let name = disk.list(&dir).ok()?.into_iter().map(|entry| entry.name).find(|name| name.starts_with("segment-"))?;
+    Some((disk, dir.join(name)))
+});
+
+fn journal_seeds() -> Vec<Vec<u8>> {
+    let (disk, segment) = JOURNAL.as_ref().expect("a journal can be made");
+    let mut bytes = disk.peek(segment).unwrap_or_default();
+    let used = bytes.iter().rposition(|b| *b != 0).map_or(0, |last| last + 1);
+    bytes.truncate(used);
+    assert!(used > 4096, "the seed holds no group");
+    vec![bytes]
+}
+
+fn journal(bytes: &[u8]) {
+    let (disk, segment) = JOURNAL.as_ref().expect("a journal can be made");
+    let disk = disk.fork();
+    disk.poke(segment, |file| {
+        let length = bytes.len().min(file.len());
+        file.fill(0);
+        file[..length].copy_from_slice(&bytes[..length]);
+    });
+    let dir = segment.parent().unwrap_or(Path::new("/"));
+    let mut last = None;
+    let found = recover::<std::convert::Infallible>(Arc::new(disk), dir, &mut |found| {
+        if matches!(found.frame, Frame::Record { .. }) {
+            assert!(last.is_none_or(|last| last < found.position), "positions go back");
+            last = Some(found.position);
+        }
+        Ok(())
+    });
+    if let Ok(Some(recovery)) = found {
+        assert!(recovery.positions.start <= recovery.positions.end);
+    }
+}
