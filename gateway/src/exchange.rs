@@ -444,8 +444,7 @@ impl Asking {
             // What the ledger itself refuses has no record: a counter of the next heartbeat says it.
             _ if matches!(reason, Reason::Evidence(_)) => {
                 app.telemetry.refused_unrecorded(reason.name());
-                let exchange = app.ledger.new_exchange_id();
-                return respond::answer(dialect, reason, Some(exchange.as_str()), None);
+                return respond::answer(dialect, reason, None, None);
             }
             Some(admission) => Ok(admission),
             None => {

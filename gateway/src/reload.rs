@@ -12,7 +12,7 @@ use std::time::Duration;
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use schemas::Identifier;
 use schemas::record::{Admin, ConfigReason};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -23,26 +23,42 @@ use crate::telemetry::ByReason;
 /// How long files must be quiet before they are read: editors and key tools write more than once.
 const QUIET: Duration = Duration::from_millis(250);
 
-/// Reloads when told, until `stop`.
-///
-/// # Errors
-/// The signal handler or the watcher cannot be set up.
-pub(crate) async fn run(app: Arc<App>, stop: CancellationToken) -> anyhow::Result<()> {
-    let mut hangup = signal(SignalKind::hangup())?;
-    let (tell, mut told) = mpsc::channel::<()>(1);
-    let mut watch = Watch::new(tell)?;
-    loop {
+/// Waits to be told.
+pub(crate) struct Reloader {
+    app: Arc<App>,
+    hangup: Signal,
+    watch: Watch,
+    told: mpsc::Receiver<()>,
+}
+
+impl Reloader {
+    /// Listens and watches from now on.
+    ///
+    /// # Errors
+    /// The signal handler or the watcher cannot be set up.
+    pub(crate) fn new(app: Arc<App>) -> anyhow::Result<Self> {
+        let hangup = signal(SignalKind::hangup())?;
+        let (tell, told) = mpsc::channel(1);
+        let mut watch = Watch::new(tell)?;
         watch.follow(app.snapshot.load().loaded.inputs());
-        let why = tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            _ = hangup.recv() => "signal",
-            _ = told.recv() => {
-                tokio::time::sleep(QUIET).await;
-                "file change"
-            }
-        };
-        while told.try_recv().is_ok() {}
-        reload(&app, why).await;
+        Ok(Self { app, hangup, watch, told })
+    }
+
+    /// Reloads when told, until `stop`.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        loop {
+            let why = tokio::select! {
+                () = stop.cancelled() => return,
+                _ = self.hangup.recv() => "signal",
+                _ = self.told.recv() => {
+                    tokio::time::sleep(QUIET).await;
+                    "file change"
+                }
+            };
+            while self.told.try_recv().is_ok() {}
+            reload(&self.app, why).await;
+            self.watch.follow(self.app.snapshot.load().loaded.inputs());
+        }
     }
 }
 

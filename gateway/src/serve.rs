@@ -22,7 +22,8 @@ use crate::admin::socket::{self, EraseAsked, Socket};
 use crate::admin::{Admin, Starting};
 use crate::app::{App, Documents, Pseudonyms, Snapshot};
 use crate::config::{self, Loaded, LogFormat};
-use crate::{cli, output, reload};
+use crate::reload::Reloader;
+use crate::{cli, output};
 use crate::telemetry::Telemetry;
 
 /// How long the end waits for the last outcomes, and for the store to have everything.
@@ -153,7 +154,7 @@ pub struct Gateway {
     addresses: Vec<SocketAddr>,
     admin_address: SocketAddr,
     listeners: Vec<JoinHandle<()>>,
-    reloading: JoinHandle<anyhow::Result<()>>,
+    reloading: JoinHandle<()>,
     admin: JoinHandle<()>,
     socket: JoinHandle<()>,
     stop: CancellationToken,
@@ -205,6 +206,12 @@ impl Gateway {
         let admin = tokio::spawn(admin.run());
 
         let socket_path = socket_path(&loaded);
+        if let Some(folder) = socket_path.parent() {
+            std::fs::create_dir_all(folder)
+                .with_context(|| format!("the folder of the admin socket, `{}`", folder.display()))?;
+        }
+        let socket = Socket::bind(&socket_path)
+            .with_context(|| format!("`admin_socket` is `{}`: cannot listen there", socket_path.display()))?;
         let connections = usize::try_from(loaded.config.limits.connections).unwrap_or(usize::MAX);
         let snapshot = Snapshot::new(loaded, None)?;
         let ledger = tokio::task::spawn_blocking(move || Ledger::open(settings)).await??;
@@ -212,8 +219,6 @@ impl Gateway {
         let app = Arc::new(App::new(ledger, snapshot, telemetry));
         // Set once, here.
         let _ = started.set(Arc::clone(&app));
-        let socket = Socket::bind(&socket_path)
-            .with_context(|| format!("`admin_socket` is `{}`: cannot listen there", socket_path.display()))?;
         let socket = tokio::spawn(socket.run(Arc::clone(&app)));
 
         let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
@@ -226,7 +231,8 @@ impl Gateway {
             listeners.push(tokio::spawn(listener.run()));
             tracing::info!(%address, "listening");
         }
-        let reloading = tokio::spawn(reload::run(Arc::clone(&app), stop.clone()));
+        let reloader = Reloader::new(Arc::clone(&app)).context("watching the configuration's files")?;
+        let reloading = tokio::spawn(reloader.run(stop.clone()));
         tracing::info!(%origin, admin = %admin_address, socket = %socket_path.display(), "serving");
         Ok(Self { app, addresses, admin_address, listeners, reloading, admin, socket, stop, cut })
     }
@@ -256,10 +262,7 @@ impl Gateway {
             // It only ends; a panic of it was logged.
             let _ = listener.await;
         }
-        match reloading.await {
-            Ok(Err(error)) => tracing::error!(%error, "reloading had stopped"),
-            Ok(Ok(())) | Err(_) => {}
-        }
+        let _ = reloading.await;
         app.connections.close();
         let patience = app.snapshot.load().limits.drain;
         let finished = tokio::select! {

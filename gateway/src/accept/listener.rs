@@ -69,7 +69,11 @@ impl Listener {
     /// Accepts until `stop`. Each connection is a task of the app's tracker.
     pub(crate) async fn run(self) {
         loop {
-            let Ok(place) = Arc::clone(&self.places).acquire_owned().await else { return };
+            let place = tokio::select! {
+                () = self.stop.cancelled() => return,
+                place = Arc::clone(&self.places).acquire_owned() => place,
+            };
+            let Ok(place) = place else { return };
             let accepted = tokio::select! {
                 () = self.stop.cancelled() => return,
                 accepted = self.bound.listener.accept() => accepted,

@@ -3,6 +3,7 @@
 //! A Unix socket that only its owner may open. One JSON line in, one JSON line out.
 
 use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -117,7 +118,7 @@ impl EraseAsked {
 /// # Errors
 /// Nobody listens there, or the answer cannot be read.
 pub fn call(path: &Path, request: &Request) -> io::Result<Response> {
-    let mut stream = std::os::unix::net::UnixStream::connect(path)?;
+    let mut stream = Short::of(path)?.with(|path| std::os::unix::net::UnixStream::connect(path))?;
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');
     stream.write_all(&line)?;
@@ -127,6 +128,28 @@ pub fn call(path: &Path, request: &Request) -> io::Result<Response> {
         return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the gateway closed the admin socket"));
     }
     Ok(serde_json::from_str(&answer)?)
+}
+
+/// A path that fits into a socket address (108 bytes), also where the real one does not: through its open folder.
+struct Short {
+    path: PathBuf,
+    _folder: Option<std::fs::File>,
+}
+
+impl Short {
+    fn of(path: &Path) -> io::Result<Self> {
+        let name = path.file_name().filter(|_| path.as_os_str().len() > 100);
+        let (Some(name), Some(parent)) = (name, path.parent()) else {
+            return Ok(Self { path: path.to_owned(), _folder: None });
+        };
+        let folder = std::fs::File::open(parent)?;
+        let short = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd())).join(name);
+        Ok(Self { path: short, _folder: Some(folder) })
+    }
+
+    fn with<T>(&self, open: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
+        open(&self.path)
+    }
 }
 
 /// The socket, bound. Removed when dropped.
@@ -148,14 +171,15 @@ impl Socket {
     /// # Errors
     /// Another process listens there, or the system's.
     pub(crate) fn bind(path: &Path) -> io::Result<Self> {
-        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        let short = Short::of(path)?;
+        if short.with(|path| std::os::unix::net::UnixStream::connect(path)).is_ok() {
             return Err(io::Error::new(io::ErrorKind::AddrInUse, "another gateway listens on this admin socket"));
         }
         match std::fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let listener = UnixListener::bind(path)?;
+        let listener = short.with(|path| UnixListener::bind(path))?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
         Ok(Self { listener, path: path.to_owned() })
     }

@@ -184,11 +184,7 @@ async fn whole(
     match committed {
         Ok(()) => {
             let body = joined(chunks, total);
-            let flow = match trailers {
-                None => Flow::whole(body),
-                Some(trailers) => Flow::trailed(body, trailers),
-            };
-            Response::from_parts(head, flow)
+            Response::from_parts(head, Flow::released(app, body, trailers))
         }
         Err(unavailable) => {
             let (dialect, exchange) = match &dialect {

@@ -328,6 +328,14 @@ impl Stream {
     }
 }
 
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if matches!(self.state, State::Releasing) && !self.queue.is_empty() {
+            self.app.telemetry.released_lost();
+        }
+    }
+}
+
 /// Sorts what the meter says of `bytes` into what goes and what is held.
 fn sort(
     segments: &mut Vec<Segment>,

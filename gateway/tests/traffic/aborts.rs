@@ -120,7 +120,7 @@ async fn a_provider_that_is_silent_times_out_with_504() {
         whole(200, "application/json", "{}")
     })
     .await;
-    let setup = Setup { limits: "{ first_byte: 200ms }".into(), ..Setup::default() };
+    let setup = Setup { limits: "{ first_byte: 1s }".into(), ..Setup::default() };
     let rig = Rig::start(&provider, setup).await;
     let (status, headers, body) = read(rig.chat(QUESTION).await).await;
     assert_eq!((status, &headers["x-affidavit-reason"]), (504, &"provider_timeout".parse::<http::HeaderValue>().unwrap()));
@@ -139,7 +139,7 @@ async fn a_stream_that_stalls_is_cut_and_recorded_as_a_timeout() {
         async move { response }
     })
     .await;
-    let setup = Setup { limits: "{ idle: 300ms }".into(), ..Setup::default() };
+    let setup = Setup { limits: "{ idle: 1s }".into(), ..Setup::default() };
     let rig = Rig::start(&provider, setup).await;
     let mut response = rig.chat(STREAMING).await;
     let event = delta("then silence");

@@ -66,6 +66,7 @@ async fn an_http2_stream_that_is_reset_is_a_client_abort_and_the_connection_live
     crate::rig::read_bytes(response.body_mut(), delta("x").len()).await;
     drop(response);
     sender.closed().await;
+    caller.ready().await.unwrap();
     let (status, ..) = read(caller.send_request(question(&rig, "http://gateway")).await.unwrap()).await;
     assert_eq!(status, 200);
     drop((caller, sender));
@@ -84,6 +85,7 @@ async fn one_connection_serves_one_exchange_after_the_other() {
     let (mut caller, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
     for _ in 0..50 {
+        caller.ready().await.unwrap();
         let mut request = question(&rig, "");
         request.headers_mut().insert("host", "g".parse().unwrap());
         assert_eq!(read(caller.send_request(request).await.unwrap()).await.0, 200);

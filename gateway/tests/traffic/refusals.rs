@@ -28,7 +28,7 @@ pub(crate) async fn raw(rig: &Rig, text: &str) -> String {
     stream.write_all(text.as_bytes()).await.unwrap();
     let mut got = Vec::new();
     let mut buffer = [0; 4096];
-    while let Ok(Ok(read)) = tokio::time::timeout(Duration::from_millis(700), stream.read(&mut buffer)).await {
+    while let Ok(Ok(read)) = tokio::time::timeout(Duration::from_millis(1700), stream.read(&mut buffer)).await {
         if read == 0 {
             break;
         }
@@ -70,6 +70,7 @@ async fn a_flood_of_unknown_keys_is_folded_and_every_one_is_counted() {
         hyper::client::conn::http1::handshake(hyper_util::rt::TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
     for _ in 0..60 {
+        caller.ready().await.unwrap();
         let request = Request::get("/openai/v1/models").header("host", "g").header("x-api-key", "afk_no");
         let response = caller.send_request(request.body(Full::<bytes::Bytes>::default()).unwrap()).await.unwrap();
         let (status, ..) = read(response).await;
@@ -198,7 +199,7 @@ async fn beyond_the_places_admission_waits_and_then_refuses_with_503() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_body_that_stops_coming_is_408() {
     let provider = provider().await;
-    let setup = Setup { limits: "{ body_read: 200ms }".into(), ..Setup::default() };
+    let setup = Setup { limits: "{ body_read: 1s }".into(), ..Setup::default() };
     let rig = Rig::start(&provider, setup).await;
     let text = format!(
         "POST /openai/v1/chat/completions HTTP/1.1\r\nhost: g\r\nauthorization: Bearer {}\r\ncontent-length: 100\r\n\r\n{{",
@@ -230,6 +231,38 @@ async fn expect_continue_is_answered_for_a_known_caller_and_refused_for_an_unkno
     let read = stream.read(&mut buffer).await.unwrap();
     assert!(buffer[..read].starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&buffer[..read]));
     assert_eq!(provider.seen()[0].body, QUESTION);
+    drop(rig.stop().await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_head_over_the_limit_is_431_and_a_signed_counter() {
+    let provider = provider().await;
+    let rig = Rig::start(&provider, Setup::default()).await;
+    let text = format!("GET / HTTP/1.1\r\nhost: g\r\nx: {}\r\n\r\n", "x".repeat(100 << 10));
+    assert!(raw(&rig, &text).await.starts_with("HTTP/1.1 431"));
+    assert!(raw(&rig, "no http at all\r\n\r\n").await.starts_with("HTTP/1.1 400"));
+    let evidence = rig.stop().await;
+    let text = serde_json::to_string(&evidence.records).unwrap();
+    assert!(text.contains("\"failed_head_too_large\":1") && text.contains("\"failed_malformed_http\":1"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_the_memory_for_bodies_is_taken_admission_waits_and_then_refuses_with_503() {
+    let provider = provider().await;
+    let setup = Setup { limits: "{ body: 1MiB, body_memory: 1MiB, admission: 1s }".into(), ..Setup::default() };
+    let rig = Rig::start(&provider, setup).await;
+    let mut slow = TcpStream::connect(rig.address).await.unwrap();
+    let head = format!(
+        "POST /openai/v1/chat/completions HTTP/1.1\r\nhost: g\r\nauthorization: Bearer {}\r\ncontent-length: 1048576\r\n\r\n{{",
+        rig.key
+    );
+    slow.write_all(head.as_bytes()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let (status, headers, _) = read(rig.chat(QUESTION).await).await;
+    assert_eq!((status, &headers["x-affidavit-reason"]), (503, &"overloaded".parse::<http::HeaderValue>().unwrap()));
+    drop(slow);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(read(rig.chat(QUESTION).await).await.0, 200, "the memory is given back");
     drop(rig.stop().await);
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use gateway::keys::{FileError, KeyError, KeyRequest, issue, update};
+use gateway::keys::{FileError, KeyRequest, issue, update};
 use gateway::serve::Gateway;
 use gateway::{config, output, secrets};
 use http::{HeaderMap, Request, Response};
@@ -57,7 +57,7 @@ pub(crate) struct Evidence {
 
 enum Change {
     File(FileError),
-    Key(KeyError),
+    Key(String),
 }
 impl From<FileError> for Change {
     fn from(error: FileError) -> Self {
@@ -72,7 +72,7 @@ pub(crate) fn issue_key(path: &Path, consumer: &str) -> String {
         team: Some(Identifier::new("quality").unwrap()),
         ..KeyRequest::default()
     };
-    let issued = update::<_, Change>(path, |keys| issue(keys, request, 1_790_000_000_000_000).map_err(Change::Key));
+    let issued = update::<_, Change>(path, |keys| issue(keys, request, 1_790_000_000_000_000).map_err(|error| Change::Key(error.to_string())));
     match issued {
         Ok(issued) => issued.key.to_string(),
         Err(Change::File(error)) => panic!("{error}"),
