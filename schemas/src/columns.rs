@@ -240,7 +240,6 @@ pub fn cells(leaf: &Value) -> Cells<'_> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
     use serde_json::json;
 

@@ -283,8 +283,6 @@ pub fn verify<'a>(note: &'a [u8], known: &[VerifyingKey]) -> Result<VerifiedNote
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-
     use proptest::prelude::*;
 
     use super::*;

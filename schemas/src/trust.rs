@@ -187,8 +187,6 @@ fn overlap(a: &TrustedGateway, b: &TrustedGateway) -> bool {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-
     use super::*;
 
     fn origin(epoch: &str) -> Origin {

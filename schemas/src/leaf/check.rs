@@ -3,6 +3,7 @@
 use super::LeafError;
 use crate::canonical::{Sink, is_leaf_text};
 use crate::columns::parse_decimal;
+use crate::names::is_part;
 use crate::record::{Body, Cost, MAX_LIST, Record, VERSION};
 
 /// The rules that types alone do not keep.
@@ -13,6 +14,15 @@ pub(super) fn check(record: &Record) -> Result<(), LeafError> {
     }
     if record.at < 0 {
         return Err(LeafError::Envelope { key: "at", wanted: "a time in microseconds" });
+    }
+    let retention = match &record.body {
+        Body::Intent(intent) => Some(&intent.retention),
+        Body::Outcome(outcome) => Some(&outcome.retention),
+        Body::Refusal(refusal) => refusal.retention.as_ref(),
+        _ => None,
+    };
+    if let Some(class) = retention.filter(|class| !is_part(class.as_str())) {
+        return Err(form(format!("`retention` is `{class}`, wanted `[a-z0-9][a-z0-9.-]{{0,62}}`")));
     }
     let mut lists: [(&str, usize); 5] = [("", 0); 5];
     match &record.body {

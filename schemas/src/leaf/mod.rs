@@ -268,8 +268,6 @@ fn differences(found: &Value, known: &Value, path: &str, out: &mut Vec<String>) 
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-
     use std::collections::BTreeMap;
 
     use super::*;
@@ -428,6 +426,8 @@ mod tests {
         assert!(matches!(encode(&record(Body::Outcome(wrong))), Err(LeafError::Text { .. })));
         let mut wrong = outcome();
         wrong.answered.tool_names = vec![id("t"); 33];
+        assert!(matches!(encode(&record(Body::Outcome(wrong))), Err(LeafError::Form { .. })));
+        let wrong = Outcome { retention: id("Standard/1"), ..outcome() };
         assert!(matches!(encode(&record(Body::Outcome(wrong))), Err(LeafError::Form { .. })));
         for (total, class) in [("1", "2"), ("1.0000000000001", "1"), ("+1", "1"), ("1e3", "1000")] {
             let mut wrong = outcome();

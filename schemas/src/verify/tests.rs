@@ -1,5 +1,3 @@
-#![expect(clippy::unwrap_used, reason = "tests")]
-
 use bytes::Bytes;
 use serde_json::json;
 
@@ -387,4 +385,44 @@ fn another_log_and_another_key_are_refused() {
     assert_eq!(codes(verify_batch(input(&other, &key))), ["ORIGIN_MISMATCH"]);
     let thief = Ed25519Signer::from_seed([8; 32]).public_key();
     assert_eq!(codes(verify_batch(input(&origin(), &thief))), ["SEAL_INVALID"]);
+}
+
+/// `cargo test --release -p schemas --lib verify::tests::figures -- --ignored --nocapture`
+#[test]
+#[ignore = "prints figures, says nothing in a debug build"]
+fn figures() {
+    let rows: Vec<LeafRow> = (0..50_000).map(|i| row(i, &if i == 0 { boot() } else { outcome(i) })).collect();
+    let bytes: usize = rows.iter().map(|row| row.leaf.len()).sum();
+    let started = std::time::Instant::now();
+    let sealed = honest(&rows);
+    let writing = started.elapsed();
+    let rate = |took: std::time::Duration| bytes as f64 / took.as_secs_f64() / 1e6;
+    let mut best = [std::time::Duration::MAX; 4];
+    for _ in 0..5 {
+        let started = std::time::Instant::now();
+        let hashes: Vec<Hash> = rows.iter().map(|row| leaf::hash(&row.leaf)).collect();
+        best[0] = best[0].min(started.elapsed());
+        let started = std::time::Instant::now();
+        let decoded = rows.iter().filter(|row| leaf::decode(&row.leaf).is_ok()).count();
+        best[1] = best[1].min(started.elapsed());
+        let started = std::time::Instant::now();
+        let walked = rows.iter().filter(|row| canonical::parse(&row.leaf).is_ok()).count();
+        best[2] = best[2].min(started.elapsed());
+        let started = std::time::Instant::now();
+        let verified = check(&sealed).unwrap();
+        best[3] = best[3].min(started.elapsed());
+        assert_eq!((hashes.len(), decoded, walked, verified.rows().len()), (50_000, 50_000, 50_000, 50_000));
+    }
+    eprintln!(
+        "{} leaves of {} bytes, file {} bytes: SHA-256 {:.0} MB/s, decode {:.0}, canonical parse {:.0}, verify {:.0} ({:.0} % of SHA-256), write {:.0}",
+        rows.len(),
+        bytes / rows.len(),
+        sealed.records.len(),
+        rate(best[0]),
+        rate(best[1]),
+        rate(best[2]),
+        rate(best[3]),
+        100.0 * best[0].as_secs_f64() / best[3].as_secs_f64(),
+        rate(writing),
+    );
 }
