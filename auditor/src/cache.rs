@@ -1,7 +1,7 @@
 //! The cache of proven rows: Parquet files made by us, in the auditor's private folder. Never decrypted content.
 //!
 //! ```text
-//! <state>/cache/<deployment>/<gateway>/<epoch>/
+//! <state>/cache/<deployment and keys>/<deployment>/<gateway>/<epoch>/
 //!   log.json                       what was found out so far, and the segments; first line its MAC by the local key
 //!   <seal>.records.parquet         the rows of a run of batches, named by the SHA-256 of the run's last seal
 //!   <seal>.batches.parquet         one row a batch
@@ -17,7 +17,8 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use arrow::array::{
-    ArrayRef, BooleanBuilder, Decimal128Builder, Int64Builder, RecordBatch, StringBuilder, TimestampMicrosecondBuilder,
+    ArrayRef, BooleanBuilder, Decimal128Builder, Int64Builder, RecordBatch, StringBuilder,
+    TimestampMicrosecondBuilder,
 };
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use parquet::arrow::ArrowWriter;
@@ -145,7 +146,9 @@ impl Builder {
             ColumnKind::Utf8 => Self::Text(StringBuilder::new()),
             ColumnKind::Int64 => Self::Int(Int64Builder::new()),
             ColumnKind::Bool => Self::Bool(BooleanBuilder::new()),
-            ColumnKind::Decimal => Self::Decimal(Decimal128Builder::new().with_data_type(DataType::Decimal128(38, 12))),
+            ColumnKind::Decimal => {
+                Self::Decimal(Decimal128Builder::new().with_data_type(DataType::Decimal128(38, 12)))
+            }
             ColumnKind::TimestampUs => Self::Time(TimestampMicrosecondBuilder::new().with_timezone("UTC")),
         }
     }
@@ -209,8 +212,11 @@ impl Rows {
         self.count += 1;
     }
     fn take(&mut self, schema: &SchemaRef) -> Result<RecordBatch, arrow::error::ArrowError> {
-        let mut columns: Vec<ArrayRef> =
-            vec![Arc::new(self.origin.finish()), Arc::new(self.position.finish()), Arc::new(self.batch.finish())];
+        let mut columns: Vec<ArrayRef> = vec![
+            Arc::new(self.origin.finish()),
+            Arc::new(self.position.finish()),
+            Arc::new(self.batch.finish()),
+        ];
         columns.extend(self.typed.iter_mut().map(Builder::finish));
         columns.push(Arc::new(self.leaf.finish()));
         columns.push(Arc::new(self.hash.finish()));
@@ -266,7 +272,9 @@ impl Writing {
                 self.flush()?;
             }
         }
-        let int = |n: u64| -> ArrayRef { Arc::new(arrow::array::Int64Array::from(vec![i64::try_from(n).unwrap_or(i64::MAX)])) };
+        let int = |n: u64| -> ArrayRef {
+            Arc::new(arrow::array::Int64Array::from(vec![i64::try_from(n).unwrap_or(i64::MAX)]))
+        };
         let text = |text: String| -> ArrayRef { Arc::new(arrow::array::StringArray::from(vec![text])) };
         let time = arrow::array::TimestampMicrosecondArray::from(vec![seal.time]).with_timezone("UTC");
         self.batches.write(&RecordBatch::try_new(
@@ -359,14 +367,14 @@ impl std::fmt::Debug for Cache<'_> {
 }
 
 impl<'a> Cache<'a> {
-    /// Opens the cache for a trust file. Another key is another cache.
-    ///
-    /// # Errors
-    /// A trust file without a fingerprint.
-    pub fn open(state: &'a State, trust: &Trust) -> anyhow::Result<Self> {
-        let fingerprint = trust.fingerprint()?.to_string();
-        let root = state.folder().join("cache").join(fingerprint.get(..16).unwrap_or_default());
-        Ok(Self { state, root, logs: BTreeMap::new(), error: None })
+    /// Opens the cache for a trust file. Another deployment or key is another cache.
+    pub fn open(state: &'a State, trust: &Trust) -> Self {
+        let mut keys: Vec<String> =
+            trust.gateways.iter().map(|entry| format!("{} {}\n", entry.name, entry.key)).collect();
+        keys.sort();
+        let name = Sha256Hex::of(format!("{}\n{}", trust.deployment, keys.concat()).as_bytes()).to_string();
+        let root = state.folder().join("cache").join(name.get(..16).unwrap_or_default());
+        Self { state, root, logs: BTreeMap::new(), error: None }
     }
 
     fn folder(&self, origin: &Origin) -> PathBuf {
@@ -377,7 +385,11 @@ impl<'a> Cache<'a> {
     pub fn earlier(&mut self, findings: &mut Findings) -> BTreeMap<Origin, (LogFold, SealTail)> {
         let mut out = BTreeMap::new();
         for folder in log_folders(&self.root) {
-            let Some(origin) = folder.strip_prefix(&self.root).ok().and_then(|path| path.to_str()).and_then(|path| Origin::new(path).ok())
+            let Some(origin) = folder
+                .strip_prefix(&self.root)
+                .ok()
+                .and_then(|path| path.to_str())
+                .and_then(|path| Origin::new(path).ok())
             else {
                 continue;
             };
@@ -420,7 +432,11 @@ impl<'a> Cache<'a> {
     /// Says from which logs the verification continues; the others are followed from their beginning.
     pub fn begin(&mut self, earlier: &BTreeMap<Origin, (LogFold, SealTail)>) {
         for folder in log_folders(&self.root) {
-            let Some(origin) = folder.strip_prefix(&self.root).ok().and_then(|path| path.to_str()).and_then(|path| Origin::new(path).ok())
+            let Some(origin) = folder
+                .strip_prefix(&self.root)
+                .ok()
+                .and_then(|path| path.to_str())
+                .and_then(|path| Origin::new(path).ok())
             else {
                 continue;
             };
@@ -428,7 +444,10 @@ impl<'a> Cache<'a> {
             let checkpoint = self.load(&folder).ok().flatten();
             let log = Log {
                 kept_to: checkpoint.as_ref().map(|checkpoint| checkpoint.tail.batch),
-                segments: checkpoint.as_ref().map(|checkpoint| checkpoint.segments.clone()).unwrap_or_default(),
+                segments: checkpoint
+                    .as_ref()
+                    .map(|checkpoint| checkpoint.segments.clone())
+                    .unwrap_or_default(),
                 checkpoint,
                 folder,
                 writing: None,
@@ -519,8 +538,12 @@ impl<'a> Cache<'a> {
         if log.segments.len() > MOST_SEGMENTS {
             merge(&log.folder, &mut log.segments)?;
         }
-        let checkpoint =
-            Checkpoint { version: VERSION.into(), fold: fold.clone(), tail: Tail::of(tail), segments: log.segments.clone() };
+        let checkpoint = Checkpoint {
+            version: VERSION.into(),
+            fold: fold.clone(),
+            tail: Tail::of(tail),
+            segments: log.segments.clone(),
+        };
         fs::create_dir_all(&log.folder)?;
         self.state.write_authentic(&log.folder.join("log.json"), LABEL, &serde_json::to_vec(&checkpoint)?)?;
         sweep(&log.folder, &log.segments);
@@ -551,7 +574,8 @@ fn log_folders(root: &Path) -> Vec<PathBuf> {
     let mut folders = vec![root.to_owned()];
     for _ in 0..3 {
         let children = folders.iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten();
-        folders = children.filter_map(Result::ok).map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
+        folders =
+            children.filter_map(Result::ok).map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
     }
     folders.sort();
     folders
@@ -559,7 +583,9 @@ fn log_folders(root: &Path) -> Vec<PathBuf> {
 
 /// Merges all segments of a log into one.
 fn merge(folder: &Path, segments: &mut Vec<Segment>) -> anyhow::Result<()> {
-    let (Some(first), Some(last)) = (segments.first().cloned(), segments.last().cloned()) else { return Ok(()) };
+    let (Some(first), Some(last)) = (segments.first().cloned(), segments.last().cloned()) else {
+        return Ok(());
+    };
     let mut hashes = Vec::new();
     for kind in ["records", "batches"] {
         let schema = if kind == "records" { records_schema() } else { batches_schema() };

@@ -92,7 +92,8 @@ impl Reader {
     }
 
     fn key(&self, origin: &Origin) -> anyhow::Result<[u8; 32]> {
-        let entry = self.trust.gateway(origin).with_context(|| format!("the trust file does not cover {origin}"))?;
+        let entry =
+            self.trust.gateway(origin).with_context(|| format!("the trust file does not cover {origin}"))?;
         Ok(entry.public_key()?)
     }
 
@@ -112,7 +113,10 @@ impl Reader {
             let first = faults.first().map(ToString::to_string).unwrap_or_default();
             anyhow::anyhow!("batch {number} of {origin} does not verify: {first}")
         })?;
-        anyhow::ensure!(batch.seal().batch == number, "the seal of batch {number} of {origin} is another batch's");
+        anyhow::ensure!(
+            batch.seal().batch == number,
+            "the seal of batch {number} of {origin} is another batch's"
+        );
         Ok((note, batch))
     }
 
@@ -141,7 +145,8 @@ impl Reader {
             newest: number,
         };
         let loader = Loader { context: &context, limit: KEPT_WHOLE };
-        let mut wanted: std::collections::BTreeMap<(u64, PartName), (ExchangeId, Part, Option<String>)> = Default::default();
+        let mut wanted: std::collections::BTreeMap<(u64, PartName), (ExchangeId, Part, Option<String>)> =
+            Default::default();
         for row in batch.rows() {
             let Some(record) = &row.decoded().record else { continue };
             let Some((Some(exchange), parts, key, _)) = parts_of(&record.body) else { continue };
@@ -155,11 +160,15 @@ impl Reader {
         }
         let mut goes_on = true;
         let wants = |exchange: &ExchangeId, _| of.is_none_or(|of| of == exchange);
-        let mut take = |(position, exchange, name): At, assembled: Result<schemas::content::Assembled, ContentError>| {
+        let mut take = |(position, exchange, name): At,
+                        assembled: Result<schemas::content::Assembled, ContentError>| {
             if !goes_on {
                 return;
             }
-            let Some((_, part, key)) = wanted.remove(&(position, name)).filter(|(of, _, _)| *of == exchange) else { return };
+            let Some((_, part, key)) = wanted.remove(&(position, name)).filter(|(of, _, _)| *of == exchange)
+            else {
+                return;
+            };
             let limit = usize::try_from(part.length).unwrap_or(usize::MAX);
             let content = assembled.and_then(|assembled| match &assembled.base {
                 None => Ok((assembled.salt, assembled.stream)),
@@ -169,7 +178,9 @@ impl Reader {
                 }
             });
             let (state, opened) = match content {
-                Ok((salt, bytes)) if bytes.len() as u64 == part.length && commitment(&salt, &bytes) == part.commitment => {
+                Ok((salt, bytes))
+                    if bytes.len() as u64 == part.length && commitment(&salt, &bytes) == part.commitment =>
+                {
                     (PartState::Proven, Some((salt, bytes)))
                 }
                 Ok(_) => (PartState::Mismatch, None),
@@ -190,7 +201,8 @@ impl Reader {
     }
 
     fn without_key(&self, key: Option<&str>) -> PartState {
-        let held = self.keys.as_ref().zip(key.and_then(|key| key.parse().ok())).map(|(keys, id)| keys.held(&id));
+        let held =
+            self.keys.as_ref().zip(key.and_then(|key| key.parse().ok())).map(|(keys, id)| keys.held(&id));
         if matches!(held, Some(Held::Gone)) { PartState::Erased } else { PartState::NoKey }
     }
 }
@@ -250,12 +262,15 @@ impl PartitionStream for ContentStream {
         let (reader, batches) = (self.reader.clone(), self.batches.clone());
         builder.spawn_blocking(move || {
             for (origin, number) in batches {
-                let fail = |error: anyhow::Error| datafusion::error::DataFusionError::Execution(format!("{error:#}"));
+                let fail = |error: anyhow::Error| {
+                    datafusion::error::DataFusionError::Execution(format!("{error:#}"))
+                };
                 let (_, batch) = reader.batch(&origin, number).map_err(fail)?;
                 let mut held = Vec::new();
                 let mut each = |part: PartContent| {
                     held.push(part);
-                    held.len() < ROWS_AT_ONCE || sender.blocking_send(rows(&origin, &std::mem::take(&mut held))).is_ok()
+                    held.len() < ROWS_AT_ONCE
+                        || sender.blocking_send(rows(&origin, &std::mem::take(&mut held))).is_ok()
                 };
                 reader.parts(&batch, None, &mut each).map_err(fail)?;
                 if !held.is_empty() && sender.blocking_send(rows(&origin, &held)).is_err() {

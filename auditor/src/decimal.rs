@@ -20,7 +20,10 @@ impl Decimal {
         };
         let (whole, fraction) = digits.split_once('.').map_or((digits, None), |(a, b)| (a, Some(b)));
         let is_digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-        if !is_digits(whole) || fraction.is_some_and(|f| !is_digits(f) || f.len() > SCALE as usize) || whole.len() > 26 {
+        if !is_digits(whole)
+            || fraction.is_some_and(|f| !is_digits(f) || f.len() > SCALE as usize)
+            || whole.len() > 26
+        {
             return None;
         }
         let fraction = fraction.unwrap_or("");

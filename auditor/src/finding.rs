@@ -1,6 +1,18 @@
 //! Findings: what is wrong, how bad, where, what was expected and what was found (AU-4).
 //!
 //! Codes are stable. Each has one severity, one effect on the verdict and one hint; [`CODES`] is the whole list.
+//!
+//! Codes that other texts about this evidence call differently:
+//!
+//! | here | elsewhere |
+//! |---|---|
+//! | `LOG_MISSING`, `UNREGISTERED_LOG` | `STREAM_MISSING`, `UNREGISTERED_STREAM` |
+//! | `AFTER_CLOSE` | `CLOSED_BUT_ACTIVE`, as far as the log itself shows it |
+//! | `UNTRUSTED_KEY` | also `KEY_NOT_VALID_FOR_SIZE`: a seal beyond the size at which the key was revoked |
+//! | `UNAPPROVED_CONFIG` | a configuration or price book that no `config` record announces |
+//! | `FILE_MISMATCH`, `ROOT_MISMATCH`, `SEAL_INVALID`, `CHAIN_BROKEN` | parts of `LEAF_MISMATCH` and `FOREIGN_RECORD`, named by the check that found them |
+//! | `PREDECESSOR_FORK` | `EQUIVOCATION` between epochs |
+//! | `COULD_NOT_READ`, `KEY_ABSENT`, `NO_INPUT` | `COULD_NOT_JUDGE` |
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -464,7 +476,8 @@ impl Findings {
     /// Puts them in the order in which they are printed: worst first, then by place.
     pub fn sort(&mut self) {
         self.kept.sort_by(|a, b| {
-            (b.effect, b.severity, &a.code, &a.place, &a.found).cmp(&(a.effect, a.severity, &b.code, &b.place, &b.found))
+            (b.effect, b.severity, &a.code, &a.place, &a.found)
+                .cmp(&(a.effect, a.severity, &b.code, &b.place, &b.found))
         });
     }
 }

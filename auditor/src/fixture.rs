@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 
 use schemas::content::{CHUNK_BYTES, DataKey, Encoding, RowMeta, Salt, commitment, cut, seal_row};
-use schemas::files::{ContentWriter, LeafRow, ReferenceRow, schema_fingerprint, write_records, write_reference};
+use schemas::files::{
+    ContentWriter, LeafRow, ReferenceRow, schema_fingerprint, write_records, write_reference,
+};
 use schemas::keytable::{KeyId, encode_page, page_path};
 use schemas::merkle::CompactRange;
 use schemas::names::FileKind;
@@ -131,17 +133,27 @@ impl Writer {
     }
 
     pub(crate) fn counters(&self) -> BTreeMap<String, u64> {
-        [("intents", "intent"), ("outcomes", "outcome"), ("refusals", "refusal")]
+        [("exchanges", "intent"), ("outcomes", "outcome"), ("refusals", "refusal")]
             .into_iter()
             .map(|(name, kind)| (name.to_owned(), self.kinds.get(kind).copied().unwrap_or(0)))
             .collect()
     }
 
-    pub(crate) fn part(&mut self, position: u64, exchange: &ExchangeId, part: PartName, key: &KeyId, bytes: &[u8], base: Option<(&ExchangeId, PartName, &[u8])>) -> Part {
+    pub(crate) fn part(
+        &mut self,
+        position: u64,
+        exchange: &ExchangeId,
+        part: PartName,
+        key: &KeyId,
+        bytes: &[u8],
+        base: Option<(&ExchangeId, PartName, &[u8])>,
+    ) -> Part {
         let salt = Salt::from_bytes(Sha256Hex::of(format!("{exchange} {part:?}").as_bytes()).0);
         let edits = base.map(|(_, _, base)| schemas::content::delta(base, bytes).unwrap());
         let encoding = match base {
-            Some((base_exchange, base_part, _)) => Encoding::Delta { base_exchange: base_exchange.clone(), base_part },
+            Some((base_exchange, base_part, _)) => {
+                Encoding::Delta { base_exchange: base_exchange.clone(), base_part }
+            }
             None => Encoding::Zstd,
         };
         let data_key = DataKey::from_bytes(self.keys[usize::from(key.slot)]);
@@ -245,7 +257,14 @@ impl Writer {
         self.push(Body::Outcome(outcome));
     }
 
-    pub(crate) fn outcome_of(&self, exchange: ExchangeId, intent_position: u64, key: Option<&KeyId>, parts: Vec<Part>, usage: Usage) -> Outcome {
+    pub(crate) fn outcome_of(
+        &self,
+        exchange: ExchangeId,
+        intent_position: u64,
+        key: Option<&KeyId>,
+        parts: Vec<Part>,
+        usage: Usage,
+    ) -> Outcome {
         Outcome {
             exchange,
             intent_position,
@@ -285,13 +304,22 @@ impl Writer {
     pub(crate) fn close(&mut self) {
         let counters = self.counters();
         let alive_until = self.now;
-        self.push(Body::Close(Close { reason: CloseReason::Shutdown, successor: None, alive_until, counters }));
+        self.push(Body::Close(Close {
+            reason: CloseReason::Shutdown,
+            successor: None,
+            alive_until,
+            counters,
+        }));
         self.seal();
     }
 
     /// As a successor's `boot` names this log.
     pub(crate) fn as_predecessor(&self) -> Predecessor {
-        Predecessor { origin: self.origin.clone(), size: Some(self.range.size()), root: Some(self.range.root()) }
+        Predecessor {
+            origin: self.origin.clone(),
+            size: Some(self.range.size()),
+            root: Some(self.range.root()),
+        }
     }
 
     fn put(&mut self, kind: FileKind, bytes: Vec<u8>) -> SealedFile {

@@ -16,7 +16,8 @@ fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             let message = format!("{error:#}");
-            let _ = writeln!(std::io::stderr(), "COULD-NOT-JUDGE {}", auditor::render::hostile::lines(&message));
+            let _ =
+                writeln!(std::io::stderr(), "COULD-NOT-JUDGE {}", auditor::render::hostile::lines(&message));
             ExitCode::from(2)
         }
     }

@@ -61,7 +61,9 @@ impl Claim {
     }
     fn parse(text: &str) -> Result<Self, String> {
         let found = CLAIMS.into_iter().find(|claim| claim.as_str() == text);
-        found.ok_or_else(|| format!("`{text}` is not a claim: wanted one of {}", CLAIMS.map(Self::as_str).join(", ")))
+        found.ok_or_else(|| {
+            format!("`{text}` is not a claim: wanted one of {}", CLAIMS.map(Self::as_str).join(", "))
+        })
     }
 }
 
@@ -146,7 +148,11 @@ impl Mandate {
             "system" => _ = self.systems.insert(value.into()),
             "from" => self.from = Some(time::parse(value)?),
             "to" => self.to = Some(time::parse(value)?),
-            _ => return Err(format!("`{key}` cannot be required: wanted `claim`, `retention`, `system`, `from` or `to`")),
+            _ => {
+                return Err(format!(
+                    "`{key}` cannot be required: wanted `claim`, `retention`, `system`, `from` or `to`"
+                ));
+            }
         }
         Ok(())
     }

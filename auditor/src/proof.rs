@@ -97,7 +97,8 @@ impl Bundle {
         let hashes: Vec<Sha256Hex> = batch.rows().iter().map(|row| *row.hash()).collect();
         let mut any = false;
         for (index, row) in batch.rows().iter().enumerate() {
-            if row.decoded().value.get("exchange").and_then(|id| id.as_str()) != Some(self.exchange.as_str()) {
+            if row.decoded().value.get("exchange").and_then(|id| id.as_str()) != Some(self.exchange.as_str())
+            {
                 continue;
             }
             any = true;
@@ -143,7 +144,8 @@ pub struct Check {
 /// Checks a bundle against a trust file. Every check is listed; none is left out because another failed.
 pub fn check(bundle: &Bundle, trust: &Trust) -> Vec<Check> {
     let mut checks = Vec::new();
-    let mut done = |what: String, result: Result<(), String>| checks.push(Check { what, wrong: result.err() });
+    let mut done =
+        |what: String, result: Result<(), String>| checks.push(Check { what, wrong: result.err() });
     if bundle.format != FORMAT {
         done("format".into(), Err(format!("`{}`, wanted `{FORMAT}`", bundle.format)));
     }
@@ -154,7 +156,8 @@ pub fn check(bundle: &Bundle, trust: &Trust) -> Vec<Check> {
         done(format!("record {} of {}", record.position, record.origin), check_record(bundle, record, trust));
     }
     for opening in &bundle.content {
-        let what = format!("content {} of record {} of {}", opening.part.as_str(), opening.position, opening.origin);
+        let what =
+            format!("content {} of record {} of {}", opening.part.as_str(), opening.position, opening.origin);
         done(what, check_opening(bundle, opening));
     }
     checks
@@ -176,7 +179,8 @@ fn check_record(bundle: &Bundle, record: &ProvenRecord, trust: &Trust) -> Result
         return Err("the key was revoked before this seal".into());
     }
     let hash = leaf::hash(record.leaf.as_bytes());
-    verify_inclusion(&hash, record.position, signed.to, &record.proof, &signed.root).map_err(|error| error.to_string())?;
+    verify_inclusion(&hash, record.position, signed.to, &record.proof, &signed.root)
+        .map_err(|error| error.to_string())?;
     let decoded = leaf::decode(record.leaf.as_bytes()).map_err(|error| error.to_string())?;
     if decoded.value.get("exchange").and_then(|id| id.as_str()) != Some(bundle.exchange.as_str()) {
         return Err("the record is of another exchange".into());
@@ -193,7 +197,8 @@ fn check_opening(bundle: &Bundle, opening: &Opening) -> Result<(), String> {
     let decoded = leaf::decode(record.leaf.as_bytes()).map_err(|error| error.to_string())?;
     let body = decoded.record.map(|record| record.body).ok_or("a record of an unknown kind")?;
     let (_, parts, _, _) = parts_of(&body).ok_or("the record commits to no content")?;
-    let part = parts.iter().find(|part| part.part == opening.part).ok_or("the record commits to no such part")?;
+    let part =
+        parts.iter().find(|part| part.part == opening.part).ok_or("the record commits to no such part")?;
     let salt = STANDARD.decode(&opening.salt).ok().and_then(|salt| <[u8; SALT_BYTES]>::try_from(salt).ok());
     let salt = Salt::from_bytes(salt.ok_or("the salt is not 32 bytes in base64")?);
     let bytes = STANDARD.decode(&opening.bytes).map_err(|_| "the content is no base64")?;
@@ -215,10 +220,20 @@ mod tests {
     fn bundle() -> Bundle {
         let writer = small();
         let mut bundle = Bundle::new(exchange_id(2));
-        let find = |part: &str| writer.store.objects.iter().find(|(name, _)| name.contains("0000000001") && name.contains(part)).unwrap().1.clone();
+        let find = |part: &str| {
+            writer
+                .store
+                .objects
+                .iter()
+                .find(|(name, _)| name.contains("0000000001") && name.contains(part))
+                .unwrap()
+                .1
+                .clone()
+        };
         let (seal, records) = (find("1.seal"), find("records"));
         let key = signer().public_key();
-        let batch = verify_batch(BatchInput { origin: &writer.origin, key: &key, seal: &seal, records }).unwrap();
+        let batch =
+            verify_batch(BatchInput { origin: &writer.origin, key: &key, seal: &seal, records }).unwrap();
         bundle.add(&batch, &seal).unwrap();
         bundle
     }

@@ -14,7 +14,9 @@ use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
-use datafusion::prelude::{CsvReadOptions, JsonReadOptions, ParquetReadOptions, SQLOptions, SessionConfig, SessionContext};
+use datafusion::prelude::{
+    CsvReadOptions, JsonReadOptions, ParquetReadOptions, SQLOptions, SessionConfig, SessionContext,
+};
 use schemas::Sha256Hex;
 use schemas::columns::COLUMNS;
 
@@ -39,7 +41,8 @@ impl Register {
     pub fn parse(typed: &str) -> anyhow::Result<Self> {
         let wanted = || format!("`{typed}` is not a table: wanted `name=file.csv`");
         let (name, file) = typed.split_once('=').with_context(wanted)?;
-        let is_name = !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+        let is_name = !name.is_empty()
+            && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
         if !is_name || ["records", "exchanges", "batches", "content"].contains(&name) {
             bail!("`{name}` cannot name a table: wanted `[a-z0-9_]+`, not one of the auditor's own");
         }
@@ -75,21 +78,34 @@ pub async fn session(
         let path = register.file.to_str().context("a table's file name is no UTF-8")?;
         match register.file.extension().and_then(|extension| extension.to_str()) {
             Some("csv") => context.register_csv(&register.name, path, CsvReadOptions::new()).await?,
-            Some("parquet") => context.register_parquet(&register.name, path, ParquetReadOptions::default()).await?,
+            Some("parquet") => {
+                context.register_parquet(&register.name, path, ParquetReadOptions::default()).await?
+            }
             Some("jsonl" | "ndjson" | "json") => {
-                let extension = format!(".{}", register.file.extension().and_then(|e| e.to_str()).unwrap_or_default());
+                let extension =
+                    format!(".{}", register.file.extension().and_then(|e| e.to_str()).unwrap_or_default());
                 let options = JsonReadOptions::default().file_extension(&extension);
                 context.register_json(&register.name, path, options).await?;
             }
-            _ => bail!("table `{}`: wanted a file that ends in `.csv`, `.parquet` or `.jsonl`", register.name),
+            _ => {
+                bail!("table `{}`: wanted a file that ends in `.csv`, `.parquet` or `.jsonl`", register.name)
+            }
         }
     }
     Ok(context)
 }
 
-async fn table(context: &SessionContext, name: &str, files: &[PathBuf], schema: SchemaRef) -> anyhow::Result<()> {
+async fn table(
+    context: &SessionContext,
+    name: &str,
+    files: &[PathBuf],
+    schema: SchemaRef,
+) -> anyhow::Result<()> {
     if files.is_empty() {
-        let empty = datafusion::datasource::MemTable::try_new(schema.clone(), vec![vec![RecordBatch::new_empty(schema)]])?;
+        let empty = datafusion::datasource::MemTable::try_new(
+            schema.clone(),
+            vec![vec![RecordBatch::new_empty(schema)]],
+        )?;
         context.register_table(name, Arc::new(empty))?;
         return Ok(());
     }
@@ -103,8 +119,10 @@ async fn table(context: &SessionContext, name: &str, files: &[PathBuf], schema: 
 /// One row an exchange: its outcome, its refusal, or its intent where it has no outcome yet.
 fn exchanges() -> String {
     let skip = ["kind", "at", "count", "intent_position"];
-    let columns: Vec<&str> = COLUMNS.iter().map(|column| column.name).filter(|name| !skip.contains(name)).collect();
-    let of = |table: &str| columns.iter().map(|name| format!("{table}.\"{name}\"")).collect::<Vec<_>>().join(", ");
+    let columns: Vec<&str> =
+        COLUMNS.iter().map(|column| column.name).filter(|name| !skip.contains(name)).collect();
+    let of =
+        |table: &str| columns.iter().map(|name| format!("{table}.\"{name}\"")).collect::<Vec<_>>().join(", ");
     let model = |table: &str| format!("coalesce({table}.served_model, {table}.requested_model) AS model");
     format!(
         r#"CREATE VIEW exchanges AS

@@ -186,7 +186,8 @@ fn findings<S: serde::Serializer>(findings: &Findings, serializer: S) -> Result<
         counts: &'a BTreeMap<crate::finding::Code, u64>,
         omitted: u64,
     }
-    Shown { list: findings.iter().collect(), counts: findings.counts(), omitted: findings.omitted() }.serialize(serializer)
+    Shown { list: findings.iter().collect(), counts: findings.counts(), omitted: findings.omitted() }
+        .serialize(serializer)
 }
 
 impl Report {

@@ -143,8 +143,10 @@ impl State {
     /// The file cannot be written; what was there stays.
     pub fn remember(&self, visits: &Visits) -> Result<(), StateError> {
         let path = self.folder.join(VISITS_FILE);
-        let body = serde_json::to_vec(visits).map_err(|error| StateError::Io { path: path.clone(), error: error.into() })?;
-        self.write_authentic(&path, "affidavit/auditor/visits/v1", &body).map_err(|error| StateError::Io { path, error })
+        let body = serde_json::to_vec(visits)
+            .map_err(|error| StateError::Io { path: path.clone(), error: error.into() })?;
+        self.write_authentic(&path, "affidavit/auditor/visits/v1", &body)
+            .map_err(|error| StateError::Io { path, error })
     }
 
     /// Reads a file whose first line is its MAC. `None` where the MAC does not fit.
@@ -181,7 +183,8 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.new", std::process::id()));
     let beside = folder.join(name);
-    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+    let mut file =
+        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&beside, path)?;

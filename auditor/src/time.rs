@@ -37,7 +37,11 @@ pub fn parse(input: &str) -> Result<i64, String> {
 /// # Errors
 /// Other text, with the wanted form.
 pub fn parse_duration(input: &str) -> Result<i64, String> {
-    let bad = || format!("`{input}` is not a duration: wanted a number and one of `s`, `m`, `h`, `d`, `w`, `y`, as `180d`");
+    let bad = || {
+        format!(
+            "`{input}` is not a duration: wanted a number and one of `s`, `m`, `h`, `d`, `w`, `y`, as `180d`"
+        )
+    };
     let (number, unit) = input.split_at_checked(input.len().saturating_sub(1)).ok_or_else(bad)?;
     let number: i64 = number.parse().map_err(|_| bad())?;
     let seconds = match unit {

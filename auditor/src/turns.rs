@@ -63,7 +63,11 @@ fn string(value: &Value, key: &str) -> String {
 fn text_of(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
-        Value::Array(list) => list.iter().map(|item| item.get("text").map_or_else(|| text_of(item), text_of)).collect::<Vec<_>>().join("\n"),
+        Value::Array(list) => list
+            .iter()
+            .map(|item| item.get("text").map_or_else(|| text_of(item), text_of))
+            .collect::<Vec<_>>()
+            .join("\n"),
         Value::Null => String::new(),
         other => other.to_string(),
     }
@@ -87,7 +91,9 @@ pub fn request(body: &str) -> Option<Vec<Turn>> {
     } else if let Some(input) = value.get("input") {
         match input {
             Value::Array(items) => turns.extend(items.iter().map(response_item)),
-            other => turns.push(Turn { role: "user".into(), items: text(text_of(other)).into_iter().collect() }),
+            other => {
+                turns.push(Turn { role: "user".into(), items: text(text_of(other)).into_iter().collect() })
+            }
         }
     } else if let Some(prompt) = value.get("prompt") {
         turns.push(Turn { role: "user".into(), items: text(text_of(prompt)).into_iter().collect() });
@@ -107,7 +113,10 @@ pub fn response(body: &str) -> Option<Vec<Turn>> {
 fn message(value: &Value) -> Turn {
     let mut turn = Turn { role: string(value, "role"), items: Vec::new() };
     if turn.role == "tool" {
-        turn.items.push(Item::ToolResult { id: string(value, "tool_call_id"), text: text_of(value.get("content").unwrap_or(&Value::Null)) });
+        turn.items.push(Item::ToolResult {
+            id: string(value, "tool_call_id"),
+            text: text_of(value.get("content").unwrap_or(&Value::Null)),
+        });
         return turn;
     }
     for key in ["reasoning_content", "reasoning"] {
@@ -125,7 +134,8 @@ fn message(value: &Value) -> Turn {
     }
     for call in value.get("tool_calls").and_then(Value::as_array).into_iter().flatten() {
         let function = call.get("function").or_else(|| call.get("custom")).unwrap_or(&Value::Null);
-        let arguments = function.get("arguments").or_else(|| function.get("input")).map(text_of).unwrap_or_default();
+        let arguments =
+            function.get("arguments").or_else(|| function.get("input")).map(text_of).unwrap_or_default();
         turn.items.push(Item::ToolCall { name: string(function, "name"), id: string(call, "id"), arguments });
     }
     turn
@@ -163,8 +173,10 @@ fn response_item(value: &Value) -> Turn {
             Turn { role: "tool".into(), items: vec![Item::ToolResult { id: string(value, "call_id"), text }] }
         }
         "function_call" | "custom_tool_call" => {
-            let arguments = value.get("arguments").or_else(|| value.get("input")).map(text_of).unwrap_or_default();
-            let call = Item::ToolCall { name: string(value, "name"), id: string(value, "call_id"), arguments };
+            let arguments =
+                value.get("arguments").or_else(|| value.get("input")).map(text_of).unwrap_or_default();
+            let call =
+                Item::ToolCall { name: string(value, "name"), id: string(value, "call_id"), arguments };
             Turn { role: "assistant".into(), items: vec![call] }
         }
         "reasoning" => {
@@ -172,7 +184,10 @@ fn response_item(value: &Value) -> Turn {
             let items = if text.is_empty() { vec![] } else { vec![Item::Reasoning { text }] };
             Turn { role: "assistant".into(), items }
         }
-        _ => Turn { role: if role.is_empty() { "assistant".into() } else { role }, items: vec![Item::Other { what: kind }] },
+        _ => Turn {
+            role: if role.is_empty() { "assistant".into() } else { role },
+            items: vec![Item::Other { what: kind }],
+        },
     }
 }
 
@@ -180,7 +195,9 @@ fn answer(value: &Value) -> Option<Vec<Turn>> {
     if let Some(choices) = value.get("choices").and_then(Value::as_array) {
         let turn = |choice: &Value| match choice.get("message") {
             Some(value) => message(value),
-            None => Turn { role: "assistant".into(), items: text(string(choice, "text")).into_iter().collect() },
+            None => {
+                Turn { role: "assistant".into(), items: text(string(choice, "text")).into_iter().collect() }
+            }
         };
         return Some(choices.iter().map(turn).collect());
     }
@@ -191,7 +208,10 @@ fn answer(value: &Value) -> Option<Vec<Turn>> {
         return Some(vec![message(value)]);
     }
     if let Some(error) = value.get("error") {
-        return Some(vec![Turn { role: "error".into(), items: text(text_of(error.get("message").unwrap_or(error))).into_iter().collect() }]);
+        return Some(vec![Turn {
+            role: "error".into(),
+            items: text(text_of(error.get("message").unwrap_or(error))).into_iter().collect(),
+        }]);
     }
     None
 }
@@ -234,7 +254,11 @@ impl Choice {
         if !self.refusal.is_empty() {
             items.push(Item::Refusal { text: self.refusal });
         }
-        items.extend(self.calls.into_iter().map(|(id, name, arguments)| Item::ToolCall { name, id, arguments }));
+        items.extend(self.calls.into_iter().map(|(id, name, arguments)| Item::ToolCall {
+            name,
+            id,
+            arguments,
+        }));
         Turn { role: "assistant".into(), items }
     }
 }
@@ -262,7 +286,9 @@ fn stream(body: &str) -> Option<Vec<Turn>> {
         let index = |key: &str| event.get(key).and_then(Value::as_u64).unwrap_or(0);
         match string(&event, "type").as_str() {
             "content_block_start" => {
-                if let (Some(slot), Some(block)) = (at(&mut blocks, index("index")), event.get("content_block")) {
+                if let (Some(slot), Some(block)) =
+                    (at(&mut blocks, index("index")), event.get("content_block"))
+                {
                     *slot = block.clone();
                 }
             }
@@ -281,16 +307,23 @@ fn stream(body: &str) -> Option<Vec<Turn>> {
                     }
                 }
             }
-            "response.completed" | "response.failed" | "response.incomplete" => whole = event.get("response").cloned(),
+            "response.completed" | "response.failed" | "response.incomplete" => {
+                whole = event.get("response").cloned()
+            }
             "response.output_item.done" => items.extend(event.get("item").cloned()),
             "response.output_text.delta" => texts.push_str(&string(&event, "delta")),
-            "error" => errors.push(text_of(event.get("error").and_then(|e| e.get("message")).unwrap_or(&event))),
+            "error" => {
+                errors.push(text_of(event.get("error").and_then(|e| e.get("message")).unwrap_or(&event)))
+            }
             _ => {
                 for choice in event.get("choices").and_then(Value::as_array).into_iter().flatten() {
                     let number = choice.get("index").and_then(Value::as_u64).unwrap_or(0);
                     let Some(into) = at(&mut choices, number) else { continue };
                     let delta = choice.get("delta").unwrap_or(choice);
-                    into.text.push_str(&string(delta, if choice.get("delta").is_some() { "content" } else { "text" }));
+                    into.text.push_str(&string(
+                        delta,
+                        if choice.get("delta").is_some() { "content" } else { "text" },
+                    ));
                     into.reasoning.push_str(&string(delta, "reasoning_content"));
                     into.refusal.push_str(&string(delta, "refusal"));
                     for call in delta.get("tool_calls").and_then(Value::as_array).into_iter().flatten() {
@@ -324,7 +357,11 @@ fn stream(body: &str) -> Option<Vec<Turn>> {
     } else if !texts.is_empty() {
         turns.push(Turn { role: "assistant".into(), items: vec![Item::Text { text: texts }] });
     }
-    turns.extend(errors.into_iter().map(|error| Turn { role: "error".into(), items: text(error).into_iter().collect() }));
+    turns.extend(
+        errors
+            .into_iter()
+            .map(|error| Turn { role: "error".into(), items: text(error).into_iter().collect() }),
+    );
     (!turns.is_empty()).then_some(turns)
 }
 
@@ -362,7 +399,9 @@ mod tests {
         let turns = response(whole).unwrap();
         assert_eq!(turns[0], said("assistant", "a"));
         assert_eq!(turns[1].items, [call("f", "c", "{}")]);
-        let streamed = format!("event: response.completed\ndata: {{\"type\":\"response.completed\",\"response\":{whole}}}\n\n");
+        let streamed = format!(
+            "event: response.completed\ndata: {{\"type\":\"response.completed\",\"response\":{whole}}}\n\n"
+        );
         assert_eq!(response(&streamed).unwrap(), turns);
         let cut = "data: {\"type\":\"response.output_text.delta\",\"delta\":\"par\"}\n\ndata: {\"type\":\"response.output_text.delta\",\"delta\":\"tial\"}\n\n";
         assert_eq!(response(cut).unwrap(), [said("assistant", "partial")]);
@@ -375,13 +414,19 @@ mod tests {
         assert_eq!(turns[..2], [said("system", "s"), said("user", "q")]);
         assert_eq!(turns[2].items[1], Item::Other { what: "image".into() });
         let streamed = "event: content_block_start\ndata: {\"type\":\"content_block_start\",\"index\":0,\"content_block\":{\"type\":\"text\",\"text\":\"\"}}\n\ndata: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\"hey\"}}\n\ndata: {\"type\":\"content_block_start\",\"index\":1,\"content_block\":{\"type\":\"tool_use\",\"id\":\"t\",\"name\":\"f\",\"input\":{}}}\n\ndata: {\"type\":\"content_block_delta\",\"index\":1,\"delta\":{\"type\":\"input_json_delta\",\"partial_json\":\"{\\\"a\\\":1}\"}}\n\n";
-        assert_eq!(response(streamed).unwrap()[0].items, [Item::Text { text: "hey".into() }, call("f", "t", "{\"a\":1}")]);
+        assert_eq!(
+            response(streamed).unwrap()[0].items,
+            [Item::Text { text: "hey".into() }, call("f", "t", "{\"a\":1}")]
+        );
     }
 
     #[test]
     fn what_is_not_understood_is_none_and_huge_indices_are_refused() {
         assert_eq!(request("not json"), None);
         assert_eq!(response("{}"), None);
-        assert_eq!(response("data: {\"choices\":[{\"index\":99999999999,\"delta\":{\"content\":\"x\"}}]}\n\n"), None);
+        assert_eq!(
+            response("data: {\"choices\":[{\"index\":99999999999,\"delta\":{\"content\":\"x\"}}]}\n\n"),
+            None
+        );
     }
 }

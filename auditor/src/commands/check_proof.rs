@@ -33,12 +33,16 @@ pub fn run(typed: &CheckProof) -> anyhow::Result<u8> {
         out(&(crate::render::json::harmless(&serde_json::to_string_pretty(&value)?) + "\n"))?;
         return Ok(u8::from(!holds));
     }
-    let mut text = format!("{verdict} exchange {}: signed and included; whether the log is whole is not shown by a bundle\n", bundle.exchange);
+    let mut text = format!(
+        "{verdict} exchange {}: signed and included; whether the log is whole is not shown by a bundle\n",
+        bundle.exchange
+    );
     if !holds {
         text = format!("{verdict} exchange {}\n", bundle.exchange);
     }
     for check in &checks {
-        let result = check.wrong.as_deref().map_or("holds".into(), |wrong| format!("WRONG: {}", hostile::line(wrong)));
+        let result =
+            check.wrong.as_deref().map_or("holds".into(), |wrong| format!("WRONG: {}", hostile::line(wrong)));
         let _ = writeln!(text, "  {}  {result}", hostile::line(&check.what));
     }
     let _ = writeln!(text, "trust file fingerprint {}", trust.fingerprint()?);

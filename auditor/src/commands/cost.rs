@@ -32,7 +32,9 @@ fn sql(by: &[String], from: Option<i64>, to: Option<i64>) -> anyhow::Result<Stri
         let expression = match name {
             "model" => "coalesce(served_model, requested_model)".to_owned(),
             "hour" | "day" | "week" | "month" | "year" => format!("date_trunc('{name}', at)"),
-            name if COLUMNS.iter().any(|column| column.name == name) || name == "origin" => format!("\"{name}\""),
+            name if COLUMNS.iter().any(|column| column.name == name) || name == "origin" => {
+                format!("\"{name}\"")
+            }
             _ => {
                 let known: Vec<&str> = ["model", "hour", "day", "week", "month", "year", "origin"]
                     .into_iter()
@@ -42,12 +44,16 @@ fn sql(by: &[String], from: Option<i64>, to: Option<i64>) -> anyhow::Result<Stri
                     // Similarity in 1000ths: floats have no total order.
                     (strsim::jaro_winkler(known, name) * 1000.0) as u32
                 });
-                bail!("`{name}` is not a column to group by; did you mean `{}`?", close.unwrap_or("consumer"));
+                bail!(
+                    "`{name}` is not a column to group by; did you mean `{}`?",
+                    close.unwrap_or("consumer")
+                );
             }
         };
         columns.push((name.to_owned(), expression));
     }
-    let select = columns.iter().map(|(name, expression)| format!("{expression} AS \"{name}\", ")).collect::<String>();
+    let select =
+        columns.iter().map(|(name, expression)| format!("{expression} AS \"{name}\", ")).collect::<String>();
     let group = columns.iter().map(|(_, expression)| format!("{expression}, ")).collect::<String>();
     let order = columns.iter().map(|(name, _)| format!(", \"{name}\"")).collect::<String>();
     let mut filter = "kind = 'outcome'".to_owned();

@@ -48,7 +48,8 @@ pub fn default_state() -> anyhow::Result<PathBuf> {
     if let Some(state) = std::env::var_os("XDG_STATE_HOME").filter(|path| Path::new(path).is_absolute()) {
         return Ok(Path::new(&state).join("affidavit-auditor"));
     }
-    let home = std::env::var_os("HOME").context("no home folder for the auditor's state: give `--state DIR`")?;
+    let home =
+        std::env::var_os("HOME").context("no home folder for the auditor's state: give `--state DIR`")?;
     Ok(Path::new(&home).join(".local/state/affidavit-auditor"))
 }
 
@@ -57,11 +58,13 @@ pub fn default_state() -> anyhow::Result<PathBuf> {
 /// # Errors
 /// Any of them that cannot be used: nothing is judged then.
 pub fn open(typed: &Evidence) -> anyhow::Result<Opened> {
-    let source = DirectorySource::new(&typed.store).with_context(|| format!("store `{}`", typed.store.display()))?;
+    let source =
+        DirectorySource::new(&typed.store).with_context(|| format!("store `{}`", typed.store.display()))?;
     let trust = trust::read(&typed.trust, Some(source.root()))?;
     let mut mandate = match &typed.mandate {
         Some(path) => {
-            let text = std::fs::read_to_string(path).with_context(|| format!("mandate `{}`", path.display()))?;
+            let text =
+                std::fs::read_to_string(path).with_context(|| format!("mandate `{}`", path.display()))?;
             Mandate::parse(&text).map_err(anyhow::Error::msg)?
         }
         None => Mandate::default(),
@@ -86,7 +89,10 @@ pub fn open(typed: &Evidence) -> anyhow::Result<Opened> {
     };
     let state = State::open(&folder)?;
     if state.folder().canonicalize().is_ok_and(|folder| folder.starts_with(source.root())) {
-        bail!("the state folder `{}` lies inside the store: whoever can change the evidence can change it", folder.display());
+        bail!(
+            "the state folder `{}` lies inside the store: whoever can change the evidence can change it",
+            folder.display()
+        );
     }
     let remembered = state.remembered()?;
     Ok(Opened { source, trust, mandate, from, to, keys, state, remembered })
@@ -136,7 +142,7 @@ impl Opened {
     }
 
     fn run(&self, only_new: bool) -> anyhow::Result<(Report, Cache<'_>)> {
-        let mut cache = Cache::open(&self.state, &self.trust)?;
+        let mut cache = Cache::open(&self.state, &self.trust);
         let progress = Progress::new();
         let tell = |origin: &Origin, done: u64, total: u64| progress.tell(origin, done, total);
         let mut options = Options::new(&self.trust, &self.mandate, time::now());

@@ -37,3 +37,6 @@ pub(crate) fn out(text: &str) -> anyhow::Result<()> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -37,7 +37,11 @@ pub fn run(typed: &Prove) -> anyhow::Result<u8> {
     let json = serde_json::to_string_pretty(&bundle)? + "\n";
     std::fs::write(&typed.out, json).with_context(|| format!("`{}`", typed.out.display()))?;
     let opened_parts = bundle.content.len();
-    eprintln_line(&format!("{} records and {opened_parts} opened parts in `{}`", bundle.records.len(), typed.out.display()));
+    eprintln_line(&format!(
+        "{} records and {opened_parts} opened parts in `{}`",
+        bundle.records.len(),
+        typed.out.display()
+    ));
     query::finish(&report, &[], None)
 }
 

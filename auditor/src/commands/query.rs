@@ -21,7 +21,8 @@ use crate::report::Report;
 /// Evidence that cannot be opened, SQL that does not plan, an output that cannot be written.
 pub fn run(typed: &Query) -> anyhow::Result<u8> {
     let opened = evidence::open(&typed.evidence)?;
-    let registers: Vec<Register> = typed.table.iter().map(|table| Register::parse(table)).collect::<anyhow::Result<_>>()?;
+    let registers: Vec<Register> =
+        typed.table.iter().map(|table| Register::parse(table)).collect::<anyhow::Result<_>>()?;
     check(&typed.answer)?;
     let (report, cache) = verified(&opened)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -71,7 +72,9 @@ pub(super) async fn answer(context: &SessionContext, sql: &str, answer: &Answer)
     let frame = query::ask(context, sql).await.map_err(harmless)?;
     let mut rows = query::stream(frame).await.map_err(harmless)?;
     let out: Box<dyn Write + Send> = match &answer.out {
-        Some(path) => Box::new(BufWriter::new(File::create(path).with_context(|| format!("`{}`", path.display()))?)),
+        Some(path) => {
+            Box::new(BufWriter::new(File::create(path).with_context(|| format!("`{}`", path.display()))?))
+        }
         None => Box::new(BufWriter::new(io::stdout())),
     };
     let mut writer = Writer::new(answer.format, &rows.schema(), out)?;

@@ -15,8 +15,8 @@ use crate::cache::Cache;
 use crate::cli::{Answer, AnswerFormat, ReportFormat, Show};
 use crate::content::{self, PartContent, Reader};
 use crate::render::hostile;
-use crate::turns::{self, Item, Turn};
 use crate::time;
+use crate::turns::{self, Item, Turn};
 
 /// A proven record of the exchange.
 #[derive(Debug, Clone)]
@@ -41,9 +41,12 @@ pub(super) fn find(opened: &Opened, cache: &Cache<'_>, exchange: &ExchangeId) ->
     })?;
     let mut found = Vec::new();
     for rows in &batches {
-        let text = |column: usize| arrow::compute::cast(rows.column(column), &arrow::datatypes::DataType::Utf8);
+        let text =
+            |column: usize| arrow::compute::cast(rows.column(column), &arrow::datatypes::DataType::Utf8);
         let (origins, leaves) = (text(0)?, text(3)?);
-        let number = |column: usize, row: usize| u64::try_from(rows.column(column).as_primitive::<Int64Type>().value(row));
+        let number = |column: usize, row: usize| {
+            u64::try_from(rows.column(column).as_primitive::<Int64Type>().value(row))
+        };
         for row in 0..rows.num_rows() {
             found.push(Found {
                 origin: Origin::new(origins.as_string::<i32>().value(row))?,
@@ -100,7 +103,12 @@ fn turns_of(part: &PartContent) -> Option<Vec<Turn>> {
     }
 }
 
-fn as_json(exchange: &ExchangeId, found: &[Found], parts: &[PartContent], report: &crate::report::Report) -> Value {
+fn as_json(
+    exchange: &ExchangeId,
+    found: &[Found],
+    parts: &[PartContent],
+    report: &crate::report::Report,
+) -> Value {
     let records: Vec<Value> = found
         .iter()
         .map(|row| json!({ "origin": row.origin, "position": row.position, "batch": row.batch, "record": row.leaf }))
@@ -124,7 +132,11 @@ fn story(exchange: &ExchangeId, found: &[Found], parts: &[PartContent]) -> Strin
     for row in found {
         let kind = row.leaf.get("kind").and_then(Value::as_str).unwrap_or("?");
         let at = row.leaf.get("at").and_then(Value::as_i64).map(time::text).unwrap_or_default();
-        let _ = writeln!(text, "\n{kind}  {at}  position {} of {}, batch {}", row.position, row.origin, row.batch);
+        let _ = writeln!(
+            text,
+            "\n{kind}  {at}  position {} of {}, batch {}",
+            row.position, row.origin, row.batch
+        );
         facts(&mut text, &row.leaf, "");
         for part in parts.iter().filter(|part| part.position == row.position) {
             let _ = writeln!(
@@ -186,7 +198,9 @@ fn say(out: &mut String, turn: &Turn) {
             Item::Text { text } => (turn.role.clone(), text.clone()),
             Item::Reasoning { text } => (format!("{} reasons", turn.role), text.clone()),
             Item::Refusal { text } => (format!("{} refuses", turn.role), text.clone()),
-            Item::ToolCall { name, id, arguments } => (format!("{} calls {name} [{id}]", turn.role), arguments.clone()),
+            Item::ToolCall { name, id, arguments } => {
+                (format!("{} calls {name} [{id}]", turn.role), arguments.clone())
+            }
             Item::ToolResult { id, text } => (format!("result [{id}]"), text.clone()),
             Item::Other { what } => (turn.role.clone(), format!("({what})")),
         };

@@ -13,9 +13,15 @@ use crate::render::hostile;
 pub fn run(command: &TrustCommand) -> anyhow::Result<u8> {
     let TrustCommand::Show { file } = command;
     let trust = crate::trust::read(file, None)?;
-    let mut text = format!("fingerprint {}\ndeployment  {}\n", trust.fingerprint()?, hostile::line(&trust.deployment));
+    let mut text =
+        format!("fingerprint {}\ndeployment  {}\n", trust.fingerprint()?, hostile::line(&trust.deployment));
     for gateway in &trust.gateways {
-        let _ = writeln!(text, "gateway     {} key {}", hostile::line(&gateway.name), hostile::line(&gateway.key));
+        let _ = writeln!(
+            text,
+            "gateway     {} key {}",
+            hostile::line(&gateway.name),
+            hostile::line(&gateway.key)
+        );
         for (name, origin) in [("first log", &gateway.first_origin), ("last log", &gateway.last_origin)] {
             if let Some(origin) = origin {
                 let _ = writeln!(text, "  {name:<12}{origin}");

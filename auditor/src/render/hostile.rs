@@ -57,7 +57,8 @@ pub fn lines(text: &str) -> Cow<'_, str> {
 
 /// A CSV cell of text: one line, and a leading `= + - @` (or one that a spreadsheet reads as such) gets a `'` before.
 pub fn cell(text: &str) -> Cow<'_, str> {
-    let starts_harmful = text.starts_with(['=', '+', '-', '@', '\t', '\r', '\u{ff1d}', '\u{ff0b}', '\u{ff0d}', '\u{ff20}'])
+    let starts_harmful = text
+        .starts_with(['=', '+', '-', '@', '\t', '\r', '\u{ff1d}', '\u{ff0b}', '\u{ff0d}', '\u{ff20}'])
         || text.trim_start().starts_with(['=', '+', '-', '@']);
     let clean = line(text);
     if starts_harmful { Cow::Owned(format!("'{clean}")) } else { clean }

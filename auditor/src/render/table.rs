@@ -54,7 +54,9 @@ impl<W: Write + Send> Writer<W> {
                 Self::Csv(writer)
             }
             AnswerFormat::Jsonl => Self::Jsonl(out, schema.clone()),
-            AnswerFormat::Parquet => Self::Parquet(Box::new(parquet::arrow::ArrowWriter::try_new(out, schema.clone(), None)?)),
+            AnswerFormat::Parquet => {
+                Self::Parquet(Box::new(parquet::arrow::ArrowWriter::try_new(out, schema.clone(), None)?))
+            }
         })
     }
 
@@ -70,14 +72,20 @@ impl<W: Write + Send> Writer<W> {
         let columns: Vec<(bool, &ArrayRef, ArrayFormatter<'_>)> = batch
             .columns()
             .iter()
-            .map(|column| Ok((is_text(column.data_type()), column, ArrayFormatter::try_new(column, &options)?)))
+            .map(|column| {
+                Ok((is_text(column.data_type()), column, ArrayFormatter::try_new(column, &options)?))
+            })
             .collect::<Result<_, arrow::error::ArrowError>>()?;
         for row in 0..batch.num_rows() {
             match self {
                 Self::Table(table, count, _) => {
                     *count += 1;
                     if *count <= SHOWN {
-                        table.add_row(columns.iter().map(|(_, _, cell)| hostile::line(&cell.value(row).to_string()).into_owned()));
+                        table.add_row(
+                            columns
+                                .iter()
+                                .map(|(_, _, cell)| hostile::line(&cell.value(row).to_string()).into_owned()),
+                        );
                     }
                 }
                 Self::Csv(writer) => {

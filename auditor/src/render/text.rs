@@ -21,7 +21,11 @@ pub fn report(report: &Report) -> String {
     // Writing into a String cannot fail.
     let _ = writeln!(out, "{}", report.first_line());
     let _ = writeln!(out, "store       {}", hostile::line(&report.store));
-    let _ = writeln!(out, "trust       deployment `{}`, fingerprint {}", report.deployment, report.trust_fingerprint);
+    let _ = writeln!(
+        out,
+        "trust       deployment `{}`, fingerprint {}",
+        report.deployment, report.trust_fingerprint
+    );
     let _ = writeln!(out, "checked at  {}", time::text(report.checked_at));
     for gateway in &report.gateways {
         self::gateway(&mut out, gateway);
@@ -42,7 +46,12 @@ pub fn report(report: &Report) -> String {
 }
 
 fn gateway(out: &mut String, gateway: &GatewayReport) {
-    let _ = writeln!(out, "\ngateway {}{}", gateway.gateway, if gateway.closed { " (out of service)" } else { "" });
+    let _ = writeln!(
+        out,
+        "\ngateway {}{}",
+        gateway.gateway,
+        if gateway.closed { " (out of service)" } else { "" }
+    );
     let _ = writeln!(out, "  asked     {}", optional(gateway.asked.as_ref()));
     let _ = writeln!(out, "  proven    {}", optional(gateway.proven.as_ref()));
     for silence in &gateway.declared_silence {
@@ -51,14 +60,22 @@ fn gateway(out: &mut String, gateway: &GatewayReport) {
     }
     if let Some(exposure) = &gateway.exposure {
         let length = time::length(exposure.to - exposure.from);
-        let _ = writeln!(out, "  exposure  {} ({length}): records of this time could be cut off without a trace", interval(exposure));
+        let _ = writeln!(
+            out,
+            "  exposure  {} ({length}): records of this time could be cut off without a trace",
+            interval(exposure)
+        );
     }
     for log in &gateway.logs {
         let _ = writeln!(out, "  log {}", log.origin);
         for run in &log.proven {
             let _ = writeln!(out, "    proven  {}", interval(run));
         }
-        let cached = if log.batches_from_cache > 0 { format!(" ({} proven earlier)", log.batches_from_cache) } else { String::new() };
+        let cached = if log.batches_from_cache > 0 {
+            format!(" ({} proven earlier)", log.batches_from_cache)
+        } else {
+            String::new()
+        };
         let end = match &log.closed {
             Some(reason) => format!("closed ({reason})"),
             None => format!("open, {} exchanges without an outcome yet", log.open_exchanges),
@@ -74,16 +91,26 @@ fn counts(out: &mut String, report: &Report) {
     let _ = writeln!(
         out,
         "  {} objects, {} bytes listed; {} seals checked; {} leaves and {} bytes hashed; {} batches proven, {} expired",
-        counts.objects, counts.bytes, counts.seals, counts.leaves, counts.bytes_hashed, counts.batches, counts.expired
+        counts.objects,
+        counts.bytes,
+        counts.seals,
+        counts.leaves,
+        counts.bytes_hashed,
+        counts.batches,
+        counts.expired
     );
     let list = |of: &std::collections::BTreeMap<String, u64>| {
-        of.iter().map(|(name, count)| format!("{count} {}", hostile::line(name))).collect::<Vec<_>>().join(", ")
+        of.iter()
+            .map(|(name, count)| format!("{count} {}", hostile::line(name)))
+            .collect::<Vec<_>>()
+            .join(", ")
     };
     let _ = writeln!(out, "  records: {}", list(&tally.kinds));
     if !tally.ends.is_empty() {
         let _ = writeln!(out, "  outcomes: {}; usage: {}", list(&tally.ends), list(&tally.usage_sources));
     }
-    let costs: Vec<_> = tally.cost.iter().map(|(currency, sum)| format!("{sum} {}", hostile::line(currency))).collect();
+    let costs: Vec<_> =
+        tally.cost.iter().map(|(currency, sum)| format!("{sum} {}", hostile::line(currency))).collect();
     if !costs.is_empty() || tally.unpriced > 0 {
         let _ = writeln!(
             out,
@@ -124,7 +151,12 @@ fn findings(out: &mut String, report: &Report) {
             Severity::Unjudged => "NOT JUDGED",
         };
         let effect = if finding.effect == Effect::Note { " (note)" } else { "" };
-        let _ = writeln!(out, "  {severity} {}{effect}  {}", finding.code, hostile::line(&finding.place.to_string()));
+        let _ = writeln!(
+            out,
+            "  {severity} {}{effect}  {}",
+            finding.code,
+            hostile::line(&finding.place.to_string())
+        );
         let _ = writeln!(out, "    expected  {}", hostile::line(&finding.expected));
         let _ = writeln!(out, "    found     {}", hostile::line(&finding.found));
         let _ = writeln!(out, "    hint      {}", finding.hint);

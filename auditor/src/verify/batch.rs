@@ -75,11 +75,18 @@ pub(crate) fn finding(fault: BatchFault, place: Place) -> Finding {
 /// Turns a read error into a finding.
 pub(crate) fn read_error(error: SourceError, place: Place) -> Finding {
     match error {
-        SourceError::TooLarge { limit, found, .. } => {
-            Finding::new(Code::ResourceLimit, place, format!("at most {limit} bytes"), format!("{found} bytes"))
+        SourceError::TooLarge { limit, found, .. } => Finding::new(
+            Code::ResourceLimit,
+            place,
+            format!("at most {limit} bytes"),
+            format!("{found} bytes"),
+        ),
+        SourceError::Absent(_) => {
+            Finding::new(Code::CouldNotRead, place, "an object that was listed", "it is gone")
         }
-        SourceError::Absent(_) => Finding::new(Code::CouldNotRead, place, "an object that was listed", "it is gone"),
-        SourceError::Io { error, .. } => Finding::new(Code::CouldNotRead, place, "a readable object", error.to_string()),
+        SourceError::Io { error, .. } => {
+            Finding::new(Code::CouldNotRead, place, "a readable object", error.to_string())
+        }
     }
 }
 
@@ -105,8 +112,13 @@ impl Context<'_> {
 
     /// Looks at batch `number`.
     pub(crate) fn look(&self, number: u64, objects: &BatchObjects) -> Looked {
-        let mut looked =
-            Looked { number, outcome: Outcome::Broken(None), findings: Findings::default(), seals: 0, bytes_hashed: 0 };
+        let mut looked = Looked {
+            number,
+            outcome: Outcome::Broken(None),
+            findings: Findings::default(),
+            seals: 0,
+            bytes_hashed: 0,
+        };
         if let Some(signed) = self.seal(number, &mut looked) {
             let (signed, note) = signed;
             looked.outcome = Outcome::Broken(Some(Box::new(signed.clone())));
@@ -135,7 +147,12 @@ impl Context<'_> {
             }
         };
         if signed.origin != *self.origin {
-            looked.findings.add(Code::OriginMismatch, place, self.origin.to_string(), signed.origin.to_string());
+            looked.findings.add(
+                Code::OriginMismatch,
+                place,
+                self.origin.to_string(),
+                signed.origin.to_string(),
+            );
             return None;
         }
         if signed.batch != number {
@@ -153,8 +170,12 @@ impl Context<'_> {
             Ok(text) if text.origin != *self.origin => {
                 Finding::new(Code::OriginMismatch, place, self.origin.to_string(), text.origin.to_string())
             }
-            _ if unsigned => Finding::new(Code::UntrustedKey, place, "a signature by the trusted key", error.to_string()),
-            _ => Finding::new(Code::SealInvalid, place, "a seal signed by the trusted key", error.to_string()),
+            _ if unsigned => {
+                Finding::new(Code::UntrustedKey, place, "a signature by the trusted key", error.to_string())
+            }
+            _ => {
+                Finding::new(Code::SealInvalid, place, "a seal signed by the trusted key", error.to_string())
+            }
         }
     }
 
@@ -169,14 +190,17 @@ impl Context<'_> {
         let mut bytes = 0;
         for file in &signed.files {
             let place = self.place(number, &file.name);
-            let Ok(ObjectName::Data { sha256, kind, .. }) = ObjectName::parse_file(self.origin, &file.name) else {
+            let Ok(ObjectName::Data { sha256, kind, .. }) = ObjectName::parse_file(self.origin, &file.name)
+            else {
                 continue;
             };
-            let Some(listed) = objects.data.iter().find(|data| data.sha256 == sha256 && data.kind == kind) else {
+            let Some(listed) = objects.data.iter().find(|data| data.sha256 == sha256 && data.kind == kind)
+            else {
                 gone += 1;
                 if !expired {
                     let moved = objects.data.iter().find(|data| data.kind == kind);
-                    let found = moved.map_or("nothing".into(), |data| format!("a file named with {}", data.sha256));
+                    let found =
+                        moved.map_or("nothing".into(), |data| format!("a file named with {}", data.sha256));
                     let expected = format!("a file of {} bytes", file.length);
                     looked.findings.add(Code::BatchMissing, place, expected, found);
                 }
@@ -185,16 +209,24 @@ impl Context<'_> {
             bytes += listed.length;
             if listed.length != file.length {
                 let expected = format!("{} bytes", file.length);
-                looked.findings.add(Code::FileMismatch, place.clone(), expected, format!("{} bytes", listed.length));
+                looked.findings.add(
+                    Code::FileMismatch,
+                    place.clone(),
+                    expected,
+                    format!("{} bytes", listed.length),
+                );
             }
             match kind {
-                FileKind::Records => match self.source.read(&format!("{}/{}", self.origin, file.name), self.limits.records_bytes) {
+                FileKind::Records => match self
+                    .source
+                    .read(&format!("{}/{}", self.origin, file.name), self.limits.records_bytes)
+                {
                     Ok(read) => {
                         looked.bytes_hashed += read.len() as u64;
                         records = Some((place, read));
                     }
                     Err(error) => {
-                            looked.findings.push(read_error(error, place));
+                        looked.findings.push(read_error(error, place));
                     }
                 },
                 FileKind::Reference => {
@@ -206,7 +238,7 @@ impl Context<'_> {
                             reference = reference::read(&read, &place, &mut looked.findings);
                         }
                         Err(error) => {
-                                    looked.findings.push(read_error(error, place));
+                            looked.findings.push(read_error(error, place));
                         }
                     }
                 }
@@ -222,7 +254,12 @@ impl Context<'_> {
             };
             if !signed.files.iter().any(|file| file.name == name.file_name()) {
                 let place = self.place(number, &name.file_name());
-                looked.findings.add(Code::UnreferencedObject, place, "an object that the seal names", "one that it does not");
+                looked.findings.add(
+                    Code::UnreferencedObject,
+                    place,
+                    "an object that the seal names",
+                    "one that it does not",
+                );
             }
         }
         let Some((place, read)) = records else {
@@ -237,7 +274,11 @@ impl Context<'_> {
             Err(faults) => {
                 for fault in faults {
                     // A limit is no fault of the evidence.
-                    let place = if fault.code == FaultCode::SealInvalid { self.place(number, &seal_name(number)) } else { place.clone() };
+                    let place = if fault.code == FaultCode::SealInvalid {
+                        self.place(number, &seal_name(number))
+                    } else {
+                        place.clone()
+                    };
                     looked.findings.push(finding(fault, place));
                 }
                 return;
@@ -251,11 +292,21 @@ impl Context<'_> {
                         Ok((hash, length)) => {
                             looked.bytes_hashed += length;
                             if hash != file.sha256 {
-                                            looked.findings.add(Code::FileMismatch, place.clone(), file.sha256.to_string(), hash.to_string());
+                                looked.findings.add(
+                                    Code::FileMismatch,
+                                    place.clone(),
+                                    file.sha256.to_string(),
+                                    hash.to_string(),
+                                );
                             }
                         }
                         Err(error) => {
-                                    looked.findings.add(Code::CouldNotRead, place.clone(), "a readable object", error.to_string());
+                            looked.findings.add(
+                                Code::CouldNotRead,
+                                place.clone(),
+                                "a readable object",
+                                error.to_string(),
+                            );
                         }
                     }
                     content.files.push(content::File { opened, class, place });

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use schemas::content::{
-    Assembled, Assembler, CHUNK_BYTES, Committer, ContentError, DataKey, Encoding, KeyId, MAX_DELTA_DEPTH, Row, SALT_BYTES, Salt,
-    apply, open_row,
+    Assembled, Assembler, CHUNK_BYTES, Committer, ContentError, DataKey, Encoding, KeyId, MAX_DELTA_DEPTH,
+    Row, SALT_BYTES, Salt, apply, open_row,
 };
 use schemas::files::{FileError, Limits as FileLimits, read_content};
 use schemas::record::{Body, Part, PartName};
@@ -98,17 +98,28 @@ struct Wanted {
 }
 
 /// The parts, data key and retention class that a record commits to.
-pub(crate) fn parts_of(body: &Body) -> Option<(Option<&ExchangeId>, &[Part], Option<&Identifier>, Option<&Identifier>)> {
+pub(crate) fn parts_of(
+    body: &Body,
+) -> Option<(Option<&ExchangeId>, &[Part], Option<&Identifier>, Option<&Identifier>)> {
     match body {
-        Body::Intent(intent) => {
-            Some((Some(&intent.exchange), &intent.parts, intent.content_key.as_ref(), Some(&intent.retention)))
-        }
-        Body::Outcome(outcome) => {
-            Some((Some(&outcome.exchange), &outcome.parts, outcome.content_key.as_ref(), Some(&outcome.retention)))
-        }
-        Body::Refusal(refusal) => {
-            Some((refusal.exchange.as_ref(), &refusal.parts, refusal.content_key.as_ref(), refusal.retention.as_ref()))
-        }
+        Body::Intent(intent) => Some((
+            Some(&intent.exchange),
+            &intent.parts,
+            intent.content_key.as_ref(),
+            Some(&intent.retention),
+        )),
+        Body::Outcome(outcome) => Some((
+            Some(&outcome.exchange),
+            &outcome.parts,
+            outcome.content_key.as_ref(),
+            Some(&outcome.retention),
+        )),
+        Body::Refusal(refusal) => Some((
+            refusal.exchange.as_ref(),
+            &refusal.parts,
+            refusal.content_key.as_ref(),
+            refusal.retention.as_ref(),
+        )),
         _ => None,
     }
 }
@@ -134,7 +145,12 @@ fn wanted(batch: &VerifiedBatch) -> BTreeMap<(u64, PartName), Wanted> {
 }
 
 /// Checks the content files of a proven batch.
-pub(crate) fn check(context: &Context<'_>, batch: &VerifiedBatch, facts: &mut ContentFacts, findings: &mut Findings) {
+pub(crate) fn check(
+    context: &Context<'_>,
+    batch: &VerifiedBatch,
+    facts: &mut ContentFacts,
+    findings: &mut Findings,
+) {
     let mut wanted = wanted(batch);
     for row in batch.rows() {
         if let Some(record) = &row.decoded().record
@@ -246,7 +262,12 @@ fn begin(
     let mut place = file.place.clone().at(row.position).of_exchange(&row.exchange).of_item(row.part.as_str());
     place.origin = Some(context.origin.to_string());
     let Some(part) = wanted.get_mut(&(row.position, row.part)) else {
-        findings.add(Code::ContentForeign, place, "content that a leaf of this batch commits to", "no such part");
+        findings.add(
+            Code::ContentForeign,
+            place,
+            "content that a leaf of this batch commits to",
+            "no such part",
+        );
         return None;
     };
     if part.seen {
@@ -263,12 +284,22 @@ fn begin(
     let key_text = key_id.as_ref().map(ToString::to_string);
     if key_text != part.key {
         let show = |key: Option<String>| key.unwrap_or_else(|| "no key".into());
-        findings.add(Code::ContentMismatch, place, format!("data key {}", show(part.key.clone())), show(key_text));
+        findings.add(
+            Code::ContentMismatch,
+            place,
+            format!("data key {}", show(part.key.clone())),
+            show(key_text),
+        );
         return None;
     }
     if part.class.as_deref().is_some_and(|class| class != file.class) {
         let expected = format!("retention class {}", part.class.clone().unwrap_or_default());
-        findings.add(Code::ContentForeign, place.clone(), expected, format!("retention class {}", file.class));
+        findings.add(
+            Code::ContentForeign,
+            place.clone(),
+            expected,
+            format!("retention class {}", file.class),
+        );
     }
     let (key, state) = match (&key_id, context.keys) {
         (None, _) => (None, Stream::Begin),
@@ -287,12 +318,22 @@ fn begin(
             }
             Held::Damaged => {
                 let place = place.clone().of_item(id);
-                findings.add(Code::KeyTableDamaged, place, "the data key in its slot", "bytes that are no key of this slot");
+                findings.add(
+                    Code::KeyTableDamaged,
+                    place,
+                    "the data key in its slot",
+                    "bytes that are no key of this slot",
+                );
                 (None, Stream::Closed)
             }
             Held::OtherTable => {
                 let place = Place::log(&id.origin).of_item("key table");
-                findings.add(Code::KeyAbsent, place, "data keys of this log", "no pages of this log in the given key table");
+                findings.add(
+                    Code::KeyAbsent,
+                    place,
+                    "data keys of this log",
+                    "no pages of this log in the given key table",
+                );
                 (None, Stream::Closed)
             }
         },
@@ -326,7 +367,11 @@ impl Reading {
             return;
         }
         if row.chunk != self.next || self.ended {
-            let expected = if self.ended { "nothing after the last chunk".into() } else { format!("chunk {}", self.next) };
+            let expected = if self.ended {
+                "nothing after the last chunk".into()
+            } else {
+                format!("chunk {}", self.next)
+            };
             return self.wrong(expected, format!("chunk {}", row.chunk), findings);
         }
         if row.key_id != self.key_id || row.exchange != self.exchange {
@@ -347,7 +392,10 @@ impl Reading {
     fn open(&mut self, row: &Row, plaintext: &[u8], findings: &mut Findings) {
         if matches!(self.state, Stream::Begin) {
             self.state = if matches!(row.encoding, Encoding::Delta { .. }) {
-                let limit = usize::try_from(self.length).unwrap_or(usize::MAX).saturating_mul(2).saturating_add(CHUNK_BYTES);
+                let limit = usize::try_from(self.length)
+                    .unwrap_or(usize::MAX)
+                    .saturating_mul(2)
+                    .saturating_add(CHUNK_BYTES);
                 Stream::Edits(Assembler::new(limit.min(WAITING_OF_BATCH)))
             } else {
                 let Some((salt, rest)) = plaintext.split_first_chunk::<SALT_BYTES>() else {
@@ -359,7 +407,11 @@ impl Reading {
                 let keeps = usize::try_from(self.length).is_ok_and(|length| length <= KEPT_PART);
                 let kept = keeps.then(|| rest.to_vec());
                 if !row.last && rest.len() != CHUNK_BYTES {
-                    return self.wrong(format!("{CHUNK_BYTES} bytes in every chunk but the last"), rest.len().to_string(), findings);
+                    return self.wrong(
+                        format!("{CHUNK_BYTES} bytes in every chunk but the last"),
+                        rest.len().to_string(),
+                        findings,
+                    );
                 }
                 self.state = Stream::Plain { salt_and_committer: Box::new((salt, committer)), kept };
                 return;
@@ -378,7 +430,11 @@ impl Reading {
                 }
                 if !row.last && plaintext.len() != CHUNK_BYTES {
                     let found = plaintext.len().to_string();
-                    return self.wrong(format!("{CHUNK_BYTES} bytes in every chunk but the last"), found, findings);
+                    return self.wrong(
+                        format!("{CHUNK_BYTES} bytes in every chunk but the last"),
+                        found,
+                        findings,
+                    );
                 }
                 salt_and_committer.1.update(plaintext);
                 if let Some(kept) = kept {
@@ -404,11 +460,18 @@ impl Reading {
             return;
         }
         if !self.ended {
-            return self.wrong("a last chunk", format!("{} chunks, none of them the last", self.next), findings);
+            return self.wrong(
+                "a last chunk",
+                format!("{} chunks, none of them the last", self.next),
+                findings,
+            );
         }
         match std::mem::replace(&mut self.state, Stream::Begin) {
             Stream::Closed | Stream::Begin => {
-                if !facts.gone.contains_key(&(self.position, self.key_id.as_ref().map(ToString::to_string).unwrap_or_default())) {
+                if !facts.gone.contains_key(&(
+                    self.position,
+                    self.key_id.as_ref().map(ToString::to_string).unwrap_or_default(),
+                )) {
                     facts.unopened += 1;
                 }
             }
@@ -416,7 +479,11 @@ impl Reading {
                 let (length, commitment) = salt_and_committer.1.finish();
                 if (length, commitment) != (self.length, self.commitment) {
                     let expected = format!("{} bytes, commitment {}", self.length, self.commitment);
-                    return self.wrong(expected, format!("{length} bytes, commitment {commitment}"), findings);
+                    return self.wrong(
+                        expected,
+                        format!("{length} bytes, commitment {commitment}"),
+                        findings,
+                    );
                 }
                 facts.proven += 1;
                 if let Some(kept) = kept
@@ -435,7 +502,12 @@ impl Reading {
                     facts.edited_bytes += assembled.stream.len();
                     if facts.edited_bytes > WAITING_OF_BATCH {
                         let found = format!("{} bytes", facts.edited_bytes);
-                        findings.add(Code::ResourceLimit, self.place, format!("at most {WAITING_OF_BATCH} bytes of edits in a batch"), found);
+                        findings.add(
+                            Code::ResourceLimit,
+                            self.place,
+                            format!("at most {WAITING_OF_BATCH} bytes of edits in a batch"),
+                            found,
+                        );
                         return;
                     }
                     facts.edited.push(Edited {
@@ -500,7 +572,12 @@ impl Bases {
 /// Reads the content of a part that is not held.
 pub(super) trait Load {
     /// The content of `part` of `exchange`, which batch `batch` holds (absent: not known), with its depth.
-    fn load(&self, exchange: &ExchangeId, part: PartName, batch: Option<u64>) -> Result<(Arc<[u8]>, usize), ContentError>;
+    fn load(
+        &self,
+        exchange: &ExchangeId,
+        part: PartName,
+        batch: Option<u64>,
+    ) -> Result<(Arc<[u8]>, usize), ContentError>;
 }
 
 impl ContentFacts {
@@ -545,7 +622,8 @@ impl ContentFacts {
                 Err(ContentError::KeyAbsent(_)) => fold.story.tally.parts_unopened += 1,
                 Err(error) => {
                     let place = edited.place.at(edited.position);
-                    let expected = format!("edits of {} of exchange {}", edited.base.1.as_str(), edited.base.0);
+                    let expected =
+                        format!("edits of {} of exchange {}", edited.base.1.as_str(), edited.base.0);
                     fold.findings.add(Code::ContentMismatch, place, expected, error.to_string());
                 }
             }
@@ -569,7 +647,8 @@ pub(crate) fn each_part(
     for file in files {
         let Ok(rows) = read_content(file, &FileLimits::default()) else { continue };
         let mut reading: Option<(At, Result<Assembler, ContentError>)> = None;
-        let done = |reading: Option<(At, Result<Assembler, ContentError>)>, each: &mut dyn FnMut(At, Result<Assembled, ContentError>)| {
+        let done = |reading: Option<(At, Result<Assembler, ContentError>)>,
+                    each: &mut dyn FnMut(At, Result<Assembled, ContentError>)| {
             if let Some((at, assembler)) = reading {
                 each(at, assembler.and_then(Assembler::finish));
             }
@@ -596,7 +675,12 @@ pub(crate) fn each_part(
     }
 }
 
-fn take(origin: &Origin, row: &Row, keys: Option<&Keys>, assembler: &mut Assembler) -> Result<(), ContentError> {
+fn take(
+    origin: &Origin,
+    row: &Row,
+    keys: Option<&Keys>,
+    assembler: &mut Assembler,
+) -> Result<(), ContentError> {
     let key = match &row.key_id {
         None => None,
         Some(id) => match keys.map(|keys| keys.held(id)) {

@@ -49,7 +49,9 @@ pub(super) fn judge(
         proven: begins.zip(ends).map(|(from, to)| Interval { from, to }),
         declared_silence: intervals(&declared),
         exposure: match ends {
-            Some(end) if !is_out_of_service(expected, &folds) => Some(Interval { from: end, to: options.now.max(end) }),
+            Some(end) if !is_out_of_service(expected, &folds) => {
+                Some(Interval { from: end, to: options.now.max(end) })
+            }
             _ => None,
         },
         closed: expected.closed,
@@ -97,16 +99,23 @@ fn is_out_of_service(expected: &Expected, folds: &[&LogFold]) -> bool {
 /// Each log but the first names its predecessor, no two name the same, and what they say of it is so.
 fn epochs(expected: &Expected, folds: &[&LogFold], options: &Options<'_>, findings: &mut Findings) {
     let by_origin: BTreeMap<&Origin, &LogFold> = folds.iter().map(|fold| (&fold.origin, *fold)).collect();
-    let gone = |before: i64| options.mandate.retention.is_some_and(|kept| before.saturating_add(kept) < options.now);
+    let gone =
+        |before: i64| options.mandate.retention.is_some_and(|kept| before.saturating_add(kept) < options.now);
     if let Some(first) = &expected.first_origin
         && !by_origin.contains_key(first)
         && !folds.first().is_some_and(|fold| gone(starts(fold)))
     {
-        findings.add(Code::LogMissing, Place::log(first), "the gateway's first log, as in the trust file", "nothing");
+        findings.add(
+            Code::LogMissing,
+            Place::log(first),
+            "the gateway's first log, as in the trust file",
+            "nothing",
+        );
     }
     let mut successors: BTreeMap<&Origin, Vec<&Origin>> = BTreeMap::new();
     let first = expected.first_origin.as_ref().or_else(|| {
-        let without = |fold: &&&LogFold| fold.story.boot.as_ref().is_some_and(|boot| boot.predecessor.is_none());
+        let without =
+            |fold: &&&LogFold| fold.story.boot.as_ref().is_some_and(|boot| boot.predecessor.is_none());
         folds.iter().find(without).map(|fold| &fold.origin)
     });
     for fold in folds {
@@ -121,7 +130,12 @@ fn epochs(expected: &Expected, folds: &[&LogFold], options: &Options<'_>, findin
         };
         if first == Some(&fold.origin) {
             let found = format!("predecessor {}", predecessor.origin);
-            findings.add(Code::PredecessorMismatch, place.clone(), "none: the trust file names this log as the first", found);
+            findings.add(
+                Code::PredecessorMismatch,
+                place.clone(),
+                "none: the trust file names this log as the first",
+                found,
+            );
         }
         let same_gateway = predecessor.origin.gateway() == fold.origin.gateway()
             && predecessor.origin.deployment() == fold.origin.deployment();
@@ -132,11 +146,13 @@ fn epochs(expected: &Expected, folds: &[&LogFold], options: &Options<'_>, findin
         }
         successors.entry(&predecessor.origin).or_default().push(&fold.origin);
         let Some(before) = by_origin.get(&predecessor.origin) else {
-            let expected = format!("the log {}, which {} names as its predecessor", predecessor.origin, fold.origin);
+            let expected =
+                format!("the log {}, which {} names as its predecessor", predecessor.origin, fold.origin);
             if gone(boot.at) {
                 findings.add(Code::Expired, Place::log(&predecessor.origin), expected, "nothing");
             } else {
-                let finding = Finding::new(Code::LogMissing, Place::log(&predecessor.origin), expected, "nothing");
+                let finding =
+                    Finding::new(Code::LogMissing, Place::log(&predecessor.origin), expected, "nothing");
                 findings.push(finding.during(i64::MIN, boot.at));
             }
             continue;
@@ -170,7 +186,11 @@ fn end_of_predecessor(
 ) {
     let place = Place::record(&fold.origin, 0);
     let (Some(size), Some(newest)) = (size, &before.newest) else { return };
-    let expected = format!("{} at size {size}{}", before.origin, root.map(|root| format!(", root {root}")).unwrap_or_default());
+    let expected = format!(
+        "{} at size {size}{}",
+        before.origin,
+        root.map(|root| format!(", root {root}")).unwrap_or_default()
+    );
     let found = format!("size {}, root {}", newest.size, newest.root);
     if newest.size < size {
         findings.add(Code::Rollback, Place::log(&before.origin), expected, found);
@@ -199,11 +219,14 @@ fn declared_silence(folds: &[&LogFold]) -> Vec<(i64, i64)> {
 /// The asked interval: the user's, else from the first log's opening to the auditor's clock less heartbeat bound and
 /// batch age, or to the newest proven record while the gateway is younger than that.
 fn asked(expected: &Expected, folds: &[&LogFold], options: &Options<'_>) -> Option<(i64, i64)> {
-    let newest = folds.iter().filter_map(|fold| fold.story.last_at).max();
+    let newest = folds.iter().filter_map(|fold| fold.proven.last().map(|run| run.1)).max();
     let boots: BTreeSet<i64> = folds.iter().map(|fold| starts(fold)).filter(|at| *at != i64::MAX).collect();
     let begins = boots.first().copied();
     let last = folds.iter().rev().find_map(|fold| fold.story.boot.as_ref());
-    let bound = expected.heartbeat_bound_us.or(last.map(|boot| boot.heartbeat_bound_us)).unwrap_or(300 * time::SECOND);
+    let bound = expected
+        .heartbeat_bound_us
+        .or(last.map(|boot| boot.heartbeat_bound_us))
+        .unwrap_or(300 * time::SECOND);
     let age = last.map_or(10 * time::SECOND, |boot| boot.batch_age_us);
     let from = options.from.or(begins)?;
     let to = options.to.or_else(|| {
@@ -228,9 +251,11 @@ fn coverage(
         findings.add(Code::PeriodNotProven, gateway, "an interval that ends after it begins", asked);
         return;
     }
-    let bound = folds.iter().filter_map(|fold| fold.story.boot.as_ref()).map(|boot| boot.heartbeat_bound_us).max();
+    let bound =
+        folds.iter().filter_map(|fold| fold.story.boot.as_ref()).map(|boot| boot.heartbeat_bound_us).max();
     let slack = slack(bound.or(expected.heartbeat_bound_us).unwrap_or(300 * time::SECOND));
-    let mut runs: Vec<(i64, i64)> = folds.iter().flat_map(|fold| fold.proven.iter().copied()).chain(declared.iter().copied()).collect();
+    let mut runs: Vec<(i64, i64)> =
+        folds.iter().flat_map(|fold| fold.proven.iter().copied()).chain(declared.iter().copied()).collect();
     runs.sort_unstable();
     let tails: Vec<&&LogFold> = folds.iter().filter(|fold| fold.story.close.is_none()).collect();
     for fold in &tails {
@@ -239,7 +264,8 @@ fn coverage(
         if end.saturating_add(if exact_to { 0 } else { slack }) < to && !expected.closed {
             let found = format!("no `close`, and nothing after {}", time::text(end));
             let place = Place::log(&fold.origin);
-            let finding = Finding::new(Code::TailUnproven, place, format!("records to {}", time::text(to)), found);
+            let finding =
+                Finding::new(Code::TailUnproven, place, format!("records to {}", time::text(to)), found);
             findings.push(finding.during(end, to));
         }
     }
@@ -254,7 +280,8 @@ fn coverage(
             return;
         }
     }
-    if reached.saturating_add(if exact_to { 0 } else { slack }) >= to || (expected.closed && tails.is_empty()) {
+    if reached.saturating_add(if exact_to { 0 } else { slack }) >= to || (expected.closed && tails.is_empty())
+    {
         return;
     }
     if tails.is_empty() {
@@ -262,13 +289,18 @@ fn coverage(
         let found = format!("the last log is closed; nothing after {}", time::text(reached));
         findings.push(Finding::new(Code::TailUnproven, gateway, expected, found).during(reached, to));
     } else if expected.closed {
-        let found = format!("the trust file says closed; a log has no `close` and ends at {}", time::text(reached));
+        let found =
+            format!("the trust file says closed; a log has no `close` and ends at {}", time::text(reached));
         findings.push(Finding::new(Code::TailUnproven, gateway, "a `close` record", found).as_note());
     }
 }
 
 fn hole(gateway: &Place, start: i64, end: i64, from: i64, findings: &mut Findings) {
     let found = format!("nothing proven from {} to {}", time::text(start), time::text(end));
-    let expected = if start == from { "the asked interval proven from its start" } else { "the asked interval proven without a hole" };
+    let expected = if start == from {
+        "the asked interval proven from its start"
+    } else {
+        "the asked interval proven without a hole"
+    };
     findings.push(Finding::new(Code::PeriodNotProven, gateway.clone(), expected, found).during(start, end));
 }

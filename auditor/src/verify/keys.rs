@@ -108,10 +108,20 @@ impl Keys {
                 }
                 let Ok(entries) = folder.entries(&name) else { continue };
                 for entry in entries.into_iter().filter(|entry| entry.kind == EntryKind::File) {
-                    let number = entry.name.strip_suffix(".keys").and_then(|number| number.parse::<u32>().ok());
-                    let Some(number) = number.filter(|number| page_path(&origin, *number).ends_with(&entry.name)) else { continue };
+                    let number =
+                        entry.name.strip_suffix(".keys").and_then(|number| number.parse::<u32>().ok());
+                    let Some(number) =
+                        number.filter(|number| page_path(&origin, *number).ends_with(&entry.name))
+                    else {
+                        continue;
+                    };
                     if seen.insert((origin.clone(), number)) {
-                        self.check_page(&origin, number, &format!("{}/{name}/{}", path.display(), entry.name), findings);
+                        self.check_page(
+                            &origin,
+                            number,
+                            &format!("{}/{name}/{}", path.display(), entry.name),
+                            findings,
+                        );
                     }
                 }
             }
@@ -124,7 +134,12 @@ impl Keys {
             Ok(Some(page)) => {
                 for slot in (0..page.slots()).filter(|slot| matches!(page.key(*slot), Slot::Damaged)) {
                     let place = place.clone().of_item(format!("slot {slot}"));
-                    findings.add(Code::KeyTableDamaged, place, "a data key, or zeros where it was destroyed", "neither");
+                    findings.add(
+                        Code::KeyTableDamaged,
+                        place,
+                        "a data key, or zeros where it was destroyed",
+                        "neither",
+                    );
                 }
             }
             Ok(None) => {}

@@ -85,8 +85,12 @@ fn stranger(name: String, kind: EntryKind, findings: &mut Findings) {
             let expected = "`<deployment>/<gateway>/<epoch>/<batch>.seal` or a data file of the batch";
             findings.add(Code::UnknownObject, Place::object(name), expected, "another name");
         }
-        EntryKind::Symlink => findings.add(Code::NotAFile, Place::object(name), "a plain file", "a symbolic link"),
-        EntryKind::Other => findings.add(Code::NotAFile, Place::object(name), "a plain file", "a device, pipe or socket"),
+        EntryKind::Symlink => {
+            findings.add(Code::NotAFile, Place::object(name), "a plain file", "a symbolic link")
+        }
+        EntryKind::Other => {
+            findings.add(Code::NotAFile, Place::object(name), "a plain file", "a device, pipe or socket")
+        }
     }
 }
 
@@ -94,7 +98,11 @@ fn stranger(name: String, kind: EntryKind, findings: &mut Findings) {
 ///
 /// # Errors
 /// The folder cannot be listed.
-pub(crate) fn log(source: &dyn Source, origin: &Origin, findings: &mut Findings) -> Result<LogListing, SourceError> {
+pub(crate) fn log(
+    source: &dyn Source,
+    origin: &Origin,
+    findings: &mut Findings,
+) -> Result<LogListing, SourceError> {
     let mut out = LogListing { origin: origin.clone(), batches: BTreeMap::new(), objects: 0, bytes: 0 };
     for entry in source.entries(origin.as_str())? {
         out.objects += 1;
@@ -107,7 +115,9 @@ pub(crate) fn log(source: &dyn Source, origin: &Origin, findings: &mut Findings)
         let batch = out.batches.entry(name.batch()).or_default();
         match name {
             ObjectName::Seal { .. } => batch.seal = Some(entry.length),
-            ObjectName::Data { sha256, kind, .. } => batch.data.push(DataFile { sha256, kind, length: entry.length }),
+            ObjectName::Data { sha256, kind, .. } => {
+                batch.data.push(DataFile { sha256, kind, length: entry.length })
+            }
         }
     }
     Ok(out)

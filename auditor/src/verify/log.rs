@@ -152,11 +152,24 @@ pub(super) struct Follow<'a> {
 }
 
 impl Follow<'_> {
+    /// Where the log goes on from an earlier visit's proof: that proof holds what was seen then.
+    fn met_before(&mut self) {
+        let (Some(visit), Some(newest)) = (self.visit, &self.fold.newest) else { return };
+        if visit.size < newest.size || (visit.size == newest.size && visit.seal == newest.seal) {
+            self.fold.consistent_since = Some(visit.seen_at);
+        } else if visit.size == newest.size {
+            let expected = format!("seal {} as at {}", visit.seal, time::text(visit.seen_at));
+            let place = Place::batch(&self.fold.origin, newest.batch);
+            self.fold.findings.add(Code::Equivocation, place, expected, format!("seal {}", newest.seal));
+        }
+    }
+
     /// Follows the log to its end.
     pub(super) fn run(&mut self, listing: &LogListing, sink: &mut dyn Sink) {
         self.fold.counts.objects = listing.objects;
         self.fold.counts.bytes = listing.bytes;
         self.fold.with_keys = self.context.keys.is_some();
+        self.met_before();
         let sealed: Vec<(u64, &BatchObjects)> = listing
             .batches
             .range(self.fold.next_batch..)
@@ -175,7 +188,9 @@ impl Follow<'_> {
                 Some(window) if window.len() > 1 => {
                     window.par_iter().map(|(number, objects)| context.look(*number, objects)).collect()
                 }
-                Some(window) => window.iter().map(|(number, objects)| context.look(*number, objects)).collect(),
+                Some(window) => {
+                    window.iter().map(|(number, objects)| context.look(*number, objects)).collect()
+                }
                 None => Vec::new(),
             };
             let mut tell = Tell {
@@ -206,7 +221,12 @@ impl Follow<'_> {
 
     /// Data files without a seal.
     fn leftovers(&mut self, listing: &LogListing) {
-        let newest = listing.batches.iter().rev().find(|(_, objects)| objects.seal.is_some()).map(|(number, _)| *number);
+        let newest = listing
+            .batches
+            .iter()
+            .rev()
+            .find(|(_, objects)| objects.seal.is_some())
+            .map(|(number, _)| *number);
         let next = newest.map_or(0, |number| number + 1);
         for (number, objects) in &listing.batches {
             if objects.seal.is_some() {
@@ -246,11 +266,17 @@ impl Follow<'_> {
         if size < visit.size {
             let found = format!("size {size}");
             self.fold.findings.add(Code::Rollback, place, seen, found);
-        } else if self.fold.consistent_since.is_none() && !self.fold.findings.has(Code::Diverged) && !self.fold.findings.has(Code::Equivocation) {
+        } else if self.fold.consistent_since.is_none()
+            && !self.fold.findings.has(Code::Diverged)
+            && !self.fold.findings.has(Code::Equivocation)
+        {
             let expected = format!("{seen}, root {}", visit.root);
-            let finding = Finding::new(Code::Diverged, place, expected, "the records up to there cannot be proven");
+            let finding =
+                Finding::new(Code::Diverged, place, expected, "the records up to there cannot be proven");
             // What is missing is named elsewhere; the comparison could not be made.
-            self.fold.findings.push(finding.with(crate::finding::Severity::Unjudged, crate::finding::Effect::Unjudged));
+            self.fold
+                .findings
+                .push(finding.with(crate::finding::Severity::Unjudged, crate::finding::Effect::Unjudged));
         }
     }
 }
@@ -262,7 +288,12 @@ fn windows<'a, 'b>(sealed: &'b [(u64, &'a BatchObjects)], bytes: u64) -> Vec<&'b
     let mut start = 0;
     let mut sum = 0;
     for (n, (_, objects)) in sealed.iter().enumerate() {
-        let length: u64 = objects.data.iter().filter(|data| data.kind == schemas::names::FileKind::Records).map(|data| data.length).sum();
+        let length: u64 = objects
+            .data
+            .iter()
+            .filter(|data| data.kind == schemas::names::FileKind::Records)
+            .map(|data| data.length)
+            .sum();
         if n > start && (sum + length > bytes || n - start >= most) {
             out.push(&sealed[start..n]);
             start = n;
@@ -328,7 +359,12 @@ impl Tell<'_, '_> {
                 self.fold.expired_until = self.fold.expired_until.max(Some(seal.time));
                 self.fold.next_position = seal.to;
                 let place = Place::batch(self.origin, number);
-                self.fold.findings.add(Code::Expired, place, "records kept for the asked retention", "expired");
+                self.fold.findings.add(
+                    Code::Expired,
+                    place,
+                    "records kept for the asked retention",
+                    "expired",
+                );
             }
             Outcome::Proven(proven) => {
                 let (from, time) = (proven.batch.seal().from, proven.batch.seal().time);
@@ -365,7 +401,11 @@ impl Tell<'_, '_> {
         let place = Place::batch(self.origin, first);
         let expected = format!("the seals of batches {first} to {}", number - 1);
         let found = match above {
-            Some((from, _)) => format!("none; positions {} to {} are not there", self.fold.next_position, from.saturating_sub(1)),
+            Some((from, _)) => format!(
+                "none; positions {} to {} are not there",
+                self.fold.next_position,
+                from.saturating_sub(1)
+            ),
             None => "none".into(),
         };
         if expired {
@@ -397,7 +437,12 @@ impl Tell<'_, '_> {
         }
         if seal.from < self.fold.next_position {
             let expected = format!("a batch that begins at {}", self.fold.next_position);
-            self.fold.findings.add(Code::DuplicateRange, place(), expected, format!("one that begins at {}", seal.from));
+            self.fold.findings.add(
+                Code::DuplicateRange,
+                place(),
+                expected,
+                format!("one that begins at {}", seal.from),
+            );
         }
         *self.tail = Some(batch.tail());
         if !sound {
@@ -410,7 +455,13 @@ impl Tell<'_, '_> {
         for row in batch.rows() {
             let decoded = row.decoded();
             let record = decoded.record.as_ref();
-            self.fold.story.tell(row.position(), decoded.kind(), row.leaf().len(), record, &mut self.fold.findings);
+            self.fold.story.tell(
+                row.position(),
+                decoded.kind(),
+                row.leaf().len(),
+                record,
+                &mut self.fold.findings,
+            );
             for key in &decoded.unknown_keys {
                 let name = format!("{}.{key}", decoded.kind());
                 *self.fold.story.tally.unknown_keys.entry(name).or_default() += 1;
@@ -421,7 +472,8 @@ impl Tell<'_, '_> {
         }
         if !seal.unknown_signatures().is_empty() {
             let count = seal.unknown_signatures().len() as u64;
-            *self.fold.story.tally.unknown_columns.entry("signatures by other keys".into()).or_default() += count;
+            *self.fold.story.tally.unknown_columns.entry("signatures by other keys".into()).or_default() +=
+                count;
         }
         reference.merge(self.fold);
         self.costs(&batch);
@@ -431,17 +483,26 @@ impl Tell<'_, '_> {
         self.fold.counts.batches += 1;
         self.fold.counts.leaves += batch.rows().len() as u64;
         self.fold.next_position = seal.to;
-        self.fold.newest = Some(Newest { batch: number, size: seal.to, root: seal.root, seal: seal.sha256(), time: seal.time });
+        self.fold.newest = Some(Newest {
+            batch: number,
+            size: seal.to,
+            root: seal.root,
+            seal: seal.sha256(),
+            time: seal.time,
+        });
         sink.batch(self.origin, &batch, bytes);
     }
 
     /// Adds the batch's time to the proven runs.
     fn span(&mut self, batch: &VerifiedBatch) {
-        let times = || batch.rows().iter().filter_map(|row| row.decoded().record.as_ref().map(|record| record.at));
+        let times =
+            || batch.rows().iter().filter_map(|row| row.decoded().record.as_ref().map(|record| record.at));
         let (Some(first), Some(last)) = (times().min(), times().max()) else { return };
+        // Recovery makes its records later than what they tell of: the run ends with the living process.
+        let end = self.fold.story.alive_at.map_or(last, |alive| alive.min(last));
         match self.fold.proven.last_mut() {
-            Some(run) if !self.fold.torn => run.1 = run.1.max(last),
-            _ => self.fold.proven.push((first, last)),
+            Some(run) if !self.fold.torn => run.1 = run.1.max(end),
+            _ => self.fold.proven.push((first, end.max(first))),
         }
         self.fold.torn = false;
     }
@@ -493,7 +554,12 @@ impl Tell<'_, '_> {
                 self.fold.consistent_since = Some(visit.seen_at);
             } else {
                 let expected = format!("seal {} as at {}", visit.seal, time::text(visit.seen_at));
-                self.fold.findings.add(Code::Equivocation, place, expected, format!("seal {}", seal.sha256()));
+                self.fold.findings.add(
+                    Code::Equivocation,
+                    place,
+                    expected,
+                    format!("seal {}", seal.sha256()),
+                );
             }
             return;
         }
@@ -506,7 +572,8 @@ impl Tell<'_, '_> {
                 range.append(*row.hash());
             }
             let found = range.root();
-            let expected = format!("root {} at size {}, as at {}", visit.root, visit.size, time::text(visit.seen_at));
+            let expected =
+                format!("root {} at size {}, as at {}", visit.root, visit.size, time::text(visit.seen_at));
             if found == visit.root {
                 let found = format!("the same records in batch {number}, sealed anew");
                 self.fold.findings.add(Code::Equivocation, place, expected, found);
@@ -530,7 +597,13 @@ pub(crate) struct Loader<'a> {
 }
 
 impl Loader<'_> {
-    pub(crate) fn at_depth(&self, exchange: &ExchangeId, part: PartName, batch: Option<u64>, depth: usize) -> Result<(Arc<[u8]>, usize), ContentError> {
+    pub(crate) fn at_depth(
+        &self,
+        exchange: &ExchangeId,
+        part: PartName,
+        batch: Option<u64>,
+        depth: usize,
+    ) -> Result<(Arc<[u8]>, usize), ContentError> {
         let absent = || ContentError::BaseAbsent(format!("{exchange} {}", part.as_str()));
         if depth > schemas::content::MAX_DELTA_DEPTH {
             return Err(absent());
@@ -543,7 +616,15 @@ impl Loader<'_> {
                 continue;
             }
             let mut base = |exchange: &ExchangeId, part| self.at_depth(exchange, part, None, depth + 1);
-            match content::read_part(self.context.origin, files, self.context.keys, exchange, part, self.limit, &mut base) {
+            match content::read_part(
+                self.context.origin,
+                files,
+                self.context.keys,
+                exchange,
+                part,
+                self.limit,
+                &mut base,
+            ) {
                 Ok((content, _, depth)) => return Ok((content.into(), depth)),
                 Err(ContentError::BaseAbsent(what)) if what == format!("{exchange} {}", part.as_str()) => {}
                 Err(error) => return Err(error),
@@ -554,7 +635,12 @@ impl Loader<'_> {
 }
 
 impl Load for Loader<'_> {
-    fn load(&self, exchange: &ExchangeId, part: PartName, batch: Option<u64>) -> Result<(Arc<[u8]>, usize), ContentError> {
+    fn load(
+        &self,
+        exchange: &ExchangeId,
+        part: PartName,
+        batch: Option<u64>,
+    ) -> Result<(Arc<[u8]>, usize), ContentError> {
         self.at_depth(exchange, part, batch, 0)
     }
 }

@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use schemas::trust::{Trust, TrustedGateway};
 use schemas::verify::{SealTail, VerifiedBatch};
-use schemas::{Origin, ObjectName};
+use schemas::{ObjectName, Origin};
 
 use crate::finding::{Code, Effect, Finding, Findings, Place};
 use crate::mandate::{Claim, Mandate};
@@ -28,8 +28,8 @@ use crate::source::Source;
 use crate::state::{Remembered, Visit, Visits};
 use crate::time;
 use keys::{Held, Keys};
-use schemas::keytable::KeyId;
 use log::LogFold;
+use schemas::keytable::KeyId;
 
 /// Bounds on what is read at once. Over them the answer is "could not judge".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,15 +138,22 @@ pub fn run(source: &dyn Source, options: &Options<'_>, sink: &mut dyn Sink) -> (
         match gateway.zip(entry) {
             Some((gateway, (entry, key))) => {
                 present.insert(origin.clone());
-                let trusted = Trusted { entry, key: &key, heartbeat_bound_us: gateway.expected.heartbeat_bound_us };
+                let trusted =
+                    Trusted { entry, key: &key, heartbeat_bound_us: gateway.expected.heartbeat_bound_us };
                 let fold = follow(source, origin, &trusted, options, known.as_ref(), &mut findings, sink);
                 fold.counts.add_to(&mut counts);
                 gateway.folds.push(fold);
             }
             None => {
                 counts.objects += source.entries(origin.as_str()).map_or(0, |entries| entries.len() as u64);
-                let expected = format!("gateways of `{}` that the trust file names", options.trust.deployment);
-                findings.add(Code::UnregisteredLog, Place::log(origin), expected, "another deployment or gateway");
+                let expected =
+                    format!("gateways of `{}` that the trust file names", options.trust.deployment);
+                findings.add(
+                    Code::UnregisteredLog,
+                    Place::log(origin),
+                    expected,
+                    "another deployment or gateway",
+                );
             }
         }
     }
@@ -159,7 +166,8 @@ pub fn run(source: &dyn Source, options: &Options<'_>, sink: &mut dyn Sink) -> (
     let mut tally = story::Tally::default();
     let mut not_judged = BTreeMap::new();
     for gateway in &gateways {
-        let report = gateway::judge(&gateway.expected, gateway.folds.iter().collect(), options, &mut findings);
+        let report =
+            gateway::judge(&gateway.expected, gateway.folds.iter().collect(), options, &mut findings);
         for fold in &gateway.folds {
             findings.append(fold.findings.clone());
             tally.add(&fold.story.tally);
@@ -206,13 +214,16 @@ fn gateways(options: &Options<'_>, findings: &mut Findings) -> Vec<Gateway> {
         if out.iter().any(|gateway| gateway.expected.name == trusted.name) {
             continue;
         }
-        let mut entries: Vec<_> = options.trust.gateways.iter().filter(|entry| entry.name == trusted.name).collect();
+        let mut entries: Vec<_> =
+            options.trust.gateways.iter().filter(|entry| entry.name == trusted.name).collect();
         entries.sort_by_key(|entry| entry.first_origin.as_ref().map(|origin| origin.epoch().to_owned()));
         let seconds = entries.iter().filter_map(|entry| entry.heartbeat_bound_s).min();
         let expected = gateway::Expected {
             name: trusted.name.clone(),
             first_origin: entries.first().and_then(|entry| entry.first_origin.clone()),
-            heartbeat_bound_us: seconds.and_then(|s| i64::try_from(s).ok()).map(|s| s.saturating_mul(time::SECOND)),
+            heartbeat_bound_us: seconds
+                .and_then(|s| i64::try_from(s).ok())
+                .map(|s| s.saturating_mul(time::SECOND)),
             closed: entries.last().is_some_and(|entry| entry.closed == Some(true)),
         };
         out.push(Gateway { expected, folds: Vec::new() });
@@ -230,7 +241,12 @@ fn remembered(options: &Options<'_>, findings: &mut Findings) -> Option<Visits> 
             None
         }
         Remembered::Lost => {
-            findings.add(Code::StateLost, place(), "the state of the last visit", "its key, without the state");
+            findings.add(
+                Code::StateLost,
+                place(),
+                "the state of the last visit",
+                "its key, without the state",
+            );
             None
         }
     }
@@ -254,7 +270,9 @@ fn follow(
     let earlier = options.earlier.get(origin).filter(|(fold, tail)| {
         // The log goes on from there only where its newest proven seal is still the same.
         fold.key == trusted.entry.key
-            && source.read(&seal_name(origin, tail.batch), 1 << 20).is_ok_and(|note| schemas::Sha256Hex::of(&note) == tail.sha256)
+            && source
+                .read(&seal_name(origin, tail.batch), 1 << 20)
+                .is_ok_and(|note| schemas::Sha256Hex::of(&note) == tail.sha256)
     });
     let (fold, tail) = match earlier {
         Some((fold, tail)) => (fold.clone(), Some(tail.clone())),
@@ -273,7 +291,12 @@ fn follow(
         && seen.key != trusted.entry.key
     {
         let found = format!("key {}", trusted.entry.key);
-        findings.add(Code::TrustMismatch, Place::log(origin), format!("key {} as at the last visit", seen.key), found);
+        findings.add(
+            Code::TrustMismatch,
+            Place::log(origin),
+            format!("key {} as at the last visit", seen.key),
+            found,
+        );
         visit = None;
     }
     still_there(&fold, &listing, &mut own);
@@ -286,7 +309,12 @@ fn follow(
         keys: options.keys,
         expired_before: options.mandate.retention.map(|kept| options.now.saturating_sub(kept)),
         has_seal: &has_seal,
-        newest: listing.batches.iter().rev().find(|(_, objects)| objects.seal.is_some()).map_or(0, |(number, _)| *number),
+        newest: listing
+            .batches
+            .iter()
+            .rev()
+            .find(|(_, objects)| objects.seal.is_some())
+            .map_or(0, |(number, _)| *number),
     };
     let bases = content::Bases::default();
     let mut follow = log::Follow { context, options, visit, fold, tail, entry: trusted.entry, bases };
@@ -297,9 +325,15 @@ fn follow(
     if let (Some(bound), Some(boot)) = (trusted.heartbeat_bound_us, &fold.story.boot)
         && bound < boot.heartbeat_bound_us
     {
-        let expected = format!("a heartbeat bound of at most {} s, as in the trust file", bound / time::SECOND);
+        let expected =
+            format!("a heartbeat bound of at most {} s, as in the trust file", bound / time::SECOND);
         let found = format!("{} s", boot.heartbeat_bound_us / time::SECOND);
-        fold.findings.add(Code::TrustMismatch, Place::record(origin, 0).of_item("heartbeat_bound_ms"), expected, found);
+        fold.findings.add(
+            Code::TrustMismatch,
+            Place::record(origin, 0).of_item("heartbeat_bound_ms"),
+            expected,
+            found,
+        );
     }
     own.append(std::mem::take(&mut fold.findings));
     fold.findings = own;
@@ -314,18 +348,36 @@ fn still_there(fold: &LogFold, listing: &listing::LogListing, findings: &mut Fin
     }
     for number in 0..fold.next_batch {
         let objects = listing.batches.get(&number);
-        let records = objects.is_some_and(|objects| objects.data.iter().any(|data| data.kind == schemas::names::FileKind::Records));
+        let records = objects.is_some_and(|objects| {
+            objects.data.iter().any(|data| data.kind == schemas::names::FileKind::Records)
+        });
         if !records || objects.is_none_or(|objects| objects.seal.is_none()) {
-            findings.add(Code::BatchMissing, Place::batch(&fold.origin, number), "a batch that was proven earlier", "objects of it are gone");
+            findings.add(
+                Code::BatchMissing,
+                Place::batch(&fold.origin, number),
+                "a batch that was proven earlier",
+                "objects of it are gone",
+            );
         }
     }
 }
 
 /// Nothing at all, or logs that were seen before and are gone.
-fn empty_or_gone(options: &Options<'_>, known: Option<&Visits>, present: &BTreeSet<Origin>, findings: &mut Findings) {
+fn empty_or_gone(
+    options: &Options<'_>,
+    known: Option<&Visits>,
+    present: &BTreeSet<Origin>,
+    findings: &mut Findings,
+) {
     let mut gone = 0;
     for (origin, visit) in known.map(|visits| &visits.logs).into_iter().flatten() {
-        if origin.deployment() != options.trust.deployment || present.contains(origin) {
+        // A deployment of the same name under other keys is another one.
+        let ours = options
+            .trust
+            .gateways
+            .iter()
+            .any(|entry| entry.name == origin.gateway() && entry.key == visit.key);
+        if origin.deployment() != options.trust.deployment || !ours || present.contains(origin) {
             continue;
         }
         if options.mandate.retention.is_some_and(|kept| visit.seen_at.saturating_add(kept) < options.now) {
@@ -344,15 +396,23 @@ fn empty_or_gone(options: &Options<'_>, known: Option<&Visits>, present: &BTreeS
         let here = present.iter().any(|origin| origin.gateway() == trusted.name);
         if !here && !present.is_empty() {
             let expected = format!("a log of gateway `{}`", trusted.name);
-            findings.add(Code::LogMissing, Place::default().of_item(format!("gateway {}", trusted.name)), expected, "none");
+            findings.add(
+                Code::LogMissing,
+                Place::default().of_item(format!("gateway {}", trusted.name)),
+                expected,
+                "none",
+            );
         }
     }
 }
 
 /// Destroyed keys need an erasure in some log of the deployment; recorded erasures need a destroyed key.
 fn erasures(options: &Options<'_>, gateways: &mut [Gateway], findings: &mut Findings) {
-    let declared: BTreeSet<(Origin, u64, String)> =
-        gateways.iter().flat_map(|gateway| &gateway.folds).flat_map(|fold| fold.story.erasures.iter().cloned()).collect();
+    let declared: BTreeSet<(Origin, u64, String)> = gateways
+        .iter()
+        .flat_map(|gateway| &gateway.folds)
+        .flat_map(|fold| fold.story.erasures.iter().cloned())
+        .collect();
     let declared_keys: BTreeSet<&str> = declared.iter().map(|(_, _, key)| key.as_str()).collect();
     for fold in gateways.iter_mut().flat_map(|gateway| &mut gateway.folds) {
         for used in &fold.destroyed {
@@ -360,8 +420,14 @@ fn erasures(options: &Options<'_>, gateways: &mut [Gateway], findings: &mut Find
                 fold.story.tally.parts_erased += used.parts;
             } else {
                 let place = Place::record(&fold.origin, used.position).of_item(&used.key);
-                let place = if let Some(exchange) = &used.exchange { place.of_exchange(exchange) } else { place };
-                findings.add(Code::UndeclaredErasure, place, "an `erasure` record before the key goes", "none");
+                let place =
+                    if let Some(exchange) = &used.exchange { place.of_exchange(exchange) } else { place };
+                findings.add(
+                    Code::UndeclaredErasure,
+                    place,
+                    "an `erasure` record before the key goes",
+                    "none",
+                );
             }
         }
     }
@@ -390,7 +456,12 @@ fn notes(tally: &story::Tally, not_judged: &BTreeMap<String, u64>, findings: &mu
         findings.add(Code::SuppressionTried, Place::default(), "no attempt to switch recording off", found);
     }
     for (name, count) in not_judged {
-        findings.add(Code::NotJudged, Place::default().of_item(name), "names that this version knows", format!("{count} times"));
+        findings.add(
+            Code::NotJudged,
+            Place::default().of_item(name),
+            "names that this version knows",
+            format!("{count} times"),
+        );
     }
 }
 
@@ -409,7 +480,10 @@ fn outside_is_note(options: &Options<'_>, reports: &[crate::report::GatewayRepor
     if asked.is_empty() {
         return;
     }
-    let (from, to) = (asked.iter().map(|a| a.from).min().unwrap_or(i64::MIN), asked.iter().map(|a| a.to).max().unwrap_or(i64::MAX));
+    let (from, to) = (
+        asked.iter().map(|a| a.from).min().unwrap_or(i64::MIN),
+        asked.iter().map(|a| a.to).max().unwrap_or(i64::MAX),
+    );
     for finding in findings.iter_mut() {
         if let Some((start, end)) = finding.during
             && finding.effect == Effect::Incomplete
@@ -448,7 +522,12 @@ fn visits(options: &Options<'_>, gateways: &[Gateway], known: Option<Visits>, fi
     out
 }
 
-fn claims(options: &Options<'_>, gateways: &[Gateway], tally: &story::Tally, findings: &mut Findings) -> Vec<ClaimState> {
+fn claims(
+    options: &Options<'_>,
+    gateways: &[Gateway],
+    tally: &story::Tally,
+    findings: &mut Findings,
+) -> Vec<ClaimState> {
     let folds: Vec<&LogFold> = gateways.iter().flat_map(|gateway| &gateway.folds).collect();
     let proven: u64 = folds.iter().map(|fold| fold.counts.batches).sum();
     let signed = proven > 0 && findings.effect() < Effect::Diverged;
@@ -457,10 +536,11 @@ fn claims(options: &Options<'_>, gateways: &[Gateway], tally: &story::Tally, fin
         reached: signed,
         text: if signed { "signed".into() } else { "NOT signed throughout".into() },
     }];
-    let since = folds.iter().map(|fold| fold.consistent_since).min().flatten();
-    let any = folds.iter().filter_map(|fold| fold.consistent_since).max();
-    let append_only = match (options.remembered, since.or(any)) {
-        (Some(Remembered::Known(_)), Some(at)) if signed => (true, format!("append-only since the visit at {}", time::text(at))),
+    let since = folds.iter().filter_map(|fold| fold.consistent_since).min();
+    let append_only = match (options.remembered, since) {
+        (Some(Remembered::Known(_)), Some(at)) if signed => {
+            (true, format!("append-only since the visit at {}", time::text(at)))
+        }
         (Some(Remembered::Known(_)), _) => (false, "NOT append-only since the last visit".into()),
         (Some(Remembered::FirstVisit), _) => (false, "first visit".into()),
         (Some(_), _) => (false, "NOT compared with the last visit".into()),

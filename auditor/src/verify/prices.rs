@@ -28,7 +28,13 @@ impl Books {
     }
 
     /// `Some(true)`: computed again and compared; `Some(false)`: the book cannot be read; `None`: no cost to check.
-    pub(super) fn check(&mut self, at: i64, outcome: &Outcome, place: &Place, findings: &mut Findings) -> Option<bool> {
+    pub(super) fn check(
+        &mut self,
+        at: i64,
+        outcome: &Outcome,
+        place: &Place,
+        findings: &mut Findings,
+    ) -> Option<bool> {
         let cost = outcome.cost.as_ref()?;
         let texts = &self.texts;
         let book = self.parsed.entry(cost.price_book).or_insert_with(|| {
@@ -47,7 +53,12 @@ impl Books {
         let row = book.rows().iter().find(|row| row.id == cost.price_row);
         let Some(row) = row else {
             let expected = "a row of the price book".to_string();
-            findings.add(Code::CostRecomputeDiff, place.clone().of_item("price_row"), expected, cost.price_row.to_string());
+            findings.add(
+                Code::CostRecomputeDiff,
+                place.clone().of_item("price_row"),
+                expected,
+                cost.price_row.to_string(),
+            );
             return Some(true);
         };
         let tier = outcome.answered.service_tier.as_ref().map(|tier| tier.as_str());

@@ -7,8 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 
 use schemas::record::{
-    Attempt, Body, Boot, Close, CloseReason, Config, Decision, Encryption, End, Erasure, Gap, GapReason, Intent,
-    Outcome, Part, Predecessor, Record, Refusal, UsageRole, UsageSource,
+    Attempt, Body, Boot, Close, CloseReason, Config, Decision, Encryption, End, Erasure, Gap, GapReason,
+    Intent, Outcome, Part, Predecessor, Record, Refusal, UsageRole, UsageSource,
 };
 use schemas::{ExchangeId, Origin, Sha256Hex};
 use serde::{Deserialize, Serialize};
@@ -168,11 +168,40 @@ impl Tally {
     }
 }
 
-fn text_of(value: impl Serialize) -> String {
-    match serde_json::to_value(value) {
-        Ok(serde_json::Value::String(text)) => text,
-        Ok(other) => other.to_string(),
-        Err(_) => String::new(),
+/// Counts one more of `key`.
+fn count(map: &mut BTreeMap<String, u64>, key: &str) {
+    match map.get_mut(key) {
+        Some(count) => *count += 1,
+        None => _ = map.insert(key.to_owned(), 1),
+    }
+}
+
+/// The exchange id's 128 bits.
+fn number_of(exchange: &ExchangeId) -> u128 {
+    let digits = exchange.as_str().bytes().filter(|b| *b != b'-');
+    digits.fold(0, |sum, b| (sum << 4) | u128::from((b as char).to_digit(16).unwrap_or(0)))
+}
+
+fn end_of(end: End) -> &'static str {
+    match end {
+        End::Complete => "complete",
+        End::ClientAbort => "client_abort",
+        End::ProviderAbort => "provider_abort",
+        End::Unreachable => "unreachable",
+        End::Timeout => "timeout",
+        End::GatewayAbort => "gateway_abort",
+        End::Interrupted => "interrupted",
+    }
+}
+
+fn source_of(source: UsageSource) -> &'static str {
+    match source {
+        UsageSource::Provider => "provider",
+        UsageSource::Drained => "drained",
+        UsageSource::Partial => "partial",
+        UsageSource::Estimated => "estimated",
+        UsageSource::Unknown => "unknown",
+        UsageSource::NotApplicable => "not_applicable",
     }
 }
 
@@ -181,12 +210,11 @@ fn text_of(value: impl Serialize) -> String {
 struct Beat {
     position: u64,
     counters: BTreeMap<String, u64>,
-    recorded: BTreeMap<String, u64>,
 }
 
-/// Counter names that must agree with the number of records of a kind.
-const COUNTED_KINDS: [(&str, &str); 4] =
-    [("intents", "intent"), ("outcomes", "outcome"), ("refusals", "refusal"), ("attempts", "attempt")];
+/// Counters of records (FORMAT.md 3.9), and the kind that they count.
+const COUNTED_KINDS: [(&str, &str); 3] =
+    [("exchanges", "intent"), ("outcomes", "outcome"), ("refusals", "refusal")];
 
 /// The story of one log.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -208,9 +236,9 @@ pub struct Story {
     /// Exchanges without an outcome.
     pub open: BTreeMap<u64, OpenExchange>,
     #[serde(skip)]
-    ids: HashSet<ExchangeId>,
+    ids: HashSet<u128>,
     #[serde(skip)]
-    ids_in_order: VecDeque<ExchangeId>,
+    ids_in_order: VecDeque<u128>,
     /// Time of the first told record.
     pub first_at: Option<i64>,
     /// The latest time of a told record.
@@ -276,21 +304,33 @@ impl Story {
     /// Tells one proven record.
     ///
     /// `record` is absent where the kind is unknown; `kind` is the leaf's own word.
-    pub fn tell(&mut self, position: u64, kind: &str, leaf_bytes: usize, record: Option<&Record>, findings: &mut Findings) {
+    pub fn tell(
+        &mut self,
+        position: u64,
+        kind: &str,
+        leaf_bytes: usize,
+        record: Option<&Record>,
+        findings: &mut Findings,
+    ) {
         let place = Place::record(&self.origin, position);
         self.tally.records += 1;
         self.tally.leaf_bytes += leaf_bytes as u64;
-        *self.tally.kinds.entry(kind.to_owned()).or_default() += 1;
+        count(&mut self.tally.kinds, kind);
         if let Some(close) = &self.close {
             let expected = format!("no record after `close` at position {}", close.position);
             findings.add(Code::AfterClose, place.clone(), expected, format!("a record of kind `{kind}`"));
         }
         let is_boot = kind == "boot";
         if position == 0 && !is_boot {
-            findings.add(Code::BootMissing, place.clone(), "kind `boot` at position 0", format!("kind `{kind}`"));
+            findings.add(
+                Code::BootMissing,
+                place.clone(),
+                "kind `boot` at position 0",
+                format!("kind `{kind}`"),
+            );
         }
         let Some(record) = record else {
-            *self.tally.unknown_kinds.entry(kind.to_owned()).or_default() += 1;
+            count(&mut self.tally.unknown_kinds, kind);
             return;
         };
         self.time(position, record, findings);
@@ -312,10 +352,14 @@ impl Story {
 
     fn time(&mut self, position: u64, record: &Record, findings: &mut Findings) {
         let at = record.at;
+        if matches!(&record.body, Body::Gap(gap) if gap.reason == GapReason::Loss) {
+            // Made by recovery in the place of a lost record: its time says nothing about its neighbours.
+            return;
+        }
         self.first_at.get_or_insert(at);
         let recovery = match &record.body {
             Body::Outcome(outcome) => outcome.end == End::Interrupted,
-            Body::Gap(gap) => matches!(gap.reason, GapReason::TornTail | GapReason::Loss),
+            Body::Gap(gap) => gap.reason == GapReason::TornTail,
             Body::Close(close) => matches!(close.reason, CloseReason::Crash | CloseReason::Salvaged),
             _ => false,
         };
@@ -323,7 +367,11 @@ impl Story {
         if let Some(last) = self.last_at
             && at < last - DISORDER_US
         {
-            let expected = format!("a time not more than {} s before {}", DISORDER_US / 1_000_000, crate::time::text(last));
+            let expected = format!(
+                "a time not more than {} s before {}",
+                DISORDER_US / 1_000_000,
+                crate::time::text(last)
+            );
             findings.add(Code::Backdated, place(), expected, crate::time::text(at));
         }
         self.recovering |= recovery;
@@ -355,10 +403,16 @@ impl Story {
             }
             Some(current) if *current == record.config => {}
             // A record may be made just before a change that is journaled first.
-            Some(_) if self.announced.contains(&record.config) && !matches!(record.body, Body::Config(_)) => {}
+            Some(_) if self.announced.contains(&record.config) && !matches!(record.body, Body::Config(_)) => {
+            }
             Some(current) => {
                 let place = Place::record(&self.origin, position);
-                findings.add(Code::UnapprovedConfig, place, format!("configuration {current}"), record.config.to_string());
+                findings.add(
+                    Code::UnapprovedConfig,
+                    place,
+                    format!("configuration {current}"),
+                    record.config.to_string(),
+                );
                 self.announced.insert(record.config);
             }
         }
@@ -371,15 +425,32 @@ impl Story {
     fn boot(&mut self, position: u64, at: i64, boot: &Boot, findings: &mut Findings) {
         let place = Place::record(&self.origin, position);
         if position != 0 {
-            findings.add(Code::EpochReuse, place, "`boot` at position 0 only", format!("`boot` at position {position}"));
+            findings.add(
+                Code::EpochReuse,
+                place,
+                "`boot` at position 0 only",
+                format!("`boot` at position {position}"),
+            );
             return;
         }
         if boot.seal_key != self.trusted_key {
-            findings.add(Code::UntrustedKey, place.clone(), format!("seal key {}", self.trusted_key), boot.seal_key.clone());
+            findings.add(
+                Code::UntrustedKey,
+                place.clone(),
+                format!("seal key {}", self.trusted_key),
+                boot.seal_key.clone(),
+            );
         }
-        for (name, value) in [("heartbeat_bound_ms", boot.heartbeat_bound_ms), ("batch_age_ms", boot.batch_age_ms)] {
+        for (name, value) in
+            [("heartbeat_bound_ms", boot.heartbeat_bound_ms), ("batch_age_ms", boot.batch_age_ms)]
+        {
             if value <= 0 {
-                findings.add(Code::RecordInvalid, place.clone().of_item(name), "more than 0", value.to_string());
+                findings.add(
+                    Code::RecordInvalid,
+                    place.clone().of_item(name),
+                    "more than 0",
+                    value.to_string(),
+                );
             }
         }
         self.boot = Some(BootFacts {
@@ -410,19 +481,25 @@ impl Story {
             self.tally.parts += 1;
             self.tally.parts_kept += u64::from(part.kept != Some(false));
             if !names.insert(part.part) {
-                let place = Place::record(&self.origin, position).of_item(text_of(part.part));
+                let place = Place::record(&self.origin, position).of_item(part.part.as_str());
                 findings.add(Code::RecordInvalid, place, "each part once", "the part twice");
             }
         }
     }
 
     fn remember(&mut self, position: u64, exchange: &ExchangeId, findings: &mut Findings) {
-        if !self.ids.insert(exchange.clone()) {
+        let id = number_of(exchange);
+        if !self.ids.insert(id) {
             let place = Place::record(&self.origin, position).of_exchange(exchange);
-            findings.add(Code::DuplicateExchange, place, "an exchange id used once", "an id of an earlier exchange");
+            findings.add(
+                Code::DuplicateExchange,
+                place,
+                "an exchange id used once",
+                "an id of an earlier exchange",
+            );
             return;
         }
-        self.ids_in_order.push_back(exchange.clone());
+        self.ids_in_order.push_back(id);
         if self.ids_in_order.len() > REMEMBERED_IDS
             && let Some(oldest) = self.ids_in_order.pop_front()
         {
@@ -434,12 +511,13 @@ impl Story {
         self.remember(position, &intent.exchange, findings);
         self.parts(position, &intent.parts, findings);
         if let Some(system) = &intent.caller.system {
-            *self.tally.systems.entry(system.value.to_string()).or_default() += 1;
+            count(&mut self.tally.systems, system.value.as_str());
         }
         if let Some(verdict) = &intent.verdict {
             self.tally.would_deny += u64::from(verdict.decision == Decision::WouldDeny);
         }
-        self.tally.fail_open += u64::from(intent.fail_mode.as_ref().is_some_and(|mode| mode.as_str() == "open"));
+        self.tally.fail_open +=
+            u64::from(intent.fail_mode.as_ref().is_some_and(|mode| mode.as_str() == "open"));
         self.tally.suppressions += u64::from(!intent.suppression.is_empty());
         let content_key = intent.content_key.as_ref().map(ToString::to_string);
         self.open.insert(position, OpenExchange { exchange: intent.exchange.clone(), at, content_key });
@@ -447,18 +525,31 @@ impl Story {
 
     fn outcome(&mut self, position: u64, outcome: &Outcome, findings: &mut Findings) {
         self.parts(position, &outcome.parts, findings);
-        *self.tally.ends.entry(text_of(outcome.end)).or_default() += 1;
-        *self.tally.usage_sources.entry(text_of(outcome.usage.source)).or_default() += 1;
+        count(&mut self.tally.ends, end_of(outcome.end));
+        count(&mut self.tally.usage_sources, source_of(outcome.usage.source));
         let place = Place::record(&self.origin, position).of_exchange(&outcome.exchange);
         match self.open.remove(&outcome.intent_position) {
             Some(open) if open.exchange == outcome.exchange => {}
             Some(open) => {
-                let expected = format!("an outcome of exchange {} for the intent at {}", open.exchange, outcome.intent_position);
-                findings.add(Code::OrphanOutcome, place.clone(), expected, format!("exchange {}", outcome.exchange));
+                let expected = format!(
+                    "an outcome of exchange {} for the intent at {}",
+                    open.exchange, outcome.intent_position
+                );
+                findings.add(
+                    Code::OrphanOutcome,
+                    place.clone(),
+                    expected,
+                    format!("exchange {}", outcome.exchange),
+                );
             }
             None if self.is_whole() => {
                 let expected = format!("an open intent at position {}", outcome.intent_position);
-                findings.add(Code::OrphanOutcome, place.clone(), expected, "none, or one that has its outcome");
+                findings.add(
+                    Code::OrphanOutcome,
+                    place.clone(),
+                    expected,
+                    "none, or one that has its outcome",
+                );
             }
             None => {}
         }
@@ -485,7 +576,12 @@ impl Story {
         };
         if !self.named.contains_key(&cost.price_book) && self.is_whole() {
             let place = place.clone().of_item("price_book");
-            findings.add(Code::UnapprovedConfig, place, "a price book that a `config` record names", cost.price_book.to_string());
+            findings.add(
+                Code::UnapprovedConfig,
+                place,
+                "a price book that a `config` record names",
+                cost.price_book.to_string(),
+            );
         }
         let classes: Option<Vec<Decimal>> = cost.classes.values().map(|text| Decimal::parse(text)).collect();
         let sum = classes.map(|classes| classes.into_iter().fold(Decimal::default(), Decimal::plus));
@@ -495,7 +591,8 @@ impl Story {
                 *all = all.plus(total);
             }
             (_, sum) => {
-                let expected = sum.map_or("decimal numbers".into(), |sum| format!("the sum of the classes, {sum}"));
+                let expected =
+                    sum.map_or("decimal numbers".into(), |sum| format!("the sum of the classes, {sum}"));
                 findings.add(Code::CostRecomputeDiff, place, expected, cost.total.clone());
             }
         }
@@ -518,7 +615,8 @@ impl Story {
     }
 
     fn attempt(&mut self, position: u64, attempt: &Attempt, findings: &mut Findings) {
-        let matches = self.open.get(&attempt.intent_position).is_some_and(|open| open.exchange == attempt.exchange);
+        let matches =
+            self.open.get(&attempt.intent_position).is_some_and(|open| open.exchange == attempt.exchange);
         if !matches && self.is_whole() {
             let place = Place::record(&self.origin, position).of_exchange(&attempt.exchange);
             let expected = format!("an open intent of the exchange at position {}", attempt.intent_position);
@@ -526,12 +624,16 @@ impl Story {
         }
     }
 
-    /// Counters never fall. A counted kind lies between the records at the beat before and those at the beat after,
-    /// since counting and journaling are two moments; at `close` it is exact.
-    fn counters(&mut self, position: u64, counters: &BTreeMap<String, u64>, exact: bool, findings: &mut Findings) {
+    /// Counters never fall, and what was counted is recorded: at the next heartbeat at the latest, since a folded
+    /// refusal is counted before it is journaled, and at an orderly `close` at once.
+    fn counters(
+        &mut self,
+        position: u64,
+        counters: &BTreeMap<String, u64>,
+        last: bool,
+        findings: &mut Findings,
+    ) {
         let place = Place::record(&self.origin, position);
-        let recorded = self.tally.kinds.clone();
-        let count = |of: &BTreeMap<String, u64>, key: &str| of.get(key).copied().unwrap_or(0);
         if let Some(beat) = &self.beat {
             for (name, before) in &beat.counters {
                 let now = counters.get(name).copied();
@@ -544,38 +646,50 @@ impl Story {
         }
         if self.is_whole() {
             for (name, kind) in COUNTED_KINDS {
-                let Some(now) = counters.get(name).copied() else { continue };
-                let least = self.beat.as_ref().map_or(0, |beat| count(&beat.recorded, kind));
-                let have = count(&recorded, kind);
-                if now < least || (exact && now != have) {
-                    let expected = format!("{} records of kind `{kind}`", if exact { have } else { least });
-                    findings.add(Code::CounterMismatch, place.clone().of_item(name), expected, now.to_string());
-                }
-                let before = self.beat.as_ref().map_or(0, |beat| count(&beat.counters, name));
-                if have < before {
-                    let found = format!("{have} records of kind `{kind}`");
-                    let expected = format!("at least {before}, as counted at the heartbeat before");
-                    findings.add(Code::CounterMismatch, place.clone().of_item(name), expected, found);
+                let recorded = match kind {
+                    "refusal" => self.tally.refused,
+                    kind => self.tally.kinds.get(kind).copied().unwrap_or(0),
+                };
+                let before = self.beat.as_ref().and_then(|beat| beat.counters.get(name)).copied();
+                let counted = if last { counters.get(name).copied().max(before) } else { before };
+                if let Some(counted) = counted.filter(|counted| *counted > recorded) {
+                    let expected = format!("{counted} of kind `{kind}`, as counted");
+                    findings.add(
+                        Code::CounterMismatch,
+                        place.clone().of_item(name),
+                        expected,
+                        format!("{recorded} recorded"),
+                    );
                 }
             }
         }
-        self.beat = Some(Beat { position, counters: counters.clone(), recorded });
+        self.beat = Some(Beat { position, counters: counters.clone() });
     }
 
     fn gap(&mut self, position: u64, at: i64, gap: &Gap, findings: &mut Findings) {
         let place = Place::record(&self.origin, position);
-        let count = |unit: &str| gap.count.map_or_else(|| format!("{unit}, count unknown"), |n| format!("{n} {unit}"));
+        let count = |unit: &str| {
+            gap.count.map_or_else(|| format!("{unit}, count unknown"), |n| format!("{n} {unit}"))
+        };
         match gap.reason {
             GapReason::TornTail => {
                 findings.add(Code::TornTail, place, "nothing acknowledged is missing", count("records cut"));
             }
             GapReason::Loss | GapReason::Unrecorded => {
-                let found = count(if gap.reason == GapReason::Loss { "records damaged" } else { "exchanges unrecorded" });
+                let found = count(if gap.reason == GapReason::Loss {
+                    "records damaged"
+                } else {
+                    "exchanges unrecorded"
+                });
                 let finding = crate::finding::Finding::new(Code::RecordsLost, place, "every record", found);
                 let from = self.alive_at.unwrap_or(at).min(at);
                 findings.push(finding.during(from, at));
+                // What belonged to the lost records cannot be told.
+                self.torn |= gap.reason == GapReason::Loss;
             }
-            GapReason::Late => findings.add(Code::LateRecords, place, "records before the fence", count("records")),
+            GapReason::Late => {
+                findings.add(Code::LateRecords, place, "records before the fence", count("records"))
+            }
         }
     }
 
@@ -589,7 +703,7 @@ impl Story {
             return;
         }
         if !close.counters.is_empty() {
-            self.counters(position, &close.counters, close.reason == CloseReason::Shutdown, findings);
+            self.counters(position, &close.counters, true, findings);
         }
         if self.is_whole() {
             for (intent, open) in &self.open {
@@ -598,11 +712,17 @@ impl Story {
             }
         }
         if let (Some(alive), Some(boot)) = (self.alive_at, &self.boot) {
-            let latest = alive.saturating_add(boot.heartbeat_bound_us).saturating_add(silence_slack_us(boot.heartbeat_bound_us));
+            let latest = alive
+                .saturating_add(boot.heartbeat_bound_us)
+                .saturating_add(silence_slack_us(boot.heartbeat_bound_us));
             let latest = if self.recovering { latest } else { latest.max(at) };
             let earliest = alive - DISORDER_US;
             if close.alive_until > latest || close.alive_until < earliest {
-                let expected = format!("a time between {} and {}", crate::time::text(earliest), crate::time::text(latest));
+                let expected = format!(
+                    "a time between {} and {}",
+                    crate::time::text(earliest),
+                    crate::time::text(latest)
+                );
                 let place = place.of_item("alive_until");
                 findings.add(Code::TimeContradiction, place, expected, crate::time::text(close.alive_until));
             }

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use schemas::Sha256Hex;
 use schemas::record::{
-    Body, Config, ConfigReason, Cost, Erasure, Gap, GapReason, Heartbeat, PartName, Reported, Usage, UsageRole, UsageSource,
+    Body, Config, ConfigReason, Cost, Erasure, Gap, GapReason, Heartbeat, PartName, Reported, Usage,
+    UsageRole, UsageSource,
 };
 
 use super::*;
@@ -65,7 +66,8 @@ fn time_of_a_small_store() {
         assert_eq!(verify(&store).verdict, Verdict::Verified);
     }
     let mut stderr = std::io::stderr();
-    let _ = std::io::Write::write_all(&mut stderr, format!("{:?} for one\n", began.elapsed() / 200).as_bytes());
+    let _ =
+        std::io::Write::write_all(&mut stderr, format!("{:?} for one\n", began.elapsed() / 200).as_bytes());
 }
 
 #[test]
@@ -81,7 +83,10 @@ fn every_flipped_byte_is_found() {
             store.put(name.clone(), changed);
             let report = verify_at(&store, NOW, whole);
             assert_ne!(report.verdict, Verdict::Verified, "{name} byte {n}");
-            let named = report.findings.iter().any(|f| f.effect != Effect::Note && f.place.object.as_deref() == Some(name));
+            let named = report
+                .findings
+                .iter()
+                .any(|f| f.effect != Effect::Note && f.place.object.as_deref() == Some(name));
             assert!(named, "{name} byte {n} is not named: {}", crate::render::text::report(&report));
             tried += 1;
         }
@@ -111,9 +116,15 @@ fn removal_duplication_swap_and_truncation_of_each_object_are_found() {
             let mut swapped = store.clone();
             swapped.put(name.clone(), store.objects[other].clone());
             swapped.put(other.clone(), store.objects[name].clone());
-            assert_ne!(verify_at(&swapped, NOW, whole).verdict, Verdict::Verified, "{name} and {other} swapped");
+            assert_ne!(
+                verify_at(&swapped, NOW, whole).verdict,
+                Verdict::Verified,
+                "{name} and {other} swapped"
+            );
         }
-        for copy in [format!("{name}.bak"), name.replace("000000000", "000000001"), format!("k=v/{name}"), "x".into()] {
+        for copy in
+            [format!("{name}.bak"), name.replace("000000000", "000000001"), format!("k=v/{name}"), "x".into()]
+        {
             let mut doubled = store.clone();
             doubled.put(copy.clone(), store.objects[name].clone());
             assert_ne!(verify_at(&doubled, NOW, whole).verdict, Verdict::Verified, "{name} as {copy}");
@@ -179,7 +190,8 @@ fn rewritten_history_with_the_true_key_diverges() {
     other.heartbeat();
     other.seal();
     other.close();
-    let report = verify_at(&other.store, NOW, |options| options.remembered = Some(Box::leak(Box::new(known))));
+    let report =
+        verify_at(&other.store, NOW, |options| options.remembered = Some(Box::leak(Box::new(known))));
     has(&report, "DIVERGED", Verdict::Diverged);
 }
 
@@ -198,7 +210,11 @@ fn another_key_is_not_trusted() {
     trust.gateways[0].key = schemas::trust::key_text(&[9; 32]);
     let mandate = Mandate::default();
     let (report, _) = run(&store, &Options::new(&trust, &mandate, NOW), &mut NoSink);
-    assert!(codes(&report).contains("UNTRUSTED_KEY") || codes(&report).contains("SEAL_INVALID"), "{:?}", codes(&report));
+    assert!(
+        codes(&report).contains("UNTRUSTED_KEY") || codes(&report).contains("SEAL_INVALID"),
+        "{:?}",
+        codes(&report)
+    );
     assert_eq!(report.verdict, Verdict::Invalid);
 }
 
@@ -243,7 +259,8 @@ fn a_cut_predecessor_is_a_rollback() {
 fn two_successors_of_one_log_are_a_fork() {
     let first = small();
     let predecessor = Some(first.as_predecessor());
-    let mut second = Writer::boot("20260921t133330z-00000002", START + 10 * SECOND, predecessor.clone(), first.store);
+    let mut second =
+        Writer::boot("20260921t133330z-00000002", START + 10 * SECOND, predecessor.clone(), first.store);
     second.close();
     let mut third = Writer::boot("20260921t133331z-00000003", START + 11 * SECOND, predecessor, second.store);
     third.close();
@@ -259,7 +276,8 @@ fn a_log_without_close_is_incomplete_once_its_gateway_is_overdue() {
     assert_eq!(young.verdict, Verdict::Verified, "{}", crate::render::text::report(&young));
     assert!(young.gateways[0].exposure.is_some());
     has(&verify_at(&writer.store, START + 3600 * SECOND, |_| {}), "TAIL_UNPROVEN", Verdict::Incomplete);
-    let before = verify_at(&writer.store, START + 3600 * SECOND, |options| options.to = Some(START + SECOND / 10));
+    let before =
+        verify_at(&writer.store, START + 3600 * SECOND, |options| options.to = Some(START + SECOND / 10));
     assert_eq!(before.verdict, Verdict::Verified, "{}", crate::render::text::report(&before));
 }
 
@@ -305,10 +323,72 @@ fn sealed(push: impl FnOnce(&mut Writer)) -> Report {
 fn counters_that_claim_more_or_less_than_the_records_are_found() {
     let report = sealed(|writer| {
         let mut counters = writer.counters();
-        counters.insert("intents".into(), 120);
+        counters.insert("exchanges".into(), 120);
         writer.push(Body::Heartbeat(Heartbeat { counters }));
     });
     has(&report, "COUNTER_MISMATCH", Verdict::Invalid);
+}
+
+#[test]
+fn a_close_that_counts_more_than_was_recorded_is_found() {
+    let mut writer = Writer::boot("20260921t133320z-00000001", START, None, MemorySource::default());
+    writer.exchange(1, b"q", b"a");
+    let mut counters = writer.counters();
+    counters.insert("exchanges".into(), 2);
+    let alive_until = writer.now;
+    let reason = schemas::record::CloseReason::Shutdown;
+    writer.push(Body::Close(schemas::record::Close { reason, successor: None, alive_until, counters }));
+    writer.seal();
+    has(&verify_at(&writer.store, writer.now, |_| {}), "COUNTER_MISMATCH", Verdict::Invalid);
+}
+
+#[test]
+fn a_crashed_log_is_whole_and_its_silence_is_declared() {
+    use schemas::record::{Close, CloseReason, End};
+    let mut writer = Writer::boot("20260921t133320z-00000001", START, None, MemorySource::default());
+    writer.exchange(1, b"q", b"a");
+    let (position, key) = writer.intent(2, b"cut");
+    let alive_until = writer.now;
+    writer.now += 3600 * SECOND;
+    writer.push(Body::Gap(Gap { reason: GapReason::TornTail, count: None, bytes: Some(100) }));
+    let usage = unknown_usage();
+    let mut outcome = writer.outcome_of(exchange_id(2), position, Some(&key), vec![], usage);
+    outcome.end = End::Interrupted;
+    writer.push(Body::Outcome(outcome));
+    writer.push(Body::Close(Close {
+        reason: CloseReason::Crash,
+        successor: None,
+        alive_until,
+        counters: Default::default(),
+    }));
+    writer.seal();
+    let now = writer.now;
+    let mut next =
+        Writer::boot("20260921t143320z-00000002", now, Some(writer.as_predecessor()), writer.store);
+    next.exchange(3, b"q", b"a");
+    next.close();
+    let report = verify_at(&next.store, next.now, |options| options.to = Some(next.now - SECOND));
+    assert_eq!(report.verdict, Verdict::Verified, "{}", crate::render::text::report(&report));
+    assert_eq!(report.gateways[0].declared_silence[0].from, alive_until);
+    assert_eq!(report.gateways[0].logs[0].proven[0].to, alive_until, "recovery's own records prove no life");
+}
+
+fn unknown_usage() -> Usage {
+    Usage {
+        source: UsageSource::Unknown,
+        role: UsageRole::None,
+        input_tokens: None,
+        uncached_input_tokens: None,
+        cache_read_tokens: None,
+        cache_write_5m_tokens: None,
+        cache_write_1h_tokens: None,
+        output_tokens: None,
+        reasoning_tokens: None,
+        input_audio_tokens: None,
+        output_audio_tokens: None,
+        input_image_tokens: None,
+        reported: Reported::default(),
+    }
 }
 
 #[test]
@@ -343,7 +423,12 @@ fn a_configuration_that_was_not_announced_is_found() {
 fn a_reference_that_is_not_stored_is_found() {
     let report = sealed(|writer| {
         let next = Sha256Hex([5; 32]);
-        writer.push(Body::Config(Config { next, reason: ConfigReason::Reload, policy: None, price_book: None }));
+        writer.push(Body::Config(Config {
+            next,
+            reason: ConfigReason::Reload,
+            policy: None,
+            price_book: None,
+        }));
         writer.config = next;
     });
     has(&report, "REFERENCE_MISSING", Verdict::Incomplete);
@@ -525,7 +610,10 @@ mod content {
             let exchange = exchange_id(turn);
             let position = writer.position();
             let base_exchange = base.as_ref().map(|(n, _)| exchange_id(*n));
-            let edits = base_exchange.as_ref().zip(base.as_ref()).map(|(id, (_, bytes))| (id, PartName::ClientRequest, bytes.as_slice()));
+            let edits = base_exchange
+                .as_ref()
+                .zip(base.as_ref())
+                .map(|(id, (_, bytes))| (id, PartName::ClientRequest, bytes.as_slice()));
             let part = writer.part(position, &exchange, PartName::ClientRequest, &key, &history, edits);
             writer.intent_with(exchange, key.clone(), vec![part]);
             writer.outcome(turn, position, &key, b"answer");

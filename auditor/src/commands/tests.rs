@@ -1,0 +1,235 @@
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::path::{Path, PathBuf};
+
+use clap::Parser as _;
+use tempfile::TempDir;
+
+use crate::cli::Cli;
+use crate::fixture::{START, Writer, exchange_id, small, trust};
+use crate::source::MemorySource;
+use crate::time::{self, SECOND};
+
+/// A store on disk with its trust file, key table and state beside it.
+struct Place {
+    dir: TempDir,
+}
+
+impl Place {
+    fn new(writer: &Writer) -> Self {
+        let place = Self { dir: tempfile::tempdir().unwrap() };
+        place.write(&writer.store);
+        std::fs::write(place.path("trust.yaml"), serde_json::to_string(&trust()).unwrap()).unwrap();
+        let (name, page) = writer.key_table();
+        let page_path = place.path("keys").join(name);
+        std::fs::create_dir_all(page_path.parent().unwrap()).unwrap();
+        std::fs::write(page_path, page).unwrap();
+        place
+    }
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+    fn write(&self, store: &MemorySource) {
+        for (name, bytes) in &store.objects {
+            let path = self.path("store").join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, bytes).unwrap();
+        }
+    }
+    /// Runs a command over the small store's own interval.
+    fn run(&self, command: &str, more: &[&str]) -> anyhow::Result<u8> {
+        let text = |name: &str| self.path(name).to_str().unwrap().to_owned();
+        let to = time::text(START + 2 * SECOND);
+        let mut words =
+            vec!["auditor".to_owned(), command.into(), text("store"), "--trust".into(), text("trust.yaml")];
+        words.extend(["--state".into(), text("state"), "--to".into(), to]);
+        words.extend(more.iter().map(ToString::to_string));
+        super::run(&Cli::try_parse_from(words)?)
+    }
+    /// Runs a question and gives what it wrote.
+    fn ask(&self, command: &str, format: &str, more: &[&str]) -> String {
+        let out = self.path("answer");
+        let mut words = vec!["--format", format, "--out", out.to_str().unwrap()];
+        words.extend(more);
+        assert_eq!(self.run(command, &words).unwrap(), 0);
+        std::fs::read_to_string(&out).unwrap()
+    }
+    fn files(&self, under: &str) -> Vec<PathBuf> {
+        fn walk(path: &Path, out: &mut Vec<PathBuf>) {
+            for entry in std::fs::read_dir(path).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() { walk(&path, out) } else { out.push(path) }
+            }
+        }
+        let mut out = Vec::new();
+        walk(&self.path(under), &mut out);
+        out.sort();
+        out
+    }
+}
+
+const KINDS: &str = "SELECT kind, count(*) AS n FROM records GROUP BY kind ORDER BY kind";
+const KINDS_ARE: &str = "kind,n\nboot,1\nclose,1\nconfig,1\nheartbeat,1\nintent,2\noutcome,2\n";
+
+#[test]
+fn questions_are_answered_from_proven_rows_also_at_later_visits() {
+    let place = Place::new(&small());
+    for _ in 0..3 {
+        assert_eq!(place.ask("query", "csv", &[KINDS]), KINDS_ARE);
+    }
+    let one = place.ask(
+        "query",
+        "jsonl",
+        &["SELECT exchange, state, input_tokens FROM exchanges ORDER BY started_at LIMIT 1"],
+    );
+    let exchange = exchange_id(1);
+    assert_eq!(one, format!("{{\"exchange\":\"{exchange}\",\"state\":\"ended\",\"input_tokens\":1000}}\n"));
+    let cost = place.ask("cost", "csv", &["--by", "consumer,model"]);
+    assert!(cost.contains("tester,gpt-4o"), "{cost}");
+}
+
+#[test]
+fn only_new_batches_are_verified_by_a_later_question() {
+    let mut writer = Writer::boot("20260921t133320z-00000001", START, None, MemorySource::default());
+    writer.now += 3 * SECOND;
+    writer.exchange(1, b"q", b"a");
+    writer.seal();
+    let place = Place::new(&writer);
+    let count = "SELECT count(*) AS n FROM records";
+    assert_eq!(place.ask("query", "csv", &["--require", "claim=signed", count]), "n\n4\n");
+    let mut grown = Vec::new();
+    for n in 2..20 {
+        writer.exchange(n, b"q", b"a");
+        writer.seal();
+        place.write(&writer.store);
+        grown.push(place.ask("query", "csv", &[count]));
+    }
+    let expected: Vec<String> = (2..20).map(|n| format!("n\n{}\n", 2 + 2 * n)).collect();
+    assert_eq!(grown, expected);
+    assert!(place.files("state").len() < 40, "segments are merged: {:?}", place.files("state"));
+}
+
+#[test]
+fn a_changed_cache_is_dropped_and_the_answer_stays() {
+    let place = Place::new(&small());
+    assert_eq!(place.ask("query", "csv", &[KINDS]), KINDS_ARE);
+    for file in place.files("state/cache") {
+        let mut bytes = std::fs::read(&file).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        std::fs::write(&file, bytes).unwrap();
+        assert_eq!(place.ask("query", "csv", &[KINDS]), KINDS_ARE, "{}", file.display());
+    }
+}
+
+#[test]
+fn a_batch_that_vanished_after_its_proof_is_found_by_the_next_question() {
+    let place = Place::new(&small());
+    assert_eq!(place.run("query", &[KINDS]).unwrap(), 0);
+    let file =
+        place.files("store").into_iter().find(|file| file.to_string_lossy().contains("0000000000-")).unwrap();
+    let all = place.files("store");
+    let records = all.iter().find(|file| {
+        file.to_string_lossy().contains("0000000000") && file.to_string_lossy().contains("records")
+    });
+    std::fs::remove_file(records.unwrap_or(&file)).unwrap();
+    assert_eq!(place.run("query", &[KINDS]).unwrap(), 1);
+}
+
+#[test]
+fn decrypted_content_is_answered_and_never_written_to_the_state() {
+    let place = Place::new(&small());
+    let keys = place.path("keys");
+    let keys = ["--key-table", keys.to_str().unwrap(), "--content"];
+    let sql = "SELECT text FROM content WHERE part = 'client_request' AND text LIKE '%hello%'";
+    let answer = place.ask("query", "jsonl", &[keys[0], keys[1], keys[2], sql]);
+    assert!(answer.contains("hello"), "{answer}");
+    assert_eq!(place.run("show", &[keys[0], keys[1], exchange_id(2).as_str()]).unwrap(), 0);
+    for file in place.files("state") {
+        let bytes = std::fs::read(&file).unwrap();
+        assert!(!bytes.windows(5).any(|window| window == b"hello"), "{}", file.display());
+    }
+    let closed = place.ask("query", "jsonl", &["--content", "SELECT state, text FROM content LIMIT 1"]);
+    assert_eq!(closed, "{\"state\":\"no_key\"}\n");
+}
+
+#[test]
+fn registers_are_joined_and_their_formulas_disarmed() {
+    let place = Place::new(&small());
+    std::fs::write(place.path("teams.csv"), "consumer,owner\ntester,=HYPERLINK(1)\n").unwrap();
+    let table = format!("owners={}", place.path("teams.csv").display());
+    let sql = "SELECT DISTINCT o.owner FROM exchanges e JOIN owners o ON e.consumer = o.consumer";
+    assert_eq!(place.ask("query", "csv", &["--table", &table, sql]), "owner\n'=HYPERLINK(1)\n");
+    assert!(place.run("query", &["--table", "records=x.csv", sql]).is_err());
+}
+
+#[test]
+fn questions_cannot_write_or_reach_files() {
+    let place = Place::new(&small());
+    let target = place.path("stolen.csv");
+    for sql in [
+        format!("COPY (SELECT 1) TO '{}'", target.display()),
+        "CREATE TABLE x AS SELECT 1".into(),
+        format!("CREATE EXTERNAL TABLE x STORED AS CSV LOCATION '{}'", place.path("trust.yaml").display()),
+        "SET datafusion.execution.batch_size = 1".into(),
+        "INSERT INTO records SELECT * FROM records".into(),
+    ] {
+        assert!(place.run("query", &[&sql]).is_err(), "{sql}");
+    }
+    assert!(!target.exists());
+}
+
+#[test]
+fn a_proof_is_written_and_checked_offline() {
+    let place = Place::new(&small());
+    let (bundle, keys) = (place.path("bundle.json"), place.path("keys"));
+    let words = ["--key-table", keys.to_str().unwrap(), "--content", "--out", bundle.to_str().unwrap()];
+    let exchange = exchange_id(1);
+    assert_eq!(
+        place.run("prove", &[words[0], words[1], words[2], words[3], words[4], exchange.as_str()]).unwrap(),
+        0
+    );
+    let trust = place.path("trust.yaml");
+    let check = || {
+        let words = ["auditor", "check-proof", bundle.to_str().unwrap(), "--trust", trust.to_str().unwrap()];
+        super::run(&Cli::try_parse_from(words).unwrap())
+    };
+    assert_eq!(check().unwrap(), 0);
+    let text = std::fs::read_to_string(&bundle).unwrap();
+    let read: crate::proof::Bundle = serde_json::from_str(&text).unwrap();
+    assert_eq!((read.records.len(), read.content.len()), (2, 2));
+    std::fs::write(&bundle, text.replace("tester", "nobody")).unwrap();
+    assert_eq!(check().unwrap(), 1);
+    assert!(place.run("prove", &["--out", bundle.to_str().unwrap(), exchange_id(99).as_str()]).is_err());
+}
+
+#[test]
+fn a_trust_file_or_state_inside_the_store_is_refused() {
+    let place = Place::new(&small());
+    std::fs::copy(place.path("trust.yaml"), place.path("store/trust.yaml")).unwrap();
+    let inside = place.path("store/trust.yaml");
+    let store = place.path("store");
+    let words = ["auditor", "verify", store.to_str().unwrap(), "--trust", inside.to_str().unwrap()];
+    let error = super::run(&Cli::try_parse_from(words).unwrap()).unwrap_err();
+    assert!(error.to_string().contains("AU-1"), "{error}");
+}
+
+#[test]
+fn a_changed_state_cannot_be_judged_and_a_rollback_is_named() {
+    let place = Place::new(&small());
+    assert_eq!(place.run("verify", &["--format", "json"]).unwrap(), 0);
+    let gone: Vec<PathBuf> = place
+        .files("store")
+        .into_iter()
+        .filter(|file| file.to_string_lossy().contains("/0000000002"))
+        .collect();
+    let kept: Vec<Vec<u8>> = gone.iter().map(|file| std::fs::read(file).unwrap()).collect();
+    gone.iter().for_each(|file| std::fs::remove_file(file).unwrap());
+    assert_eq!(place.run("verify", &[]).unwrap(), 1);
+    gone.iter().zip(kept).for_each(|(file, bytes)| std::fs::write(file, bytes).unwrap());
+    assert_eq!(place.run("verify", &[]).unwrap(), 0, "the state still holds the longer log");
+    let visits = place.path("state/visits.json");
+    let text = std::fs::read_to_string(&visits).unwrap();
+    std::fs::write(&visits, text.replace("\"batch\":2", "\"batch\":1")).unwrap();
+    assert_eq!(place.run("verify", &[]).unwrap(), 2);
+}
