@@ -1,7 +1,7 @@
 //! Anthropic's answers: messages whole and streamed, token counts, the older completions.
 
 use crate::facts::{Gathered, ProviderError};
-use crate::json::{self, each, name, pick, pick_bytes, present};
+use crate::json::{self, each, keep, name, pick, pick_bytes, present};
 use crate::operation::{Operation, Tokens};
 use crate::usage::Counts;
 
@@ -30,9 +30,11 @@ pub(crate) fn event(gathered: &mut Gathered, event_name: &[u8], data: &[u8]) -> 
             }
         }
         "message_delta" => {
-            if let Some([reason, sequence]) = present(delta).and_then(|d| pick(d, &["stop_reason", "stop_sequence"])) {
+            if let Some([reason, sequence]) =
+                present(delta).and_then(|d| pick(d, &["stop_reason", "stop_sequence"]))
+            {
                 gathered.finish(0, reason);
-                set(&mut gathered.finish_detail, name(sequence));
+                keep(&mut gathered.finish_detail, sequence);
                 gathered.final_usage |= present(reason).is_some();
             }
             merge(gathered, usage);
@@ -45,12 +47,6 @@ pub(crate) fn event(gathered: &mut Gathered, event_name: &[u8], data: &[u8]) -> 
     is_terminal_type(event_name)
 }
 
-fn set(place: &mut Option<String>, value: Option<String>) {
-    if value.is_some() {
-        *place = value;
-    }
-}
-
 fn merge(gathered: &mut Gathered, usage: Option<&str>) {
     let Some(usage) = present(usage) else { return };
     let before = gathered.counts.unwrap_or_default();
@@ -59,7 +55,7 @@ fn merge(gathered: &mut Gathered, usage: Option<&str>) {
     gathered.regressed |= counts.regressed_from(&before);
     gathered.counts = (counts != Counts::default()).then_some(counts);
     if let Some([tier]) = pick(usage, &["service_tier"]) {
-        set(&mut gathered.service_tier, name(tier));
+        keep(&mut gathered.service_tier, tier);
     }
 }
 
@@ -80,10 +76,10 @@ fn message_object(gathered: &mut Gathered, message: &str) {
     else {
         return;
     };
-    set(&mut gathered.response_id, name(id));
-    set(&mut gathered.served_model, name(model));
+    keep(&mut gathered.response_id, id);
+    keep(&mut gathered.served_model, model);
     gathered.finish(0, reason);
-    set(&mut gathered.finish_detail, name(sequence));
+    keep(&mut gathered.finish_detail, sequence);
     gathered.calls.possible();
     gathered.server_calls.get_or_insert(0);
     if let Some(content) = present(content) {
@@ -98,10 +94,10 @@ fn completion(gathered: &mut Gathered, data: &[u8]) {
     else {
         return;
     };
-    set(&mut gathered.response_id, name(id));
-    set(&mut gathered.served_model, name(model));
+    keep(&mut gathered.response_id, id);
+    keep(&mut gathered.served_model, model);
     gathered.finish(0, reason);
-    set(&mut gathered.finish_detail, name(stop));
+    keep(&mut gathered.finish_detail, stop);
     gathered.output |= text.is_some_and(|t| t != "\"\"");
 }
 

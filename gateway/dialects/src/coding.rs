@@ -32,7 +32,9 @@ pub const MAX_STACKED: usize = 4;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CodingError {
     /// A coding that is none of ours, or too many of them.
-    #[error("content-encoding `{0}` is not known: wanted gzip, deflate, br, zstd or identity, at most {MAX_STACKED} stacked")]
+    #[error(
+        "content-encoding `{0}` is not known: wanted gzip, deflate, br, zstd or identity, at most {MAX_STACKED} stacked"
+    )]
     Unknown(String),
     /// The decoded bytes are more than allowed.
     #[error("decoded body is over the limit of {limit} bytes")]
@@ -149,7 +151,8 @@ impl Decoder {
             return Ok(());
         }
         // The cap holds for each stage alone: an inner stage that grows is stopped as the outer one is.
-        let limit = self.caps.bytes.min(self.taken.saturating_mul(self.caps.ratio).saturating_add(FREE_BYTES));
+        let limit =
+            self.caps.bytes.min(self.taken.saturating_mul(self.caps.ratio).saturating_add(FREE_BYTES));
         let mut bytes = coded.to_vec();
         for stage in &mut self.stages {
             let room = limit.saturating_sub(stage.given);
@@ -259,7 +262,12 @@ impl Write for Sink {
     }
 }
 
-fn gzip_step(decoder: &mut MultiGzDecoder<Sink>, bytes: &[u8], out: &mut Vec<u8>, room: u64) -> Result<(), Fault> {
+fn gzip_step(
+    decoder: &mut MultiGzDecoder<Sink>,
+    bytes: &[u8],
+    out: &mut Vec<u8>,
+    room: u64,
+) -> Result<(), Fault> {
     decoder.get_mut().room = room;
     let written = decoder.write_all(bytes).and_then(|()| decoder.flush());
     let sink = decoder.get_mut();
@@ -314,7 +322,11 @@ impl Stage {
             Coding::Gzip => State::Gzip(Box::new(MultiGzDecoder::new(Sink::default()))),
             Coding::Deflate => State::Undecided(Vec::new()),
             Coding::Brotli => State::Brotli(
-                Box::new(BrotliState::new(HeapAlloc::new(0), HeapAlloc::new(0), HeapAlloc::new(brotli::HuffmanCode::default()))),
+                Box::new(BrotliState::new(
+                    HeapAlloc::new(0),
+                    HeapAlloc::new(0),
+                    HeapAlloc::new(brotli::HuffmanCode::default()),
+                )),
                 false,
             ),
             Coding::Zstd => match zstd_decoder() {
@@ -448,7 +460,6 @@ fn zstd_step(
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
     use flate2::Compression;
     use std::io::Read;
@@ -457,8 +468,12 @@ mod tests {
         let mut out = Vec::new();
         match coding {
             "gzip" => drop(flate2::read::GzEncoder::new(plain, Compression::default()).read_to_end(&mut out)),
-            "zlib" => drop(flate2::read::ZlibEncoder::new(plain, Compression::default()).read_to_end(&mut out)),
-            "raw" => drop(flate2::read::DeflateEncoder::new(plain, Compression::default()).read_to_end(&mut out)),
+            "zlib" => {
+                drop(flate2::read::ZlibEncoder::new(plain, Compression::default()).read_to_end(&mut out))
+            }
+            "raw" => {
+                drop(flate2::read::DeflateEncoder::new(plain, Compression::default()).read_to_end(&mut out))
+            }
             "br" => drop(brotli::CompressorReader::new(plain, 4096, 5, 20).read_to_end(&mut out)),
             _ => out = zstd::encode_all(plain, 3).unwrap(),
         }
@@ -474,7 +489,9 @@ mod tests {
     ];
 
     fn text() -> Vec<u8> {
-        (0..1500_u32).flat_map(|i| format!("{{\"n\":{}}} ", i.wrapping_mul(2_654_435_761)).into_bytes()).collect()
+        (0..1500_u32)
+            .flat_map(|i| format!("{{\"n\":{}}} ", i.wrapping_mul(2_654_435_761)).into_bytes())
+            .collect()
     }
 
     #[test]
@@ -533,9 +550,16 @@ mod tests {
         for (kind, coding) in KINDS {
             let coded = code(kind, &zeros);
             let caps = Caps { bytes: 1 << 20, ratio: 1 << 30 };
-            assert_eq!(decode_all(&[coding], &coded, caps), Err(CodingError::TooLarge { limit: 1 << 20 }), "{kind}");
+            assert_eq!(
+                decode_all(&[coding], &coded, caps),
+                Err(CodingError::TooLarge { limit: 1 << 20 }),
+                "{kind}"
+            );
             let caps = Caps { bytes: 1 << 30, ratio: 10 };
-            assert!(matches!(decode_all(&[coding], &coded, caps), Err(CodingError::TooLarge { .. })), "{kind}");
+            assert!(
+                matches!(decode_all(&[coding], &coded, caps), Err(CodingError::TooLarge { .. })),
+                "{kind}"
+            );
         }
         let twice = code("zstd", &code("gzip", &zeros));
         let caps = Caps { bytes: 1 << 20, ratio: 1 << 30 };
@@ -550,8 +574,12 @@ mod tests {
         for (kind, coding) in KINDS {
             let coded = code(kind, &text());
             let cut = coded.get(..coded.len() / 2).unwrap();
-            assert!(matches!(decode_all(&[coding], cut, Caps::default()), Err(CodingError::Truncated(_))), "{kind} cut");
-            let garbage: Vec<u8> = (0..2000_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8 | 0x07).collect();
+            assert!(
+                matches!(decode_all(&[coding], cut, Caps::default()), Err(CodingError::Truncated(_))),
+                "{kind} cut"
+            );
+            let garbage: Vec<u8> =
+                (0..2000_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8 | 0x07).collect();
             assert!(decode_all(&[coding], &garbage, Caps::default()).is_err(), "{kind} garbage");
         }
     }

@@ -259,6 +259,8 @@ impl ProviderError {
 
 /// A code that is a name, not a number.
 fn symbolic(code: Option<&str>) -> Option<String> {
-    code.filter(|code| !code.is_empty() && !code.bytes().all(|b| b.is_ascii_digit() || b == b'-' || b == b'.'))
-        .map(str::to_owned)
+    code.filter(|code| {
+        !code.is_empty() && !code.bytes().all(|b| b.is_ascii_digit() || b == b'-' || b == b'.')
+    })
+    .map(str::to_owned)
 }

@@ -17,7 +17,10 @@ pub fn pick<'a, const N: usize>(text: &'a str, names: &[&str; N]) -> Option<[Opt
 }
 
 /// As [`pick`], and a bit for each name that stands more than once (of at most 64 names).
-pub fn pick_counting<'a, const N: usize>(text: &'a str, names: &[&str; N]) -> Option<([Option<&'a str>; N], u64)> {
+pub fn pick_counting<'a, const N: usize>(
+    text: &'a str,
+    names: &[&str; N],
+) -> Option<([Option<&'a str>; N], u64)> {
     if !text.trim_start().starts_with('{') {
         return None;
     }
@@ -145,6 +148,19 @@ pub fn name(text: Option<&str>) -> Option<String> {
     string(text?).filter(|s| !s.is_empty()).map(Cow::into_owned)
 }
 
+/// Puts the string that `text` is in `place`, where it is one and not empty. Nothing is allocated for a repeat: every
+/// chunk of a stream names the same id and model.
+pub fn keep(place: &mut Option<String>, text: Option<&str>) {
+    let Some(text) = text else { return };
+    let inner = text.strip_prefix('"').and_then(|t| t.strip_suffix('"'));
+    if inner.is_some() && inner == place.as_deref() && !text.contains('\\') {
+        return;
+    }
+    if let Some(new) = name(Some(text)) {
+        *place = Some(new);
+    }
+}
+
 /// A string's content, or a number's digits as they stand.
 pub fn scalar(text: Option<&str>) -> Option<String> {
     let text = text?;
@@ -166,9 +182,8 @@ pub fn integer(text: Option<&str>) -> Option<i64> {
         return (n <= MAX).then_some(n);
     }
     let float: f64 = text.parse().ok()?;
-    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "checked to be integral and in range")]
-    let whole = (float.fract() == 0.0 && float <= MAX as f64).then_some(float as i64);
-    whole
+    // Integral and in range, so nothing is cut.
+    (float.fract() == 0.0 && float <= MAX as f64).then_some(float as i64)
 }
 
 /// `true` or `false`.
@@ -195,7 +210,6 @@ pub fn check(bytes: &[u8]) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     #[test]
@@ -232,6 +246,25 @@ mod tests {
         ];
         for (text, wanted) in cases {
             assert_eq!(integer(Some(text)), wanted, "{text}");
+        }
+    }
+
+    #[test]
+    fn only_strings_are_kept_and_the_last_counts() {
+        let mut place = None;
+        for (text, wanted) in [
+            (Some("null"), None),
+            (Some("\"a\""), Some("a")),
+            (Some("\"a\""), Some("a")),
+            (Some("\"\""), Some("a")),
+            (None, Some("a")),
+            (Some(r#""\u0062""#), Some("b")),
+            (Some(r#""b""#), Some("b")),
+            (Some(r#""\\""#), Some("\\")),
+            (Some("7"), Some("\\")),
+        ] {
+            keep(&mut place, text);
+            assert_eq!(place.as_deref(), wanted, "{text:?}");
         }
     }
 

@@ -9,7 +9,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
-use schemas::record::UsageSource;
+use schemas::record::{UsageRole, UsageSource};
 
 use crate::coding::{Caps, Decoder, codings};
 use crate::facts::{AnswerFacts, Gathered, Unread, request_id, retry_after_s};
@@ -245,14 +245,16 @@ impl Meter {
         let is = match self.dialect {
             Dialect::Anthropic => {
                 anthropic::is_terminal_type(event.name)
-                    || (event.name.is_empty() && typed(event.data).is_some_and(|t| anthropic::is_terminal_type(t.as_bytes())))
+                    || (event.name.is_empty()
+                        && typed(event.data).is_some_and(|t| anthropic::is_terminal_type(t.as_bytes())))
             }
             Dialect::OpenAi | Dialect::AzureOpenAi => {
                 let line = event.line.strip_prefix(b"data:").map(|v| v.strip_prefix(b" ").unwrap_or(v));
                 openai::is_terminal_type(event.name)
                     || openai::is_terminal_data(event.data)
                     || (event.data.is_empty() && line.is_some_and(openai::is_terminal_data))
-                    || (event.name.is_empty() && typed(event.data).is_some_and(|t| openai::is_terminal_type(t.as_bytes())))
+                    || (event.name.is_empty()
+                        && typed(event.data).is_some_and(|t| openai::is_terminal_type(t.as_bytes())))
             }
         };
         is.then_some(event.start)
@@ -319,7 +321,12 @@ impl Meter {
         parser.feed(wire, &mut |event| {
             let terminal = read_event(dialect, gathered, &event);
             let trace = if event.data_lines == 1 { trace_of_asking(event.data) } else { Trace::None };
-            events.push(Placed { end: event.end, open_cr: event.open_cr, terminal, edit: Edit::of(trace, event.data) });
+            events.push(Placed {
+                end: event.end,
+                open_cr: event.open_cr,
+                terminal,
+                edit: Edit::of(trace, event.data),
+            });
         });
         let stopped = parser.stopped();
         for event in events {
@@ -388,7 +395,9 @@ impl Meter {
                 parser.finish(&mut |event| *terminal |= read_event(dialect, gathered, &event));
             }
             Body::Whole(body) | Body::Probing(body) => match self.dialect {
-                Dialect::Anthropic => anthropic::body(&mut self.gathered, &self.operation, self.status, &body),
+                Dialect::Anthropic => {
+                    anthropic::body(&mut self.gathered, &self.operation, self.status, &body)
+                }
                 Dialect::OpenAi | Dialect::AzureOpenAi => {
                     openai::body(&mut self.gathered, &self.operation, self.status, &body);
                 }
@@ -402,12 +411,19 @@ impl Meter {
         };
         let last_word = gathered.final_usage || self.terminal;
         let source = match cause {
-            Cause::Complete if self.dialect == Dialect::Anthropic && streamed && !last_word => UsageSource::Partial,
+            Cause::Complete if self.dialect == Dialect::Anthropic && streamed && !last_word => {
+                UsageSource::Partial
+            }
             Cause::Complete => UsageSource::Provider,
             Cause::Cut if last_word => UsageSource::Provider,
             Cause::Drained if last_word => UsageSource::Drained,
             Cause::Cut | Cause::Drained => UsageSource::Partial,
         };
+        let mut usage = Counts::usage(gathered.counts.as_ref(), &self.operation, convention, source);
+        if self.status >= 400 && gathered.counts.is_none() && usage.role == UsageRole::Incurred {
+            // Nothing was made, so there is nothing that it could have incurred.
+            usage.role = UsageRole::None;
+        }
         let other_model_runs = gathered.counts.map_or(0, |c| c.further.other_models);
         let error = gathered.error.unwrap_or_default();
         AnswerFacts {
@@ -424,7 +440,7 @@ impl Meter {
             error_message: error.message,
             service_tier: gathered.service_tier,
             retry_after_s: self.retry_after_s,
-            usage: Counts::usage(gathered.counts.as_ref(), &self.operation, convention, source),
+            usage,
             usage_regressed: gathered.regressed,
             other_model_runs,
             rate_limits: self.rate_limits,
@@ -490,7 +506,10 @@ enum Edit {
     Keep,
     Drop,
     /// Take the range `cut` of `data` out of the event's bytes.
-    Cut { data: Vec<u8>, cut: Range<usize> },
+    Cut {
+        data: Vec<u8>,
+        cut: Range<usize>,
+    },
 }
 
 impl Edit {

@@ -118,7 +118,6 @@ fn parameter<'a>(parameters: &'a str, wanted: &str) -> Option<&'a str> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     #[test]

@@ -2,7 +2,7 @@
 //! providers make of them. Shapes are told by their fields, not by their path: the same reader serves them all.
 
 use crate::facts::{Gathered, ProviderError};
-use crate::json::{self, each, integer, name, pick, pick_bytes, present};
+use crate::json::{self, each, integer, keep, name, pick, pick_bytes, present};
 use crate::operation::{Operation, Tokens};
 use crate::usage::Counts;
 
@@ -59,9 +59,9 @@ pub(crate) fn event(gathered: &mut Gathered, event_name: &[u8], data: &[u8]) -> 
             pick_bytes(data, &["code", "message"]).unwrap_or_default().map(|t| json::scalar(present(t)));
         gathered.error = Some(ProviderError { kind: code.clone(), code, message });
     }
-    set(&mut gathered.response_id, name(id));
-    set(&mut gathered.served_model, name(model));
-    set(&mut gathered.service_tier, name(tier));
+    keep(&mut gathered.response_id, id);
+    keep(&mut gathered.served_model, model);
+    keep(&mut gathered.service_tier, tier);
     let mut ended = false;
     let mut empty = true;
     if let Some(choices) = present(choices) {
@@ -78,23 +78,18 @@ pub(crate) fn event(gathered: &mut Gathered, event_name: &[u8], data: &[u8]) -> 
     is_terminal_type(event_name)
 }
 
-fn set(place: &mut Option<String>, value: Option<String>) {
-    if value.is_some() {
-        *place = value;
-    }
-}
-
 /// One choice of a chat or completion chunk; true where it is finished.
 fn chunk_choice(gathered: &mut Gathered, choice: &str) -> bool {
-    let Some([index, finish, native, delta, message, text, error]) =
-        pick(choice, &["index", "finish_reason", "native_finish_reason", "delta", "message", "text", "error"])
-    else {
+    let Some([index, finish, native, delta, message, text, error]) = pick(
+        choice,
+        &["index", "finish_reason", "native_finish_reason", "delta", "message", "text", "error"],
+    ) else {
         return false;
     };
     let index = integer(index).unwrap_or(0);
     gathered.finish(index, finish);
     if index == 0 {
-        set(&mut gathered.finish_detail, name(native));
+        keep(&mut gathered.finish_detail, native);
     }
     if let Some(error) = present(error) {
         gathered.error = ProviderError::read(error);
@@ -160,7 +155,7 @@ fn typed(
         gathered.output = true;
         return;
     }
-    set(&mut gathered.served_model, name(model));
+    keep(&mut gathered.served_model, model);
     if let Some(response) = present(response) {
         response_object(gathered, response, is_terminal_type(kind.as_bytes()));
     } else if kind == "response.output_item.done" {
@@ -179,12 +174,20 @@ fn typed(
 }
 
 /// Events of the Assistants API: `thread.run` objects carry the usage.
-fn thread(gathered: &mut Gathered, id: Option<&str>, model: Option<&str>, usage: Option<&str>, data: &[u8]) -> bool {
-    let Some([object, status, error]) = pick_bytes(data, &["object", "status", "last_error"]) else { return false };
+fn thread(
+    gathered: &mut Gathered,
+    id: Option<&str>,
+    model: Option<&str>,
+    usage: Option<&str>,
+    data: &[u8],
+) -> bool {
+    let Some([object, status, error]) = pick_bytes(data, &["object", "status", "last_error"]) else {
+        return false;
+    };
     match name(object).as_deref() {
         Some("thread.run") => {
-            set(&mut gathered.response_id, name(id));
-            set(&mut gathered.served_model, name(model));
+            keep(&mut gathered.response_id, id);
+            keep(&mut gathered.served_model, model);
             gathered.finish(0, status);
             if let Some(error) = present(error) {
                 gathered.error = ProviderError::read(error);
@@ -206,10 +209,14 @@ fn output_item(gathered: &mut Gathered, item: &str) {
     let server = gathered.server_calls.get_or_insert(0);
     let Some([kind, tool]) = pick(item, &["type", "name"]) else { return };
     match name(kind).as_deref() {
-        Some("function_call" | "custom_tool_call" | "computer_call" | "local_shell_call" | "apply_patch_call") => {
+        Some(
+            "function_call" | "custom_tool_call" | "computer_call" | "local_shell_call" | "apply_patch_call",
+        ) => {
             gathered.calls.add(name(tool));
         }
-        Some(kind) if kind.ends_with("_call") || kind == "mcp_list_tools" => *server = server.saturating_add(1),
+        Some(kind) if kind.ends_with("_call") || kind == "mcp_list_tools" => {
+            *server = server.saturating_add(1)
+        }
         _ => {}
     }
 }
@@ -222,12 +229,12 @@ fn response_object(gathered: &mut Gathered, response: &str, last: bool) {
     ) else {
         return;
     };
-    set(&mut gathered.response_id, name(id));
-    set(&mut gathered.served_model, name(model));
-    set(&mut gathered.service_tier, name(tier));
+    keep(&mut gathered.response_id, id);
+    keep(&mut gathered.served_model, model);
+    keep(&mut gathered.service_tier, tier);
     gathered.finish(0, status);
     if let Some([reason]) = present(incomplete).and_then(|d| pick(d, &["reason"])) {
-        set(&mut gathered.finish_detail, name(reason));
+        keep(&mut gathered.finish_detail, reason);
     }
     if let Some(error) = present(error) {
         gathered.error = ProviderError::read(error);
@@ -254,10 +261,9 @@ fn response_object(gathered: &mut Gathered, response: &str, last: bool) {
 /// Reads a whole JSON body.
 pub(crate) fn body(gathered: &mut Gathered, operation: &Operation, status: u16, body: &[u8]) {
     let Ok(text) = std::str::from_utf8(body) else { return };
-    let Some([id, model, choices, usage, error, object, tier, output]) = pick(
-        text,
-        &["id", "model", "choices", "usage", "error", "object", "service_tier", "output"],
-    ) else {
+    let Some([id, model, choices, usage, error, object, tier, output]) =
+        pick(text, &["id", "model", "choices", "usage", "error", "object", "service_tier", "output"])
+    else {
         if status >= 400 {
             gathered.error = ProviderError::read_body(text);
         }
@@ -268,7 +274,9 @@ pub(crate) fn body(gathered: &mut Gathered, operation: &Operation, status: u16, 
         return;
     }
     let object = object.and_then(json::string).unwrap_or_default();
-    if object == "response" || object == "response.compaction" || (operation.is_responses() && present(output).is_some())
+    if object == "response"
+        || object == "response.compaction"
+        || (operation.is_responses() && present(output).is_some())
     {
         response_object(gathered, text, true);
         return;
@@ -277,9 +285,9 @@ pub(crate) fn body(gathered: &mut Gathered, operation: &Operation, status: u16, 
         gathered.replace_counts(Counts::openai(text));
         return;
     }
-    set(&mut gathered.response_id, name(id));
-    set(&mut gathered.served_model, name(model));
-    set(&mut gathered.service_tier, name(tier));
+    keep(&mut gathered.response_id, id);
+    keep(&mut gathered.served_model, model);
+    keep(&mut gathered.service_tier, tier);
     if let Some(error) = present(error) {
         gathered.error = ProviderError::read_body(text).or(ProviderError::read(error));
     }
@@ -305,7 +313,7 @@ fn whole_choice(gathered: &mut Gathered, choice: &str) {
     let index = integer(index).unwrap_or(0);
     gathered.finish(index, finish);
     if index == 0 {
-        set(&mut gathered.finish_detail, name(native));
+        keep(&mut gathered.finish_detail, native);
     }
     if let Some(error) = present(error) {
         gathered.error = ProviderError::read(error);

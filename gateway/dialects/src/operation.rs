@@ -291,6 +291,15 @@ mod tests {
     use Dialect::{Anthropic, AzureOpenAi, OpenAi};
 
     #[test]
+    fn the_format_lists_every_operation() {
+        let text = include_str!("../../../schemas/FORMAT.md");
+        let (_, rest) = text.split_once("<!-- begin operations -->").unwrap_or_default();
+        let (listed, _) = rest.split_once("<!-- end operations -->").unwrap_or_default();
+        let listed: Vec<_> = listed.split('`').skip(1).step_by(2).collect();
+        assert_eq!(listed, operation_names().collect::<Vec<_>>());
+    }
+
+    #[test]
     fn every_path_has_its_operation() {
         let cases = [
             (OpenAi, Method::POST, "/v1/chat/completions", "chat.completions"),
@@ -350,7 +359,8 @@ mod tests {
     fn every_row_can_be_reached() {
         for (dialect, table) in [(OpenAi, OPENAI), (Anthropic, ANTHROPIC)] {
             for row in table {
-                let method = if row.method == "*" { Method::GET } else { row.method.parse().unwrap_or_default() };
+                let method =
+                    if row.method == "*" { Method::GET } else { row.method.parse().unwrap_or_default() };
                 let path = format!("/v1/{}", row.pattern.replace("**", "x/y").replace('*', "x"));
                 assert_eq!(operation(dialect, &method, &path).name(), row.operation.name, "{path}");
             }

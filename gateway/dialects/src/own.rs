@@ -5,9 +5,17 @@ use serde_json::json;
 use crate::operation::{Dialect, Operation};
 
 /// The JSON body of an error that the gateway itself answers. `code` is `affidavit_<reason>`.
-pub fn own_error(dialect: Dialect, status: u16, reason: &str, message: &str, exchange: Option<&str>) -> Vec<u8> {
+pub fn own_error(
+    dialect: Dialect,
+    status: u16,
+    reason: &str,
+    message: &str,
+    exchange: Option<&str>,
+) -> Vec<u8> {
     let body = match dialect {
-        Dialect::OpenAi | Dialect::AzureOpenAi => json!({ "error": openai_error(status, reason, message, exchange) }),
+        Dialect::OpenAi | Dialect::AzureOpenAi => {
+            json!({ "error": openai_error(status, reason, message, exchange) })
+        }
         Dialect::Anthropic => anthropic_error(status, reason, message, exchange),
     };
     body.to_string().into_bytes()
@@ -24,7 +32,9 @@ pub fn own_error_event(
 ) -> Vec<u8> {
     let code = code(reason);
     match dialect {
-        Dialect::Anthropic => format!("event: error\ndata: {}\n\n", anthropic_error(status, reason, message, exchange)),
+        Dialect::Anthropic => {
+            format!("event: error\ndata: {}\n\n", anthropic_error(status, reason, message, exchange))
+        }
         _ if operation.is_responses() => {
             let data = json!({
                 "type": "error",
@@ -71,7 +81,8 @@ fn anthropic_error(status: u16, reason: &str, message: &str, exchange: Option<&s
         504 => "timeout_error",
         _ => "api_error",
     };
-    let mut body = json!({ "type": "error", "error": { "type": kind, "message": message, "code": code(reason) } });
+    let mut body =
+        json!({ "type": "error", "error": { "type": kind, "message": message, "code": code(reason) } });
     if let (Some(exchange), Some(object)) = (exchange, body.as_object_mut()) {
         object.insert("request_id".into(), exchange.into());
     }
@@ -80,7 +91,6 @@ fn anthropic_error(status: u16, reason: &str, message: &str, exchange: Option<&s
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
     use http::Method;
     use serde_json::Value;
@@ -88,7 +98,8 @@ mod tests {
     #[test]
     fn errors_have_the_dialects_shape() {
         let openai: Value =
-            serde_json::from_slice(&own_error(Dialect::OpenAi, 403, "policy", "a \"b\"\n", Some("e"))).unwrap();
+            serde_json::from_slice(&own_error(Dialect::OpenAi, 403, "policy", "a \"b\"\n", Some("e")))
+                .unwrap();
         assert_eq!(openai["error"]["code"], "affidavit_policy");
         assert_eq!(openai["error"]["message"], "a \"b\"\n");
         assert_eq!(openai["error"]["type"], "permission_error");

@@ -32,7 +32,9 @@ pub fn rate_limits(dialect: Dialect, headers: &HeaderMap) -> BTreeMap<String, i6
     let mut limits = BTreeMap::new();
     for (name, value) in headers {
         let name = name.as_str();
-        let Some(rest) = name.strip_prefix("x-ratelimit-").or_else(|| name.strip_prefix("anthropic-ratelimit-")) else {
+        let Some(rest) =
+            name.strip_prefix("x-ratelimit-").or_else(|| name.strip_prefix("anthropic-ratelimit-"))
+        else {
             continue;
         };
         let Ok(text) = value.to_str() else { continue };
@@ -81,7 +83,6 @@ fn reset(text: &str) -> Option<Reset> {
             n if n >= 1e8 => (n * 1e6, true),
             n => (n * 1e3, false),
         };
-        #[expect(clippy::cast_possible_truncation, reason = "bounded above")]
         let whole = scaled.round() as i64;
         if whole > MAX {
             return None;
@@ -116,7 +117,6 @@ fn span_ms(text: &str) -> Option<i64> {
             };
         rest = tail.get(unit_len..)?;
     }
-    #[expect(clippy::cast_possible_truncation, reason = "bounded")]
     (total.is_finite() && total < 1e15).then_some(total.round() as i64)
 }
 
@@ -165,7 +165,6 @@ fn rfc3339_us(text: &str) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
     use http::{HeaderName, HeaderValue};
 
@@ -217,7 +216,11 @@ mod tests {
                     ("x-ratelimit-remaining-requests", "many"),
                 ],
             ),
-            [("requests_limit".into(), 500), ("requests_reset_ms".into(), 120), ("tokens_remaining".into(), 149_975)]
+            [
+                ("requests_limit".into(), 500),
+                ("requests_reset_ms".into(), 120),
+                ("tokens_remaining".into(), 149_975)
+            ]
         );
         assert_eq!(
             limits(

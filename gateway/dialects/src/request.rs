@@ -104,7 +104,10 @@ pub fn request_facts(
     }
     facts.refers_to = path_id(operation, path);
     facts.stream = query.and_then(|query| {
-        query.split('&').find_map(|pair| pair.strip_prefix("stream=")).map(|value| matches!(value, "true" | "1"))
+        query
+            .split('&')
+            .find_map(|pair| pair.strip_prefix("stream="))
+            .map(|value| matches!(value, "true" | "1"))
     });
     let content_type = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     if let Some(boundary) = multipart::boundary(content_type) {
@@ -140,7 +143,9 @@ fn looks_like_json(content_type: &str, body: &[u8]) -> bool {
 /// The id of the stored object in a path: `responses/{id}/...`, `chat/completions/{id}/...`, `batches/{id}`, ...
 fn path_id(operation: &Operation, path: &str) -> Option<String> {
     let words: &[&str] = match operation.name() {
-        "responses.retrieve" | "responses.delete" | "responses.cancel" | "responses.input_items" => &["responses"],
+        "responses.retrieve" | "responses.delete" | "responses.cancel" | "responses.input_items" => {
+            &["responses"]
+        }
         "chat.completions.retrieve"
         | "chat.completions.update"
         | "chat.completions.delete"
@@ -162,7 +167,8 @@ fn percent_decoded(text: &str) -> String {
     let mut out = Vec::with_capacity(text.len());
     let mut bytes = text.as_bytes();
     while let Some((&first, rest)) = bytes.split_first() {
-        let hex = |b: Option<&u8>| b.and_then(|b| char::from(*b).to_digit(16)).and_then(|d| u8::try_from(d).ok());
+        let hex =
+            |b: Option<&u8>| b.and_then(|b| char::from(*b).to_digit(16)).and_then(|d| u8::try_from(d).ok());
         if first == b'%'
             && let (Some(high), Some(low)) = (hex(rest.first()), hex(rest.get(1)))
         {
@@ -217,7 +223,9 @@ fn body_facts(facts: &mut RequestFacts, body: &[u8]) {
         return;
     };
     facts.json = true;
-    if let Some(field) = FIELDS.iter().enumerate().find(|(i, _)| repeated & (1 << i) != 0).map(|(_, field)| field) {
+    if let Some(field) =
+        FIELDS.iter().enumerate().find(|(i, _)| repeated & (1 << i) != 0).map(|(_, field)| field)
+    {
         facts.malformed = Some(format!("the key `{field}` is repeated: which one counts is not defined"));
     }
     let [
@@ -254,7 +262,8 @@ fn body_facts(facts: &mut RequestFacts, body: &[u8]) {
     let offered: Vec<i64> = [tools, functions].into_iter().flatten().filter_map(count).collect();
     facts.tools_offered = (!offered.is_empty()).then(|| offered.iter().sum());
     facts.service_tier = name(tier);
-    facts.temperature = temperature.filter(|t| t.starts_with(|c: char| c == '-' || c.is_ascii_digit())).map(str::to_owned);
+    facts.temperature =
+        temperature.filter(|t| t.starts_with(|c: char| c == '-' || c.is_ascii_digit())).map(str::to_owned);
     facts.background = match (boolean(background), boolean(store)) {
         (None, None) => None,
         (background, store) => Some(background == Some(true) || store == Some(true)),
@@ -262,9 +271,8 @@ fn body_facts(facts: &mut RequestFacts, body: &[u8]) {
     if let Some(previous) = name(previous) {
         facts.refers_to = Some(previous);
     }
-    facts.conversation = name(conversation).or_else(|| {
-        present(conversation).and_then(|c| pick(c, &["id"])).and_then(|[id]| name(id))
-    });
+    facts.conversation = name(conversation)
+        .or_else(|| present(conversation).and_then(|c| pick(c, &["id"])).and_then(|[id]| name(id)));
     let in_metadata = || present(metadata).and_then(|m| pick(m, &["user_id"])).and_then(|[id]| scalar(id));
     facts.subject = name(safety).or_else(|| name(user)).or_else(in_metadata).filter(|s| !s.is_empty());
     for (field, value) in SUPPRESSING_FIELDS.iter().zip(suppressing_values) {
@@ -285,7 +293,8 @@ fn form(facts: &mut RequestFacts, boundary: &str, body: &[u8]) {
         match part.name {
             "model" => {
                 if facts.requested_model.is_some() {
-                    facts.malformed = Some("the field `model` is repeated: which one counts is not defined".into());
+                    facts.malformed =
+                        Some("the field `model` is repeated: which one counts is not defined".into());
                 }
                 facts.requested_model = text();
             }
@@ -301,12 +310,17 @@ fn form(facts: &mut RequestFacts, boundary: &str, body: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
     use crate::operation::operation;
     use http::Method;
 
-    fn read(dialect: Dialect, method: Method, path: &str, headers: &[(&str, &str)], body: &str) -> RequestFacts {
+    fn read(
+        dialect: Dialect,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> RequestFacts {
         let (path, query) = path.split_once('?').map_or((path, None), |(p, q)| (p, Some(q)));
         let mut map = HeaderMap::new();
         for (name, value) in headers {
@@ -363,7 +377,13 @@ mod tests {
         let read_stream =
             read(Dialect::OpenAi, Method::GET, "/v1/responses/resp_1?stream=true&starting_after=4", &[], "");
         assert_eq!((read_stream.refers_to.as_deref(), read_stream.stream), (Some("resp_1"), Some(true)));
-        let next = read(Dialect::OpenAi, Method::POST, "/v1/responses", JSON, r#"{"previous_response_id":"resp_2","background":true}"#);
+        let next = read(
+            Dialect::OpenAi,
+            Method::POST,
+            "/v1/responses",
+            JSON,
+            r#"{"previous_response_id":"resp_2","background":true}"#,
+        );
         assert_eq!((next.refers_to.as_deref(), next.background), (Some("resp_2"), Some(true)));
     }
 
@@ -376,7 +396,10 @@ mod tests {
             JSON,
             r#"{"model":"claude","max_tokens":10,"metadata":{"user_id":"u 1"},"tools":[]}"#,
         );
-        assert_eq!((facts.subject.as_deref(), facts.max_output_tokens, facts.tools_offered), (Some("u 1"), Some(10), Some(0)));
+        assert_eq!(
+            (facts.subject.as_deref(), facts.max_output_tokens, facts.tools_offered),
+            (Some("u 1"), Some(10), Some(0))
+        );
     }
 
     #[test]
@@ -390,7 +413,10 @@ mod tests {
             &[("content-type", "multipart/form-data; boundary=B")],
             body,
         );
-        assert_eq!((facts.requested_model.as_deref(), facts.stream, facts.malformed), (Some("whisper-1"), Some(true), None));
+        assert_eq!(
+            (facts.requested_model.as_deref(), facts.stream, facts.malformed),
+            (Some("whisper-1"), Some(true), None)
+        );
     }
 
     #[test]
@@ -401,7 +427,8 @@ mod tests {
             ("\"secret\" x", "the body is not JSON"),
         ];
         for (body, wanted) in cases {
-            let malformed = read(Dialect::OpenAi, Method::POST, "/v1/responses", JSON, body).malformed.unwrap();
+            let malformed =
+                read(Dialect::OpenAi, Method::POST, "/v1/responses", JSON, body).malformed.unwrap();
             assert!(malformed.starts_with(wanted), "{malformed}");
             assert!(!malformed.contains("secret"), "{malformed}");
         }

@@ -63,7 +63,9 @@ pub fn trace_of_asking(data: &[u8]) -> Trace {
         return Trace::None;
     }
     let Ok(text) = std::str::from_utf8(data) else { return Trace::None };
-    let Some([usage, choices, error]) = pick(text, &["usage", "choices", "error"]) else { return Trace::None };
+    let Some([usage, choices, error]) = pick(text, &["usage", "choices", "error"]) else {
+        return Trace::None;
+    };
     match usage {
         Some("null") => member(text, usage.unwrap_or_default()).map_or(Trace::None, Trace::Member),
         Some(value) if value.starts_with('{') => {
@@ -91,18 +93,36 @@ fn member(text: &str, value: &str) -> Option<Range<usize>> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     #[test]
     fn only_the_option_is_put_in() {
         let cases = [
             (r#"{"stream":true}"#, Some(r#"{"stream_options":{"include_usage":true},"stream":true}"#)),
-            ("\n { \"a\" : [1 ,2], \"stream\" : true }\n", Some("\n {\"stream_options\":{\"include_usage\":true}, \"a\" : [1 ,2], \"stream\" : true }\n")),
-            (r#"{"stream":true,"stream_options":{}}"#, Some(r#"{"stream":true,"stream_options":{"include_usage":true}}"#)),
-            (r#"{"stream":true,"stream_options":{ "include_obfuscation":false}}"#, Some(r#"{"stream":true,"stream_options":{"include_usage":true, "include_obfuscation":false}}"#)),
-            (r#"{"stream":true,"stream_options":null}"#, Some(r#"{"stream":true,"stream_options":{"include_usage":true}}"#)),
-            (r#"{"stream":true,"stream_options":{"include_usage":false}}"#, Some(r#"{"stream":true,"stream_options":{"include_usage":true}}"#)),
+            (
+                "\n { \"a\" : [1 ,2], \"stream\" : true }\n",
+                Some(
+                    "\n {\"stream_options\":{\"include_usage\":true}, \"a\" : [1 ,2], \"stream\" : true }\n",
+                ),
+            ),
+            (
+                r#"{"stream":true,"stream_options":{}}"#,
+                Some(r#"{"stream":true,"stream_options":{"include_usage":true}}"#),
+            ),
+            (
+                r#"{"stream":true,"stream_options":{ "include_obfuscation":false}}"#,
+                Some(
+                    r#"{"stream":true,"stream_options":{"include_usage":true, "include_obfuscation":false}}"#,
+                ),
+            ),
+            (
+                r#"{"stream":true,"stream_options":null}"#,
+                Some(r#"{"stream":true,"stream_options":{"include_usage":true}}"#),
+            ),
+            (
+                r#"{"stream":true,"stream_options":{"include_usage":false}}"#,
+                Some(r#"{"stream":true,"stream_options":{"include_usage":true}}"#),
+            ),
             (r#"{"stream":true,"stream_options":{"include_usage":true}}"#, None),
             (r#"{"stream":true,"stream_options":"x"}"#, None),
             (r#"{"stream":false}"#, None),
@@ -132,7 +152,10 @@ mod tests {
             (r#"{ "usage" : null , "x": 1}"#, r#"{ "x": 1}"#),
             (r#"{"usage":null}"#, r#"{}"#),
             (r#"{"choices":[{"usage":null}]}"#, r#"{"choices":[{"usage":null}]}"#),
-            (r#"{"choices":[{"a":"\"usage\":null"}],"usage":{"total_tokens":1}}"#, r#"{"choices":[{"a":"\"usage\":null"}],"usage":{"total_tokens":1}}"#),
+            (
+                r#"{"choices":[{"a":"\"usage\":null"}],"usage":{"total_tokens":1}}"#,
+                r#"{"choices":[{"a":"\"usage\":null"}],"usage":{"total_tokens":1}}"#,
+            ),
         ];
         for (data, wanted) in cases {
             let left = match trace_of_asking(data.as_bytes()) {
@@ -143,7 +166,10 @@ mod tests {
             assert_eq!(String::from_utf8(left).unwrap(), wanted, "{data}");
         }
         assert_eq!(trace_of_asking(br#"{"choices":[],"usage":{"total_tokens":1}}"#), Trace::Event);
-        assert_eq!(trace_of_asking(br#"{"error":{"code":1},"choices":[],"usage":{"total_tokens":1}}"#), Trace::None);
+        assert_eq!(
+            trace_of_asking(br#"{"error":{"code":1},"choices":[],"usage":{"total_tokens":1}}"#),
+            Trace::None
+        );
         assert_eq!(trace_of_asking(b"[DONE]"), Trace::None);
     }
 }

@@ -175,7 +175,8 @@ impl Counts {
 
     /// Whether any reported count of `self` is smaller than before: running counts should only grow.
     pub fn regressed_from(&self, before: &Self) -> bool {
-        let less = |now: Option<i64>, before: Option<i64>| matches!((now, before), (Some(n), Some(b)) if n < b);
+        let less =
+            |now: Option<i64>, before: Option<i64>| matches!((now, before), (Some(n), Some(b)) if n < b);
         let (now, before) = (&self.reported, &before.reported);
         less(now.input, before.input)
             || less(now.output, before.output)
@@ -186,7 +187,12 @@ impl Counts {
     }
 
     /// The record's usage. `complete`: these are the provider's final counts, not those of a stream that was cut.
-    pub fn usage(counts: Option<&Self>, operation: &Operation, convention: Convention, complete: UsageSource) -> Usage {
+    pub fn usage(
+        counts: Option<&Self>,
+        operation: &Operation,
+        convention: Convention,
+        complete: UsageSource,
+    ) -> Usage {
         let mut usage = Usage {
             source: UsageSource::Unknown,
             role: UsageRole::None,
@@ -272,10 +278,11 @@ impl Counts {
         usage.cache_write_5m_tokens = plus(five, further.write_5m);
         usage.cache_write_1h_tokens = plus(hour, further.write_1h);
         if let Some(uncached) = usage.uncached_input_tokens {
-            usage.input_tokens = [usage.cache_read_tokens, usage.cache_write_5m_tokens, usage.cache_write_1h_tokens]
-                .into_iter()
-                .flatten()
-                .try_fold(uncached, i64::checked_add);
+            usage.input_tokens =
+                [usage.cache_read_tokens, usage.cache_write_5m_tokens, usage.cache_write_1h_tokens]
+                    .into_iter()
+                    .flatten()
+                    .try_fold(uncached, i64::checked_add);
         }
         usage.output_tokens = plus(r.output, further.output);
         usage.reasoning_tokens = within(r.reasoning, usage.output_tokens);
@@ -481,7 +488,8 @@ mod tests {
     #[test]
     fn no_count_overflows() {
         let huge = (1_i64 << 53).to_string();
-        let json = format!(r#"{{"input_tokens":{huge},"output_tokens":{huge},"cache_read_input_tokens":{huge}}}"#);
+        let json =
+            format!(r#"{{"input_tokens":{huge},"output_tokens":{huge},"cache_read_input_tokens":{huge}}}"#);
         let messages = operation(Dialect::Anthropic, &Method::POST, "/v1/messages");
         let mut counts = Counts::default();
         counts.merge_anthropic(&json, None);

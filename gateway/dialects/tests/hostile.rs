@@ -1,5 +1,5 @@
 //! Bytes from outside never panic, and never change what is forwarded.
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 use dialects::coding::{Caps, Coding, decode_all};
 use dialects::{Cause, Dialect, Limits, Meter, Segment, ask_for_usage, multipart, operation, request_facts};
@@ -21,13 +21,53 @@ const PATHS: [&str; 7] = [
 /// Pieces that parsers look for, so that random text gets past the first branch.
 fn fragment() -> impl Strategy<Value = Vec<u8>> {
     let known: Vec<&'static [u8]> = vec![
-        b"data: ", b"data:", b"event: ", b"\n", b"\r", b"\n\n", b"\r\n\r\n", b"[DONE]", b"\xef\xbb\xbf", b": ", b"{", b"}", b"[", b"]",
-        b"\"usage\":null", b"\"usage\":{", b"\"choices\":[{", b"\"delta\":{", b"\"tool_calls\":[{\"index\":", b"\"model\":\"m\"", b",",
-        b"\"type\":\"response.completed\"", b"\"response\":{", b"\"output\":[", b"\"error\":", b"null", b"\"a\"", b"-1", b"1e999", b"99999999999999999999",
-        b"event: message_stop\n", b"{\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":", b"\"iterations\":[{",
-        b"{\"type\":\"message_delta\",\"delta\":{},\"usage\":{\"output_tokens\":3}}", b"\"stream\":true", b"\"stream_options\":", b"\"include_usage\":",
-        b"--B", b"--B--", b"\r\nContent-Disposition: form-data; name=\"model", b"filename*=", b"\\u", b"\\", b"\"", b"\xff\xfe",
-        b"data: {\"choices\":[],\"usage\":{\"prompt_tokens\":1}}\n\n", b"data: {\"choices\":[{}],\"usage\":null}\r\n\r\n",
+        b"data: ",
+        b"data:",
+        b"event: ",
+        b"\n",
+        b"\r",
+        b"\n\n",
+        b"\r\n\r\n",
+        b"[DONE]",
+        b"\xef\xbb\xbf",
+        b": ",
+        b"{",
+        b"}",
+        b"[",
+        b"]",
+        b"\"usage\":null",
+        b"\"usage\":{",
+        b"\"choices\":[{",
+        b"\"delta\":{",
+        b"\"tool_calls\":[{\"index\":",
+        b"\"model\":\"m\"",
+        b",",
+        b"\"type\":\"response.completed\"",
+        b"\"response\":{",
+        b"\"output\":[",
+        b"\"error\":",
+        b"null",
+        b"\"a\"",
+        b"-1",
+        b"1e999",
+        b"99999999999999999999",
+        b"event: message_stop\n",
+        b"{\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":",
+        b"\"iterations\":[{",
+        b"{\"type\":\"message_delta\",\"delta\":{},\"usage\":{\"output_tokens\":3}}",
+        b"\"stream\":true",
+        b"\"stream_options\":",
+        b"\"include_usage\":",
+        b"--B",
+        b"--B--",
+        b"\r\nContent-Disposition: form-data; name=\"model",
+        b"filename*=",
+        b"\\u",
+        b"\\",
+        b"\"",
+        b"\xff\xfe",
+        b"data: {\"choices\":[],\"usage\":{\"prompt_tokens\":1}}\n\n",
+        b"data: {\"choices\":[{}],\"usage\":null}\r\n\r\n",
     ];
     prop_oneof![4 => proptest::sample::select(known).prop_map(<[u8]>::to_vec), 1 => vec(any::<u8>(), 0..12)]
 }
@@ -36,8 +76,13 @@ fn bytes() -> impl Strategy<Value = Vec<u8>> {
     vec(fragment(), 0..40).prop_map(|parts| parts.concat())
 }
 
+fn config() -> ProptestConfig {
+    let cases = if std::env::var_os("AFFIDAVIT_LONG").is_some() { 20_000 } else { 600 };
+    ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(cases) }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(if std::env::var_os("AFFIDAVIT_LONG").is_some() { 20_000 } else { 600 }))]
+    #![proptest_config(config())]
 
     #[test]
     fn a_meter_forwards_every_byte_once(

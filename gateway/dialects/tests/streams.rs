@@ -1,11 +1,11 @@
 //! What a meter does with streams that are cut, coded, over a bound, or mislabelled.
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::io::Write as _;
 
 use dialects::{AnswerFacts, Cause, Dialect, Limits, Meter, Segment, Unread, operation};
 use http::{HeaderMap, HeaderName, Method};
-use schemas::record::UsageSource;
+use schemas::record::{UsageRole, UsageSource};
 
 struct Run {
     meter: Meter,
@@ -59,10 +59,20 @@ fn the_terminal_event_and_all_behind_it_are_held() {
     let cases = [
         (Dialect::OpenAi, CHAT, "data: {\"choices\":[]}\n\n", "data: [DONE]\n\ndata: late\n\n"),
         (Dialect::OpenAi, CHAT, ": c\r\n\r\n", "data:[DONE]\r\n\r\n"),
-        (Dialect::OpenAi, RESPONSES, "event: response.created\ndata: {\"type\":\"response.created\"}\n\n", "event: response.completed\ndata: {\"type\":\"response.completed\"}\n\n"),
+        (
+            Dialect::OpenAi,
+            RESPONSES,
+            "event: response.created\ndata: {\"type\":\"response.created\"}\n\n",
+            "event: response.completed\ndata: {\"type\":\"response.completed\"}\n\n",
+        ),
         (Dialect::OpenAi, RESPONSES, "", "data: {\"type\":\"response.failed\"}\n\n"),
         (Dialect::OpenAi, RESPONSES, "", "event: response.incomplete\ndata: {}\n\n"),
-        (Dialect::Anthropic, MESSAGES, "event: ping\ndata: {\"type\":\"ping\"}\n\n", "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n"),
+        (
+            Dialect::Anthropic,
+            MESSAGES,
+            "event: ping\ndata: {\"type\":\"ping\"}\n\n",
+            "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n",
+        ),
         (Dialect::Anthropic, MESSAGES, "", "data: {\"type\":\"message_stop\"}\n\n"),
     ];
     for (dialect, path, before, terminal) in cases {
@@ -79,7 +89,12 @@ fn the_terminal_event_and_all_behind_it_are_held() {
 fn a_terminal_event_is_held_as_soon_as_it_can_be_nothing_else() {
     for (dialect, path, first, rest) in [
         (Dialect::OpenAi, CHAT, "data: [DONE]", "\n\n"),
-        (Dialect::OpenAi, RESPONSES, "event: response.completed\n", "data: {\"type\":\"response.completed\"}\n\n"),
+        (
+            Dialect::OpenAi,
+            RESPONSES,
+            "event: response.completed\n",
+            "data: {\"type\":\"response.completed\"}\n\n",
+        ),
         (Dialect::OpenAi, RESPONSES, "data: {\"type\":\"response.completed\"}\n", "\n"),
         (Dialect::Anthropic, MESSAGES, "event: message_stop\n", "data: {\"type\":\"message_stop\"}\n\n"),
     ] {
@@ -96,8 +111,16 @@ fn text_that_only_looks_terminal_passes() {
     for (dialect, path, body) in [
         (Dialect::OpenAi, CHAT, "data: {\"choices\":[{\"delta\":{\"content\":\"[DONE]\"}}]}\n\n"),
         (Dialect::OpenAi, CHAT, ": [DONE]\n\nid: [DONE]\n\n"),
-        (Dialect::OpenAi, RESPONSES, "data: {\"type\":\"response.output_text.delta\",\"delta\":\"response.completed\"}\n\n"),
-        (Dialect::Anthropic, MESSAGES, "data: {\"type\":\"content_block_delta\",\"delta\":{\"text\":\"message_stop\"}}\n\n"),
+        (
+            Dialect::OpenAi,
+            RESPONSES,
+            "data: {\"type\":\"response.output_text.delta\",\"delta\":\"response.completed\"}\n\n",
+        ),
+        (
+            Dialect::Anthropic,
+            MESSAGES,
+            "data: {\"type\":\"content_block_delta\",\"delta\":{\"text\":\"message_stop\"}}\n\n",
+        ),
         (Dialect::Anthropic, MESSAGES, "data: [DONE]\n\n"),
     ] {
         let mut run = Run::new(dialect, path, SSE, false, Limits::default());
@@ -134,7 +157,10 @@ fn a_coded_stream_is_read_and_held_by_the_piece() {
     let (facts, forwarded, held) = run.finish(Cause::Complete);
     assert_eq!(forwarded, pieces[..2].concat());
     assert_eq!(held, pieces[2..].concat());
-    assert_eq!((facts.usage.input_tokens, facts.served_model.as_deref(), facts.unread), (Some(3), Some("m"), None));
+    assert_eq!(
+        (facts.usage.input_tokens, facts.served_model.as_deref(), facts.unread),
+        (Some(3), Some("m"), None)
+    );
 }
 
 #[test]
@@ -182,7 +208,12 @@ fn an_event_over_the_bound_stops_reading_not_passing() {
     for stripping in [false, true] {
         let mut run = Run::new(Dialect::OpenAi, CHAT, SSE, stripping, limits);
         let mut sent = Vec::new();
-        for piece in [&b"data: {\"model\":\"m\",\"choices\":[]}\n\ndata: "[..], &[b'x'; 300], b"\n\n", b"data: [DONE]\n\n"] {
+        for piece in [
+            &b"data: {\"model\":\"m\",\"choices\":[]}\n\ndata: "[..],
+            &[b'x'; 300],
+            b"\n\n",
+            b"data: [DONE]\n\n",
+        ] {
             run.feed(piece);
             sent.extend_from_slice(piece);
         }
@@ -208,7 +239,8 @@ fn a_body_over_the_bound_passes_unread() {
 fn a_stream_under_another_media_type_is_a_stream() {
     for kind in ["text/plain", "application/json", ""] {
         for size in [1, 3, 1000] {
-            let headers: Vec<(&str, &str)> = [("content-type", kind)].into_iter().filter(|h| !h.1.is_empty()).collect();
+            let headers: Vec<(&str, &str)> =
+                [("content-type", kind)].into_iter().filter(|h| !h.1.is_empty()).collect();
             let mut run = Run::new(Dialect::OpenAi, CHAT, &headers, false, Limits::default());
             let body = b"data: {\"model\":\"m\",\"choices\":[]}\n\ndata: [DONE]\n\n";
             for piece in body.chunks(size) {
@@ -237,8 +269,15 @@ fn errors_under_any_media_type_are_read() {
     let mut map = HeaderMap::new();
     map.insert("content-type", "application/octet-stream".parse().unwrap());
     let operation = operation(Dialect::OpenAi, &Method::POST, CHAT);
-    let facts = dialects::response_facts(Dialect::OpenAi, &operation, 400, &map, b"{\"error\":{\"type\":\"t\",\"code\":7,\"message\":\"m\"}}");
+    let facts = dialects::response_facts(
+        Dialect::OpenAi,
+        &operation,
+        400,
+        &map,
+        b"{\"error\":{\"type\":\"t\",\"code\":7,\"message\":\"m\"}}",
+    );
     assert_eq!((facts.error_type.as_deref(), facts.error_code.as_deref()), (Some("t"), Some("7")));
+    assert_eq!((facts.usage.role, facts.usage.source), (UsageRole::None, UsageSource::Unknown));
 }
 
 #[test]
@@ -247,7 +286,8 @@ fn texts_for_a_leaf_are_identifiers() {
     let mut map = HeaderMap::new();
     map.insert("content-type", "application/json".parse().unwrap());
     map.insert("request-id", "has space".parse().unwrap());
-    let body = br#"{"type":"message","id":"a b","model":"m m","stop_reason":"x y","stop_sequence":"my secret",
+    let body =
+        br#"{"type":"message","id":"a b","model":"m m","stop_reason":"x y","stop_sequence":"my secret",
         "content":[{"type":"tool_use","name":"tool with text"}],"usage":{"service_tier":"t t"}}"#;
     let facts = dialects::response_facts(Dialect::Anthropic, &operation, 200, &map, body);
     let answered = facts.answered(&|_| "00ff00ff00ff00ff".into());

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use dialects::{AnswerFacts, RequestFacts, request_facts};
 use serde_json::{Value, json};
 
-use super::support::{Line, pass};
 use super::every_line;
+use super::support::{Line, pass};
 
 #[derive(Default)]
 struct Tally {
@@ -55,9 +55,12 @@ fn explained(line: &Line, field: &str, got: &Value, wanted: &Value) -> Option<&'
     let deployment = line.path.strip_prefix("/openai/deployments/").and_then(|rest| rest.split('/').next());
     let body: Value = serde_json::from_slice(&line.request).unwrap_or_default();
     if deployment.is_some_and(|d| got == d) && body["model"] == *wanted {
-        return Some("Azure serves the deployment of the path; `expected` has the body's model, which Azure ignores");
+        return Some(
+            "Azure serves the deployment of the path; `expected` has the body's model, which Azure ignores",
+        );
     }
-    let multipart = line.request_headers.get("content-type").is_some_and(|t| t.as_bytes().starts_with(b"multipart/"));
+    let multipart =
+        line.request_headers.get("content-type").is_some_and(|t| t.as_bytes().starts_with(b"multipart/"));
     let field = format!("name=\"model\"\r\n\r\n{}\r\n", got.as_str().unwrap_or_default());
     if multipart && wanted.is_null() && memchr::memmem::find(&line.request, field.as_bytes()).is_some() {
         return Some("the model is in the multipart form, which `expected` does not read");
@@ -101,7 +104,10 @@ fn every_expected_field_is_met() {
                 wrong = true;
                 shown += 1;
                 if shown <= 60 {
-                    println!("{} ({} {}): {field}: got {got}, wanted {wanted}", line.id, line.provider, line.kind);
+                    println!(
+                        "{} ({} {}): {field}: got {got}, wanted {wanted}",
+                        line.id, line.provider, line.kind
+                    );
                 }
             }
         }

@@ -15,7 +15,11 @@ fn same(line: &super::Line, whole: &Passed, cuts: &[usize], stripping: bool, wha
     assert_eq!(cut.held.is_empty(), whole.held.is_empty(), "{}: held, {what}", line.id);
     if !whole.held.is_empty() {
         let terminal_end = whole.forwarded.len() + end_of_first_event(&whole.held);
-        assert!(cut.forwarded.len() < terminal_end, "{}: the terminal event was let go whole, {what}", line.id);
+        assert!(
+            cut.forwarded.len() < terminal_end,
+            "{}: the terminal event was let go whole, {what}",
+            line.id
+        );
     }
 }
 
@@ -52,7 +56,12 @@ fn no_cut_changes_facts_or_bytes() {
             }
             let mut cuts: Vec<Vec<usize>> = Vec::new();
             let boundaries: Vec<usize> = (1..body.len())
-                .filter(|at| matches!(body[..*at], [.., b'\n', b'\n'] | [.., b'\r', b'\n', b'\r', b'\n'] | [.., b'\r', b'\r']))
+                .filter(|at| {
+                    matches!(
+                        body[..*at],
+                        [.., b'\n', b'\n'] | [.., b'\r', b'\n', b'\r', b'\n'] | [.., b'\r', b'\r']
+                    )
+                })
                 .collect();
             if long() {
                 if body.len() <= 8 << 10 {
@@ -69,7 +78,9 @@ fn no_cut_changes_facts_or_bytes() {
                 // The short round: round the last boundary before the end, where terminal events are.
                 let chosen = boundaries.iter().rev().take(1);
                 cuts.extend(
-                    chosen.flat_map(|at| at.saturating_sub(3).max(1)..(at + 2).min(body.len())).map(|at| vec![at]),
+                    chosen
+                        .flat_map(|at| at.saturating_sub(3).max(1)..(at + 2).min(body.len()))
+                        .map(|at| vec![at]),
                 );
             }
             if long() || body.len() <= 4 << 10 {

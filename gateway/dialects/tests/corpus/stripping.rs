@@ -28,7 +28,8 @@ fn a_body_that_asks_is_the_body_but_for_the_option() {
         let body: Value = serde_json::from_slice(&spliced).unwrap();
         assert_eq!(body["stream_options"]["include_usage"], true, "{}", line.id);
         let same_head = line.request.iter().zip(&spliced).take_while(|(a, b)| a == b).count();
-        let same_tail = line.request.iter().rev().zip(spliced.iter().rev()).take_while(|(a, b)| a == b).count();
+        let same_tail =
+            line.request.iter().rev().zip(spliced.iter().rev()).take_while(|(a, b)| a == b).count();
         let original: Value = serde_json::from_slice(&line.request).unwrap();
         if original.get("stream_options").is_none() {
             assert!(same_head + same_tail >= line.request.len(), "{}: more than an insertion", line.id);
@@ -53,7 +54,10 @@ fn unasked(stream: &str) -> String {
             out.push_str(event);
             continue;
         };
-        if chunk["usage"].is_object() && chunk["choices"].as_array().is_some_and(Vec::is_empty) && chunk.get("error").is_none() {
+        if chunk["usage"].is_object()
+            && chunk["choices"].as_array().is_some_and(Vec::is_empty)
+            && chunk.get("error").is_none()
+        {
             continue;
         }
         if chunk.get("usage").is_some_and(Value::is_null) {
