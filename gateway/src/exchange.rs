@@ -500,7 +500,6 @@ impl Asking {
 }
 
 /// A reason as a leaf holds it.
-#[expect(clippy::expect_used, reason = "the names of reasons are a closed set of identifiers, tested in `respond`")]
 fn word(reason: Reason) -> Identifier {
     Identifier::new(reason.name()).expect("the name of a reason is an identifier")
 }

@@ -204,3 +204,57 @@ pub(crate) fn answer_with(
     }
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [Reason; 26] = [
+        Reason::MissingKey,
+        Reason::UnknownKey,
+        Reason::RevokedKey,
+        Reason::ExpiredKey,
+        Reason::UnknownRoute,
+        Reason::PolicyDenied,
+        Reason::BodyTooLarge,
+        Reason::UnknownCoding,
+        Reason::UpgradeRefused,
+        Reason::MalformedPath,
+        Reason::MalformedBody,
+        Reason::BodyTimeout,
+        Reason::ClientAbort,
+        Reason::Overloaded,
+        Reason::Draining,
+        Reason::ProviderUnreachable,
+        Reason::ProviderTimeout,
+        Reason::ProviderAborted,
+        Reason::Evidence(evidence::Reason::DiskFull),
+        Reason::Evidence(evidence::Reason::SpoolFull),
+        Reason::Evidence(evidence::Reason::Busy),
+        Reason::Evidence(evidence::Reason::Draining),
+        Reason::Evidence(evidence::Reason::JournalFailed),
+        Reason::Evidence(evidence::Reason::StoreRefused),
+        Reason::Evidence(evidence::Reason::SealingFailed),
+        Reason::Evidence(evidence::Reason::RecordRefused),
+    ];
+
+    #[test]
+    fn every_reason_is_an_identifier_and_says_who_can_fix_it() {
+        for reason in ALL {
+            assert!(schemas::Identifier::new(reason.name()).is_ok(), "{reason:?}");
+            assert!(reason.message().ends_with('.'), "{reason:?}");
+        }
+    }
+
+    #[test]
+    fn final_answers_tell_the_sdks_not_to_retry_and_503_says_when() {
+        for reason in ALL {
+            let response = answer(Dialect::OpenAi, reason, Some("id"), None);
+            let headers = response.headers();
+            let last = matches!(reason.status(), 400 | 401 | 403 | 404 | 413 | 415 | 501);
+            assert_eq!(headers.contains_key(&SHOULD_RETRY), last, "{reason:?}");
+            assert_eq!(headers.contains_key(RETRY_AFTER), reason.status() == 503, "{reason:?}");
+            assert_eq!(headers.get(&REASON).and_then(|value| value.to_str().ok()), Some(reason.name()));
+        }
+    }
+}
