@@ -265,7 +265,10 @@ mod tests {
             ("1", Some(1_000_000_000_000)),
             ("-1.5", Some(-1_500_000_000_000)),
             ("0.000000000001", Some(1)),
-            ("99999999999999999999999999.999999999999", Some(99_999_999_999_999_999_999_999_999_999_999_999_999)),
+            (
+                "99999999999999999999999999.999999999999",
+                Some(99_999_999_999_999_999_999_999_999_999_999_999_999),
+            ),
             ("0.0000000000001", None),
             ("100000000000000000000000000", None),
             ("", None),
@@ -297,14 +300,21 @@ mod tests {
             });
             let cells = cells(&leaf);
             for (j, cell) in cells.iter().enumerate() {
-                assert_eq!(*cell, if i == j { wanted } else { Cell::Null }, "{} in {}", COLUMNS[j].name, column.name);
+                assert_eq!(
+                    *cell,
+                    if i == j { wanted } else { Cell::Null },
+                    "{} in {}",
+                    COLUMNS[j].name,
+                    column.name
+                );
             }
         }
     }
 
     #[test]
     fn a_value_of_another_json_type_is_null() {
-        let leaf = json!({"kind": 5, "at": "now", "asked": {"stream": 1}, "cost": {"total": 3}, "caller": []});
+        let leaf =
+            json!({"kind": 5, "at": "now", "asked": {"stream": 1}, "cost": {"total": 3}, "caller": []});
         assert!(cells(&leaf).iter().all(|cell| *cell == Cell::Null));
         let leaf = json!({"answered": {"finish_reasons": {"0": "stop"}}});
         assert_eq!(named(&cells(&leaf), "finish_reason"), Cell::Null);

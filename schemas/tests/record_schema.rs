@@ -2,7 +2,7 @@
 //!
 //! `BLESS=1 cargo test -p schemas --test record_schema` writes the file anew.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::fs;
 use std::path::PathBuf;
@@ -21,7 +21,8 @@ fn generated() -> Value {
     value["$id"] = json!("https://affidavit.invalid/schemas/record/v1");
     value["title"] = json!("Affidavit record, version 1");
     // The value of `v` is the version; the type only says that it is a number.
-    value["properties"]["v"] = json!({ "const": schemas::record::VERSION, "description": "Format version, 1." });
+    value["properties"]["v"] =
+        json!({ "const": schemas::record::VERSION, "description": "Format version, 1." });
     value
 }
 
@@ -68,7 +69,9 @@ fn violation(root: &Value, schema: &Value, value: &Value) -> Option<String> {
                 (!fits).then(|| format!("{value} is not of type {rule}"))
             }
             "const" => (rule != value).then(|| format!("{value} is not {rule}")),
-            "enum" => (!rule.as_array().unwrap().contains(value)).then(|| format!("{value} is not in {rule}")),
+            "enum" => {
+                (!rule.as_array().unwrap().contains(value)).then(|| format!("{value} is not in {rule}"))
+            }
             "pattern" => pattern(rule.as_str().unwrap(), value),
             "minimum" => (value.as_i64() < rule.as_i64()).then(|| format!("{value} is below {rule}")),
             "maximum" => (value.as_i64() > rule.as_i64()).then(|| format!("{value} is above {rule}")),
@@ -88,15 +91,17 @@ fn violation(root: &Value, schema: &Value, value: &Value) -> Option<String> {
                     .filter(|(key, _)| !known.is_some_and(|known| known.contains_key(*key)))
                     .find_map(|(key, found)| violation(root, rule, found).map(|why| format!("{key}: {why}")))
             }),
-            "items" => value
-                .as_array()
-                .and_then(|list| list.iter().find_map(|found| violation(root, rule, found))),
+            "items" => {
+                value.as_array().and_then(|list| list.iter().find_map(|found| violation(root, rule, found)))
+            }
             "anyOf" => {
-                let all: Vec<_> = rule.as_array().unwrap().iter().map(|one| violation(root, one, value)).collect();
+                let all: Vec<_> =
+                    rule.as_array().unwrap().iter().map(|one| violation(root, one, value)).collect();
                 all.iter().all(Option::is_some).then(|| format!("none of anyOf: {all:?}"))
             }
             "oneOf" => {
-                let all: Vec<_> = rule.as_array().unwrap().iter().map(|one| violation(root, one, value)).collect();
+                let all: Vec<_> =
+                    rule.as_array().unwrap().iter().map(|one| violation(root, one, value)).collect();
                 let fits = all.iter().filter(|why| why.is_none()).count();
                 (fits != 1).then(|| format!("{fits} of oneOf fit: {all:?}"))
             }
@@ -125,15 +130,31 @@ fn pattern(pattern: &str, value: &Value) -> Option<String> {
 fn golden() -> Vec<Value> {
     let text = fs::read_to_string(folder().join("testdata/v1/leaves.json")).unwrap();
     let vectors: Value = serde_json::from_str(&text).unwrap();
-    vectors["accepted"].as_array().unwrap().iter().map(|v| serde_json::from_str(v["leaf"].as_str().unwrap()).unwrap()).collect()
+    vectors["accepted"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|v| serde_json::from_str(v["leaf"].as_str().unwrap()).unwrap())
+        .collect()
 }
 
 #[test]
 fn golden_leaves_of_known_kinds_keep_the_schema_and_changed_ones_do_not() {
     let root = generated();
     let kinds = [
-        "boot", "config", "intent", "outcome", "refusal", "attempt", "side_call", "admin", "heartbeat", "gap", "hold",
-        "erasure", "close",
+        "boot",
+        "config",
+        "intent",
+        "outcome",
+        "refusal",
+        "attempt",
+        "side_call",
+        "admin",
+        "heartbeat",
+        "gap",
+        "hold",
+        "erasure",
+        "close",
     ];
     let mut seen = Vec::new();
     for leaf in golden() {
@@ -143,7 +164,9 @@ fn golden_leaves_of_known_kinds_keep_the_schema_and_changed_ones_do_not() {
             continue;
         }
         assert_eq!(violation(&root, &root, &leaf), None, "{leaf}");
-        for (key, bad) in [("at", json!("now")), ("config", json!("x")), ("v", json!(2)), ("kind", json!("nothing"))] {
+        for (key, bad) in
+            [("at", json!("now")), ("config", json!("x")), ("v", json!(2)), ("kind", json!("nothing"))]
+        {
             let mut changed = leaf.clone();
             changed[key] = bad;
             assert!(violation(&root, &root, &changed).is_some(), "{key} of {kind}");

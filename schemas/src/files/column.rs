@@ -78,7 +78,13 @@ pub(crate) fn read(
             return None;
         }
         Err(_) => {
-            faults.add(FaultCode::Unreadable, None, place.text(), "decodable pages", "pages that break the decoder");
+            faults.add(
+                FaultCode::Unreadable,
+                None,
+                place.text(),
+                "decodable pages",
+                "pages that break the decoder",
+            );
             return None;
         }
     };
@@ -120,7 +126,11 @@ pub(crate) fn read_columns<R: ChunkReader>(
     Some(columns)
 }
 
-fn decode(descriptor: ColumnDescPtr, pages: Vec<parquet::column::page::Page>, rows: usize) -> Result<ColumnData, ParquetError> {
+fn decode(
+    descriptor: ColumnDescPtr,
+    pages: Vec<parquet::column::page::Page>,
+    rows: usize,
+) -> Result<ColumnData, ParquetError> {
     let physical = descriptor.physical_type();
     let pages = PageList(pages.into_iter());
     Ok(match physical {
@@ -154,7 +164,11 @@ fn decode(descriptor: ColumnDescPtr, pages: Vec<parquet::column::page::Page>, ro
 
 type Taken<T> = (Option<Vec<i16>>, Vec<<T as DataType>::T>);
 
-fn take<T: DataType>(descriptor: ColumnDescPtr, pages: PageList, rows: usize) -> Result<Taken<T>, ParquetError> {
+fn take<T: DataType>(
+    descriptor: ColumnDescPtr,
+    pages: PageList,
+    rows: usize,
+) -> Result<Taken<T>, ParquetError> {
     let optional = descriptor.max_def_level() > 0;
     let mut reader = ColumnReaderImpl::<T>::new(descriptor, Box::new(pages));
     let mut levels = optional.then(|| Vec::with_capacity(rows.min(1 << 16)));

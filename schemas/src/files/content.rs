@@ -102,7 +102,8 @@ fn optional(values: Vec<Option<ByteArray>>) -> ColumnData {
 
 fn columns(rows: Vec<Row>, begins: u64) -> Result<Vec<ColumnData>, FileError> {
     let n = rows.len();
-    let (mut positions, mut chunks, mut last) = (Vec::with_capacity(n), Vec::with_capacity(n), Vec::with_capacity(n));
+    let (mut positions, mut chunks, mut last) =
+        (Vec::with_capacity(n), Vec::with_capacity(n), Vec::with_capacity(n));
     let (mut exchanges, mut parts, mut encodings) = (Vec::new(), Vec::new(), Vec::new());
     let (mut base_exchanges, mut base_parts, mut keys) = (Vec::new(), Vec::new(), Vec::new());
     let (mut dictionary_levels, mut dictionaries) = (Vec::new(), Vec::new());
@@ -186,26 +187,39 @@ fn own(group: &Group<'_>) -> OwnedGroup {
 pub fn read_content<R: ChunkReader>(reader: R, limits: &Limits) -> Result<ContentReader<R>, FileError> {
     let schema = &*CONTENT_SCHEMA;
     let mut faults = Faults::default();
-    let opened = open::footer_bytes(&reader, schema.name, limits, &mut faults).and_then(|(footer, data_end)| {
-        let opened = open::open(&footer, data_end, schema, Extra::Listed, limits, &mut faults)?;
-        for (g, group) in opened.groups.iter().enumerate() {
-            let place = format!("content footer, row group {g}");
-            for chunk in group.chunks.iter().take(schema.descriptor.num_columns()) {
-                if chunk.statistics.is_some() {
-                    faults.add(FaultCode::StatsLie, None, place.as_str(), "no statistics", "some");
+    let opened =
+        open::footer_bytes(&reader, schema.name, limits, &mut faults).and_then(|(footer, data_end)| {
+            let opened = open::open(&footer, data_end, schema, Extra::Listed, limits, &mut faults)?;
+            for (g, group) in opened.groups.iter().enumerate() {
+                let place = format!("content footer, row group {g}");
+                for chunk in group.chunks.iter().take(schema.descriptor.num_columns()) {
+                    if chunk.statistics.is_some() {
+                        faults.add(FaultCode::StatsLie, None, place.as_str(), "no statistics", "some");
+                    }
+                }
+                if group.rows > GROUP_ROWS as u64 {
+                    faults.add(
+                        FaultCode::SchemaDrift,
+                        None,
+                        place.as_str(),
+                        format!("at most {GROUP_ROWS} rows"),
+                        group.rows,
+                    );
+                }
+                let bytes = group.chunks.get(column::CONTENT_DATA).map_or(0, |chunk| chunk.uncompressed);
+                let most = (GROUP_BYTES + MAX_DATA + GROUP_ROWS * 8) as u64;
+                if bytes > most {
+                    faults.add(
+                        FaultCode::SchemaDrift,
+                        None,
+                        place,
+                        format!("at most {most} bytes of data"),
+                        bytes,
+                    );
                 }
             }
-            if group.rows > GROUP_ROWS as u64 {
-                faults.add(FaultCode::SchemaDrift, None, place.as_str(), format!("at most {GROUP_ROWS} rows"), group.rows);
-            }
-            let bytes = group.chunks.get(column::CONTENT_DATA).map_or(0, |chunk| chunk.uncompressed);
-            let most = (GROUP_BYTES + MAX_DATA + GROUP_ROWS * 8) as u64;
-            if bytes > most {
-                faults.add(FaultCode::SchemaDrift, None, place, format!("at most {most} bytes of data"), bytes);
-            }
-        }
-        Some(opened.groups.iter().map(own).collect::<Vec<_>>())
-    });
+            Some(opened.groups.iter().map(own).collect::<Vec<_>>())
+        });
     match opened {
         Some(groups) if faults.is_empty() => Ok(ContentReader {
             reader,
@@ -244,7 +258,8 @@ impl<R: ChunkReader> Iterator for ContentReader<R> {
 
 fn read_group<R: ChunkReader>(reader: &R, group: &OwnedGroup, number: usize) -> Result<Vec<Row>, FileError> {
     let mut faults = Faults::default();
-    let columns = column::read_columns(reader, &CONTENT_SCHEMA, group.rows, &group.chunks, number, &mut faults);
+    let columns =
+        column::read_columns(reader, &CONTENT_SCHEMA, group.rows, &group.chunks, number, &mut faults);
     let rows = match columns {
         Some(columns) if faults.is_empty() => assemble(columns, number, &mut faults),
         _ => None,
@@ -265,7 +280,9 @@ fn cells(column: ColumnData) -> Vec<Option<ByteArray>> {
     let mut values = values.into_iter();
     match column.levels {
         None => values.map(Some).collect(),
-        Some(levels) => levels.into_iter().map(|level| if level == 1 { values.next() } else { None }).collect(),
+        Some(levels) => {
+            levels.into_iter().map(|level| if level == 1 { values.next() } else { None }).collect()
+        }
     }
 }
 
@@ -286,7 +303,9 @@ fn assemble(columns: Vec<ColumnData>, group: usize, faults: &mut Faults) -> Opti
     let mut rows = Vec::with_capacity(positions.len());
     for (i, data) in data.into_iter().enumerate() {
         let bytes = |column: &[Option<ByteArray>]| column.get(i).cloned().flatten();
-        let word = |column: &[Option<ByteArray>]| bytes(column).and_then(|b| String::from_utf8(b.data().to_vec()).ok());
+        let word = |column: &[Option<ByteArray>]| {
+            bytes(column).and_then(|b| String::from_utf8(b.data().to_vec()).ok())
+        };
         let row = (|| {
             let base = (word(&base_exchanges), word(&base_parts));
             let absent = (bytes(&base_exchanges).is_none(), bytes(&base_parts).is_none());

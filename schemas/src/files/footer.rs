@@ -73,12 +73,24 @@ impl Check<'_> {
                     _ => FaultCode::SchemaDrift,
                 };
                 let place = format!("{} footer, {what}", self.file);
-                self.faults.add(code, None, place, "no such field", format!("{} (field {id})", field_name(what, *id)));
+                self.faults.add(
+                    code,
+                    None,
+                    place,
+                    "no such field",
+                    format!("{} (field {id})", field_name(what, *id)),
+                );
             }
         }
     }
     fn drift(&mut self, what: &str, expected: &str, found: &str) {
-        self.faults.add(FaultCode::SchemaDrift, None, format!("{} footer, {what}", self.file), expected, found);
+        self.faults.add(
+            FaultCode::SchemaDrift,
+            None,
+            format!("{} footer, {what}", self.file),
+            expected,
+            found,
+        );
     }
     fn int(&mut self, what: &str, value: &Value<'_>, id: i16) -> i64 {
         value.int_field(id).unwrap_or_else(|| {
@@ -111,7 +123,11 @@ fn field_name(what: &str, id: i16) -> &'static str {
 }
 
 /// Parses a footer. Faults are added; `Err` where nothing more can be said.
-pub(crate) fn parse<'a>(bytes: &'a [u8], file: &'static str, faults: &mut Faults) -> Result<Footer<'a>, ThriftError> {
+pub(crate) fn parse<'a>(
+    bytes: &'a [u8],
+    file: &'static str,
+    faults: &mut Faults,
+) -> Result<Footer<'a>, ThriftError> {
     let (value, used) = thrift::read_struct(bytes, MAX_NODES)?;
     let mut check = Check { faults, file };
     if used != bytes.len() {
@@ -159,7 +175,9 @@ fn parse_chunk<'a>(check: &mut Check<'_>, chunk: &Value<'a>) -> Chunk<'a> {
             min: bytes(6),
         }
     });
-    let ints = |id: i16| value.field(id).map(Value::list).unwrap_or_default().iter().filter_map(Value::int).collect();
+    let ints = |id: i16| {
+        value.field(id).map(Value::list).unwrap_or_default().iter().filter_map(Value::int).collect()
+    };
     let encoding_stats = value.field(13).map(Value::list).unwrap_or_default().iter();
     Chunk {
         physical: check.int(what, value, 1),
@@ -174,11 +192,7 @@ fn parse_chunk<'a>(check: &mut Check<'_>, chunk: &Value<'a>) -> Chunk<'a> {
         statistics,
         encoding_stats: encoding_stats
             .map(|s| {
-                (
-                    s.int_field(1).unwrap_or(-1),
-                    s.int_field(2).unwrap_or(-1),
-                    s.int_field(3).unwrap_or(-1),
-                )
+                (s.int_field(1).unwrap_or(-1), s.int_field(2).unwrap_or(-1), s.int_field(3).unwrap_or(-1))
             })
             .collect(),
         size: value.field(16).cloned(),

@@ -88,7 +88,13 @@ pub(crate) fn open<'a>(
     let footer = match footer::parse(bytes, schema.name, faults) {
         Ok(footer) => footer,
         Err(thrift::ThriftError::Nodes) => {
-            faults.add(FaultCode::ResourceLimit, None, format!("{} footer", schema.name), "fewer values", "too many");
+            faults.add(
+                FaultCode::ResourceLimit,
+                None,
+                format!("{} footer", schema.name),
+                "fewer values",
+                "too many",
+            );
             return None;
         }
         Err(error) => {
@@ -160,7 +166,11 @@ fn check_schema(
     let root_names = (wanted.first().map(name), found.first().map(name));
     let children = found.first().and_then(|root| root.int_field(5));
     if root_names.0 != root_names.1 || children != i64::try_from(names.len()).ok() {
-        drift("root".into(), format!("`{}` of {} columns", schema.name, names.len()), describe(&footer.schema));
+        drift(
+            "root".into(),
+            format!("`{}` of {} columns", schema.name, names.len()),
+            describe(&footer.schema),
+        );
         sound = false;
     }
     sound.then_some(names)
@@ -214,7 +224,13 @@ fn check_layout(
             let end = begins.checked_add(chunk.compressed);
             if begins != at || end.is_none_or(|end| end > data_end) || chunk.data_offset < begins {
                 let found = format!("{begins} and {} bytes", chunk.compressed);
-                faults.add(FaultCode::SchemaDrift, None, place(name), format!("a chunk that begins at {at}"), found);
+                faults.add(
+                    FaultCode::SchemaDrift,
+                    None,
+                    place(name),
+                    format!("a chunk that begins at {at}"),
+                    found,
+                );
                 return None;
             }
             at = begins + chunk.compressed;

@@ -68,8 +68,8 @@ pub(crate) fn split(chunk: &Bytes, claim: Claim) -> Result<(Vec<Page>, Seen), St
     let mut rows = 0_u64;
     let mut at = 0_usize;
     while at < chunk.len() {
-        let (header, used) =
-            thrift::read_struct(&chunk[at..], 256).map_err(|error| format!("page header at {at}: {error}"))?;
+        let (header, used) = thrift::read_struct(&chunk[at..], 256)
+            .map_err(|error| format!("page header at {at}: {error}"))?;
         let begins = at as u64;
         at += used;
         let left = claim.uncompressed.saturating_sub(seen.uncompressed);
@@ -103,7 +103,12 @@ pub(crate) fn split(chunk: &Bytes, claim: Claim) -> Result<(Vec<Page>, Seen), St
                     PLAIN | PLAIN_DICTIONARY => Encoding::PLAIN,
                     other => return Err(format!("encoding {other} is not one for a dictionary page")),
                 };
-                pages.push(Page::DictionaryPage { buf, num_values: values as u32, encoding, is_sorted: false });
+                pages.push(Page::DictionaryPage {
+                    buf,
+                    num_values: values as u32,
+                    encoding,
+                    is_sorted: false,
+                });
             }
             Some(DATA_PAGE) => {
                 let head = header.field(5).ok_or("a data page without its header")?;
@@ -132,7 +137,10 @@ pub(crate) fn split(chunk: &Bytes, claim: Claim) -> Result<(Vec<Page>, Seen), St
         return Err(format!("pages hold {rows} values of {}", claim.rows));
     }
     if claim.data_offset != seen.data_offset.unwrap_or(0) {
-        return Err(format!("the first data page begins at {:?}, not {}", seen.data_offset, claim.data_offset));
+        return Err(format!(
+            "the first data page begins at {:?}, not {}",
+            seen.data_offset, claim.data_offset
+        ));
     }
     Ok((pages, seen))
 }
@@ -143,7 +151,11 @@ fn inflate(
     size: u64,
 ) -> Result<Vec<u8>, String> {
     let plain = decompressor.decompress(body, size as usize).map_err(|error| format!("zstd: {error}"))?;
-    if plain.len() as u64 == size { Ok(plain) } else { Err(format!("page of {} bytes claims {size}", plain.len())) }
+    if plain.len() as u64 == size {
+        Ok(plain)
+    } else {
+        Err(format!("page of {} bytes claims {size}", plain.len()))
+    }
 }
 
 /// Gives decoded pages to the library's column reader.

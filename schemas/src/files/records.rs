@@ -50,7 +50,8 @@ pub struct RecordsFile {
 /// [`FileError::Row`] for a gap, a hash that is not the leaf's, or a leaf that is not canonical.
 pub fn write_records(rows: &[LeafRow]) -> Result<Vec<u8>, FileError> {
     let schema = &*RECORDS_SCHEMA;
-    let mut writer = SerializedFileWriter::new(Vec::new(), schema.root.clone(), write::properties(schema.name))?;
+    let mut writer =
+        SerializedFileWriter::new(Vec::new(), schema.root.clone(), write::properties(schema.name))?;
     let mut begins = 0;
     while begins < rows.len() {
         let mut bytes = 0;
@@ -187,7 +188,12 @@ pub(crate) fn inspect(
     Some((rows, opened.extra))
 }
 
-fn inspect_leaf(position: i64, leaf: ByteArray, stored: &FixedLenByteArray, faults: &mut Faults) -> Inspected {
+fn inspect_leaf(
+    position: i64,
+    leaf: ByteArray,
+    stored: &FixedLenByteArray,
+    faults: &mut Faults,
+) -> Inspected {
     let hash = leaf::hash(leaf.data());
     let at = u64::try_from(position).unwrap_or_else(|_| {
         faults.add(FaultCode::ForeignRecord, None, "position", "no negative number", position);
@@ -250,12 +256,14 @@ impl<'a> Wanted<'a> {
         data.levels.as_ref() == Some(&self.levels)
             && match (&self.values, &data.values) {
                 (WantedValues::Text(wanted), Values::Bytes(found)) => {
-                    wanted.len() == found.len() && wanted.iter().zip(found).all(|(w, f)| w.as_bytes() == f.data())
+                    wanted.len() == found.len()
+                        && wanted.iter().zip(found).all(|(w, f)| w.as_bytes() == f.data())
                 }
                 (WantedValues::Int(wanted), Values::Int(found)) => wanted == found,
                 (WantedValues::Bool(wanted), Values::Bool(found)) => wanted == found,
                 (WantedValues::Decimal(wanted), Values::Fixed(found)) => {
-                    wanted.len() == found.len() && wanted.iter().zip(found).all(|(w, f)| *w == column::decimal(f.data()))
+                    wanted.len() == found.len()
+                        && wanted.iter().zip(found).all(|(w, f)| *w == column::decimal(f.data()))
                 }
                 _ => false,
             }
@@ -272,7 +280,8 @@ impl<'a> Wanted<'a> {
 
 /// What the leaves of a row group say in each typed column. A leaf that could not be decoded says nothing.
 fn wanted(rows: &[Inspected]) -> Vec<Wanted<'_>> {
-    let mut columns: Vec<Wanted<'_>> = COLUMNS.iter().map(|column| Wanted::new(column.kind, rows.len())).collect();
+    let mut columns: Vec<Wanted<'_>> =
+        COLUMNS.iter().map(|column| Wanted::new(column.kind, rows.len())).collect();
     for row in rows {
         let cells = row.decoded.as_ref().map_or([Cell::Null; COUNT], |decoded| decoded.cells());
         for (column, cell) in columns.iter_mut().zip(cells) {
@@ -347,7 +356,11 @@ pub(crate) mod test {
 
     use super::*;
 
-    fn file(root: TypePtr, properties: WriterPropertiesPtr, columns: &[ColumnData]) -> Result<Vec<u8>, FileError> {
+    fn file(
+        root: TypePtr,
+        properties: WriterPropertiesPtr,
+        columns: &[ColumnData],
+    ) -> Result<Vec<u8>, FileError> {
         let mut writer = SerializedFileWriter::new(Vec::new(), root, properties)?;
         write::write_group(&mut writer, columns)?;
         Ok(writer.into_inner()?)
@@ -373,7 +386,9 @@ pub(crate) mod test {
         }
         let mut columns = vec![
             ColumnData::required(Values::Int(rows.iter().map(|row| row.position as i64).collect())),
-            ColumnData::required(Values::Bytes(rows.iter().map(|row| ByteArray::from(row.leaf.clone())).collect())),
+            ColumnData::required(Values::Bytes(
+                rows.iter().map(|row| ByteArray::from(row.leaf.clone())).collect(),
+            )),
             ColumnData::required(Values::Fixed(
                 rows.iter().map(|row| FixedLenByteArray::from(row.hash.0.to_vec())).collect(),
             )),
@@ -407,7 +422,8 @@ pub(crate) mod test {
                 properties = properties.set_sorting_columns(Some(vec![sorted]));
             }
             "leaf_statistics" => {
-                properties = properties.set_column_statistics_enabled(path("leaf_hash"), EnabledStatistics::Chunk);
+                properties =
+                    properties.set_column_statistics_enabled(path("leaf_hash"), EnabledStatistics::Chunk);
             }
             "page_statistics" => {
                 properties = properties
@@ -418,13 +434,15 @@ pub(crate) mod test {
                 fields.push(plain("extra", Physical::INT64, Repetition::REQUIRED)?);
                 columns.push(ColumnData::required(Values::Int((0..rows.len() as i64).collect())));
             }
-            "other_type" => fields[0] = plain("position", Physical::INT64, Repetition::REQUIRED).and_then(|_| {
-                Type::primitive_type_builder("position", Physical::INT64)
-                    .with_repetition(Repetition::REQUIRED)
-                    .with_converted_type(parquet::basic::ConvertedType::UINT_64)
-                    .build()
-                    .map(Arc::new)
-            })?,
+            "other_type" => {
+                fields[0] = plain("position", Physical::INT64, Repetition::REQUIRED).and_then(|_| {
+                    Type::primitive_type_builder("position", Physical::INT64)
+                        .with_repetition(Repetition::REQUIRED)
+                        .with_converted_type(parquet::basic::ConvertedType::UINT_64)
+                        .build()
+                        .map(Arc::new)
+                })?
+            }
             "other_name" => fields[0] = plain("seq", Physical::INT64, Repetition::REQUIRED)?,
             "swapped" => {
                 fields.swap(8, 9);

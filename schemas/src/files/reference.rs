@@ -29,7 +29,8 @@ pub struct ReferenceRow {
 /// [`FileError::Row`] where bytes do not hash to their name.
 pub fn write_reference(rows: &[ReferenceRow]) -> Result<Vec<u8>, FileError> {
     let schema = &*REFERENCE_SCHEMA;
-    let mut writer = SerializedFileWriter::new(Vec::new(), schema.root.clone(), write::properties(schema.name))?;
+    let mut writer =
+        SerializedFileWriter::new(Vec::new(), schema.root.clone(), write::properties(schema.name))?;
     let mut sorted: Vec<&ReferenceRow> = rows.iter().collect();
     sorted.sort_by_key(|row| row.sha256);
     sorted.dedup_by_key(|row| row.sha256);

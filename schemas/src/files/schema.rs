@@ -87,7 +87,8 @@ fn constant(name: &'static str, text: &str) -> FileSchema {
     build(name, text).expect("the schema text of this module is a message type")
 }
 
-pub(crate) static RECORDS_SCHEMA: LazyLock<FileSchema> = LazyLock::new(|| constant("records", &records_text()));
+pub(crate) static RECORDS_SCHEMA: LazyLock<FileSchema> =
+    LazyLock::new(|| constant("records", &records_text()));
 pub(crate) static CONTENT_SCHEMA: LazyLock<FileSchema> = LazyLock::new(|| constant("content", CONTENT));
 pub(crate) static REFERENCE_SCHEMA: LazyLock<FileSchema> = LazyLock::new(|| constant("reference", REFERENCE));
 

@@ -106,7 +106,9 @@ pub(crate) fn write_group<W: Write + Send>(
             Values::Int(values) => out.typed::<Int64Type>().write_batch(values, levels, None)?,
             Values::Bool(values) => out.typed::<BoolType>().write_batch(values, levels, None)?,
             Values::Bytes(values) => out.typed::<ByteArrayType>().write_batch(values, levels, None)?,
-            Values::Fixed(values) => out.typed::<FixedLenByteArrayType>().write_batch(values, levels, None)?,
+            Values::Fixed(values) => {
+                out.typed::<FixedLenByteArrayType>().write_batch(values, levels, None)?
+            }
         };
         out.close()?;
     }

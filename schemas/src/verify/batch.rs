@@ -165,7 +165,13 @@ fn check_file(said: &Seal, records: &Bytes, faults: &mut Faults) {
                 if kind == FileKind::Records {
                     listed += 1;
                     if file.length != length {
-                        faults.add(FaultCode::FileMismatch, None, &file.name, format!("{} bytes", file.length), length);
+                        faults.add(
+                            FaultCode::FileMismatch,
+                            None,
+                            &file.name,
+                            format!("{} bytes", file.length),
+                            length,
+                        );
                     }
                     if file.sha256 != found {
                         faults.add(FaultCode::FileMismatch, None, &file.name, file.sha256, found);
@@ -196,7 +202,13 @@ fn check_positions(said: &Seal, rows: &[files::Inspected], faults: &mut Faults) 
         if let Some(before) = before
             && before > row.position
         {
-            faults.add(FaultCode::Order, Some(row.position), "position", format!("more than {before}"), row.position);
+            faults.add(
+                FaultCode::Order,
+                Some(row.position),
+                "position",
+                format!("more than {before}"),
+                row.position,
+            );
         }
         before = Some(row.position);
         positions.push(row.position);
@@ -210,7 +222,13 @@ fn check_positions(said: &Seal, rows: &[files::Inspected], faults: &mut Faults) 
     for position in within.chain([said.to]) {
         if position > next {
             let found = format!("no rows for {next}..{position}");
-            faults.add(FaultCode::SeqGap, Some(next), "position", format!("a row for each of {next}..{position}"), found);
+            faults.add(
+                FaultCode::SeqGap,
+                Some(next),
+                "position",
+                format!("a row for each of {next}..{position}"),
+                found,
+            );
         }
         next = next.max(position.saturating_add(1));
     }
@@ -221,7 +239,13 @@ fn check_root(said: &Seal, rows: &[files::Inspected], faults: &mut Faults) -> Op
     let mut range = match CompactRange::from_parts(said.from, said.compact.clone()) {
         Ok(range) => range,
         Err(error) => {
-            faults.add(FaultCode::SealInvalid, None, "seal compact range", "the subtree roots at `from`", error);
+            faults.add(
+                FaultCode::SealInvalid,
+                None,
+                "seal compact range",
+                "the subtree roots at `from`",
+                error,
+            );
             return None;
         }
     };
@@ -231,7 +255,13 @@ fn check_root(said: &Seal, rows: &[files::Inspected], faults: &mut Faults) -> Op
     let root = range.root();
     if root != said.root || range.size() != said.to {
         let expected = format!("{} of size {}", said.root, said.to);
-        faults.add(FaultCode::RootMismatch, None, "seal root", expected, format!("{root} of size {}", range.size()));
+        faults.add(
+            FaultCode::RootMismatch,
+            None,
+            "seal root",
+            expected,
+            format!("{root} of size {}", range.size()),
+        );
         return None;
     }
     Some(range)
@@ -246,7 +276,8 @@ fn check_ends(rows: &[files::Inspected], faults: &mut Faults) -> bool {
             faults.add(FaultCode::AfterClose, Some(row.position), "kind", expected, "a record");
             return true;
         }
-        let body = row.decoded.as_ref().and_then(|decoded| decoded.record.as_ref()).map(|record| &record.body);
+        let body =
+            row.decoded.as_ref().and_then(|decoded| decoded.record.as_ref()).map(|record| &record.body);
         let is_boot = matches!(body, Some(Body::Boot(_)));
         if is_boot != (row.position == 0) && (is_boot || row.decoded.is_some()) {
             let expected = if row.position == 0 { "`boot`" } else { "no second `boot`" };

@@ -66,7 +66,13 @@ pub fn chain(previous: Option<&SealTail>, batch: VerifiedBatch) -> Result<Chaine
 pub fn chain_seal(previous: Option<&SealTail>, seal: &SignedSeal) -> Vec<BatchFault> {
     let mut faults = Faults::default();
     let mut broken = |what: &str, expected: String, found: String| {
-        faults.add(FaultCode::ChainBroken, Some(seal.from), format!("batch {}, {what}", seal.batch), expected, found);
+        faults.add(
+            FaultCode::ChainBroken,
+            Some(seal.from),
+            format!("batch {}, {what}", seal.batch),
+            expected,
+            found,
+        );
     };
     let none = || "none".to_string();
     let Some(previous) = previous else {

@@ -43,7 +43,6 @@ pub(crate) fn outcome(n: u64) -> serde_json::Value {
     })
 }
 
-
 pub(crate) fn row(position: u64, value: &serde_json::Value) -> LeafRow {
     let leaf = canonical::to_vec(value).unwrap();
     LeafRow { position, hash: leaf::hash(&leaf), leaf }
@@ -61,12 +60,24 @@ pub(crate) struct Sealed {
 }
 
 /// Seals `rows` honestly, but with `records` as the file: what a writer with the key could do.
-pub(crate) fn seal_with(before: &CompactRange, batch: u64, previous: Option<Sha256Hex>, rows: &[LeafRow], records: Vec<u8>) -> Sealed {
+pub(crate) fn seal_with(
+    before: &CompactRange,
+    batch: u64,
+    previous: Option<Sha256Hex>,
+    rows: &[LeafRow],
+    records: Vec<u8>,
+) -> Sealed {
     let hashes: Vec<Hash> = rows.iter().map(|row| row.hash).collect();
     seal_over(before, batch, previous, &hashes, records)
 }
 
-pub(crate) fn seal_over(before: &CompactRange, batch: u64, previous: Option<Sha256Hex>, hashes: &[Hash], records: Vec<u8>) -> Sealed {
+pub(crate) fn seal_over(
+    before: &CompactRange,
+    batch: u64,
+    previous: Option<Sha256Hex>,
+    hashes: &[Hash],
+    records: Vec<u8>,
+) -> Sealed {
     seal_full(before, batch, previous, hashes, records, schema_fingerprint())
 }
 
@@ -108,11 +119,17 @@ fn seal_full(
 
 pub(crate) fn check(sealed: &Sealed) -> Result<VerifiedBatch, Vec<BatchFault>> {
     let key = Ed25519Signer::from_seed(SEED).public_key();
-    verify_batch(BatchInput { origin: &origin(), key: &key, seal: &sealed.seal, records: Bytes::from(sealed.records.clone()) })
+    verify_batch(BatchInput {
+        origin: &origin(),
+        key: &key,
+        seal: &sealed.seal,
+        records: Bytes::from(sealed.records.clone()),
+    })
 }
 
 pub(crate) fn codes(result: Result<VerifiedBatch, Vec<BatchFault>>) -> Vec<&'static str> {
-    let mut codes: Vec<_> = result.err().unwrap_or_default().iter().map(|fault| fault.code.as_str()).collect();
+    let mut codes: Vec<_> =
+        result.err().unwrap_or_default().iter().map(|fault| fault.code.as_str()).collect();
     codes.sort_unstable();
     codes.dedup();
     codes
@@ -150,8 +167,10 @@ fn several_row_groups_verify() {
 fn batches_chain_and_a_missing_or_foreign_predecessor_is_named() {
     let all = rows(30);
     let first = honest(&all[..10]);
-    let second = seal_with(&first.after, 1, Some(first.sha256), &all[10..20], write_records(&all[10..20]).unwrap());
-    let third = seal_with(&second.after, 2, Some(second.sha256), &all[20..], write_records(&all[20..]).unwrap());
+    let second =
+        seal_with(&first.after, 1, Some(first.sha256), &all[10..20], write_records(&all[10..20]).unwrap());
+    let third =
+        seal_with(&second.after, 2, Some(second.sha256), &all[20..], write_records(&all[20..]).unwrap());
     let one = chain(None, check(&first).unwrap()).unwrap();
     let two = chain(Some(&one.tail()), check(&second).unwrap()).unwrap();
     chain(Some(&two.tail()), check(&third).unwrap()).unwrap();
@@ -173,8 +192,17 @@ fn a_flipped_bit_anywhere_in_seal_or_records_never_verifies() {
     for (which, len) in [("seal", sealed.seal.len()), ("records", sealed.records.len())] {
         for at in (0..len).step_by(if which == "seal" { 1 } else { 11 }) {
             let bit = 1 << (at % 8);
-            let mut bad = Sealed { seal: sealed.seal.clone(), records: sealed.records.clone(), after: CompactRange::new(), sha256: sealed.sha256 };
-            if which == "seal" { bad.seal[at] ^= bit } else { bad.records[at] ^= bit }
+            let mut bad = Sealed {
+                seal: sealed.seal.clone(),
+                records: sealed.records.clone(),
+                after: CompactRange::new(),
+                sha256: sealed.sha256,
+            };
+            if which == "seal" {
+                bad.seal[at] ^= bit
+            } else {
+                bad.records[at] ^= bit
+            }
             assert!(check(&bad).is_err(), "{which} byte {at}");
         }
     }
@@ -231,10 +259,15 @@ fn a_column_that_is_not_its_leaf_is_named() {
         let records = files::test::columns_of(&rows, &shown).unwrap();
         let faults = check(&seal_with(&CompactRange::new(), 0, None, &rows, records)).unwrap_err();
         assert_eq!(faults.len(), 1, "{faults:#?}");
-        assert_eq!((faults[0].code, faults[0].position, &*faults[0].place), (FaultCode::ColumnNotLeaf, Some(20), place));
+        assert_eq!(
+            (faults[0].code, faults[0].position, &*faults[0].place),
+            (FaultCode::ColumnNotLeaf, Some(20), place)
+        );
     }
     // A null where there is a value, a value where there is none.
-    for (mine, other) in [(&rows, changed(&rows, 3, |leaf| drop(leaf.as_object_mut().unwrap().remove("status"))))] {
+    for (mine, other) in
+        [(&rows, changed(&rows, 3, |leaf| drop(leaf.as_object_mut().unwrap().remove("status"))))]
+    {
         assert_eq!(tampered(mine, files::test::columns_of(mine, &other).unwrap()), ["COLUMN_NOT_LEAF"]);
         assert_eq!(tampered(&other, files::test::columns_of(&other, mine).unwrap()), ["COLUMN_NOT_LEAF"]);
     }
@@ -359,7 +392,12 @@ fn leaves_that_parsers_could_disagree_on_are_refused_even_when_signed() {
 
 #[test]
 fn boot_stands_first_and_nothing_behind_close() {
-    let close = |n| row(n, &json!({"v": 1, "kind": "close", "at": 9, "config": config(), "reason": "shutdown", "alive_until": 9}));
+    let close = |n| {
+        row(
+            n,
+            &json!({"v": 1, "kind": "close", "at": 9, "config": config(), "reason": "shutdown", "alive_until": 9}),
+        )
+    };
     let no_boot = vec![row(0, &outcome(0)), row(1, &outcome(1))];
     assert_eq!(codes(check(&honest(&no_boot))), ["BOOT_MISPLACED"]);
     let twice = vec![row(0, &boot()), row(1, &boot())];
@@ -371,7 +409,8 @@ fn boot_stands_first_and_nothing_behind_close() {
     let verified = check(&sealed).unwrap();
     assert!(verified.closed());
     let next = [row(2, &outcome(2))];
-    let next = check(&seal_with(&sealed.after, 1, Some(sealed.sha256), &next, write_records(&next).unwrap())).unwrap();
+    let next = check(&seal_with(&sealed.after, 1, Some(sealed.sha256), &next, write_records(&next).unwrap()))
+        .unwrap();
     let faults = chain(Some(&verified.tail()), next).unwrap_err();
     assert_eq!(faults[0].code, FaultCode::AfterClose);
 }
@@ -381,7 +420,12 @@ fn another_log_and_another_key_are_refused() {
     let sealed = honest(&rows(3));
     let key = Ed25519Signer::from_seed(SEED).public_key();
     let other = Origin::new("acme/gw2/20261120t101500z-3f9a1c20").unwrap();
-    let input = |origin, key| BatchInput { origin, key, seal: &sealed.seal, records: Bytes::from(sealed.records.clone()) };
+    let input = |origin, key| BatchInput {
+        origin,
+        key,
+        seal: &sealed.seal,
+        records: Bytes::from(sealed.records.clone()),
+    };
     assert_eq!(codes(verify_batch(input(&other, &key))), ["ORIGIN_MISMATCH"]);
     let thief = Ed25519Signer::from_seed([8; 32]).public_key();
     assert_eq!(codes(verify_batch(input(&origin(), &thief))), ["SEAL_INVALID"]);
