@@ -1,5 +1,4 @@
 //! Small stores for tests, made by the functions of the format.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::BTreeMap;
 

@@ -210,7 +210,6 @@ fn check_opening(bundle: &Bundle, opening: &Opening) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use schemas::note::Signer as _;
     use schemas::verify::{BatchInput, verify_batch};
 

@@ -70,7 +70,6 @@ pub fn parse(text: &str) -> Result<Trust, String> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     #[test]

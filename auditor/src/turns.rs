@@ -367,7 +367,6 @@ fn stream(body: &str) -> Option<Vec<Turn>> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     fn said(role: &str, text: &str) -> Turn {

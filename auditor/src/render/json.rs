@@ -35,7 +35,6 @@ pub fn harmless(json: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
 
     #[test]
     fn bidi_marks_in_json_are_escaped_and_read_back() {

@@ -125,7 +125,6 @@ pub(crate) fn log(
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
     use crate::source::MemorySource;
 
