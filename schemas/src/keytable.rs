@@ -139,7 +139,11 @@ fn check(id: &KeyId, key: &[u8]) -> [u8; 16] {
 ///
 /// # Errors
 /// No key, or more than [`MAX_SLOTS`].
-pub fn encode_page(origin: &Origin, page: u32, keys: &[[u8; 32]]) -> Result<Zeroizing<Vec<u8>>, KeyTableError> {
+pub fn encode_page(
+    origin: &Origin,
+    page: u32,
+    keys: &[[u8; 32]],
+) -> Result<Zeroizing<Vec<u8>>, KeyTableError> {
     if keys.is_empty() || keys.len() > usize::from(MAX_SLOTS) {
         return Err(KeyTableError::Slots(keys.len()));
     }
@@ -152,7 +156,9 @@ pub fn encode_page(origin: &Origin, page: u32, keys: &[[u8; 32]]) -> Result<Zero
     bytes[28..28 + name.len()].copy_from_slice(name);
     let hash = Sha256Hex::of(&bytes[..HASHED]);
     bytes[HASHED..HEADER_BYTES].copy_from_slice(&hash.0);
-    for (slot, (key, place)) in keys.iter().zip(bytes[HEADER_BYTES..].chunks_exact_mut(SLOT_BYTES)).enumerate() {
+    for (slot, (key, place)) in
+        keys.iter().zip(bytes[HEADER_BYTES..].chunks_exact_mut(SLOT_BYTES)).enumerate()
+    {
         let id = KeyId { origin: origin.clone(), page, slot: slot as u16 };
         place[..32].copy_from_slice(key);
         place[32..48].copy_from_slice(&check(&id, key));
@@ -252,7 +258,8 @@ fn check_header(origin: &Origin, page: u32, bytes: &[u8; HEADER_BYTES]) -> Resul
     if Sha256Hex::of(&bytes[..HASHED]).0 != bytes[HASHED..HEADER_BYTES] {
         return Err(KeyTableError::Header("the header does not have its hash"));
     }
-    let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]) as usize;
+    let word =
+        |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]) as usize;
     let (number, slots, length) = (word(16), word(20), word(24));
     let name = bytes[28..HASHED].get(..length).and_then(|name| std::str::from_utf8(name).ok());
     let name = name.ok_or(KeyTableError::Header("no origin"))?;
@@ -336,12 +343,21 @@ mod tests {
         assert_eq!(id.to_string(), "acme/gw1/20261120t101500z-3f9a1c20/000007/0042");
         assert_eq!(KeyId::parse(&id.to_identifier()).unwrap(), id);
         assert_eq!(page_path(&origin(), 7), "acme/gw1/20261120t101500z-3f9a1c20/000007.keys");
-        for text in ["", "a/b/c/7/42", "a/b/c/000007/42", "a/b/c/000007/+042", "a/b/000007/0042", "a/b/c/d/000007/0042"] {
+        for text in [
+            "",
+            "a/b/c/7/42",
+            "a/b/c/000007/42",
+            "a/b/c/000007/+042",
+            "a/b/000007/0042",
+            "a/b/c/d/000007/0042",
+        ] {
             assert!(text.parse::<KeyId>().is_err(), "{text}");
         }
         let longest = Origin::new(format!("{}/{}/e", "a".repeat(63), "b".repeat(44))).unwrap();
         assert_eq!(longest.as_str().len(), 110);
-        assert!(KeyId { origin: longest, page: u32::MAX, slot: u16::MAX }.to_identifier().as_str().len() <= 128);
+        assert!(
+            KeyId { origin: longest, page: u32::MAX, slot: u16::MAX }.to_identifier().as_str().len() <= 128
+        );
         assert!(Origin::new(format!("{}/{}/e", "a".repeat(63), "b".repeat(45))).is_err());
     }
 }

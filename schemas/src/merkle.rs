@@ -218,7 +218,13 @@ impl Tiles<'_> {
 ///
 /// # Errors
 /// The first reason why it does not hold.
-pub fn verify_inclusion(leaf_hash: &Hash, index: u64, size: u64, proof: &[Hash], root: &Hash) -> Result<(), ProofError> {
+pub fn verify_inclusion(
+    leaf_hash: &Hash,
+    index: u64,
+    size: u64,
+    proof: &[Hash],
+    root: &Hash,
+) -> Result<(), ProofError> {
     if index >= size {
         return Err(ProofError::Index { index, size });
     }
@@ -249,7 +255,11 @@ fn inclusion_length(index: u64, size: u64) -> usize {
     let (mut begin, mut end, mut length) = (0, size, 0);
     while end - begin > 1 {
         let middle = begin + split(end - begin);
-        if index < middle { end = middle } else { begin = middle }
+        if index < middle {
+            end = middle
+        } else {
+            begin = middle
+        }
         length += 1;
     }
     length
@@ -323,7 +333,8 @@ pub fn verify_consistency(
         outer >>= 1;
     }
     // Where the old tree is perfect its own root is the start, and is not in the proof.
-    let start = if old_size.is_power_of_two() { *old_root } else { hashes.next().copied().unwrap_or(*old_root) };
+    let start =
+        if old_size.is_power_of_two() { *old_root } else { hashes.next().copied().unwrap_or(*old_root) };
     let (mut old, mut new) = (start, start);
     for hash in hashes {
         if inner & 1 == 1 || inner == outer {
@@ -421,7 +432,16 @@ mod tests {
     #[test]
     fn roots_of_the_certificate_transparency_reference_tree() {
         // The test vectors of google/certificate-transparency and transparency-dev/merkle.
-        let inputs = ["", "00", "10", "2021", "3031", "40414243", "5051525354555657", "606162636465666768696a6b6c6d6e6f"];
+        let inputs = [
+            "",
+            "00",
+            "10",
+            "2021",
+            "3031",
+            "40414243",
+            "5051525354555657",
+            "606162636465666768696a6b6c6d6e6f",
+        ];
         let hashes: Vec<_> = inputs.iter().map(|i| leaf::hash(&hex::decode(i).unwrap())).collect();
         let roots = [
             "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
@@ -451,7 +471,11 @@ mod tests {
                 for from in 0..=index {
                     let mut before = CompactRange::new();
                     all[..from].iter().for_each(|h| before.append(*h));
-                    assert_eq!(inclusion_in_batch(&before, &all[from..], (index - from) as u64), proof, "{from} {index} {n}");
+                    assert_eq!(
+                        inclusion_in_batch(&before, &all[from..], (index - from) as u64),
+                        proof,
+                        "{from} {index} {n}"
+                    );
                 }
             }
             for old in 1..=n {
@@ -481,10 +505,7 @@ mod tests {
         let hash = Sha256Hex([1; 32]);
         assert!(verify_inclusion(&hash, u64::MAX - 1, u64::MAX, &[hash; 64], &hash).is_err());
         assert!(verify_consistency(u64::MAX - 1, &hash, u64::MAX, &hash, &[hash; 64]).is_err());
-        assert_eq!(
-            verify_inclusion(&hash, 5, 5, &[], &hash),
-            Err(ProofError::Index { index: 5, size: 5 })
-        );
+        assert_eq!(verify_inclusion(&hash, 5, 5, &[], &hash), Err(ProofError::Index { index: 5, size: 5 }));
         assert_eq!(verify_consistency(6, &hash, 5, &hash, &[]), Err(ProofError::Shrunk { old: 6, new: 5 }));
     }
 

@@ -14,7 +14,9 @@ pub enum NameError {
     #[error("`{0}` is not an identifier: wanted `[A-Za-z0-9_.:/@+-]{{1,128}}`")]
     Identifier(String),
     /// Not `<deployment>/<gateway>/<epoch>`.
-    #[error("`{0}` is not an origin: wanted three parts `[a-z0-9][a-z0-9.-]{{0,62}}` joined by `/`, at most 110 bytes")]
+    #[error(
+        "`{0}` is not an origin: wanted three parts `[a-z0-9][a-z0-9.-]{{0,62}}` joined by `/`, at most 110 bytes"
+    )]
     Origin(String),
     /// Not a UUID in lower-case hyphenated form.
     #[error("`{0}` is not an exchange id: wanted a lower-case hyphenated UUID")]

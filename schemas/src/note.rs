@@ -236,8 +236,10 @@ pub fn parse_unverified(note: &[u8]) -> Result<UnverifiedNote<'_>, NoteError> {
     let mut signatures = Vec::new();
     for line in lines.split('\n') {
         let wrong = NoteError::Malformed("a signature line is not `— <name> <base64>`");
-        let (name, encoded) =
-            line.strip_prefix("\u{2014} ").and_then(|rest| rest.split_once(' ')).ok_or_else(|| wrong.clone())?;
+        let (name, encoded) = line
+            .strip_prefix("\u{2014} ")
+            .and_then(|rest| rest.split_once(' '))
+            .ok_or_else(|| wrong.clone())?;
         let bytes = STANDARD.decode(encoded).map_err(|_| wrong.clone())?;
         let (id, bytes) = bytes.split_first_chunk::<4>().ok_or_else(|| wrong.clone())?;
         if !is_key_name(name) || bytes.is_empty() {
@@ -263,7 +265,8 @@ pub fn verify<'a>(note: &'a [u8], known: &[VerifyingKey]) -> Result<VerifiedNote
     let mut found = Vec::new();
     for signature in signatures {
         found.push(signature.name.clone());
-        let mut same = known.iter().filter(|key| key.name == signature.name && key.id() == signature.id).peekable();
+        let mut same =
+            known.iter().filter(|key| key.name == signature.name && key.id() == signature.id).peekable();
         if same.peek().is_none() {
             unknown.push(signature);
             continue;
@@ -275,7 +278,8 @@ pub fn verify<'a>(note: &'a [u8], known: &[VerifyingKey]) -> Result<VerifiedNote
         }
     }
     if by.is_empty() {
-        let wanted = known.iter().map(|key| format!("{}+{:08x}", key.name, key.id())).collect::<Vec<_>>().join(", ");
+        let wanted =
+            known.iter().map(|key| format!("{}+{:08x}", key.name, key.id())).collect::<Vec<_>>().join(", ");
         return Err(NoteError::NotSigned { wanted, found });
     }
     Ok(VerifiedNote { text, by, unknown })
@@ -375,7 +379,12 @@ mod tests {
         assert!(parse_unverified(many.as_bytes()).is_err());
         assert!(parse_unverified(&many.as_bytes()[..many.len() - "\u{2014} a AAAAAAA=\n".len()]).is_ok());
         assert!(sign("no newline", &[]).is_err());
-        for key in ["", "a+b", "PeterNeumann+c74f20a4+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW", "a+00000000+AR=="] {
+        for key in [
+            "",
+            "a+b",
+            "PeterNeumann+c74f20a4+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW",
+            "a+00000000+AR==",
+        ] {
             assert!(key.parse::<VerifyingKey>().is_err(), "{key}");
         }
         assert!(VerifyingKey::new("a b", [0; 32]).is_err());

@@ -253,7 +253,8 @@ fn parse_text(text: &str) -> Result<Seal, SealError> {
         const FORM: &str = "<name> <length> <sha256>, ascending by name";
         let file = lines.parsed(FORM, |line| {
             let mut parts = line.split(' ');
-            let (name, length, sha256) = (parts.next()?, number(parts.next()?)?, Sha256Hex::parse(parts.next()?)?);
+            let (name, length, sha256) =
+                (parts.next()?, number(parts.next()?)?, Sha256Hex::parse(parts.next()?)?);
             let ordered = files.last().is_none_or(|last| last.name.as_str() < name);
             (parts.next().is_none() && ordered).then(|| SealedFile { name: name.into(), length, sha256 })
         })?;
@@ -263,7 +264,8 @@ fn parse_text(text: &str) -> Result<Seal, SealError> {
         if v == "none" { Some(None) } else { Sha256Hex::parse(v).map(Some) }
     })?;
     let schema = lines.keyed("schema", "schema <hex>", Sha256Hex::parse)?;
-    let time = lines.keyed("time", "time <microseconds>", |v| number(v).and_then(|n| i64::try_from(n).ok()))?;
+    let time =
+        lines.keyed("time", "time <microseconds>", |v| number(v).and_then(|n| i64::try_from(n).ok()))?;
     lines.end()?;
     let seal = Seal { origin, batch, from, to, root, compact, files, previous, schema, time };
     seal.check()?;
@@ -289,7 +291,11 @@ impl<'a> Lines<'a> {
         self.line += 1;
         self.lines.next().ok_or(SealError::Line { line: self.line, wanted })
     }
-    fn parsed<T>(&mut self, wanted: &'static str, parse: impl FnOnce(&'a str) -> Option<T>) -> Result<T, SealError> {
+    fn parsed<T>(
+        &mut self,
+        wanted: &'static str,
+        parse: impl FnOnce(&'a str) -> Option<T>,
+    ) -> Result<T, SealError> {
         let line = self.next(wanted)?;
         parse(line).ok_or(SealError::Line { line: self.line, wanted })
     }
@@ -364,9 +370,14 @@ mod tests {
     #[test]
     fn the_key_name_binds_the_log() {
         let signer = Ed25519Signer::from_seed([1; 32]);
-        let note = note::sign(&seal().to_text(), &[("acme/gw2/20261120t101500z-3f9a1c20/seal", &signer)]).unwrap();
-        assert!(matches!(verify(&note, &signer.public_key()), Err(SealError::Note(NoteError::NotSigned { .. }))));
-        let note = note::sign(&seal().to_text(), &[("acme/gw1/20261120t101500z-3f9a1c20/promise", &signer)]).unwrap();
+        let note =
+            note::sign(&seal().to_text(), &[("acme/gw2/20261120t101500z-3f9a1c20/seal", &signer)]).unwrap();
+        assert!(matches!(
+            verify(&note, &signer.public_key()),
+            Err(SealError::Note(NoteError::NotSigned { .. }))
+        ));
+        let note = note::sign(&seal().to_text(), &[("acme/gw1/20261120t101500z-3f9a1c20/promise", &signer)])
+            .unwrap();
         assert!(verify(&note, &signer.public_key()).is_err());
     }
 
@@ -384,7 +395,14 @@ mod tests {
     #[test]
     fn a_text_out_of_form_is_refused() {
         let text = seal().to_text();
-        let zero = Seal { batch: 0, from: 0, compact: vec![], previous: None, files: vec![file(0, FileKind::Records, 9)], ..seal() };
+        let zero = Seal {
+            batch: 0,
+            from: 0,
+            compact: vec![],
+            previous: None,
+            files: vec![file(0, FileKind::Records, 9)],
+            ..seal()
+        };
         assert!(parse_text(&zero.to_text()).is_ok());
         let cases: &[(&str, &str)] = &[
             ("affidavit/seal/v1", "affidavit/receipt/v1"),
@@ -422,8 +440,14 @@ mod tests {
             Seal { files: vec![file(2, FileKind::Reference, 5)], ..seal() },
             Seal { files: vec![file(2, FileKind::Records, 5), file(2, FileKind::Records, 6)], ..seal() },
             Seal { files: vec![file(3, FileKind::Records, 5)], ..seal() },
-            Seal { files: vec![SealedFile { sha256: Sha256Hex([1; 32]), ..file(2, FileKind::Records, 5) }], ..seal() },
-            Seal { files: vec![SealedFile { name: "0000000002.seal".into(), ..file(2, FileKind::Records, 5) }], ..seal() },
+            Seal {
+                files: vec![SealedFile { sha256: Sha256Hex([1; 32]), ..file(2, FileKind::Records, 5) }],
+                ..seal()
+            },
+            Seal {
+                files: vec![SealedFile { name: "0000000002.seal".into(), ..file(2, FileKind::Records, 5) }],
+                ..seal()
+            },
             Seal { previous: None, ..seal() },
             Seal { compact: vec![], ..seal() },
             Seal { to: 5, ..seal() },

@@ -153,7 +153,8 @@ impl Trust {
             if gateway.heartbeat_bound_s == Some(0) {
                 fault(key("heartbeat_bound_s"), "0".into(), "at least 1 second");
             }
-            let clash = self.gateways[..i].iter().any(|other| other.name == gateway.name && overlap(other, gateway));
+            let clash =
+                self.gateways[..i].iter().any(|other| other.name == gateway.name && overlap(other, gateway));
             if clash {
                 fault(key("name"), gateway.name.clone(), "entries of one gateway that do not overlap");
             }
@@ -265,9 +266,16 @@ mod tests {
         };
         let trust = Trust { v: 2, deployment: "Acme".into(), gateways: vec![wrong, gateway(), gateway()] };
         let faults: Vec<_> = trust.check().into_iter().map(|fault| fault.key).collect();
-        for key in ["v", "deployment", "gateways[0].name", "gateways[0].key", "gateways[0].last_origin",
-            "gateways[0].heartbeat_bound_s", "gateways[1].first_origin", "gateways[2].name"]
-        {
+        for key in [
+            "v",
+            "deployment",
+            "gateways[0].name",
+            "gateways[0].key",
+            "gateways[0].last_origin",
+            "gateways[0].heartbeat_bound_s",
+            "gateways[1].first_origin",
+            "gateways[2].name",
+        ] {
             assert!(faults.iter().any(|f| f == key), "{key} not in {faults:?}");
         }
         assert_eq!(super::Trust { v: 1, deployment: "a".into(), gateways: vec![] }.check().len(), 1);

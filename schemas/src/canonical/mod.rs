@@ -9,8 +9,8 @@ mod write;
 use std::cmp::Ordering;
 
 pub use read::{Sink, parse, walk};
-pub use write::to_vec;
 pub(crate) use write::to_leaf;
+pub use write::to_vec;
 
 /// The deepest nesting of objects and arrays; the outermost counts as 1.
 pub const MAX_DEPTH: u32 = 32;

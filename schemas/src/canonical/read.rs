@@ -157,7 +157,9 @@ impl<'a> Reader<'a> {
                 if let Some(last) = &last {
                     match compare_keys(last.as_bytes(), key.as_bytes()) {
                         Ordering::Less => {}
-                        Ordering::Equal => return Err(CanonicalError::DuplicateKey { key: key.into_owned() }),
+                        Ordering::Equal => {
+                            return Err(CanonicalError::DuplicateKey { key: key.into_owned() });
+                        }
                         Ordering::Greater => return Err(CanonicalError::KeyOrder { key: key.into_owned() }),
                     }
                 }
@@ -287,7 +289,11 @@ impl<'a> Reader<'a> {
         match (hex, nibble(hex[3])) {
             ([b'0', b'0', high @ (b'0' | b'1'), _], Some(low)) => {
                 let code = (high - b'0') << 4 | low;
-                if matches!(code, 0x08 | 0x09 | 0x0a | 0x0c | 0x0d) { Err(wrong()) } else { Ok(char::from(code)) }
+                if matches!(code, 0x08 | 0x09 | 0x0a | 0x0c | 0x0d) {
+                    Err(wrong())
+                } else {
+                    Ok(char::from(code))
+                }
             }
             _ => Err(wrong()),
         }

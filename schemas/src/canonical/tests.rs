@@ -61,7 +61,8 @@ fn flattened_tagged_structs_come_out_sorted() {
 #[test]
 fn keys_sort_by_utf16_code_units() {
     // RFC 8785 3.2.3: U+1F600 (surrogates D83D DE00) sorts before U+FB33, though its UTF-8 bytes are larger.
-    let value = json!({"\u{fb33}": 1, "\u{1f600}": 2, "\u{80}": 3, "1": 4, "\r": 5, "\u{20ac}": 6, "\u{f6}": 7});
+    let value =
+        json!({"\u{fb33}": 1, "\u{1f600}": 2, "\u{80}": 3, "1": 4, "\r": 5, "\u{20ac}": 6, "\u{f6}": 7});
     assert_eq!(text(&value), "{\"\\r\":5,\"1\":4,\"\u{80}\":3,\"ö\":7,\"€\":6,\"😀\":2,\"\u{fb33}\":1}");
     assert_eq!(parse(text(&value).as_bytes()).unwrap(), value);
 }
@@ -149,7 +150,8 @@ fn any_value() -> impl Strategy<Value = Value> {
     leaf.prop_recursive(6, 48, 6, |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
-            prop::collection::btree_map(any::<String>(), inner, 0..6).prop_map(|m| Value::Object(m.into_iter().collect())),
+            prop::collection::btree_map(any::<String>(), inner, 0..6)
+                .prop_map(|m| Value::Object(m.into_iter().collect())),
         ]
     })
 }

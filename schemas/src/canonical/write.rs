@@ -219,7 +219,8 @@ impl Object<'_> {
             writer.out.push(b',');
         }
         let start = writer.out.len();
-        let key = std::str::from_utf8(&writer.keys[from..]).map_err(|e| CanonicalError::Type(e.to_string()))?;
+        let key =
+            std::str::from_utf8(&writer.keys[from..]).map_err(|e| CanonicalError::Type(e.to_string()))?;
         if writer.leaf && !is_leaf_text(key) {
             return Err(CanonicalError::Type("a key that a leaf may not hold".into()));
         }
@@ -231,7 +232,8 @@ impl Object<'_> {
     }
 
     fn member<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), CanonicalError> {
-        let (key, start) = self.pending.take().ok_or_else(|| CanonicalError::Type("value without key".into()))?;
+        let (key, start) =
+            self.pending.take().ok_or_else(|| CanonicalError::Type("value without key".into()))?;
         value.serialize(&mut *self.writer)?;
         let writer = &mut *self.writer;
         let mut prefix = [0; 8];
@@ -366,10 +368,19 @@ impl<'a> Serializer for &'a mut Writer {
     fn serialize_unit_struct(self, _: &'static str) -> Result<(), CanonicalError> {
         Err(CanonicalError::Null)
     }
-    fn serialize_unit_variant(self, _: &'static str, _: u32, variant: &'static str) -> Result<(), CanonicalError> {
+    fn serialize_unit_variant(
+        self,
+        _: &'static str,
+        _: u32,
+        variant: &'static str,
+    ) -> Result<(), CanonicalError> {
         self.serialize_str(variant)
     }
-    fn serialize_newtype_struct<T: Serialize + ?Sized>(self, _: &'static str, value: &T) -> Result<(), CanonicalError> {
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(
+        self,
+        _: &'static str,
+        value: &T,
+    ) -> Result<(), CanonicalError> {
         value.serialize(self)
     }
     fn serialize_newtype_variant<T: Serialize + ?Sized>(
@@ -538,10 +549,19 @@ impl Serializer for Key<'_> {
     fn serialize_unit(self) -> Result<(), CanonicalError> {
         unsupported("a key that is not text")
     }
-    fn serialize_unit_variant(self, _: &'static str, _: u32, variant: &'static str) -> Result<(), CanonicalError> {
+    fn serialize_unit_variant(
+        self,
+        _: &'static str,
+        _: u32,
+        variant: &'static str,
+    ) -> Result<(), CanonicalError> {
         self.serialize_str(variant)
     }
-    fn serialize_newtype_struct<T: Serialize + ?Sized>(self, _: &'static str, value: &T) -> Result<(), CanonicalError> {
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(
+        self,
+        _: &'static str,
+        value: &T,
+    ) -> Result<(), CanonicalError> {
         value.serialize(self)
     }
     fn serialize_newtype_variant<T: Serialize + ?Sized>(

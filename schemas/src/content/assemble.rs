@@ -58,7 +58,13 @@ impl Assembler {
     ///
     /// # Errors
     /// A chunk out of its turn, of a wrong length, of an encoding that does not go with the others, over the limit.
-    pub fn push(&mut self, chunk: u32, last: bool, encoding: &Encoding, plaintext: &[u8]) -> Result<(), ContentError> {
+    pub fn push(
+        &mut self,
+        chunk: u32,
+        last: bool,
+        encoding: &Encoding,
+        plaintext: &[u8],
+    ) -> Result<(), ContentError> {
         let wrong = |reason| Err(ContentError::Chunks { chunk, reason });
         if self.ended {
             return wrong("follows the last chunk");

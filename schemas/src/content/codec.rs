@@ -55,7 +55,11 @@ fn dictionary<'a>(sha256: &Sha256Hex, known: &'a [Dictionary]) -> Result<&'a Dic
     known.iter().find(|d| d.sha256 == *sha256).ok_or(ContentError::DictionaryAbsent(*sha256))
 }
 
-pub(super) fn encode(encoding: &Encoding, known: &[Dictionary], plain: &[u8]) -> Result<Vec<u8>, ContentError> {
+pub(super) fn encode(
+    encoding: &Encoding,
+    known: &[Dictionary],
+    plain: &[u8],
+) -> Result<Vec<u8>, ContentError> {
     match encoding {
         Encoding::Plain => Ok(plain.to_vec()),
         Encoding::Zstd | Encoding::Delta { .. } => COMPRESSOR.with_borrow_mut(|slot| {
@@ -110,5 +114,9 @@ pub(super) fn decode(
         }),
     };
     let plain = plain.map_err(|e| failed(encoding, e))?;
-    if plain.len() == size { Ok(plain) } else { Err(failed(encoding, "the frame's content has another size")) }
+    if plain.len() == size {
+        Ok(plain)
+    } else {
+        Err(failed(encoding, "the frame's content has another size"))
+    }
 }

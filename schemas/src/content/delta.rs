@@ -111,7 +111,8 @@ impl Edits<'_> {
         let mut at = from;
         let mut hash = hash(&target[at..at + BLOCK]);
         loop {
-            let found = index.find(hash).filter(|offset| base[*offset..*offset + BLOCK] == target[at..at + BLOCK]);
+            let found =
+                index.find(hash).filter(|offset| base[*offset..*offset + BLOCK] == target[at..at + BLOCK]);
             if let Some(offset) = found {
                 let room = (at - self.pending).min(offset);
                 let back = (1..=room).take_while(|i| base[offset - i] == target[at - i]).count();

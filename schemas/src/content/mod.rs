@@ -68,7 +68,9 @@ pub enum ContentError {
         reason: String,
     },
     /// Not the text of an encoding.
-    #[error("`{0}` is not an encoding: wanted `plain`, `zstd`, `zstd_dict:<sha256>` or `delta:<exchange>:<part>`")]
+    #[error(
+        "`{0}` is not an encoding: wanted `plain`, `zstd`, `zstd_dict:<sha256>` or `delta:<exchange>:<part>`"
+    )]
     EncodingName(String),
     /// The dictionary that the row names was not given.
     #[error("the dictionary {0} is not there")]
@@ -190,7 +192,9 @@ impl fmt::Display for Encoding {
             Self::Plain => f.write_str("plain"),
             Self::Zstd => f.write_str("zstd"),
             Self::ZstdDict { dictionary } => write!(f, "zstd_dict:{dictionary}"),
-            Self::Delta { base_exchange, base_part } => write!(f, "delta:{base_exchange}:{}", base_part.as_str()),
+            Self::Delta { base_exchange, base_part } => {
+                write!(f, "delta:{base_exchange}:{}", base_part.as_str())
+            }
         }
     }
 }

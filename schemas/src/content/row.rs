@@ -55,7 +55,8 @@ pub fn aad(
     key_id: &KeyId,
 ) -> Vec<u8> {
     let (part, last) = (part.as_str(), u8::from(last));
-    format!("affidavit/content/v1\n{origin}\n{exchange}\n{part}\n{chunk}\n{last}\n{encoding}\n{key_id}\n").into_bytes()
+    format!("affidavit/content/v1\n{origin}\n{exchange}\n{part}\n{chunk}\n{last}\n{encoding}\n{key_id}\n")
+        .into_bytes()
 }
 
 /// Encodes and encrypts one chunk. Equal input gives equal bytes.
@@ -128,7 +129,11 @@ pub fn seal_row_with(
 ///
 /// # Errors
 /// The key absent or another, a changed row, bytes that are not of the encoding, a dictionary encoding.
-pub fn open_row(origin: &Origin, row: &Row, key: Option<(&KeyId, &DataKey)>) -> Result<Vec<u8>, ContentError> {
+pub fn open_row(
+    origin: &Origin,
+    row: &Row,
+    key: Option<(&KeyId, &DataKey)>,
+) -> Result<Vec<u8>, ContentError> {
     open_row_with(origin, row, key, &[])
 }
 

@@ -45,9 +45,13 @@ fn a_part_of_any_length_comes_back() {
                 let mut assembler = Assembler::new(length);
                 let mut rows = 0;
                 for piece in cut(&salt, &content) {
-                    let row =
-                        seal_row(&origin(), &meta(piece.chunk, piece.last, Encoding::Zstd), key, &piece.plaintext)
-                            .unwrap();
+                    let row = seal_row(
+                        &origin(),
+                        &meta(piece.chunk, piece.last, Encoding::Zstd),
+                        key,
+                        &piece.plaintext,
+                    )
+                    .unwrap();
                     assert!(row.data.len() <= MAX_ROW_BYTES);
                     let plain = open_row(&origin(), &row, key).unwrap();
                     assembler.push(row.chunk, row.last, &row.encoding, &plain).unwrap();
@@ -91,7 +95,10 @@ fn a_row_is_bound_to_all_that_it_says() {
     let wrong_key = DataKey::from_bytes([5; 32]);
     assert_eq!(open_row(&origin(), &row, Some((&id, &wrong_key))), Err(ContentError::Decrypt));
     let other_id = KeyId { slot: 18, ..id.clone() };
-    assert!(matches!(open_row(&origin(), &row, Some((&other_id, &key))), Err(ContentError::KeyMismatch { .. })));
+    assert!(matches!(
+        open_row(&origin(), &row, Some((&other_id, &key))),
+        Err(ContentError::KeyMismatch { .. })
+    ));
     let other_log = Origin::new("acme/gw1/20261120t101500z-3f9a1c21").unwrap();
     assert!(matches!(open_row(&other_log, &row, Some((&id, &key))), Err(ContentError::KeyMismatch { .. })));
     let changed = [
@@ -105,7 +112,11 @@ fn a_row_is_bound_to_all_that_it_says() {
         Row { data: vec![], ..row.clone() },
     ];
     for changed in changed {
-        assert_eq!(open_row(&origin(), &changed, Some((&id, &key))), Err(ContentError::Decrypt), "{changed:?}");
+        assert_eq!(
+            open_row(&origin(), &changed, Some((&id, &key))),
+            Err(ContentError::Decrypt),
+            "{changed:?}"
+        );
     }
     for bit in 0..row.data.len() * 8 {
         let mut data = row.data.clone();
@@ -150,11 +161,15 @@ fn dictionaries_are_named_by_hash() {
     let encoding = Encoding::ZstdDict { dictionary: dictionary.sha256() };
     let plain = text(6);
     let dictionaries = [dictionary];
-    let row = seal_row_with(&origin(), &meta(0, true, encoding.clone()), None, &dictionaries, &plain).unwrap();
+    let row =
+        seal_row_with(&origin(), &meta(0, true, encoding.clone()), None, &dictionaries, &plain).unwrap();
     assert_eq!(row.encoding, encoding);
     assert_eq!(open_row_with(&origin(), &row, None, &dictionaries).unwrap(), plain);
     assert!(matches!(open_row(&origin(), &row, None), Err(ContentError::DictionaryAbsent(_))));
-    assert!(matches!(seal_row(&origin(), &meta(0, true, encoding), None, &plain), Err(ContentError::DictionaryAbsent(_))));
+    assert!(matches!(
+        seal_row(&origin(), &meta(0, true, encoding), None, &plain),
+        Err(ContentError::DictionaryAbsent(_))
+    ));
 }
 
 #[test]
@@ -173,7 +188,16 @@ fn encodings_have_one_text() {
         assert_eq!(encoding.to_string(), text);
         assert_eq!(text.parse::<Encoding>().unwrap(), encoding);
     }
-    for text in ["", "gzip", "Plain", "plain:", "zstd_dict", "zstd_dict:AB", "delta:x:y", "delta:018f0000-0000-7000-8000-000000000001"] {
+    for text in [
+        "",
+        "gzip",
+        "Plain",
+        "plain:",
+        "zstd_dict",
+        "zstd_dict:AB",
+        "delta:x:y",
+        "delta:018f0000-0000-7000-8000-000000000001",
+    ] {
         assert!(text.parse::<Encoding>().is_err(), "{text}");
     }
 }

@@ -61,11 +61,17 @@ pub(super) fn check(record: &Record) -> Result<(), LeafError> {
 fn check_cost(cost: &Cost) -> Result<(), String> {
     let mut sum = Some(0_i128);
     for (class, amount) in &cost.classes {
-        let atoms = parse_decimal(amount).ok_or_else(|| format!("cost of `{class}` is `{amount}`, wanted a decimal"))?;
+        let atoms = parse_decimal(amount)
+            .ok_or_else(|| format!("cost of `{class}` is `{amount}`, wanted a decimal"))?;
         sum = sum.and_then(|s| s.checked_add(atoms));
     }
-    let total = parse_decimal(&cost.total).ok_or_else(|| format!("cost `total` is `{}`, wanted a decimal", cost.total))?;
-    if sum == Some(total) { Ok(()) } else { Err(format!("cost `total` {} is not the sum of its classes", cost.total)) }
+    let total = parse_decimal(&cost.total)
+        .ok_or_else(|| format!("cost `total` is `{}`, wanted a decimal", cost.total))?;
+    if sum == Some(total) {
+        Ok(())
+    } else {
+        Err(format!("cost `total` {} is not the sum of its classes", cost.total))
+    }
 }
 
 /// Checks each key and string of a leaf against CA-8.

@@ -76,8 +76,19 @@ impl Node {
 }
 
 const KINDS: [&str; 13] = [
-    "boot", "config", "intent", "outcome", "refusal", "attempt", "side_call", "admin", "heartbeat", "gap", "hold",
-    "erasure", "close",
+    "boot",
+    "config",
+    "intent",
+    "outcome",
+    "refusal",
+    "attempt",
+    "side_call",
+    "admin",
+    "heartbeat",
+    "gap",
+    "hold",
+    "erasure",
+    "close",
 ];
 
 /// Whether `kind` is among `kinds`.

@@ -196,7 +196,10 @@ fn envelope(value: &Value) -> Result<(), LeafError> {
     if !value.is_object() {
         return Err(LeafError::Envelope { key: "v", wanted: "the version, in an object" });
     }
-    let v = value.get("v").and_then(Value::as_i64).ok_or(LeafError::Envelope { key: "v", wanted: "an integer" })?;
+    let v = value
+        .get("v")
+        .and_then(Value::as_i64)
+        .ok_or(LeafError::Envelope { key: "v", wanted: "an integer" })?;
     if v != i64::from(VERSION) {
         return Err(LeafError::Version { found: v });
     }
@@ -273,8 +276,8 @@ mod tests {
     use super::*;
     use crate::names::{ExchangeId, Identifier, Origin};
     use crate::record::{
-        Answered, Asked, Caller, Close, CloseReason, Cost, End, Outcome, Part, PartName, Timing, Usage, UsageRole,
-        UsageSource,
+        Answered, Asked, Caller, Close, CloseReason, Cost, End, Outcome, Part, PartName, Timing, Usage,
+        UsageRole, UsageSource,
     };
 
     fn id(text: &str) -> Identifier {
@@ -415,7 +418,8 @@ mod tests {
             let error = decode(leaf.as_bytes()).unwrap_err();
             assert!(format!("{error:?}").starts_with(wanted), "{leaf}: {error:?}");
         }
-        let long = format!(r#"{{"at":1,"config":"{config}","kind":"new","said":"{}","v":1}}"#, "a".repeat(192));
+        let long =
+            format!(r#"{{"at":1,"config":"{config}","kind":"new","said":"{}","v":1}}"#, "a".repeat(192));
         assert!(matches!(decode(long.as_bytes()), Err(LeafError::Text { key }) if key == "said"));
     }
 

@@ -42,7 +42,8 @@ impl Scanned {
     /// What every leaf holds; `None` where this one does not, or is of another version.
     pub(super) fn head<'a>(&self, leaf: &'a [u8]) -> Option<Head<'a>> {
         // The first columns of the table.
-        let [CellRef::Text(from, to), CellRef::Int(at @ 0..), CellRef::Text(begin, end), ..] = *self.cells else {
+        let [CellRef::Text(from, to), CellRef::Int(at @ 0..), CellRef::Text(begin, end), ..] = *self.cells
+        else {
             return None;
         };
         let text = |from: u16, to: u16| std::str::from_utf8(leaf.get(from.into()..to.into())?).ok();
@@ -53,7 +54,8 @@ impl Scanned {
 
 /// Makes cells of their places.
 pub(super) fn cells<'a>(leaf: &'a [u8], places: &[CellRef; COUNT]) -> Cells<'a> {
-    let text = |from: u16, to: u16| leaf.get(from.into()..to.into()).and_then(|b| std::str::from_utf8(b).ok());
+    let text =
+        |from: u16, to: u16| leaf.get(from.into()..to.into()).and_then(|b| std::str::from_utf8(b).ok());
     let mut cells = [Cell::Null; COUNT];
     for ((cell, place), column) in cells.iter_mut().zip(places).zip(COLUMNS) {
         *cell = match (column.kind, *place) {
@@ -75,7 +77,13 @@ pub(super) fn scan(leaf: &[u8]) -> Option<Scanned> {
         return None;
     }
     let cells = Box::new([CellRef::Null; COUNT]);
-    let mut scanner = Scanner { leaf, at: 0, depth: 0, lists: 0, scanned: Scanned { kinds: ALL, empty: false, cells, version: false } };
+    let mut scanner = Scanner {
+        leaf,
+        at: 0,
+        depth: 0,
+        lists: 0,
+        scanned: Scanned { kinds: ALL, empty: false, cells, version: false },
+    };
     scanner.value(Some(&TREE), None)?;
     (scanner.at == leaf.len()).then_some(scanner.scanned)
 }
@@ -280,8 +288,9 @@ mod tests {
         leaf.prop_recursive(4, 60, 8, move |inner| {
             prop_oneof![
                 prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
-                prop::collection::btree_map(key(), inner, 0..10)
-                    .prop_map(|m| Value::Object(m.into_iter().map(|(k, v)| (k.to_owned(), v)).collect::<Map<_, _>>())),
+                prop::collection::btree_map(key(), inner, 0..10).prop_map(|m| Value::Object(
+                    m.into_iter().map(|(k, v)| (k.to_owned(), v)).collect::<Map<_, _>>()
+                )),
             ]
         })
     }

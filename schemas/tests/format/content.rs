@@ -2,8 +2,8 @@
 
 use schemas::Sha256Hex;
 use schemas::content::{
-    self, Assembler, DataKey, Dictionary, Encoding, KeyId, Row, RowMeta, Salt, commitment, cut, open_row_with,
-    seal_row_with,
+    self, Assembler, DataKey, Dictionary, Encoding, KeyId, Row, RowMeta, Salt, commitment, cut,
+    open_row_with, seal_row_with,
 };
 use schemas::record::PartName;
 use serde_json::{Value, json};
@@ -13,7 +13,9 @@ use super::sample::{exchange, origin};
 const DATA_KEY: [u8; 32] = [0x42; 32];
 
 fn text(lines: usize) -> Vec<u8> {
-    (0..lines).flat_map(|i| format!("{{\"role\":\"user\",\"content\":\"line {}\"}}\n", i * i % 97).into_bytes()).collect()
+    (0..lines)
+        .flat_map(|i| format!("{{\"role\":\"user\",\"content\":\"line {}\"}}\n", i * i % 97).into_bytes())
+        .collect()
 }
 
 fn dictionary() -> Vec<u8> {
@@ -35,7 +37,13 @@ fn cases() -> Vec<Case> {
     let edits = content::delta(&base, &target).unwrap();
     let delta = Encoding::Delta { base_exchange: exchange(1), base_part: PartName::ClientRequest };
     let dict = Encoding::ZstdDict { dictionary: Sha256Hex::of(&dictionary()) };
-    let whole = |name, encoding, encrypted, content: Vec<u8>| Case { name, encoding, encrypted, stream: content.clone(), content };
+    let whole = |name, encoding, encrypted, content: Vec<u8>| Case {
+        name,
+        encoding,
+        encrypted,
+        stream: content.clone(),
+        content,
+    };
     vec![
         whole("base", Encoding::Zstd, true, base),
         Case { name: "delta of base", encoding: delta, encrypted: true, content: target, stream: edits },
@@ -84,7 +92,8 @@ fn rows_are_written_as_the_vectors_say() {
             "salt": hex::encode(salt.as_bytes()), "content": content, "length": case.content.len(),
             "commitment": commitment(&salt, &case.content), "rows": rows}));
     }
-    let refused: Vec<_> = refused_edits().iter().map(|(why, ops)| json!({"why": why, "edits": hex::encode(ops)})).collect();
+    let refused: Vec<_> =
+        refused_edits().iter().map(|(why, ops)| json!({"why": why, "edits": hex::encode(ops)})).collect();
     super::golden_json(
         "content.json",
         &json!({"origin": origin(), "key_id": key_id().to_string(), "data_key": hex::encode(DATA_KEY),

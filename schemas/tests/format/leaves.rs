@@ -9,15 +9,30 @@ use super::sample;
 
 fn bodies() -> Vec<(&'static str, Body)> {
     let salt = Salt::from_bytes([5; 32]);
-    let parts = |names: &[PartName]| names.iter().map(|name| sample::part(*name, b"content", &salt)).collect();
+    let parts =
+        |names: &[PartName]| names.iter().map(|name| sample::part(*name, b"content", &salt)).collect();
     let key = Some(sample::id("acme/gw1/20261120t101500z-3f9a1c20/000000/0000"));
     let mut unkept = sample::part(PartName::ClientRequest, b"not kept", &salt);
     unkept.kept = Some(false);
     unkept.content_encoding = Some(sample::id("zstd"));
     let mut all = vec![
         ("boot", Body::Boot(sample::boot(&[9; 32]))),
-        ("config", Body::Config(sample::config(Sha256Hex::of(b"next"), Some(Sha256Hex::of(b"policy")), Some(Sha256Hex::of(b"prices"))))),
-        ("intent", Body::Intent(sample::intent(1, parts(&[PartName::ClientRequestHead, PartName::ClientRequest]), key.clone()))),
+        (
+            "config",
+            Body::Config(sample::config(
+                Sha256Hex::of(b"next"),
+                Some(Sha256Hex::of(b"policy")),
+                Some(Sha256Hex::of(b"prices")),
+            )),
+        ),
+        (
+            "intent",
+            Body::Intent(sample::intent(
+                1,
+                parts(&[PartName::ClientRequestHead, PartName::ClientRequest]),
+                key.clone(),
+            )),
+        ),
         ("intent_not_kept", Body::Intent(sample::intent(2, vec![unkept], None))),
         ("outcome", Body::Outcome(sample::outcome(1, 2, parts(&[PartName::ProviderResponse]), key))),
         ("outcome_interrupted", Body::Outcome(sample::interrupted(2, 3))),
@@ -37,7 +52,10 @@ fn unknown() -> Vec<(&'static str, String)> {
     let config = Sha256Hex::of(b"config");
     let head = format!("\"at\":{},\"config\":\"{config}\"", sample::START);
     vec![
-        ("unknown_kind", format!(r#"{{{head},"frames":[1,-9007199254740992,{{"a":true}}],"kind":"message","v":1}}"#)),
+        (
+            "unknown_kind",
+            format!(r#"{{{head},"frames":[1,-9007199254740992,{{"a":true}}],"kind":"message","v":1}}"#),
+        ),
         ("unknown_key", format!(r#"{{{head},"kind":"gap","reason":"late","severity":"small","v":1}}"#)),
     ]
 }
@@ -62,10 +80,23 @@ fn refused() -> Vec<(&'static str, Vec<u8>)> {
         ("empty string", leaf(r#"{"at":1,"config":"CONFIG","kind":"new","said":"","v":1}"#)),
         ("not ASCII", leaf(r#"{"at":1,"config":"CONFIG","kind":"new","said":"é","v":1}"#)),
         ("key with a space", leaf(r#"{"at":1,"config":"CONFIG","kind":"new","said so":1,"v":1}"#)),
-        ("string of 192 characters", leaf(&format!(r#"{{"at":1,"config":"CONFIG","kind":"new","said":"{}","v":1}}"#, "a".repeat(192)))),
+        (
+            "string of 192 characters",
+            leaf(&format!(r#"{{"at":1,"config":"CONFIG","kind":"new","said":"{}","v":1}}"#, "a".repeat(192))),
+        ),
         ("not UTF-8", [&leaf(r#"{"at":1,"config":"CONFIG","kind":""#)[..], b"\xff\",\"v\":1}"].concat()),
-        ("byte order mark", [b"\xef\xbb\xbf", &leaf(r#"{"at":1,"config":"CONFIG","kind":"new","v":1}"#)[..]].concat()),
-        ("33 levels", leaf(&format!(r#"{{"at":1,"config":"CONFIG","deep":{}{},"kind":"new","v":1}}"#, "[".repeat(32), "]".repeat(32)))),
+        (
+            "byte order mark",
+            [b"\xef\xbb\xbf", &leaf(r#"{"at":1,"config":"CONFIG","kind":"new","v":1}"#)[..]].concat(),
+        ),
+        (
+            "33 levels",
+            leaf(&format!(
+                r#"{{"at":1,"config":"CONFIG","deep":{}{},"kind":"new","v":1}}"#,
+                "[".repeat(32),
+                "]".repeat(32)
+            )),
+        ),
         ("another version", leaf(r#"{"at":1,"config":"CONFIG","kind":"new","v":2}"#)),
         ("no kind", leaf(r#"{"at":1,"config":"CONFIG","v":1}"#)),
         ("no config", leaf(r#"{"at":1,"kind":"new","v":1}"#)),
@@ -73,7 +104,10 @@ fn refused() -> Vec<(&'static str, Vec<u8>)> {
         ("not an object", b"[]".to_vec()),
         ("nothing", vec![]),
         ("known kind without its key", leaf(r#"{"at":1,"config":"CONFIG","kind":"gap","v":1}"#)),
-        ("unknown value of an enumeration", leaf(r#"{"at":1,"config":"CONFIG","kind":"gap","reason":"bored","v":1}"#)),
+        (
+            "unknown value of an enumeration",
+            leaf(r#"{"at":1,"config":"CONFIG","kind":"gap","reason":"bored","v":1}"#),
+        ),
         ("wrong type", leaf(r#"{"at":1,"config":"CONFIG","count":"3","kind":"gap","reason":"loss","v":1}"#)),
     ]
 }
@@ -90,8 +124,10 @@ fn leaves_are_written_as_the_vectors_say() {
     for (name, text) in unknown() {
         accepted.push(json!({"name": name, "leaf": text, "hash": leaf::hash(text.as_bytes())}));
     }
-    let refused: Vec<_> =
-        refused().into_iter().map(|(why, leaf)| json!({"why": why, "leaf_base64": super::base64(&leaf)})).collect();
+    let refused: Vec<_> = refused()
+        .into_iter()
+        .map(|(why, leaf)| json!({"why": why, "leaf_base64": super::base64(&leaf)}))
+        .collect();
     super::golden_json("leaves.json", &json!({"accepted": accepted, "refused": refused}));
 }
 
@@ -155,8 +191,13 @@ fn the_vectors_hold_every_key_of_every_kind() {
     }
     // What stands for a failure that none of the vectors shows.
     missing.retain(|path| {
-        !["outcome.reason", "outcome.answered.error_type", "outcome.answered.error_code", "outcome.answered.retry_after_s"]
-            .contains(&path.as_str())
+        ![
+            "outcome.reason",
+            "outcome.answered.error_type",
+            "outcome.answered.error_code",
+            "outcome.answered.retry_after_s",
+        ]
+        .contains(&path.as_str())
             && !path.starts_with("refusal.parts")
             && !["refusal.content_key", "refusal.suppression"].contains(&path.as_str())
             && !path.ends_with(".kept")

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use schemas::content::{Salt, commitment};
 use schemas::record::{
-    Admin, Answered, Asked, Attempt, Attributed, Body, Boot, Caller, Close, CloseReason, Config, ConfigReason, Cost,
-    Decision, Encryption, End, Erasure, Gap, GapReason, Heartbeat, Hold, Intent, Outcome, Part, PartName, Predecessor,
-    ProviderEnd, Record, Refusal, Reported, Source, Timing, Unpriced, Usage, UsageRole, UsageSource, Verdict,
+    Admin, Answered, Asked, Attempt, Attributed, Body, Boot, Caller, Close, CloseReason, Config,
+    ConfigReason, Cost, Decision, Encryption, End, Erasure, Gap, GapReason, Heartbeat, Hold, Intent, Outcome,
+    Part, PartName, Predecessor, ProviderEnd, Record, Refusal, Reported, Source, Timing, Unpriced, Usage,
+    UsageRole, UsageSource, Verdict,
 };
 use schemas::{ExchangeId, Identifier, Origin, Sha256Hex};
 
@@ -313,7 +314,12 @@ pub fn close() -> Close {
 }
 
 fn counters() -> BTreeMap<String, u64> {
-    BTreeMap::from([("exchanges".into(), 3), ("outcomes".into(), 3), ("refusals".into(), 119), ("failed_tls_handshake".into(), 1)])
+    BTreeMap::from([
+        ("exchanges".into(), 3),
+        ("outcomes".into(), 3),
+        ("refusals".into(), 119),
+        ("failed_tls_handshake".into(), 1),
+    ])
 }
 
 /// The kinds that no exchange has.

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use schemas::content::{
-    self, Assembled, Assembler, DataKey, Dictionary, Encoding, RowMeta, Salt, cut, open_row_with, seal_row_with,
+    self, Assembled, Assembler, DataKey, Dictionary, Encoding, RowMeta, Salt, cut, open_row_with,
+    seal_row_with,
 };
 use schemas::files::{
-    ContentWriter, LeafRow, Limits, ReferenceRow, read_content, read_reference, schema_fingerprint, write_records,
-    write_reference,
+    ContentWriter, LeafRow, Limits, ReferenceRow, read_content, read_reference, schema_fingerprint,
+    write_records, write_reference,
 };
 use schemas::keytable::{self, KeyId, Slot};
 use schemas::merkle::{self, CompactRange};
@@ -81,7 +82,8 @@ fn batches(key: &[u8; 32]) -> Vec<Vec<Entry>> {
         stored,
     };
     let head = b"POST /openai/v1/chat/completions\ncontent-type: application/json\n".to_vec();
-    let config = sample::config(Sha256Hex::of(CONFIG), Some(Sha256Hex::of(POLICY)), Some(Sha256Hex::of(PRICES)));
+    let config =
+        sample::config(Sha256Hex::of(CONFIG), Some(Sha256Hex::of(POLICY)), Some(Sha256Hex::of(PRICES)));
     let dictionary = Encoding::ZstdDict { dictionary: Sha256Hex::of(DICTIONARY) };
     let (short, long) = (history(8), history(9));
     let mut resent = stored(
@@ -93,10 +95,14 @@ fn batches(key: &[u8; 32]) -> Vec<Vec<Entry>> {
     resent.stream = content::delta(&short, &long).unwrap();
     let first = vec![lone(Body::Boot(sample::boot(key))), lone(Body::Config(config))];
     let second = vec![
-        intent(1, 0, vec![
-            stored(PartName::ClientRequestHead, head.clone(), Encoding::Zstd, 1),
-            stored(PartName::ClientRequest, short, Encoding::Zstd, 2),
-        ]),
+        intent(
+            1,
+            0,
+            vec![
+                stored(PartName::ClientRequestHead, head.clone(), Encoding::Zstd, 1),
+                stored(PartName::ClientRequest, short, Encoding::Zstd, 2),
+            ],
+        ),
         outcome(1, 2, 0, vec![stored(PartName::ProviderResponse, answer(), dictionary, 3)]),
         intent(3, 0, vec![resent]),
         intent(2, 1, vec![stored(PartName::ClientRequest, b"to be erased".to_vec(), Encoding::Plain, 5)]),
@@ -111,7 +117,8 @@ fn batches(key: &[u8; 32]) -> Vec<Vec<Entry>> {
         lone(Body::Refusal(sample::folded())),
     ];
     // No loss here: this log is to verify.
-    let harmless = sample::lone().into_iter().filter(|(name, _)| !["gap_loss", "gap_unrecorded"].contains(name));
+    let harmless =
+        sample::lone().into_iter().filter(|(name, _)| !["gap_loss", "gap_unrecorded"].contains(name));
     third.extend(harmless.map(|(_, body)| lone(body)));
     third.push(lone(Body::Close(sample::close())));
     vec![first, second, third]
@@ -142,7 +149,9 @@ fn content_file(from: u64, batch: &[Entry]) -> Option<Vec<u8>> {
                 };
                 let key = entry.key.map(|slot| (key_id(slot), data_key(slot)));
                 let key = key.as_ref().map(|(id, key)| (id, key));
-                writer.write(seal_row_with(&origin(), &meta, key, &dictionaries, &chunk.plaintext).unwrap()).unwrap();
+                writer
+                    .write(seal_row_with(&origin(), &meta, key, &dictionaries, &chunk.plaintext).unwrap())
+                    .unwrap();
             }
         }
     }
@@ -386,8 +395,9 @@ fn the_content_of_the_vectors_is_what_the_leaves_commit_to() {
 #[test]
 fn any_changed_byte_of_a_seal_or_of_its_order_is_found() {
     let key = Ed25519Signer::from_seed(SEED).public_key();
-    let notes: Vec<_> =
-        (0..3).map(|batch| super::read(&format!("store/{}", ObjectName::Seal { origin: origin(), batch }))).collect();
+    let notes: Vec<_> = (0..3)
+        .map(|batch| super::read(&format!("store/{}", ObjectName::Seal { origin: origin(), batch })))
+        .collect();
     for note in &notes {
         for i in 0..note.len() {
             let mut changed = note.clone();
@@ -395,7 +405,8 @@ fn any_changed_byte_of_a_seal_or_of_its_order_is_found() {
             assert!(seal::verify(&changed, &key).is_err(), "byte {i}");
         }
     }
-    let tails: Vec<_> = notes.iter().map(|note| SealTail::of(&seal::verify(note, &key).unwrap(), None)).collect();
+    let tails: Vec<_> =
+        notes.iter().map(|note| SealTail::of(&seal::verify(note, &key).unwrap(), None)).collect();
     for (i, before) in tails.iter().enumerate() {
         for (j, note) in notes.iter().enumerate() {
             let faults = schemas::verify::chain_seal(Some(before), &seal::verify(note, &key).unwrap());

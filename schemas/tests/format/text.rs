@@ -100,7 +100,8 @@ fn reference_text(name: &str) -> String {
 
 fn fields(out: &mut String, schema: &Value) {
     let _ = writeln!(out, "| key | type | | meaning |\n|---|---|---|---|");
-    let required: Vec<_> = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let required: Vec<_> =
+        schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     for (key, field) in schema["properties"].as_object().unwrap() {
         let presence = if required.contains(&key.as_str()) { "" } else { "opt" };
         let _ = writeln!(out, "| `{key}` | {} | {presence} | {} |", type_text(field), description(field));
@@ -167,7 +168,11 @@ fn shared(types: &Types, structs: bool) -> String {
         }
         if schema["properties"].is_object() == structs {
             let _ = writeln!(out, "#### {name}\n\n{}\n", description(schema));
-            if structs { fields(&mut out, schema) } else { values(&mut out, schema) }
+            if structs {
+                fields(&mut out, schema)
+            } else {
+                values(&mut out, schema)
+            }
             out.push('\n');
         }
     }
