@@ -162,7 +162,10 @@ impl Snapshot {
             .map_err(|(route, provider)| SnapshotError::NoProvider { route, provider })?;
         let limits = config.limits.clone();
         let (places, memory) = match before {
-            Some(old) if old.limits.concurrent == limits.concurrent && old.limits.body_memory == limits.body_memory => {
+            Some(old)
+                if old.limits.concurrent == limits.concurrent
+                    && old.limits.body_memory == limits.body_memory =>
+            {
                 (Arc::clone(&old.places), Arc::clone(&old.memory))
             }
             _ => (permits(limits.concurrent), permits(limits.body_memory / MEMORY_UNIT)),

@@ -24,7 +24,11 @@ pub(crate) const CREDENTIALS: [HeaderName; 4] = [
 ///
 /// # Errors
 /// The reason of a 401.
-pub(crate) fn authenticate<'a>(keys: &'a Keys, headers: &HeaderMap, now_us: i64) -> Result<&'a KeyEntry, Reason> {
+pub(crate) fn authenticate<'a>(
+    keys: &'a Keys,
+    headers: &HeaderMap,
+    now_us: i64,
+) -> Result<&'a KeyEntry, Reason> {
     let mut refusal = Reason::MissingKey;
     for name in CREDENTIALS {
         for value in headers.get_all(&name) {
@@ -36,7 +40,9 @@ pub(crate) fn authenticate<'a>(keys: &'a Keys, headers: &HeaderMap, now_us: i64)
             let Some(presented) = presented.filter(|text| !text.is_empty()) else { continue };
             match keys.authenticate(presented, now_us) {
                 Ok(entry) => return Ok(entry),
-                Err(KeyRefusal::Malformed | KeyRefusal::Unknown) => refusal = worse(refusal, Reason::UnknownKey),
+                Err(KeyRefusal::Malformed | KeyRefusal::Unknown) => {
+                    refusal = worse(refusal, Reason::UnknownKey)
+                }
                 Err(KeyRefusal::Revoked) => return Err(Reason::RevokedKey),
                 Err(KeyRefusal::Expired) => return Err(Reason::ExpiredKey),
             }
@@ -55,7 +61,12 @@ fn bearer(value: &str) -> Option<&str> {
 }
 
 /// Who the caller is, with the source of every fact: its key's entry, then the route, then its own word.
-pub(crate) fn caller(entry: &KeyEntry, route: Option<&Route>, headers: &HeaderMap, pseudonyms: &Pseudonyms) -> Caller {
+pub(crate) fn caller(
+    entry: &KeyEntry,
+    route: Option<&Route>,
+    headers: &HeaderMap,
+    pseudonyms: &Pseudonyms,
+) -> Caller {
     let key = |value: &Option<schemas::Identifier>| {
         value.clone().map(|value| Attributed { value, source: Source::Key })
     };
@@ -87,8 +98,7 @@ pub(crate) fn caller(entry: &KeyEntry, route: Option<&Route>, headers: &HeaderMa
                 .or_else(|| asserted(route, headers, fact).map(|raw| said(pseudonyms.identifier(raw))));
         }
     }
-    caller.subject =
-        asserted(route, headers, "subject").and_then(|raw| pseudonyms.always(raw)).map(said);
+    caller.subject = asserted(route, headers, "subject").and_then(|raw| pseudonyms.always(raw)).map(said);
     caller
 }
 

@@ -22,11 +22,11 @@ use crate::config;
 use crate::dispatch::upload::Upload;
 use crate::dispatch::{self, Outgoing};
 use crate::record::{self, Clock, now_us};
+use crate::relay::Flow;
 use crate::relay::back::{self, Way};
 use crate::relay::intake::{self, Memory, NotTaken, Taken};
 use crate::relay::live::{Intended, Live};
 use crate::relay::outlive::Outliving;
-use crate::relay::Flow;
 use crate::respond::{self, Reason};
 use crate::route::{self, Route};
 use crate::{authenticate, police};
@@ -51,7 +51,8 @@ pub(crate) async fn exchange(app: Arc<App>, request: Request<Incoming>) -> Respo
     };
     let route = found.map(|(route, _)| Arc::clone(route));
     let rest = found.map_or("", |(_, rest)| rest);
-    let operation = route.as_ref().map(|route| dialects::operation(route.provider.dialect, &head.method, rest));
+    let operation =
+        route.as_ref().map(|route| dialects::operation(route.provider.dialect, &head.method, rest));
     let target = head.uri.path_and_query().map_or("", |target| target.as_str());
     let mut asking = Guarded::new(Asking {
         dialect,
@@ -166,7 +167,14 @@ async fn answer(
     };
 
     // Facts, and the splice that asks for usage.
-    let read = Reading { dialect: asking.dialect, operation, headers: &head.headers, rest, query, codings: &codings };
+    let read = Reading {
+        dialect: asking.dialect,
+        operation,
+        headers: &head.headers,
+        rest,
+        query,
+        codings: &codings,
+    };
     let wants_usage = route.ask_usage && operation.can_ask_usage() && codings.is_empty();
     let (facts, spliced, memory) = match &body {
         Body::Memory(bytes) => {
@@ -399,7 +407,9 @@ fn linger(app: &App, headers: &HeaderMap, body: Incoming, limit: u64) {
 
 /// Refuses a caller that is not known: no content is kept, and a flood is folded (CA-3).
 async fn refuse_unknown(app: &Arc<App>, dialect: Dialect, reason: Reason) -> Response<Flow> {
-    let Ok(name) = Identifier::new(reason.name()) else { return respond::answer(dialect, reason, None, None) };
+    let Ok(name) = Identifier::new(reason.name()) else {
+        return respond::answer(dialect, reason, None, None);
+    };
     let ledger = app.ledger.clone();
     let status = i64::from(reason.status());
     let recorded =
@@ -438,7 +448,12 @@ struct Asking {
 
 impl Asking {
     /// Records the refusal, the exchange's only record, and answers.
-    async fn refuse(self, admission: Option<Admission>, body: Option<NewPart>, reason: Reason) -> Response<Flow> {
+    async fn refuse(
+        self,
+        admission: Option<Admission>,
+        body: Option<NewPart>,
+        reason: Reason,
+    ) -> Response<Flow> {
         let Self { app, route, dialect, caller, asked, head, suppression, verdict, .. } = self;
         let admission = match admission {
             // What the ledger itself refuses has no record: a counter of the next heartbeat says it.
@@ -461,8 +476,8 @@ impl Asking {
                 }
                 let mut parts = vec![NewPart::bytes(PartName::ClientRequestHead, head)];
                 parts.extend(body);
-                let retention =
-                    route.map_or_else(|| Identifier::new("standard").ok(), |route| Some(route.retention.clone()));
+                let retention = route
+                    .map_or_else(|| Identifier::new("standard").ok(), |route| Some(route.retention.clone()));
                 let id = exchange.clone();
                 let make = move |parts, content_key| Refusal {
                     exchange: Some(id),

@@ -70,7 +70,12 @@ impl Clock {
 }
 
 /// What is known of a request from its head alone.
-pub(crate) fn asked(route: Option<&Route>, operation: Option<Operation>,  method: &http::Method, names: &Pseudonyms) -> Asked {
+pub(crate) fn asked(
+    route: Option<&Route>,
+    operation: Option<Operation>,
+    method: &http::Method,
+    names: &Pseudonyms,
+) -> Asked {
     Asked {
         route: route.map(|route| route.name.clone()),
         provider: route.map(|route| route.provider.name.clone()),
@@ -95,8 +100,9 @@ pub(crate) fn add_facts(asked: &mut Asked, caller: &mut Caller, facts: &RequestF
     facts.fill(asked, &|raw| names.of(raw));
     if caller.subject.is_none() {
         let said = facts.subject.as_deref().filter(|text| !text.is_empty());
-        caller.subject =
-            said.and_then(|text| names.always(text)).map(|value| Attributed { value, source: Source::Asserted });
+        caller.subject = said
+            .and_then(|text| names.always(text))
+            .map(|value| Attributed { value, source: Source::Asserted });
     }
 }
 
@@ -105,7 +111,9 @@ pub(crate) fn add_facts(asked: &mut Asked, caller: &mut Caller, facts: &RequestF
 pub(crate) fn suppression(facts: &RequestFacts, route: Option<&Route>) -> Vec<Identifier> {
     let allowed = |name: &str| {
         name == "x-affidavit-key"
-            || route.is_some_and(|route| route.asserted_headers.values().any(|header| header.eq_ignore_ascii_case(name)))
+            || route.is_some_and(|route| {
+                route.asserted_headers.values().any(|header| header.eq_ignore_ascii_case(name))
+            })
     };
     facts.suppression().into_iter().filter(|name| !allowed(name.as_str())).collect()
 }
@@ -126,7 +134,9 @@ pub(crate) fn content_coding(headers: &HeaderMap) -> Option<Identifier> {
     let mut names = Vec::new();
     for value in headers.get_all(CONTENT_ENCODING) {
         let text = value.to_str().ok()?;
-        names.extend(text.split(',').map(|name| name.trim().to_ascii_lowercase()).filter(|name| !name.is_empty()));
+        names.extend(
+            text.split(',').map(|name| name.trim().to_ascii_lowercase()).filter(|name| !name.is_empty()),
+        );
     }
     if names.is_empty() || names.iter().all(|name| name == "identity") {
         return None;

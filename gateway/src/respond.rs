@@ -133,7 +133,9 @@ impl Reason {
             Self::UpgradeRefused => {
                 "Protocol upgrades (WebSocket) are not relayed. The caller can use the API over HTTP requests."
             }
-            Self::MalformedPath => "The path has dot segments. The caller can fix this by sending the resolved path.",
+            Self::MalformedPath => {
+                "The path has dot segments. The caller can fix this by sending the resolved path."
+            }
             Self::MalformedBody => {
                 "The request body could not be read as what its type says, and a policy must read it. The caller \
                  can fix this."

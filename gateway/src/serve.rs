@@ -23,8 +23,8 @@ use crate::admin::{Admin, Starting};
 use crate::app::{App, Documents, Pseudonyms, Snapshot};
 use crate::config::{self, Loaded, LogFormat};
 use crate::reload::Reloader;
-use crate::{cli, output};
 use crate::telemetry::Telemetry;
+use crate::{cli, output};
 
 /// How long the end waits for the last outcomes, and for the store to have everything.
 const LAST_RECORDS: Duration = Duration::from_secs(10);
@@ -37,7 +37,8 @@ const ARCHIVE_WITHIN: Duration = Duration::from_secs(30);
 pub fn run(loaded: Loaded, accept_loss: bool) -> anyhow::Result<()> {
     start_logging(&loaded.config.log)?;
     raise_file_limit();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("tokio runtime")?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("tokio runtime")?;
     let served = runtime.block_on(serve(loaded, accept_loss));
     runtime.shutdown_timeout(Duration::from_secs(5));
     served
@@ -55,7 +56,8 @@ pub fn salvage(loaded: Loaded, journal: &Path) -> anyhow::Result<()> {
     for log in &salvaged {
         match log {
             Salvaged::Closed { origin, size, root, archived } => {
-                let place = if *archived { "all of it is in the store" } else { "not all of it is in the store yet" };
+                let place =
+                    if *archived { "all of it is in the store" } else { "not all of it is in the store yet" };
                 output::line(format_args!("{origin} closed: {size} records, root {root}, {place}"));
             }
             Salvaged::Nothing { folder } => {
@@ -92,17 +94,21 @@ pub fn erase(loaded: Loaded, args: &cli::Erase) -> anyhow::Result<()> {
             output::note("no gateway serves here: erasing in an epoch of its own");
             start_logging(&loaded.config.log)?;
             let settings = ledger_config(&loaded, false, &Arc::new(Telemetry::new()))?;
-            let request = asked.request(&Pseudonyms::new(&loaded.pseudonym_key)).map_err(anyhow::Error::msg)?;
-            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("tokio runtime")?;
+            let request =
+                asked.request(&Pseudonyms::new(&loaded.pseudonym_key)).map_err(anyhow::Error::msg)?;
+            let runtime =
+                tokio::runtime::Builder::new_multi_thread().enable_all().build().context("tokio runtime")?;
             socket::Response::of(runtime.block_on(evidence::erase_offline(settings, request)))
         }
         Err(error) => return Err(error).context("the admin socket"),
     };
     match response {
         socket::Response::Erased { erased, already, without_content } => {
-            for (ids, what) in
-                [(erased, "erased"), (already, "was erased before"), (without_content, "kept no content under a key")]
-            {
+            for (ids, what) in [
+                (erased, "erased"),
+                (already, "was erased before"),
+                (without_content, "kept no content under a key"),
+            ] {
                 for id in ids {
                     output::line(format_args!("{id} {what}"));
                 }
@@ -189,14 +195,18 @@ impl Gateway {
         Self::start_with(loaded, settings, telemetry).await
     }
 
-    async fn start_with(loaded: Loaded, settings: LedgerConfig, telemetry: Arc<Telemetry>) -> anyhow::Result<Self> {
+    async fn start_with(
+        loaded: Loaded,
+        settings: LedgerConfig,
+        telemetry: Arc<Telemetry>,
+    ) -> anyhow::Result<Self> {
         let started: Starting = Arc::new(OnceLock::new());
         // Ports first: a second gateway on the same machine fails before it touches anything.
         let mut bound = Vec::new();
         for (index, listen) in loaded.config.listen.iter().enumerate() {
-            let at = Bound::bind(listen.address, index)
-                .await
-                .with_context(|| format!("`listen[{index}].address` is `{}`: cannot listen there", listen.address))?;
+            let at = Bound::bind(listen.address, index).await.with_context(|| {
+                format!("`listen[{index}].address` is `{}`: cannot listen there", listen.address)
+            })?;
             bound.push(at);
         }
         let admin = Admin::bind(loaded.config.admin, Arc::clone(&started), Arc::clone(&telemetry))
@@ -227,7 +237,8 @@ impl Gateway {
         for bound in bound {
             let address = bound.address()?;
             addresses.push(address);
-            let listener = Listener::new(bound, Arc::clone(&app), Arc::clone(&places), stop.clone(), cut.clone());
+            let listener =
+                Listener::new(bound, Arc::clone(&app), Arc::clone(&places), stop.clone(), cut.clone());
             listeners.push(tokio::spawn(listener.run()));
             tracing::info!(%address, "listening");
         }
@@ -285,13 +296,19 @@ impl Gateway {
         let origin = app.ledger.origin().clone();
         match app.ledger.drain_and_close(CloseReason::Shutdown, ARCHIVE_WITHIN).await {
             Ok(()) => tracing::info!(%origin, "closed: everything is archived"),
-            Err(error) => tracing::warn!(%origin, %error, "closed, but not all is archived: the next start finishes it"),
+            Err(error) => {
+                tracing::warn!(%origin, %error, "closed, but not all is archived: the next start finishes it")
+            }
         }
         admin.abort();
     }
 }
 
-fn ledger_config(loaded: &Loaded, accept_loss: bool, telemetry: &Arc<Telemetry>) -> anyhow::Result<LedgerConfig> {
+fn ledger_config(
+    loaded: &Loaded,
+    accept_loss: bool,
+    telemetry: &Arc<Telemetry>,
+) -> anyhow::Result<LedgerConfig> {
     let evidence = &loaded.config.evidence;
     let disk: evidence::disk::SharedDisk = Arc::new(RealDisk);
     let config::Out::Directory(out) = &evidence.out;
@@ -341,14 +358,13 @@ fn binary_sha256() -> Option<Sha256Hex> {
 }
 
 fn start_logging(log: &config::Log) -> anyhow::Result<()> {
-    let filter = tracing_subscriber::EnvFilter::try_new(&log.filter)
-        .with_context(|| format!("`log.filter` is `{}`: wanted a tracing filter such as `info`", log.filter))?;
+    let filter = tracing_subscriber::EnvFilter::try_new(&log.filter).with_context(|| {
+        format!("`log.filter` is `{}`: wanted a tracing filter such as `info`", log.filter)
+    })?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let started = match log.format {
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
-        LogFormat::Text => {
-            builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init()
-        }
+        LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
     };
     // A second gateway in one process (tests) logs where the first does.
     let _ = started;

@@ -61,8 +61,8 @@ pub(crate) struct Seconds;
 impl MetricConstructor<Histogram> for Seconds {
     fn new_metric(&self) -> Histogram {
         Histogram::new([
-            0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0,
-            600.0, 1200.0,
+            0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0,
+            300.0, 600.0, 1200.0,
         ])
     }
 }
@@ -118,7 +118,8 @@ impl Telemetry {
                 metric
             }};
         }
-        let exchanges = add!(Family::default(), "exchanges", "Exchanges that ended, by route, end and status class");
+        let exchanges =
+            add!(Family::default(), "exchanges", "Exchanges that ended, by route, end and status class");
         let tokens = add!(Family::default(), "tokens", "Tokens incurred, by route and class");
         let cost = add!(Family::default(), "cost", "Cost in the currency's main unit, by route and currency");
         let duration = add!(
@@ -133,17 +134,26 @@ impl Telemetry {
             "From the request's head to the first event with model output",
             Unit::Seconds
         );
-        let commit = add!(Seconds.new_metric(), "intent_commit", "How long intents wait for the disk", Unit::Seconds);
+        let commit =
+            add!(Seconds.new_metric(), "intent_commit", "How long intents wait for the disk", Unit::Seconds);
         let refusals = add!(Family::default(), "refusals", "Requests refused by the gateway, by reason");
         let failures = add!(Family::default(), "failures", "What failed below HTTP, by reason");
         let open = add!(Gauge::default(), "exchanges_open", "Exchanges under way");
         let connections = add!(Gauge::default(), "caller_connections", "Connections of callers");
         let watermarks = add!(Family::default(), "records", "Records up to each watermark, by mark");
         let lag = add!(Family::default(), "records_behind", "Records journaled and not yet at the mark");
-        let oldest_unsealed =
-            add!(Gauge::default(), "oldest_unsealed", "Age of the oldest record not yet sealed", Unit::Seconds);
-        let oldest_unarchived =
-            add!(Gauge::default(), "oldest_unarchived", "Age of the oldest record not yet archived", Unit::Seconds);
+        let oldest_unsealed = add!(
+            Gauge::default(),
+            "oldest_unsealed",
+            "Age of the oldest record not yet sealed",
+            Unit::Seconds
+        );
+        let oldest_unarchived = add!(
+            Gauge::default(),
+            "oldest_unarchived",
+            "Age of the oldest record not yet archived",
+            Unit::Seconds
+        );
         let journal = add!(Gauge::default(), "journal", "Size of the journal's segments", Unit::Bytes);
         let ready = add!(Gauge::default(), "ready", "Whether new exchanges are admitted");
         let spool = add!(Gauge::default(), "spool", "Size of batches on their way out", Unit::Bytes);

@@ -34,7 +34,11 @@ impl Admin {
     ///
     /// # Errors
     /// The system's.
-    pub(crate) async fn bind(address: SocketAddr, app: Starting, telemetry: Arc<Telemetry>) -> std::io::Result<Self> {
+    pub(crate) async fn bind(
+        address: SocketAddr,
+        app: Starting,
+        telemetry: Arc<Telemetry>,
+    ) -> std::io::Result<Self> {
         Ok(Self { listener: TcpListener::bind(address).await?, app, telemetry })
     }
 
@@ -122,9 +126,8 @@ fn observe(app: &App) {
             telemetry.lag.get_or_create(&ByMark { mark }).set(gauge(marks.journaled.saturating_sub(at)));
         }
     }
-    let age_s = |since: Option<i64>| {
-        since.map_or(0.0, |since| (now_us().saturating_sub(since).max(0)) as f64 / 1e6)
-    };
+    let age_s =
+        |since: Option<i64>| since.map_or(0.0, |since| (now_us().saturating_sub(since).max(0)) as f64 / 1e6);
     telemetry.oldest_unsealed.set(age_s(marks.oldest_unsealed_us));
     telemetry.oldest_unarchived.set(age_s(marks.oldest_unarchived_us));
     telemetry.spool.set(gauge(marks.spool_bytes));

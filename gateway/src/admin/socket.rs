@@ -81,7 +81,8 @@ impl Response {
                 without_content: report.without_content.iter().map(ToString::to_string).collect(),
             },
             Err(error) => {
-                let shared = if let EraseError::Shared { others } = &error { ids(others) } else { Vec::new() };
+                let shared =
+                    if let EraseError::Shared { others } = &error { ids(others) } else { Vec::new() };
                 Self::Refused { message: error.to_string(), shared }
             }
         }
@@ -99,7 +100,9 @@ impl EraseAsked {
                 EraseTarget::Subject(pseudonyms.always(subject).ok_or("the subject has no pseudonym")?)
             }
             (None, ids) if !ids.is_empty() => EraseTarget::Exchanges(
-                ids.iter().map(|id| ExchangeId::new(id.as_str()).map_err(|e| e.to_string())).collect::<Result<_, _>>()?,
+                ids.iter()
+                    .map(|id| ExchangeId::new(id.as_str()).map_err(|e| e.to_string()))
+                    .collect::<Result<_, _>>()?,
             ),
             _ => return Err("wanted either exchanges or a subject".into()),
         };
@@ -173,7 +176,10 @@ impl Socket {
     pub(crate) fn bind(path: &Path) -> io::Result<Self> {
         let short = Short::of(path)?;
         if short.with(|path| std::os::unix::net::UnixStream::connect(path)).is_ok() {
-            return Err(io::Error::new(io::ErrorKind::AddrInUse, "another gateway listens on this admin socket"));
+            return Err(io::Error::new(
+                io::ErrorKind::AddrInUse,
+                "another gateway listens on this admin socket",
+            ));
         }
         match std::fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

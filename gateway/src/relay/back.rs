@@ -35,7 +35,12 @@ pub(crate) struct Way {
 }
 
 /// Sends the provider's answer on.
-pub(crate) async fn relay(app: &Arc<App>, mut live: Live, response: Response<Incoming>, way: Way) -> Response<Flow> {
+pub(crate) async fn relay(
+    app: &Arc<App>,
+    mut live: Live,
+    response: Response<Incoming>,
+    way: Way,
+) -> Response<Flow> {
     let (mut head, body) = response.into_parts();
     let Some(open) = live.open() else { return own(app, live, Reason::ProviderAborted, None).await };
     open.intended.clock.head = Some(Instant::now());
@@ -180,7 +185,8 @@ async fn whole(
         released: total as u64,
         ..Ending::new(End::Complete)
     };
-    let committed = Outliving::new(app, live.conclude(ending)).when_left(|app| app.telemetry.released_lost()).await;
+    let committed =
+        Outliving::new(app, live.conclude(ending)).when_left(|app| app.telemetry.released_lost()).await;
     match committed {
         Ok(()) => {
             let body = joined(chunks, total);
@@ -214,7 +220,9 @@ pub(crate) async fn no_answer(app: &Arc<App>, live: Live, failure: NoAnswer) -> 
 }
 
 async fn own(app: &Arc<App>, mut live: Live, reason: Reason, error: Option<String>) -> Response<Flow> {
-    let Some(open) = live.open() else { return respond::answer(dialects::Dialect::OpenAi, reason, None, None) };
+    let Some(open) = live.open() else {
+        return respond::answer(dialects::Dialect::OpenAi, reason, None, None);
+    };
     let dialect = open.intended.route.provider.dialect;
     let exchange = open.exchange.clone();
     let body = respond::body(dialect, reason, Some(exchange.as_str()));
@@ -229,7 +237,8 @@ async fn own(app: &Arc<App>, mut live: Live, reason: Reason, error: Option<Strin
     let provider_end = open.provider_status.map(|_| ProviderEnd::Cut);
     tracing::warn!(%exchange, reason = reason.name(), error, "no answer of the provider was passed on");
     let ending = Ending { end, provider_end, reason: Some(reason), error, released: body.len() as u64 };
-    let committed = Outliving::new(app, live.conclude(ending)).when_left(|app| app.telemetry.released_lost()).await;
+    let committed =
+        Outliving::new(app, live.conclude(ending)).when_left(|app| app.telemetry.released_lost()).await;
     match committed {
         Ok(()) => respond::answer_with(body, reason, Some(exchange.as_str()), None),
         Err(unavailable) => {

@@ -52,7 +52,11 @@ impl Flow {
 
     /// A whole body that an outcome let go.
     pub(crate) fn released(app: &Arc<App>, bytes: Bytes, trailers: Option<HeaderMap>) -> Self {
-        Self::Released(Released { app: Arc::clone(app), bytes: (!bytes.is_empty()).then_some(bytes), trailers })
+        Self::Released(Released {
+            app: Arc::clone(app),
+            bytes: (!bytes.is_empty()).then_some(bytes),
+            trailers,
+        })
     }
 }
 

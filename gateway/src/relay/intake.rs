@@ -39,7 +39,11 @@ impl Memory {
     ///
     /// # Errors
     /// [`Reason::Overloaded`].
-    pub(crate) async fn take(budget: &Arc<Semaphore>, bytes: u64, patience: Duration) -> Result<Self, Reason> {
+    pub(crate) async fn take(
+        budget: &Arc<Semaphore>,
+        bytes: u64,
+        patience: Duration,
+    ) -> Result<Self, Reason> {
         let mut memory = Self::default();
         memory.grow(budget, bytes, patience).await?;
         Ok(memory)

@@ -9,7 +9,9 @@ use std::time::Instant;
 use bytes::Bytes;
 use dialects::{AnswerFacts, Cause, Dialect, Meter, Operation};
 use evidence::{Cut, OpenExchange, PartWriter, Unavailable};
-use schemas::record::{Asked, Caller, Cost, End, Outcome, Part, PartName, ProviderEnd, Unpriced, UsageRole, UsageSource};
+use schemas::record::{
+    Asked, Caller, Cost, End, Outcome, Part, PartName, ProviderEnd, Unpriced, UsageRole, UsageSource,
+};
 use schemas::{ExchangeId, Identifier};
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -112,7 +114,10 @@ impl Live {
     }
 
     /// Records the outcome. On `Ok` it is on stable storage, and the end of the answer may go (CA-2).
-    pub(crate) fn conclude(mut self, ending: Ending) -> impl Future<Output = Result<(), Unavailable>> + Send + 'static {
+    pub(crate) fn conclude(
+        mut self,
+        ending: Ending,
+    ) -> impl Future<Output = Result<(), Unavailable>> + Send + 'static {
         let open = self.open.take();
         async move {
             match open {
@@ -244,7 +249,9 @@ impl Open {
                 ("cache_write_1h", usage.cache_write_1h_tokens),
                 ("output", usage.output_tokens),
             ] {
-                if let Some(count) = count.and_then(|count| u64::try_from(count).ok()).filter(|count| *count > 0) {
+                if let Some(count) =
+                    count.and_then(|count| u64::try_from(count).ok()).filter(|count| *count > 0)
+                {
                     telemetry.tokens.get_or_create(&ByClass { route: label.clone(), class }).inc_by(count);
                 }
             }
@@ -324,7 +331,8 @@ fn cause(ending: &Ending) -> Cause {
 
 /// The facts of an exchange of which no answer came.
 fn nothing_came(dialect: Dialect, operation: Operation) -> AnswerFacts {
-    Meter::new(dialect, operation, 0, &http::HeaderMap::new(), false, dialects::Limits::default()).finish(Cause::Cut)
+    Meter::new(dialect, operation, 0, &http::HeaderMap::new(), false, dialects::Limits::default())
+        .finish(Cause::Cut)
 }
 
 fn end_name(end: End) -> &'static str {

@@ -27,7 +27,8 @@ async fn a_caller_that_leaves_mid_stream_is_recorded_with_what_it_got() {
     let stream = TcpStream::connect(rig.address).await.unwrap();
     let (mut caller, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
     let connection = tokio::spawn(connection);
-    let request = rig.post("/openai/v1/chat/completions").body(Full::<bytes::Bytes>::from(STREAMING)).unwrap();
+    let request =
+        rig.post("/openai/v1/chat/completions").body(Full::<bytes::Bytes>::from(STREAMING)).unwrap();
     let mut response = caller.send_request(request).await.unwrap();
     let mut sent = 0;
     for text in ["one", "two"] {
@@ -58,8 +59,10 @@ async fn a_caller_that_leaves_before_the_head_is_recorded() {
     let rig = Rig::start(&provider, Setup::default()).await;
     let gone = tokio::time::timeout(Duration::from_millis(300), async {
         let stream = TcpStream::connect(rig.address).await.unwrap();
-        let (mut caller, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
-        let request = rig.post("/openai/v1/chat/completions").body(Full::<bytes::Bytes>::from(QUESTION)).unwrap();
+        let (mut caller, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        let request =
+            rig.post("/openai/v1/chat/completions").body(Full::<bytes::Bytes>::from(QUESTION)).unwrap();
         let (_, response) = tokio::join!(connection, caller.send_request(request));
         drop(response);
     })
@@ -123,7 +126,10 @@ async fn a_provider_that_is_silent_times_out_with_504() {
     let setup = Setup { limits: "{ first_byte: 1s }".into(), ..Setup::default() };
     let rig = Rig::start(&provider, setup).await;
     let (status, headers, body) = read(rig.chat(QUESTION).await).await;
-    assert_eq!((status, &headers["x-affidavit-reason"]), (504, &"provider_timeout".parse::<http::HeaderValue>().unwrap()));
+    assert_eq!(
+        (status, &headers["x-affidavit-reason"]),
+        (504, &"provider_timeout".parse::<http::HeaderValue>().unwrap())
+    );
     assert!(String::from_utf8_lossy(&body).contains("affidavit_provider_timeout"));
     let evidence = rig.stop().await;
     let outcome = evidence.outcomes()[0];

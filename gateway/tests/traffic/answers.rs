@@ -8,7 +8,8 @@ use schemas::record::{Body, End, PartName, ProviderEnd, UsageSource};
 use crate::provider::{COMPLETION, DONE, Provider, delta, events, pieces, whole};
 use crate::rig::{CREDENTIAL, Rig, Setup, find, read};
 
-const QUESTION: &str = r#"{"model":"gpt-4.1-mini","messages":[{"role":"user","content":"Hi"}],"temperature":0.7}"#;
+const QUESTION: &str =
+    r#"{"model":"gpt-4.1-mini","messages":[{"role":"user","content":"Hi"}],"temperature":0.7}"#;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_chat_completion_passes_byte_for_byte_and_is_recorded() {
@@ -55,7 +56,8 @@ async fn a_stream_passes_event_by_event_and_its_usage_is_recorded() {
     })
     .await;
     let rig = Rig::start(&provider, Setup::default()).await;
-    let asked = r#"{"model":"gpt-4.1-mini","stream":true,"stream_options":{"include_usage":true},"messages":[]}"#;
+    let asked =
+        r#"{"model":"gpt-4.1-mini","stream":true,"stream_options":{"include_usage":true},"messages":[]}"#;
     let mut response = rig.chat(asked).await;
     let mut whole = String::new();
     for text in ["one", "two", "three"] {
@@ -153,7 +155,8 @@ async fn the_providers_credential_and_the_callers_key_stand_nowhere_in_the_evide
     let provider = Provider::start(|_| async { whole(200, "application/json", COMPLETION) }).await;
     let setup = Setup {
         evidence: ", encryption: off".into(),
-        rest: "headers: { record_request: [\"a*\", \"x-*\", \"user-agent\"], record_response: [\"x-*\"] }\n".into(),
+        rest: "headers: { record_request: [\"a*\", \"x-*\", \"user-agent\"], record_response: [\"x-*\"] }\n"
+            .into(),
         ..Setup::default()
     };
     let rig = Rig::start(&provider, setup).await;

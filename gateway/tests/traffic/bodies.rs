@@ -13,7 +13,7 @@ fn zstd(bytes: &[u8]) -> Vec<u8> {
     // A raw block in a zstd frame: magic, single segment, size, one last raw block.
     let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0x60];
     frame.extend_from_slice(&u16::try_from(bytes.len() - 256).unwrap().to_le_bytes());
-    frame.extend_from_slice(&(u32::try_from(bytes.len()).unwrap() << 3 | 1).to_le_bytes()[..3]);
+    frame.extend_from_slice(&((u32::try_from(bytes.len()).unwrap() << 3) | 1).to_le_bytes()[..3]);
     frame.extend_from_slice(bytes);
     frame
 }
@@ -32,7 +32,10 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
 
 fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 })
+        (0..8).fold(
+            crc ^ u32::from(*byte),
+            |crc, _| if crc & 1 == 1 { (crc >> 1) ^ 0xedb8_8320 } else { crc >> 1 },
+        )
     })
 }
 
@@ -40,7 +43,10 @@ fn crc32(bytes: &[u8]) -> u32 {
 async fn coded_request_bodies_pass_as_they_are_and_are_understood() {
     let provider = Provider::start(|_| async { whole(200, "application/json", COMPLETION) }).await;
     let rig = Rig::start(&provider, Setup::default()).await;
-    let plain = format!(r#"{{"model":"gpt-4.1-coded","messages":[{{"role":"user","content":"{}"}}]}}"#, "x".repeat(300));
+    let plain = format!(
+        r#"{{"model":"gpt-4.1-coded","messages":[{{"role":"user","content":"{}"}}]}}"#,
+        "x".repeat(300)
+    );
     for (coding, coded) in [("gzip", gzip(plain.as_bytes())), ("zstd", zstd(plain.as_bytes()))] {
         let request = rig
             .post("/openai/v1/chat/completions")
@@ -51,7 +57,10 @@ async fn coded_request_bodies_pass_as_they_are_and_are_understood() {
         assert_eq!(status, 200);
         let seen = provider.seen();
         let seen = seen.last().unwrap();
-        assert_eq!((seen.headers["content-encoding"].to_str().unwrap(), &seen.body[..]), (coding, &coded[..]));
+        assert_eq!(
+            (seen.headers["content-encoding"].to_str().unwrap(), &seen.body[..]),
+            (coding, &coded[..])
+        );
     }
     let evidence = rig.stop().await;
     let mut codings = Vec::new();
@@ -74,7 +83,10 @@ async fn a_coded_answer_passes_as_it_is_and_its_usage_is_read() {
     .await;
     let rig = Rig::start(&provider, Setup::default()).await;
     let (_, headers, body) = read(rig.chat(r#"{"model":"m","messages":[]}"#).await).await;
-    assert_eq!((&headers["content-encoding"], &body[..]), (&"gzip".parse::<http::HeaderValue>().unwrap(), &gzip(COMPLETION.as_bytes())[..]));
+    assert_eq!(
+        (&headers["content-encoding"], &body[..]),
+        (&"gzip".parse::<http::HeaderValue>().unwrap(), &gzip(COMPLETION.as_bytes())[..])
+    );
     let evidence = rig.stop().await;
     assert_eq!(evidence.outcomes()[0].usage.output_tokens, Some(3));
 }

@@ -9,7 +9,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls_pki_types::{PrivateKeyDer, ServerName};
 use tokio::net::TcpStream;
 
-use crate::provider::{COMPLETION, DONE, Provider, delta, events, whole};
+use crate::provider::{COMPLETION, Provider, delta, events, whole};
 use crate::rig::{Rig, Setup, read};
 
 async fn provider() -> Provider {
@@ -74,7 +74,6 @@ async fn an_http2_stream_that_is_reset_is_a_client_abort_and_the_connection_live
     let mut ends: Vec<_> = evidence.outcomes().iter().map(|outcome| format!("{:?}", outcome.end)).collect();
     ends.sort();
     assert_eq!(ends, ["ClientAbort", "Complete"]);
-    assert!(!DONE.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -109,15 +108,20 @@ fn pki() -> Pki {
     let ca_cert = ca.self_signed(&ca_key).unwrap();
     let issuer = rcgen::Issuer::from_params(&ca, &ca_key);
     let server_key = rcgen::KeyPair::generate().unwrap();
-    let server =
-        rcgen::CertificateParams::new(vec!["localhost".into()]).unwrap().signed_by(&server_key, &issuer).unwrap();
+    let server = rcgen::CertificateParams::new(vec!["localhost".into()])
+        .unwrap()
+        .signed_by(&server_key, &issuer)
+        .unwrap();
     let client_key = rcgen::KeyPair::generate().unwrap();
-    let client =
-        rcgen::CertificateParams::new(vec!["caller".into()]).unwrap().signed_by(&client_key, &issuer).unwrap();
+    let client = rcgen::CertificateParams::new(vec!["caller".into()])
+        .unwrap()
+        .signed_by(&client_key, &issuer)
+        .unwrap();
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("ca.pem"), ca_cert.pem()).unwrap();
     std::fs::write(dir.path().join("cert.pem"), server.pem()).unwrap();
-    gateway::output::write_new(&dir.path().join("key.pem"), server_key.serialize_pem().as_bytes(), 0o600).unwrap();
+    gateway::output::write_new(&dir.path().join("key.pem"), server_key.serialize_pem().as_bytes(), 0o600)
+        .unwrap();
     let mut roots = rustls::RootCertStore::empty();
     roots.add(ca_cert.der().clone()).unwrap();
     Pki { dir, roots, client: (client.der().clone(), client_key.serialize_der()) }
@@ -148,8 +152,9 @@ async fn call_tls(rig: &Rig, pki: &Pki, with_certificate: bool, alpn: &[u8]) -> 
         tokio::spawn(connection);
         caller.send_request(question(rig, "https://localhost")).await
     } else {
-        let (mut caller, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(std::io::Error::other)?;
+        let (mut caller, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(std::io::Error::other)?;
         tokio::spawn(connection);
         let mut request = question(rig, "");
         request.headers_mut().insert("host", "localhost".parse().unwrap());

@@ -69,7 +69,9 @@ async fn a_changed_keys_file_rules_without_a_restart_and_is_in_the_log_first() {
     let reload = evidence
         .records
         .iter()
-        .position(|record| matches!(&record.body, Body::Config(config) if config.reason == ConfigReason::Reload))
+        .position(
+            |record| matches!(&record.body, Body::Config(config) if config.reason == ConfigReason::Reload),
+        )
         .unwrap();
     let intent = evidence.records.iter().position(|record| matches!(record.body, Body::Intent(_))).unwrap();
     assert!(reload < intent, "CH-4");
@@ -101,7 +103,9 @@ async fn a_drain_lets_running_streams_finish_and_closes_the_log() {
     })
     .await;
     let rig = Rig::start(&provider, Setup::default()).await;
-    let mut response = rig.chat(r#"{"model":"m","stream":true,"stream_options":{"include_usage":true},"messages":[]}"#).await;
+    let mut response = rig
+        .chat(r#"{"model":"m","stream":true,"stream_options":{"include_usage":true},"messages":[]}"#)
+        .await;
     sender.send(delta("x")).await;
     read_bytes(response.body_mut(), delta("x").len()).await;
     let stopping = tokio::spawn(rig.stop());
@@ -113,7 +117,9 @@ async fn a_drain_lets_running_streams_finish_and_closes_the_log() {
     assert_eq!(rest, DONE);
     let evidence = stopping.await.unwrap();
     assert_eq!(evidence.outcomes()[0].end, End::Complete);
-    let Body::Close(close) = &evidence.records.last().unwrap().body else { panic!("the last record is `close`") };
+    let Body::Close(close) = &evidence.records.last().unwrap().body else {
+        panic!("the last record is `close`")
+    };
     assert_eq!(close.reason, CloseReason::Shutdown);
     assert_eq!(close.counters.get("outcomes"), Some(&1));
 }
@@ -129,7 +135,9 @@ async fn a_drain_that_lasts_too_long_cuts_the_stream_and_says_so() {
     .await;
     let setup = Setup { limits: "{ drain: 300ms }".into(), ..Setup::default() };
     let rig = Rig::start(&provider, setup).await;
-    let mut response = rig.chat(r#"{"model":"m","stream":true,"stream_options":{"include_usage":true},"messages":[]}"#).await;
+    let mut response = rig
+        .chat(r#"{"model":"m","stream":true,"stream_options":{"include_usage":true},"messages":[]}"#)
+        .await;
     sender.send(delta("x")).await;
     read_bytes(response.body_mut(), delta("x").len()).await;
     let evidence = rig.stop().await;
@@ -153,7 +161,8 @@ async fn a_subject_is_erased_over_the_admin_socket_by_the_name_that_callers_use(
         reason: "art17".into(),
         ..EraseAsked::default()
     };
-    let response = tokio::task::spawn_blocking(move || call(&socket, &Request::Erase(asked)).unwrap()).await.unwrap();
+    let response =
+        tokio::task::spawn_blocking(move || call(&socket, &Request::Erase(asked)).unwrap()).await.unwrap();
     let Response::Erased { erased, .. } = response else { panic!("{response:?}") };
     assert_eq!(erased, [exchange.clone()]);
     let evidence = rig.stop().await;

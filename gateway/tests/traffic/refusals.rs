@@ -28,7 +28,8 @@ pub(crate) async fn raw(rig: &Rig, text: &str) -> String {
     stream.write_all(text.as_bytes()).await.unwrap();
     let mut got = Vec::new();
     let mut buffer = [0; 4096];
-    while let Ok(Ok(read)) = tokio::time::timeout(Duration::from_millis(1700), stream.read(&mut buffer)).await {
+    while let Ok(Ok(read)) = tokio::time::timeout(Duration::from_millis(1700), stream.read(&mut buffer)).await
+    {
         if read == 0 {
             break;
         }
@@ -72,7 +73,8 @@ async fn a_flood_of_unknown_keys_is_folded_and_every_one_is_counted() {
     for _ in 0..60 {
         caller.ready().await.unwrap();
         let request = Request::get("/openai/v1/models").header("host", "g").header("x-api-key", "afk_no");
-        let response = caller.send_request(request.body(Full::<bytes::Bytes>::default()).unwrap()).await.unwrap();
+        let response =
+            caller.send_request(request.body(Full::<bytes::Bytes>::default()).unwrap()).await.unwrap();
         let (status, ..) = read(response).await;
         assert_eq!(status, 401);
     }
@@ -118,10 +120,12 @@ async fn an_unknown_coding_is_415_an_unknown_path_404_an_upgrade_501_all_recorde
     let (status, headers, _) = read(rig.send(request.body(Full::from(QUESTION)).unwrap()).await).await;
     assert_eq!(status, 415);
     is_final(&headers, "unknown_coding");
-    let (status, headers, _) = read(rig.send(rig.post("/nowhere").body(Full::from(QUESTION)).unwrap()).await).await;
+    let (status, headers, _) =
+        read(rig.send(rig.post("/nowhere").body(Full::from(QUESTION)).unwrap()).await).await;
     assert_eq!(status, 404);
     is_final(&headers, "unknown_route");
-    let request = rig.post("/openai/v1/realtime").header("connection", "upgrade").header("upgrade", "websocket");
+    let request =
+        rig.post("/openai/v1/realtime").header("connection", "upgrade").header("upgrade", "websocket");
     let (status, headers, _) = read(rig.send(request.body(Full::default()).unwrap()).await).await;
     assert_eq!(status, 501);
     is_final(&headers, "upgrade_refused");
@@ -135,7 +139,8 @@ async fn an_unknown_coding_is_415_an_unknown_path_404_an_upgrade_501_all_recorde
     assert_eq!(reasons, ["unknown_coding", "unknown_route", "upgrade_refused", "malformed_path"]);
 }
 
-const POLICY: &str = "mode: enforce\ndefault: deny\nrules:\n  - id: small-only\n    effect: allow\n    models: [\"*-mini\"]\n";
+const POLICY: &str =
+    "mode: enforce\ndefault: deny\nrules:\n  - id: small-only\n    effect: allow\n    models: [\"*-mini\"]\n";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_policy_denies_is_403_with_the_verdict_and_the_content_recorded() {
@@ -186,10 +191,16 @@ async fn beyond_the_places_admission_waits_and_then_refuses_with_503() {
     .await;
     let setup = Setup { limits: "{ concurrent: 1, admission: 100ms }".into(), ..Setup::default() };
     let rig = Rig::start(&provider, setup).await;
-    let first = tokio::spawn(send(rig.address, rig.post("/openai/v1/chat/completions").body(Full::from(QUESTION)).unwrap()));
+    let first = tokio::spawn(send(
+        rig.address,
+        rig.post("/openai/v1/chat/completions").body(Full::from(QUESTION)).unwrap(),
+    ));
     provider.wait(1).await;
     let (status, headers, _) = read(rig.chat(QUESTION).await).await;
-    assert_eq!((status, &headers["x-affidavit-reason"]), (503, &"overloaded".parse::<http::HeaderValue>().unwrap()));
+    assert_eq!(
+        (status, &headers["x-affidavit-reason"]),
+        (503, &"overloaded".parse::<http::HeaderValue>().unwrap())
+    );
     assert!(headers.contains_key("retry-after"));
     assert_eq!(read(first.await.unwrap()).await.0, 200);
     let evidence = rig.stop().await;
@@ -243,13 +254,17 @@ async fn a_head_over_the_limit_is_431_and_a_signed_counter() {
     assert!(raw(&rig, "no http at all\r\n\r\n").await.starts_with("HTTP/1.1 400"));
     let evidence = rig.stop().await;
     let text = serde_json::to_string(&evidence.records).unwrap();
-    assert!(text.contains("\"failed_head_too_large\":1") && text.contains("\"failed_malformed_http\":1"), "{text}");
+    assert!(
+        text.contains("\"failed_head_too_large\":1") && text.contains("\"failed_malformed_http\":1"),
+        "{text}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn when_the_memory_for_bodies_is_taken_admission_waits_and_then_refuses_with_503() {
     let provider = provider().await;
-    let setup = Setup { limits: "{ body: 1MiB, body_memory: 1MiB, admission: 1s }".into(), ..Setup::default() };
+    let setup =
+        Setup { limits: "{ body: 1MiB, body_memory: 1MiB, admission: 1s }".into(), ..Setup::default() };
     let rig = Rig::start(&provider, setup).await;
     let mut slow = TcpStream::connect(rig.address).await.unwrap();
     let head = format!(
@@ -259,7 +274,10 @@ async fn when_the_memory_for_bodies_is_taken_admission_waits_and_then_refuses_wi
     slow.write_all(head.as_bytes()).await.unwrap();
     tokio::time::sleep(Duration::from_millis(200)).await;
     let (status, headers, _) = read(rig.chat(QUESTION).await).await;
-    assert_eq!((status, &headers["x-affidavit-reason"]), (503, &"overloaded".parse::<http::HeaderValue>().unwrap()));
+    assert_eq!(
+        (status, &headers["x-affidavit-reason"]),
+        (503, &"overloaded".parse::<http::HeaderValue>().unwrap())
+    );
     drop(slow);
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(read(rig.chat(QUESTION).await).await.0, 200, "the memory is given back");

@@ -72,7 +72,9 @@ pub(crate) fn issue_key(path: &Path, consumer: &str) -> String {
         team: Some(Identifier::new("quality").unwrap()),
         ..KeyRequest::default()
     };
-    let issued = update::<_, Change>(path, |keys| issue(keys, request, 1_790_000_000_000_000).map_err(|error| Change::Key(error.to_string())));
+    let issued = update::<_, Change>(path, |keys| {
+        issue(keys, request, 1_790_000_000_000_000).map_err(|error| Change::Key(error.to_string()))
+    });
     match issued {
         Ok(issued) => issued.key.to_string(),
         Err(Change::File(error)) => panic!("{error}"),
@@ -209,7 +211,8 @@ fn records(store: &Path) -> Vec<Record> {
         let name = &parsed.files.iter().find(|file| file.name.ends_with(".records.parquet")).unwrap().name;
         let file = Bytes::from(std::fs::read(path.with_file_name(name)).unwrap());
         let origin = parsed.origin.clone();
-        let verified = verify_batch(BatchInput { origin: &origin, key: &public, seal: &seal, records: file }).unwrap();
+        let verified =
+            verify_batch(BatchInput { origin: &origin, key: &public, seal: &seal, records: file }).unwrap();
         for row in verified.rows() {
             records.push(row.decoded().record.clone().unwrap());
         }
@@ -232,11 +235,17 @@ pub(crate) fn find(folder: &Path, end: &str, found: &mut Vec<PathBuf>) {
 impl Evidence {
     /// The outcomes, in order.
     pub(crate) fn outcomes(&self) -> Vec<&Outcome> {
-        self.records.iter().filter_map(|record| if let Body::Outcome(it) = &record.body { Some(it) } else { None }).collect()
+        self.records
+            .iter()
+            .filter_map(|record| if let Body::Outcome(it) = &record.body { Some(it) } else { None })
+            .collect()
     }
     /// The refusals, in order.
     pub(crate) fn refusals(&self) -> Vec<&Refusal> {
-        self.records.iter().filter_map(|record| if let Body::Refusal(it) = &record.body { Some(it) } else { None }).collect()
+        self.records
+            .iter()
+            .filter_map(|record| if let Body::Refusal(it) = &record.body { Some(it) } else { None })
+            .collect()
     }
     /// How many records of a kind there are.
     pub(crate) fn count(&self, kind: &str) -> usize {
