@@ -2,7 +2,7 @@
 //! the parser promises more (what is read is written back alike, no byte of traffic is lost), it asserts that too.
 //!
 //! Used twice: by `tests/tests/fuzz.rs` on stable Rust, and by the cargo-fuzz targets in this folder.
-#![allow(dead_code, reason = "each user takes its part")]
+#![allow(dead_code, unreachable_pub, reason = "two crates include this file")]
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
@@ -112,7 +112,12 @@ fn coded() -> Vec<Vec<u8>> {
     let mut zlib = flate2::write::ZlibEncoder::new(vec![1], flate2::Compression::default());
     let _ = (gzip.write_all(plain), zlib.write_all(plain));
     let zstd = [&[3_u8][..], &zstd::encode_all(plain, 3).unwrap_or_default()].concat();
-    vec![gzip.finish().unwrap_or_default(), zlib.finish().unwrap_or_default(), vec![2, 0x0b, 2, 0x80, b'a', 3], zstd]
+    vec![
+        gzip.finish().unwrap_or_default(),
+        zlib.finish().unwrap_or_default(),
+        vec![2, 0x0b, 2, 0x80, b'a', 3],
+        zstd,
+    ]
 }
 
 const PATHS: [&str; 8] = [
@@ -196,7 +201,8 @@ fn coding(bytes: &[u8]) {
     }
     let mut decoder = Decoder::new(&stack, Caps { ratio: 1 << 40, ..caps });
     let mut pieces = Vec::new();
-    let fed = body.chunks(5).try_for_each(|piece| decoder.feed(piece, &mut |out| pieces.extend_from_slice(out)));
+    let fed =
+        body.chunks(5).try_for_each(|piece| decoder.feed(piece, &mut |out| pieces.extend_from_slice(out)));
     if let (Ok(whole), Ok(())) = (whole, fed) {
         assert_eq!(whole, pieces);
     }
@@ -229,7 +235,10 @@ fn request_facts(bytes: &[u8]) {
 
 fn ask_for_usage(bytes: &[u8]) {
     if let Some(asked) = dialects::ask_for_usage(bytes) {
-        assert!(serde_json::from_slice::<serde_json::Value>(&asked).is_ok() || serde_json::from_slice::<serde_json::Value>(bytes).is_err());
+        assert!(
+            serde_json::from_slice::<serde_json::Value>(&asked).is_ok()
+                || serde_json::from_slice::<serde_json::Value>(bytes).is_err()
+        );
         assert!(dialects::ask_for_usage(&asked).is_none(), "asked twice");
     }
     dialects::splice::trace_of_asking(bytes);
@@ -259,7 +268,11 @@ fn texts(value: &serde_json::Value, found: &mut Vec<Vec<u8>>) {
 
 fn canonical_json(bytes: &[u8]) {
     if let Ok(value) = canonical::parse(bytes) {
-        assert_eq!(canonical::to_vec(&value).expect("what was read can be written"), bytes, "two texts of one value");
+        assert_eq!(
+            canonical::to_vec(&value).expect("what was read can be written"),
+            bytes,
+            "two texts of one value"
+        );
     }
 }
 
@@ -270,7 +283,11 @@ fn leaf_decode(bytes: &[u8]) {
         if let Some(record) = &decoded.record
             && decoded.unknown_keys.is_empty()
         {
-            assert_eq!(leaf::encode(record).expect("what was read can be written"), bytes, "not the bytes read");
+            assert_eq!(
+                leaf::encode(record).expect("what was read can be written"),
+                bytes,
+                "not the bytes read"
+            );
         }
     }
     leaf::hash(bytes);
@@ -294,7 +311,9 @@ fn seal_signed(bytes: &[u8]) {
     let text = text.split("\n\n").next().unwrap_or_default();
     let Some(origin) = text.lines().nth(1) else { return };
     let signer = signer();
-    let Ok(signed) = note::sign(&format!("{text}\n"), &[(&format!("{origin}/seal"), &signer)]) else { return };
+    let Ok(signed) = note::sign(&format!("{text}\n"), &[(&format!("{origin}/seal"), &signer)]) else {
+        return;
+    };
     if let Ok(seal) = seal::verify(&signed, &signer.public_key()) {
         assert_eq!(seal.to_text(), format!("{text}\n"));
         let _ = seal.before();
@@ -302,7 +321,9 @@ fn seal_signed(bytes: &[u8]) {
 }
 
 fn note_parse(bytes: &[u8]) {
-    let Ok(key) = VerifyingKey::new("acme/gw1/20261120t101500z-3f9a1c20/seal", signer().public_key()) else { return };
+    let Ok(key) = VerifyingKey::new("acme/gw1/20261120t101500z-3f9a1c20/seal", signer().public_key()) else {
+        return;
+    };
     let _ = note::parse_unverified(bytes);
     assert!(note::verify(bytes, &[key]).is_err(), "nobody signed this");
     if let Ok(text) = std::str::from_utf8(bytes)
@@ -319,7 +340,10 @@ fn name_seeds() -> Vec<Vec<u8>> {
     found
         .iter()
         .filter_map(|path| Some(path.strip_prefix(&below).ok()?.to_string_lossy().into_owned().into_bytes()))
-        .chain([b"zstd_dict:00".to_vec(), b"delta:01890a5d-ac96-774b-bcce-b302099a8057:client_request".to_vec()])
+        .chain([
+            b"zstd_dict:00".to_vec(),
+            b"delta:01890a5d-ac96-774b-bcce-b302099a8057:client_request".to_vec(),
+        ])
         .collect()
 }
 
@@ -398,7 +422,10 @@ fn row_seeds() -> Vec<Vec<u8>> {
     let zstd = zstd::encode_all(&plain[..], 3).unwrap_or_default();
     let ops = [&[9_u8; 32][..], &[0, 3, b'a', b'b', b'c', 1, 0, 4]].concat();
     let delta = zstd::encode_all(&ops[..], 3).unwrap_or_default();
-    [(0, plain), (1, zstd), (2, delta)].into_iter().map(|(kind, data)| [&[kind], data.as_slice()].concat()).collect()
+    [(0, plain), (1, zstd), (2, delta)]
+        .into_iter()
+        .map(|(kind, data)| [&[kind], data.as_slice()].concat())
+        .collect()
 }
 
 fn content_row(bytes: &[u8]) {
@@ -464,7 +491,7 @@ fn policies_and_prices() -> Vec<Vec<u8>> {
 }
 
 fn policy(bytes: &[u8]) {
-    if let Err(problems) = policies::policy::PolicyFile::parse(bytes) {
+    if let Err(problems) = policies::policy::Policy::parse(bytes) {
         assert!(!problems.is_empty(), "refused without a reason");
     }
 }
@@ -501,7 +528,12 @@ static JOURNAL: LazyLock<Option<(SimDisk, PathBuf)>> = LazyLock::new(|| {
     }
     journal.close();
     drop(journal);
-    let name = disk.list(&dir).ok()?.into_iter().map(|entry| entry.name).find(|name| name.starts_with("segment-"))?;
+    let name = disk
+        .list(&dir)
+        .ok()?
+        .into_iter()
+        .map(|entry| entry.name)
+        .find(|name| name.starts_with("segment-"))?;
     Some((disk, dir.join(name)))
 });
 

@@ -21,11 +21,58 @@ const SLOW: Duration = Duration::from_secs(10);
 const MAX_BYTES: usize = 256 << 10;
 
 const TOKENS: &[&[u8]] = &[
-    b"data: ", b"event: ", b"\n\n", b"\r\n", b"\r", b": ", b"[DONE]", b"\xef\xbb\xbf", b"null", b"{", b"}", b"[", b"]", b"\"", b"\\u0000", b"\\",
-    b"\"usage\":null", b"\"usage\":{}", b"\"choices\":[]", b"\"type\":\"response.completed\"", b"\"stream\":true", b"\"stream_options\":",
-    b"-1", b"0", b"1e999", b"9007199254740993", b"18446744073709551616", b"0.5", b"true", b"--B\r\n", b"--B--", b"name=\"",
-    b"\xff\xff\xff\xff", b"\x00\x00\x00\x00", b"\x7f\xff\xff\xff", b"\x80", b"PAR1", b"files 99999999999999999999\n", b"compact 65\n",
-    b"range 0 18446744073709551615\n", b"\xe2\x80\x94 ", b"../", b"/", b"*", b"? ", b"- ", b"&a ", b"*a", b"!!", b"|", b",,", b"\"\"",
+    b"data: ",
+    b"event: ",
+    b"\n\n",
+    b"\r\n",
+    b"\r",
+    b": ",
+    b"[DONE]",
+    b"\xef\xbb\xbf",
+    b"null",
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+    b"\"",
+    b"\\u0000",
+    b"\\",
+    b"\"usage\":null",
+    b"\"usage\":{}",
+    b"\"choices\":[]",
+    b"\"type\":\"response.completed\"",
+    b"\"stream\":true",
+    b"\"stream_options\":",
+    b"-1",
+    b"0",
+    b"1e999",
+    b"9007199254740993",
+    b"18446744073709551616",
+    b"0.5",
+    b"true",
+    b"--B\r\n",
+    b"--B--",
+    b"name=\"",
+    b"\xff\xff\xff\xff",
+    b"\x00\x00\x00\x00",
+    b"\x7f\xff\xff\xff",
+    b"\x80",
+    b"PAR1",
+    b"files 99999999999999999999\n",
+    b"compact 65\n",
+    b"range 0 18446744073709551615\n",
+    b"\xe2\x80\x94 ",
+    b"../",
+    b"/",
+    b"*",
+    b"? ",
+    b"- ",
+    b"&a ",
+    b"*a",
+    b"!!",
+    b"|",
+    b",,",
+    b"\"\"",
 ];
 
 struct Random(u64);
@@ -50,11 +97,13 @@ fn mutate(random: &mut Random, input: &mut Vec<u8>, seeds: &[Vec<u8>]) {
             0 | 1 if length > 0 => input[at.min(length - 1)] ^= 1 << random.below(8),
             2 if length > 0 => input[at.min(length - 1)] = random.next() as u8,
             3 if length > 0 => {
-                let to = (at + random.below(1 << random.below(12))).min(length);
+                let most = 1 << random.below(12);
+                let to = (at + random.below(most)).min(length);
                 input.drain(at.min(to)..to);
             }
             4 if length > 0 => {
-                let to = (at + random.below(1 << random.below(10))).min(length);
+                let most = 1 << random.below(10);
+                let to = (at + random.below(most)).min(length);
                 let copy = input[at.min(to)..to].to_vec();
                 let place = random.below(length);
                 input.splice(place..place, copy);
@@ -86,7 +135,9 @@ fn bad(target: &Target, input: &[u8]) -> Option<String> {
     let ran = catch_unwind(AssertUnwindSafe(|| (target.run)(input)));
     if let Err(payload) = ran {
         let text = payload.downcast_ref::<String>().cloned();
-        return Some(text.or_else(|| payload.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_default());
+        return Some(
+            text.or_else(|| payload.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_default(),
+        );
     }
     (started.elapsed() > SLOW).then(|| format!("took {:?} for {} bytes", started.elapsed(), input.len()))
 }
@@ -136,7 +187,13 @@ fn no_parser_panics_hangs_or_contradicts_itself() {
                 break;
             }
         }
-        println!("{:<16} {:>4} seeds {:>9} inputs in {:.1} s", target.name, seeds.len(), inputs, started.elapsed().as_secs_f64());
+        println!(
+            "{:<16} {:>4} seeds {:>9} inputs in {:.1} s",
+            target.name,
+            seeds.len(),
+            inputs,
+            started.elapsed().as_secs_f64()
+        );
     }
     assert!(ran > 0, "no target is named {only:?}");
     assert!(failures.is_empty(), "{}", failures.join("\n"));
