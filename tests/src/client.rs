@@ -186,7 +186,8 @@ fn advance(raw: &mut Vec<u8>, state: &mut Framing, got: &mut Got) -> bool {
                 let Some(end) = raw.windows(2).position(|w| w == b"\r\n") else { return false };
                 let line = String::from_utf8_lossy(&raw[..end]).into_owned();
                 raw.drain(..end + 2);
-                let size = usize::from_str_radix(line.split(';').next().unwrap_or_default().trim(), 16).unwrap_or(0);
+                let size =
+                    usize::from_str_radix(line.split(';').next().unwrap_or_default().trim(), 16).unwrap_or(0);
                 *state = if size == 0 { Framing::Trailers } else { Framing::Chunk(size) };
             }
             Framing::Chunk(left) => {

@@ -75,11 +75,13 @@ impl Line {
     pub fn gateway_dialect(&self) -> Option<&'static str> {
         match self.dialect.as_str() {
             d if d.starts_with("anthropic-") => Some("anthropic"),
-            d if d.starts_with("openai-") => Some(if self.provider.starts_with("azure") && self.path.starts_with("/openai/") {
-                "azure_openai"
-            } else {
-                "openai"
-            }),
+            d if d.starts_with("openai-") => {
+                Some(if self.provider.starts_with("azure") && self.path.starts_with("/openai/") {
+                    "azure_openai"
+                } else {
+                    "openai"
+                })
+            }
             _ => None,
         }
     }
@@ -99,7 +101,11 @@ pub fn set() -> Set {
     let shared = std::env::var_os("AFFIDAVIT_CORPUS")
         .map(PathBuf::from)
         .unwrap_or_else(|| crate::root().join("../shared/corpus"));
-    if shared.join("README.md").exists() { Set::Corpus(shared) } else { Set::Own(crate::root().join("tests/exchanges")) }
+    if shared.join("README.md").exists() {
+        Set::Corpus(shared)
+    } else {
+        Set::Own(crate::root().join("tests/exchanges"))
+    }
 }
 
 /// All lines that the gateway has a dialect for, sorted by file and place; says on stderr which set it is.
@@ -130,10 +136,11 @@ fn lines_of(dir: &std::path::Path) -> Vec<Line> {
     let mut out = Vec::new();
     for path in files {
         let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic_on(&format!("{}: {e}", path.display())));
+        let text =
+            std::fs::read_to_string(&path).unwrap_or_else(|e| panic_on(&format!("{}: {e}", path.display())));
         for (n, text) in text.lines().enumerate() {
-            let mut line: Line =
-                serde_json::from_str(text).unwrap_or_else(|e| panic_on(&format!("{}:{}: {e}", path.display(), n + 1)));
+            let mut line: Line = serde_json::from_str(text)
+                .unwrap_or_else(|e| panic_on(&format!("{}:{}: {e}", path.display(), n + 1)));
             line.file.clone_from(&file);
             if line.gateway_dialect().is_some() {
                 out.push(line);

@@ -101,17 +101,30 @@ impl Gateway {
         );
         std::fs::write(dir.join("gateway.yaml"), config).expect("the configuration is written");
         let provider_key = dir.join("provider.key");
-        std::fs::write(&provider_key, "sk-provider-secret-0123456789").expect("the provider's key is written");
-        std::fs::set_permissions(&provider_key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("its mode");
+        std::fs::write(&provider_key, "sk-provider-secret-0123456789")
+            .expect("the provider's key is written");
+        std::fs::set_permissions(&provider_key, std::os::unix::fs::PermissionsExt::from_mode(0o600))
+            .expect("its mode");
         let bin = crate::binary("gateway");
         let trust = run(Command::new(&bin)
             .args(["keygen", "--deployment", "test", "--gateway", "gw1", "--out"])
             .arg(dir.join("seal.key")));
         std::fs::write(dir.join("trust.yaml"), trust.stdout).expect("the trust file is written");
-        let key = run(Command::new(&bin).args(["keys", "issue", "--file"]).arg(dir.join("keys.yaml")).args([
-            "--consumer", "tester", "--team", "quality", "--cost-centre", "cc-1", "--system", "sys-1", "--purpose",
-            "testing", "--data-class", "public",
-        ]));
+        let key =
+            run(Command::new(&bin).args(["keys", "issue", "--file"]).arg(dir.join("keys.yaml")).args([
+                "--consumer",
+                "tester",
+                "--team",
+                "quality",
+                "--cost-centre",
+                "cc-1",
+                "--system",
+                "sys-1",
+                "--purpose",
+                "testing",
+                "--data-class",
+                "public",
+            ]));
         let key = String::from_utf8_lossy(&key.stdout)
             .split_whitespace()
             .find(|w| w.starts_with("afk_"))
@@ -136,7 +149,11 @@ impl Gateway {
         let start = Instant::now();
         while !self.ready() {
             let ended = self.child.as_mut().is_none_or(|c| !matches!(c.try_wait(), Ok(None)));
-            assert!(!ended && start.elapsed() < Duration::from_secs(60), "the gateway is not ready:\n{}", self.log());
+            assert!(
+                !ended && start.elapsed() < Duration::from_secs(60),
+                "the gateway is not ready:\n{}",
+                self.log()
+            );
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -262,7 +279,12 @@ impl Drop for Gateway {
 pub fn price_book() -> PathBuf {
     let dir = crate::root().join("policies/prices");
     let mut books: Vec<_> = std::fs::read_dir(&dir)
-        .map(|list| list.filter_map(Result::ok).map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "csv")).collect())
+        .map(|list| {
+            list.filter_map(Result::ok)
+                .map(|e| e.path())
+                .filter(|p| p.extension().is_some_and(|e| e == "csv"))
+                .collect()
+        })
         .unwrap_or_default();
     books.sort();
     books.pop().unwrap_or_else(|| dir.join("2026-11.csv"))

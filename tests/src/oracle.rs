@@ -54,7 +54,8 @@ fn files_below(dir: &Path, out: &mut Vec<PathBuf>) {
 /// The seal key of a trust file.
 fn trusted_key(path: &Path) -> [u8; 32] {
     let text = std::fs::read_to_string(path).expect("the trust file");
-    let line = text.lines().find_map(|l| l.trim_start_matches([' ', '-']).strip_prefix("key:")).expect("a key line");
+    let line =
+        text.lines().find_map(|l| l.trim_start_matches([' ', '-']).strip_prefix("key:")).expect("a key line");
     let coded = line.trim().trim_matches(|c| c == '"' || c == '\'');
     base64::engine::general_purpose::STANDARD
         .decode(coded)
@@ -86,11 +87,19 @@ impl Evidence {
             for file in &said.files {
                 let name = ObjectName::parse_file(&origin, &file.name).expect("a file's name");
                 let path = store.join(name.to_string());
-                let bytes = Bytes::from(std::fs::read(&path).unwrap_or_else(|e| std::panic::panic_any(format!("{}: {e}", path.display()))));
+                let bytes = Bytes::from(
+                    std::fs::read(&path)
+                        .unwrap_or_else(|e| std::panic::panic_any(format!("{}: {e}", path.display()))),
+                );
                 match name {
                     ObjectName::Data { kind: FileKind::Records, .. } => {
-                        let batch = verify_batch(BatchInput { origin: &origin, key: &key, seal: &seal, records: bytes })
-                            .unwrap_or_else(|faults| std::panic::panic_any(format!("{relative}: {faults:?}")));
+                        let batch = verify_batch(BatchInput {
+                            origin: &origin,
+                            key: &key,
+                            seal: &seal,
+                            records: bytes,
+                        })
+                        .unwrap_or_else(|faults| std::panic::panic_any(format!("{relative}: {faults:?}")));
                         for row in batch.rows() {
                             let value: Value = serde_json::from_slice(row.leaf()).expect("a leaf is JSON");
                             evidence.leaves.push(Leaf {
@@ -105,7 +114,9 @@ impl Evidence {
                         assert_eq!(schemas::Sha256Hex::of(&bytes), file.sha256, "{}", path.display());
                         for row in files::read_content(bytes, &Limits::default()).expect("a content file") {
                             let row = row.expect("a content row");
-                            rows.entry((origin.clone(), row.exchange.to_string(), row.part)).or_default().push(row);
+                            rows.entry((origin.clone(), row.exchange.to_string(), row.part))
+                                .or_default()
+                                .push(row);
                         }
                     }
                     _ => assert_eq!(schemas::Sha256Hex::of(&bytes), file.sha256, "{}", path.display()),
@@ -136,7 +147,8 @@ impl Evidence {
                         let path = key_table.join(keytable::page_path(&id.origin, id.page));
                         let page = pages.entry(path.clone()).or_insert_with(|| {
                             let bytes = std::fs::read(&path).expect("a page of the key table");
-                            keytable::decode_page(&id.origin, id.page, &bytes).expect("a page of the key table")
+                            keytable::decode_page(&id.origin, id.page, &bytes)
+                                .expect("a page of the key table")
                         });
                         (id, page.key(id.slot))
                     });
@@ -145,7 +157,8 @@ impl Evidence {
                         Some(_) => return false, // Erased.
                         None => None,
                     };
-                    let plain = open_row(origin, row, key).unwrap_or_else(|e| std::panic::panic_any(format!("{exchange} {part:?}: {e}")));
+                    let plain = open_row(origin, row, key)
+                        .unwrap_or_else(|e| std::panic::panic_any(format!("{exchange} {part:?}: {e}")));
                     assembler.push(row.chunk, row.last, &row.encoding, &plain).expect("chunks in order");
                 }
                 let assembled = assembler.finish().expect("a whole part");
@@ -160,7 +173,11 @@ impl Evidence {
                 self.contents.insert((exchange.clone(), *part), content);
                 false
             });
-            assert!(pending.len() < before, "parts whose base is missing: {:?}", pending.first().map(|p| p.0));
+            assert!(
+                pending.len() < before,
+                "parts whose base is missing: {:?}",
+                pending.first().map(|p| p.0)
+            );
         }
     }
 

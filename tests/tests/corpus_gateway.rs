@@ -36,7 +36,11 @@ fn matches(expected: &Value, recorded: &Value) -> bool {
         Value::String(text) => {
             let identifier = (1..=128).contains(&text.len())
                 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.:/@+-".contains(&b));
-            if identifier { recorded == expected } else { recorded.as_str().is_some_and(|r| r.starts_with("p:")) }
+            if identifier {
+                recorded == expected
+            } else {
+                recorded.as_str().is_some_and(|r| r.starts_with("p:"))
+            }
         }
         _ => recorded == expected,
     }
@@ -49,7 +53,10 @@ fn call(line: &Line, key: &str, split: &str) -> Call {
     let mut call = Call {
         method: line.method.clone(),
         path: format!("/{route}{}{query}", line.path),
-        headers: vec![("x-affidavit-key".into(), key.into()), ("x-replay".into(), format!("{};split={split}", line.id))],
+        headers: vec![
+            ("x-affidavit-key".into(), key.into()),
+            ("x-replay".into(), format!("{};split={split}", line.id)),
+        ],
         body: line.request(),
     };
     for name in ["content-type", "anthropic-version", "anthropic-beta", "openai-beta"] {
@@ -86,7 +93,8 @@ async fn every_recorded_exchange_passes_unchanged_and_is_recorded_as_expected() 
     let dir = tempfile::tempdir().expect("a folder");
     let provider = Provider::start(all.clone()).await;
     // What a recording answers unasked (some providers always send usage) is what the caller shall see.
-    let setup = Setup { provider: provider.url(), route: "    ask_usage: false\n".into(), ..Setup::default() };
+    let setup =
+        Setup { provider: provider.url(), route: "    ask_usage: false\n".into(), ..Setup::default() };
     let mut gateway = Gateway::start(dir.path(), &setup);
     let (address, key) = (gateway.address, gateway.key.clone());
 
@@ -111,7 +119,11 @@ async fn every_recorded_exchange_passes_unchanged_and_is_recorded_as_expected() 
             let id = got.exchange().unwrap_or_default().to_owned();
             assert!(got.whole, "{} split {split}: the answer was cut (status {})", line.id, got.status);
             assert_eq!(got.status, line.status, "{} split {split}: {}", line.id, got.text());
-            assert!(got.body == line.response(), "{} split {split}: the caller's bytes are not the recorded ones", line.id);
+            assert!(
+                got.body == line.response(),
+                "{} split {split}: the caller's bytes are not the recorded ones",
+                line.id
+            );
             whole.push((line, id, split));
         }
     }
@@ -123,7 +135,9 @@ async fn every_recorded_exchange_passes_unchanged_and_is_recorded_as_expected() 
     let mut table: BTreeMap<&str, (u32, u32)> = BTreeMap::new();
     let mut wrong = Vec::new();
     for (line, id, split) in &whole {
-        let leaf = evidence.outcome(id).unwrap_or_else(|| std::panic::panic_any(format!("{} split {split} {id}: no outcome\n{}", line.id, gateway.log())));
+        let leaf = evidence.outcome(id).unwrap_or_else(|| {
+            std::panic::panic_any(format!("{} split {split} {id}: no outcome\n{}", line.id, gateway.log()))
+        });
         let row = table.entry(&line.file).or_default();
         let mut bad = false;
         for (field, path) in FIELDS {
@@ -133,20 +147,33 @@ async fn every_recorded_exchange_passes_unchanged_and_is_recorded_as_expected() 
                 continue;
             }
             bad = true;
-            wrong.push(format!("{} split {split}: {field}: expected {expected}, recorded {}", line.id, at(leaf, path)));
+            wrong.push(format!(
+                "{} split {split}: {field}: expected {expected}, recorded {}",
+                line.id,
+                at(leaf, path)
+            ));
         }
         if let Some(reason) = line.expected["finish_reason"].as_str()
             && !matches(&Value::from(reason), &leaf["answered"]["finish_reasons"][0])
         {
             bad = true;
-            wrong.push(format!("{} split {split}: finish_reason: expected {reason}, recorded {}", line.id, leaf["answered"]));
+            wrong.push(format!(
+                "{} split {split}: finish_reason: expected {reason}, recorded {}",
+                line.id, leaf["answered"]
+            ));
         }
         let request = line.request();
         if !request.is_empty() {
-            assert!(evidence.content(id, "client_request") == Some(&request), "{}: client_request differs", line.id);
+            assert!(
+                evidence.content(id, "client_request") == Some(&request),
+                "{}: client_request differs",
+                line.id
+            );
         }
         assert!(
-            evidence.content(id, "provider_response").map_or(line.response().is_empty(), |c| *c == line.response()),
+            evidence
+                .content(id, "provider_response")
+                .map_or(line.response().is_empty(), |c| *c == line.response()),
             "{} split {split}: provider_response differs",
             line.id
         );

@@ -38,7 +38,10 @@ fn call(key: &str, tag: &str, dice: &mut Dice) -> Call {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "kills a real process many times; the test command runs it"]
 async fn a_killed_gateway_has_recorded_what_its_provider_saw_and_its_callers_got() {
-    let rounds = std::env::var("AFFIDAVIT_KILLS").ok().and_then(|v| v.parse().ok()).unwrap_or(if tests::long_round() { 200 } else { 20 });
+    let rounds = std::env::var("AFFIDAVIT_KILLS")
+        .ok()
+        .and_then(|v| v.parse().ok())
+        .unwrap_or(if tests::long_round() { 200 } else { 20 });
     let seed = std::env::var("AFFIDAVIT_SEED").ok().and_then(|v| v.parse().ok()).unwrap_or(20_261_121);
     let mut dice = Dice::new(seed);
     let dir = tempfile::tempdir().expect("a folder");
@@ -86,7 +89,8 @@ async fn a_killed_gateway_has_recorded_what_its_provider_saw_and_its_callers_got
     for id in evidence.exchanges("intent") {
         let body = evidence.content(&id, "client_request").expect("an intent without its content");
         let text = String::from_utf8_lossy(body);
-        let tag = text.find("tag-").and_then(|a| text[a..].find("-end").map(|b| text[a..a + b + 4].to_owned()));
+        let tag =
+            text.find("tag-").and_then(|a| text[a..].find("-end").map(|b| text[a..a + b + 4].to_owned()));
         let tag = tag.unwrap_or_else(|| std::panic::panic_any(format!("an invented request: {text:.100}")));
         assert!(sent.lock().expect("no caller died").contains(&tag), "an invented request: {tag}");
         assert!(intents.insert(tag.clone(), id).is_none(), "{tag} is recorded twice");
@@ -94,11 +98,17 @@ async fn a_killed_gateway_has_recorded_what_its_provider_saw_and_its_callers_got
     let seen = provider.seen();
     for request in &seen {
         let text = String::from_utf8_lossy(&request.body);
-        let tag = text.find("tag-").and_then(|a| text[a..].find("-end").map(|b| text[a..a + b + 4].to_owned()));
+        let tag =
+            text.find("tag-").and_then(|a| text[a..].find("-end").map(|b| text[a..a + b + 4].to_owned()));
         let tag = tag.expect("the provider sees only tagged requests");
-        let id = intents.get(&tag).unwrap_or_else(|| std::panic::panic_any(format!("{tag} reached the provider without an intent")));
+        let id = intents.get(&tag).unwrap_or_else(|| {
+            std::panic::panic_any(format!("{tag} reached the provider without an intent"))
+        });
         let sent = evidence.content(id, "provider_request").or(evidence.content(id, "client_request"));
-        assert!(sent.is_some_and(|c| *c == request.body), "{tag}: the recorded request is not the one that the provider saw");
+        assert!(
+            sent.is_some_and(|c| *c == request.body),
+            "{tag}: the recorded request is not the one that the provider saw"
+        );
     }
     // Each answer that a caller got whole has its outcome; for the others what came beyond the record is bounded.
     let (mut whole, mut cut, mut beyond) = (0, 0, 0usize);
@@ -108,10 +118,16 @@ async fn a_killed_gateway_has_recorded_what_its_provider_saw_and_its_callers_got
             continue;
         }
         let Some(id) = intents.get(tag) else {
-            assert!(got.status >= 400 && got.header("x-affidavit-reason").is_some(), "{tag}: answered {} without an intent", got.status);
+            assert!(
+                got.status >= 400 && got.header("x-affidavit-reason").is_some(),
+                "{tag}: answered {} without an intent",
+                got.status
+            );
             continue;
         };
-        let outcome = evidence.outcome(id).unwrap_or_else(|| std::panic::panic_any(format!("{tag}: an intent without an outcome")));
+        let outcome = evidence
+            .outcome(id)
+            .unwrap_or_else(|| std::panic::panic_any(format!("{tag}: an intent without an outcome")));
         let recorded = evidence
             .content(id, "client_response")
             .or(evidence.content(id, "provider_response"))
@@ -132,7 +148,9 @@ async fn a_killed_gateway_has_recorded_what_its_provider_saw_and_its_callers_got
     }
     eprintln!(
         "{rounds} kills, {} calls, {} seen by the provider, {whole} whole, {cut} cut, at most {beyond} bytes beyond the record, {} s, seed {seed}",
-        remembered.len(), seen.len(), start.elapsed().as_secs()
+        remembered.len(),
+        seen.len(),
+        start.elapsed().as_secs()
     );
     assert!(whole > 0 && cut > 0, "the load reached both cases");
     let (code, out, err) = gateway.verify(&[]);

@@ -34,7 +34,8 @@ fn list(text: &str, section: &str, key: &str) -> BTreeSet<String> {
 fn allowed(expression: &str, allowed: &BTreeSet<String>) -> bool {
     let plain = expression.replace('/', " OR ");
     plain.split(" AND ").all(|part| {
-        part.split(" OR ").any(|choice| allowed.contains(choice.trim().trim_matches(|c| c == '(' || c == ')')))
+        part.split(" OR ")
+            .any(|choice| allowed.contains(choice.trim().trim_matches(|c| c == '(' || c == ')')))
     })
 }
 
@@ -44,14 +45,26 @@ fn dependencies_are_those_that_the_deny_list_allows() {
     let (banned, licenses) = (list(&text, "bans", "deny"), list(&text, "licenses", "allow"));
     assert!(banned.len() >= 7 && licenses.len() >= 14, "the deny list was not read: {banned:?} {licenses:?}");
     let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version", "1", "--locked", "--offline", "--filter-platform", "x86_64-unknown-linux-gnu"])
+        .args([
+            "metadata",
+            "--format-version",
+            "1",
+            "--locked",
+            "--offline",
+            "--filter-platform",
+            "x86_64-unknown-linux-gnu",
+        ])
         .current_dir(tests::root())
         .output()
         .expect("cargo runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let metadata: Value = serde_json::from_slice(&output.stdout).expect("cargo metadata is JSON");
-    let used: BTreeSet<&str> =
-        metadata["resolve"]["nodes"].as_array().expect("nodes").iter().filter_map(|n| n["id"].as_str()).collect();
+    let used: BTreeSet<&str> = metadata["resolve"]["nodes"]
+        .as_array()
+        .expect("nodes")
+        .iter()
+        .filter_map(|n| n["id"].as_str())
+        .collect();
     let mut wrong = Vec::new();
     let mut checked = 0;
     for package in metadata["packages"].as_array().expect("packages") {

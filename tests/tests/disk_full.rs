@@ -15,7 +15,10 @@ struct SmallDisk(PathBuf);
 impl SmallDisk {
     fn mount(at: PathBuf, size: &str) -> Self {
         std::fs::create_dir_all(&at).expect("a mount point");
-        let done = Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(&at).status();
+        let done = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
+            .arg(&at)
+            .status();
         assert!(done.is_ok_and(|s| s.success()), "mounting a tmpfs needs root");
         Self(at)
     }
@@ -51,8 +54,13 @@ async fn a_full_disk_refuses_before_anything_is_lost_and_traffic_resumes_with_sp
     };
     let start = Instant::now();
     while refused < 20 {
-        assert!(start.elapsed() < Duration::from_secs(120), "the disk never filled: {} answers", acknowledged.len());
-        let got = send(gateway.address, &Call::post("/openai/v1/chat/completions", &gateway.key, body(n))).await;
+        assert!(
+            start.elapsed() < Duration::from_secs(120),
+            "the disk never filled: {} answers",
+            acknowledged.len()
+        );
+        let got =
+            send(gateway.address, &Call::post("/openai/v1/chat/completions", &gateway.key, body(n))).await;
         match got.status {
             200 => {
                 assert!(got.whole);
@@ -69,13 +77,18 @@ async fn a_full_disk_refuses_before_anything_is_lost_and_traffic_resumes_with_sp
         n += 1;
     }
     let answered = acknowledged.len();
-    assert_eq!(provider.seen().len(), answered, "a refused request reached the provider, or an answered one did not");
+    assert_eq!(
+        provider.seen().len(),
+        answered,
+        "a refused request reached the provider, or an answered one did not"
+    );
     // Space comes back.
     let grown = Command::new("mount").args(["-o", "remount,size=400m"]).arg(&disk.0).status();
     assert!(grown.is_ok_and(|s| s.success()));
     let start = Instant::now();
     loop {
-        let got = send(gateway.address, &Call::post("/openai/v1/chat/completions", &gateway.key, body(n))).await;
+        let got =
+            send(gateway.address, &Call::post("/openai/v1/chat/completions", &gateway.key, body(n))).await;
         n += 1;
         if got.status == 200 && got.whole {
             acknowledged.push((n - 1, got));
@@ -92,7 +105,10 @@ async fn a_full_disk_refuses_before_anything_is_lost_and_traffic_resumes_with_sp
         assert!(evidence.content(id, "client_request").is_some_and(|c| *c == body(*n).into_bytes()));
         assert!(evidence.content(id, "provider_response").is_some_and(|c| *c == got.body));
     }
-    eprintln!("{answered} answers until full, {refused} refused with 503, then {} more", acknowledged.len() - answered);
+    eprintln!(
+        "{answered} answers until full, {refused} refused with 503, then {} more",
+        acknowledged.len() - answered
+    );
     let (code, out, err) = gateway.verify(&[]);
     assert_eq!(code, 0, "{out}{err}");
 }

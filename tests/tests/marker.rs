@@ -13,9 +13,22 @@ const MARKER: &str = "MARKER do-not-keep";
 fn marked_line(id: &str, dialect: &str, status: u16, body: &serde_json::Value, streaming: bool) -> Line {
     let text = if streaming { format!("data: {body}\n\ndata: [DONE]\n\n") } else { body.to_string() };
     let mut headers = serde_json::json!({ "content-type": if streaming { "text/event-stream" } else { "application/json" } });
-    for name in ["x-request-id", "request-id", "openai-organization", "openai-processing-ms", "openai-version",
-        "x-ratelimit-limit-requests", "x-ratelimit-reset-tokens", "anthropic-ratelimit-tokens-reset", "retry-after",
-        "server", "cf-ray", "x-should-retry", "set-cookie", "warning"] {
+    for name in [
+        "x-request-id",
+        "request-id",
+        "openai-organization",
+        "openai-processing-ms",
+        "openai-version",
+        "x-ratelimit-limit-requests",
+        "x-ratelimit-reset-tokens",
+        "anthropic-ratelimit-tokens-reset",
+        "retry-after",
+        "server",
+        "cf-ray",
+        "x-should-retry",
+        "set-cookie",
+        "warning",
+    ] {
         headers[name] = MARKER.into();
     }
     serde_json::from_value(serde_json::json!({
@@ -42,18 +55,32 @@ async fn free_text_of_callers_and_providers_never_reaches_a_leaf() {
         if let Ok(mut body) = serde_json::from_slice::<serde_json::Value>(&line.response()) {
             mark(&mut body);
             for streaming in [false, true] {
-                lines.push(marked_line(&format!("marked-{n}-{streaming}"), &line.dialect, line.status, &body, streaming));
+                lines.push(marked_line(
+                    &format!("marked-{n}-{streaming}"),
+                    &line.dialect,
+                    line.status,
+                    &body,
+                    streaming,
+                ));
             }
         }
         // Every string of each event but its type.
-        for event in String::from_utf8_lossy(&line.response()).lines().filter_map(|l| l.strip_prefix("data: ")) {
+        for event in
+            String::from_utf8_lossy(&line.response()).lines().filter_map(|l| l.strip_prefix("data: "))
+        {
             if let Ok(mut body) = serde_json::from_str::<serde_json::Value>(event) {
                 let kind = body["type"].clone();
                 mark(&mut body);
                 if kind.is_string() {
                     body["type"] = kind;
                 }
-                lines.push(marked_line(&format!("marked-{n}-event-{}", lines.len()), &line.dialect, 200, &body, true));
+                lines.push(marked_line(
+                    &format!("marked-{n}-event-{}", lines.len()),
+                    &line.dialect,
+                    200,
+                    &body,
+                    true,
+                ));
             }
         }
     }
@@ -64,7 +91,13 @@ async fn free_text_of_callers_and_providers_never_reaches_a_leaf() {
     let mut sent = 0;
     for line in &lines {
         let dialect = line.gateway_dialect().expect("a dialect");
-        let path = if dialect == "anthropic" { "/anthropic/v1/messages" } else if line.dialect == "openai-responses" { "/openai/v1/responses" } else { "/openai/v1/chat/completions" };
+        let path = if dialect == "anthropic" {
+            "/anthropic/v1/messages"
+        } else if line.dialect == "openai-responses" {
+            "/openai/v1/responses"
+        } else {
+            "/openai/v1/chat/completions"
+        };
         let mut request = serde_json::json!({ "model": MARKER, "user": MARKER, "safety_identifier": MARKER,
             "service_tier": MARKER, "previous_response_id": MARKER, "metadata": { "user_id": MARKER },
             "stream": line.streaming, "max_tokens": 5, "temperature": MARKER, "prompt_cache_key": MARKER,
@@ -75,9 +108,25 @@ async fn free_text_of_callers_and_providers_never_reaches_a_leaf() {
         }
         let mut call = Call::post(&format!("{path}?{coded}={coded}"), &gateway.key, request.to_string())
             .header("x-replay", &line.id);
-        for name in ["user-agent", "x-request-id", "x-client-request-id", "idempotency-key", "openai-organization",
-            "anthropic-beta", "anthropic-version", "x-stainless-lang", "x-affidavit-purpose", "x-affidavit-system",
-            "x-affidavit-subject", "x-affidavit-data-class", "x-no-log", "traceparent", "referer", "cookie", "x-forwarded-for"] {
+        for name in [
+            "user-agent",
+            "x-request-id",
+            "x-client-request-id",
+            "idempotency-key",
+            "openai-organization",
+            "anthropic-beta",
+            "anthropic-version",
+            "x-stainless-lang",
+            "x-affidavit-purpose",
+            "x-affidavit-system",
+            "x-affidavit-subject",
+            "x-affidavit-data-class",
+            "x-no-log",
+            "traceparent",
+            "referer",
+            "cookie",
+            "x-forwarded-for",
+        ] {
             call = call.header(name, MARKER);
         }
         let got = send(gateway.address, &call).await;
@@ -89,7 +138,11 @@ async fn free_text_of_callers_and_providers_never_reaches_a_leaf() {
         (format!("/openai/v1/{coded}"), gateway.key.clone(), ("content-type", MARKER)),
         (format!("/{coded}"), gateway.key.clone(), ("accept", MARKER)),
         (format!("/openai/v1/responses/{coded}"), gateway.key.clone(), ("accept", MARKER)),
-        (format!("/azure/openai/deployments/{coded}/chat/completions"), gateway.key.clone(), ("accept", MARKER)),
+        (
+            format!("/azure/openai/deployments/{coded}/chat/completions"),
+            gateway.key.clone(),
+            ("accept", MARKER),
+        ),
         ("/openai/v1/chat/completions".into(), MARKER.into(), ("accept", MARKER)),
         ("/openai/v1/chat/completions".into(), gateway.key.clone(), ("content-encoding", MARKER)),
     ] {

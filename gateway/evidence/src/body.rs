@@ -159,7 +159,10 @@ impl Drop for SpillFile {
 
 impl std::fmt::Debug for StoredBody {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("StoredBody").field("part", &self.inner.part).field("length", &self.inner.length).finish()
+        f.debug_struct("StoredBody")
+            .field("part", &self.inner.part)
+            .field("length", &self.inner.length)
+            .finish()
     }
 }
 

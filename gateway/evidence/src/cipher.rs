@@ -148,7 +148,10 @@ mod tests {
         assert_eq!(&open(Some(&key), &origin, &good).unwrap()[32..], b"hello");
         assert_eq!(open(Some(&other), &origin, &good), Err(CipherError::Open));
         assert_eq!(open(Some(&key), &Origin::new("acme/gw1/e2").unwrap(), &good), Err(CipherError::Open));
-        assert_eq!(open(Some(&key), &origin, &ContentFrame { seq: 1, ..good.clone() }), Err(CipherError::Open));
+        assert_eq!(
+            open(Some(&key), &origin, &ContentFrame { seq: 1, ..good.clone() }),
+            Err(CipherError::Open)
+        );
         assert_eq!(open(None, &origin, &good), Err(CipherError::Open));
         for at in 0..good.data.len() {
             let mut data = good.data.to_vec();

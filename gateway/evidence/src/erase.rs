@@ -109,7 +109,8 @@ pub(crate) fn erase(inner: &Inner, request: &EraseRequest) -> Result<EraseReport
             _ => by_key.entry(target.content_key.clone()).or_default().push(target),
         }
     }
-    let wanted: BTreeSet<ExchangeId> = by_key.values().flatten().map(|target| target.exchange.clone()).collect();
+    let wanted: BTreeSet<ExchangeId> =
+        by_key.values().flatten().map(|target| target.exchange.clone()).collect();
     let users = find::users(inner, &by_key.keys().cloned().collect())?;
     let others: Vec<Erased> = users.into_iter().filter(|user| !wanted.contains(&user.exchange)).collect();
     if !others.is_empty() {
@@ -124,7 +125,10 @@ pub(crate) fn erase(inner: &Inner, request: &EraseRequest) -> Result<EraseReport
     if let Some(table) = &inner.keys {
         let busy: Vec<&Identifier> = by_key.keys().filter(|id| table.in_use(id)).collect();
         if !busy.is_empty() {
-            return Err(EraseError::Failed(format!("key `{}` is used by a running exchange; ask again", busy[0])));
+            return Err(EraseError::Failed(format!(
+                "key `{}` is used by a running exchange; ask again",
+                busy[0]
+            )));
         }
         by_key.keys().for_each(|id| table.retire(id));
     }
@@ -139,7 +143,8 @@ pub(crate) fn erase(inner: &Inner, request: &EraseRequest) -> Result<EraseReport
         }))?;
     }
     for id in by_key.keys() {
-        keys.destroy(id).map_err(|error| EraseError::Failed(format!("the erasure is recorded, but {error}")))?;
+        keys.destroy(id)
+            .map_err(|error| EraseError::Failed(format!("the erasure is recorded, but {error}")))?;
     }
     report.erased = by_key.into_values().flatten().collect();
     report.erased.sort();

@@ -8,7 +8,8 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use schemas::content::{Committer, Salt};
 use schemas::record::{
-    Answered, Attempt, Body, End, Intent, Outcome, Part, PartName, Timing, Unpriced, Usage, UsageRole, UsageSource,
+    Answered, Attempt, Body, End, Intent, Outcome, Part, PartName, Timing, Unpriced, Usage, UsageRole,
+    UsageSource,
 };
 use schemas::{ExchangeId, Identifier};
 
@@ -124,9 +125,11 @@ impl Core {
 
     pub(crate) fn submit_unacked(&self, frame: Frame) -> Result<(), Unavailable> {
         match &mut self.held().journal {
-            Some(journal) => {
-                self.inner.journal.submit_unacked(journal, frame).map_err(|error| self.inner.journal_failed(error))
-            }
+            Some(journal) => self
+                .inner
+                .journal
+                .submit_unacked(journal, frame)
+                .map_err(|error| self.inner.journal_failed(error)),
             None => Err(Unavailable::new(Reason::Draining, "the exchange is over")),
         }
     }
@@ -198,7 +201,8 @@ impl Core {
         // The free space of the journal's segments was short: wait until more is allocated, without holding a lock.
         // Another exchange may take it first, so a few tries.
         for _ in 0..4 {
-            let more = self.inner.journal.reserve(bytes).await.map_err(|error| self.inner.journal_failed(error))?;
+            let more =
+                self.inner.journal.reserve(bytes).await.map_err(|error| self.inner.journal_failed(error))?;
             drop(more);
             match self.extend(bytes) {
                 Ok(()) => return Ok(()),
@@ -306,7 +310,9 @@ impl Abandoned {
     /// Writes the outcome. Blocks until the intent is synced, not for the outcome.
     pub(crate) fn close(mut self, inner: &Inner) -> Result<Ticket, Unavailable> {
         let intent_position = match self.position {
-            Position::Nowhere => return Err(Unavailable::new(Reason::JournalFailed, "the intent was not synced")),
+            Position::Nowhere => {
+                return Err(Unavailable::new(Reason::JournalFailed, "the intent was not synced"));
+            }
             Position::Known(position) => position,
             Position::Coming(ticket) => {
                 ticket.wait().map_err(|error| inner.journal_failed(error))?.positions.start

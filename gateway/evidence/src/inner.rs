@@ -25,6 +25,9 @@ use crate::watermarks::Watermarks;
 /// How long a stream's bytes wait in memory at most; swept ten times a second, within the 1 s of CA-6.
 const FLUSH_AFTER: Duration = Duration::from_millis(700);
 
+/// Journal bytes that are kept for records of the log itself: about 16 of them.
+const OWN_BYTES: u64 = 256 << 10;
+
 pub(crate) struct Inner {
     pub(crate) origin: Origin,
     pub(crate) seal_public_key: [u8; 32],
@@ -52,6 +55,8 @@ pub(crate) struct Inner {
     pub(crate) threads: Mutex<Vec<JoinHandle<()>>>,
     /// Keeps the epoch ours.
     pub(crate) lock: Mutex<Option<Box<dyn DiskLock>>>,
+    /// Space for records of the log itself.
+    own: Mutex<Option<Reservation>>,
     /// Serialises erasures.
     pub(crate) erasing: Mutex<()>,
 }
@@ -92,6 +97,7 @@ impl Inner {
             abandoned: Mutex::default(),
             threads: Mutex::default(),
             lock: Mutex::new(Some(lock)),
+            own: Mutex::new(None),
             erasing: Mutex::new(()),
         }
     }
@@ -147,9 +153,9 @@ impl Inner {
     /// Whether an exchange may be admitted.
     pub(crate) fn readiness(&self) -> Result<(), Unavailable> {
         self.check_stopped()?;
-        self.space.check()?;
-        // More is allocated as it is used; only a disk that has nothing left refuses.
         let wanted = crate::admission::reserve();
+        drop(self.space.reserve(wanted)?);
+        // More is allocated as it is used; only a disk that has nothing left refuses.
         if let Err(error) = self.journal.try_reserve(wanted) {
             let free = self.disk.free_bytes(&self.settings.journal_dir).unwrap_or(0);
             if free < self.settings.segment_bytes {
@@ -175,30 +181,62 @@ impl Inner {
         frames.push(encode(self.clock.now_us(), *config, body)?);
         Ok(match reservation {
             Some(reservation) => self.journal.submit(reservation, frames),
-            None => self.journal.submit_free(frames),
+            None => self.submit_own(frames),
         })
+    }
+
+    /// Reserves space for records of the log itself, so that it can be closed on a full disk.
+    pub(crate) fn keep_own_space(&self) -> Result<(), JournalError> {
+        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        *own = Some(self.journal.reserve_blocking(OWN_BYTES)?);
+        Ok(())
+    }
+
+    fn submit_own(&self, frames: Vec<Frame>) -> Ticket {
+        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(own) = own.as_mut() else { return self.journal.submit_free(frames) };
+        let cost = Journal::cost(frames.iter().map(Frame::payload_bytes));
+        if own.try_extend(cost).is_err() {
+            tracing::warn!(
+                left = own.left(),
+                "the disk is full; a record of the log itself takes from its own space"
+            );
+        }
+        self.journal.submit(own, frames)
+    }
+
+    /// Whether records that can wait (heartbeats, counts) may be written: what is kept back is for erasures and `close`.
+    pub(crate) fn has_own_space(&self) -> bool {
+        let own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        own.as_ref().is_none_or(|own| own.left() >= OWN_BYTES / 2)
     }
 
     /// Appends a record of the log itself; durable on return, with its position.
     pub(crate) async fn append(&self, body: Body) -> Result<u64, Unavailable> {
-        let synced = self.submit(None, Vec::new(), body)?.await.map_err(|error| self.journal_failed(error))?;
+        let synced =
+            self.submit(None, Vec::new(), body)?.await.map_err(|error| self.journal_failed(error))?;
         Ok(synced.positions.start)
     }
 
     /// [`Inner::append`] on a plain thread.
     pub(crate) fn append_blocking(&self, body: Body) -> Result<u64, Unavailable> {
-        let synced = self.submit(None, Vec::new(), body)?.wait().map_err(|error| self.journal_failed(error))?;
+        let synced =
+            self.submit(None, Vec::new(), body)?.wait().map_err(|error| self.journal_failed(error))?;
         Ok(synced.positions.start)
     }
 
     /// Puts a new configuration into the log, and from then on into every record.
-    pub(crate) fn change_config(&self, record: Config, references: Vec<Reference>) -> Result<Ticket, Unavailable> {
+    pub(crate) fn change_config(
+        &self,
+        record: Config,
+        references: Vec<Reference>,
+    ) -> Result<Ticket, Unavailable> {
         let frames = reference_frames(&references);
         let next = record.next;
         let mut config = self.config.write().unwrap_or_else(PoisonError::into_inner);
         let mut all = frames;
         all.push(encode(self.clock.now_us(), *config, Body::Config(record))?);
-        let ticket = self.journal.submit_free(all);
+        let ticket = self.submit_own(all);
         *config = next;
         drop(config);
         *self.references.lock().unwrap_or_else(PoisonError::into_inner) = (references, self.clock.now_us());
@@ -278,9 +316,10 @@ impl Inner {
     /// Journals what was folded.
     pub(crate) fn write_folded(&self) {
         for refusal in self.folds.take() {
-            if let Err(error) = self.submit(None, Vec::new(), Body::Refusal(refusal.clone())).and_then(|ticket| {
-                ticket.wait().map(|_| ()).map_err(|error| self.journal_failed(error))
-            }) {
+            if let Err(error) = self
+                .submit(None, Vec::new(), Body::Refusal(refusal.clone()))
+                .and_then(|ticket| ticket.wait().map(|_| ()).map_err(|error| self.journal_failed(error)))
+            {
                 tracing::warn!(%error, "a count of refusals waits for the journal");
                 self.folds.put_back(&refusal);
             }
@@ -412,8 +451,9 @@ impl Drop for Inner {
 /// One record frame.
 pub(crate) fn encode(at: i64, config: Sha256Hex, body: Body) -> Result<Frame, Unavailable> {
     let record = Record { v: VERSION, at, config, body };
-    let leaf = schemas::leaf::encode(&record)
-        .map_err(|error| Unavailable::new(Reason::RecordRefused, format!("{}: {error}", record.body.kind())))?;
+    let leaf = schemas::leaf::encode(&record).map_err(|error| {
+        Unavailable::new(Reason::RecordRefused, format!("{}: {error}", record.body.kind()))
+    })?;
     let hash = schemas::leaf::hash(&leaf);
     Ok(Frame::Record { leaf: leaf.into(), hash })
 }

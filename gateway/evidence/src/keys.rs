@@ -24,7 +24,6 @@ use crate::error::{Reason, Unavailable};
 
 /// Pages that stand ready: a burst empties one while the next is made.
 const READY_PAGES: usize = 3;
-/// The largest page file that is read.
 const DAY_US: i64 = 86_400 * 1_000_000;
 
 /// Hands out keys of one epoch.
@@ -90,7 +89,8 @@ impl KeyTable {
             state.next_page = 1;
         }
         let maker = shared.clone();
-        let maker = std::thread::Builder::new().name("evidence-keys".into()).spawn(move || maker.make_ahead())?;
+        let maker =
+            std::thread::Builder::new().name("evidence-keys".into()).spawn(move || maker.make_ahead())?;
         Ok(Self { shared, maker: Mutex::new(Some(maker)) })
     }
 
@@ -274,7 +274,8 @@ impl KeyFolder {
     /// The key of this id.
     pub(crate) fn look(&self, id: &Identifier) -> Result<Looked, KeyError> {
         let (key, path) = self.page(id)?;
-        let failed = |detail: String| KeyError::Page { id: id.to_string(), path: path.display().to_string(), detail };
+        let failed =
+            |detail: String| KeyError::Page { id: id.to_string(), path: path.display().to_string(), detail };
         match self.slot(&key, &path).map_err(failed)? {
             Slot::Key(key) => Ok(Looked::Key(key)),
             Slot::Destroyed => Ok(Looked::Destroyed),
@@ -286,7 +287,8 @@ impl KeyFolder {
     /// Overwrites the key with zeros; durable on return. A key that is destroyed already stays so.
     pub(crate) fn destroy(&self, id: &Identifier) -> Result<(), KeyError> {
         let (key, path) = self.page(id)?;
-        let failed = |detail: String| KeyError::Page { id: id.to_string(), path: path.display().to_string(), detail };
+        let failed =
+            |detail: String| KeyError::Page { id: id.to_string(), path: path.display().to_string(), detail };
         // Only a slot of a whole page is overwritten. A damaged slot may be one that was destroyed by halves.
         if let Slot::Absent = self.slot(&key, &path).map_err(failed)? {
             return Err(failed("the page has no such slot".into()));

@@ -193,7 +193,11 @@ impl Ledger {
             price_book: price_book.as_ref().map(Reference::sha256),
         };
         let references: Vec<_> = [Some(next), policy, price_book].into_iter().flatten().collect();
-        self.inner.change_config(record, references)?.await.map(|_| ()).map_err(|error| self.inner.journal_failed(error))
+        self.inner
+            .change_config(record, references)?
+            .await
+            .map(|_| ())
+            .map_err(|error| self.inner.journal_failed(error))
     }
 
     /// The configuration in force, by hash.
@@ -256,6 +260,18 @@ impl Ledger {
     /// What was not finished within `bound`. Nothing is lost: the next start finishes it.
     pub async fn drain_and_close(&self, reason: CloseReason, bound: Duration) -> Result<(), Unavailable> {
         self.inner.drain_and_close(reason, bound).await
+    }
+
+    /// Ends the ledger's threads without closing the log, as the death of the process would; the next start recovers.
+    /// Blocks. For a process that must end at once, and for tests.
+    pub fn halt(&self) {
+        self.inner.stop(Unavailable::new(Reason::Draining, "the ledger is halted"));
+        self.inner.marks.finish();
+        self.inner.join();
+        if let Some(keys) = &self.inner.keys {
+            keys.close();
+        }
+        self.inner.journal.close();
     }
 
     /// Stops admitting from now on, as the first step of a drain. Running exchanges go on.

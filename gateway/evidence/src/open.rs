@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
+use schemas::Origin;
 use schemas::note::{Ed25519Signer, Signer as _};
 use schemas::record::{Body, Boot, Config, ConfigReason, Encryption, Predecessor};
-use schemas::Origin;
 
 use crate::disk;
 use crate::epoch;
@@ -104,9 +104,9 @@ pub(crate) fn note(
         Recovered::Nothing => {
             epoch::remove(disk, folder)?;
         }
-        Recovered::Closed { origin, tree, archived } => {
+        Recovered::Closed { origin, tree, archived, follows } => {
             let closed = epoch::predecessor(origin, Some(tree));
-            if newest.as_ref().is_none_or(|newest| newest.origin <= *origin) {
+            if is_newest(newest.as_ref(), origin, follows.as_ref()) {
                 epoch::remember(disk, &settings.journal_dir, &closed)?;
                 *newest = Some(closed);
             }
@@ -114,14 +114,20 @@ pub(crate) fn note(
                 epoch::remove(disk, folder)?;
             }
         }
-        Recovered::Stuck { origin, why } => {
+        Recovered::Stuck { origin, why, follows } => {
             tracing::error!(%origin, folder = %folder.display(), %why, "a log is stopped and its disk is kept; someone must look");
-            if newest.as_ref().is_none_or(|newest| newest.origin < *origin) {
+            if is_newest(newest.as_ref(), origin, follows.as_ref()) {
                 *newest = Some(epoch::predecessor(origin, None));
             }
         }
     }
     Ok(())
+}
+
+/// Whether a log is the one that the next `boot` names: the remembered one, or one that came behind it and died before
+/// it was remembered. Names do not tell: two epochs may begin in one second.
+fn is_newest(remembered: Option<&Predecessor>, origin: &Origin, follows: Option<&Origin>) -> bool {
+    remembered.is_none_or(|newest| newest.origin == *origin || follows == Some(&newest.origin))
 }
 
 /// On a machine that has no memory, the store knows the gateway's logs.
@@ -151,8 +157,10 @@ fn begin(
     let mut journal = JournalConfig::new(origin.clone(), Arc::new(move || clock.now_us()));
     journal.segment_bytes = settings.segment_bytes;
     journal.ahead_bytes = settings.segment_bytes.min(journal.ahead_bytes);
-    journal.group_bytes = journal.group_bytes.min(usize::try_from(settings.segment_bytes / 8).unwrap_or(usize::MAX));
-    journal.frame_bytes = journal.frame_bytes.min(usize::try_from(settings.segment_bytes / 8).unwrap_or(usize::MAX));
+    journal.group_bytes =
+        journal.group_bytes.min(usize::try_from(settings.segment_bytes / 8).unwrap_or(usize::MAX));
+    journal.frame_bytes =
+        journal.frame_bytes.min(usize::try_from(settings.segment_bytes / 8).unwrap_or(usize::MAX));
     let journal = Journal::create(disk.clone(), &folder, journal)
         .map_err(|error| OpenError::Journal(error.to_string()))?;
     let keys = match settings.encryption {
@@ -197,6 +205,7 @@ fn begin(
         marks,
         lock,
     }));
+    inner.keep_own_space().map_err(|error| OpenError::Journal(error.to_string()))?;
     first_records(&inner, predecessor)?;
     epoch::remember(&*inner.disk, &inner.settings.journal_dir, &epoch::predecessor(&origin, None))?;
     threads::start(&inner, sealer, shipper).map_err(OpenError::io("start a thread for", &folder))?;
@@ -219,7 +228,9 @@ fn first_records(inner: &Arc<Inner>, predecessor: Option<Predecessor>) -> Result
         encryption: if settings.encryption { Encryption::Aes256Gcm } else { Encryption::Off },
     };
     if !settings.encryption {
-        tracing::warn!("`evidence.encryption` is off: content in the store cannot be erased before its retention ends");
+        tracing::warn!(
+            "`evidence.encryption` is off: content in the store cannot be erased before its retention ends"
+        );
     }
     let boot = inner.submit(None, Vec::new(), Body::Boot(boot))?;
     let config = Config {
@@ -255,8 +266,9 @@ pub(crate) fn finish_epoch(inner: &Inner) -> Result<(), OpenError> {
     let spool = Spool::open(inner.disk.clone(), &inner.settings.spool_dir, &inner.origin)
         .map_err(OpenError::io("open", &inner.settings.spool_dir))?;
     let key = inner.seal_public_key;
-    let standing = crate::tip::find(&inner.origin, &key, &*inner.settings.store, &spool, u64::MAX, &mut |_| None)
-        .map_err(|error| OpenError::Store(error.to_string()))?;
+    let standing =
+        crate::tip::find(&inner.origin, &key, &*inner.settings.store, &spool, u64::MAX, &mut |_| None)
+            .map_err(|error| OpenError::Store(error.to_string()))?;
     let newest = epoch::newest(disk, &inner.settings.journal_dir)?;
     if newest.is_none_or(|newest| newest.origin == inner.origin) {
         let closed = epoch::predecessor(&inner.origin, Some(&standing.tip.tree));

@@ -46,7 +46,10 @@ struct State {
 
 impl std::fmt::Debug for State {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("State").field("buffered", &self.buffer.len()).field("seq", &self.seq).finish_non_exhaustive()
+        f.debug_struct("State")
+            .field("buffered", &self.buffer.len())
+            .field("seq", &self.seq)
+            .finish_non_exhaustive()
     }
 }
 

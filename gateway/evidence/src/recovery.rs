@@ -15,7 +15,9 @@ use bytes::Bytes;
 use schemas::content::{Committer, Salt};
 use schemas::merkle::CompactRange;
 use schemas::note::{Ed25519Signer, Signer as _};
-use schemas::record::{Body, Close, CloseReason, End, Gap, GapReason, Intent, Part, PartName, Record, VERSION};
+use schemas::record::{
+    Body, Close, CloseReason, End, Gap, GapReason, Intent, Part, PartName, Record, VERSION,
+};
 use schemas::{Identifier, Origin, Sha256Hex};
 
 use self::survey::Survey;
@@ -37,10 +39,11 @@ use crate::tip::{self, Standing, TipError};
 pub(crate) enum Recovered {
     /// Nothing was ever taken into it.
     Nothing,
-    /// Its log is closed and sealed; `archived` where all of it is in the store too.
-    Closed { origin: Origin, tree: Box<CompactRange>, archived: bool },
+    /// Its log is closed and sealed; `archived` where all of it is in the store too. `follows` is the log that its
+    /// `boot` names, where that is still in the journal.
+    Closed { origin: Origin, tree: Box<CompactRange>, archived: bool, follows: Option<Origin> },
     /// Its log was stopped and its disk is kept: someone must look.
-    Stuck { origin: Origin, why: String },
+    Stuck { origin: Origin, why: String, follows: Option<Origin> },
 }
 
 /// Recovers the epoch in `folder`, whose lock the caller holds.
@@ -75,7 +78,9 @@ pub(crate) fn recover_as(
     }
     let origin = recovery.origin.clone();
     tracing::info!(%origin, from = recovery.positions.start, to = recovery.positions.end, tail = ?recovery.tail, losses = recovery.losses.len(), "an earlier epoch is recovered");
-    let stuck = |why: String| Ok(Recovered::Stuck { origin: origin.clone(), why });
+    let follows = survey.follows.clone();
+    let stuck =
+        |why: String| Ok(Recovered::Stuck { origin: origin.clone(), why, follows: survey.follows.clone() });
     let key = signer.public_key();
     if let Some(seal_key) = &survey.seal_key
         && *seal_key != base64::engine::general_purpose::STANDARD.encode(key)
@@ -95,18 +100,21 @@ pub(crate) fn recover_as(
     if extra.is_none() {
         if sealed > recovery.positions.end {
             if !standing.closed {
-                return stuck(format!("the store has {sealed} records, the journal {}", recovery.positions.end));
+                return stuck(format!(
+                    "the store has {sealed} records, the journal {}",
+                    recovery.positions.end
+                ));
             }
             // Everything that is here was completed by another recovery of the same journal.
             tracing::warn!(%origin, "the log was closed by another recovery of a copy of its journal");
-            return finish(settings, &recovery, spool, standing, sealed);
+            return finish(settings, &recovery, spool, standing, follows);
         }
         extra = Some(complete(settings, &recovery, &survey, sealed, folder, reason)?);
     }
     let extra = extra.unwrap_or_default();
-    let end = extra.last_key_value().map_or(recovery.positions.end, |(last, _)| {
-        recovery.positions.end.max(last + 1)
-    });
+    let end = extra
+        .last_key_value()
+        .map_or(recovery.positions.end, |(last, _)| recovery.positions.end.max(last + 1));
     if sealed > end {
         return stuck(format!("the store has {sealed} records, journal and recovery {end}"));
     }
@@ -135,7 +143,7 @@ pub(crate) fn recover_as(
     }
     redo_erasures(settings, &survey.erasures);
     let standing = Standing { tip: sealer.tip.clone(), closed: true };
-    finish(settings, &recovery, spool, standing, end)
+    finish(settings, &recovery, spool, standing, follows)
 }
 
 /// Where spool and store stand, held against journal and recovery file.
@@ -284,8 +292,13 @@ fn found_part(
         },
     };
     let mut committer: Option<Committer> = None;
-    for frame in segments.content(exchange, part) {
-        let plain = cipher::open(key.as_deref().map(|key| &key.frame), origin, &frame?)
+    for (frame, seq) in segments.content(exchange, part).zip(0..) {
+        let frame = frame?;
+        if frame.seq != seq {
+            // A hole: what is behind it is not the continuation.
+            break;
+        }
+        let plain = cipher::open(key.as_deref().map(|key| &key.frame), origin, &frame)
             .map_err(|error| SealingError::Content { position: 0, what: error.to_string() })?;
         match &mut committer {
             Some(committer) => committer.update(&plain),
@@ -319,24 +332,23 @@ fn finish(
     recovery: &Recovery,
     spool: Spool,
     standing: Standing,
-    end: u64,
+    follows: Option<Origin>,
 ) -> Result<Recovered, OpenError> {
     let origin = recovery.origin.clone();
     let tree = standing.tip.tree;
-    debug_assert_eq!(tree.size(), end);
     let shipper = Shipper { origin: origin.clone(), spool: spool.clone(), store: settings.store.clone() };
     match ship_all(&shipper) {
         Ok(()) => {}
         Err(error) if error.is_transient() => {
             tracing::warn!(%origin, %error, "a recovered log waits for the store");
-            return Ok(Recovered::Closed { origin, tree: Box::new(tree), archived: false });
+            return Ok(Recovered::Closed { origin, tree: Box::new(tree), archived: false, follows });
         }
-        Err(error) => return Ok(Recovered::Stuck { origin, why: error.to_string() }),
+        Err(error) => return Ok(Recovered::Stuck { origin, why: error.to_string(), follows }),
     }
     let folder: &Path = recovery.segments.dir();
     spool.remove_all().map_err(OpenError::io("remove", &settings.spool_dir))?;
     recovery.segments.remove_all().map_err(OpenError::io("remove", folder))?;
-    Ok(Recovered::Closed { origin, tree: Box::new(tree), archived: true })
+    Ok(Recovered::Closed { origin, tree: Box::new(tree), archived: true, follows })
 }
 
 fn ship_all(shipper: &Shipper) -> Result<(), ShipError> {

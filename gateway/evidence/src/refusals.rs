@@ -75,7 +75,9 @@ impl Folds {
 
     /// Puts counts back that could not be journaled.
     pub(crate) fn put_back(&self, refusal: &Refusal) {
-        let (Some(count), Some(first), Some(last)) = (refusal.count, refusal.first, refusal.last) else { return };
+        let (Some(count), Some(first), Some(last)) = (refusal.count, refusal.first, refusal.last) else {
+            return;
+        };
         let mut folds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let fold = folds.entry((refusal.reason.clone(), refusal.status)).or_default();
         fold.last = if fold.count == 0 { last } else { fold.last.max(last) };
@@ -117,7 +119,10 @@ mod tests {
         assert_eq!(single, 10);
         let taken = folds.take();
         assert_eq!(taken.len(), 1);
-        assert_eq!((taken[0].count, taken[0].first, taken[0].last), (Some(15), Some(now + 10), Some(now + 24)));
+        assert_eq!(
+            (taken[0].count, taken[0].first, taken[0].last),
+            (Some(15), Some(now + 10), Some(now + 24))
+        );
         assert!(folds.take().is_empty());
         folds.put_back(&taken[0]);
         assert!(!folds.single(&reason, 401, now + 30));

@@ -64,10 +64,10 @@ pub fn salvage(settings: &LedgerConfig, dir: &Path) -> Result<Vec<Salvaged>, Ope
         recovery::mark_salvaged(disk, &folder)?;
         salvaged.push(match recovery::recover_as(settings, &signer, &folder, CloseReason::Salvaged)? {
             Recovered::Nothing => Salvaged::Nothing { folder },
-            Recovered::Closed { origin, tree, archived } => {
+            Recovered::Closed { origin, tree, archived, .. } => {
                 Salvaged::Closed { origin, size: tree.size(), root: tree.root(), archived }
             }
-            Recovered::Stuck { origin, why } => Salvaged::Stuck { origin, why },
+            Recovered::Stuck { origin, why, .. } => Salvaged::Stuck { origin, why },
         });
     }
     Ok(salvaged)

@@ -103,7 +103,10 @@ impl Shipper {
         if (found_length, &found) == (length, sha256) {
             return Ok(());
         }
-        Err(ShipError::ReadBack { name: name.to_string(), found: format!("{found_length} bytes with SHA-256 {found}") })
+        Err(ShipError::ReadBack {
+            name: name.to_string(),
+            found: format!("{found_length} bytes with SHA-256 {found}"),
+        })
     }
 
     fn read(&self, batch: u64, note: &[u8]) -> Result<seal::Seal, ShipError> {

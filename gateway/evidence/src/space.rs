@@ -55,7 +55,13 @@ fn reserve_name(n: u64) -> String {
 
 impl Space {
     /// Removes what an earlier process held, and starts to hold for this one.
-    pub(crate) fn open(disk: SharedDisk, folder: &Path, copies: u64, unit: u64, bound: u64) -> std::io::Result<Self> {
+    pub(crate) fn open(
+        disk: SharedDisk,
+        folder: &Path,
+        copies: u64,
+        unit: u64,
+        bound: u64,
+    ) -> std::io::Result<Self> {
         disk::create_dir_all(&*disk, folder)?;
         for entry in disk.list(folder)? {
             if entry.name.starts_with("reserve-") {
@@ -150,11 +156,6 @@ impl Space {
     /// How many bytes are in the spool.
     pub(crate) fn spooled(&self, bytes: u64) {
         self.state().spooled = bytes;
-    }
-
-    /// Whether a promise could be made now.
-    pub(crate) fn check(&self) -> Result<(), Unavailable> {
-        self.promise(0)
     }
 
     pub(crate) fn promised(&self) -> u64 {

@@ -43,7 +43,13 @@ impl Spool {
             _ => {}
         }
         let file = self.disk.create(&path)?;
-        Ok(SpoolFile { file, path, length: 0, hasher: sha2::Sha256::new(), buffer: Vec::with_capacity(BUFFER) })
+        Ok(SpoolFile {
+            file,
+            path,
+            length: 0,
+            hasher: sha2::Sha256::new(),
+            buffer: Vec::with_capacity(BUFFER),
+        })
     }
 
     /// Syncs a file and gives it its name.

@@ -27,7 +27,8 @@ const FOLD_EVERY: Duration = Duration::from_millis(500);
 const NEIGHBOURS_EVERY: Duration = Duration::from_secs(30);
 
 pub(crate) fn start(inner: &Arc<Inner>, sealer: Sealer, shipper: Shipper) -> io::Result<()> {
-    let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| std::thread::Builder::new().name(name.into()).spawn(run);
+    let spawn =
+        |name: &str, run: Box<dyn FnOnce() + Send>| std::thread::Builder::new().name(name.into()).spawn(run);
     let settings = &inner.settings;
     let sealing = Sealing {
         sealer,
@@ -230,6 +231,9 @@ fn keep_time(inner: &Weak<Inner>) {
         inner.close_abandoned();
         let (_, unsealed) = inner.journal.segments().unsealed();
         inner.space.unsealed(unsealed);
+        if !inner.has_own_space() {
+            continue;
+        }
         if folded.elapsed() >= FOLD_EVERY {
             folded = Instant::now();
             inner.write_folded();

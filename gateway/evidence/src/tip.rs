@@ -114,7 +114,8 @@ fn compare(
     let bytes = if spooled {
         Some(Bytes::from(spool.read(&file.name, MAX_RECORDS_BYTES)?))
     } else {
-        let name = ObjectName::parse_file(origin, &file.name).map_err(|error| disagrees(error.to_string()))?;
+        let name =
+            ObjectName::parse_file(origin, &file.name).map_err(|error| disagrees(error.to_string()))?;
         store::read_object(store, &name, MAX_RECORDS_BYTES)?
     };
     let bytes = bytes.ok_or_else(|| disagrees(format!("`{}` is not in the store", file.name)))?;

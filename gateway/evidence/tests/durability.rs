@@ -70,14 +70,22 @@ impl Client {
         for log in logs {
             assert_eq!(log.kinds().first(), Some(&"boot"));
             if let (Some(Body::Boot(boot)), Some(before)) = (log.bodies().next(), before) {
-                let named = boot.predecessor.as_ref().unwrap_or_else(|| panic!("{} names no predecessor", log.origin));
-                assert_eq!((&named.origin, named.size, named.root), (&before.origin, Some(before.size), Some(before.root)));
+                let named = boot
+                    .predecessor
+                    .as_ref()
+                    .unwrap_or_else(|| panic!("{} names no predecessor", log.origin));
+                assert_eq!(
+                    (&named.origin, named.size, named.root),
+                    (&before.origin, Some(before.size), Some(before.root))
+                );
             }
             before = Some(log);
             assert_eq!(log.kinds().last(), Some(&"close"), "{}", log.origin);
             for (position, body) in (0..).zip(log.bodies()) {
                 if let Body::Intent(intent) = body {
-                    let outcome = log.outcome(&intent.exchange).unwrap_or_else(|| panic!("{} is open", intent.exchange));
+                    let outcome = log
+                        .outcome(&intent.exchange)
+                        .unwrap_or_else(|| panic!("{} is open", intent.exchange));
                     assert_eq!(outcome.intent_position, position);
                 }
             }
@@ -124,12 +132,14 @@ async fn life(bed: &Bed, client: &mut Client) {
     tokio::time::sleep(Duration::from_millis(30)).await;
     drop((writer, stream));
     let _ = ledger.drain_and_close(CloseReason::Shutdown, CLOSE).await;
+    ledger.halt();
 }
 
 /// Recovers, closes, and hands out what the store holds.
 async fn after(bed: &Bed) -> Vec<LogView> {
     let ledger = Ledger::open(quick(bed).unwrap()).unwrap_or_else(|error| panic!("{error}"));
     ledger.drain_and_close(CloseReason::Shutdown, CLOSE).await.unwrap_or_else(|error| panic!("{error}"));
+    ledger.halt();
     verify(bed)
 }
 
@@ -193,6 +203,7 @@ async fn a_recovery_that_loses_power_itself_is_repeated_to_the_same_end() {
             let before = disk.hits();
             if let Some(ledger) = open(&bed) {
                 let _ = ledger.drain_and_close(CloseReason::Shutdown, Duration::from_secs(5)).await;
+                ledger.halt();
             }
             cut += disk.hits() - before;
             disk.crash(crash_mode(second));
@@ -485,8 +496,12 @@ async fn a_failed_sync_of_the_journal_stops_admission_and_loses_nothing_acknowle
         hits += disk.hits();
         if disk.hits() > 0 {
             assert_eq!(ledger.readiness().unwrap_err().reason, Reason::JournalFailed, "sync {n}");
-            assert_eq!(ledger.admit(None, KeyScope::PerExchange).await.unwrap_err().reason, Reason::JournalFailed);
+            assert_eq!(
+                ledger.admit(None, KeyScope::PerExchange).await.unwrap_err().reason,
+                Reason::JournalFailed
+            );
         }
+        ledger.halt();
         drop(ledger);
         disk.crash(Crash::DropAll);
         disk.clear_faults();
@@ -524,7 +539,8 @@ async fn damage_of_acknowledged_records_refuses_to_start_until_it_is_accepted_an
     let ledger = Ledger::open(accepting).unwrap();
     ledger.drain_and_close(CloseReason::Shutdown, CLOSE).await.unwrap();
     let log = &verify(&copy)[0];
-    let lost = log.bodies().filter(|body| matches!(body, Body::Gap(gap) if gap.reason == GapReason::Loss)).count();
+    let lost =
+        log.bodies().filter(|body| matches!(body, Body::Gap(gap) if gap.reason == GapReason::Loss)).count();
     assert!(lost > 0, "{:?}", log.kinds());
     // What came after keeps its position and its content.
     assert!(log.outcome(&last.unwrap()).is_some());
@@ -546,7 +562,9 @@ async fn a_dead_hosts_journal_is_closed_elsewhere_and_never_served_again() {
     assert_eq!(*closed, origin);
     let logs = verify(&dead);
     client.check(&logs);
-    assert!(matches!(logs[0].bodies().last(), Some(Body::Close(close)) if close.reason == CloseReason::Salvaged));
+    assert!(
+        matches!(logs[0].bodies().last(), Some(Body::Close(close)) if close.reason == CloseReason::Salvaged)
+    );
     assert!(folder.join("salvaged").exists());
     assert!(matches!(Ledger::open(dead.config()), Err(OpenError::Salvaged(_))));
     open.outcome(Vec::new(), outcome).await.unwrap();

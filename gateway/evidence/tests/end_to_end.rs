@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use evidence::{KeyScope, Ledger, NewPart, PreAuth, Reason, Reference};
-use schemas::record::{Body, CloseReason, ConfigReason, End, PartName, Refusal};
 use schemas::Sha256Hex;
+use schemas::record::{Body, CloseReason, ConfigReason, End, PartName, Refusal};
 use support::{Bed, Content, begin, end, exchange, id, noise, outcome, verify};
 
 const CLOSE: Duration = Duration::from_secs(30);
@@ -37,7 +37,8 @@ async fn one_exchange_becomes_a_verified_store() {
     assert!(logs[0].records.iter().all(|record| record.config == config));
     assert_eq!(logs[0].references.iter().map(|row| row.sha256).collect::<Vec<_>>(), [config]);
     // Nothing is left behind of a closed epoch.
-    let left: Vec<_> = std::fs::read_dir(bed.root.join("journal")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    let left: Vec<_> =
+        std::fs::read_dir(bed.root.join("journal")).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(left.len(), 2, "{left:?}");
     assert_eq!(std::fs::read_dir(bed.root.join("spool")).unwrap().count(), 1, "only the folder of reserves");
 }
@@ -62,7 +63,10 @@ async fn the_next_boot_names_its_predecessor_with_size_and_root() {
     assert_eq!(boots[0], None);
     for (before, named) in logs.iter().zip(&boots[1..]) {
         let named = named.as_ref().unwrap();
-        assert_eq!((&named.origin, named.size, named.root), (&before.origin, Some(before.size), Some(before.root)));
+        assert_eq!(
+            (&named.origin, named.size, named.root),
+            (&before.origin, Some(before.size), Some(before.root))
+        );
     }
 }
 
@@ -152,7 +156,10 @@ async fn an_exchange_whose_handles_are_dropped_is_closed_as_gateway_abort() {
 async fn a_new_configuration_is_in_the_log_before_records_carry_it() {
     let bed = Bed::real();
     let ledger = open(&bed);
-    let next = Reference { media_type: id("application/yaml"), bytes: Bytes::from_static(b"deployment: acme # 2\n") };
+    let next = Reference {
+        media_type: id("application/yaml"),
+        bytes: Bytes::from_static(b"deployment: acme # 2\n"),
+    };
     let before = exchange(&ledger, KeyScope::PerExchange, b"{}", b"1").await.unwrap();
     ledger.config_changes(next.clone(), ConfigReason::Reload, None, None).await.unwrap();
     let after = exchange(&ledger, KeyScope::PerExchange, b"{}", b"2").await.unwrap();
@@ -288,7 +295,10 @@ async fn an_admission_that_is_dropped_leaves_nothing() {
     let body = body.finish().await.unwrap();
     drop((admission, body));
     let spills = |folder: std::path::PathBuf| {
-        std::fs::read_dir(folder).unwrap().filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().ends_with(".spill")).count()
+        std::fs::read_dir(folder)
+            .unwrap()
+            .filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().ends_with(".spill"))
+            .count()
     };
     assert_eq!(spills(bed.root.join("journal").join(ledger.origin().epoch())), 0);
     assert_eq!(ledger.watermarks().reserved_bytes, 0);
@@ -321,7 +331,10 @@ async fn many_at_once_are_all_there() {
             let ledger = ledger.clone();
             tokio::spawn(async move {
                 let answer = noise(n, 20_000);
-                (exchange(&ledger, KeyScope::PerExchange, &noise(n + 1000, 3000), &answer).await.unwrap(), answer)
+                (
+                    exchange(&ledger, KeyScope::PerExchange, &noise(n + 1000, 3000), &answer).await.unwrap(),
+                    answer,
+                )
             })
         })
         .collect();
@@ -350,7 +363,9 @@ async fn an_idle_log_beats_and_says_its_counters() {
     for pair in log.records.windows(2) {
         assert!(pair[1].at - pair[0].at <= 600_000, "silence of {} us", pair[1].at - pair[0].at);
     }
-    assert!(log.bodies().any(|body| matches!(body, Body::Heartbeat(beat) if beat.counters["exchanges"] == 3)));
+    assert!(
+        log.bodies().any(|body| matches!(body, Body::Heartbeat(beat) if beat.counters["exchanges"] == 3))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -384,7 +399,12 @@ async fn a_session_of_200_turns_under_one_key_costs_a_fraction_of_its_copies() {
     }
     ledger.drain_and_close(CloseReason::Shutdown, CLOSE).await.unwrap();
     let log = &verify(&bed)[0];
-    assert!(log.content_bytes * 20 < gzipped, "{} stored of {gzipped} compressed one by one", log.content_bytes);
+    assert!(
+        log.content_bytes * 20 < gzipped,
+        "{} stored of {gzipped} compressed one by one: {:?}",
+        log.content_bytes,
+        log.encodings
+    );
 }
 
 /// `cargo test -p evidence --test end_to_end -- --ignored --nocapture latency`
@@ -413,7 +433,9 @@ async fn latency_of_one_caller() {
         end(open, b"a short answer").await.unwrap();
         outcomes.push(begun.elapsed());
     }
-    for (name, mut times) in [("fdatasync", syncs), ("admit", admits), ("admit to intent", intents), ("outcome", outcomes)] {
+    for (name, mut times) in
+        [("fdatasync", syncs), ("admit", admits), ("admit to intent", intents), ("outcome", outcomes)]
+    {
         times.sort();
         eprintln!("{name}: p50 {:?}, p99 {:?}", times[times.len() / 2], times[times.len() * 99 / 100]);
     }

@@ -135,9 +135,12 @@ async fn an_erasure_that_loses_power_is_either_not_recorded_or_made_good_by_the_
         ledger.seal_now();
         assert!(ledger.wait_archived(6, CLOSE).await);
         disk.fault_at_change(point, Fault::PowerOff);
-        let erased = tokio::time::timeout(Duration::from_secs(10), ledger.erase(request(&[gone.clone()], false))).await;
+        let erased =
+            tokio::time::timeout(Duration::from_secs(10), ledger.erase(request(&[gone.clone()], false)))
+                .await;
         let reported = matches!(erased, Ok(Ok(_)));
         cut += disk.hits();
+        ledger.halt();
         drop(ledger);
         disk.crash(Crash::DropAll);
         disk.clear_faults();

@@ -14,7 +14,9 @@ pub async fn answer(head: &Parts, body: &Bytes) -> Response<Body> {
     let request: Value = serde_json::from_slice(&decoded).unwrap_or(Value::Null);
     let path = head.uri.path();
     let anthropic = head.headers.contains_key("anthropic-version");
-    if let Some(status) = request["model"].as_str().and_then(|m| m.strip_prefix("fail-")).and_then(|s| s.parse().ok()) {
+    if let Some(status) =
+        request["model"].as_str().and_then(|m| m.strip_prefix("fail-")).and_then(|s| s.parse().ok())
+    {
         return failure(anthropic, status);
     }
     let mut response = match path.rsplit_once("/v1/").map_or(path.trim_start_matches('/'), |(_, p)| p) {
@@ -99,7 +101,9 @@ fn failure(anthropic: bool, status: u16) -> Response<Body> {
 fn events(list: Vec<String>) -> Response<Body> {
     let sizes = list.iter().map(String::len).collect();
     let mut response = Response::new(pieces(Bytes::from(list.concat()), sizes));
-    response.headers_mut().insert("content-type", HeaderValue::from_static("text/event-stream; charset=utf-8"));
+    response
+        .headers_mut()
+        .insert("content-type", HeaderValue::from_static("text/event-stream; charset=utf-8"));
     response
 }
 
@@ -131,10 +135,12 @@ fn chat(request: &Value) -> Response<Body> {
         } else {
             json!({ "role": "assistant", "content": ANSWER.concat(), "refusal": null })
         };
-        return json_answer(&json!({ "id": "chatcmpl-api1", "object": "chat.completion", "created": 1_700_000_000,
+        return json_answer(
+            &json!({ "id": "chatcmpl-api1", "object": "chat.completion", "created": 1_700_000_000,
             "model": model, "choices": [{ "index": 0, "message": message, "logprobs": null,
                 "finish_reason": if tool { "tool_calls" } else { "stop" } }],
-            "usage": usage, "service_tier": "default", "system_fingerprint": "fp_1" }));
+            "usage": usage, "service_tier": "default", "system_fingerprint": "fp_1" }),
+        );
     }
     let ask = request["stream_options"]["include_usage"] == true;
     let chunk = |choices: Value, usage: Option<&Value>| {
@@ -145,13 +151,21 @@ fn chat(request: &Value) -> Response<Body> {
         }
         format!("data: {chunk}\n\n")
     };
-    let delta = |delta: Value, end: Value| chunk(json!([{ "index": 0, "delta": delta, "logprobs": null, "finish_reason": end }]), None);
+    let delta = |delta: Value, end: Value| {
+        chunk(json!([{ "index": 0, "delta": delta, "logprobs": null, "finish_reason": end }]), None)
+    };
     let mut list = vec![delta(json!({ "role": "assistant", "content": "" }), Value::Null)];
     if tool {
-        list.push(delta(json!({ "tool_calls": [{ "index": 0, "id": "call_1", "type": "function",
-            "function": { "name": "lookup", "arguments": "" } }] }), Value::Null));
+        list.push(delta(
+            json!({ "tool_calls": [{ "index": 0, "id": "call_1", "type": "function",
+            "function": { "name": "lookup", "arguments": "" } }] }),
+            Value::Null,
+        ));
         for piece in ["{\"key\":", "\"a b\"}"] {
-            list.push(delta(json!({ "tool_calls": [{ "index": 0, "function": { "arguments": piece } }] }), Value::Null));
+            list.push(delta(
+                json!({ "tool_calls": [{ "index": 0, "function": { "arguments": piece } }] }),
+                Value::Null,
+            ));
         }
         list.push(delta(json!({}), json!("tool_calls")));
     } else {
@@ -197,14 +211,19 @@ fn responses(request: &Value) -> Response<Body> {
     let mut list = vec![
         event("response.created", json!({ "response": started })),
         event("response.output_item.added", json!({ "output_index": 0, "item": item })),
-        event("response.content_part.added", json!({ "item_id": "msg_1", "output_index": 0, "content_index": 0, "part": part })),
+        event(
+            "response.content_part.added",
+            json!({ "item_id": "msg_1", "output_index": 0, "content_index": 0, "part": part }),
+        ),
     ];
     for word in ANSWER {
         list.push(event("response.output_text.delta",
             json!({ "item_id": "msg_1", "output_index": 0, "content_index": 0, "delta": word, "logprobs": [] })));
     }
-    list.push(event("response.output_text.done",
-        json!({ "item_id": "msg_1", "output_index": 0, "content_index": 0, "text": text, "logprobs": [] })));
+    list.push(event(
+        "response.output_text.done",
+        json!({ "item_id": "msg_1", "output_index": 0, "content_index": 0, "text": text, "logprobs": [] }),
+    ));
     list.push(event("response.output_item.done", json!({ "output_index": 0, "item": done["output"][0] })));
     list.push(event("response.completed", json!({ "response": done })));
     events(list)
@@ -212,7 +231,11 @@ fn responses(request: &Value) -> Response<Body> {
 
 fn embeddings(request: &Value) -> Response<Body> {
     let count = request["input"].as_array().map_or(1, Vec::len);
-    let embedding = if request["encoding_format"] == "base64" { json!("AACAPwAAAEAAAEBA") } else { json!([1.0, 2.0, 3.0]) };
+    let embedding = if request["encoding_format"] == "base64" {
+        json!("AACAPwAAAEAAAEBA")
+    } else {
+        json!([1.0, 2.0, 3.0])
+    };
     let data: Vec<Value> =
         (0..count).map(|n| json!({ "object": "embedding", "index": n, "embedding": embedding })).collect();
     json_answer(&json!({ "object": "list", "data": data, "model": "text-embedding-3-small",
@@ -233,8 +256,10 @@ fn messages(request: &Value) -> Response<Body> {
         } else {
             json!([{ "type": "text", "text": ANSWER.concat() }])
         };
-        return json_answer(&json!({ "id": "msg_api1", "type": "message", "role": "assistant", "model": model,
-            "content": content, "stop_reason": stop, "stop_sequence": null, "usage": usage }));
+        return json_answer(
+            &json!({ "id": "msg_api1", "type": "message", "role": "assistant", "model": model,
+            "content": content, "stop_reason": stop, "stop_sequence": null, "usage": usage }),
+        );
     }
     let event = |kind: &str, mut data: Value| {
         data["type"] = json!(kind);
@@ -242,25 +267,43 @@ fn messages(request: &Value) -> Response<Body> {
     };
     let mut first = usage.clone();
     first["output_tokens"] = json!(1);
-    let mut list = vec![event("message_start", json!({ "message": { "id": "msg_api1", "type": "message",
-        "role": "assistant", "model": model, "content": [], "stop_reason": null, "stop_sequence": null, "usage": first } }))];
+    let mut list = vec![event(
+        "message_start",
+        json!({ "message": { "id": "msg_api1", "type": "message",
+        "role": "assistant", "model": model, "content": [], "stop_reason": null, "stop_sequence": null, "usage": first } }),
+    )];
     if tool {
-        list.push(event("content_block_start", json!({ "index": 0, "content_block":
-            { "type": "tool_use", "id": "toolu_1", "name": "lookup", "input": {} } })));
+        list.push(event(
+            "content_block_start",
+            json!({ "index": 0, "content_block":
+            { "type": "tool_use", "id": "toolu_1", "name": "lookup", "input": {} } }),
+        ));
         list.push(event("ping", json!({})));
         for piece in ["{\"key\":", "\"a b\"}"] {
-            list.push(event("content_block_delta", json!({ "index": 0, "delta": { "type": "input_json_delta", "partial_json": piece } })));
+            list.push(event(
+                "content_block_delta",
+                json!({ "index": 0, "delta": { "type": "input_json_delta", "partial_json": piece } }),
+            ));
         }
     } else {
-        list.push(event("content_block_start", json!({ "index": 0, "content_block": { "type": "text", "text": "" } })));
+        list.push(event(
+            "content_block_start",
+            json!({ "index": 0, "content_block": { "type": "text", "text": "" } }),
+        ));
         list.push(event("ping", json!({})));
         for word in ANSWER {
-            list.push(event("content_block_delta", json!({ "index": 0, "delta": { "type": "text_delta", "text": word } })));
+            list.push(event(
+                "content_block_delta",
+                json!({ "index": 0, "delta": { "type": "text_delta", "text": word } }),
+            ));
         }
     }
     list.push(event("content_block_stop", json!({ "index": 0 })));
-    list.push(event("message_delta", json!({ "delta": { "stop_reason": stop, "stop_sequence": null },
-        "usage": { "output_tokens": 6 } })));
+    list.push(event(
+        "message_delta",
+        json!({ "delta": { "stop_reason": stop, "stop_sequence": null },
+        "usage": { "output_tokens": 6 } }),
+    ));
     list.push(event("message_stop", json!({})));
     events(list)
 }

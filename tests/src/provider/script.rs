@@ -58,7 +58,9 @@ impl Script {
             Self::Large(n) => {
                 let body = vec![b'x'; usize::try_from(n).unwrap_or(0)];
                 let mut response = Response::new(full(body));
-                response.headers_mut().insert("content-type", http::HeaderValue::from_static("application/octet-stream"));
+                response
+                    .headers_mut()
+                    .insert("content-type", http::HeaderValue::from_static("application/octet-stream"));
                 response
             }
             Self::Status(n) => {
@@ -77,7 +79,9 @@ impl Script {
             }
             Self::Stall(n) | Self::Cut(n) | Self::Slow(n) | Self::Fast(n) | Self::NoEnd(n) => {
                 let mut response = Response::new(self.stream(n));
-                response.headers_mut().insert("content-type", http::HeaderValue::from_static("text/event-stream"));
+                response
+                    .headers_mut()
+                    .insert("content-type", http::HeaderValue::from_static("text/event-stream"));
                 response
             }
         }

@@ -53,11 +53,8 @@ fn failed(error: impl std::fmt::Display) -> EraseError {
 
 /// Finds the exchanges of a request.
 pub(super) fn find(inner: &Inner, target: &EraseTarget) -> Result<FoundTargets, EraseError> {
-    let mut logs = inner
-        .settings
-        .store
-        .logs(&inner.settings.deployment, &inner.settings.gateway)
-        .map_err(failed)?;
+    let mut logs =
+        inner.settings.store.logs(&inner.settings.deployment, &inner.settings.gateway).map_err(failed)?;
     logs.sort();
     let mut scan = Scan::default();
     match target {
@@ -139,7 +136,9 @@ impl Scan {
         batches.sort_unstable();
         for batch in batches {
             let name = ObjectName::Seal { origin: origin.clone(), batch };
-            let Some(note) = store::read_object(store, &name, MAX_SEAL_BYTES).map_err(failed)? else { continue };
+            let Some(note) = store::read_object(store, &name, MAX_SEAL_BYTES).map_err(failed)? else {
+                continue;
+            };
             // Where to look is all that this decides; the auditor checks the store.
             let sealed = seal::parse_unverified(&note).map_err(failed)?;
             if since_us.is_some_and(|since| sealed.time < since) {
@@ -161,7 +160,10 @@ impl Scan {
                 }
                 let Glance { kind, exchange: Some(exchange), content_key, .. } = glance else { continue };
                 if kind != "outcome" {
-                    self.begun.insert(exchange.clone(), (origin.clone(), row.position, content_key, kind == "intent"));
+                    self.begun.insert(
+                        exchange.clone(),
+                        (origin.clone(), row.position, content_key, kind == "intent"),
+                    );
                 }
                 if kind != "intent" {
                     self.ended.insert(exchange);

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use schemas::record::{Body, Intent};
-use schemas::{Identifier, Sha256Hex};
+use schemas::record::{Body, Intent, Predecessor};
+use schemas::{Identifier, Origin, Sha256Hex};
 use serde::Deserialize;
 
 use crate::error::OpenError;
@@ -22,6 +22,8 @@ pub(super) struct Survey {
     pub(super) erasures: Vec<Identifier>,
     /// `boot`'s key, where `boot` is still in the journal.
     pub(super) seal_key: Option<String>,
+    /// The log that `boot` names as its predecessor.
+    pub(super) follows: Option<Origin>,
     /// The newest `at`.
     pub(super) last_at: i64,
 }
@@ -40,6 +42,8 @@ struct Glance {
     content_key: Option<Identifier>,
     #[serde(default)]
     seal_key: Option<String>,
+    #[serde(default)]
+    predecessor: Option<Predecessor>,
 }
 
 impl Survey {
@@ -52,7 +56,10 @@ impl Survey {
         self.config = Some(glance.config);
         self.closed = false;
         match glance.kind.as_str() {
-            "boot" => self.seal_key = glance.seal_key,
+            "boot" => {
+                self.seal_key = glance.seal_key;
+                self.follows = glance.predecessor.map(|predecessor| predecessor.origin);
+            }
             "config" => self.config = glance.next.or(self.config),
             "intent" => {
                 let decoded = schemas::leaf::decode(leaf).map_err(|error| format(error.to_string()))?;

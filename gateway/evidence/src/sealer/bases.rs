@@ -43,9 +43,11 @@ impl Bases {
         if like.content.len() < MIN_BYTES {
             return None;
         }
-        let candidates = self.kept.iter().rev().filter(|base| {
-            base.class == like.class && base.key == like.key && base.depth < MAX_DEPTH
-        });
+        let candidates = self
+            .kept
+            .iter()
+            .rev()
+            .filter(|base| base.class == like.class && base.key == like.key && base.depth < MAX_DEPTH);
         let mut best: Option<(&Base, usize)> = None;
         for base in candidates.take(LOOKED_AT) {
             let prefix = common_prefix(&base.content, &like.content);

@@ -54,19 +54,28 @@ struct PartReader<'a> {
     salt: Option<Salt>,
     committer: Option<Committer>,
     pending: BytesMut,
+    /// The sequence of the next frame: behind a hole, which only an accepted loss makes, nothing is read.
+    next: u32,
 }
 
 impl PartReader<'_> {
-    /// Reads on until `wanted` bytes stand ready, or the end; says whether anything came.
+    /// Reads on until `wanted` bytes stand ready, or the end.
     fn fill(&mut self, wanted: usize, position: u64) -> Result<(), SealingError> {
         while self.pending.len() < wanted {
             let Some(frame) = self.frames.next() else { return Ok(()) };
             let frame = frame?;
+            if frame.seq != self.next {
+                return Ok(());
+            }
+            self.next += 1;
             let mut plain = cipher::open(self.key.map(|key| &key.frame), self.origin, &frame)
                 .map_err(|error| SealingError::Content { position, what: error.to_string() })?;
             if self.committer.is_none() {
                 let Some((salt, _)) = plain.split_first_chunk::<SALT_BYTES>() else {
-                    return Err(SealingError::Content { position, what: "a part's first frame has no salt".into() });
+                    return Err(SealingError::Content {
+                        position,
+                        what: "a part's first frame has no salt".into(),
+                    });
                 };
                 let salt = Salt::from_bytes(*salt);
                 self.salt = Some(salt);
@@ -111,6 +120,7 @@ pub(super) fn seal_part(
         salt: None,
         committer: None,
         pending: BytesMut::new(),
+        next: 0,
     };
     let written = write_rows(sealer, files, &mut reader, position, slim, exchange, part);
     let checked = written.and_then(|()| {
@@ -146,8 +156,10 @@ fn write_rows(
     part: &Part,
 ) -> Result<(), SealingError> {
     let key = reader.key.map(|key| (&key.id, &key.row));
-    let wrong =
-        |error: content::ContentError| SealingError::Content { position, what: format!("{:?}: {error}", part.part) };
+    let wrong = |error: content::ContentError| SealingError::Content {
+        position,
+        what: format!("{:?}: {error}", part.part),
+    };
     let origin = reader.origin;
     let class = slim.class();
     let meta = |chunk: u32, last: bool, encoding: Encoding| RowMeta {

@@ -65,8 +65,8 @@ impl SealingError {
     pub(crate) fn is_transient(&self) -> bool {
         match self {
             Self::Spool(_) | Self::Journal(ReadError::Io { .. }) => true,
-            // The Parquet library wraps what the spool's disk says.
-            Self::File(FileError::Parquet(error)) => error.to_string().contains("os error"),
+            // The Parquet library wraps what the spool's disk says, without its kind.
+            Self::File(FileError::Parquet(_)) => true,
             _ => false,
         }
     }
@@ -130,7 +130,8 @@ pub(crate) struct SealerParts {
 
 impl Sealer {
     pub(crate) fn new(parts: SealerParts) -> Self {
-        let SealerParts { origin, signer, clock, segments, extra, keys, spool, tip, batch_bytes, lenient } = parts;
+        let SealerParts { origin, signer, clock, segments, extra, keys, spool, tip, batch_bytes, lenient } =
+            parts;
         Self {
             origin,
             signer,
@@ -158,7 +159,10 @@ impl Sealer {
     }
 
     /// The records of `range`, from the journal or from recovery.
-    fn records(&self, range: std::ops::Range<u64>) -> impl Iterator<Item = Result<LeafRow, SealingError>> + use<'_> {
+    fn records(
+        &self,
+        range: std::ops::Range<u64>,
+    ) -> impl Iterator<Item = Result<LeafRow, SealingError>> + use<'_> {
         let mut journal = None;
         range.clone().map(move |position| {
             if let Some(leaf) = self.extra.get(&position) {
@@ -187,7 +191,10 @@ impl Sealer {
         let mut slims = Vec::new();
         for row in self.records(from..end) {
             let row = row?;
-            if leaf_bytes > BATCH_LEAF_BYTES || rows.len() >= BATCH_RECORDS || content_bytes > self.batch_bytes {
+            if leaf_bytes > BATCH_LEAF_BYTES
+                || rows.len() >= BATCH_RECORDS
+                || content_bytes > self.batch_bytes
+            {
                 break;
             }
             let slim = Slim::read(&row.leaf)

@@ -57,7 +57,8 @@ impl DirectoryStore {
         let mut buffer = vec![0; 256 << 10];
         let (mut offset, mut hasher) = (0, sha2::Sha256::new());
         loop {
-            let count = disk::read_full(&*source, &mut buffer, offset).map_err(failed("cannot read", from.path))?;
+            let count =
+                disk::read_full(&*source, &mut buffer, offset).map_err(failed("cannot read", from.path))?;
             let bytes = buffer.get(..count).unwrap_or_default();
             if bytes.is_empty() {
                 break;
@@ -104,18 +105,17 @@ impl Store for DirectoryStore {
         let path = self.path(name);
         let folder = disk::parent(&path);
         let failed = |action| move |error: io::Error| sort(action, name.to_string(), error);
-        disk::create_dir_all(&*self.disk, &self.root.join(TEMPORARY)).map_err(failed("cannot make `.tmp` for"))?;
+        disk::create_dir_all(&*self.disk, &self.root.join(TEMPORARY))
+            .map_err(failed("cannot make `.tmp` for"))?;
         disk::create_dir_all(&*self.disk, folder).map_err(failed("cannot make the folder of"))?;
         let mut random = [0; 16];
-        SystemRandom::new()
-            .fill(&mut random)
-            .map_err(|_| sort("no random bytes for", name.to_string(), io::Error::other("the system gives none")))?;
+        SystemRandom::new().fill(&mut random).map_err(|_| {
+            sort("no random bytes for", name.to_string(), io::Error::other("the system gives none"))
+        })?;
         let temporary = self.root.join(TEMPORARY).join(hex::encode(random));
-        let linked = self.copy(source, &temporary).and_then(|()| {
-            match self.disk.link(&temporary, &path) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-                other => other.map(|()| true).map_err(failed("cannot link")),
-            }
+        let linked = self.copy(source, &temporary).and_then(|()| match self.disk.link(&temporary, &path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            other => other.map(|()| true).map_err(failed("cannot link")),
         });
         if linked.is_ok() {
             self.disk.sync_dir(folder).map_err(failed("cannot sync the folder of"))?;

@@ -11,15 +11,16 @@ use bytes::Bytes;
 use evidence::clock::SystemClock;
 use evidence::disk::{self, RealDisk, SharedDisk, SimDisk};
 use evidence::{
-    Admission, DirectoryStore, KeyScope, Ledger, LedgerConfig, NewPart, OpenExchange, Reference, Store, Unavailable,
+    Admission, DirectoryStore, KeyScope, Ledger, LedgerConfig, NewPart, OpenExchange, Reference, Store,
+    Unavailable,
 };
 use schemas::content::{self, Assembler, Committer};
 use schemas::files::{self, Limits, ReferenceRow};
 use schemas::keytable::{self, Slot};
 use schemas::names::FileKind;
 use schemas::record::{
-    Answered, Asked, Body, Caller, End, Intent, Outcome, Part, PartName, Record, Reported, Timing, Usage, UsageRole,
-    UsageSource,
+    Answered, Asked, Body, Caller, End, Intent, Outcome, Part, PartName, Record, Reported, Timing, Usage,
+    UsageRole, UsageSource,
 };
 use schemas::verify::{BatchInput, SealTail, chain, verify_batch};
 use schemas::{ExchangeId, Identifier, ObjectName, Origin, Sha256Hex};
@@ -75,7 +76,10 @@ impl Bed {
             accept_loss: false,
             gateway_version: id("0.1.0"),
             binary_sha256: None,
-            config: Reference { media_type: id("application/yaml"), bytes: Bytes::from_static(b"deployment: acme\n") },
+            config: Reference {
+                media_type: id("application/yaml"),
+                bytes: Bytes::from_static(b"deployment: acme\n"),
+            },
             policy: None,
             price_book: None,
             counters: Arc::new(|| BTreeMap::from([("exchanges".to_string(), 3)])),
@@ -214,6 +218,8 @@ pub struct LogView {
     /// Bytes of all objects.
     pub bytes: u64,
     pub content_bytes: u64,
+    /// Rows and their bytes by encoding.
+    pub encodings: BTreeMap<String, (u64, u64)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -262,7 +268,10 @@ pub fn verify(bed: &Bed) -> Vec<LogView> {
     let store = bed.store();
     let mut logs = store.logs("acme", "gw1").unwrap();
     logs.sort();
-    logs.iter().map(|origin| verify_log(bed, &store, origin)).collect()
+    let mut views: Vec<LogView> = logs.iter().map(|origin| verify_log(bed, &store, origin)).collect();
+    // Names do not tell the order of epochs that began in one second.
+    views.sort_by_key(|view| view.records[0].at);
+    views
 }
 
 pub fn verify_log(bed: &Bed, store: &DirectoryStore, origin: &Origin) -> LogView {
@@ -282,6 +291,7 @@ pub fn verify_log(bed: &Bed, store: &DirectoryStore, origin: &Origin) -> LogView
         batches: usize::try_from(batches).unwrap(),
         bytes: 0,
         content_bytes: 0,
+        encodings: BTreeMap::new(),
     };
     let mut tail: Option<SealTail> = None;
     for batch in 0..batches {
@@ -311,6 +321,9 @@ pub fn verify_log(bed: &Bed, store: &DirectoryStore, origin: &Origin) -> LogView
                     view.content_bytes += file.length;
                     for row in files::read_content(bytes, &Limits::default()).unwrap() {
                         let row = row.unwrap();
+                        let name = format!("{} {:?}", row.encoding.to_string().split(':').next().unwrap(), row.part);
+                        let of = view.encodings.entry(name).or_default();
+                        *of = (of.0 + 1, of.1 + row.data.len() as u64);
                         rows.entry((row.exchange.clone(), row.part)).or_default().push(row);
                     }
                 }

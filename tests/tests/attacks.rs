@@ -1,0 +1,192 @@
+//! Attacks on a small store: whatever is changed, removed, doubled, swapped or cut, the verdict over the same interval
+//! is never VERIFIED, with and without the content keys.
+
+use std::collections::BTreeMap;
+
+use auditor::finding::Code;
+use auditor::mandate::Mandate;
+use auditor::report::{Report, Verdict};
+use auditor::source::{DirectorySource, MemorySource};
+use auditor::state::Remembered;
+use auditor::verify::keys::Keys;
+use auditor::verify::{NoSink, Options, run};
+use schemas::trust::Trust;
+
+/// The golden store: three batches, one erased exchange, one that edits another.
+struct Case {
+    store: MemorySource,
+    trust: Trust,
+    keys: Keys,
+    now: i64,
+}
+
+impl Case {
+    fn golden() -> Self {
+        let dir = tests::root().join("schemas/testdata/v1");
+        let store = MemorySource::load(&DirectorySource::new(&dir.join("store")).expect("the golden store"))
+            .expect("readable");
+        let trust =
+            auditor::trust::parse(&std::fs::read_to_string(dir.join("trust.yaml")).expect("a trust file"))
+                .expect("a sound trust file");
+        let keys = Keys::open(&[dir.join("keys")]).expect("a key table");
+        // Shortly after the last seal: nothing is overdue.
+        let now = store
+            .objects
+            .iter()
+            .filter(|(name, _)| name.ends_with(".seal"))
+            .filter_map(|(_, bytes)| schemas::seal::parse_unverified(bytes).ok())
+            .map(|seal| seal.time)
+            .max()
+            .expect("seals")
+            + 1_000_000;
+        Self { store, trust, keys, now }
+    }
+
+    fn verify(&self, store: &MemorySource, content: bool, remembered: Option<&Remembered>) -> Report {
+        let mandate = Mandate::default();
+        let mut options = Options::new(&self.trust, &mandate, self.now);
+        options.keys = content.then_some(&self.keys);
+        options.remembered = remembered;
+        run(store, &options, &mut NoSink).0
+    }
+}
+
+fn changed(store: &MemorySource, name: &str, bytes: Vec<u8>) -> MemorySource {
+    let mut copy = store.clone();
+    copy.put(name, bytes);
+    copy
+}
+
+#[test]
+fn the_untouched_store_is_verified_with_and_without_content() {
+    let case = Case::golden();
+    for content in [false, true] {
+        let report = case.verify(&case.store, content, None);
+        assert_eq!(report.verdict, Verdict::Verified, "{:#?}", report.findings);
+    }
+    let without = case.verify(&case.store, false, None);
+    assert!(without.not_checked.iter().any(|text| text.contains("commitment")), "{:?}", without.not_checked);
+}
+
+#[test]
+fn one_flipped_bit_anywhere_is_never_verified() {
+    let case = Case::golden();
+    let step = if tests::long_round() { 1 } else { 7 };
+    let mut flips = 0;
+    for (name, bytes) in &case.store.objects {
+        for at in (0..bytes.len()).step_by(step) {
+            let mut copy = bytes.to_vec();
+            copy[at] ^= 1 << (at % 8);
+            let report = case.verify(&changed(&case.store, name, copy), at % 16 == 0, None);
+            assert_ne!(
+                report.verdict,
+                Verdict::Verified,
+                "bit {} of byte {at} of {name} was flipped unseen",
+                at % 8
+            );
+            assert!(
+                report.findings.iter().any(|f| f.effect != auditor::finding::Effect::Note),
+                "{name} byte {at}: no finding"
+            );
+            flips += 1;
+        }
+    }
+    eprintln!("{flips} flips in {} objects (long round: {})", case.store.objects.len(), tests::long_round());
+}
+
+#[test]
+fn removing_cutting_doubling_or_swapping_any_object_is_never_verified() {
+    let case = Case::golden();
+    let names: Vec<&String> = case.store.objects.keys().collect();
+    let mut attacks = 0;
+    let mut never = |store: &MemorySource, what: String| {
+        for content in [false, true] {
+            let report = case.verify(store, content, None);
+            assert_ne!(report.verdict, Verdict::Verified, "{what} (content {content})");
+            assert!(!report.findings.is_empty(), "{what}: no finding");
+        }
+        attacks += 1;
+    };
+    for name in &names {
+        let mut gone = case.store.clone();
+        gone.objects.remove(*name);
+        // The newest batch whole is another attack, below; one of its files alone is this one.
+        never(&gone, format!("{name} removed"));
+        let bytes = &case.store.objects[*name];
+        for keep in [0, 1, bytes.len() / 2, bytes.len() - 1] {
+            never(&changed(&case.store, name, bytes[..keep].to_vec()), format!("{name} cut to {keep}"));
+        }
+        let mut longer = bytes.to_vec();
+        longer.push(0);
+        never(&changed(&case.store, name, longer), format!("{name} made longer"));
+        for other in &names {
+            if name < other {
+                let mut swapped = case.store.clone();
+                swapped.put((*name).clone(), case.store.objects[*other].clone());
+                swapped.put((*other).clone(), bytes.clone());
+                never(&swapped, format!("{name} and {other} swapped"));
+            }
+        }
+        let (folder, file) = name.rsplit_once('/').expect("names have folders");
+        let mut doubled = case.store.clone();
+        doubled.put(format!("{folder}/0000000009{}", &file[10..]), bytes.clone());
+        never(&doubled, format!("{name} doubled as batch 9"));
+    }
+    eprintln!("{attacks} attacks on objects, each with and without content keys");
+}
+
+#[test]
+fn attacks_are_named_by_their_codes() {
+    let case = Case::golden();
+    let find = |part: &str, nth: usize| {
+        case.store.objects.keys().filter(|n| n.contains(part)).nth(nth).expect("an object").clone()
+    };
+    let mut expected: BTreeMap<&str, (MemorySource, Code)> = BTreeMap::new();
+    let mut without = |name: &'static str, gone: Vec<String>, code: Code| {
+        let mut store = case.store.clone();
+        for object in gone {
+            store.objects.remove(&object);
+        }
+        expected.insert(name, (store, code));
+    };
+    without("a data file of a batch", vec![find("records.parquet", 1)], Code::BatchIncomplete);
+    without("everything", case.store.objects.keys().cloned().collect(), Code::EmptyEvidence);
+    let middle: Vec<String> =
+        case.store.objects.keys().filter(|n| n.contains("/0000000001")).cloned().collect();
+    without("a middle batch", middle, Code::BatchMissing);
+    let mut strange = case.store.clone();
+    strange.put(
+        find("records.parquet", 0).replace("/0000000000-", "/region=eu/0000000000-"),
+        case.store.objects[&find("records.parquet", 0)].clone(),
+    );
+    expected.insert("a copy below a misleading folder", (strange, Code::PathMismatch));
+    let mut rogue = case.store.clone();
+    rogue.put(
+        "acme/rogue/20261120t101500z-00000000/0000000000.seal",
+        case.store.objects[&find(".seal", 0)].clone(),
+    );
+    expected.insert("a log of a gateway that nobody named", (rogue, Code::UnregisteredLog));
+    for (what, (store, code)) in &expected {
+        let report = case.verify(store, false, None);
+        let codes: Vec<_> = report.findings.iter().map(|f| f.code.as_str()).collect();
+        assert!(report.findings.has(*code), "{what}: wanted {}, found {codes:?}", code.as_str());
+        assert_ne!(report.verdict, Verdict::Verified, "{what}");
+    }
+}
+
+#[test]
+fn dropping_the_newest_batch_is_a_rollback_to_an_auditor_who_was_there() {
+    let case = Case::golden();
+    let mandate = Mandate::default();
+    let options = Options::new(&case.trust, &mandate, case.now);
+    let (first, visits) = run(&case.store, &options, &mut NoSink);
+    assert_eq!(first.verdict, Verdict::Verified);
+    let remembered = Remembered::Known(visits);
+    let again = case.verify(&case.store, false, Some(&remembered));
+    assert_eq!(again.verdict, Verdict::Verified, "{:#?}", again.findings);
+    let mut rolled = case.store.clone();
+    rolled.objects.retain(|name, _| !name.contains("/0000000002"));
+    let report = case.verify(&rolled, false, Some(&remembered));
+    assert!(report.findings.has(Code::Rollback), "{:#?}", report.findings);
+    assert_ne!(report.verdict, Verdict::Verified);
+}
