@@ -321,7 +321,8 @@ pub fn verify_log(bed: &Bed, store: &DirectoryStore, origin: &Origin) -> LogView
                     view.content_bytes += file.length;
                     for row in files::read_content(bytes, &Limits::default()).unwrap() {
                         let row = row.unwrap();
-                        let name = format!("{} {:?}", row.encoding.to_string().split(':').next().unwrap(), row.part);
+                        let name =
+                            format!("{} {:?}", row.encoding.to_string().split(':').next().unwrap(), row.part);
                         let of = view.encodings.entry(name).or_default();
                         *of = (of.0 + 1, of.1 + row.data.len() as u64);
                         rows.entry((row.exchange.clone(), row.part)).or_default().push(row);
