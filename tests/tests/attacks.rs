@@ -2,6 +2,8 @@
 //! is never VERIFIED, with and without the content keys.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
+use std::time::Duration;
 
 use auditor::finding::Code;
 use auditor::mandate::Mandate;
@@ -11,24 +13,65 @@ use auditor::state::Remembered;
 use auditor::verify::keys::Keys;
 use auditor::verify::{NoSink, Options, run};
 use schemas::trust::Trust;
+use tests::client::{Call, send};
+use tests::gateway::{Gateway, Setup};
+use tests::provider::Provider;
 
-/// The golden store: three batches, one erased exchange, one that edits another.
+/// A small store that the real gateway wrote: several batches, streams, an erased exchange.
 struct Case {
     store: MemorySource,
     trust: Trust,
     keys: Keys,
     now: i64,
+    /// The end of what the untouched store proves: what is asked of every other.
+    to: i64,
+    /// The key table is read when it is needed.
+    _dir: tempfile::TempDir,
+}
+
+/// One store for all tests of this file.
+fn small() -> &'static Case {
+    static CASE: LazyLock<Case> = LazyLock::new(|| {
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        runtime.block_on(Case::make())
+    });
+    &CASE
 }
 
 impl Case {
-    fn golden() -> Self {
-        let dir = tests::root().join("schemas/testdata/v1");
-        let store = MemorySource::load(&DirectorySource::new(&dir.join("store")).expect("the golden store"))
+    async fn make() -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        let provider = Provider::start([]).await;
+        let mut gateway = Gateway::start(dir.path(), &Setup { provider: provider.url(), ..Setup::default() });
+        let ask = |stream: bool| {
+            format!(
+                r#"{{"model":"gpt-4o-mini","stream":{stream},"messages":[{{"role":"user","content":"hi"}}]}}"#
+            )
+        };
+        let mut first = String::new();
+        for stream in [false, true] {
+            let got =
+                send(gateway.address, &Call::post("/openai/v1/chat/completions", &gateway.key, ask(stream)))
+                    .await;
+            assert_eq!(got.status, 200, "{}", got.text());
+            first = got.exchange().expect("an exchange").to_owned();
+            // Each in a batch of its own.
+            tokio::time::sleep(Duration::from_millis(1300)).await;
+        }
+        send(gateway.address, &Call::post("/openai/v1/chat/completions", "afk_wrong_key", ask(false))).await;
+        let erased = std::process::Command::new(tests::binary("gateway"))
+            .args(["erase", "-c"])
+            .arg(dir.path().join("gateway.yaml"))
+            .args(["--exchange", &first, "--reason", "request"])
+            .output()
+            .expect("the gateway's binary");
+        assert!(erased.status.success(), "{}", String::from_utf8_lossy(&erased.stderr));
+        assert_eq!(gateway.stop(), Some(0), "{}", gateway.log());
+        let store = MemorySource::load(&DirectorySource::new(&gateway.store()).expect("the store"))
             .expect("readable");
-        let trust =
-            auditor::trust::parse(&std::fs::read_to_string(dir.join("trust.yaml")).expect("a trust file"))
-                .expect("a sound trust file");
-        let keys = Keys::open(&[dir.join("keys")]).expect("a key table");
+        let trust = std::fs::read_to_string(dir.path().join("trust.yaml")).expect("a trust file");
+        let trust = auditor::trust::parse(&trust).expect("a sound trust file");
+        let keys = Keys::open(&[dir.path().join("keytable")]).expect("a key table");
         // Shortly after the last seal: nothing is overdue.
         let now = store
             .objects
@@ -39,12 +82,19 @@ impl Case {
             .max()
             .expect("seals")
             + 1_000_000;
-        Self { store, trust, keys, now }
+        let to = now - 1_000_000;
+        let case = Self { store, trust, keys, now, to, _dir: dir };
+        for content in [false, true] {
+            let report = case.verify(&case.store, content, None);
+            assert_eq!(report.verdict, Verdict::Verified, "{:#?}", report.findings);
+        }
+        case
     }
 
     fn verify(&self, store: &MemorySource, content: bool, remembered: Option<&Remembered>) -> Report {
         let mandate = Mandate::default();
         let mut options = Options::new(&self.trust, &mandate, self.now);
+        options.to = Some(self.to);
         options.keys = content.then_some(&self.keys);
         options.remembered = remembered;
         run(store, &options, &mut NoSink).0
@@ -59,7 +109,7 @@ fn changed(store: &MemorySource, name: &str, bytes: Vec<u8>) -> MemorySource {
 
 #[test]
 fn the_untouched_store_is_verified_with_and_without_content() {
-    let case = Case::golden();
+    let case = small();
     for content in [false, true] {
         let report = case.verify(&case.store, content, None);
         assert_eq!(report.verdict, Verdict::Verified, "{:#?}", report.findings);
@@ -70,8 +120,8 @@ fn the_untouched_store_is_verified_with_and_without_content() {
 
 #[test]
 fn one_flipped_bit_anywhere_is_never_verified() {
-    let case = Case::golden();
-    let step = if tests::long_round() { 1 } else { 7 };
+    let case = small();
+    let step = if tests::long_round() { 1 } else { 29 };
     let mut flips = 0;
     for (name, bytes) in &case.store.objects {
         for at in (0..bytes.len()).step_by(step) {
@@ -96,7 +146,7 @@ fn one_flipped_bit_anywhere_is_never_verified() {
 
 #[test]
 fn removing_cutting_doubling_or_swapping_any_object_is_never_verified() {
-    let case = Case::golden();
+    let case = small();
     let names: Vec<&String> = case.store.objects.keys().collect();
     let mut attacks = 0;
     let mut never = |store: &MemorySource, what: String| {
@@ -137,7 +187,7 @@ fn removing_cutting_doubling_or_swapping_any_object_is_never_verified() {
 
 #[test]
 fn attacks_are_named_by_their_codes() {
-    let case = Case::golden();
+    let case = small();
     let find = |part: &str, nth: usize| {
         case.store.objects.keys().filter(|n| n.contains(part)).nth(nth).expect("an object").clone()
     };
@@ -149,7 +199,7 @@ fn attacks_are_named_by_their_codes() {
         }
         expected.insert(name, (store, code));
     };
-    without("a data file of a batch", vec![find("records.parquet", 1)], Code::BatchIncomplete);
+    without("a data file of a batch", vec![find("records.parquet", 1)], Code::BatchMissing);
     without("everything", case.store.objects.keys().cloned().collect(), Code::EmptyEvidence);
     let middle: Vec<String> =
         case.store.objects.keys().filter(|n| n.contains("/0000000001")).cloned().collect();
@@ -159,7 +209,7 @@ fn attacks_are_named_by_their_codes() {
         find("records.parquet", 0).replace("/0000000000-", "/region=eu/0000000000-"),
         case.store.objects[&find("records.parquet", 0)].clone(),
     );
-    expected.insert("a copy below a misleading folder", (strange, Code::PathMismatch));
+    expected.insert("a copy below a misleading folder", (strange, Code::UnknownObject));
     let mut rogue = case.store.clone();
     rogue.put(
         "acme/rogue/20261120t101500z-00000000/0000000000.seal",
@@ -176,7 +226,7 @@ fn attacks_are_named_by_their_codes() {
 
 #[test]
 fn dropping_the_newest_batch_is_a_rollback_to_an_auditor_who_was_there() {
-    let case = Case::golden();
+    let case = small();
     let mandate = Mandate::default();
     let options = Options::new(&case.trust, &mandate, case.now);
     let (first, visits) = run(&case.store, &options, &mut NoSink);
@@ -184,8 +234,10 @@ fn dropping_the_newest_batch_is_a_rollback_to_an_auditor_who_was_there() {
     let remembered = Remembered::Known(visits);
     let again = case.verify(&case.store, false, Some(&remembered));
     assert_eq!(again.verdict, Verdict::Verified, "{:#?}", again.findings);
+    let newest = case.store.objects.keys().filter_map(|name| name.strip_suffix(".seal")).max().expect("a seal").to_owned();
     let mut rolled = case.store.clone();
-    rolled.objects.retain(|name, _| !name.contains("/0000000002"));
+    rolled.objects.retain(|name, _| !name.starts_with(&newest));
+    assert!(rolled.objects.len() < case.store.objects.len());
     let report = case.verify(&rolled, false, Some(&remembered));
     assert!(report.findings.has(Code::Rollback), "{:#?}", report.findings);
     assert_ne!(report.verdict, Verdict::Verified);

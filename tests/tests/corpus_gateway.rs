@@ -142,6 +142,10 @@ async fn every_recorded_exchange_passes_unchanged_and_is_recorded_as_expected() 
         let mut bad = false;
         for (field, path) in FIELDS {
             let expected = &line.expected[field];
+            // Azure's model is the deployment in the path; a recording's `request_model` is a field that Azure ignores.
+            if field == "request_model" && line.path.contains("/openai/deployments/") {
+                continue;
+            }
             // What a request does not say cannot be asked of the record; what an answer does not say is absent.
             if expected.is_null() || matches(expected, at(leaf, path)) {
                 continue;

@@ -39,7 +39,7 @@ async fn sdks_get_through_the_gateway_what_they_get_from_the_provider() {
         })
         .count();
     assert_eq!(outcomes.len(), through, "outcomes and requests that the provider saw through the gateway");
-    assert!(outcomes.len() > 100, "{} outcomes", outcomes.len());
+    assert!(outcomes.len() > 80, "{} outcomes", outcomes.len());
     assert!(evidence.of_kind("refusal").count() >= 2, "the wrong keys were refused and recorded");
     assert!(outcomes.iter().any(|o| o["end"] == "client_abort"), "the caller that left is recorded as such");
     // The provider's credential stands in no record, no content, no log line.
