@@ -83,13 +83,13 @@ impl Gateway {
             "deployment: test\ngateway: gw1\nlisten:\n  - address: {address}\nadmin: {admin}\n\
              evidence:\n  journal: {e}/journal\n  spool: {e}/spool\n  key_table: {d}/keytable\n  seal_key: {d}/seal.key\n  \
              out: {{ directory: {e}/store }}\n  batch_age: 1s\n{evidence}\
-             {limits}\
+             limits:\n  drain: 50s\n{limits}\
              providers:\n{p1}{p2}{p3}routes:\n{r1}{r2}{r3}\
              keys: {d}/keys.yaml\nprices: {prices}\n{rest}",
             d = dir.display(),
             e = evidence.display(),
             evidence = setup.evidence,
-            limits = format!("limits:\n  drain: 50s\n{}", setup.limits),
+            limits = setup.limits,
             p1 = provider("openai", "openai"),
             p2 = provider("azure", "azure_openai"),
             p3 = provider("anthropic", "anthropic"),

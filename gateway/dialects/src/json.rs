@@ -52,10 +52,10 @@ impl<'de, const N: usize> Visitor<'de> for Members<'_, N> {
             match index {
                 Some(index) => {
                     let value: &'de RawValue = map.next_value()?;
-                    if let Some(place) = found.get_mut(index) {
-                        if place.replace(value.get()).is_some() {
-                            *self.repeated |= 1 << index.min(63);
-                        }
+                    if let Some(place) = found.get_mut(index)
+                        && place.replace(value.get()).is_some()
+                    {
+                        *self.repeated |= 1 << index.min(63);
                     }
                 }
                 None => {

@@ -149,10 +149,10 @@ struct SpillFile {
 
 impl Drop for SpillFile {
     fn drop(&mut self) {
-        if !*self.named.get_mut() {
-            if let Err(error) = self.core.inner.journal.discard_spill(&self.frame) {
-                tracing::warn!(%error, file = %self.frame.file, "a spill file that nobody needs stays behind");
-            }
+        if !*self.named.get_mut()
+            && let Err(error) = self.core.inner.journal.discard_spill(&self.frame)
+        {
+            tracing::warn!(%error, file = %self.frame.file, "a spill file that nobody needs stays behind");
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::marks::Marks;
 use crate::recovery::{self, Recovered};
 use crate::sealer::{Sealer, SealerParts, Tip};
 use crate::ship::Shipper;
-use crate::space::Space;
+use crate::space::{self, Space};
 use crate::spool::Spool;
 use crate::threads;
 
@@ -36,6 +36,8 @@ pub(crate) fn open(settings: LedgerConfig) -> Result<Arc<Inner>, OpenError> {
         disk::create_dir_all(&*disk, folder).map_err(OpenError::io("make", folder))?;
     }
     let opening = lock_opening(&settings)?;
+    space::free_orphans(&*disk, &settings.spool_dir, &settings.journal_dir)
+        .map_err(OpenError::io("clean", &settings.spool_dir))?;
     let signer = Arc::new(Ed25519Signer::from_seed(settings.seal_seed));
     let mut newest = epoch::newest(&*disk, &settings.journal_dir)?;
     for folder in epoch::list(&*disk, &settings.journal_dir)? {
@@ -173,7 +175,7 @@ fn begin(
     let copies = if shares_file_system(&settings) { 2 } else { 1 };
     let space = Space::open(
         disk.clone(),
-        &settings.spool_dir.join("reserve"),
+        &space::folder(&settings.spool_dir, &name),
         copies,
         RESERVE_UNIT.min(settings.segment_bytes),
         settings.spool_bound_bytes,
@@ -276,6 +278,8 @@ pub(crate) fn finish_epoch(inner: &Inner) -> Result<(), OpenError> {
     }
     inner.journal.segments().remove_all().map_err(OpenError::io("remove", &folder))?;
     spool.remove_all().map_err(OpenError::io("remove", &inner.settings.spool_dir))?;
+    space::free(disk, &inner.settings.spool_dir, inner.origin.epoch())
+        .map_err(OpenError::io("remove", &inner.settings.spool_dir))?;
     // The lock file goes with its folder, so it is freed first: the folder holds nothing that another could spoil.
     let lock = inner.lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
     epoch::remove(disk, &folder)?;

@@ -31,6 +31,7 @@ use crate::keys::{KeyCache, KeyFolder};
 use crate::ledger::LedgerConfig;
 use crate::sealer::{Sealer, SealerParts, SealingError, Slim};
 use crate::ship::{ShipError, Shipper};
+use crate::space;
 use crate::spool::Spool;
 use crate::tip::{self, Standing, TipError};
 
@@ -67,6 +68,10 @@ pub(crate) fn recover_as(
     reason: CloseReason,
 ) -> Result<Recovered, OpenError> {
     let disk = settings.disk.clone();
+    if let Some(name) = folder.file_name().and_then(|name| name.to_str()) {
+        space::free(&*disk, &settings.spool_dir, name)
+            .map_err(OpenError::io("clean", &settings.spool_dir))?;
+    }
     let mut survey = Survey::default();
     let recovery = journal::recover(disk.clone(), folder, &mut |found| survey.visit(found))
         .map_err(|error| OpenError::Journal(format!("`{}`: {error}", folder.display())))?;

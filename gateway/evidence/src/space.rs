@@ -1,14 +1,18 @@
 //! Space in the spool for what is admitted (CA-7): held by allocation, in files that give way to batches.
 //!
 //! What is journaled and not yet archived will need room in the spool, and once more in a directory store on the same
-//! file system. That room is held by allocated files `reserve-<n>`; before a batch is built as many are removed as it
-//! may need.
+//! file system. That room is held by allocated files `reserve/<epoch>/reserve-<n>`; before a batch is built as many
+//! are removed as it may need. Each epoch has a folder of its own: a new process never frees what an old one, which
+//! still drains, has promised.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::disk::{self, SharedDisk};
 use crate::error::{Reason, Unavailable};
+
+/// The folder of all reserve files, in the spool's.
+const RESERVE: &str = "reserve";
 
 /// Holds the spool's room.
 #[derive(Debug, Clone)]
@@ -53,8 +57,43 @@ fn reserve_name(n: u64) -> String {
     format!("reserve-{n:06}")
 }
 
+/// The folder of one epoch's reserve files.
+pub(crate) fn folder(spool_dir: &Path, epoch: &str) -> PathBuf {
+    spool_dir.join(RESERVE).join(epoch)
+}
+
+/// Frees what an epoch held whose process is gone.
+pub(crate) fn free(disk: &dyn disk::Disk, spool_dir: &Path, epoch: &str) -> std::io::Result<()> {
+    let folder = folder(spool_dir, epoch);
+    if disk.entry(&folder)?.is_none() {
+        return Ok(());
+    }
+    for entry in disk.list(&folder)? {
+        disk.unlink(&folder.join(&entry.name))?;
+    }
+    disk.remove_dir(&folder)
+}
+
+/// Frees what epochs held whose journal is gone too.
+pub(crate) fn free_orphans(
+    disk: &dyn disk::Disk,
+    spool_dir: &Path,
+    journal_dir: &Path,
+) -> std::io::Result<()> {
+    let reserve = spool_dir.join(RESERVE);
+    if disk.entry(&reserve)?.is_none() {
+        return Ok(());
+    }
+    for entry in disk.list(&reserve)? {
+        if entry.is_dir && disk.entry(&journal_dir.join(&entry.name))?.is_none() {
+            free(disk, spool_dir, &entry.name)?;
+        }
+    }
+    Ok(())
+}
+
 impl Space {
-    /// Removes what an earlier process held, and starts to hold for this one.
+    /// Starts to hold room in `folder`, which is this process's own.
     pub(crate) fn open(
         disk: SharedDisk,
         folder: &Path,
@@ -63,11 +102,6 @@ impl Space {
         bound: u64,
     ) -> std::io::Result<Self> {
         disk::create_dir_all(&*disk, folder)?;
-        for entry in disk.list(folder)? {
-            if entry.name.starts_with("reserve-") {
-                disk.unlink(&folder.join(&entry.name))?;
-            }
-        }
         let state = Mutex::new(State::default());
         Ok(Self(Arc::new(Shared { disk, folder: folder.to_owned(), copies, unit, bound, state })))
     }

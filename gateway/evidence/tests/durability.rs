@@ -425,7 +425,6 @@ async fn a_store_out_of_reach_stops_nothing_and_gets_everything_later() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "not run since `readiness` reserves as an admission does"]
 async fn a_full_disk_refuses_before_anything_is_lost_and_traffic_resumes() {
     let disk = SimDisk::new();
     let bed = Bed::sim(&disk);
@@ -575,7 +574,6 @@ async fn a_dead_hosts_journal_is_closed_elsewhere_and_never_served_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "known defect: a second start removes the reserve files of the first"]
 async fn two_processes_never_share_a_log() {
     let bed = Bed::real();
     let one = Ledger::open(bed.config()).unwrap();

@@ -33,7 +33,7 @@ pub(crate) fn outcome(n: u64) -> serde_json::Value {
         "v": 1, "kind": "outcome", "at": 1_000_000 + n, "config": config(),
         "exchange": format!("01930000-0000-7000-8000-{n:012x}"), "intent_position": n.saturating_sub(1),
         "caller": {"consumer": {"value": if n % 10 == 9 { "shadow" } else { "openai" }, "source": "key"}, "key": "k1"},
-        "asked": {"provider": if n % 10 == 9 { "shadow" } else { "openai" }, "stream": n % 2 == 0, "requested_model": "gpt-5"},
+        "asked": {"provider": if n % 10 == 9 { "shadow" } else { "openai" }, "stream": n.is_multiple_of(2), "requested_model": "gpt-5"},
         "end": "complete", "status": 200, "delivered": n * 10, "released": 0,
         "answered": {"served_model": "gpt-5", "finish_reasons": ["stop"], "response_id": format!("resp_{n}")},
         "usage": {"source": "provider", "role": "incurred", "input_tokens": n, "output_tokens": 999 - n % 1000},
@@ -265,12 +265,9 @@ fn a_column_that_is_not_its_leaf_is_named() {
         );
     }
     // A null where there is a value, a value where there is none.
-    for (mine, other) in
-        [(&rows, changed(&rows, 3, |leaf| drop(leaf.as_object_mut().unwrap().remove("status"))))]
-    {
-        assert_eq!(tampered(mine, files::test::columns_of(mine, &other).unwrap()), ["COLUMN_NOT_LEAF"]);
-        assert_eq!(tampered(&other, files::test::columns_of(&other, mine).unwrap()), ["COLUMN_NOT_LEAF"]);
-    }
+    let other = changed(&rows, 3, |leaf| drop(leaf.as_object_mut().unwrap().remove("status")));
+    assert_eq!(tampered(&rows, files::test::columns_of(&rows, &other).unwrap()), ["COLUMN_NOT_LEAF"]);
+    assert_eq!(tampered(&other, files::test::columns_of(&other, &rows).unwrap()), ["COLUMN_NOT_LEAF"]);
     let cost = changed(&rows, 7, |leaf| {
         leaf["cost"]["total"] = json!("0.5");
         leaf["cost"]["classes"]["input"] = json!("0.5");

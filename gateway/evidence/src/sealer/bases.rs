@@ -30,14 +30,32 @@ pub(super) struct Base {
     pub(super) depth: u32,
 }
 
+/// A base and the batch that holds it.
+#[derive(Debug)]
+struct Kept {
+    batch: u64,
+    base: Base,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Bases {
     /// Newest last.
-    kept: VecDeque<Base>,
+    kept: VecDeque<Kept>,
     bytes: usize,
+    /// The batch that is being built.
+    batch: u64,
 }
 
 impl Bases {
+    /// A batch is built from its beginning. Where an earlier try at it failed, what that try took in is forgotten: a
+    /// part must never be written as edits of itself, or of a part that was not stored.
+    pub(super) fn begin(&mut self, batch: u64) {
+        while let Some(newest) = self.kept.pop_back_if(|kept| kept.batch >= batch) {
+            self.bytes -= newest.base.content.len();
+        }
+        self.batch = batch;
+    }
+
     /// The best part to write `content` as edits of, and those edits.
     pub(super) fn delta(&self, like: &Base) -> Option<(&Base, Vec<u8>)> {
         if like.content.len() < MIN_BYTES {
@@ -47,6 +65,7 @@ impl Bases {
             .kept
             .iter()
             .rev()
+            .map(|kept| &kept.base)
             .filter(|base| base.class == like.class && base.key == like.key && base.depth < MAX_DEPTH);
         let mut best: Option<(&Base, usize)> = None;
         for base in candidates.take(LOOKED_AT) {
@@ -73,10 +92,10 @@ impl Bases {
             return;
         }
         self.bytes += base.content.len();
-        self.kept.push_back(base);
+        self.kept.push_back(Kept { batch: self.batch, base });
         while self.bytes > KEPT_BYTES {
             match self.kept.pop_front() {
-                Some(gone) => self.bytes -= gone.content.len(),
+                Some(gone) => self.bytes -= gone.base.content.len(),
                 None => return,
             }
         }
@@ -134,12 +153,27 @@ mod tests {
     }
 
     #[test]
+    fn what_a_failed_try_took_in_is_forgotten() {
+        let text: Vec<u8> = (0..4000_u32).flat_map(|i| i.to_le_bytes()).collect();
+        let mut bases = Bases::default();
+        bases.begin(0);
+        bases.keep(base(1, "k1", &text[..4000]));
+        bases.begin(1);
+        bases.keep(base(2, "k1", &text));
+        // The batch is built again: its own part is no base of itself, the stored one still is.
+        bases.begin(1);
+        let (from, _) = bases.delta(&base(2, "k1", &text)).unwrap();
+        assert_eq!(from.exchange, base(1, "k1", b"").exchange);
+        assert_eq!(bases.bytes, 4000);
+    }
+
+    #[test]
     fn what_is_kept_is_bounded() {
         let mut bases = Bases::default();
         for n in 0..40 {
             bases.keep(base(n, "k1", &vec![n; 3 << 20]));
         }
         assert!(bases.bytes <= KEPT_BYTES);
-        assert_eq!(bases.bytes, bases.kept.iter().map(|base| base.content.len()).sum::<usize>());
+        assert_eq!(bases.bytes, bases.kept.iter().map(|kept| kept.base.content.len()).sum::<usize>());
     }
 }

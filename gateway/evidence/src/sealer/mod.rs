@@ -206,6 +206,7 @@ impl Sealer {
         }
         let to = from + rows.len() as u64;
         let batch = self.tip.next_batch;
+        self.bases.begin(batch);
         let mut kept: Vec<(ExchangeId, PartName)> = Vec::new();
         let mut built = ContentFiles::new(self.spool.clone());
         for (row, slim) in rows.iter().zip(&slims) {
