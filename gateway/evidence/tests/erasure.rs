@@ -1,6 +1,6 @@
 //! Erasure: one of many, shared keys, offline, and a crash in between.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::cloned_ref_to_slice_refs, clippy::panic, reason = "tests")]
 
 mod support;
 

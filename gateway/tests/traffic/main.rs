@@ -1,5 +1,5 @@
 //! Traffic through the whole gateway: a real ledger on a folder, a provider in this process, callers over sockets.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::cloned_ref_to_slice_refs, reason = "tests")]
 
 mod aborts;
 mod answers;
