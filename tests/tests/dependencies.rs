@@ -50,7 +50,6 @@ fn dependencies_are_those_that_the_deny_list_allows() {
             "--format-version",
             "1",
             "--locked",
-            "--offline",
             "--filter-platform",
             "x86_64-unknown-linux-gnu",
         ])
