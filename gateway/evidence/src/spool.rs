@@ -127,14 +127,24 @@ impl Spool {
         Ok(())
     }
 
-    /// Removes an archived batch, its seal first: what is left by a crash is then stale, not a broken batch.
+    /// Removes an archived batch, its seal first and durably: what is left by a crash is then stale, not a broken
+    /// batch.
     pub(crate) fn remove(&self, batch: u64) -> io::Result<()> {
-        let mut objects = self.objects()?;
-        objects.sort_by_key(|(name, ..)| !matches!(name, ObjectName::Seal { .. }));
-        for (name, file, _) in objects {
-            if name.batch() == batch {
-                self.disk.unlink(&self.folder.join(file))?;
-            }
+        self.unlink_seals_first(|name| name.batch() == batch)
+    }
+
+    fn unlink_seals_first(&self, which: impl Fn(&ObjectName) -> bool) -> io::Result<()> {
+        let objects = self.objects()?.into_iter().filter(|(name, ..)| which(name));
+        let (seals, others): (Vec<_>, Vec<_>) =
+            objects.partition(|(name, ..)| matches!(name, ObjectName::Seal { .. }));
+        for (_, file, _) in &seals {
+            self.disk.unlink(&self.folder.join(file))?;
+        }
+        if !seals.is_empty() {
+            self.disk.sync_dir(&self.folder)?;
+        }
+        for (_, file, _) in &others {
+            self.disk.unlink(&self.folder.join(file))?;
         }
         Ok(())
     }
@@ -146,6 +156,7 @@ impl Spool {
 
     /// Removes the folder; everything in it is archived.
     pub(crate) fn remove_all(&self) -> io::Result<()> {
+        self.unlink_seals_first(|_| true)?;
         for entry in self.disk.list(&self.folder)? {
             self.disk.unlink(&self.folder.join(&entry.name))?;
         }
