@@ -168,7 +168,7 @@ fn points(all: u64, count: u64) -> Vec<u64> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "long, and not run to its end since `halt` ends a life: run it by hand"]
+#[ignore = "takes minutes: run it by hand"]
 async fn whatever_was_acknowledged_is_in_the_store_after_power_is_lost_at_any_step() {
     let all = changes_of_a_life().await;
     assert!(all > 100, "{all} changes");
@@ -188,7 +188,7 @@ async fn whatever_was_acknowledged_is_in_the_store_after_power_is_lost_at_any_st
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "long, and not run to its end since `halt` ends a life: run it by hand"]
+#[ignore = "takes minutes: run it by hand"]
 async fn a_recovery_that_loses_power_itself_is_repeated_to_the_same_end() {
     let all = changes_of_a_life().await;
     let mut cut = 0;
