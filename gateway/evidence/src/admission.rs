@@ -140,9 +140,8 @@ impl Admission {
         intent.parts = parts;
         intent.content_key = key;
         check_retention(&intent.retention)?;
-        let ticket = core.submit(frames, Body::Intent(intent.clone()))?;
         // From here on the record may be on disk: where this future is dropped, the ledger closes the exchange.
-        match core.opened(intent, ticket).await {
+        match core.open(intent, frames)?.await {
             Ok(synced) => Ok(OpenExchange::new(core, synced.positions.start)),
             Err(error) => {
                 core.unopened();

@@ -231,17 +231,30 @@ impl Core {
         Ok((Part { part, media_type, content_encoding, length, commitment, kept }, frames))
     }
 
-    /// Marks the exchange as open: from here on it needs an outcome.
-    pub(crate) fn opened(self: &Arc<Self>, intent: Intent, ticket: Ticket) -> Waiting {
-        self.held().open = Some(Open { intent, position: Position::Nowhere });
-        self.inner.open_exchanges.fetch_add(1, Ordering::Relaxed);
-        Waiting { core: self.clone(), ticket: Some(ticket) }
+    /// Journals the intent: from here on the exchange is open, it needs an outcome.
+    pub(crate) fn open(
+        self: &Arc<Self>,
+        intent: Intent,
+        frames: Vec<Frame>,
+    ) -> Result<Waiting, Unavailable> {
+        // Counted before it is in the journal's queue, so that `close` cannot come in between.
+        self.inner.open_exchanges.fetch_add(1, Ordering::AcqRel);
+        match self.submit(frames, Body::Intent(intent.clone())) {
+            Ok(ticket) => {
+                self.held().open = Some(Open { intent, position: Position::Nowhere });
+                Ok(Waiting { core: self.clone(), ticket: Some(ticket) })
+            }
+            Err(error) => {
+                self.inner.open_exchanges.fetch_sub(1, Ordering::AcqRel);
+                Err(error)
+            }
+        }
     }
 
     /// The intent could not be made durable: whether it is in the journal only the next start can tell.
     pub(crate) fn unopened(&self) {
         if self.held().open.take().is_some() {
-            self.inner.open_exchanges.fetch_sub(1, Ordering::Relaxed);
+            self.inner.open_exchanges.fetch_sub(1, Ordering::AcqRel);
         }
     }
 }
@@ -491,7 +504,7 @@ impl OpenExchange {
             let frames = std::mem::take(&mut held.last_frames);
             let ticket = core.inner.submit(held.journal.as_mut(), frames, Body::Outcome(outcome))?;
             held.open = None;
-            core.inner.open_exchanges.fetch_sub(1, Ordering::Relaxed);
+            core.inner.open_exchanges.fetch_sub(1, Ordering::AcqRel);
             ticket
         };
         ticket.await.map(|_| ()).map_err(|error| self.core.inner.journal_failed(error))

@@ -43,7 +43,7 @@ pub(crate) struct Inner {
     pub(crate) open_exchanges: AtomicU64,
     /// The configuration in force. Held for reading while a record is made and handed to the journal, so that the
     /// log's order and the hashes in the records agree (CH-4).
-    config: RwLock<Sha256Hex>,
+    config: RwLock<InForce>,
     /// The documents in force and when they were last written to the log, microseconds UTC.
     references: Mutex<(Vec<Reference>, i64)>,
     stopped: Mutex<Option<Unavailable>>,
@@ -61,6 +61,13 @@ pub(crate) struct Inner {
     pub(crate) erasing: Mutex<()>,
 }
 
+/// What each record is made under.
+struct InForce {
+    config: Sha256Hex,
+    /// `close` is in the journal's queue: nothing may come behind it.
+    closed: bool,
+}
+
 /// What [`Inner::new`] takes.
 pub(crate) struct Parts {
     pub(crate) origin: Origin,
@@ -73,6 +80,15 @@ pub(crate) struct Parts {
     pub(crate) lock: Box<dyn DiskLock>,
 }
 
+impl InForce {
+    fn takes_records(&self) -> Result<(), Unavailable> {
+        if self.closed {
+            return Err(Unavailable::new(Reason::Draining, "the log is closed"));
+        }
+        Ok(())
+    }
+}
+
 impl Inner {
     pub(crate) fn new(parts: Parts) -> Self {
         let Parts { origin, seal_public_key, settings, journal, keys, space, marks, lock } = parts;
@@ -81,7 +97,7 @@ impl Inner {
             seal_public_key,
             clock: settings.clock.clone(),
             disk: settings.disk.clone(),
-            config: RwLock::new(settings.config.sha256()),
+            config: RwLock::new(InForce { config: settings.config.sha256(), closed: false }),
             references: Mutex::new((Vec::new(), settings.clock.now_us())),
             settings,
             journal,
@@ -177,8 +193,9 @@ impl Inner {
         mut frames: Vec<Frame>,
         body: Body,
     ) -> Result<Ticket, Unavailable> {
-        let config = self.config.read().unwrap_or_else(PoisonError::into_inner);
-        frames.push(encode(self.clock.now_us(), *config, body)?);
+        let in_force = self.config.read().unwrap_or_else(PoisonError::into_inner);
+        in_force.takes_records()?;
+        frames.push(encode(self.clock.now_us(), in_force.config, body)?);
         Ok(match reservation {
             Some(reservation) => self.journal.submit(reservation, frames),
             None => self.submit_own(frames),
@@ -233,18 +250,39 @@ impl Inner {
     ) -> Result<Ticket, Unavailable> {
         let frames = reference_frames(&references);
         let next = record.next;
-        let mut config = self.config.write().unwrap_or_else(PoisonError::into_inner);
+        let mut in_force = self.config.write().unwrap_or_else(PoisonError::into_inner);
+        in_force.takes_records()?;
         let mut all = frames;
-        all.push(encode(self.clock.now_us(), *config, Body::Config(record))?);
+        all.push(encode(self.clock.now_us(), in_force.config, Body::Config(record))?);
         let ticket = self.submit_own(all);
-        *config = next;
-        drop(config);
+        in_force.config = next;
+        drop(in_force);
         *self.references.lock().unwrap_or_else(PoisonError::into_inner) = (references, self.clock.now_us());
         Ok(ticket)
     }
 
     pub(crate) fn config_in_force(&self) -> Sha256Hex {
-        *self.config.read().unwrap_or_else(PoisonError::into_inner)
+        self.config.read().unwrap_or_else(PoisonError::into_inner).config
+    }
+
+    /// Puts `close` into the log, where no exchange is open; every later record is refused. Durable on return, with its position.
+    fn close_log(&self, reason: CloseReason) -> Result<u64, Unavailable> {
+        let mut in_force = self.config.write().unwrap_or_else(PoisonError::into_inner);
+        in_force.takes_records()?;
+        let open = self.open_exchanges.load(Ordering::Acquire);
+        if open > 0 {
+            let detail = format!("{open} exchanges are still open; the next start closes them and the log");
+            return Err(Unavailable::new(Reason::Draining, detail));
+        }
+        let alive_until = self.clock.now_us();
+        let counters = (self.settings.counters)();
+        let close = Close { reason, successor: None, alive_until, counters };
+        let frame = encode(self.clock.now_us(), in_force.config, Body::Close(close))?;
+        let ticket = self.submit_own(vec![frame]);
+        in_force.closed = true;
+        drop(in_force);
+        let synced = ticket.wait().map_err(|error| self.journal_failed(error))?;
+        Ok(synced.positions.start)
     }
 
     /// Writes the documents in force again where the last time was 30 days ago, with the next heartbeat.
@@ -281,8 +319,9 @@ impl Inner {
 
     /// An exchange lost all its handles before its outcome.
     pub(crate) fn abandon(&self, exchange: Abandoned) {
-        self.open_exchanges.fetch_sub(1, Ordering::Relaxed);
         self.abandoned.lock().unwrap_or_else(PoisonError::into_inner).push(exchange);
+        // Behind the push: a drain that counts none finds all of them in the list.
+        self.open_exchanges.fetch_sub(1, Ordering::AcqRel);
     }
 
     /// Writes the outcomes of abandoned exchanges.
@@ -372,7 +411,7 @@ impl Inner {
         self.stop(Unavailable::new(Reason::Draining, "the gateway is draining"));
         let until = Instant::now() + bound;
         // Handles that were just dropped are closed here; those that still live are cut by the next start.
-        while self.open_exchanges.load(Ordering::Relaxed) > 0 && Instant::now() < until {
+        while self.open_exchanges.load(Ordering::Acquire) > 0 && Instant::now() < until {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let inner = self.clone();
@@ -380,10 +419,7 @@ impl Inner {
             inner.close_abandoned();
             inner.write_folded();
             inner.write_unrecorded();
-            let alive_until = inner.clock.now_us();
-            let counters = (inner.settings.counters)();
-            let close = Close { reason, successor: None, alive_until, counters };
-            let last = inner.append_blocking(Body::Close(close))?;
+            let last = inner.close_log(reason)?;
             inner.journal.close();
             Ok(last)
         })
