@@ -232,11 +232,7 @@ impl Core {
     }
 
     /// Journals the intent: from here on the exchange is open, it needs an outcome.
-    pub(crate) fn open(
-        self: &Arc<Self>,
-        intent: Intent,
-        frames: Vec<Frame>,
-    ) -> Result<Waiting, Unavailable> {
+    pub(crate) fn open(self: &Arc<Self>, intent: Intent, frames: Vec<Frame>) -> Result<Waiting, Unavailable> {
         // Counted before it is in the journal's queue, so that `close` cannot come in between.
         self.inner.open_exchanges.fetch_add(1, Ordering::AcqRel);
         match self.submit(frames, Body::Intent(intent.clone())) {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use evidence::{KeyScope, Ledger, NewPart, PreAuth, Reason, Reference};
 use schemas::Sha256Hex;
-use schemas::record::{Body, CloseReason, ConfigReason, End, PartName, Refusal};
+use schemas::record::{Body, CloseReason, ConfigReason, End, GapReason, PartName, Refusal};
 use support::{Bed, Content, begin, end, exchange, id, noise, outcome, verify};
 
 const CLOSE: Duration = Duration::from_secs(30);
@@ -366,6 +366,35 @@ async fn an_idle_log_beats_and_says_its_counters() {
     assert!(
         log.bodies().any(|body| matches!(body, Body::Heartbeat(beat) if beat.counters["exchanges"] == 3))
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_comes_behind_close() {
+    let bed = Bed::real();
+    let mut config = bed.config();
+    config.heartbeat_bound = Duration::from_millis(100);
+    let ledger = Ledger::open(config).unwrap();
+    let writers: Vec<_> = (0..8)
+        .map(|_| {
+            let ledger = ledger.clone();
+            tokio::spawn(async move {
+                let mut written = 0;
+                while ledger.gap(GapReason::Unrecorded, Some(1)).await.is_ok() {
+                    written += 1;
+                }
+                written
+            })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    ledger.drain_and_close(CloseReason::Shutdown, CLOSE).await.unwrap();
+    let mut written = 0;
+    for writer in writers {
+        written += writer.await.unwrap();
+    }
+    let log = &verify(&bed)[0];
+    assert_eq!(log.kinds().last(), Some(&"close"));
+    assert_eq!(log.kinds().iter().filter(|kind| **kind == "gap").count(), written);
 }
 
 #[tokio::test(flavor = "multi_thread")]
