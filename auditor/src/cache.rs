@@ -30,7 +30,6 @@ use schemas::trust::Trust;
 use schemas::verify::{SealTail, VerifiedBatch};
 use schemas::{Origin, Sha256Hex};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
 use crate::finding::{Code, Findings, Place};
 use crate::state::State;
@@ -204,7 +203,7 @@ impl Rows {
         self.origin.append_value(origin.as_str());
         self.position.append_value(i64::try_from(row.position()).unwrap_or(i64::MAX));
         self.batch.append_value(i64::try_from(batch).unwrap_or(i64::MAX));
-        for (builder, cell) in self.typed.iter_mut().zip(row.decoded().cells()) {
+        for (builder, cell) in self.typed.iter_mut().zip(row.cells()) {
             builder.append(cell);
         }
         self.leaf.append_value(String::from_utf8_lossy(row.leaf()));
@@ -329,12 +328,12 @@ fn private(path: &Path) -> io::Result<File> {
 
 fn hash_file(path: &Path) -> io::Result<Sha256Hex> {
     let mut file = File::open(path)?;
-    let mut hasher = Sha256::new();
+    let mut hasher = schemas::digest::Hasher::default();
     let mut buffer = vec![0; 1 << 18];
     loop {
         let n = file.read(&mut buffer)?;
         if n == 0 {
-            return Ok(Sha256Hex(hasher.finalize().into()));
+            return Ok(hasher.finish());
         }
         hasher.update(&buffer[..n]);
     }

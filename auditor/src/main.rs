@@ -1,8 +1,12 @@
-//! auditor
+//! The program `auditor`.
+
 use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let cli = match auditor::cli::Cli::try_parse() {

@@ -6,6 +6,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use schemas::columns::{COLUMNS, Cell, Cells};
 use schemas::content::{SALT_BYTES, Salt, commitment};
 use schemas::merkle::{inclusion_in_batch, verify_inclusion};
 use schemas::record::PartName;
@@ -97,8 +98,7 @@ impl Bundle {
         let hashes: Vec<Sha256Hex> = batch.rows().iter().map(|row| *row.hash()).collect();
         let mut any = false;
         for (index, row) in batch.rows().iter().enumerate() {
-            if row.decoded().value.get("exchange").and_then(|id| id.as_str()) != Some(self.exchange.as_str())
-            {
+            if exchange_of(&row.cells()) != Some(self.exchange.as_str()) {
                 continue;
             }
             any = true;
@@ -182,10 +182,19 @@ fn check_record(bundle: &Bundle, record: &ProvenRecord, trust: &Trust) -> Result
     verify_inclusion(&hash, record.position, signed.to, &record.proof, &signed.root)
         .map_err(|error| error.to_string())?;
     let decoded = leaf::decode(record.leaf.as_bytes()).map_err(|error| error.to_string())?;
-    if decoded.value.get("exchange").and_then(|id| id.as_str()) != Some(bundle.exchange.as_str()) {
+    if exchange_of(&decoded.cells(record.leaf.as_bytes())) != Some(bundle.exchange.as_str()) {
         return Err("the record is of another exchange".into());
     }
     Ok(())
+}
+
+/// The exchange that a leaf belongs to, also one of an unknown kind.
+fn exchange_of<'a>(cells: &Cells<'a>) -> Option<&'a str> {
+    let column = COLUMNS.iter().position(|column| column.name == "exchange")?;
+    match cells.get(column) {
+        Some(Cell::Text(text)) => Some(text),
+        _ => None,
+    }
 }
 
 fn check_opening(bundle: &Bundle, opening: &Opening) -> Result<(), String> {

@@ -344,9 +344,8 @@ fn ledger_config(
 
 /// SHA-256 of the running binary, where it can be read.
 fn binary_sha256() -> Option<Sha256Hex> {
-    use sha2::Digest as _;
     let mut file = std::fs::File::open("/proc/self/exe").ok()?;
-    let mut hasher = sha2::Sha256::new();
+    let mut hasher = schemas::digest::Hasher::default();
     let mut buffer = vec![0; 1 << 20];
     loop {
         match std::io::Read::read(&mut file, &mut buffer).ok()? {
@@ -354,7 +353,7 @@ fn binary_sha256() -> Option<Sha256Hex> {
             read => hasher.update(buffer.get(..read)?),
         }
     }
-    Some(Sha256Hex(hasher.finalize().into()))
+    Some(hasher.finish())
 }
 
 fn start_logging(log: &config::Log) -> anyhow::Result<()> {

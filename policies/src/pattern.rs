@@ -4,7 +4,12 @@ use std::fmt;
 
 /// One pattern.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Pattern(String);
+pub struct Pattern {
+    text: String,
+    /// How many of its bytes stand before the first `*` or `?`.
+    fixed: usize,
+    literals: usize,
+}
 
 /// The longest pattern.
 pub const MAX_PATTERN_BYTES: usize = 256;
@@ -14,57 +19,74 @@ impl Pattern {
     pub fn parse(text: &str) -> Option<Self> {
         let fits = (1..=MAX_PATTERN_BYTES).contains(&text.len());
         let clean = !text.contains(|c: char| c.is_whitespace() || c.is_control());
-        (fits && clean).then(|| Self(text.to_owned()))
+        (fits && clean).then(|| Self {
+            text: text.to_owned(),
+            fixed: text.find(['*', '?']).unwrap_or(text.len()),
+            literals: text.chars().filter(|c| !matches!(c, '*' | '?')).count(),
+        })
     }
 
     /// The text.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
     }
 
     /// True where the whole of `text` fits.
     ///
     /// Takes at most `pattern * text` steps: no pattern is slow.
     pub fn matches(&self, text: &str) -> bool {
-        let pattern: Vec<char> = self.0.chars().collect();
-        let text: Vec<char> = text.chars().collect();
-        let (mut p, mut t) = (0, 0);
-        let mut retry: Option<(usize, usize)> = None;
-        while t < text.len() {
-            match pattern.get(p) {
-                Some('*') => {
-                    retry = Some((p + 1, t));
-                    p += 1;
-                }
-                Some(c) if *c == '?' || *c == text[t] => {
-                    p += 1;
-                    t += 1;
-                }
-                _ => {
-                    let Some((after_star, taken)) = retry else { return false };
-                    retry = Some((after_star, taken + 1));
-                    p = after_star;
-                    t = taken + 1;
-                }
-            }
+        let (fixed, rest) = self.text.as_bytes().split_at(self.fixed);
+        let Some(text) = text.as_bytes().strip_prefix(fixed) else { return false };
+        if rest.is_empty() {
+            return text.is_empty();
         }
-        pattern[p..].iter().all(|c| *c == '*')
+        if rest.is_ascii() && text.is_ascii() {
+            return fits(rest, text, b'*', b'?');
+        }
+        // Both are cut between characters.
+        let chars = |bytes: &[u8]| String::from_utf8_lossy(bytes).chars().collect::<Vec<_>>();
+        fits(&chars(rest), &chars(text), '*', '?')
     }
 
     /// How closely it says what it means: the number of characters that stand for themselves.
     pub fn literals(&self) -> usize {
-        self.0.chars().filter(|c| !matches!(c, '*' | '?')).count()
+        self.literals
     }
 
     /// True where it stands for exactly one text.
     pub fn is_exact(&self) -> bool {
-        !self.0.contains(['*', '?'])
+        self.fixed == self.text.len()
     }
+}
+
+/// The pattern with its `star` and its sign for `any` one character.
+fn fits<T: PartialEq>(pattern: &[T], text: &[T], star: T, any: T) -> bool {
+    let (mut p, mut t) = (0, 0);
+    let mut retry: Option<(usize, usize)> = None;
+    while t < text.len() {
+        match pattern.get(p) {
+            Some(c) if *c == star => {
+                retry = Some((p + 1, t));
+                p += 1;
+            }
+            Some(c) if *c == any || *c == text[t] => {
+                p += 1;
+                t += 1;
+            }
+            _ => {
+                let Some((after_star, taken)) = retry else { return false };
+                retry = Some((after_star, taken + 1));
+                p = after_star;
+                t = taken + 1;
+            }
+        }
+    }
+    pattern[p..].iter().all(|c| *c == star)
 }
 
 impl fmt::Debug for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", self.0)
+        write!(f, "{:?}", self.text)
     }
 }
 

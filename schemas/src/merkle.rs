@@ -3,9 +3,7 @@
 //! A node is SHA-256(0x01 || left || right); a tree of n leaves splits at the largest power of two below n; the root
 //! of no leaves is SHA-256(""). Format: `FORMAT.md` 4.
 
-use sha2::{Digest as _, Sha256};
-
-use crate::digest::Sha256Hex;
+use crate::digest::{Hasher, Sha256Hex};
 
 /// A leaf hash, or the hash of a node.
 pub type Hash = Sha256Hex;
@@ -59,11 +57,11 @@ pub enum ProofError {
 
 /// The hash of an inner node.
 pub fn node(left: &Hash, right: &Hash) -> Hash {
-    let mut hasher = Sha256::new();
+    let mut hasher = Hasher::default();
     hasher.update([1]);
     hasher.update(left.0);
     hasher.update(right.0);
-    Sha256Hex(hasher.finalize().into())
+    hasher.finish()
 }
 
 /// The root of a tree without leaves: SHA-256("").

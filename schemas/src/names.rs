@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use compact_str::CompactString;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
@@ -26,6 +27,7 @@ pub enum NameError {
     Object(String),
 }
 
+/// Text that was checked: `$check` takes it.
 macro_rules! text_newtype {
     ($name:ident, $error:ident, $pattern:literal, $check:expr) => {
         impl $name {
@@ -33,10 +35,10 @@ macro_rules! text_newtype {
             ///
             /// # Errors
             /// Text outside the pattern, named in the error.
-            pub fn new(text: impl Into<String>) -> Result<Self, NameError> {
-                let text = text.into();
+            pub fn new(text: impl AsRef<str>) -> Result<Self, NameError> {
+                let text = text.as_ref();
                 let check: fn(&str) -> bool = $check;
-                if check(&text) { Ok(Self(text)) } else { Err(NameError::$error(text)) }
+                if check(text) { Ok(Self(text.into())) } else { Err(NameError::$error(text.into())) }
             }
             /// The text.
             pub fn as_str(&self) -> &str {
@@ -50,7 +52,7 @@ macro_rules! text_newtype {
         }
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "{:?}", self.0)
+                write!(f, "{:?}", self.as_str())
             }
         }
         impl std::str::FromStr for $name {
@@ -66,7 +68,10 @@ macro_rules! text_newtype {
         }
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                Self::new(String::deserialize(deserializer)?).map_err(de::Error::custom)
+                fn read(text: &str) -> Result<$name, NameError> {
+                    $name::new(text)
+                }
+                deserializer.deserialize_str(TextVisitor($pattern, read))
             }
         }
         impl JsonSchema for $name {
@@ -80,21 +85,45 @@ macro_rules! text_newtype {
     };
 }
 
+/// Reads text where it stands, without a copy: what is wanted, and what makes the value.
+struct TextVisitor<T>(&'static str, fn(&str) -> Result<T, NameError>);
+
+impl<T> de::Visitor<'_> for TextVisitor<T> {
+    type Value = T;
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "text of `{}`", self.0)
+    }
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
+        self.1(text).map_err(E::custom)
+    }
+}
+
 /// Text of `[A-Za-z0-9_.:/@+-]{1,128}`: the only text that a leaf may hold (CA-8).
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Identifier(String);
+pub struct Identifier(CompactString);
 
 text_newtype!(Identifier, Identifier, "^[A-Za-z0-9_.:/@+-]{1,128}$", |text| {
-    (1..=128).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.:/@+-".contains(&b))
+    (1..=128).contains(&text.len()) && text.bytes().all(|b| IDENTIFIER[usize::from(b)])
 });
+
+static IDENTIFIER: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut i = 0;
+    while i < 256 {
+        let byte = i as u8;
+        table[i] =
+            byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b':' | b'/' | b'@' | b'+' | b'-');
+        i += 1;
+    }
+    table
+};
 
 /// The longest origin in bytes: so that a key id (`<origin>/<page>/<slot>`) is an identifier.
 pub const MAX_ORIGIN_BYTES: usize = 110;
 
 /// The name of a log: `<deployment>/<gateway>/<epoch>`, at most 110 bytes.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Origin(String);
+pub struct Origin(CompactString);
 
 /// Whether `text` is a part of an origin, or a retention class in a name: `[a-z0-9][a-z0-9.-]{0,62}`.
 pub fn is_part(text: &str) -> bool {
@@ -138,7 +167,27 @@ impl Origin {
 
 /// The id of an exchange: a UUIDv7 made by the gateway, lower-case and hyphenated.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ExchangeId(String);
+pub struct ExchangeId(Hyphenated);
+
+/// The 36 bytes of a UUID's text, in place.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Hyphenated([u8; 36]);
+
+impl From<&str> for Hyphenated {
+    fn from(text: &str) -> Self {
+        let mut bytes = [b'0'; 36];
+        bytes.iter_mut().zip(text.bytes()).for_each(|(to, from)| *to = from);
+        Self(bytes)
+    }
+}
+
+impl std::ops::Deref for Hyphenated {
+    type Target = str;
+    fn deref(&self) -> &str {
+        // Only checked ASCII text is wrapped.
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
 
 text_newtype!(
     ExchangeId,

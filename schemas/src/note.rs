@@ -13,7 +13,6 @@ use std::str::FromStr;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
-use sha2::{Digest as _, Sha256};
 
 /// The signature type of Ed25519 over the text.
 pub const ED25519_TYPE: u8 = 0x01;
@@ -115,11 +114,11 @@ impl FromStr for VerifyingKey {
 
 /// The first 4 bytes of SHA-256(name || 0x0A || 0x01 || key), big-endian.
 pub fn key_id(name: &str, key: &[u8; 32]) -> u32 {
-    let mut hasher = Sha256::new();
+    let mut hasher = crate::digest::Hasher::default();
     hasher.update(name.as_bytes());
     hasher.update([b'\n', ED25519_TYPE]);
     hasher.update(key);
-    let digest: [u8; 32] = hasher.finalize().into();
+    let digest = hasher.finish().0;
     u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]])
 }
 

@@ -358,7 +358,7 @@ def bench_verify():
              f"{leaf_bytes / spent / rate:.2f}x", ">= 0.25x")
         note("verify, cores used", f"{spent / wall:.2f}", f"{wall:.2f} s wall", "", "2")
         sql = "SELECT consumer, requested_model, count(*), sum(output_tokens), sum(cost) FROM records WHERE kind = 'outcome' GROUP BY 1, 2"
-        query = [BIN / "auditor", "query", sql, "--store", store, "--trust", gateway.dir / "trust.yaml", "--state", state, "--format", "csv"]
+        query = [BIN / "auditor", "query", store, sql, "--trust", gateway.dir / "trust.yaml", "--state", state, "--format", "csv"]
         subprocess.run(query, check=True, capture_output=True)
         begin = time.time()
         subprocess.run(query, check=True, capture_output=True)

@@ -279,7 +279,7 @@ fn canonical_json(bytes: &[u8]) {
 fn leaf_decode(bytes: &[u8]) {
     if let Ok(decoded) = leaf::decode(bytes) {
         decoded.kind();
-        decoded.cells();
+        decoded.cells(bytes);
         if let Some(record) = &decoded.record
             && decoded.unknown_keys.is_empty()
         {

@@ -7,7 +7,6 @@ use schemas::names::FileKind;
 use schemas::seal::{self, SealError, SignedSeal};
 use schemas::verify::{BatchFault, BatchInput, FaultCode, VerifiedBatch, verify_batch};
 use schemas::{ObjectName, Origin, Sha256Hex};
-use sha2::{Digest as _, Sha256};
 
 use super::content::{self, ContentFacts};
 use super::keys::Keys;
@@ -336,7 +335,7 @@ fn hash_fits(bytes: &[u8], expected: Sha256Hex, place: &Place, findings: &mut Fi
 
 fn hash_of(opened: &crate::source::Opened) -> std::io::Result<(Sha256Hex, u64)> {
     let mut reader = opened.get_read(0).map_err(std::io::Error::other)?;
-    let mut hasher = Sha256::new();
+    let mut hasher = schemas::digest::Hasher::default();
     let mut buffer = vec![0; 1 << 16];
     let mut length = 0;
     loop {
@@ -347,5 +346,5 @@ fn hash_of(opened: &crate::source::Opened) -> std::io::Result<(Sha256Hex, u64)> 
         length += n as u64;
         hasher.update(&buffer[..n]);
     }
-    Ok((Sha256Hex(hasher.finalize().into()), length))
+    Ok((hasher.finish(), length))
 }

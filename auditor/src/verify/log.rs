@@ -534,8 +534,8 @@ impl Tell<'_, '_> {
             if let Some(record) = &row.decoded().record
                 && let Body::Outcome(outcome) = &record.body
             {
-                let place = Place::record(self.origin, row.position()).of_exchange(&outcome.exchange);
-                match self.fold.books.check(record.at, outcome, &place, &mut self.fold.findings) {
+                let place = || Place::record(self.origin, row.position()).of_exchange(&outcome.exchange);
+                match self.fold.books.check(record.at, outcome, place, &mut self.fold.findings) {
                     Some(true) => self.fold.story.tally.recomputed += 1,
                     Some(false) => self.fold.story.tally.not_recomputed += 1,
                     None => {}

@@ -32,7 +32,7 @@ impl Books {
         &mut self,
         at: i64,
         outcome: &Outcome,
-        place: &Place,
+        place: impl Fn() -> Place,
         findings: &mut Findings,
     ) -> Option<bool> {
         let cost = outcome.cost.as_ref()?;
@@ -55,7 +55,7 @@ impl Books {
             let expected = "a row of the price book".to_string();
             findings.add(
                 Code::CostRecomputeDiff,
-                place.clone().of_item("price_row"),
+                place().of_item("price_row"),
                 expected,
                 cost.price_row.to_string(),
             );
@@ -68,11 +68,11 @@ impl Books {
             Ok(again) => {
                 let expected = format!("{} {} by row {}", again.total, again.currency, again.price_row);
                 let found = format!("{} {} by row {}", cost.total, cost.currency, cost.price_row);
-                findings.add(Code::CostRecomputeDiff, place.clone(), expected, found);
+                findings.add(Code::CostRecomputeDiff, place(), expected, found);
             }
             Err(unpriced) => {
                 let found = format!("{} {}", cost.total, cost.currency);
-                findings.add(Code::CostRecomputeDiff, place.clone(), format!("no cost: {unpriced:?}"), found);
+                findings.add(Code::CostRecomputeDiff, place(), format!("no cost: {unpriced:?}"), found);
             }
         }
         Some(true)

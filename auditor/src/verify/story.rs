@@ -312,19 +312,19 @@ impl Story {
         record: Option<&Record>,
         findings: &mut Findings,
     ) {
-        let place = Place::record(&self.origin, position);
         self.tally.records += 1;
         self.tally.leaf_bytes += leaf_bytes as u64;
         count(&mut self.tally.kinds, kind);
         if let Some(close) = &self.close {
             let expected = format!("no record after `close` at position {}", close.position);
-            findings.add(Code::AfterClose, place.clone(), expected, format!("a record of kind `{kind}`"));
+            let place = Place::record(&self.origin, position);
+            findings.add(Code::AfterClose, place, expected, format!("a record of kind `{kind}`"));
         }
         let is_boot = kind == "boot";
         if position == 0 && !is_boot {
             findings.add(
                 Code::BootMissing,
-                place.clone(),
+                Place::record(&self.origin, position),
                 "kind `boot` at position 0",
                 format!("kind `{kind}`"),
             );
@@ -476,11 +476,11 @@ impl Story {
     }
 
     fn parts(&mut self, position: u64, parts: &[Part], findings: &mut Findings) {
-        let mut names = BTreeSet::new();
-        for part in parts {
+        for (n, part) in parts.iter().enumerate() {
             self.tally.parts += 1;
             self.tally.parts_kept += u64::from(part.kept != Some(false));
-            if !names.insert(part.part) {
+            // At most 32.
+            if parts.iter().take(n).any(|earlier| earlier.part == part.part) {
                 let place = Place::record(&self.origin, position).of_item(part.part.as_str());
                 findings.add(Code::RecordInvalid, place, "each part once", "the part twice");
             }
@@ -527,7 +527,8 @@ impl Story {
         self.parts(position, &outcome.parts, findings);
         count(&mut self.tally.ends, end_of(outcome.end));
         count(&mut self.tally.usage_sources, source_of(outcome.usage.source));
-        let place = Place::record(&self.origin, position).of_exchange(&outcome.exchange);
+        let origin = &self.origin;
+        let place = || Place::record(origin, position).of_exchange(&outcome.exchange);
         match self.open.remove(&outcome.intent_position) {
             Some(open) if open.exchange == outcome.exchange => {}
             Some(open) => {
@@ -537,26 +538,23 @@ impl Story {
                 );
                 findings.add(
                     Code::OrphanOutcome,
-                    place.clone(),
+                    place(),
                     expected,
                     format!("exchange {}", outcome.exchange),
                 );
             }
             None if self.is_whole() => {
                 let expected = format!("an open intent at position {}", outcome.intent_position);
-                findings.add(
-                    Code::OrphanOutcome,
-                    place.clone(),
-                    expected,
-                    "none, or one that has its outcome",
-                );
+                findings.add(Code::OrphanOutcome, place(), expected, "none, or one that has its outcome");
             }
             None => {}
         }
-        self.money(place, outcome, findings);
+        self.money(position, outcome, findings);
     }
 
-    fn money(&mut self, place: Place, outcome: &Outcome, findings: &mut Findings) {
+    fn money(&mut self, position: u64, outcome: &Outcome, findings: &mut Findings) {
+        let origin = &self.origin;
+        let place = || Place::record(origin, position).of_exchange(&outcome.exchange);
         let usage = &outcome.usage;
         for (name, part, whole) in [
             ("reasoning_tokens", usage.reasoning_tokens, usage.output_tokens),
@@ -565,7 +563,7 @@ impl Story {
             if let (Some(part), Some(whole)) = (part, whole)
                 && part > whole
             {
-                let place = place.clone().of_item(name);
+                let place = place().of_item(name);
                 findings.add(Code::UsageContradiction, place, format!("at most {whole}"), part.to_string());
             }
         }
@@ -575,7 +573,7 @@ impl Story {
             return;
         };
         if !self.named.contains_key(&cost.price_book) && self.is_whole() {
-            let place = place.clone().of_item("price_book");
+            let place = place().of_item("price_book");
             findings.add(
                 Code::UnapprovedConfig,
                 place,
@@ -593,7 +591,7 @@ impl Story {
             (_, sum) => {
                 let expected =
                     sum.map_or("decimal numbers".into(), |sum| format!("the sum of the classes, {sum}"));
-                findings.add(Code::CostRecomputeDiff, place, expected, cost.total.clone());
+                findings.add(Code::CostRecomputeDiff, place(), expected, cost.total.clone());
             }
         }
     }

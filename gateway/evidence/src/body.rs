@@ -13,6 +13,7 @@ use crate::cipher::{self, Place, SALT_BYTES};
 use crate::error::{Reason, Unavailable};
 use crate::exchange::Core;
 use crate::journal::{ContentFrame, ContentFrames, Frame, SpillFrame, SpillWriter};
+use crate::random;
 
 /// Bodies up to this stay in memory and go into the common groups.
 pub const MEMORY_BYTES: usize = 1 << 20;
@@ -43,8 +44,7 @@ impl std::fmt::Debug for BodySink {
 
 impl BodySink {
     pub(crate) fn new(core: Arc<Core>, part: PartName) -> Self {
-        // Without randomness there is no admission: its data key and exchange id came from the same source.
-        let salt = cipher::random_salt().unwrap_or_default();
+        let salt = random::bytes();
         let committer = Committer::new(&Salt::from_bytes(salt));
         Self { core, part, salt, committer, memory: BytesMut::new(), spill: None }
     }

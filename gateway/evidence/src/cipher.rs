@@ -9,11 +9,11 @@
 
 use bytes::Bytes;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use ring::rand::{SecureRandom as _, SystemRandom};
 use schemas::record::PartName;
 use schemas::{ExchangeId, Identifier, Origin};
 
 use crate::journal::ContentFrame;
+use crate::random;
 
 /// Bytes of a part's salt.
 pub(crate) const SALT_BYTES: usize = 32;
@@ -67,13 +67,6 @@ impl Place<'_> {
     }
 }
 
-/// 32 random bytes.
-pub(crate) fn random_salt() -> Result<[u8; SALT_BYTES], CipherError> {
-    let mut salt = [0; SALT_BYTES];
-    SystemRandom::new().fill(&mut salt).map_err(|_| CipherError::Seal)?;
-    Ok(salt)
-}
-
 /// Makes a frame's data of `salt` (frame 0 only) and `content`.
 pub(crate) fn seal(
     key: Option<&ContentKey>,
@@ -88,8 +81,7 @@ pub(crate) fn seal(
         data.extend_from_slice(content);
         return Ok(data.into());
     };
-    let mut nonce = [0; NONCE_LEN];
-    SystemRandom::new().fill(&mut nonce).map_err(|_| CipherError::Seal)?;
+    let nonce = random::bytes::<NONCE_LEN>();
     let mut data = Vec::with_capacity(NONCE_LEN + salt.len() + content.len() + AES_256_GCM.tag_len());
     data.extend_from_slice(&nonce);
     data.extend_from_slice(salt);

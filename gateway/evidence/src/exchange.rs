@@ -15,11 +15,12 @@ use schemas::{ExchangeId, Identifier};
 
 use crate::admission::{NewPart, PartContent};
 use crate::body::{self, BodySink, StoredBody};
-use crate::cipher::{self, ContentKey};
+use crate::cipher::ContentKey;
 use crate::error::{Cut, Reason, Unavailable};
 use crate::inner::Inner;
 use crate::journal::{Frame, Journal, JournalError, Reservation, Synced, Ticket};
 use crate::part::{PartWriter, UNIT_BYTES};
+use crate::random;
 use crate::space::SpoolSpace;
 
 /// What all handles of one exchange share.
@@ -220,8 +221,7 @@ impl Core {
         content_encoding: Option<Identifier>,
         bytes: &Bytes,
     ) -> Result<(Part, Vec<Frame>), Unavailable> {
-        let salt = cipher::random_salt()
-            .map_err(|error| Unavailable::new(Reason::JournalFailed, error.to_string()))?;
+        let salt = random::bytes();
         let mut committer = Committer::new(&Salt::from_bytes(salt));
         committer.update(bytes);
         let (length, commitment) = committer.finish();

@@ -1,18 +1,14 @@
 //! Exchange ids: UUIDv7, made here and nowhere else (CA-4).
 
-use ring::rand::{SecureRandom as _, SystemRandom};
 use schemas::ExchangeId;
+
+use crate::random;
 
 /// Makes an id: 48 bits of milliseconds, 12 bits of the millisecond's fraction, 62 random bits.
 pub(crate) fn new(now_us: i64) -> ExchangeId {
     loop {
-        let mut random = [0; 8];
-        // The system's generator does not fail once it has worked; an id without randomness is never made.
-        if SystemRandom::new().fill(&mut random).is_err() {
-            std::thread::yield_now();
-            continue;
-        }
-        if let Ok(id) = ExchangeId::new(text(now_us, random)) {
+        // The text is always an id: once round.
+        if let Ok(id) = ExchangeId::new(text(now_us, random::bytes())) {
             return id;
         }
     }

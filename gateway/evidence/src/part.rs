@@ -11,6 +11,7 @@ use crate::cipher::{self, Place, SALT_BYTES};
 use crate::error::{Cut, Reason, Unavailable};
 use crate::exchange::Core;
 use crate::journal::{ContentFrame, Frame, Journal};
+use crate::random;
 
 /// How much of a stream may wait in memory.
 pub(crate) const UNIT_BYTES: usize = 64 << 10;
@@ -62,11 +63,8 @@ impl PartWriter {
         content_encoding: Option<Identifier>,
     ) -> Self {
         let keep = core.keeps();
-        let mut cut = if keep { core.reserve_unit().err() } else { None };
-        let salt = cipher::random_salt().unwrap_or_else(|error| {
-            cut = Some(Unavailable::new(Reason::JournalFailed, error.to_string()));
-            [0; SALT_BYTES]
-        });
+        let cut = if keep { core.reserve_unit().err() } else { None };
+        let salt = random::bytes();
         let committer = Some(Committer::new(&Salt::from_bytes(salt)));
         let state = State { buffer: Vec::new(), salt, committer, seq: 0, delivered: 0, keep, cut };
         let shared = Shared { core, part, media_type, content_encoding, state: Mutex::new(state) };

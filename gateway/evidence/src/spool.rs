@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 use schemas::names::FileKind;
 use schemas::seal::SealedFile;
 use schemas::{ObjectName, Origin, Sha256Hex};
-use sha2::Digest as _;
 
 use crate::disk::{self, DiskFile, SharedDisk};
 
@@ -47,7 +46,7 @@ impl Spool {
             file,
             path,
             length: 0,
-            hasher: sha2::Sha256::new(),
+            hasher: schemas::digest::Hasher::default(),
             buffer: Vec::with_capacity(BUFFER),
         })
     }
@@ -56,7 +55,7 @@ impl Spool {
     pub(crate) fn keep(&self, mut file: SpoolFile, batch: u64, kind: FileKind) -> io::Result<SealedFile> {
         file.flush()?;
         file.file.sync_data()?;
-        let sha256 = Sha256Hex(file.hasher.finalize().into());
+        let sha256 = file.hasher.finish();
         let name = ObjectName::Data { origin: self.origin.clone(), batch, sha256, kind }.file_name();
         self.disk.rename(&file.path, &self.folder.join(&name))?;
         Ok(SealedFile { name, length: file.length, sha256 })
@@ -171,7 +170,7 @@ pub(crate) struct SpoolFile {
     file: Box<dyn DiskFile>,
     path: PathBuf,
     length: u64,
-    hasher: sha2::Sha256,
+    hasher: schemas::digest::Hasher,
     buffer: Vec<u8>,
 }
 

@@ -13,8 +13,6 @@ mod row;
 use std::fmt;
 use std::str::FromStr;
 
-use sha2::{Digest as _, Sha256};
-
 pub use assemble::{Assembled, Assembler, Chunk, cut};
 pub use codec::Dictionary;
 pub use delta::{apply, delta};
@@ -23,7 +21,7 @@ pub use row::{Row, RowMeta, aad, open_row, open_row_with, seal_row, seal_row_wit
 
 pub use crate::keytable::KeyId;
 
-use crate::digest::Sha256Hex;
+use crate::digest::{Hasher, Sha256Hex};
 use crate::names::ExchangeId;
 use crate::record::PartName;
 
@@ -133,14 +131,14 @@ pub fn commitment(salt: &Salt, content: &[u8]) -> Sha256Hex {
 /// Makes a commitment piece by piece.
 #[derive(Clone)]
 pub struct Committer {
-    hasher: Sha256,
+    hasher: Hasher,
     length: u64,
 }
 
 impl Committer {
     /// Begins with the salt.
     pub fn new(salt: &Salt) -> Self {
-        let mut hasher = Sha256::new();
+        let mut hasher = Hasher::default();
         hasher.update(salt.0);
         Self { hasher, length: 0 }
     }
@@ -155,7 +153,7 @@ impl Committer {
     }
     /// The length of the content and the commitment.
     pub fn finish(self) -> (u64, Sha256Hex) {
-        (self.length, Sha256Hex(self.hasher.finalize().into()))
+        (self.length, self.hasher.finish())
     }
 }
 

@@ -283,7 +283,8 @@ fn wanted(rows: &[Inspected]) -> Vec<Wanted<'_>> {
     let mut columns: Vec<Wanted<'_>> =
         COLUMNS.iter().map(|column| Wanted::new(column.kind, rows.len())).collect();
     for row in rows {
-        let cells = row.decoded.as_ref().map_or([Cell::Null; COUNT], |decoded| decoded.cells());
+        let cells =
+            row.decoded.as_ref().map_or([Cell::Null; COUNT], |decoded| decoded.cells(row.leaf.data()));
         for (column, cell) in columns.iter_mut().zip(cells) {
             column.push(cell);
         }

@@ -7,19 +7,14 @@ mod check;
 mod known;
 mod scan;
 
-use std::fmt;
-use std::ops::Deref;
-use std::sync::OnceLock;
-
-use serde::{Deserialize, Serialize, Serializer};
+use serde::Deserialize;
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
 
 use self::check::{TextCheck, check};
 use self::scan::{CellRef, Head, Scanned};
 use crate::canonical::{self, CanonicalError};
 use crate::columns::{COUNT, Cells};
-use crate::digest::Sha256Hex;
+use crate::digest::{Hasher, Sha256Hex};
 use crate::record::{Body, MAX_LEAF_BYTES, Record, VERSION};
 
 pub use crate::canonical::MAX_STRING;
@@ -66,63 +61,29 @@ pub enum LeafError {
     },
 }
 
-/// A leaf that was read strictly.
+/// A leaf that was read strictly. It does not keep the leaf's bytes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Decoded {
-    /// All that the leaf says; built when it is first looked at.
-    pub value: LazyValue,
     /// The record; `None` for a kind that this crate does not know.
     pub record: Option<Record>,
     /// Paths (`a.b`) of keys that the record does not hold: not judged. Empty where the kind is unknown.
     pub unknown_keys: Vec<String>,
+    /// The kind, where it is unknown.
+    unknown_kind: Box<str>,
     cells: Box<[CellRef; COUNT]>,
 }
 
 impl Decoded {
     /// The value of the key `kind`.
     pub fn kind(&self) -> &str {
-        match &self.record {
-            Some(record) => record.body.kind(),
-            None => self.value.get("kind").and_then(Value::as_str).unwrap_or_default(),
-        }
+        self.record.as_ref().map_or(&self.unknown_kind, |record| record.body.kind())
     }
 
     /// The cells of the typed columns: what [`crate::columns::cells`] makes of the value, without making the value.
-    pub fn cells(&self) -> Cells<'_> {
-        scan::cells(&self.value.leaf, &self.cells)
-    }
-}
-
-/// What a leaf says, built from its bytes when it is first looked at.
-#[derive(Clone)]
-pub struct LazyValue {
-    leaf: Box<[u8]>,
-    value: OnceLock<Value>,
-}
-
-impl Deref for LazyValue {
-    type Target = Value;
-    fn deref(&self) -> &Value {
-        // Only leaves that were read come here, so that parsing cannot fail.
-        self.value.get_or_init(|| canonical::parse(&self.leaf).unwrap_or_default())
-    }
-}
-
-impl Serialize for LazyValue {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.deref().serialize(serializer)
-    }
-}
-
-impl PartialEq for LazyValue {
-    fn eq(&self, other: &Self) -> bool {
-        self.leaf == other.leaf
-    }
-}
-
-impl fmt::Debug for LazyValue {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&String::from_utf8_lossy(&self.leaf))
+    ///
+    /// `leaf` is the leaf that this was decoded from.
+    pub fn cells<'a>(&self, leaf: &'a [u8]) -> Cells<'a> {
+        scan::cells(leaf, &self.cells)
     }
 }
 
@@ -169,14 +130,14 @@ pub fn decode(leaf: &[u8]) -> Result<Decoded, LeafError> {
 }
 
 fn decode_scanned(leaf: &[u8], scanned: Scanned) -> Result<Decoded, LeafError> {
-    let value = LazyValue { leaf: leaf.into(), value: OnceLock::new() };
     let Some(Head { at, config, kind }) = scanned.head(leaf) else {
         // Says what is wrong.
-        return Err(envelope(&value).err().unwrap_or(LeafError::Envelope { key: "v", wanted: "a leaf" }));
+        envelope(&canonical::parse(leaf)?)?;
+        return Err(LeafError::Envelope { key: "v", wanted: "a leaf" });
     };
     let cells = scanned.cells;
     let Some(body) = body(kind, leaf) else {
-        return Ok(Decoded { value, record: None, unknown_keys: Vec::new(), cells });
+        return Ok(Decoded { record: None, unknown_keys: Vec::new(), unknown_kind: kind.into(), cells });
     };
     let body = body.map_err(|error| LeafError::Form { kind: kind.into(), reason: error.to_string() })?;
     let record = Record { v: VERSION, at, config, body };
@@ -185,10 +146,10 @@ fn decode_scanned(leaf: &[u8], scanned: Scanned) -> Result<Decoded, LeafError> {
     if !known::covers(kind, scanned.kinds) || scanned.empty {
         let known = canonical::to_vec(&record)?;
         if known != leaf {
-            differences(&value, &canonical::parse(&known)?, "", &mut unknown_keys);
+            differences(&canonical::parse(leaf)?, &canonical::parse(&known)?, "", &mut unknown_keys);
         }
     }
-    Ok(Decoded { value, record: Some(record), unknown_keys, cells })
+    Ok(Decoded { record: Some(record), unknown_keys, unknown_kind: "".into(), cells })
 }
 
 /// Checks what every leaf holds, and names what it does not.
@@ -217,10 +178,10 @@ fn envelope(value: &Value) -> Result<(), LeafError> {
 
 /// The leaf hash: SHA-256(0x00 || leaf) (RFC 6962 2.1).
 pub fn hash(leaf: &[u8]) -> Sha256Hex {
-    let mut hasher = Sha256::new();
+    let mut hasher = Hasher::default();
     hasher.update([0]);
     hasher.update(leaf);
-    Sha256Hex(hasher.finalize().into())
+    hasher.finish()
 }
 
 /// Reads the body of a known kind; `None` for an unknown one.
@@ -393,7 +354,7 @@ mod tests {
         let config = Sha256Hex([7; 32]);
         let leaf = format!(r#"{{"at":1,"config":"{config}","frames":3,"kind":"message","v":1}}"#);
         let decoded = decode(leaf.as_bytes()).unwrap();
-        assert_eq!((decoded.record, decoded.value["frames"].as_i64()), (None, Some(3)));
+        assert_eq!((decoded.kind(), &decoded.record), ("message", &None));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use parquet::data_type::ByteArray;
 
 use super::{BatchFault, FaultCode, Faults, SealTail};
+use crate::columns::Cells;
 use crate::digest::Sha256Hex;
 use crate::files::{self, Limits};
 use crate::leaf::Decoded;
@@ -50,6 +51,10 @@ impl VerifiedLeaf {
     /// What it says.
     pub fn decoded(&self) -> &Decoded {
         &self.decoded
+    }
+    /// What it says in the typed columns.
+    pub fn cells(&self) -> Cells<'_> {
+        self.decoded.cells(self.leaf.data())
     }
 }
 

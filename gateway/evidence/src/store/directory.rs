@@ -13,7 +13,6 @@ use std::sync::Arc;
 
 use ring::rand::{SecureRandom as _, SystemRandom};
 use schemas::{ObjectName, Origin, Sha256Hex};
-use sha2::Digest as _;
 
 use super::{Put, Source, Store, StoreError, hash_file};
 use crate::disk::{self, DiskFile, SharedDisk};
@@ -55,7 +54,7 @@ impl DirectoryStore {
         let source = self.disk.open_read(from.path).map_err(failed("cannot open", from.path))?;
         let file = self.disk.create(to).map_err(failed("cannot create", to))?;
         let mut buffer = vec![0; 256 << 10];
-        let (mut offset, mut hasher) = (0, sha2::Sha256::new());
+        let (mut offset, mut hasher) = (0, schemas::digest::Hasher::default());
         loop {
             let count =
                 disk::read_full(&*source, &mut buffer, offset).map_err(failed("cannot read", from.path))?;
@@ -67,7 +66,7 @@ impl DirectoryStore {
             file.write_at(&[IoSlice::new(bytes)], offset).map_err(failed("cannot write", to))?;
             offset += count as u64;
         }
-        let found = Sha256Hex(hasher.finalize().into());
+        let found = hasher.finish();
         if found != *from.sha256 || offset != from.length {
             let path = from.path.display().to_string();
             return Err(StoreError::Source { path, expected: *from.sha256, found });

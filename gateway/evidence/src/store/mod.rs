@@ -113,14 +113,13 @@ pub trait Store: Send + Sync + Debug {
 
 /// Hashes a file from its start to its end.
 pub(crate) fn hash_file(file: &dyn DiskFile) -> io::Result<(u64, Sha256Hex)> {
-    use sha2::Digest as _;
-    let mut hasher = sha2::Sha256::new();
+    let mut hasher = schemas::digest::Hasher::default();
     let mut buffer = vec![0; 256 << 10];
     let mut offset = 0;
     loop {
         let count = crate::disk::read_full(file, &mut buffer, offset)?;
         if count == 0 {
-            return Ok((offset, Sha256Hex(hasher.finalize().into())));
+            return Ok((offset, hasher.finish()));
         }
         hasher.update(buffer.get(..count).unwrap_or_default());
         offset += count as u64;
