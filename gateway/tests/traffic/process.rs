@@ -72,7 +72,7 @@ impl Process {
                 self.address.set_port(port);
                 return;
             }
-            assert!(start.elapsed() < Duration::from_secs(30), "it does not serve:\n{log}");
+            assert!(start.elapsed() < Duration::from_secs(120), "it does not serve:\n{log}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
