@@ -9,6 +9,7 @@ use evidence::{Ledger, Reference};
 use schemas::Identifier;
 use schemas::names::NameError;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::accept::tls::{self, TlsError};
@@ -30,6 +31,8 @@ pub(crate) struct App {
     runtime: tokio::runtime::Handle,
     draining: AtomicBool,
     cutting: AtomicBool,
+    /// Cancelled: what is only read for its usage ends.
+    pub(crate) over: CancellationToken,
 }
 
 impl App {
@@ -44,6 +47,7 @@ impl App {
             runtime: tokio::runtime::Handle::current(),
             draining: AtomicBool::new(false),
             cutting: AtomicBool::new(false),
+            over: CancellationToken::new(),
         }
     }
 

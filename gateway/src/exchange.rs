@@ -179,7 +179,9 @@ async fn answer(
     let (facts, spliced, memory) = match &body {
         Body::Memory(bytes) => {
             let facts = read.facts(bytes);
-            let spliced = if wants_usage { dialects::ask_for_usage(bytes) } else { None };
+            // What a body that cannot be read means to the provider is not known: it goes as it came.
+            let spliced =
+                if wants_usage && facts.malformed.is_none() { dialects::ask_for_usage(bytes) } else { None };
             (facts, spliced.map(Bytes::from), memory)
         }
         Body::Stored(stored) => read_stored(&read, stored, wants_usage, snapshot).await?,
@@ -355,7 +357,11 @@ async fn read_stored(
         whole.extend_from_slice(&chunk);
     }
     let facts = read.facts(&whole);
-    let spliced = if wants_usage { dialects::ask_for_usage(&whole).map(Bytes::from) } else { None };
+    let spliced = if wants_usage && facts.malformed.is_none() {
+        dialects::ask_for_usage(&whole).map(Bytes::from)
+    } else {
+        None
+    };
     // The memory stays taken as long as the spliced body does.
     let memory = if spliced.is_some() { memory } else { Memory::default() };
     Ok((facts, spliced, memory))

@@ -36,6 +36,8 @@ pub(crate) struct Clock {
     pub(crate) head: Option<Instant>,
     pub(crate) first_byte: Option<Instant>,
     pub(crate) first_token: Option<Instant>,
+    /// Where the record is made later than that: when the end was known.
+    pub(crate) ended: Option<Instant>,
 }
 
 impl Clock {
@@ -49,6 +51,7 @@ impl Clock {
             head: None,
             first_byte: None,
             first_token: None,
+            ended: None,
         }
     }
 
@@ -64,7 +67,7 @@ impl Clock {
             provider_head_us: since(self.sent, self.head),
             first_byte_us: since(start, self.first_byte),
             first_token_us: since(start, self.first_token),
-            total_us: since(start, Some(Instant::now())),
+            total_us: since(start, Some(self.ended.unwrap_or_else(Instant::now))),
         }
     }
 }

@@ -281,6 +281,7 @@ impl Gateway {
             () = tokio::time::sleep(patience) => false,
             () = hurry => false,
         };
+        app.over.cancel();
         if !finished {
             tracing::warn!("cutting the exchanges that still run");
             app.cut();

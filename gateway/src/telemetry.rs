@@ -79,6 +79,7 @@ pub(crate) struct Telemetry {
     pub(crate) commit: Histogram,
     pub(crate) refusals: Family<ByReason, Counter>,
     pub(crate) failures: Family<ByReason, Counter>,
+    pub(crate) drains: Family<ByReason, Counter>,
     pub(crate) open: Gauge,
     pub(crate) connections: Gauge,
     pub(crate) watermarks: Family<ByMark, Gauge>,
@@ -138,6 +139,11 @@ impl Telemetry {
             add!(Seconds.new_metric(), "intent_commit", "How long intents wait for the disk", Unit::Seconds);
         let refusals = add!(Family::default(), "refusals", "Requests refused by the gateway, by reason");
         let failures = add!(Family::default(), "failures", "What failed below HTTP, by reason");
+        let drains = add!(
+            Family::default(),
+            "drains",
+            "Answers read on after their caller had left, by whether their usage came (`usage`, `none`)"
+        );
         let open = add!(Gauge::default(), "exchanges_open", "Exchanges under way");
         let connections = add!(Gauge::default(), "caller_connections", "Connections of callers");
         let watermarks = add!(Family::default(), "records", "Records up to each watermark, by mark");
@@ -168,6 +174,7 @@ impl Telemetry {
             commit,
             refusals,
             failures,
+            drains,
             open,
             connections,
             watermarks,

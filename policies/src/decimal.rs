@@ -15,6 +15,9 @@ const MAX_WHOLE: i128 = 1_000_000_000;
 pub struct Decimal(i128);
 
 impl Decimal {
+    /// One.
+    pub const ONE: Self = Self(ONE);
+
     /// Zero.
     pub const ZERO: Self = Self(0);
 
@@ -50,6 +53,11 @@ impl Decimal {
     /// The sum, where it does not overflow.
     pub fn checked_add(self, other: Self) -> Option<Self> {
         self.0.checked_add(other.0).map(Self)
+    }
+
+    /// `self * factor`, rounded once, half to even.
+    pub fn times(self, factor: Self) -> Option<Self> {
+        self.0.checked_mul(factor.0).map(|product| Self(divide_half_even(product, ONE)))
     }
 
     /// `self * count / 1_000_000`, rounded once, half to even: the cost of `count` tokens at a price per million.

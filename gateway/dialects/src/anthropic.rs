@@ -54,8 +54,10 @@ fn merge(gathered: &mut Gathered, usage: Option<&str>) {
     counts.merge_anthropic(usage, gathered.served_model.as_deref());
     gathered.regressed |= counts.regressed_from(&before);
     gathered.counts = (counts != Counts::default()).then_some(counts);
-    if let Some([tier]) = pick(usage, &["service_tier"]) {
+    if let Some([tier, speed, geo]) = pick(usage, &["service_tier", "speed", "inference_geo"]) {
         keep(&mut gathered.service_tier, tier);
+        keep(&mut gathered.speed, speed);
+        keep(&mut gathered.inference_geo, geo);
     }
 }
 

@@ -36,7 +36,7 @@ pub struct AnswerFacts {
     pub error_code: Option<String>,
     /// The error's text: for content only, never for a leaf.
     pub error_message: Option<String>,
-    /// The service tier that served.
+    /// The service tier that served, with a word behind a `/` for what else changes the price: `standard/us`.
     pub service_tier: Option<String>,
     /// `Retry-After` in whole seconds, rounded up.
     pub retry_after_s: Option<i64>,
@@ -142,6 +142,10 @@ pub(crate) struct Gathered {
     pub(crate) server_calls: Option<i64>,
     pub(crate) error: Option<ProviderError>,
     pub(crate) service_tier: Option<String>,
+    /// Anthropic's `usage.speed`.
+    pub(crate) speed: Option<String>,
+    /// Anthropic's `usage.inference_geo`.
+    pub(crate) inference_geo: Option<String>,
     pub(crate) counts: Option<Counts>,
     pub(crate) regressed: bool,
     /// Model output was seen.

@@ -149,6 +149,13 @@ impl Meter {
         self.terminal
     }
 
+    /// True while more of the body could tell its usage: it is read, and its last word has not come.
+    pub fn wants_more(&self) -> bool {
+        let read = !matches!(self.body, Body::Opaque) && self.unread.is_none() && self.status < 400;
+        let over = self.terminal || self.gathered.final_usage;
+        read && !over && self.operation.uses_tokens()
+    }
+
     /// True once bytes are held for the commit.
     pub fn holding(&self) -> bool {
         self.holding
@@ -438,7 +445,7 @@ impl Meter {
             error_type: error.kind,
             error_code: error.code,
             error_message: error.message,
-            service_tier: gathered.service_tier,
+            service_tier: served_tier(gathered.service_tier, gathered.speed, gathered.inference_geo),
             retry_after_s: self.retry_after_s,
             usage,
             usage_regressed: gathered.regressed,
@@ -460,6 +467,18 @@ pub fn response_facts(
     let mut meter = Meter::new(dialect, *operation, status, headers, false, Limits::default());
     meter.feed(body, &mut Vec::new());
     meter.finish(Cause::Complete)
+}
+
+/// The tier that served, with a word behind a `/` for what else changes the price: `standard/fast`, `standard/us`,
+/// `batch/us`.
+fn served_tier(tier: Option<String>, speed: Option<String>, geo: Option<String>) -> Option<String> {
+    let speed = speed.filter(|speed| speed != "standard" && !speed.is_empty());
+    let geo = geo.filter(|geo| !matches!(geo.as_str(), "global" | "not_available" | ""));
+    let words: Vec<String> = [speed, geo].into_iter().flatten().collect();
+    if words.is_empty() {
+        return tier;
+    }
+    Some(format!("{}/{}", tier.as_deref().unwrap_or("standard"), words.join("/")))
 }
 
 fn read_event(dialect: Dialect, gathered: &mut Gathered, event: &Event<'_>) -> bool {
@@ -540,4 +559,39 @@ fn forward(out: &mut Vec<Segment>, range: Range<usize>) {
         return;
     }
     out.push(Segment::Forward(range));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_changes_the_price_stands_behind_the_tier() {
+        let table = [
+            (r#""service_tier":"standard""#, Some("standard")),
+            (r#""service_tier":"standard","speed":"standard","inference_geo":"global""#, Some("standard")),
+            (r#""service_tier":"standard","inference_geo":"not_available""#, Some("standard")),
+            (r#""service_tier":"standard","inference_geo":"us""#, Some("standard/us")),
+            (r#""service_tier":"batch","inference_geo":"us""#, Some("batch/us")),
+            (r#""service_tier":"standard","speed":"fast""#, Some("standard/fast")),
+            (r#""speed":"fast","inference_geo":"us""#, Some("standard/fast/us")),
+            (r#""speed":null,"inference_geo":null"#, None),
+        ];
+        let operation = crate::operation(Dialect::Anthropic, &http::Method::POST, "/v1/messages");
+        for (usage, tier) in table {
+            let message = format!(
+                r#"{{"type":"message","id":"m","model":"claude","content":[],"usage":{{"input_tokens":1,"output_tokens":1,{usage}}}}}"#
+            );
+            let headers = HeaderMap::new();
+            let whole = response_facts(Dialect::Anthropic, &operation, 200, &headers, message.as_bytes());
+            assert_eq!(whole.service_tier.as_deref(), tier, "{usage}");
+            let mut headers = HeaderMap::new();
+            headers.insert(CONTENT_TYPE, http::HeaderValue::from_static("text/event-stream"));
+            let start = format!(
+                "event: message_start\ndata: {{\"type\":\"message_start\",\"message\":{message}}}\n\n"
+            );
+            let streamed = response_facts(Dialect::Anthropic, &operation, 200, &headers, start.as_bytes());
+            assert_eq!(streamed.service_tier.as_deref(), tier, "{usage}, streamed");
+        }
+    }
 }

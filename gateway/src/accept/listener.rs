@@ -9,14 +9,16 @@ use std::time::Duration;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::accept::io::Watched;
+use crate::accept::pace::{Executor, Pace, Paced, Streams};
 use crate::app::App;
+use crate::config::Limits;
 use crate::exchange;
 
 /// The start of every HTTP/2 connection (RFC 9113 3.4).
@@ -150,14 +152,19 @@ impl Connection {
         let app = Arc::clone(&self.app);
         let begun = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&begun);
-        let service = service_fn(move |request: http::Request<Incoming>| {
-            seen.store(true, Ordering::Relaxed);
-            let app = Arc::clone(&app);
-            async move { Ok::<_, std::convert::Infallible>(exchange::exchange(app, request).await) }
-        });
         let head = usize::try_from(limits.head).unwrap_or(usize::MAX).max(8192);
         let served = if http2 {
-            let mut builder = http2::Builder::new(TokioExecutor::new());
+            let streams = Arc::new(Streams::default());
+            let service = service_fn(move |request: http::Request<Incoming>| {
+                seen.store(true, Ordering::Relaxed);
+                let app = Arc::clone(&app);
+                async move {
+                    let response = exchange::exchange(app, request).await;
+                    let pace = Pace::current().unwrap_or_default();
+                    Ok::<_, std::convert::Infallible>(response.map(|body| Paced::new(body, pace)))
+                }
+            });
+            let mut builder = http2::Builder::new(Executor::new(limits.idle, Arc::clone(&streams)));
             builder
                 .timer(TokioTimer::new())
                 .max_header_list_size(u32::try_from(head).unwrap_or(u32::MAX))
@@ -165,8 +172,13 @@ impl Connection {
                 .max_send_buf_size(64 << 10)
                 .keep_alive_interval(limits.keep_alive)
                 .keep_alive_timeout(limits.header_read);
-            self.drive(builder.serve_connection(io, service), limits.header_read, &begun).await
+            self.drive(builder.serve_connection(io, service), limits, &begun, Some(&streams)).await
         } else {
+            let service = service_fn(move |request: http::Request<Incoming>| {
+                seen.store(true, Ordering::Relaxed);
+                let app = Arc::clone(&app);
+                async move { Ok::<_, std::convert::Infallible>(exchange::exchange(app, request).await) }
+            });
             let mut builder = http1::Builder::new();
             // hyper's bound on a head also runs while a kept connection is idle: the first head has its own,
             // in `drive`.
@@ -175,7 +187,7 @@ impl Connection {
                 .header_read_timeout(limits.keep_alive.max(limits.header_read))
                 .max_header_size(head)
                 .max_buf_size(head.max(256 << 10));
-            self.drive(builder.serve_connection(io, service), limits.header_read, &begun).await
+            self.drive(builder.serve_connection(io, service), limits, &begun, None).await
         };
         if let Err(error) = served {
             let reason = if error.is_parse_too_large() {
@@ -194,12 +206,20 @@ impl Connection {
         }
     }
 
-    async fn drive<C>(&self, connection: C, patience: Duration, begun: &AtomicBool) -> hyper::Result<()>
+    async fn drive<C>(
+        &self,
+        connection: C,
+        limits: &Limits,
+        begun: &AtomicBool,
+        streams: Option<&Streams>,
+    ) -> hyper::Result<()>
     where
         C: Future<Output = hyper::Result<()>> + Graceful,
     {
         let mut connection = pin!(connection);
-        let mut first_head = pin!(tokio::time::sleep(patience));
+        let mut first_head = pin!(tokio::time::sleep(limits.header_read));
+        let mut unused = pin!(unused(streams, limits.keep_alive));
+        let mut leaving = false;
         let mut waiting = true;
         let mut stopping = false;
         loop {
@@ -211,6 +231,15 @@ impl Connection {
                     stopping = true;
                     connection.as_mut().finish();
                 }
+                () = unused.as_mut() => {
+                    if leaving {
+                        // What the caller did not take of streams that ended goes with the connection.
+                        return Ok(());
+                    }
+                    leaving = true;
+                    connection.as_mut().finish();
+                    unused.set(self::unused(streams, limits.idle));
+                }
                 () = first_head.as_mut(), if waiting => {
                     waiting = false;
                     if !begun.load(Ordering::Relaxed) {
@@ -220,6 +249,21 @@ impl Connection {
                 }
             }
         }
+    }
+}
+
+/// Ends when no stream of an HTTP/2 connection ran for `bound`: a PING that is answered keeps a connection alive, it
+/// does not use it. Without `streams` (HTTP/1, which has a timer of its own) never.
+async fn unused(streams: Option<&Streams>, bound: Duration) {
+    let Some(streams) = streams else { return std::future::pending().await };
+    let mut before = streams.count();
+    loop {
+        tokio::time::sleep(bound).await;
+        let now = streams.count();
+        if now == before && now.0 == 0 {
+            return;
+        }
+        before = now;
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod io;
 mod listener;
+mod pace;
 pub(crate) mod tls;
 
 pub(crate) use listener::{Bound, Listener};

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use super::{Headers, Limits, Log, LogFormat};
+use super::{Drain, DrainAfterAbort, Headers, Limits, Log, LogFormat};
 
 impl Default for Limits {
     fn default() -> Self {
@@ -25,6 +25,18 @@ impl Default for Limits {
             provider_idle_connections: 256,
             http2_streams: 256,
         }
+    }
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self { time: Duration::from_secs(30), bytes: 1 << 20 }
+    }
+}
+
+impl Default for DrainAfterAbort {
+    fn default() -> Self {
+        Self::Within(Drain::default())
     }
 }
 

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::load::Loaded;
 
 /// Keys that are read once, when the process starts.
-const RESTART: [&str; 12] = [
+const RESTART: [&str; 10] = [
     "config.deployment",
     "config.gateway",
     "config.listen",
@@ -16,8 +16,6 @@ const RESTART: [&str; 12] = [
     "config.limits.connections",
     "config.limits.provider_idle_connections",
     "config.limits.http2_streams",
-    "files.listen",
-    "secrets.listen",
 ];
 
 /// What differs between the configuration in force and the next one, as paths into the canonical form.

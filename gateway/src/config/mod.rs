@@ -69,6 +69,10 @@ pub struct Config {
     /// File of gateway keys, written by `gateway keys`.
     pub keys: PathBuf,
     /// File of the policy; absent: everything is allowed and no verdict is recorded.
+    ///
+    /// A body whose facts cannot be read (no JSON, a repeated key, an undecodable coding) is refused with
+    /// `malformed_body` only where a policy is enforced: it could hide what the policy asks about. Elsewhere there is
+    /// nothing to bypass: it goes to the provider as it came, and is recorded byte for byte, without its facts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policy: Option<PathBuf>,
     /// File of the price book; absent: no cost is recorded.
@@ -247,6 +251,9 @@ pub struct Provider {
     /// Whether usage is asked for in streams that do not ask (OpenAI chat and completions).
     #[schemars(default = "yes")]
     pub ask_usage: bool,
+    /// What becomes of a stream whose caller has left: `off`, or the bounds of reading it on for its usage.
+    #[schemars(default)]
+    pub drain_after_abort: DrainAfterAbort,
     /// `api-version` put into the query where the caller gives none (Azure OpenAI).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub api_version: Option<Identifier>,
@@ -260,6 +267,36 @@ impl Provider {
     pub fn price_name(&self) -> &str {
         self.price_as.as_ref().unwrap_or(&self.name).as_str()
     }
+}
+
+/// What becomes of an answer whose caller has left before its end.
+///
+/// A provider that is read on goes on generating, and charging: what is bought is that the record says what the
+/// exchange cost, where it would say `partial` or `unknown`. Most providers stop when they are cut, but charge for
+/// what they made until then all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DrainAfterAbort {
+    /// The provider is cut at once.
+    Off,
+    /// The provider is read on for the usage, within these bounds; nothing more goes to the caller.
+    #[serde(untagged)]
+    Within(Drain),
+}
+
+/// How far an answer is read on after its caller has left. The exchange keeps its place of `limits.concurrent`
+/// meanwhile; it is cut at once where all places are taken, and when the gateway stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields, default)]
+pub struct Drain {
+    /// The longest time.
+    #[serde(serialize_with = "duration_text")]
+    #[schemars(schema_with = "duration_schema")]
+    pub time: Duration,
+    /// The most bytes as they come over the wire.
+    #[serde(serialize_with = "size_text")]
+    #[schemars(schema_with = "size_schema")]
+    pub bytes: u64,
 }
 
 /// A wire format.

@@ -11,8 +11,8 @@ use schemas::Identifier;
 
 use super::units::{DURATION_FORM, SIZE_FORM, parse_duration, parse_size, show_duration, show_size};
 use super::{
-    Attributes, BaseUrl, Config, Credential, DEFAULT_ADMIN, Dialect, Encryption, Evidence, FailMode, Headers,
-    KeyScope, Limits, Listen, Log, LogFormat, Out, Provider, Route, Tls,
+    Attributes, BaseUrl, Config, Credential, DEFAULT_ADMIN, Dialect, Drain, DrainAfterAbort, Encryption,
+    Evidence, FailMode, Headers, KeyScope, Limits, Listen, Log, LogFormat, Out, Provider, Route, Tls,
 };
 
 const IDENTIFIER_FORM: &str = "an identifier `[A-Za-z0-9_.:/@+-]{1,128}`";
@@ -253,6 +253,7 @@ fn provider(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem>) -
     let credential = f.part_of("credential", credential);
     let ca = f.path("ca");
     let ask_usage = f.fields.truth("ask_usage").unwrap_or(true);
+    let drain_after_abort = f.part_of("drain_after_abort", drain_after_abort).unwrap_or_default();
     let api_version = f.identifier("api_version");
     let price_as = f.identifier("price_as");
     f.fields.finish();
@@ -267,9 +268,34 @@ fn provider(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem>) -
         credential,
         ca,
         ask_usage,
+        drain_after_abort,
         api_version,
         price_as,
     })
+}
+
+fn drain_after_abort(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem>) -> DrainAfterAbort {
+    match (&node.shape, node.text()) {
+        (_, Some("off")) => return DrainAfterAbort::Off,
+        (Shape::Map(_), _) => {}
+        (_, text) => {
+            let problem = Problem::at(node.place, path, "`off`, or bounds as `{time: 30s, bytes: 1MiB}`");
+            problems.push(match text {
+                Some(text) => problem.value(text),
+                None => problem,
+            });
+        }
+    }
+    let default = Drain::default();
+    let mut f = Reader::new(node, path, base, problems);
+    let drain = Drain {
+        time: f.duration("time", Duration::from_millis(100)..=60 * 60 * SECOND, default.time),
+        bytes: f.size("bytes", 1 << 10..=1 << 30, default.bytes),
+    };
+    if matches!(node.shape, Shape::Map(_)) {
+        f.fields.finish();
+    }
+    DrainAfterAbort::Within(drain)
 }
 
 /// No value found here is ever shown: it may be the key itself, typed into the wrong place.

@@ -57,11 +57,13 @@ providers:
     credential: { env: OPENAI_API_KEY }
     ca: tls.crt
     ask_usage: false
+    drain_after_abort: { time: 20s, bytes: 512KiB }
     price_as: openai
   - name: azure
     dialect: azure_openai
     base_url: https://acme.openai.azure.com
     credential: { file: azure.key }
+    drain_after_abort: off
     api_version: 2025-04-01-preview
 routes:
   - name: openai
@@ -149,6 +151,9 @@ fn every_key_is_read() {
     assert_eq!(config.evidence.out, Out::Directory(folder.path("store")));
     assert_eq!(config.limits.admission, Duration::from_millis(100));
     assert_eq!(config.providers[0].base_url.to_string(), "https://api.openai.com");
+    let drain = Drain { time: Duration::from_secs(20), bytes: 512 << 10 };
+    assert_eq!(config.providers[0].drain_after_abort, DrainAfterAbort::Within(drain));
+    assert_eq!(config.providers[1].drain_after_abort, DrainAfterAbort::Off);
     assert_eq!(config.routes[0].attributes.cost_centre.as_ref().unwrap().as_str(), "0123");
     assert_eq!(config.routes[0].keys, KeyScope::SubjectDay);
     assert_eq!(config.evidence.encryption, Encryption::On);
@@ -245,6 +250,8 @@ fn no_secret_is_in_the_configuration_of_record_or_in_debug() {
     assert_eq!(value["form"], "affidavit/config/v1");
     assert_eq!(value["keys"][0]["consumer"], "app");
     assert_eq!(value["config"]["limits"]["body"], "16MiB");
+    let drains = [0, 1].map(|at| &value["config"]["providers"][at]["drain_after_abort"]);
+    assert_eq!(drains, [&serde_json::json!({ "time": "20s", "bytes": "512KiB" }), &Value::from("off")]);
     for secret in ["credential/openai", "credential/azure", "listen[0].tls.key"] {
         assert!(value["secrets"][secret].as_str().unwrap().starts_with("hmac-sha256:"), "{secret}");
     }
@@ -305,7 +312,8 @@ evidence:
   encryption: yes
 limits: { body: 64, drain: 2d, concurent: 5 }
 providers:
-  - { name: openai, dialect: opena, base_url: api.openai.com }
+  - { name: openai, dialect: opena, base_url: api.openai.com, drain_after_abort: never }
+  - { name: b, dialect: openai, base_url: https://b.test, drain_after_abort: { time: 2h, byte: 1MiB } }
 routes:
   - { name: a, path: openai, provider: openai }
 keys: keys.yaml
@@ -327,6 +335,9 @@ prices: nowhere.csv
         "(did you mean `concurrent`?)",
         "`providers[0].dialect`: found `opena`, wanted one of `openai`, `azure_openai`, `anthropic` (did you mean `openai`?)",
         "`providers[0].base_url`: found `api.openai.com`, wanted `http://` or `https://`",
+        "`providers[0].drain_after_abort`: found `never`, wanted `off`, or bounds as `{time: 30s, bytes: 1MiB}`",
+        "`providers[1].drain_after_abort.time`: found `2h`, wanted a duration",
+        "(did you mean `bytes`?)",
         "`routes[0].path`: found `openai`, wanted a path as `/openai`",
         "bad-policy.yaml:2:10: `default`: found `maybe`, wanted one of `allow`, `deny`",
         "`prices`: found `nowhere.csv`, wanted a file that can be read",

@@ -17,7 +17,7 @@ use rustls_pki_types::CertificateDer;
 use schemas::Identifier;
 
 use super::upload::Upload;
-use crate::config::{self, Limits};
+use crate::config::{self, Drain, DrainAfterAbort, Limits};
 
 /// How long an idle connection to a provider is kept: below what the common load balancers keep theirs.
 const IDLE: Duration = Duration::from_secs(50);
@@ -48,6 +48,8 @@ pub(crate) struct Provider {
     api_version: Option<Identifier>,
     pub(crate) credential: Option<(HeaderName, HeaderValue)>,
     pub(crate) ask_usage: bool,
+    /// How far an answer is read on whose caller has left.
+    pub(crate) drain: Option<Drain>,
     pub(crate) price_name: String,
     client: Client<HttpsConnector<HttpConnector>, Upload>,
     made_of: MadeOf,
@@ -108,6 +110,10 @@ impl Provider {
             api_version: typed.api_version.clone(),
             credential: credential.map(|secret| place(dialect, secret)).transpose()?,
             ask_usage: typed.ask_usage,
+            drain: match typed.drain_after_abort {
+                DrainAfterAbort::Off => None,
+                DrainAfterAbort::Within(drain) => Some(drain),
+            },
             price_name: typed.price_name().to_owned(),
             client,
             made_of,

@@ -236,7 +236,8 @@ async fn own(app: &Arc<App>, mut live: Live, reason: Reason, error: Option<Strin
     };
     let provider_end = open.provider_status.map(|_| ProviderEnd::Cut);
     tracing::warn!(%exchange, reason = reason.name(), error, "no answer of the provider was passed on");
-    let ending = Ending { end, provider_end, reason: Some(reason), error, released: body.len() as u64 };
+    let released = body.len() as u64;
+    let ending = Ending { provider_end, reason: Some(reason), error, released, ..Ending::new(end) };
     let committed =
         Outliving::new(app, live.conclude(ending)).when_left(|app| app.telemetry.released_lost()).await;
     match committed {

@@ -19,7 +19,7 @@ use crate::app::{App, Snapshot};
 use crate::record::{self, Clock};
 use crate::respond::Reason;
 use crate::route::Route;
-use crate::telemetry::{ByClass, ByCurrency, ByEnd, ByRoute, status_class};
+use crate::telemetry::{ByClass, ByCurrency, ByEnd, ByReason, ByRoute, status_class};
 
 /// How an exchange ends.
 #[derive(Debug)]
@@ -32,11 +32,13 @@ pub(crate) struct Ending {
     pub(crate) error: Option<String>,
     /// Body bytes that the outcome lets go.
     pub(crate) released: u64,
+    /// Whether the answer was read on after the caller had left.
+    pub(crate) drained: bool,
 }
 
 impl Ending {
     pub(crate) fn new(end: End) -> Self {
-        Self { end, provider_end: None, reason: None, error: None, released: 0 }
+        Self { end, provider_end: None, reason: None, error: None, released: 0, drained: false }
     }
 }
 
@@ -219,6 +221,10 @@ impl Open {
             Some(meter) => meter.finish(cause(&ending)),
             None => nothing_came(self.intended.route.provider.dialect, self.intended.operation),
         };
+        if ending.drained {
+            let reason = if facts.usage.source == UsageSource::Drained { "usage" } else { "none" };
+            self.app.telemetry.drains.get_or_create(&ByReason { reason }).inc();
+        }
         let answered = facts.answered(&|raw| names.of(raw));
         if let Some(unread) = &facts.unread {
             tracing::warn!(exchange = %self.exchange, unread = unread.name(), "an answer was passed on but not read");
@@ -325,6 +331,7 @@ impl Open {
 fn cause(ending: &Ending) -> Cause {
     match ending.end {
         End::Complete => Cause::Complete,
+        _ if ending.drained => Cause::Drained,
         _ => Cause::Cut,
     }
 }

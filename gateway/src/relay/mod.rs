@@ -4,9 +4,11 @@
 //! - [`live`]: an exchange between intent and outcome; whatever becomes of it, it gets its outcome
 //! - [`back`]: the answer: whole in one write, or as it comes
 //! - [`stream`]: the body that passes as it comes and whose end waits for the outcome (CA-2)
+//! - [`drain`]: what is still read when the caller has left, for its usage (CA-6)
 //! - [`flow`]: the body that callers get
 
 pub(crate) mod back;
+pub(crate) mod drain;
 pub(crate) mod flow;
 pub(crate) mod intake;
 pub(crate) mod live;

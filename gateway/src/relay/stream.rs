@@ -1,6 +1,7 @@
 //! A body that passes as it comes, and whose end waits for the outcome (CA-2).
 //!
-//! It ends exactly once: complete, failed, or dropped by the connection (then [`Live`] records the abort).
+//! It ends exactly once: complete, failed, or dropped by the connection (then [`drain`] takes what is left of it).
+//!
 //! Bytes are journaled before they are passed on and wait for nothing. What is held back is: the last byte where
 //! the length is known, the terminal event of a known dialect and all behind it, and the end itself.
 
@@ -20,6 +21,7 @@ use hyper::body::Incoming;
 use schemas::record::{End, ProviderEnd};
 use tokio::time::{Instant, Sleep};
 
+use super::drain;
 use super::flow::CutOff;
 use super::live::{Ending, Live, Open};
 use super::outlive::Outliving;
@@ -28,7 +30,7 @@ use crate::dispatch;
 use crate::respond::Reason;
 
 /// How long the provider's end is awaited behind its terminal event (CA-2).
-const END_WITHIN: Duration = Duration::from_millis(250);
+pub(super) const END_WITHIN: Duration = Duration::from_millis(250);
 
 /// How long the connection has to send what it was given before it is cut.
 const LAST_WORDS: Duration = Duration::from_millis(20);
@@ -37,7 +39,8 @@ const LAST_WORDS: Duration = Duration::from_millis(20);
 pub(crate) struct Stream {
     app: Arc<App>,
     live: Option<Live>,
-    body: Incoming,
+    /// The provider's body, until the caller leaves.
+    body: Option<Incoming>,
     /// Free to go.
     queue: VecDeque<Bytes>,
     /// Waits for the outcome.
@@ -100,7 +103,7 @@ impl Stream {
         let mut stream = Self {
             app,
             live: Some(live),
-            body,
+            body: Some(body),
             queue: VecDeque::new(),
             held: Vec::new(),
             segments: Vec::new(),
@@ -237,7 +240,8 @@ impl Stream {
 
     /// Polls for more of the provider's bytes, or its end.
     fn poll_provider(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        match Pin::new(&mut self.body).poll_frame(cx) {
+        let Some(body) = &mut self.body else { return Poll::Pending };
+        match Pin::new(body).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 self.idle.touched();
                 match frame.into_data() {
@@ -330,6 +334,9 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
+        if let Some(live) = self.live.take() {
+            drain::left(&self.app, live, self.body.take());
+        }
         if matches!(self.state, State::Releasing) && !self.queue.is_empty() {
             self.app.telemetry.released_lost();
         }

@@ -23,7 +23,8 @@ async fn a_caller_that_leaves_mid_stream_is_recorded_with_what_it_got() {
         async move { response }
     })
     .await;
-    let rig = Rig::start(&provider, Setup::default()).await;
+    let setup = Setup { provider: ", drain_after_abort: off".into(), ..Setup::default() };
+    let rig = Rig::start(&provider, setup).await;
     let stream = TcpStream::connect(rig.address).await.unwrap();
     let (mut caller, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
     let connection = tokio::spawn(connection);

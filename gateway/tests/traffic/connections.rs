@@ -9,6 +9,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls_pki_types::{PrivateKeyDer, ServerName};
 use tokio::net::TcpStream;
 
+use crate::pki::{Pki, pki};
 use crate::provider::{COMPLETION, Provider, delta, events, whole};
 use crate::rig::{Rig, Setup, read};
 
@@ -56,7 +57,8 @@ async fn an_http2_stream_that_is_reset_is_a_client_abort_and_the_connection_live
         async move { stream.unwrap_or_else(|| whole(200, "application/json", COMPLETION)) }
     })
     .await;
-    let rig = Rig::start(&provider, Setup::default()).await;
+    let setup = Setup { provider: ", drain_after_abort: off".into(), ..Setup::default() };
+    let rig = Rig::start(&provider, setup).await;
     let stream = TcpStream::connect(rig.address).await.unwrap();
     let (mut caller, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
@@ -92,39 +94,6 @@ async fn one_connection_serves_one_exchange_after_the_other() {
     drop(caller);
     let evidence = rig.stop().await;
     assert_eq!(evidence.count("outcome"), 50);
-}
-
-struct Pki {
-    dir: tempfile::TempDir,
-    roots: rustls::RootCertStore,
-    client: (rustls_pki_types::CertificateDer<'static>, Vec<u8>),
-}
-
-/// A CA, a certificate for `localhost`, and one for a caller.
-fn pki() -> Pki {
-    let ca_key = rcgen::KeyPair::generate().unwrap();
-    let mut ca = rcgen::CertificateParams::new(Vec::new()).unwrap();
-    ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    let ca_cert = ca.self_signed(&ca_key).unwrap();
-    let issuer = rcgen::Issuer::from_params(&ca, &ca_key);
-    let server_key = rcgen::KeyPair::generate().unwrap();
-    let server = rcgen::CertificateParams::new(vec!["localhost".into()])
-        .unwrap()
-        .signed_by(&server_key, &issuer)
-        .unwrap();
-    let client_key = rcgen::KeyPair::generate().unwrap();
-    let client = rcgen::CertificateParams::new(vec!["caller".into()])
-        .unwrap()
-        .signed_by(&client_key, &issuer)
-        .unwrap();
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("ca.pem"), ca_cert.pem()).unwrap();
-    std::fs::write(dir.path().join("cert.pem"), server.pem()).unwrap();
-    gateway::output::write_new(&dir.path().join("key.pem"), server_key.serialize_pem().as_bytes(), 0o600)
-        .unwrap();
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(ca_cert.der().clone()).unwrap();
-    Pki { dir, roots, client: (client.der().clone(), client_key.serialize_der()) }
 }
 
 async fn call_tls(rig: &Rig, pki: &Pki, with_certificate: bool, alpn: &[u8]) -> std::io::Result<(u16, bool)> {

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -20,6 +21,7 @@ use tokio::sync::mpsc;
 /// A request as the provider saw it.
 #[derive(Debug, Clone)]
 pub(crate) struct Seen {
+    pub(crate) version: http::Version,
     pub(crate) method: Method,
     pub(crate) uri: Uri,
     pub(crate) headers: HeaderMap,
@@ -72,6 +74,7 @@ type Handler = Arc<dyn Fn(Seen) -> Answer + Send + Sync>;
 pub(crate) struct Provider {
     pub(crate) address: SocketAddr,
     seen: Arc<Mutex<Vec<Seen>>>,
+    connections: Arc<AtomicUsize>,
 }
 
 impl Provider {
@@ -81,32 +84,63 @@ impl Provider {
         F: Fn(Seen) -> A + Send + Sync + 'static,
         A: Future<Output = Response<Pieces>> + Send + 'static,
     {
+        Self::start_over(None, answer).await
+    }
+
+    /// As [`Provider::start`], over TLS.
+    pub(crate) async fn start_over<F, A>(tls: Option<Arc<rustls::ServerConfig>>, answer: F) -> Self
+    where
+        F: Fn(Seen) -> A + Send + Sync + 'static,
+        A: Future<Output = Response<Pieces>> + Send + 'static,
+    {
         let handler: Handler = Arc::new(move |seen| Box::pin(answer(seen)));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
         let all = Arc::clone(&seen);
+        let connections: Arc<AtomicUsize> = Arc::default();
+        let accepted = Arc::clone(&connections);
         tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
+                accepted.fetch_add(1, Ordering::Relaxed);
+                let tls = tls.clone();
                 let (handler, all) = (Arc::clone(&handler), Arc::clone(&all));
                 let service = service_fn(move |request: Request<Incoming>| {
                     let (handler, all) = (Arc::clone(&handler), Arc::clone(&all));
                     async move {
                         let (head, body) = request.into_parts();
                         let body = body.collect().await?.to_bytes();
-                        let seen = Seen { method: head.method, uri: head.uri, headers: head.headers, body };
+                        let seen = Seen {
+                            version: head.version,
+                            method: head.method,
+                            uri: head.uri,
+                            headers: head.headers,
+                            body,
+                        };
                         all.lock().unwrap().push(seen.clone());
                         Ok::<_, hyper::Error>(handler(seen).await)
                     }
                 });
                 tokio::spawn(async move {
                     let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-                    let _ = builder.serve_connection(TokioIo::new(stream), service).await;
+                    let Some(tls) = tls else {
+                        let _ = builder.serve_connection(TokioIo::new(stream), service).await;
+                        return;
+                    };
+                    // A gateway that does not trust this provider ends the handshake.
+                    if let Ok(stream) = tokio_rustls::TlsAcceptor::from(tls).accept(stream).await {
+                        let _ = builder.serve_connection(TokioIo::new(stream), service).await;
+                    }
                 });
             }
         });
-        Self { address, seen }
+        Self { address, seen, connections }
+    }
+
+    /// How many connections it accepted so far.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
     }
 
     /// What it saw so far.

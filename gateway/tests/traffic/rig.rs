@@ -34,6 +34,9 @@ pub(crate) struct Setup {
     pub(crate) evidence: String,
     pub(crate) policy: Option<String>,
     pub(crate) tls: Option<String>,
+    /// Items of `providers` and `routes` behind the usual one, whole lines.
+    pub(crate) more_providers: String,
+    pub(crate) more_routes: String,
     pub(crate) rest: String,
     pub(crate) dialect: Option<&'static str>,
     pub(crate) base_url: Option<String>,
@@ -86,17 +89,8 @@ impl Rig {
     /// Starts a gateway in front of `provider`.
     pub(crate) async fn start(provider: &Provider, setup: Setup) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path();
-        let public = Ed25519Signer::from_seed(SEED).public_key();
-        let seal = secrets::seal_key_text(&SEED, &public, "test/gw1");
-        output::write_new(&path.join("seal.key"), seal.as_bytes(), 0o600).unwrap();
-        output::write_new(&path.join("provider.key"), CREDENTIAL.as_bytes(), 0o600).unwrap();
-        let key = issue_key(&path.join("keys.yaml"), "tester");
-        if let Some(policy) = &setup.policy {
-            std::fs::write(path.join("policy.yaml"), policy).unwrap();
-        }
-        std::fs::write(path.join("gateway.yaml"), config_text(provider, &setup)).unwrap();
-        let loaded = config::load(&path.join("gateway.yaml")).unwrap_or_else(|problems| {
+        let key = prepare(dir.path(), provider, &setup);
+        let loaded = config::load(&dir.path().join("gateway.yaml")).unwrap_or_else(|problems| {
             panic!("{}", problems.iter().map(|problem| format!("{problem}\n")).collect::<String>())
         });
         let gate = Gate::new();
@@ -133,6 +127,20 @@ impl Rig {
     }
 }
 
+/// Writes configuration and keys into the folder `path`; gives the gateway key of the consumer `tester`.
+pub(crate) fn prepare(path: &Path, provider: &Provider, setup: &Setup) -> String {
+    let public = Ed25519Signer::from_seed(SEED).public_key();
+    let seal = secrets::seal_key_text(&SEED, &public, "test/gw1");
+    output::write_new(&path.join("seal.key"), seal.as_bytes(), 0o600).unwrap();
+    output::write_new(&path.join("provider.key"), CREDENTIAL.as_bytes(), 0o600).unwrap();
+    let key = issue_key(&path.join("keys.yaml"), "tester");
+    if let Some(policy) = &setup.policy {
+        std::fs::write(path.join("policy.yaml"), policy).unwrap();
+    }
+    std::fs::write(path.join("gateway.yaml"), config_text(provider, setup)).unwrap();
+    key
+}
+
 fn config_text(provider: &Provider, setup: &Setup) -> String {
     let tls = setup.tls.as_deref().map_or_else(String::new, |tls| format!(", tls: {tls}"));
     let section = |name: &str, text: &str| {
@@ -146,13 +154,15 @@ fn config_text(provider: &Provider, setup: &Setup) -> String {
          listen:\n  - {{ address: \"127.0.0.1:0\"{tls} }}\n\
          admin: \"127.0.0.1:0\"\n\
          evidence: {{ journal: journal, spool: spool, key_table: key-table, seal_key: seal.key, out: {{ directory: store }}, batch_age: 1s, segment: 8MiB{} }}\n\
-         {}providers:\n  - {{ name: openai, dialect: {dialect}, base_url: \"{base_url}\", credential: {{ file: provider.key }}{} }}\n\
-         routes:\n  - {{ name: openai, path: /openai, provider: openai{} }}\n\
+         {}providers:\n  - {{ name: openai, dialect: {dialect}, base_url: \"{base_url}\", credential: {{ file: provider.key }}{} }}\n{}\
+         routes:\n  - {{ name: openai, path: /openai, provider: openai{} }}\n{}\
          keys: keys.yaml\n{policy}{}",
         setup.evidence,
         section("limits", &setup.limits),
         setup.provider,
+        setup.more_providers,
         setup.route,
+        setup.more_routes,
         setup.rest,
     )
 }
@@ -199,7 +209,8 @@ pub(crate) async fn is_silent(body: &mut Incoming) -> bool {
     tokio::time::timeout(Duration::from_millis(150), body.frame()).await.is_err()
 }
 
-fn records(store: &Path) -> Vec<Record> {
+/// The records of a store, every batch verified.
+pub(crate) fn records(store: &Path) -> Vec<Record> {
     let public = Ed25519Signer::from_seed(SEED).public_key();
     let mut seals = Vec::new();
     find(store, ".seal", &mut seals);

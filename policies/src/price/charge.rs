@@ -31,12 +31,11 @@ impl PriceBook {
             return Err(Unpriced::NoUsage);
         }
         let input = all_input(usage)?;
-        let tier = tier(served_tier);
-        let row = models
+        let (row, prices) = models
             .iter()
-            .find_map(|model| self.row(provider, model, at_us, tier, input))
+            .find_map(|model| self.prices(provider, model, at_us, served_tier, input))
             .ok_or(Unpriced::NoPrice)?;
-        let (total, classes) = charge(usage, row)?;
+        let (total, classes) = charge(usage, &prices)?;
         Ok(Cost {
             currency: row.currency.clone(),
             total: total.to_string(),
@@ -44,6 +43,29 @@ impl PriceBook {
             price_book: self.hash,
             price_row: row.id.clone(),
         })
+    }
+}
+
+impl PriceBook {
+    /// The row for a served tier, and its prices with the surcharges that the tier names.
+    fn prices(
+        &self,
+        provider: &str,
+        model: &str,
+        at_us: i64,
+        served_tier: Option<&str>,
+        input: u64,
+    ) -> Option<(&Row, Prices)> {
+        if let Some(row) = self.row(provider, model, at_us, tier(served_tier), input) {
+            return Some((row, row.prices));
+        }
+        let (name, words) = served_tier?.split_once('/')?;
+        let row = self.row(provider, model, at_us, tier(Some(name)), input)?;
+        let mut factor = Decimal::ONE;
+        for word in words.split('/') {
+            factor = factor.times(*row.surcharges.get(word)?)?;
+        }
+        Some((row, row.prices.times(factor)?))
     }
 }
 
@@ -110,10 +132,10 @@ fn split(usage: &Usage, prices: &Prices) -> Result<[Class; 8], Unpriced> {
 
 type Charged = (Decimal, BTreeMap<&'static str, Decimal>);
 
-fn charge(usage: &Usage, row: &Row) -> Result<Charged, Unpriced> {
+fn charge(usage: &Usage, prices: &Prices) -> Result<Charged, Unpriced> {
     let mut total = Decimal::ZERO;
     let mut classes = BTreeMap::new();
-    for (class, tokens, price) in split(usage, &row.prices)? {
+    for (class, tokens, price) in split(usage, prices)? {
         match (tokens, price) {
             (0, _) => {}
             (_, None) => return Err(Unpriced::NoPrice),
@@ -291,6 +313,49 @@ tiny,p,tiny,standard,,2026-01-01,,USD,0.0000005,0.0000015,,,0.0000025,,,,https:/
         let cost = book().price(&seen, "p", &["m"], DAY, None).unwrap();
         assert_eq!(cost.classes["input_image"], "0.00009");
         assert_eq!(cost.total, "0.0003");
+    }
+
+    #[test]
+    fn surcharges_multiply_every_price_or_leave_no_cost() {
+        const BOOK: &str = "\
+id,provider,model,tier,input_above,valid_from,valid_until,currency,input,cache_read,cache_write_5m,cache_write_1h,output,input_audio,output_audio,input_image,source,read_on,note,surcharges
+a,p,m,standard,,2026-01-01,,USD,5,0.5,6.25,10,25,,,=,https://x.test,2026-01-01,,us=1.1 fast=6
+a-long,p,m,standard,200000,2026-01-01,,USD,10,1,12.5,20,50,,,=,https://x.test,2026-01-01,,us=1.1
+a-batch,p,m,batch,,2026-01-01,,USD,2.5,0.25,3.125,5,12.5,,,=,https://x.test,2026-01-01,,us=1.1
+a-quick,p,q,standard/fast,,2026-01-01,,USD,7,,,,9,,,=,https://x.test,2026-01-01,,
+q,p,q,standard,,2026-01-01,,USD,1,,,,2,,,=,https://x.test,2026-01-01,,fast=100
+";
+        let book = PriceBook::parse(BOOK.as_bytes()).unwrap();
+        type Case = (&'static str, &'static str, i64, Result<(&'static str, &'static str), Unpriced>);
+        // model, tier, input -> row, cost of the input and 100 tokens of output
+        let table: [Case; 12] = [
+            ("m", "standard", 1000, Ok(("a", "0.0075"))),
+            ("m", "standard/us", 1000, Ok(("a", "0.00825"))),
+            ("m", "standard/fast", 1000, Ok(("a", "0.045"))),
+            ("m", "standard/fast/us", 1000, Ok(("a", "0.0495"))),
+            ("m", "standard/eu", 1000, Err(Unpriced::NoPrice)),
+            ("m", "standard/us/eu", 1000, Err(Unpriced::NoPrice)),
+            ("m", "standard/", 1000, Err(Unpriced::NoPrice)),
+            ("m", "priority/us", 1000, Err(Unpriced::NoPrice)),
+            ("m", "batch/us", 1000, Ok(("a-batch", "0.004125"))),
+            ("m", "standard/us", 300_000, Ok(("a-long", "3.3055"))),
+            ("m", "standard/fast", 300_000, Err(Unpriced::NoPrice)),
+            ("q", "standard/fast", 1000, Ok(("a-quick", "0.0079"))),
+        ];
+        for (model, tier, input, want) in table {
+            let found = book.price(&tokens(input, 0, (0, 0), 100), "p", &[model], DAY, Some(tier));
+            let told = found.as_ref().map(|cost| (cost.price_row.as_str(), cost.total.as_str()));
+            assert_eq!(told.map_err(|e| *e), want, "{model} {tier} {input}");
+        }
+        // All classes, the caches too.
+        let usage = tokens(1000, 600, (100, 50), 200);
+        let plain = book.price(&usage, "p", &["m"], DAY, Some("standard")).unwrap();
+        let us = book.price(&usage, "p", &["m"], DAY, Some("default/us")).unwrap();
+        let units = |text: &str| Decimal::parse(text).unwrap().units();
+        assert_eq!(plain.classes.len(), 5);
+        for (class, cost) in &plain.classes {
+            assert_eq!(units(cost) * 11, units(&us.classes[class]) * 10, "{class}");
+        }
     }
 
     #[test]

@@ -12,6 +12,11 @@
 //! | `output_audio` | audio output, where the row has a price for it |
 //! | `output` | the rest of the output; reasoning is output |
 //!
+//! A served tier is a name as the provider spells it, with `/` and a word behind it for each thing more that changes
+//! the price: `/fast` for a fast mode, `/us` for inference kept in a region. The row of the whole name counts; where
+//! there is none, the row of the name before the first `/`, each price times the row's surcharges for the words
+//! (rounded half to even to 12 fraction digits). A word without a surcharge leaves the exchange without a cost.
+//!
 //! A price that is not in the book is unknown, never zero: where any class has tokens and no price, the exchange
 //! has no cost at all. The cost of a class is rounded once, half to even, to 12 fraction digits; the total is the
 //! sum of the classes.
@@ -19,6 +24,8 @@
 mod charge;
 mod lookup;
 mod read;
+
+use std::collections::BTreeMap;
 
 use schemas::{Identifier, Sha256Hex};
 
@@ -56,6 +63,8 @@ pub struct Row {
     pub currency: Identifier,
     /// Prices per million tokens.
     pub prices: Prices,
+    /// Factors of all prices, by the words behind a tier's `/`.
+    pub surcharges: BTreeMap<String, Decimal>,
     /// Where the price was read.
     pub source: String,
     /// The day on which it was read there, as typed.
@@ -81,6 +90,26 @@ pub struct Prices {
     pub output_audio: Option<Decimal>,
     /// Image input.
     pub input_image: Option<Decimal>,
+}
+
+impl Prices {
+    /// Every price times `factor`.
+    fn times(&self, factor: Decimal) -> Option<Self> {
+        let times = |price: Option<Decimal>| match price {
+            Some(price) => price.times(factor).map(Some),
+            None => Some(None),
+        };
+        Some(Self {
+            input: times(self.input)?,
+            cache_read: times(self.cache_read)?,
+            cache_write_5m: times(self.cache_write_5m)?,
+            cache_write_1h: times(self.cache_write_1h)?,
+            output: times(self.output)?,
+            input_audio: times(self.input_audio)?,
+            output_audio: times(self.output_audio)?,
+            input_image: times(self.input_image)?,
+        })
+    }
 }
 
 impl PriceBook {

@@ -2,7 +2,9 @@
 //!
 //! One header line names the columns; lines that begin with `#` are comments. `model` holds patterns separated by
 //! spaces, `note` is for people. A price cell is a decimal per million tokens, nothing for unknown, or `=` for "as `input`" (in output
-//! columns "as `output`").
+//! columns "as `output`"). `surcharges`, a column that a book may leave out, holds `word=factor` separated by spaces.
+
+use std::collections::BTreeMap;
 
 use schemas::{Identifier, Sha256Hex};
 
@@ -33,6 +35,9 @@ const COLUMNS: [&str; 19] = [
     "note",
 ];
 
+/// A column that need not be there.
+const SURCHARGES: &str = "surcharges";
+
 const PRICE_FORM: &str = "a price per million tokens as `2.50` (at most 12 fraction digits), `=`, or nothing";
 
 pub(super) fn parse(bytes: &[u8]) -> Result<PriceBook, Vec<Problem>> {
@@ -46,9 +51,9 @@ pub(super) fn parse(bytes: &[u8]) -> Result<PriceBook, Vec<Problem>> {
             Ok(record) => {
                 let line = record.position().map_or(0, |position| line_of(position, bytes));
                 let cells = Cells { record: &record, columns: &columns, line };
-                if record.len() != columns.len() {
+                if record.len() != columns.count {
                     let wanted =
-                        format!("{} cells, as the header has; found {}", columns.len(), record.len());
+                        format!("{} cells, as the header has; found {}", columns.count, record.len());
                     problems.push(cells.problem("", wanted));
                 } else if let Some(row) = row(&cells, &mut problems) {
                     against(&rows, &row, &cells, &mut problems);
@@ -76,16 +81,24 @@ fn line_of(position: &csv::Position, bytes: &[u8]) -> u64 {
     position.line() + skipped.count() as u64
 }
 
+/// Where each column is.
+struct Columns {
+    /// Those of [`COLUMNS`], in that order.
+    known: Vec<usize>,
+    surcharges: Option<usize>,
+    count: usize,
+}
+
 /// The index of each known column.
-fn header(reader: &mut csv::Reader<&[u8]>) -> Result<Vec<usize>, Vec<Problem>> {
+fn header(reader: &mut csv::Reader<&[u8]>) -> Result<Columns, Vec<Problem>> {
     let unreadable = |_| vec![Problem::general("", "a first line of UTF-8 text that names the columns")];
     let names = reader.headers().map_err(unreadable)?.clone();
     let line = names.position().map_or(1, csv::Position::line);
     let place = Place { line, column: 1 };
     let mut problems = Vec::new();
     for name in &names {
-        if !COLUMNS.contains(&name) {
-            let wanted = format!("a known column: {}", COLUMNS.join(", "));
+        if !COLUMNS.contains(&name) && name != SURCHARGES {
+            let wanted = format!("a known column: {}, {SURCHARGES}", COLUMNS.join(", "));
             problems.push(Problem::at(place, name, wanted).suggest(name, COLUMNS));
         }
         if names.iter().filter(|other| *other == name).count() > 1 {
@@ -99,25 +112,33 @@ fn header(reader: &mut csv::Reader<&[u8]>) -> Result<Vec<usize>, Vec<Problem>> {
             None => problems.push(Problem::at(place, wanted, "this column in the header")),
         }
     }
+    let optional = names.iter().position(|name| name == SURCHARGES);
+    let columns = Columns { known: columns, surcharges: optional, count: names.len() };
     if problems.is_empty() { Ok(columns) } else { Err(problems) }
 }
 
 struct Cells<'a> {
     record: &'a csv::StringRecord,
-    columns: &'a [usize],
+    columns: &'a Columns,
     line: u64,
 }
 
 impl Cells<'_> {
+    fn index(&self, column: &str) -> Option<usize> {
+        if column == SURCHARGES {
+            return self.columns.surcharges;
+        }
+        let at = COLUMNS.iter().position(|name| *name == column)?;
+        self.columns.known.get(at).copied()
+    }
+
     fn problem(&self, column: &str, wanted: impl Into<String>) -> Problem {
-        let index = COLUMNS.iter().position(|name| *name == column);
-        let column_number = index.and_then(|i| self.columns.get(i)).map_or(1, |i| *i as u64 + 1);
+        let column_number = self.index(column).map_or(1, |i| i as u64 + 1);
         Problem::at(Place { line: self.line, column: column_number }, column, wanted)
     }
 
     fn cell(&self, column: &str) -> &str {
-        let index = COLUMNS.iter().position(|name| *name == column);
-        index.and_then(|i| self.columns.get(i)).and_then(|i| self.record.get(*i)).unwrap_or_default()
+        self.index(column).and_then(|i| self.record.get(i)).unwrap_or_default()
     }
 
     fn read<T>(
@@ -180,6 +201,12 @@ fn row(cells: &Cells<'_>, problems: &mut Vec<Problem>) -> Option<Row> {
     let read_on = cells.read("read_on", "the day on which it was read, as `2026-11-20`", problems, |text| {
         day(text).map(|_| text.to_owned())
     });
+    let surcharges = cells.read(
+        SURCHARGES,
+        "factors as `us=1.1`, each word `[a-z0-9_.-]+` once, separated by spaces; or nothing",
+        problems,
+        surcharges,
+    );
     let mut price = |column, same_as| cells.price(column, same_as, problems);
     let prices = Prices {
         input: price("input", "")?,
@@ -214,9 +241,24 @@ fn row(cells: &Cells<'_>, problems: &mut Vec<Problem>) -> Option<Row> {
         until_day: until_day?,
         currency: currency?,
         prices,
+        surcharges: surcharges?,
         source: source?,
         read_on: read_on?,
     })
+}
+
+/// Reads `us=1.1 fast=2`.
+fn surcharges(text: &str) -> Option<BTreeMap<String, Decimal>> {
+    let mut all = BTreeMap::new();
+    for item in text.split_whitespace() {
+        let (word, factor) = item.split_once('=')?;
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'.' | b'-');
+        let factor = Decimal::parse(factor).filter(|factor| *factor > Decimal::ZERO)?;
+        if word.is_empty() || !word.bytes().all(plain) || all.insert(word.to_owned(), factor).is_some() {
+            return None;
+        }
+    }
+    Some(all)
 }
 
 /// Days since 1970-01-01.
@@ -316,6 +358,27 @@ mod tests {
         for (model, id) in [("gpt-4o", "exact"), ("gpt-4.1", "mid"), ("gpt-5", "wide")] {
             let found = book.row("p", model, 20_600 * 86_400_000_000, "standard", 1).unwrap();
             assert_eq!(found.id.as_str(), id, "{model}");
+        }
+    }
+
+    #[test]
+    fn surcharges_are_factors_by_word() {
+        let header = HEADER.trim_end();
+        let book = |cell: &str| {
+            let row = format!("a,p,m,standard,,2026-01-01,,USD,1,,,,2,,,,https://x.test,2026-01-01,,{cell}");
+            PriceBook::parse(format!("{header},surcharges\n{row}\n").as_bytes())
+        };
+        let read = book("us=1.1 fast=6").unwrap();
+        let factors: Vec<_> =
+            read.rows()[0].surcharges.iter().map(|(word, by)| format!("{word} {by}")).collect();
+        assert_eq!(factors, ["fast 6", "us 1.1"]);
+        assert!(book("").unwrap().rows()[0].surcharges.is_empty());
+        for bad in ["us", "us=", "us=-1", "us=0", "us=10%", "US=1.1", "us=1 us=2", "=2", "a/b=2"] {
+            let told = book(bad).unwrap_err()[0].to_string();
+            assert!(
+                told.starts_with(&format!("2:20: `surcharges`: found `{bad}`, wanted factors")),
+                "{told}"
+            );
         }
     }
 
@@ -421,5 +484,23 @@ mod tests {
             let found = book.row(provider, model, day(on), "standard", input).map(|row| row.id.as_str());
             assert_eq!(found, row, "{provider} {model} {on} {input}");
         }
+    }
+
+    #[test]
+    fn the_starter_books_surcharges_are_those_of_the_models_that_have_them() {
+        let book = PriceBook::parse(STARTER.as_bytes()).unwrap();
+        let factor = |id: &str, word: &str| {
+            let row = book.rows().iter().find(|row| row.id.as_str() == id).unwrap();
+            row.surcharges.get(word).map(ToString::to_string)
+        };
+        for id in ["anthropic/opus-4.6", "anthropic/sonnet-4.6", "anthropic/haiku-5.5/above-100k/batch"] {
+            assert_eq!(factor(id, "us").as_deref(), Some("1.1"), "{id}");
+        }
+        // The provider refuses the parameter for older models.
+        for id in ["anthropic/opus-4.5", "anthropic/haiku-4.5", "openai/gpt-4.1"] {
+            assert_eq!(factor(id, "us"), None, "{id}");
+        }
+        assert_eq!(factor("anthropic/opus-5", "fast").as_deref(), Some("2"));
+        assert_eq!(factor("anthropic/opus-5/batch", "fast"), None);
     }
 }

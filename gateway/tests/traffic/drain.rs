@@ -1,0 +1,195 @@
+//! What is read of a stream behind its caller's back, to know what it cost.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper_util::rt::TokioIo;
+use schemas::record::{End, Outcome, PartName, ProviderEnd, UsageSource};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use crate::provider::{DONE, Provider, Sender, delta, events, pieces};
+use crate::rig::{Evidence, Rig, Setup, read_bytes};
+
+const STREAMING: &str =
+    r#"{"model":"gpt-4.1-mini","stream":true,"stream_options":{"include_usage":true},"messages":[]}"#;
+const USAGE: &str = "data: {\"id\":\"chatcmpl-2\",\"object\":\"chat.completion.chunk\",\"model\":\"gpt-4.1-mini\",\"choices\":[],\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":7,\"total_tokens\":12}}\n\n";
+
+/// A gateway with one stream of which the caller took one event and left.
+async fn left(provider_setting: &str, limits: &str) -> (Rig, Sender, usize) {
+    let (sender, response) = events();
+    let response = std::sync::Mutex::new(Some(response));
+    let provider = Provider::start(move |_| {
+        let response = response.lock().unwrap().take().unwrap();
+        async move { response }
+    })
+    .await;
+    let setup = Setup { provider: provider_setting.into(), limits: limits.into(), ..Setup::default() };
+    let rig = Rig::start(&provider, setup).await;
+    let event = delta("one");
+    sender.send(event.clone()).await;
+    leave_after(&rig, STREAMING, event.len()).await;
+    (rig, sender, event.len())
+}
+
+/// Asks, takes so many bytes of the answer, and goes away.
+async fn leave_after(rig: &Rig, body: &'static str, bytes: usize) {
+    let stream = TcpStream::connect(rig.address).await.unwrap();
+    let (mut caller, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let request = rig.post("/openai/v1/chat/completions").body(Full::<Bytes>::from(body)).unwrap();
+    let mut response = caller.send_request(request).await.unwrap();
+    read_bytes(response.body_mut(), bytes).await;
+    connection.abort();
+    drop((response, caller));
+    tokio::time::sleep(Duration::from_millis(200)).await;
+}
+
+/// Waits until the gateway has let go of the provider's body; how long that took.
+async fn let_go(sender: &Sender) -> Duration {
+    let start = Instant::now();
+    tokio::time::timeout(Duration::from_secs(20), sender.closed()).await.unwrap();
+    start.elapsed()
+}
+
+fn provided(outcome: &Outcome) -> u64 {
+    outcome.parts.iter().find(|part| part.part == PartName::ProviderResponse).unwrap().length
+}
+
+fn only(evidence: &Evidence) -> &Outcome {
+    let outcomes = evidence.outcomes();
+    assert_eq!(outcomes.len(), 1);
+    assert_eq!(outcomes[0].end, End::ClientAbort);
+    outcomes[0]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn usage_that_comes_after_the_caller_left_is_recorded_as_drained() {
+    let (rig, sender, delivered) = left("", "").await;
+    let mut sent = delivered;
+    for event in [delta("two"), delta("three"), format!("{USAGE}{DONE}")] {
+        sent += event.len();
+        sender.send(event).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    let_go(&sender).await;
+    let evidence = rig.stop().await;
+    let outcome = only(&evidence);
+    assert_eq!(outcome.usage.source, UsageSource::Drained);
+    assert_eq!((outcome.usage.input_tokens, outcome.usage.output_tokens), (Some(5), Some(7)));
+    assert_eq!((outcome.delivered, outcome.released), (Some(delivered as u64), Some(0)));
+    assert_eq!(provided(outcome), sent as u64, "the content holds what came");
+    assert_eq!(outcome.provider_end, Some(ProviderEnd::NotAwaited), "the body was still open");
+    let total = outcome.timing.total_us.unwrap();
+    assert!(total < 1_000_000, "{total}: the exchange ended for its caller when it left");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_provider_that_ends_while_it_is_drained_is_seen_to_end() {
+    let (rig, sender, _) = left("", "").await;
+    sender.send(format!("{USAGE}{DONE}")).await;
+    drop(sender);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let evidence = rig.stop().await;
+    let outcome = only(&evidence);
+    assert_eq!((outcome.usage.source, outcome.usage.output_tokens), (UsageSource::Drained, Some(7)));
+    assert_eq!(outcome.provider_end, Some(ProviderEnd::Seen));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn switched_off_the_provider_is_cut_at_once() {
+    let (rig, sender, delivered) = left(", drain_after_abort: off", "").await;
+    assert!(let_go(&sender).await < Duration::from_secs(2));
+    let evidence = rig.stop().await;
+    let outcome = only(&evidence);
+    assert_eq!((outcome.usage.source, outcome.usage.output_tokens), (UsageSource::Unknown, None));
+    assert_eq!((outcome.provider_end, provided(outcome)), (None, delivered as u64));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn draining_ends_at_its_bound_of_time() {
+    let (rig, sender, _) = left(", drain_after_abort: { time: 1s }", "").await;
+    let waited = let_go(&sender).await;
+    assert!(waited < Duration::from_secs(5), "{waited:?}");
+    let evidence = rig.stop().await;
+    let outcome = only(&evidence);
+    assert_eq!((outcome.usage.source, outcome.usage.output_tokens), (UsageSource::Unknown, None));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn draining_ends_at_its_bound_of_bytes() {
+    let (rig, sender, delivered) = left(", drain_after_abort: { bytes: 64KiB }", "").await;
+    let event = delta(&"x".repeat(10_000));
+    for _ in 0..40 {
+        sender.send(event.clone()).await;
+    }
+    let waited = let_go(&sender).await;
+    assert!(waited < Duration::from_secs(5), "{waited:?}: the default bound of time is 30 s");
+    let evidence = rig.stop().await;
+    let outcome = only(&evidence);
+    assert!(provided(outcome) <= (delivered + (64 << 10)) as u64, "{}", provided(outcome));
+    assert_eq!((outcome.provider_end, outcome.usage.output_tokens), (Some(ProviderEnd::Cut), None));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stopping_gateway_does_not_wait_for_usage() {
+    let (rig, sender, _) = left("", "").await;
+    let start = Instant::now();
+    let evidence = rig.stop().await;
+    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
+    assert_eq!(only(&evidence).usage.output_tokens, None);
+    drop(sender);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_all_places_are_taken_nothing_is_drained() {
+    let (rig, sender, _) = left("", "{ concurrent: 1 }").await;
+    assert!(let_go(&sender).await < Duration::from_secs(2));
+    drop(rig.stop().await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drained_exchange_gives_its_place_back() {
+    let (rig, sender, _) = left("", "{ concurrent: 2, admission: 0s }").await;
+    // One place is the drained exchange's, the other is free.
+    let hold = TcpStream::connect(rig.address).await.unwrap();
+    drop(hold);
+    sender.send(format!("{USAGE}{DONE}")).await;
+    drop(sender);
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    let evidence = rig.stop().await;
+    assert_eq!(only(&evidence).usage.source, UsageSource::Drained);
+    assert_eq!(evidence.count("refusal"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_of_known_length_is_read_on_too() {
+    let (sender, body) = pieces();
+    let answer = format!(
+        "{{\"id\":\"c\",\"object\":\"chat.completion\",\"model\":\"gpt-4.1-mini\",\"choices\":[{{\"index\":0,\"message\":{{\"role\":\"assistant\",\"content\":\"{}\"}},\"finish_reason\":\"stop\"}}],\"usage\":{{\"prompt_tokens\":5,\"completion_tokens\":7,\"total_tokens\":12}}}}",
+        "y".repeat(1000)
+    );
+    let response = http::Response::builder()
+        .header("content-type", "application/json")
+        .header("content-length", answer.len())
+        .body(body)
+        .unwrap();
+    let response = std::sync::Mutex::new(Some(response));
+    let provider = Provider::start(move |_| {
+        let response = response.lock().unwrap().take().unwrap();
+        async move { response }
+    })
+    .await;
+    let rig = Rig::start(&provider, Setup::default()).await;
+    let (first, second) = answer.split_at(400);
+    sender.send(first.to_owned()).await;
+    leave_after(&rig, r#"{"model":"gpt-4.1-mini","messages":[]}"#, 400).await;
+    sender.send(second.to_owned()).await;
+    drop(sender);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let evidence = rig.stop().await;
+    let outcome = only(&evidence);
+    assert_eq!((outcome.usage.source, outcome.usage.output_tokens), (UsageSource::Drained, Some(7)));
+    assert_eq!((outcome.delivered, provided(outcome)), (Some(400), answer.len() as u64));
+}

@@ -1,0 +1,224 @@
+//! What a change of a file does to a running gateway: the new rules, from its place in the log on; a bad one does
+//! not.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Request;
+use http_body_util::Full;
+use rustls_pki_types::ServerName;
+use schemas::record::{Body, ConfigReason};
+use tokio::net::TcpStream;
+
+use crate::pki::{Pki, pki};
+use crate::provider::{COMPLETION, Provider, whole};
+use crate::rig::{CREDENTIAL, Evidence, Rig, Setup, read};
+
+const QUESTION: &str = r#"{"model":"gpt-4.1-mini","messages":[]}"#;
+const ALLOW: &str = "mode: enforce\ndefault: allow\n";
+const DENY: &str = "mode: enforce\ndefault: deny\n";
+const HEADER: &str = "id,provider,model,tier,input_above,valid_from,valid_until,currency,input,cache_read,\
+    cache_write_5m,cache_write_1h,output,input_audio,output_audio,input_image,source,read_on,note\n";
+
+fn book(price: &str) -> String {
+    format!(
+        "{HEADER}row,openai,gpt-4.1-mini*,standard,,2020-01-01,,USD,{price},,,,{price},,,,https://x.test,2026-01-01,\n"
+    )
+}
+
+async fn provider() -> Provider {
+    Provider::start(|_| async { whole(200, "application/json", COMPLETION) }).await
+}
+
+/// Another file in the place of `path`.
+fn replace(path: &Path, text: &str) {
+    let fresh = path.with_extension("fresh");
+    std::fs::write(&fresh, text).unwrap();
+    std::fs::rename(fresh, path).unwrap();
+}
+
+/// Asks until `wanted` says that the answer is the one.
+async fn until(rig: &Rig, wanted: impl Fn(u16) -> bool) {
+    for _ in 0..200 {
+        if wanted(read(rig.chat(QUESTION).await).await.0) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("the change did not come to rule");
+}
+
+/// CH-4: every record names the configuration that was the last to come into the log before it.
+fn configs_are_in_the_log_before_they_rule(evidence: &Evidence) -> usize {
+    let mut reloads = 0;
+    let mut ruling = evidence.records[0].config.clone();
+    for record in &evidence.records {
+        assert_eq!(record.config, ruling);
+        if let Body::Config(config) = &record.body
+            && config.reason == ConfigReason::Reload
+        {
+            reloads += 1;
+            ruling = config.next.clone();
+        }
+    }
+    reloads
+}
+
+fn refused_reloads(evidence: &Evidence) -> usize {
+    let admin = |body: &Body| matches!(body, Body::Admin(it) if it.action.as_str() == "config_refused");
+    evidence.records.iter().filter(|record| admin(&record.body)).count()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_changed_policy_rules_and_a_bad_one_leaves_the_old() {
+    let provider = provider().await;
+    let rig = Rig::start(&provider, Setup { policy: Some(ALLOW.into()), ..Setup::default() }).await;
+    let path = rig.dir.path().join("policy.yaml");
+    assert_eq!(read(rig.chat(QUESTION).await).await.0, 200);
+    replace(&path, DENY);
+    until(&rig, |status| status == 403).await;
+    replace(&path, "mode: enforce\ndefault: perhaps\n");
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    assert_eq!(read(rig.chat(QUESTION).await).await.0, 403, "the old one stays");
+    replace(&path, ALLOW);
+    until(&rig, |status| status == 200).await;
+    let evidence = rig.stop().await;
+    assert_eq!(configs_are_in_the_log_before_they_rule(&evidence), 2);
+    assert_eq!(refused_reloads(&evidence), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changed_prices_are_charged_and_a_bad_book_leaves_the_old() {
+    let provider = provider().await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("prices.csv");
+    std::fs::write(&path, book("1")).unwrap();
+    let rest = format!("prices: {}\n", path.display());
+    let rig = Rig::start(&provider, Setup { rest, ..Setup::default() }).await;
+    for (text, wait) in [(book("2"), 1200), ("id,provider\nx,y\n".into(), 1200)] {
+        assert_eq!(read(rig.chat(QUESTION).await).await.0, 200);
+        replace(&path, &text);
+        tokio::time::sleep(Duration::from_millis(wait)).await;
+    }
+    assert_eq!(read(rig.chat(QUESTION).await).await.0, 200);
+    let evidence = rig.stop().await;
+    let totals: Vec<&str> =
+        evidence.outcomes().iter().map(|outcome| outcome.cost.as_ref().unwrap().total.as_str()).collect();
+    // 9 tokens in, 3 out.
+    assert_eq!(totals, ["0.000012", "0.000024", "0.000024"]);
+    assert_eq!((configs_are_in_the_log_before_they_rule(&evidence), refused_reloads(&evidence)), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revoked_key_is_refused_and_a_broken_keys_file_leaves_the_old() {
+    let provider = provider().await;
+    let rig = Rig::start(&provider, Setup::default()).await;
+    let path = rig.dir.path().join("keys.yaml");
+    let keys = std::fs::read_to_string(&path).unwrap();
+    replace(&path, "keys: [broken");
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    assert_eq!(read(rig.chat(QUESTION).await).await.0, 200, "the old ones stay");
+    let program = env!("CARGO_BIN_EXE_gateway");
+    replace(&path, &keys);
+    // What stands between `afk_` and the next `_` is the key's id.
+    let id = rig.key.split('_').nth(1).unwrap();
+    let revoked =
+        std::process::Command::new(program).args(["keys", "revoke", "--file"]).arg(&path).arg(id).output();
+    assert!(revoked.unwrap().status.success());
+    until(&rig, |status| status == 401).await;
+    let evidence = rig.stop().await;
+    assert_eq!(evidence.refusals()[0].reason.as_str(), "revoked_key");
+    assert_eq!(refused_reloads(&evidence), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_changed_provider_credential_is_sent_and_an_unusable_one_is_not() {
+    let provider = provider().await;
+    let rig = Rig::start(&provider, Setup::default()).await;
+    let path = rig.dir.path().join("provider.key");
+    let sent = || provider.seen().last().unwrap().headers["authorization"].to_str().unwrap().to_owned();
+    read(rig.chat(QUESTION).await).await;
+    assert_eq!(sent(), format!("Bearer {CREDENTIAL}"));
+    let put = |text: &str| {
+        let fresh = path.with_extension("fresh");
+        gateway::output::write_new(&fresh, text.as_bytes(), 0o600).unwrap();
+        std::fs::rename(fresh, &path).unwrap();
+    };
+    put("sk-rotated-0123456789");
+    for _ in 0..100 {
+        read(rig.chat(QUESTION).await).await;
+        if sent() != format!("Bearer {CREDENTIAL}") {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(sent(), "Bearer sk-rotated-0123456789");
+    put("");
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    assert_eq!(read(rig.chat(QUESTION).await).await.0, 200);
+    assert_eq!(sent(), "Bearer sk-rotated-0123456789", "the old one stays");
+    let evidence = rig.stop().await;
+    assert_eq!((configs_are_in_the_log_before_they_rule(&evidence), refused_reloads(&evidence)), (1, 1));
+}
+
+/// Whether a handshake with the gateway succeeds for who trusts `trusted`.
+async fn shakes_hands(rig: &Rig, trusted: &Pki) -> bool {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(trusted.roots.clone())
+        .with_no_client_auth();
+    let stream = TcpStream::connect(rig.address).await.unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await.is_ok()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_changed_certificate_is_shown_to_new_callers_and_a_broken_one_is_not() {
+    let (provider, old, new) = (provider().await, pki(), pki());
+    let folder = tempfile::tempdir().unwrap();
+    old.copy_to(folder.path());
+    let path = folder.path().display();
+    let tls = Some(format!("{{ certificate: {path}/cert.pem, key: {path}/key.pem }}"));
+    let rig = Rig::start(&provider, Setup { tls, ..Setup::default() }).await;
+    assert!(shakes_hands(&rig, &old).await && !shakes_hands(&rig, &new).await);
+    new.copy_to(folder.path());
+    for _ in 0..100 {
+        if shakes_hands(&rig, &new).await {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(shakes_hands(&rig, &new).await && !shakes_hands(&rig, &old).await);
+    replace(&folder.path().join("cert.pem"), "no certificate");
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    assert!(shakes_hands(&rig, &new).await, "the old one stays");
+    let evidence = rig.stop().await;
+    assert!(configs_are_in_the_log_before_they_rule(&evidence) >= 1);
+    assert!(refused_reloads(&evidence) >= 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reload_that_cannot_be_recorded_does_not_rule() {
+    let provider = provider().await;
+    let rig = Rig::start(&provider, Setup::default()).await;
+    let other = crate::rig::issue_key(&rig.dir.path().join("keys-2.yaml"), "second");
+    rig.gate.fail();
+    std::fs::rename(rig.dir.path().join("keys-2.yaml"), rig.dir.path().join("keys.yaml")).unwrap();
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    let request = |key: &str| {
+        Request::post("/openai/v1/chat/completions")
+            .header("host", "g")
+            .header("x-api-key", key)
+            .body(Full::from(QUESTION))
+            .unwrap()
+    };
+    // Neither passes; the old key is still known, the new one is not.
+    let old = read(rig.send(request(&rig.key)).await).await;
+    assert_eq!(old.0, 503);
+    let new = read(rig.send(request(&other)).await).await;
+    assert_ne!(new.0, 200);
+    assert!(provider.seen().is_empty());
+}
