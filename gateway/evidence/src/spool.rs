@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use schemas::names::FileKind;
 use schemas::seal::SealedFile;
-use schemas::{ObjectName, Origin, Sha256Hex};
+use schemas::{ObjectName, Origin};
 
 use crate::disk::{self, DiskFile, SharedDisk};
 
@@ -200,6 +200,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
     use crate::disk::RealDisk;
+    use schemas::Sha256Hex;
     use std::sync::Arc;
 
     #[test]
