@@ -22,6 +22,8 @@ use crate::space::Space;
 /// How often the threads look at the time.
 const TICK: Duration = Duration::from_millis(100);
 /// How often folded refusals are journaled; CA-3 promises 1 s.
+/// Between tries to destroy a key whose erasure is recorded.
+const DESTROY_EVERY: Duration = Duration::from_secs(1);
 const FOLD_EVERY: Duration = Duration::from_millis(500);
 /// How often a running process looks whether a neighbour has died, or a recovered log still waits for the store.
 const NEIGHBOURS_EVERY: Duration = Duration::from_secs(30);
@@ -206,8 +208,8 @@ impl Shipping {
                 marks.archived = archived;
                 marks.spool_bytes = bytes;
             });
-            // The intents of open exchanges stay: a crash must find them.
-            let behind = self.marks.oldest_open().map_or(archived, |open| open.min(archived));
+            // The intents of open exchanges stay, and erasures that are not done: a crash must find them.
+            let behind = self.marks.needed_from().map_or(archived, |needed| needed.min(archived));
             self.journal.segments().archived(behind)?;
             if self.marks.finished() {
                 break;
@@ -217,10 +219,11 @@ impl Shipping {
     }
 }
 
-/// Flushes, folds, beats.
+/// Flushes, folds, beats, and tries again what an erasure could not destroy.
 fn keep_time(inner: &Weak<Inner>) {
     let mut beaten = Instant::now();
     let mut folded = Instant::now();
+    let mut destroyed = Instant::now();
     loop {
         std::thread::sleep(TICK);
         let Some(inner) = inner.upgrade() else { return };
@@ -231,6 +234,10 @@ fn keep_time(inner: &Weak<Inner>) {
         inner.close_abandoned();
         let (_, unsealed) = inner.journal.segments().unsealed();
         inner.space.unsealed(unsealed);
+        if destroyed.elapsed() >= DESTROY_EVERY {
+            destroyed = Instant::now();
+            crate::erase::destroy_due(&inner);
+        }
         if !inner.has_own_space() {
             continue;
         }
