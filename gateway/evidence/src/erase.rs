@@ -10,7 +10,7 @@ use schemas::{ExchangeId, Identifier, Origin};
 
 use crate::error::{OpenError, Unavailable};
 use crate::inner::Inner;
-use crate::keys::{KeyFolder, Looked};
+use crate::keys::{KeyError, KeyFolder, Looked};
 use crate::ledger::{Ledger, LedgerConfig};
 
 /// How long what is pending may take to be archived before anything is erased.
@@ -92,7 +92,7 @@ pub enum EraseError {
 }
 
 pub(crate) fn erase(inner: &Inner, request: &EraseRequest) -> Result<EraseReport, EraseError> {
-    let _one_at_a_time = inner.erasing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut due = inner.erasing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let journaled = inner.journal.journaled();
     inner.seal_soon();
     if !inner.wait_archived_blocking(journaled, ARCHIVE_WAIT) {
@@ -132,23 +132,60 @@ pub(crate) fn erase(inner: &Inner, request: &EraseRequest) -> Result<EraseReport
         }
         by_key.keys().for_each(|id| table.retire(id));
     }
+    // From its record on a key is due: a crash, a full disk or a failing one only delays it.
+    inner.marks.set_undone(Some(inner.journal.journaled()));
     for erased in by_key.values().flatten() {
-        inner.append_blocking(Body::Erasure(Erasure {
+        let recorded = inner.append_blocking(Body::Erasure(Erasure {
             exchange: erased.exchange.clone(),
             origin: erased.origin.clone(),
             position: erased.position,
             content_key: erased.content_key.clone(),
             reason: request.reason.clone(),
             actor: request.actor.clone(),
-        }))?;
+        }));
+        if let Err(error) = recorded {
+            // A key of which any erasure is recorded goes, whatever became of the rest.
+            destroy(inner, &mut due);
+            return Err(error.into());
+        }
+        due.insert(erased.content_key.clone());
     }
-    for id in by_key.keys() {
-        keys.destroy(id)
-            .map_err(|error| EraseError::Failed(format!("the erasure is recorded, but {error}")))?;
+    if let Some(error) = destroy(inner, &mut due) {
+        return Err(EraseError::Failed(format!(
+            "the erasure is recorded and will be tried again, but {error}"
+        )));
     }
     report.erased = by_key.into_values().flatten().collect();
     report.erased.sort();
     Ok(report)
+}
+
+/// Destroys the keys whose erasure is recorded; what fails stays due. The last failure.
+fn destroy(inner: &Inner, due: &mut BTreeSet<Identifier>) -> Option<KeyError> {
+    let keys = KeyFolder::new(inner.disk.clone(), &inner.settings.key_table_dir);
+    let mut failed = None;
+    due.retain(|id| match keys.destroy(id) {
+        Ok(()) => false,
+        Err(error) => {
+            tracing::error!(%error, "an erasure is recorded and its key is not destroyed yet");
+            failed = Some(error);
+            true
+        }
+    });
+    if due.is_empty() {
+        inner.marks.set_undone(None);
+    }
+    failed
+}
+
+/// Tries again what an erasure could not destroy; whether nothing is left. Does not wait for an erasure that runs.
+pub(crate) fn destroy_due(inner: &Inner) -> bool {
+    let mut due = match inner.erasing.try_lock() {
+        Ok(due) => due,
+        Err(std::sync::TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+        Err(std::sync::TryLockError::WouldBlock) => return false,
+    };
+    due.is_empty() || destroy(inner, &mut due).is_none()
 }
 
 /// Erases where no gateway runs: in a short epoch of its own, which is closed on return.

@@ -1,6 +1,6 @@
 //! What all handles of a ledger share.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::thread::JoinHandle;
@@ -57,8 +57,8 @@ pub(crate) struct Inner {
     pub(crate) lock: Mutex<Option<Box<dyn DiskLock>>>,
     /// Space for records of the log itself.
     own: Mutex<Option<Reservation>>,
-    /// Serialises erasures.
-    pub(crate) erasing: Mutex<()>,
+    /// Serialises erasures; holds the keys whose erasure is recorded and that are not destroyed yet.
+    pub(crate) erasing: Mutex<BTreeSet<Identifier>>,
 }
 
 /// What each record is made under.
@@ -114,7 +114,7 @@ impl Inner {
             threads: Mutex::default(),
             lock: Mutex::new(Some(lock)),
             own: Mutex::new(None),
-            erasing: Mutex::new(()),
+            erasing: Mutex::default(),
         }
     }
 
@@ -432,7 +432,9 @@ impl Inner {
         let inner = self.clone();
         let finished = tokio::task::spawn_blocking(move || {
             inner.join();
-            if archived { crate::open::finish_epoch(&inner) } else { Ok(()) }
+            // The journal stays where an erasure in it is not done: the next start goes on.
+            let done = crate::erase::destroy_due(&inner);
+            if archived && done { crate::open::finish_epoch(&inner) } else { Ok(()) }
         })
         .await;
         if !archived {

@@ -19,6 +19,8 @@ struct State {
     finish: bool,
     alarm: Option<Unavailable>,
     oldest_open: Option<u64>,
+    /// From here on the journal holds erasures whose keys are not destroyed yet.
+    undone: Option<u64>,
 }
 
 impl Marks {
@@ -46,8 +48,20 @@ impl Marks {
         self.changed.notify_all();
     }
 
-    pub(crate) fn oldest_open(&self) -> Option<u64> {
-        self.state().oldest_open
+    /// The first position that a start after a crash must find in the journal, though it is archived: the intent of the
+    /// oldest open exchange, or an erasure whose key is not destroyed yet.
+    pub(crate) fn needed_from(&self) -> Option<u64> {
+        let state = self.state();
+        [state.oldest_open, state.undone].into_iter().flatten().min()
+    }
+
+    /// Erasures from this position on are not done; `None`: all are.
+    pub(crate) fn set_undone(&self, from: Option<u64>) {
+        let mut state = self.state();
+        state.undone = match from {
+            Some(from) => Some(state.undone.map_or(from, |first| first.min(from))),
+            None => None,
+        };
     }
 
     /// Asks for a batch of what is journaled now.

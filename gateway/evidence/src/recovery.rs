@@ -146,8 +146,12 @@ pub(crate) fn recover_as(
             Err(error) => return stuck(format!("it cannot be sealed: {error}")),
         }
     }
-    redo_erasures(settings, &survey.erasures);
     let standing = Standing { tip: sealer.tip.clone(), closed: true };
+    if !redo_erasures(settings, &survey.erasures) {
+        // The journal stays, and with it the erasures: the next look tries again.
+        let tree = Box::new(standing.tip.tree);
+        return Ok(Recovered::Closed { origin, tree, archived: false, follows });
+    }
     finish(settings, &recovery, spool, standing, follows)
 }
 
@@ -321,14 +325,18 @@ fn found_part(
     }))
 }
 
-/// Destroys the keys of erasures that are in the journal: the dead process may not have come to it.
-fn redo_erasures(settings: &LedgerConfig, erasures: &[Identifier]) {
+/// Destroys the keys of erasures that are in the journal: the dead process may not have come to it. Whether all are
+/// gone.
+fn redo_erasures(settings: &LedgerConfig, erasures: &[Identifier]) -> bool {
     let keys = KeyFolder::new(settings.disk.clone(), &settings.key_table_dir);
+    let mut all = true;
     for id in erasures {
         if let Err(error) = keys.destroy(id) {
             tracing::error!(%error, "an erasure is recorded and its key could not be destroyed");
+            all = false;
         }
     }
+    all
 }
 
 /// Ships what is in the spool and, where all of it is archived, removes journal and spool.

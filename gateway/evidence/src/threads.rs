@@ -21,6 +21,8 @@ use crate::space::Space;
 
 /// How often the threads look at the time.
 const TICK: Duration = Duration::from_millis(100);
+/// Between tries to destroy a key whose erasure is recorded.
+const DESTROY_EVERY: Duration = Duration::from_secs(1);
 /// How often folded refusals are journaled; CA-3 promises 1 s.
 const FOLD_EVERY: Duration = Duration::from_millis(500);
 /// How often a running process looks whether a neighbour has died, or a recovered log still waits for the store.
@@ -53,13 +55,27 @@ pub(crate) fn start(inner: &Arc<Inner>, sealer: Sealer, shipper: Shipper) -> io:
         stuck: BTreeSet::new(),
     };
     let threads = vec![
-        spawn("evidence-seal", Box::new(move || sealing.run()))?,
+        spawn(
+            "evidence-seal",
+            Box::new(move || {
+                yield_to_traffic();
+                sealing.run();
+            }),
+        )?,
         spawn("evidence-ship", Box::new(move || shipping.run()))?,
         spawn("evidence-time", Box::new(move || keep_time(&weak)))?,
         spawn("evidence-neighbours", Box::new(move || neighbours.run()))?,
     ];
     inner.threads.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend(threads);
     Ok(())
+}
+
+/// Lowers the priority of the calling thread: sealing can wait a little, a caller cannot. What waits is bounded, and
+/// counted in the lag of the watermarks.
+fn yield_to_traffic() {
+    if let Err(error) = rustix::process::nice(10) {
+        tracing::debug!(%error, "sealing runs with the priority of traffic");
+    }
 }
 
 struct Sealing {
@@ -206,8 +222,8 @@ impl Shipping {
                 marks.archived = archived;
                 marks.spool_bytes = bytes;
             });
-            // The intents of open exchanges stay: a crash must find them.
-            let behind = self.marks.oldest_open().map_or(archived, |open| open.min(archived));
+            // The intents of open exchanges stay, and erasures that are not done: a crash must find them.
+            let behind = self.marks.needed_from().map_or(archived, |needed| needed.min(archived));
             self.journal.segments().archived(behind)?;
             if self.marks.finished() {
                 break;
@@ -217,10 +233,11 @@ impl Shipping {
     }
 }
 
-/// Flushes, folds, beats.
+/// Flushes, folds, beats, and tries again what an erasure could not destroy.
 fn keep_time(inner: &Weak<Inner>) {
     let mut beaten = Instant::now();
     let mut folded = Instant::now();
+    let mut destroyed = Instant::now();
     loop {
         std::thread::sleep(TICK);
         let Some(inner) = inner.upgrade() else { return };
@@ -231,6 +248,10 @@ fn keep_time(inner: &Weak<Inner>) {
         inner.close_abandoned();
         let (_, unsealed) = inner.journal.segments().unsealed();
         inner.space.unsealed(unsealed);
+        if destroyed.elapsed() >= DESTROY_EVERY {
+            destroyed = Instant::now();
+            crate::erase::destroy_due(&inner);
+        }
         if !inner.has_own_space() {
             continue;
         }

@@ -7,9 +7,10 @@ mod support;
 use std::time::Duration;
 
 use bytes::Bytes;
-use evidence::disk::{Crash, Fault, SimDisk};
+use evidence::disk::{Call, Crash, Fault, SimDisk};
 use evidence::{EraseError, EraseRequest, EraseTarget, KeyScope, Ledger, erase_offline};
 use schemas::ExchangeId;
+use schemas::keytable::{self, KeyId};
 use schemas::record::{Body, CloseReason, PartName};
 use support::{Bed, Content, LogView, begin, end, exchange, id, noise, verify};
 
@@ -156,4 +157,43 @@ async fn an_erasure_that_loses_power_is_either_not_recorded_or_made_good_by_the_
     }
     assert!(cut > 5, "power was lost {cut} times");
     assert!(redone > 0, "no point lies between record and destruction");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_could_not_be_destroyed_is_tried_again_while_the_ledger_runs() {
+    let disk = SimDisk::new();
+    let bed = Bed::sim(&disk);
+    let mut config = bed.config();
+    // Nothing but the journal and the erasure write while the fault waits.
+    config.batch_age = Duration::from_secs(60);
+    let ledger = Ledger::open(config).unwrap();
+    let gone = exchange(&ledger, KeyScope::PerExchange, b"gone", b"1").await.unwrap();
+    ledger.seal_now();
+    assert!(ledger.wait_archived(4, CLOSE).await);
+    let key = verify(&bed)[0].intent(&gone).unwrap().content_key.clone().unwrap();
+    let key = KeyId::parse(&key).unwrap();
+    let slot = || {
+        let page = disk.peek(&bed.key_table().join(keytable::page_path(&key.origin, key.page))).unwrap();
+        let at = usize::try_from(keytable::slot_offset(key.slot)).unwrap();
+        page[at..at + keytable::SLOT_BYTES].to_vec()
+    };
+    let before = slot();
+    // The first write is the record, the second the key.
+    disk.fault_at(Call::Write, 1, Fault::NoSpace);
+    let refused = ledger.erase(request(&[gone.clone()], false)).await;
+    assert!(matches!(refused, Err(EraseError::Failed(_))), "{refused:?}");
+    assert_eq!(disk.hits(), 1);
+    assert_ne!(slot(), keytable::DESTROYED);
+    assert_ne!(before, keytable::DESTROYED);
+    for _ in 0..200 {
+        if slot() == keytable::DESTROYED {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(slot(), keytable::DESTROYED);
+    let again = ledger.erase(request(&[gone.clone()], false)).await.unwrap();
+    assert_eq!((again.erased.len(), again.already.len()), (0, 1));
+    ledger.drain_and_close(CloseReason::Shutdown, CLOSE).await.unwrap();
+    assert_eq!(*content(&verify(&bed), &gone), Content::KeyDestroyed);
 }

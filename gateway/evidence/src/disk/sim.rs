@@ -144,6 +144,11 @@ impl SimDisk {
         self.lock_world().hits
     }
 
+    /// Whether power is lost.
+    pub fn is_off(&self) -> bool {
+        self.lock_world().off
+    }
+
     /// Every kind of sync that was made.
     pub fn sites(&self) -> Vec<Site> {
         self.lock_world().sites.iter().cloned().collect()

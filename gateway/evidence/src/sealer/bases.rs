@@ -14,8 +14,13 @@ pub(super) const MAX_BYTES: usize = 4 << 20;
 pub(super) const MIN_BYTES: usize = 512;
 /// Candidates that are looked at for one part.
 const LOOKED_AT: usize = 64;
-/// Edits of edits of edits: at most this deep, so that reading one part back stays cheap (the format allows 256).
-const MAX_DEPTH: u32 = 128;
+/// Edits of edits of edits: at most this deep (the format allows 256). A part that would go deeper is written whole, and
+/// the next ones go on from it.
+const MAX_DEPTH: u32 = 192;
+/// Turns of a conversation that go on from one another before one goes on from the first of them: so the depth grows
+/// with the digits of the turn's number, not with the number, and reading one part back stays cheap. A step costs what
+/// these turns added once more: stored is at most twice (for long ones three times) what was new.
+const STRIDE: u32 = 32;
 /// A common beginning of at least this makes another exchange's part a candidate.
 const MIN_PREFIX: usize = 128;
 
@@ -27,7 +32,18 @@ pub(super) struct Base {
     pub(super) exchange: ExchangeId,
     pub(super) part: PartName,
     pub(super) content: Bytes,
+    pub(super) chain: Chain,
+}
+
+/// Where a part stands among the parts that it was made from.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Chain {
+    /// Edits to apply to have it: 0 where it is stored whole.
     pub(super) depth: u32,
+    /// Turns since the one that is stored whole.
+    turn: u32,
+    /// The latest turns before it, or itself, whose number is a multiple of [`STRIDE`], and of its square.
+    steps: [Option<(ExchangeId, PartName)>; 2],
 }
 
 /// A base and the batch that holds it.
@@ -56,8 +72,44 @@ impl Bases {
         self.batch = batch;
     }
 
-    /// The best part to write `content` as edits of, and those edits.
-    pub(super) fn delta(&self, like: &Base) -> Option<(&Base, Vec<u8>)> {
+    /// The best part to write a part's content as edits of, and those edits; `like.chain` becomes what it is then.
+    pub(super) fn delta(&self, like: &mut Base) -> Option<(&Base, Vec<u8>)> {
+        like.chain = Chain::default();
+        let found = self.nearest(like).and_then(|nearest| self.edits(nearest, like));
+        let turn = like.chain.turn;
+        let own = (like.exchange.clone(), like.part);
+        for (step, every) in like.chain.steps.iter_mut().zip([STRIDE, STRIDE * STRIDE]) {
+            if turn.is_multiple_of(every) {
+                *step = Some(own.clone());
+            }
+        }
+        found
+    }
+
+    /// The edits that make `like` from `nearest`, or from the turn a step back, where one is due.
+    fn edits<'a>(&'a self, nearest: &'a Base, like: &mut Base) -> Option<(&'a Base, Vec<u8>)> {
+        let turn = nearest.chain.turn + 1;
+        let [short, long] = &nearest.chain.steps;
+        let back = |step: &Option<_>, every| match step {
+            Some(step) if turn.is_multiple_of(every) => self.find(step),
+            _ => None,
+        };
+        // The longest step that is due and of which at least half comes again.
+        let chosen = [back(long, STRIDE * STRIDE), back(short, STRIDE), Some(nearest)].into_iter().flatten();
+        let (base, ops) = chosen
+            .filter(|base| base.chain.depth < MAX_DEPTH)
+            .find_map(|base| Some((base, schemas::content::delta(&base.content, &like.content)?)))?;
+        like.chain = Chain { depth: base.chain.depth + 1, turn, steps: nearest.chain.steps.clone() };
+        Some((base, ops))
+    }
+
+    fn find(&self, (exchange, part): &(ExchangeId, PartName)) -> Option<&Base> {
+        let mut bases = self.kept.iter().rev().map(|kept| &kept.base);
+        bases.find(|base| base.exchange == *exchange && base.part == *part)
+    }
+
+    /// The part that begins like this one: the turn before, mostly.
+    fn nearest(&self, like: &Base) -> Option<&Base> {
         if like.content.len() < MIN_BYTES {
             return None;
         }
@@ -66,7 +118,7 @@ impl Bases {
             .iter()
             .rev()
             .map(|kept| &kept.base)
-            .filter(|base| base.class == like.class && base.key == like.key && base.depth < MAX_DEPTH);
+            .filter(|base| base.class == like.class && base.key == like.key);
         let mut best: Option<(&Base, usize)> = None;
         for base in candidates.take(LOOKED_AT) {
             let prefix = common_prefix(&base.content, &like.content);
@@ -82,8 +134,7 @@ impl Bases {
                 break;
             }
         }
-        let (best, _) = best?;
-        schemas::content::delta(&best.content, &like.content).map(|ops| (best, ops))
+        best.map(|(best, _)| best)
     }
 
     /// Takes a part in, and lets the oldest go.
@@ -115,6 +166,7 @@ fn common_prefix(a: &[u8], b: &[u8]) -> usize {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
+    use schemas::Sha256Hex;
 
     fn base(n: u8, key: &str, content: &[u8]) -> Base {
         Base {
@@ -123,7 +175,7 @@ mod tests {
             exchange: ExchangeId::new(format!("00000000-0000-7000-8000-0000000000{n:02x}")).unwrap(),
             part: PartName::ClientRequest,
             content: Bytes::copy_from_slice(content),
-            depth: 0,
+            chain: Chain::default(),
         }
     }
 
@@ -146,10 +198,35 @@ mod tests {
         bases.keep(base(1, "k1", &text[..2000]));
         bases.keep(base(2, "k1", &text[..8000]));
         bases.keep(base(3, "k2", &text));
-        let (best, ops) = bases.delta(&base(4, "k1", &text)).unwrap();
+        let (best, ops) = bases.delta(&mut base(4, "k1", &text)).unwrap();
         assert_eq!(best.exchange, base(2, "k1", b"").exchange);
         assert_eq!(schemas::content::apply(&best.content, &ops, 1 << 20).unwrap(), text);
-        assert!(bases.delta(&base(5, "k3", &text)).is_none());
+        assert!(bases.delta(&mut base(5, "k3", &text)).is_none());
+    }
+
+    #[test]
+    fn a_long_conversation_stays_shallow_and_is_stored_at_most_three_times() {
+        let mut bases = Bases::default();
+        let mut history = Vec::new();
+        let (mut deepest, mut stored) = (0, 0);
+        for turn in 0..1100_u32 {
+            history
+                .extend((0..4_u32).flat_map(|i| Sha256Hex::of(&[turn, i].map(u32::to_le_bytes).concat()).0));
+            let mut part = base(0, "k1", &history);
+            part.exchange = ExchangeId::new(format!("00000000-0000-7000-8000-{turn:012x}")).unwrap();
+            stored += match bases.delta(&mut part) {
+                Some((from, ops)) => {
+                    let content = schemas::content::apply(&from.content, &ops, 4 << 20).unwrap();
+                    assert_eq!(content, part.content);
+                    ops.len()
+                }
+                None => part.content.len(),
+            };
+            deepest = deepest.max(part.chain.depth);
+            bases.keep(part);
+        }
+        assert!(deepest <= MAX_DEPTH / 3 * 2, "{deepest} edits");
+        assert!(stored < history.len() * 3, "{stored} of {}", history.len());
     }
 
     #[test]
@@ -162,7 +239,7 @@ mod tests {
         bases.keep(base(2, "k1", &text));
         // The batch is built again: its own part is no base of itself, the stored one still is.
         bases.begin(1);
-        let (from, _) = bases.delta(&base(2, "k1", &text)).unwrap();
+        let (from, _) = bases.delta(&mut base(2, "k1", &text)).unwrap();
         assert_eq!(from.exchange, base(1, "k1", b"").exchange);
         assert_eq!(bases.bytes, 12_000);
     }

@@ -181,15 +181,11 @@ fn write_rows(
             exchange: exchange.clone(),
             part: part.part,
             content,
-            depth: 0,
+            chain: bases::Chain::default(),
         };
-        let delta = sealer.bases.delta(&base).map(|(from, ops)| {
-            let encoding = Encoding::Delta { base_exchange: from.exchange.clone(), base_part: from.part };
-            (encoding, ops, from.depth + 1)
-        });
-        let (encoding, stream) = match delta {
-            Some((encoding, ops, depth)) => {
-                base.depth = depth;
+        let (encoding, stream) = match sealer.bases.delta(&mut base) {
+            Some((from, ops)) => {
+                let encoding = Encoding::Delta { base_exchange: from.exchange.clone(), base_part: from.part };
                 (encoding, Bytes::from(ops))
             }
             None => (Encoding::Zstd, base.content.clone()),

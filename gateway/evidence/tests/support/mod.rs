@@ -2,6 +2,8 @@
 
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::panic, reason = "shared by tests")]
 
+mod client;
+
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,6 +26,9 @@ use schemas::record::{
 };
 use schemas::verify::{BatchInput, SealTail, chain, verify_batch};
 use schemas::{ExchangeId, Identifier, ObjectName, Origin, Sha256Hex};
+
+#[allow(unused_imports, reason = "not every test has a client")]
+pub use client::Client;
 
 pub const SEED: [u8; 32] = [42; 32];
 
@@ -404,4 +409,24 @@ pub fn noise(seed: u64, len: usize) -> Vec<u8> {
             state.to_le_bytes()[3]
         })
         .collect()
+}
+
+/// `None` where the disk does not answer.
+pub fn quick(bed: &Bed) -> Option<LedgerConfig> {
+    let store = DirectoryStore::open(bed.disk.clone(), &bed.root.join("out")).ok()?;
+    let mut config = bed.config_for(Arc::new(store));
+    config.batch_age = Duration::from_millis(1);
+    config.segment_bytes = 1 << 20;
+    Some(config)
+}
+
+/// Recovers, closes, and hands out what the store holds.
+pub async fn after(bed: &Bed) -> Vec<LogView> {
+    let ledger = Ledger::open(quick(bed).unwrap()).unwrap_or_else(|error| panic!("{error}"));
+    ledger
+        .drain_and_close(schemas::record::CloseReason::Shutdown, Duration::from_secs(60))
+        .await
+        .unwrap_or_else(|error| panic!("{error}"));
+    ledger.halt();
+    verify(bed)
 }

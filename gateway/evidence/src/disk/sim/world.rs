@@ -107,18 +107,22 @@ impl Chance {
     }
 }
 
-fn put(target: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
-    if target.len() < offset + bytes.len() {
-        target.resize(offset + bytes.len(), 0);
+/// As [`Vec::resize`] with zeros, which takes a byte at a time where it is not optimised.
+fn lengthen(target: &mut Vec<u8>, len: usize) {
+    if let Some(more) = len.checked_sub(target.len()).filter(|more| *more > 0) {
+        target.extend_from_slice(&vec![0; more]);
     }
+}
+
+fn put(target: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
+    lengthen(target, offset + bytes.len());
     target[offset..offset + bytes.len()].copy_from_slice(bytes);
 }
 
 fn apply(target: &mut Vec<u8>, op: &Op) {
     match op {
         Op::Write { offset, bytes } => put(target, *offset, bytes),
-        Op::Len(len) if target.len() < *len => target.resize(*len, 0),
-        Op::Len(_) => {}
+        Op::Len(len) => lengthen(target, *len),
     }
 }
 
