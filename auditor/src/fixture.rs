@@ -52,6 +52,8 @@ pub(crate) fn trust() -> Trust {
     Trust {
         v: 1,
         deployment: "acme".into(),
+        root: None,
+        registry: None,
         gateways: vec![TrustedGateway {
             name: "gw1".into(),
             key: key_text(&signer().public_key()),

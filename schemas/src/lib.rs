@@ -14,6 +14,7 @@ pub mod merkle;
 pub mod names;
 pub mod note;
 pub mod record;
+pub mod registry;
 pub mod seal;
 pub mod trust;
 pub mod verify;

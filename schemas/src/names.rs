@@ -136,7 +136,24 @@ text_newtype!(Origin, Origin, "^[a-z0-9][a-z0-9.-]{0,62}(/[a-z0-9][a-z0-9.-]{0,6
     text.len() <= MAX_ORIGIN_BYTES && text.split('/').count() == 3 && text.split('/').all(is_part)
 });
 
+/// The second part of a registry's origin: reserved, no gateway has this name.
+pub const REGISTRY: &str = "registry";
+
+/// The third part of a registry's origin: one for the deployment's life.
+const REGISTRY_LOG: &str = "log";
+
 impl Origin {
+    /// The registry of a deployment: `<deployment>/registry/log`.
+    ///
+    /// # Errors
+    /// A deployment outside `[a-z0-9][a-z0-9.-]{0,62}`.
+    pub fn registry(deployment: &str) -> Result<Self, NameError> {
+        Self::join(deployment, REGISTRY, REGISTRY_LOG)
+    }
+    /// Whether this is the registry of its deployment.
+    pub fn is_registry(&self) -> bool {
+        self.gateway() == REGISTRY && self.epoch() == REGISTRY_LOG
+    }
     /// Joins the three parts.
     ///
     /// # Errors
@@ -223,6 +240,13 @@ pub enum ObjectName {
         /// The batch's number, from 0.
         batch: u64,
     },
+    /// `<origin>/<batch:010>.checkpoint`, in a registry only.
+    Checkpoint {
+        /// The registry.
+        origin: Origin,
+        /// The batch's number, from 0.
+        batch: u64,
+    },
     /// `<origin>/<batch:010>-<sha256>.<kind>`.
     Data {
         /// The log.
@@ -260,19 +284,20 @@ impl ObjectName {
     /// The log that the object belongs to.
     pub fn origin(&self) -> &Origin {
         match self {
-            Self::Seal { origin, .. } | Self::Data { origin, .. } => origin,
+            Self::Seal { origin, .. } | Self::Checkpoint { origin, .. } | Self::Data { origin, .. } => origin,
         }
     }
     /// The batch that the object belongs to.
     pub fn batch(&self) -> u64 {
         match self {
-            Self::Seal { batch, .. } | Self::Data { batch, .. } => *batch,
+            Self::Seal { batch, .. } | Self::Checkpoint { batch, .. } | Self::Data { batch, .. } => *batch,
         }
     }
     /// The last part of the name: what a seal's `file` line holds.
     pub fn file_name(&self) -> String {
         match self {
             Self::Seal { batch, .. } => format!("{batch:010}.seal"),
+            Self::Checkpoint { batch, .. } => format!("{batch:010}.checkpoint"),
             Self::Data { batch, sha256, kind, .. } => format!("{batch:010}-{sha256}.{}", kind.suffix()),
         }
     }
@@ -291,6 +316,9 @@ impl ObjectName {
         let origin = origin.clone();
         if rest == ".seal" {
             return Ok(Self::Seal { origin, batch });
+        }
+        if rest == ".checkpoint" && origin.is_registry() {
+            return Ok(Self::Checkpoint { origin, batch });
         }
         let sha256 = rest.get(1..65).and_then(Sha256Hex::parse).ok_or_else(bad)?;
         let kind = rest.get(66..).and_then(FileKind::parse).ok_or_else(bad)?;

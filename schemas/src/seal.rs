@@ -273,7 +273,7 @@ fn parse_text(text: &str) -> Result<Seal, SealError> {
 }
 
 /// A decimal number without sign or leading zeros, at most 2^53.
-fn number(text: &str) -> Option<u64> {
+pub(crate) fn number(text: &str) -> Option<u64> {
     let plain = !text.is_empty() && text.len() <= 16 && text.bytes().all(|b| b.is_ascii_digit());
     if !plain || (text.len() > 1 && text.starts_with('0')) {
         return None;

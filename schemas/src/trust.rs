@@ -35,8 +35,25 @@ pub struct Trust {
     pub v: u32,
     /// The deployment: the first part of its logs' origins.
     pub deployment: String,
-    /// Its gateways. One that had several keys has an entry for each.
+    /// The deployment's root key, which signs every key entry of its registry: standard base64 of 32 bytes.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub root: Option<String>,
+    /// Its registry, from which keys and expected logs are taken.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub registry: Option<TrustedRegistry>,
+    /// Its gateways, where no registry is named. One that had several keys has an entry for each.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub gateways: Vec<TrustedGateway>,
+}
+
+/// A deployment's registry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TrustedRegistry {
+    /// Its origin: `<deployment>/registry/log`.
+    pub origin: Origin,
+    /// The Ed25519 public key of its seals: standard base64 of 32 bytes.
+    pub key: String,
 }
 
 /// One key of one gateway, and what is known about its logs.
@@ -80,12 +97,7 @@ impl TrustedGateway {
     /// # Errors
     /// Not standard base64 of 32 bytes.
     pub fn public_key(&self) -> Result<[u8; 32], TrustError> {
-        let bytes = STANDARD.decode(&self.key).ok().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
-        bytes.ok_or_else(|| TrustError {
-            key: format!("gateways.{}.key", self.name),
-            value: self.key.clone(),
-            wanted: "standard base64 of the 32 bytes of an Ed25519 public key",
-        })
+        public_key(&self.key).ok_or_else(|| not_a_key(format!("gateways.{}.key", self.name), &self.key))
     }
 
     /// Whether this entry speaks for the log: the gateway's own, between its first and last.
@@ -106,6 +118,19 @@ impl TrustedGateway {
     }
 }
 
+/// The public key that a text of trust files and key entries stands for; `None` where it stands for none.
+pub fn public_key(text: &str) -> Option<[u8; 32]> {
+    STANDARD.decode(text).ok()?.try_into().ok()
+}
+
+fn not_a_key(key: String, value: &str) -> TrustError {
+    TrustError {
+        key,
+        value: value.into(),
+        wanted: "standard base64 of the 32 bytes of an Ed25519 public key",
+    }
+}
+
 /// The text of a public key in trust files.
 pub fn key_text(key: &[u8; 32]) -> String {
     STANDARD.encode(key)
@@ -122,13 +147,36 @@ impl Trust {
         if !is_part(&self.deployment) {
             fault("deployment".into(), self.deployment.clone(), "[a-z0-9][a-z0-9.-]{0,62}");
         }
-        if self.gateways.is_empty() {
-            fault("gateways".into(), "[]".into(), "at least one gateway");
+        match (&self.root, &self.registry) {
+            (None, None) if self.gateways.is_empty() => {
+                fault("gateways".into(), "[]".into(), "at least one gateway, or `root` and `registry`");
+            }
+            (None, None) => {}
+            (Some(root), Some(registry)) => {
+                for (name, key) in [("root", root), ("registry.key", &registry.key)] {
+                    if public_key(key).is_none() {
+                        let error = not_a_key(name.into(), key);
+                        fault(error.key, error.value, error.wanted);
+                    }
+                }
+                if !registry.origin.is_registry() || registry.origin.deployment() != self.deployment {
+                    let origin = registry.origin.to_string();
+                    fault("registry.origin".into(), origin, "`<deployment>/registry/log`");
+                }
+                if !self.gateways.is_empty() {
+                    let count = self.gateways.len().to_string();
+                    fault("gateways".into(), count, "none: the registry names the gateways");
+                }
+            }
+            (root, _) => {
+                let (has, lacks) = if root.is_some() { ("root", "registry") } else { ("registry", "root") };
+                fault(lacks.into(), format!("absent beside `{has}`"), "`root` and `registry`, or neither");
+            }
         }
         for (i, gateway) in self.gateways.iter().enumerate() {
             let key = |name: &str| format!("gateways[{i}].{name}");
-            if !is_part(&gateway.name) {
-                fault(key("name"), gateway.name.clone(), "[a-z0-9][a-z0-9.-]{0,62}");
+            if !is_part(&gateway.name) || gateway.name == crate::names::REGISTRY {
+                fault(key("name"), gateway.name.clone(), "[a-z0-9][a-z0-9.-]{0,62}, and not `registry`");
             }
             if let Err(error) = gateway.public_key() {
                 fault(key("key"), error.value, error.wanted);
@@ -207,7 +255,7 @@ mod tests {
     }
 
     fn trust(gateways: Vec<TrustedGateway>) -> Trust {
-        Trust { v: 1, deployment: "acme".into(), gateways }
+        Trust { v: 1, deployment: "acme".into(), root: None, registry: None, gateways }
     }
 
     #[test]
@@ -264,7 +312,7 @@ mod tests {
             closed: None,
             revoked: None,
         };
-        let trust = Trust { v: 2, deployment: "Acme".into(), gateways: vec![wrong, gateway(), gateway()] };
+        let trust = Trust { v: 2, deployment: "Acme".into(), ..trust(vec![wrong, gateway(), gateway()]) };
         let faults: Vec<_> = trust.check().into_iter().map(|fault| fault.key).collect();
         for key in [
             "v",
@@ -278,6 +326,44 @@ mod tests {
         ] {
             assert!(faults.iter().any(|f| f == key), "{key} not in {faults:?}");
         }
-        assert_eq!(super::Trust { v: 1, deployment: "a".into(), gateways: vec![] }.check().len(), 1);
+        assert_eq!(super::tests::trust(vec![]).check().len(), 1);
+    }
+
+    #[test]
+    fn a_registry_stands_with_its_root_and_instead_of_gateways() {
+        let registry =
+            |origin: &str, key: String| Some(TrustedRegistry { origin: Origin::new(origin).unwrap(), key });
+        let whole = Trust {
+            root: Some(key_text(&[3; 32])),
+            registry: registry("acme/registry/log", key_text(&[4; 32])),
+            ..trust(vec![])
+        };
+        assert_eq!(whole.check(), []);
+        let cases = [
+            (Trust { root: None, ..whole.clone() }, "root"),
+            (Trust { registry: None, ..whole.clone() }, "registry"),
+            (Trust { root: Some("AAAA".into()), ..whole.clone() }, "root"),
+            (
+                Trust { registry: registry("acme/registry/log", "AAAA".into()), ..whole.clone() },
+                "registry.key",
+            ),
+            (
+                Trust { registry: registry("acme/registry/x", key_text(&[4; 32])), ..whole.clone() },
+                "registry.origin",
+            ),
+            (
+                Trust { registry: registry("b/registry/log", key_text(&[4; 32])), ..whole.clone() },
+                "registry.origin",
+            ),
+            (Trust { gateways: vec![gateway()], ..whole.clone() }, "gateways"),
+            (
+                trust(vec![TrustedGateway { name: "registry".into(), first_origin: None, ..gateway() }]),
+                "gateways[0].name",
+            ),
+        ];
+        for (wrong, key) in cases {
+            let faults = wrong.check();
+            assert!(faults.len() == 1 && faults[0].key == key, "{key}: {faults:?}");
+        }
     }
 }

@@ -39,6 +39,12 @@ class Form:
             table = {key.strip("`"): Key(type_, opt == "opt") for key, type_, opt, _ in rows(body)}
             for kind in re.findall(r"`(\w+)`", heading):
                 self.kinds[kind] = table
+        self.entries = {}
+        for heading, body in sections(block(text, "registry kinds")):
+            table = {key.strip("`"): Key(type_, opt == "opt") for key, type_, opt, _ in rows(body)}
+            for kind in re.findall(r"`(\w+)`", heading):
+                self.entries[kind] = table
+        self.entries["heartbeat"] = self.kinds["heartbeat"]
         for heading, body in sections(block(text, "objects")):
             self.objects[heading.strip()] = {
                 key.strip("`"): Key(type_, opt == "opt") for key, type_, opt, _ in rows(body)

@@ -12,6 +12,7 @@ from leaf import PART, TYPES
 HASH = "[0-9a-f]{64}"
 NAME = re.compile(rf"(\d{{10}})-({HASH})\.(records|reference|content-({PART}))\.parquet")
 SEAL_NAME = re.compile(r"(\d{10})\.seal")
+CHECKPOINT_NAME = re.compile(r"(\d{10})\.checkpoint")
 
 
 class Bad(Exception):

@@ -13,11 +13,18 @@ KEYS = {"name", "key", "first_origin", "last_origin", "heartbeat_bound_s", "clos
 
 def read(text):
     trust = json.loads(text) if text.lstrip().startswith("{") else yaml(text)
-    if set(trust) != {"v", "deployment", "gateways"} or trust["v"] != 1:
-        raise Bad("the trust file has other keys than `v: 1`, `deployment`, `gateways`")
-    if not re.fullmatch(PART, trust["deployment"]) or not trust["gateways"]:
+    forms = ({"v", "deployment", "gateways"}, {"v", "deployment", "root", "registry"})
+    if set(trust) not in forms or trust["v"] != 1:
+        raise Bad("the trust file has other keys than `v: 1`, `deployment`, and `gateways` or `root` and `registry`")
+    if not re.fullmatch(PART, trust["deployment"]) or not trust.get("gateways", True):
         raise Bad("the trust file names no deployment or no gateway")
-    for gateway in trust["gateways"]:
+    if "registry" in trust:
+        registry = trust["registry"]
+        if set(registry) != {"origin", "key"} or registry["origin"] != f"{trust['deployment']}/registry/log":
+            raise Bad("`registry` is not `origin` and `key` of this deployment's registry")
+        if any(len(unbase64(key)) != 32 for key in (trust["root"], registry["key"])):
+            raise Bad("a key of the trust file is not 32 bytes")
+    for gateway in trust.get("gateways", []):
         if not {"name", "key"} <= set(gateway) <= KEYS or not re.fullmatch(PART, gateway["name"]):
             raise Bad("a gateway of the trust file has other keys than FORMAT.md 11")
         if len(unbase64(gateway["key"])) != 32:
@@ -35,7 +42,7 @@ def fingerprint(trust):
 def key_for(trust, origin):
     """The gateway's entry whose range of logs holds the origin."""
     deployment, gateway, _ = origin.split("/")
-    for entry in trust["gateways"]:
+    for entry in trust.get("gateways", []):
         if (
             deployment == trust["deployment"]
             and gateway == entry["name"]

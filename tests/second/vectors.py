@@ -10,6 +10,7 @@ from pathlib import Path
 import canonical
 import content
 import leaf
+import registry
 import seal as seals
 import tree
 import trust as trusts
@@ -42,6 +43,7 @@ def main(folder):
     tree_vectors(check, json.loads((folder / "tree.json").read_text()))
     content_vectors(check, json.loads((folder / "content.json").read_text()))
     store_vectors(check, form, folder, json.loads((folder / "store.json").read_text()))
+    registry_vectors(check, form, folder, json.loads((folder / "registry.json").read_text()))
     for line in check.wrong:
         print(line)
     print(f"{check.checks} checks, {len(check.wrong)} wrong")
@@ -166,6 +168,38 @@ def store_vectors(check, form, folder, vectors):
         verify_store(folder / "store", trust, table, form, findings)
         check.same("findings in the store", [line for line in findings.list if line[0] != "NOT_JUDGED"], [])
     damaged_store_vectors(check, form, folder, trust, vectors)
+
+
+def registry_vectors(check, form, folder, vectors):
+    """The registry with the log that it registers: whole, and with each of its objects changed or gone."""
+    from verify import verify_store
+
+    registry.vectors(check, form, folder, vectors)
+    trust = trusts.read((folder / "trust-registry.yaml").read_text())
+    check.same("trust fingerprint, registry", trusts.fingerprint(trust), vectors["trust_fingerprint"])
+    with tempfile.TemporaryDirectory() as scratch:
+        copy = Path(scratch) / "store"
+        shutil.copytree(folder / "store", copy)
+        shutil.copytree(folder / "registry", copy, dirs_exist_ok=True)
+
+        def codes():
+            findings = Findings()
+            verify_store(copy, trust, content.KeyTable(None), form, findings)
+            return sorted({line[0] for line in findings.list if line[0] != "NOT_JUDGED"})
+
+        check.same("findings in the store with its registry", codes(), [])
+        for vector in vectors["objects"]:
+            path = copy / vector["name"]
+            raw = path.read_bytes()
+            for at in (0, len(raw) // 2, len(raw) - 1):
+                path.write_bytes(raw[:at] + bytes([raw[at] ^ 4]) + raw[at + 1:])
+                check.same(f"{vector['name']} with byte {at} changed is found", bool(codes()), True)
+            path.unlink()
+            check.same(f"{vector['name']} removed is found", bool(codes()), True)
+            path.write_bytes(raw)
+        log = copy / "acme/gw1"
+        log.rename(copy / "elsewhere")
+        check.same("a registered log is gone", codes()[:1], ["LOG_MISSING"])
 
 
 def damaged_store_vectors(check, form, folder, trust, vectors):

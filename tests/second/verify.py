@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import content
 import files
+import registry as registries
 import seal as seals
 import tree
 import trust as trusts
@@ -38,6 +39,8 @@ class Store:
                 path = Path(folder) / name
                 if path.is_symlink() or not path.is_file():
                     findings.add("NOT_A_FILE", at / name, "a plain file", "another thing")
+                elif at.parts[1:] == ("registry", "log") and seals.CHECKPOINT_NAME.fullmatch(name):
+                    self.logs.setdefault(str(at), set()).add(name)
                 elif len(at.parts) == 3 and (seals.NAME.fullmatch(name) or seals.SEAL_NAME.fullmatch(name)):
                     self.logs.setdefault(str(at), set()).add(name)
                 else:
@@ -57,12 +60,19 @@ def verify_store(root, trust, key_table, form, findings):
     totals, erasures, destroyed = [0] * 6, set(), []
     if not store.logs:
         findings.add("NO_INPUT", root, "evidence", "none")
-    for entry in trust["gateways"]:
+    registry = None
+    if "registry" in trust:
+        registry = registries.Registry(trust, form, findings)
+        registry.read(store)
+        registry.hold(store)
+    for entry in trust.get("gateways", []):
         first = entry.get("first_origin")
         if first and first not in store.logs:
             findings.add("LOG_MISSING", first, "the first log of the gateway", "none")
     for origin in sorted(store.logs):
-        entry = trusts.key_for(trust, origin)
+        if registry and origin == registry.origin:
+            continue
+        entry = registry.entry(origin) if registry else trusts.key_for(trust, origin)
         if entry is None:
             findings.add("UNREGISTERED_LOG", origin, "a log that the trust file covers", "another")
             continue
@@ -95,7 +105,7 @@ def verify_log(store, origin, entry, log, form, findings):
     if revoked and state["previous"] and origin >= revoked["origin"]:
         size = state["previous"]["to"]
         if origin > revoked["origin"] or size > revoked["size"]:
-            findings.add("UNTRUSTED_KEY", origin, f"no seals beyond {revoked['size']}", size)
+            findings.add("KEY_NOT_VALID_FOR_SIZE", origin, f"no seals beyond {revoked['size']}", size)
     last_origin = max((o for o in store.logs if o.rpartition("/")[0] == origin.rpartition("/")[0]), default=origin)
     if not state["closed"] and (origin != last_origin or entry.get("closed")):
         findings.add("TAIL_UNPROVEN", origin, "a `close` record", state["last"])

@@ -144,7 +144,7 @@ pub fn verify_batch_with(input: BatchInput<'_>, limits: &Limits) -> Result<Verif
     };
     check_positions(&said, &rows, &mut faults);
     let after = check_root(&said, &rows, &mut faults);
-    let closed = check_ends(&rows, &mut faults);
+    let closed = check_ends(&said.origin, &rows, &mut faults);
     match (sealed, after) {
         (Some(seal), Some(after)) if faults.is_empty() => {
             let rows = rows.into_iter().filter_map(|row| {
@@ -272,8 +272,20 @@ fn check_root(said: &Seal, rows: &[files::Inspected], faults: &mut Faults) -> Op
     Some(range)
 }
 
-/// `boot` stands at position 0 and nowhere else, `close` last. True where the log is closed.
-fn check_ends(rows: &[files::Inspected], faults: &mut Faults) -> bool {
+/// `boot` stands at position 0 and nowhere else, `close` last. True where the log is closed. A registry begins with
+/// `registry` instead, and has neither of the two.
+fn check_ends(origin: &Origin, rows: &[files::Inspected], faults: &mut Faults) -> bool {
+    if origin.is_registry() {
+        for row in rows {
+            let Some(decoded) = &row.decoded else { continue };
+            let fits = (decoded.kind() == "registry") == (row.position == 0);
+            if !fits || matches!(decoded.kind(), "boot" | "close") {
+                let expected = if row.position == 0 { "`registry`" } else { "an entry of a registry" };
+                faults.add(FaultCode::BootMisplaced, Some(row.position), "kind", expected, decoded.kind());
+            }
+        }
+        return false;
+    }
     let mut closed = None;
     for row in rows {
         if let Some(at) = closed {

@@ -7,6 +7,7 @@
 
 mod content;
 mod leaves;
+mod registry;
 mod sample;
 mod store;
 mod text;

@@ -9,6 +9,7 @@ use schemars::{JsonSchema, SchemaGenerator};
 use schemas::columns::{COLUMNS, ColumnKind};
 use schemas::files::schema_text;
 use schemas::record;
+use schemas::registry;
 use schemas::verify::FaultCode;
 use serde_json::Value;
 
@@ -139,6 +140,32 @@ pub const KIND_TYPES: [(&str, &str); 13] = [
     ("close", "Close"),
 ];
 
+/// The kinds of a registry's entries. All of their types are flat.
+fn registry_kinds() -> String {
+    let mut types = Types::default();
+    let mut out = String::new();
+    macro_rules! kind {
+        ($($text:literal: $type:ident),*) => {$(
+            types.add::<registry::$type>();
+            let schema = types.definitions[stringify!($type)].clone();
+            let _ = writeln!(out, "#### `{}`\n\n{}\n", $text, description(&schema));
+            fields(&mut out, &schema);
+            out.push('\n');
+        )*};
+    }
+    kind!(
+        "registry": Opening, "key_added`, `key_rotated` and `key_revoked": KeyEntry, "log_opened": LogOpened,
+        "log_head": LogHead, "log_closed": LogClosed, "log_lost": LogLost, "retention_set": RetentionSet,
+        "price_list": PriceList, "legal_hold": LegalHold, "content_erased": ContentErased, "audit": Audit
+    );
+    for (name, schema) in &types.definitions {
+        for (key, field) in schema["properties"].as_object().into_iter().flatten() {
+            assert!(!description(field).is_empty(), "{name}.{key}");
+        }
+    }
+    out
+}
+
 pub fn kinds(types: &mut Types) -> String {
     let mut out = String::new();
     macro_rules! kind {
@@ -214,6 +241,7 @@ fn the_tables_of_the_format_are_those_of_the_types() {
     replace(&mut wanted, "kinds", &kinds(&mut types));
     replace(&mut wanted, "objects", &shared(&types, true));
     replace(&mut wanted, "enumerations", &shared(&types, false));
+    replace(&mut wanted, "registry kinds", &registry_kinds());
     replace(&mut wanted, "columns", &columns());
     replace(&mut wanted, "schema text", &format!("```\n{}```\n", schema_text()));
     replace(&mut wanted, "faults", &faults());
