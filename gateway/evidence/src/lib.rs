@@ -28,6 +28,7 @@ pub mod part;
 pub mod random;
 mod recovery;
 mod refusals;
+pub mod registry;
 pub mod salvage;
 mod sealer;
 mod ship;

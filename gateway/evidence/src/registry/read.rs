@@ -1,0 +1,83 @@
+//! Reading the registry: each batch is verified and chained before its entries count.
+
+use bytes::Bytes;
+use schemas::names::FileKind;
+use schemas::note::Signer as _;
+use schemas::verify::{BatchInput, VerifiedBatch, chain_seal, verify_batch};
+use schemas::{ObjectName, Origin, registry, seal};
+
+use super::{Registrar, RegistrarError};
+use crate::store::{self, Store};
+
+/// The largest seal and records file that are read.
+const MAX_SEAL_BYTES: u64 = schemas::note::MAX_NOTE_BYTES as u64;
+const MAX_RECORDS_BYTES: u64 = 1 << 30;
+
+/// The bytes of a batch's seal; `None` where it is not there.
+pub(super) fn seal_note(
+    store: &dyn Store,
+    origin: &Origin,
+    batch: u64,
+) -> Result<Option<Bytes>, RegistrarError> {
+    let name = ObjectName::Seal { origin: origin.clone(), batch };
+    Ok(store::read_object(store, &name, MAX_SEAL_BYTES)?)
+}
+
+/// Reads and verifies a batch whose seal is known. The outer error is the store's, the inner one the batch's.
+pub(super) fn batch(
+    store: &dyn Store,
+    origin: &Origin,
+    key: &[u8; 32],
+    note: &[u8],
+) -> Result<Result<VerifiedBatch, String>, RegistrarError> {
+    let sealed = match seal::verify(note, key) {
+        Ok(sealed) => sealed,
+        Err(error) => return Ok(Err(error.to_string())),
+    };
+    let Some(file) = sealed.file(&FileKind::Records) else { return Ok(Err("no records file".into())) };
+    let Ok(name) = ObjectName::parse_file(origin, &file.name) else {
+        return Ok(Err(format!("`{}` is not the name of a file of {origin}", file.name)));
+    };
+    let Some(records) = store::read_object(store, &name, MAX_RECORDS_BYTES)? else {
+        return Ok(Err(format!("`{name}` is not in the store")));
+    };
+    let verified = verify_batch(BatchInput { origin, key, seal: note, records });
+    Ok(verified.map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")))
+}
+
+impl Registrar {
+    /// Reads the batches that the store has and this registrar has not. Gives how many.
+    pub(super) fn read_on(&mut self) -> Result<u64, RegistrarError> {
+        let mut read = 0;
+        loop {
+            let number = self.tail.as_ref().map_or(0, |tail| tail.batch + 1);
+            let Some(note) = seal_note(&*self.settings.store, &self.origin, number)? else { return Ok(read) };
+            let key = self.signer.public_key();
+            let verified = batch(&*self.settings.store, &self.origin, &key, &note)?
+                .map_err(|what| RegistrarError::Damaged { batch: number, what })?;
+            let faults = chain_seal(self.tail.as_ref(), verified.seal());
+            if !faults.is_empty() || verified.seal().batch != number {
+                return Err(RegistrarError::damaged(number, &faults));
+            }
+            for row in verified.rows() {
+                let entry = registry::decode(row.leaf())
+                    .map_err(|error| RegistrarError::Damaged { batch: number, what: error.to_string() })?;
+                let Some(entry) = entry else { continue };
+                self.held.insert(entry.config);
+                for fault in self.state.apply(row.position(), &entry) {
+                    tracing::error!(
+                        position = fault.position,
+                        expected = fault.expected,
+                        found = fault.found,
+                        "an entry of the registry does not hold"
+                    );
+                }
+            }
+            self.state.keep_last_heads();
+            self.tree = verified.after().clone();
+            self.tail = Some(verified.tail());
+            self.checkpoint_due = true;
+            read += 1;
+        }
+    }
+}

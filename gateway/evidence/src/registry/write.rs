@@ -1,0 +1,113 @@
+//! Writing one batch of the registry. The create-only name of its seal is the fence.
+
+use std::fs;
+use std::path::PathBuf;
+
+use schemas::files::{LeafRow, ReferenceRow, schema_fingerprint, write_records, write_reference};
+use schemas::names::FileKind;
+use schemas::registry::{self, Checkpoint, Entry};
+use schemas::seal::{self, Seal, SealedFile};
+use schemas::verify::SealTail;
+use schemas::{ObjectName, Sha256Hex, leaf};
+
+use super::{Registrar, RegistrarError};
+use crate::store::{Put, Source, StoreError};
+
+impl Registrar {
+    /// Writes a batch with these entries. False where another registrar was faster: nothing of it counts then.
+    pub(super) fn write(&mut self, entries: &[Entry]) -> Result<bool, RegistrarError> {
+        let made = |error: String| RegistrarError::Batch(error);
+        let batch = self.tail.as_ref().map_or(0, |tail| tail.batch + 1);
+        let (from, mut tree) = (self.tree.size(), self.tree.clone());
+        let mut rows = Vec::with_capacity(entries.len());
+        for (position, entry) in (from..).zip(entries) {
+            let leaf = registry::encode(entry)?;
+            let hash = leaf::hash(&leaf);
+            tree.append(hash);
+            rows.push(LeafRow { position, leaf, hash });
+        }
+        let records = write_records(&rows).map_err(|error| made(error.to_string()))?;
+        let mut files = vec![self.put_file(batch, FileKind::Records, &records)?];
+        let config = self.settings.config.clone();
+        if !self.held.contains(&config.sha256()) {
+            let row = ReferenceRow {
+                sha256: config.sha256(),
+                media_type: config.media_type.to_string(),
+                bytes: config.bytes.to_vec(),
+            };
+            let reference = write_reference(&[row]).map_err(|error| made(error.to_string()))?;
+            files.push(self.put_file(batch, FileKind::Reference, &reference)?);
+        }
+        files.sort();
+        let now = self.settings.clock.now_us();
+        let sealed = Seal {
+            origin: self.origin.clone(),
+            batch,
+            from,
+            to: tree.size(),
+            root: tree.root(),
+            compact: self.tree.nodes().to_vec(),
+            files,
+            previous: self.tail.as_ref().map(|tail| tail.sha256),
+            schema: schema_fingerprint(),
+            time: self.tail.as_ref().map_or(now, |tail| now.max(tail.time)),
+        };
+        let note = sealed.sign(&self.signer).map_err(|error| made(error.to_string()))?;
+        match self.put_bytes(&sealed.object_name(), &note) {
+            Ok(_) => {}
+            Err(RegistrarError::Store(StoreError::Taken { .. })) => return Ok(false),
+            Err(error) => return Err(error),
+        }
+        for (position, entry) in (from..).zip(entries) {
+            self.state.apply(position, entry);
+        }
+        self.state.keep_last_heads();
+        self.held.insert(config.sha256());
+        self.tree = tree;
+        self.tail = Some(SealTail {
+            origin: self.origin.clone(),
+            batch,
+            to: sealed.to,
+            root: sealed.root,
+            time: sealed.time,
+            sha256: Sha256Hex::of(&note),
+            closed: Some(false),
+        });
+        self.checkpoint_due = true;
+        tracing::info!(origin = %self.origin, batch, size = sealed.to, entries = entries.len(), "registered");
+        Ok(true)
+    }
+
+    /// Puts the checkpoint beside the newest seal, where it may be missing: a crash between the two leaves it out.
+    pub(super) fn put_checkpoint(&mut self) -> Result<(), RegistrarError> {
+        let Some(tail) = self.tail.clone().filter(|_| self.checkpoint_due) else { return Ok(()) };
+        let checkpoint = Checkpoint { origin: self.origin.clone(), size: tail.to, root: tail.root };
+        let note = checkpoint
+            .sign(&self.checkpoint_signer)
+            .map_err(|error| RegistrarError::Batch(seal::SealError::from(error).to_string()))?;
+        let name = ObjectName::Checkpoint { origin: self.origin.clone(), batch: tail.batch };
+        self.put_bytes(&name, &note)?;
+        self.checkpoint_due = false;
+        Ok(())
+    }
+
+    fn put_file(&self, batch: u64, kind: FileKind, bytes: &[u8]) -> Result<SealedFile, RegistrarError> {
+        let sha256 = Sha256Hex::of(bytes);
+        let name = ObjectName::Data { origin: self.origin.clone(), batch, sha256, kind };
+        self.put_bytes(&name, bytes)?;
+        Ok(SealedFile { name: name.file_name(), length: bytes.len() as u64, sha256 })
+    }
+
+    fn put_bytes(&self, name: &ObjectName, bytes: &[u8]) -> Result<Put, RegistrarError> {
+        let path: PathBuf =
+            self.settings.scratch.join(format!("{}-{}", std::process::id(), name.file_name()));
+        let failed = |source| RegistrarError::Folder { path: path.clone(), source };
+        fs::write(&path, bytes).map_err(failed)?;
+        let sha256 = Sha256Hex::of(bytes);
+        let source = Source { path: &path, sha256: &sha256, length: bytes.len() as u64 };
+        let put = self.settings.store.put(name, source);
+        // What is left in the scratch folder is nobody's.
+        let _ = fs::remove_file(&path);
+        Ok(put?)
+    }
+}
