@@ -370,6 +370,8 @@ impl<'a> Cache<'a> {
     pub fn open(state: &'a State, trust: &Trust) -> Self {
         let mut keys: Vec<String> =
             trust.gateways.iter().map(|entry| format!("{} {}\n", entry.name, entry.key)).collect();
+        keys.extend(trust.registry.iter().map(|registry| format!("{} {}\n", registry.origin, registry.key)));
+        keys.extend(trust.root.iter().map(|root| format!("root {root}\n")));
         keys.sort();
         let name = Sha256Hex::of(format!("{}\n{}", trust.deployment, keys.concat()).as_bytes()).to_string();
         let root = state.folder().join("cache").join(name.get(..16).unwrap_or_default());

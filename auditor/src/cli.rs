@@ -193,4 +193,24 @@ pub enum TrustCommand {
         /// The trust file.
         file: PathBuf,
     },
+    /// Pin a trust file: later commands refuse another one for its deployment. Shows the difference to the pinned one.
+    Add {
+        /// The trust file.
+        file: PathBuf,
+        /// The fingerprint that the operator told: another one is refused.
+        #[arg(long, value_name = "HEX")]
+        fingerprint: Option<String>,
+        /// Take the place of a pinned file that says something else.
+        #[arg(long)]
+        replace: bool,
+        /// The auditor's own memory; default: `~/.local/state/affidavit-auditor`.
+        #[arg(long, value_name = "DIR", env = "AFFIDAVIT_AUDITOR_STATE")]
+        state: Option<PathBuf>,
+    },
+    /// Verify a store whose trust file names a registry, and write the trust file that names its gateways instead.
+    Resolve {
+        /// What to verify.
+        #[command(flatten)]
+        evidence: Box<Evidence>,
+    },
 }

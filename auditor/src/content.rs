@@ -88,7 +88,7 @@ pub struct Reader {
 impl Reader {
     /// Over an opened store.
     pub fn new(opened: &Opened) -> Self {
-        Self { source: opened.source.clone(), trust: opened.trust.clone(), keys: opened.keys.clone() }
+        Self { source: opened.source.clone(), trust: opened.in_force().clone(), keys: opened.keys.clone() }
     }
 
     fn key(&self, origin: &Origin) -> anyhow::Result<[u8; 32]> {

@@ -7,8 +7,7 @@
 //! | here | elsewhere |
 //! |---|---|
 //! | `LOG_MISSING`, `UNREGISTERED_LOG` | `STREAM_MISSING`, `UNREGISTERED_STREAM` |
-//! | `AFTER_CLOSE` | `CLOSED_BUT_ACTIVE`, as far as the log itself shows it |
-//! | `UNTRUSTED_KEY` | also `KEY_NOT_VALID_FOR_SIZE`: a seal beyond the size at which the key was revoked |
+//! | `AFTER_CLOSE` | what `CLOSED_BUT_ACTIVE` is where the registry says closed, seen in the log itself |
 //! | `UNAPPROVED_CONFIG` | a configuration or price book that no `config` record announces |
 //! | `FILE_MISMATCH`, `ROOT_MISMATCH`, `SEAL_INVALID`, `CHAIN_BROKEN` | parts of `LEAF_MISMATCH` and `FOREIGN_RECORD`, named by the check that found them |
 //! | `PREDECESSOR_FORK` | `EQUIVOCATION` between epochs |
@@ -140,6 +139,14 @@ codes! {
     EpochReuse "EPOCH_REUSE" Critical Invalid "the journal was wiped or cloned";
     /// A key that the trust file does not name.
     UntrustedKey "UNTRUSTED_KEY" Critical Invalid "a key found beside the data proves nothing; compare with the trust file";
+    /// The registry is smaller than it was seen before.
+    RegistryRollback "REGISTRY_ROLLBACK" Critical Diverged "the registry was cut back: keys and logs that it named may be hidden; ask who can delete in the store";
+    /// A seal under a key that did not count for it: revoked before, or not in force when the log was opened.
+    KeyNotValidForSize "KEY_NOT_VALID_FOR_SIZE" Critical Invalid "somebody used a key outside of the logs and sizes that it counts for; it may be stolen";
+    /// A rotation that the root key did not sign, or of a key that was not in force.
+    RotationInvalid "ROTATION_INVALID" Critical Invalid "only the root key moves a gateway to another key; whoever wrote this may hold the registry's key";
+    /// A log that the registry says is closed goes on.
+    ClosedButActive "CLOSED_BUT_ACTIVE" High Invalid "the log was reported closed while its gateway went on";
     /// No signed statement for longer than the heartbeat bound.
     Silence "SILENCE" High Incomplete "nothing is known about this time";
     /// Counters and records disagree.

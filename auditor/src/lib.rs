@@ -16,6 +16,7 @@ pub mod finding;
 pub mod mandate;
 pub mod proof;
 pub mod query;
+mod registry;
 pub mod render;
 pub mod report;
 pub mod source;

@@ -164,6 +164,13 @@ pub fn check(bundle: &Bundle, trust: &Trust) -> Vec<Check> {
 }
 
 fn check_record(bundle: &Bundle, record: &ProvenRecord, trust: &Trust) -> Result<(), String> {
+    if trust.registry.is_some() {
+        return Err(
+            "the trust file names a registry, which no bundle holds: give one that names gateways, as \
+                    `auditor trust resolve` writes"
+                .into(),
+        );
+    }
     let entry = trust.gateway(&record.origin).ok_or("the trust file does not cover this log")?;
     let key = entry.public_key().map_err(|error| error.to_string())?;
     let note = bundle

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemas::trust::Trust;
 use schemas::{Origin, Sha256Hex};
 use serde::Serialize;
 
@@ -149,6 +150,27 @@ pub struct Counts {
     pub expired: u64,
 }
 
+/// What was proven of the registry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RegistryReport {
+    /// The registry.
+    pub origin: Origin,
+    /// The tree's size at the newest proven seal.
+    pub size: u64,
+    /// The tree's root there.
+    pub root: Sha256Hex,
+    /// SHA-256 of the newest proven seal.
+    pub seal: Sha256Hex,
+    /// Its time.
+    pub sealed_at: i64,
+    /// How many keys were ever added.
+    pub keys: u64,
+    /// How many logs are registered.
+    pub logs: u64,
+    /// Whether it is consistent with an earlier visit: that visit's time.
+    pub consistent_since: Option<i64>,
+}
+
 /// The report of a visit.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
@@ -168,6 +190,12 @@ pub struct Report {
     pub counts: Counts,
     /// By gateway.
     pub gateways: Vec<GatewayReport>,
+    /// The registry, where the trust file names one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub registry: Option<RegistryReport>,
+    /// Keys and logs as they counted: the trust file's own, or the registry's.
+    #[serde(skip)]
+    pub trust_in_force: Trust,
     /// Findings, worst first.
     #[serde(serialize_with = "findings")]
     pub findings: Findings,

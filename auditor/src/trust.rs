@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use schemas::trust::Trust;
 
+use crate::state::State;
+
 /// Why a trust file is not used.
 #[derive(Debug, thiserror::Error)]
 pub enum TrustFileError {
@@ -53,6 +55,43 @@ pub fn read(path: &Path, store: Option<&Path>) -> Result<Trust, TrustFileError> 
     }
     let text = std::fs::read_to_string(&real).map_err(failed)?;
     parse(&text).map_err(|problem| TrustFileError::Form { path: path.to_owned(), problem })
+}
+
+/// The label of pinned trust files in the state's MAC.
+const PINNED: &str = "affidavit/auditor/trust/v1";
+
+fn pinned_path(state: &State, deployment: &str) -> PathBuf {
+    // A deployment is a part of an origin: it holds no `/`.
+    state.folder().join(format!("trust-{deployment}.json"))
+}
+
+/// The trust file that was pinned for a deployment, where one was.
+///
+/// # Errors
+/// A pinned file that cannot be read, or that this auditor did not write.
+pub fn pinned(state: &State, deployment: &str) -> Result<Option<Trust>, TrustFileError> {
+    let path = pinned_path(state, deployment);
+    match state.read_authentic(&path, PINNED) {
+        Ok(Some(body)) => serde_json::from_slice(&body)
+            .map(Some)
+            .map_err(|error| TrustFileError::Form { path, problem: error.to_string() }),
+        Ok(None) => {
+            Err(TrustFileError::Form { path, problem: "its MAC does not fit the auditor's own key".into() })
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(TrustFileError::Io { path, error }),
+    }
+}
+
+/// Pins a trust file for its deployment.
+///
+/// # Errors
+/// The state folder cannot be written.
+pub fn pin(state: &State, trust: &Trust) -> Result<(), TrustFileError> {
+    let path = pinned_path(state, &trust.deployment);
+    let body = serde_json::to_vec(trust)
+        .map_err(|error| TrustFileError::Form { path: path.clone(), problem: error.to_string() })?;
+    state.write_authentic(&path, PINNED, &body).map_err(|error| TrustFileError::Io { path, error })
 }
 
 /// Parses a trust file's text.

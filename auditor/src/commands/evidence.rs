@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -38,6 +38,7 @@ pub struct Opened {
     /// The auditor's state.
     pub state: State,
     remembered: Remembered,
+    in_force: OnceLock<Trust>,
 }
 
 /// The default state folder.
@@ -94,8 +95,19 @@ pub fn open(typed: &Evidence) -> anyhow::Result<Opened> {
             folder.display()
         );
     }
+    if let Some(pinned) = trust::pinned(&state, &trust.deployment)?
+        && pinned != trust
+    {
+        bail!(
+            "trust file `{}` has fingerprint {}, pinned for `{}` is {}: `auditor trust add` shows the difference",
+            typed.trust.display(),
+            trust.fingerprint()?,
+            trust.deployment,
+            pinned.fingerprint()?
+        );
+    }
     let remembered = state.remembered()?;
-    Ok(Opened { source, trust, mandate, from, to, keys, state, remembered })
+    Ok(Opened { source, trust, mandate, from, to, keys, state, remembered, in_force: OnceLock::new() })
 }
 
 /// Says on standard error how far a long verification is.
@@ -125,6 +137,11 @@ impl Progress {
 }
 
 impl Opened {
+    /// Keys and logs as they count: the trust file's own; the registry's, where it names one and was read.
+    pub fn in_force(&self) -> &Trust {
+        self.in_force.get().unwrap_or(&self.trust)
+    }
+
     /// Verifies the whole store; proven rows go to the cache, and the visit is remembered.
     ///
     /// # Errors
@@ -156,6 +173,7 @@ impl Opened {
         cache.begin(&options.earlier);
         let (mut report, visits) = verify::run(&self.source, &options, &mut cache);
         drop(options);
+        let _ = self.in_force.set(report.trust_in_force.clone());
         if !cached_findings.is_empty() {
             report.findings.append(cached_findings);
             report.settle();

@@ -1,20 +1,85 @@
-//! `auditor trust show`.
+//! `auditor trust show`, `add`, `resolve`.
 
 use std::fmt::Write as _;
 
-use super::out;
+use anyhow::bail;
+use schemas::trust::Trust;
+
+use super::{evidence, out};
 use crate::cli::TrustCommand;
 use crate::render::hostile;
+use crate::state::State;
 
 /// Runs the command.
 ///
 /// # Errors
-/// A file that is no trust file.
+/// A file that is no trust file, or is not the one that was told or pinned.
 pub fn run(command: &TrustCommand) -> anyhow::Result<u8> {
-    let TrustCommand::Show { file } = command;
-    let trust = crate::trust::read(file, None)?;
+    match command {
+        TrustCommand::Show { file } => out(&text(&crate::trust::read(file, None)?)?)?,
+        TrustCommand::Add { file, fingerprint, replace, state } => {
+            let trust = crate::trust::read(file, None)?;
+            let state = State::open(&state.clone().map_or_else(evidence::default_state, Ok)?)?;
+            return add(&trust, fingerprint.as_deref(), *replace, &state);
+        }
+        TrustCommand::Resolve { evidence } => {
+            let opened = evidence::open(evidence)?;
+            let (report, _) = opened.verify()?;
+            if report.verdict.exit_code() == 0 {
+                out(&(serde_json::to_string_pretty(opened.in_force())? + "\n"))?;
+            } else {
+                out(&crate::render::text::report(&report))?;
+            }
+            return Ok(report.verdict.exit_code());
+        }
+    }
+    Ok(0)
+}
+
+fn add(trust: &Trust, told: Option<&str>, replace: bool, state: &State) -> anyhow::Result<u8> {
+    let fingerprint = trust.fingerprint()?.to_string();
+    if let Some(told) = told
+        && told != fingerprint
+    {
+        bail!("the file's fingerprint is {fingerprint}, told was `{told}`: nothing is pinned");
+    }
+    if let Some(pinned) = crate::trust::pinned(state, &trust.deployment)?
+        && pinned != *trust
+    {
+        out(&difference(&text(&pinned)?, &text(trust)?))?;
+        if !replace {
+            bail!(
+                "another trust file is pinned for `{}`: give `--replace` once you know why",
+                trust.deployment
+            );
+        }
+    }
+    crate::trust::pin(state, trust)?;
+    out(&format!("pinned      {} with fingerprint {fingerprint}\n", trust.deployment))?;
+    Ok(0)
+}
+
+/// The lines that go, and those that come.
+fn difference(old: &str, new: &str) -> String {
+    let mut text = String::new();
+    for (sign, lines, others) in [('-', old, new), ('+', new, old)] {
+        for line in lines.lines().filter(|line| !others.lines().any(|other| other == *line)) {
+            let _ = writeln!(text, "{sign} {line}");
+        }
+    }
+    text
+}
+
+/// What a trust file says.
+fn text(trust: &Trust) -> anyhow::Result<String> {
     let mut text =
         format!("fingerprint {}\ndeployment  {}\n", trust.fingerprint()?, hostile::line(&trust.deployment));
+    if let Some(root) = &trust.root {
+        let _ = writeln!(text, "root        key {}", hostile::line(root));
+    }
+    if let Some(registry) = &trust.registry {
+        let _ = writeln!(text, "registry    {} key {}", registry.origin, hostile::line(&registry.key));
+    }
     for gateway in &trust.gateways {
         let _ = writeln!(
             text,
@@ -37,6 +102,33 @@ pub fn run(command: &TrustCommand) -> anyhow::Result<u8> {
             let _ = writeln!(text, "  key revoked from size {} of {} on", revoked.size, revoked.origin);
         }
     }
-    out(&text)?;
-    Ok(0)
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pinned_trust_file_gives_way_only_on_purpose() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::open(dir.path()).unwrap();
+        let trust = crate::fixture::trust();
+        let fingerprint = trust.fingerprint().unwrap().to_string();
+        assert!(add(&trust, Some("00"), false, &state).is_err());
+        assert_eq!(crate::trust::pinned(&state, "acme").unwrap(), None);
+        assert_eq!(add(&trust, Some(&fingerprint), false, &state).unwrap(), 0);
+        assert_eq!(add(&trust, None, false, &state).unwrap(), 0);
+        let mut other = trust.clone();
+        other.gateways[0].key = schemas::trust::key_text(&[9; 32]);
+        assert!(add(&other, None, false, &state).is_err());
+        assert_eq!(crate::trust::pinned(&state, "acme").unwrap(), Some(trust.clone()));
+        let shown = difference(&text(&trust).unwrap(), &text(&other).unwrap());
+        assert!(shown.contains(&format!("- gateway     gw1 key {}", trust.gateways[0].key)), "{shown}");
+        assert!(shown.contains(&format!("+ gateway     gw1 key {}", other.gateways[0].key)), "{shown}");
+        assert_eq!(add(&other, None, true, &state).unwrap(), 0);
+        assert_eq!(crate::trust::pinned(&state, "acme").unwrap(), Some(other));
+        std::fs::write(dir.path().join("trust-acme.json"), "x").unwrap();
+        assert!(crate::trust::pinned(&state, "acme").is_err());
+    }
 }

@@ -27,6 +27,24 @@ pub fn report(report: &Report) -> String {
         report.deployment, report.trust_fingerprint
     );
     let _ = writeln!(out, "checked at  {}", time::text(report.checked_at));
+    if let Some(registry) = &report.registry {
+        let _ = writeln!(
+            out,
+            "registry    {} entries, {} keys, {} logs; sealed at {}",
+            registry.size,
+            registry.keys,
+            registry.logs,
+            time::text(registry.sealed_at)
+        );
+        let since = registry.consistent_since.map(|at| format!(", consistent since {}", time::text(at)));
+        let _ = writeln!(
+            out,
+            "            root {}, seal {}{}",
+            registry.root,
+            registry.seal,
+            since.unwrap_or_default()
+        );
+    }
     for gateway in &report.gateways {
         self::gateway(&mut out, gateway);
     }

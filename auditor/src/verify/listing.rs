@@ -27,6 +27,8 @@ pub(crate) struct DataFile {
 pub(crate) struct BatchObjects {
     /// The seal's length, where there is one.
     pub seal: Option<u64>,
+    /// Whether there is a checkpoint (registries only).
+    pub checkpoint: bool,
     /// The data files.
     pub data: Vec<DataFile>,
 }
@@ -115,6 +117,7 @@ pub(crate) fn log(
         let batch = out.batches.entry(name.batch()).or_default();
         match name {
             ObjectName::Seal { .. } => batch.seal = Some(entry.length),
+            ObjectName::Checkpoint { .. } => batch.checkpoint = true,
             ObjectName::Data { sha256, kind, .. } => {
                 batch.data.push(DataFile { sha256, kind, length: entry.length })
             }

@@ -433,7 +433,12 @@ impl Tell<'_, '_> {
         let sound = self.chained(seal, false);
         if !self.entry.counts_for(self.origin, seal.to) {
             let expected = "a seal made before the key was revoked";
-            self.fold.findings.add(Code::UntrustedKey, place(), expected, format!("tree size {}", seal.to));
+            self.fold.findings.add(
+                Code::KeyNotValidForSize,
+                place(),
+                expected,
+                format!("tree size {}", seal.to),
+            );
         }
         if seal.from < self.fold.next_position {
             let expected = format!("a batch that begins at {}", self.fold.next_position);

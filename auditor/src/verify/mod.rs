@@ -9,7 +9,7 @@ pub(crate) mod batch;
 pub(crate) mod content;
 mod gateway;
 pub mod keys;
-mod listing;
+pub(crate) mod listing;
 pub mod log;
 pub mod prices;
 mod reference;
@@ -23,6 +23,7 @@ use schemas::{ObjectName, Origin};
 
 use crate::finding::{Code, Effect, Finding, Findings, Place};
 use crate::mandate::{Claim, Mandate};
+use crate::registry::{self, Registry};
 use crate::report::{ClaimState, Counts, Report, Verdict};
 use crate::source::Source;
 use crate::state::{Remembered, Visit, Visits};
@@ -120,9 +121,19 @@ struct Gateway {
 /// Verifies the store. Gives the report, and what should be remembered of the visit.
 pub fn run(source: &dyn Source, options: &Options<'_>, sink: &mut dyn Sink) -> (Report, Visits) {
     let mut findings = Findings::default();
-    let mut gateways = gateways(options, &mut findings);
+    for fault in options.trust.check() {
+        let place = Place::object("the trust file").of_item(&fault.key);
+        findings.add(Code::TrustMismatch, place, fault.wanted, fault.value);
+    }
     let mut counts = Counts::default();
     let known = remembered(options, &mut findings);
+    let registry = read_registry(source, options, known.as_ref(), &mut findings);
+    // Keys and logs as they count: the trust file's own, or the registry's.
+    let trust = match &registry {
+        Some(registry) => registry.trust(options.trust),
+        None => options.trust.clone(),
+    };
+    let mut gateways = gateways(&trust);
     let folders = match listing::folders(source, &mut findings) {
         Ok(folders) => folders,
         Err(error) => {
@@ -133,7 +144,12 @@ pub fn run(source: &dyn Source, options: &Options<'_>, sink: &mut dyn Sink) -> (
     counts.objects += folders.strangers;
     let mut present = BTreeSet::new();
     for origin in &folders.logs {
-        let entry = options.trust.gateway(origin).and_then(|entry| Some((entry, entry.public_key().ok()?)));
+        if registry.as_ref().is_some_and(|registry| registry.origin == *origin) {
+            continue;
+        }
+        let registered = registry.as_ref().and_then(|registry| registry.entry(&trust, origin));
+        let entry = registered.or_else(|| trust.gateway(origin));
+        let entry = entry.and_then(|entry| Some((entry, entry.public_key().ok()?)));
         let gateway = gateways.iter_mut().find(|gateway| gateway.expected.name == origin.gateway());
         match gateway.zip(entry) {
             Some((gateway, (entry, key))) => {
@@ -146,8 +162,8 @@ pub fn run(source: &dyn Source, options: &Options<'_>, sink: &mut dyn Sink) -> (
             }
             None => {
                 counts.objects += source.entries(origin.as_str()).map_or(0, |entries| entries.len() as u64);
-                let expected =
-                    format!("gateways of `{}` that the trust file names", options.trust.deployment);
+                let by = if registry.is_some() { "registry" } else { "trust file" };
+                let expected = format!("gateways of `{}` that the {by} names", trust.deployment);
                 findings.add(
                     Code::UnregisteredLog,
                     Place::log(origin),
@@ -157,7 +173,17 @@ pub fn run(source: &dyn Source, options: &Options<'_>, sink: &mut dyn Sink) -> (
             }
         }
     }
-    empty_or_gone(options, known.as_ref(), &present, &mut findings);
+    empty_or_gone(options, &trust, known.as_ref(), &present, &mut findings);
+    if let Some(registry) = &registry {
+        let folds: Vec<&LogFold> = gateways.iter().flat_map(|gateway| &gateway.folds).collect();
+        let gone =
+            |at: i64| options.mandate.retention.is_some_and(|kept| at.saturating_add(kept) < options.now);
+        registry.hold(source, &folds, &gone, &mut findings);
+        counts.objects += registry.counts.objects;
+        counts.bytes += registry.counts.bytes;
+        counts.seals += registry.counts.seals;
+        counts.leaves += registry.counts.leaves;
+    }
     if let Some(keys) = options.keys {
         keys.check(&options.trust.deployment, &mut findings);
     }
@@ -180,7 +206,10 @@ pub fn run(source: &dyn Source, options: &Options<'_>, sink: &mut dyn Sink) -> (
     notes(&tally, &not_judged, &mut findings);
     systems(options, &tally, &mut findings);
     outside_is_note(options, &reports, &mut findings);
-    let visits = visits(options, &gateways, known, &findings);
+    if let Some(registry) = registry.as_ref().filter(|registry| registry.not_judged > 0) {
+        *not_judged.entry("kinds of registry entries".into()).or_default() += registry.not_judged;
+    }
+    let visits = visits(options, &gateways, registry.as_ref(), known, &findings);
     let claims = claims(options, &gateways, &tally, &mut findings);
     if counts.batches == 0 && findings.effect() == Effect::Note {
         findings.add(Code::NoInput, Place::default(), "at least one proven batch", "none");
@@ -195,6 +224,8 @@ pub fn run(source: &dyn Source, options: &Options<'_>, sink: &mut dyn Sink) -> (
         checked_at: options.now,
         counts,
         gateways: reports,
+        registry: registry.as_ref().map(Registry::report),
+        trust_in_force: trust,
         findings,
         not_checked: not_checked(options, &tally),
         tally,
@@ -203,19 +234,29 @@ pub fn run(source: &dyn Source, options: &Options<'_>, sink: &mut dyn Sink) -> (
     (report, visits)
 }
 
-/// The gateways of the trust file; one with several keys is one gateway.
-fn gateways(options: &Options<'_>, findings: &mut Findings) -> Vec<Gateway> {
-    for fault in options.trust.check() {
-        let place = Place::object("the trust file").of_item(&fault.key);
-        findings.add(Code::TrustMismatch, place, fault.wanted, fault.value);
-    }
+/// The registry, where the trust file names one.
+fn read_registry(
+    source: &dyn Source,
+    options: &Options<'_>,
+    known: Option<&Visits>,
+    findings: &mut Findings,
+) -> Option<Registry> {
+    let trusted = options.trust.registry.as_ref()?;
+    let visit = known.and_then(|visits| visits.logs.get(&trusted.origin));
+    // Under another key it is another registry.
+    let visit = visit.filter(|visit| visit.key == trusted.key);
+    let reading = registry::Reading { source, trust: options.trust, visit, to: options.to, now: options.now };
+    registry::read(&reading, findings)
+}
+
+/// The gateways that are trusted; one with several keys is one gateway.
+fn gateways(trust: &Trust) -> Vec<Gateway> {
     let mut out: Vec<Gateway> = Vec::new();
-    for trusted in &options.trust.gateways {
+    for trusted in &trust.gateways {
         if out.iter().any(|gateway| gateway.expected.name == trusted.name) {
             continue;
         }
-        let mut entries: Vec<_> =
-            options.trust.gateways.iter().filter(|entry| entry.name == trusted.name).collect();
+        let mut entries: Vec<_> = trust.gateways.iter().filter(|entry| entry.name == trusted.name).collect();
         entries.sort_by_key(|entry| entry.first_origin.as_ref().map(|origin| origin.epoch().to_owned()));
         let seconds = entries.iter().filter_map(|entry| entry.heartbeat_bound_s).min();
         let expected = gateway::Expected {
@@ -365,6 +406,7 @@ fn still_there(fold: &LogFold, listing: &listing::LogListing, findings: &mut Fin
 /// Nothing at all, or logs that were seen before and are gone.
 fn empty_or_gone(
     options: &Options<'_>,
+    trust: &Trust,
     known: Option<&Visits>,
     present: &BTreeSet<Origin>,
     findings: &mut Findings,
@@ -372,12 +414,9 @@ fn empty_or_gone(
     let mut gone = 0;
     for (origin, visit) in known.map(|visits| &visits.logs).into_iter().flatten() {
         // A deployment of the same name under other keys is another one.
-        let ours = options
-            .trust
-            .gateways
-            .iter()
-            .any(|entry| entry.name == origin.gateway() && entry.key == visit.key);
-        if origin.deployment() != options.trust.deployment || !ours || present.contains(origin) {
+        let ours =
+            trust.gateways.iter().any(|entry| entry.name == origin.gateway() && entry.key == visit.key);
+        if origin.deployment() != trust.deployment || !ours || present.contains(origin) {
             continue;
         }
         if options.mandate.retention.is_some_and(|kept| visit.seen_at.saturating_add(kept) < options.now) {
@@ -392,7 +431,8 @@ fn empty_or_gone(
         let expected = format!("logs of deployment `{}`", options.trust.deployment);
         findings.add(Code::NoInput, Place::default(), expected, "none");
     }
-    for trusted in &options.trust.gateways {
+    // A registry names the logs themselves; a gateway without one is not a finding.
+    for trusted in trust.gateways.iter().filter(|_| options.trust.registry.is_none()) {
         let here = present.iter().any(|origin| origin.gateway() == trusted.name);
         if !here && !present.is_empty() {
             let expected = format!("a log of gateway `{}`", trusted.name);
@@ -496,7 +536,13 @@ fn outside_is_note(options: &Options<'_>, reports: &[crate::report::GatewayRepor
 }
 
 /// What is remembered: a log that is worse than before keeps its old entry.
-fn visits(options: &Options<'_>, gateways: &[Gateway], known: Option<Visits>, findings: &Findings) -> Visits {
+fn visits(
+    options: &Options<'_>,
+    gateways: &[Gateway],
+    registry: Option<&Registry>,
+    known: Option<Visits>,
+    findings: &Findings,
+) -> Visits {
     let mut out = known.unwrap_or_default();
     let bad: BTreeSet<&str> = findings
         .iter()
@@ -518,6 +564,14 @@ fn visits(options: &Options<'_>, gateways: &[Gateway], known: Option<Visits>, fi
             seen_at: options.now,
         };
         out.logs.insert(fold.origin.clone(), visit);
+    }
+    if let Some(registry) = registry
+        && let Some(visit) = registry.visit(options.now)
+    {
+        let known = out.logs.get(&registry.origin).filter(|known| known.key == visit.key);
+        if !bad.contains(registry.origin.as_str()) && known.is_none_or(|known| known.size <= visit.size) {
+            out.logs.insert(registry.origin.clone(), visit);
+        }
     }
     out
 }

@@ -1,0 +1,350 @@
+//! Attacks on registry and logs, and the code that each must give.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use schemas::files::{LeafRow, schema_fingerprint, write_records};
+use schemas::merkle::CompactRange;
+use schemas::note::{Ed25519Signer, Signer as _};
+use schemas::record::Heartbeat;
+use schemas::registry::*;
+use schemas::seal::{Seal, SealedFile};
+use schemas::trust::{TrustedRegistry, key_text};
+use schemas::{Identifier, leaf};
+
+use super::*;
+use crate::finding::Effect;
+use crate::fixture::{START, Writer, signer, small};
+use crate::mandate::Mandate;
+use crate::report::{Report, Verdict};
+use crate::source::MemorySource;
+use crate::state::{Remembered, Visits};
+use crate::time::SECOND;
+use crate::verify::{NoSink, Options, run};
+
+const NOW: i64 = START + 20 * SECOND;
+
+fn seeded(seed: u8) -> Ed25519Signer {
+    Ed25519Signer::from_seed([seed; 32])
+}
+
+fn text(signer: &Ed25519Signer) -> String {
+    key_text(&signer.public_key())
+}
+
+fn registry() -> Origin {
+    Origin::registry("acme").unwrap()
+}
+
+fn trust() -> Trust {
+    let registry = TrustedRegistry { origin: registry(), key: text(&seeded(21)) };
+    let root = Some(text(&seeded(20)));
+    Trust { v: 1, deployment: "acme".into(), root, registry: Some(registry), gateways: vec![] }
+}
+
+fn about(action: KeyAction, key: String) -> KeyStatement {
+    KeyStatement {
+        deployment: "acme".into(),
+        action,
+        gateway: "gw1".into(),
+        key,
+        replaces: None,
+        heartbeat_bound_s: None,
+        closers: vec![],
+        until: None,
+    }
+}
+
+fn key(statement: KeyStatement, by: u8) -> EntryBody {
+    let note = statement.sign(&seeded(by)).unwrap();
+    let (action, entry) = KeyStatement::verify(&note, "acme", &seeded(by).public_key()).unwrap();
+    EntryBody::of_key(action, entry)
+}
+
+fn add() -> EntryBody {
+    key(about(KeyAction::Add, text(&signer())), 20)
+}
+
+fn opening() -> EntryBody {
+    EntryBody::Registry(Opening {
+        gateway_version: Identifier::new("0.1.0").unwrap(),
+        seal_key: text(&seeded(21)),
+        checkpoint_key: text(&seeded(22)),
+        root_key: text(&seeded(20)),
+        heartbeat_bound_ms: 300_000,
+    })
+}
+
+fn note_of(store: &MemorySource, origin: &Origin, batch: u64) -> bytes::Bytes {
+    store.objects[&seal_name(origin, batch)].clone()
+}
+
+fn opened(store: &MemorySource, origin: &Origin) -> EntryBody {
+    EntryBody::LogOpened(LogOpened {
+        origin: origin.clone(),
+        key: text(&signer()),
+        seal: Sha256Hex::of(&note_of(store, origin, 0)),
+        heartbeat_bound_ms: 300_000,
+        batch_age_ms: 10_000,
+        log_config: Sha256Hex([7; 32]),
+        predecessor: None,
+    })
+}
+
+fn head_of(store: &MemorySource, origin: &Origin, batch: u64) -> LogHead {
+    let note = note_of(store, origin, batch);
+    let said = seal::parse_unverified(&note).unwrap();
+    LogHead { origin: origin.clone(), batch, size: said.to, root: said.root, seal: Sha256Hex::of(&note) }
+}
+
+fn closed(origin: &Origin, size: u64) -> EntryBody {
+    let reason = Identifier::new("shutdown").unwrap();
+    EntryBody::LogClosed(LogClosed { origin: origin.clone(), size, reason })
+}
+
+/// Puts a registry of these batches into the store.
+fn put(store: &mut MemorySource, batches: Vec<Vec<EntryBody>>) {
+    let (mut tree, mut previous) = (CompactRange::new(), None);
+    for (batch, bodies) in (0..).zip(batches) {
+        let before = tree.clone();
+        let mut rows = Vec::new();
+        for (position, body) in (before.size()..).zip(bodies) {
+            let entry = Entry { v: 1, at: START + 3 * SECOND, config: Sha256Hex([7; 32]), body };
+            let leaf = encode(&entry).unwrap();
+            let hash = leaf::hash(&leaf);
+            tree.append(hash);
+            rows.push(LeafRow { position, leaf, hash });
+        }
+        let records = write_records(&rows).unwrap();
+        let sha256 = Sha256Hex::of(&records);
+        let name = ObjectName::Data { origin: registry(), batch, sha256, kind: FileKind::Records };
+        let seal = Seal {
+            origin: registry(),
+            batch,
+            from: before.size(),
+            to: tree.size(),
+            root: tree.root(),
+            compact: before.nodes().to_vec(),
+            files: vec![SealedFile { name: name.file_name(), length: records.len() as u64, sha256 }],
+            previous,
+            schema: schema_fingerprint(),
+            time: START + 15 * SECOND + batch as i64,
+        };
+        let note = seal.sign(&seeded(21)).unwrap();
+        previous = Some(Sha256Hex::of(&note));
+        store.put(name.to_string(), records);
+        store.put(seal.object_name().to_string(), note);
+        let name = ObjectName::Checkpoint { origin: registry(), batch };
+        store.put(name.to_string(), Checkpoint::of(&seal).sign(&seeded(22)).unwrap());
+    }
+}
+
+/// The batches of a sound registry of the small store.
+fn sound(writer: &Writer) -> Vec<Vec<EntryBody>> {
+    let (store, origin) = (&writer.store, &writer.origin);
+    let head = |batch| EntryBody::LogHead(head_of(store, origin, batch));
+    vec![
+        vec![opening(), add(), opened(store, origin), head(0)],
+        vec![head(2), closed(origin, writer.range.size())],
+    ]
+}
+
+fn stored(writer: &Writer, batches: Vec<Vec<EntryBody>>) -> MemorySource {
+    let mut store = writer.store.clone();
+    put(&mut store, batches);
+    store
+}
+
+fn verify(store: &MemorySource, remembered: Option<&Remembered>) -> (Report, Visits) {
+    let (trust, mandate) = (trust(), Mandate::default());
+    let mut options = Options::new(&trust, &mandate, NOW);
+    options.remembered = remembered;
+    run(store, &options, &mut NoSink)
+}
+
+#[track_caller]
+fn finds(store: &MemorySource, code: &str, verdict: Verdict) {
+    let (report, _) = verify(store, None);
+    let codes: BTreeSet<_> =
+        report.findings.iter().filter(|f| f.effect != Effect::Note).map(|f| f.code.as_str()).collect();
+    assert!(codes.contains(code), "{code} not in {codes:?}");
+    assert_eq!(report.verdict, verdict, "{}", crate::render::text::report(&report));
+}
+
+#[test]
+fn a_store_is_verified_with_the_keys_of_its_registry() {
+    let writer = small();
+    let (report, visits) = verify(&stored(&writer, sound(&writer)), None);
+    assert_eq!(report.verdict, Verdict::Verified, "{}", crate::render::text::report(&report));
+    let registered = report.registry.as_ref().unwrap();
+    assert_eq!((registered.keys, registered.logs, registered.size), (1, 1, 6));
+    assert_eq!(visits.logs[&registry()].size, 6);
+    assert!(crate::render::text::report(&report).contains("6 entries, 1 keys, 1 logs"));
+}
+
+#[test]
+fn every_flipped_byte_of_the_registry_is_found() {
+    let writer = small();
+    let store = stored(&writer, sound(&writer));
+    for (name, bytes) in store.objects.iter().filter(|(name, _)| name.contains("/registry/")) {
+        for n in (0..bytes.len()).step_by(if bytes.len() > 2000 { 97 } else { 13 }) {
+            let mut changed = bytes.to_vec();
+            changed[n] ^= 1 << (n % 8);
+            let mut store = store.clone();
+            store.put(name.clone(), changed);
+            assert_ne!(verify(&store, None).0.verdict, Verdict::Verified, "{name} byte {n}");
+        }
+    }
+}
+
+#[test]
+fn a_registered_log_that_is_gone_and_a_log_that_is_not_registered() {
+    let writer = small();
+    let mut store = stored(&writer, sound(&writer));
+    store.objects.retain(|name, _| !name.starts_with(writer.origin.as_str()));
+    finds(&store, "LOG_MISSING", Verdict::Incomplete);
+    let batches = vec![vec![opening(), add()]];
+    finds(&stored(&writer, batches), "UNREGISTERED_LOG", Verdict::Invalid);
+    let mut stranger = stored(&writer, sound(&writer));
+    stranger.put("acme/gw9/20260101t000000z-00000001/0000000000.seal", "x");
+    finds(&stranger, "UNREGISTERED_LOG", Verdict::Invalid);
+}
+
+#[test]
+fn a_registry_that_is_gone_or_cut_back() {
+    let writer = small();
+    let whole = stored(&writer, sound(&writer));
+    let (_, visits) = verify(&whole, None);
+    let known = Remembered::Known(visits);
+    let (report, _) = verify(&whole, Some(&known));
+    assert_eq!(report.verdict, Verdict::Verified, "{}", crate::render::text::report(&report));
+    assert_eq!(report.registry.unwrap().consistent_since, Some(NOW));
+    let mut cut = whole.clone();
+    cut.objects.retain(|name, _| !name.starts_with("acme/registry/log/0000000001"));
+    let none = writer.store.clone();
+    for store in [&cut, &none] {
+        let (report, visits) = verify(store, Some(&known));
+        assert!(report.findings.has(Code::RegistryRollback), "{}", crate::render::text::report(&report));
+        assert_eq!(visits.logs[&registry()].size, 6, "what was seen stays remembered");
+    }
+    // Another history of the same length, by the registry's own key.
+    let mut batches = sound(&writer);
+    let counters = BTreeMap::from([("logs".into(), 1)]);
+    batches[1] = vec![EntryBody::Heartbeat(Heartbeat { counters }); 2];
+    let (report, _) = verify(&stored(&writer, batches), Some(&known));
+    assert!(report.findings.has(Code::Diverged), "{}", crate::render::text::report(&report));
+    finds(&none, "LOG_MISSING", Verdict::Invalid);
+}
+
+#[test]
+fn keys_that_do_not_count() {
+    let writer = small();
+    let (store, origin) = (&writer.store, &writer.origin);
+    let head = |batch| EntryBody::LogHead(head_of(store, origin, batch));
+    let thief = key(about(KeyAction::Add, text(&signer())), 30);
+    finds(
+        &stored(&writer, vec![vec![opening(), thief, opened(store, origin)]]),
+        "UNTRUSTED_KEY",
+        Verdict::Invalid,
+    );
+    let late = vec![vec![opening(), opened(store, origin), add(), head(2)]];
+    finds(&stored(&writer, late), "KEY_NOT_VALID_FOR_SIZE", Verdict::Invalid);
+    let revoked = key(about(KeyAction::Revoke, text(&signer())), 20);
+    let grown = vec![vec![opening(), add(), opened(store, origin), head(0), revoked]];
+    finds(&stored(&writer, grown), "KEY_NOT_VALID_FOR_SIZE", Verdict::Invalid);
+    let rotation = |by| {
+        let replaces = Some(text(&signer()));
+        key(KeyStatement { replaces, ..about(KeyAction::Rotate, text(&seeded(40))) }, by)
+    };
+    let mut forged = sound(&writer);
+    forged[0].push(rotation(30));
+    finds(&stored(&writer, forged), "ROTATION_INVALID", Verdict::Invalid);
+    let mut twice = sound(&writer);
+    twice[0].extend([rotation(20), rotation(20)]);
+    finds(&stored(&writer, twice), "ROTATION_INVALID", Verdict::Invalid);
+    let mut drained = sound(&writer);
+    drained[0].push(rotation(20));
+    assert_eq!(verify(&stored(&writer, drained), None).0.verdict, Verdict::Verified);
+}
+
+#[test]
+fn heads_that_differ_from_the_log() {
+    let writer = small();
+    let (store, origin) = (&writer.store, &writer.origin);
+    let with = |head: LogHead| vec![vec![opening(), add(), opened(store, origin), EntryBody::LogHead(head)]];
+    let real = head_of(store, origin, 1);
+    let other = LogHead { root: Sha256Hex([1; 32]), seal: Sha256Hex([2; 32]), ..real.clone() };
+    finds(&stored(&writer, with(other)), "DIVERGED", Verdict::Diverged);
+    let anew = LogHead { seal: Sha256Hex([2; 32]), ..real };
+    finds(&stored(&writer, with(anew)), "EQUIVOCATION", Verdict::Diverged);
+    let beyond = LogHead { batch: 3, size: 99, ..head_of(store, origin, 2) };
+    finds(&stored(&writer, with(beyond)), "ROLLBACK", Verdict::Diverged);
+    let mut cut = stored(&writer, sound(&writer));
+    cut.objects.retain(|name, _| !name.starts_with(&format!("{origin}/0000000002")));
+    let (report, _) = verify(&cut, None);
+    assert!(report.findings.has(Code::Rollback), "{}", crate::render::text::report(&report));
+}
+
+#[test]
+fn logs_that_begin_twice_or_go_on_behind_their_end() {
+    let writer = small();
+    let (store, origin) = (&writer.store, &writer.origin);
+    let EntryBody::LogOpened(real) = opened(store, origin) else { return };
+    let wiped = EntryBody::LogOpened(LogOpened { seal: Sha256Hex([9; 32]), ..real });
+    finds(&stored(&writer, vec![vec![opening(), add(), wiped]]), "EPOCH_REUSE", Verdict::Invalid);
+    let mut twice = sound(&writer);
+    twice[1].push(opened(store, origin));
+    finds(&stored(&writer, twice), "EPOCH_REUSE", Verdict::Invalid);
+    let head = head_of(store, origin, 0);
+    let early = closed(origin, head.size);
+    let batches = vec![vec![opening(), add(), opened(store, origin), EntryBody::LogHead(head), early]];
+    finds(&stored(&writer, batches), "CLOSED_BUT_ACTIVE", Verdict::Invalid);
+}
+
+#[test]
+fn checkpoints_that_differ_from_the_seal_or_are_gone() {
+    let writer = small();
+    let whole = stored(&writer, sound(&writer));
+    let name = |batch| ObjectName::Checkpoint { origin: registry(), batch }.to_string();
+    let said = |size| Checkpoint { origin: registry(), size, root: Sha256Hex([1; 32]) };
+    let mut split = whole.clone();
+    split.put(name(1), said(6).sign(&seeded(22)).unwrap());
+    finds(&split, "EQUIVOCATION", Verdict::Diverged);
+    let mut forged = whole.clone();
+    forged.put(name(1), said(6).sign(&seeded(21)).unwrap());
+    finds(&forged, "SEAL_INVALID", Verdict::Invalid);
+    let mut without = whole.clone();
+    without.objects.remove(&name(0));
+    finds(&without, "BATCH_INCOMPLETE", Verdict::Incomplete);
+    let mut writing = whole;
+    writing.objects.remove(&name(1));
+    assert_eq!(verify(&writing, None).0.verdict, Verdict::Verified, "the newest may be on its way");
+}
+
+#[test]
+fn another_registry_or_root_key_is_not_trusted() {
+    let writer = small();
+    let store = stored(&writer, sound(&writer));
+    let mandate = Mandate::default();
+    let mut other = trust();
+    other.root = Some(text(&seeded(50)));
+    let (report, _) = run(&store, &Options::new(&other, &mandate, NOW), &mut NoSink);
+    assert!(report.findings.has(Code::TrustMismatch) && report.findings.has(Code::UntrustedKey));
+    assert_eq!(report.verdict, Verdict::Invalid);
+    let mut other = trust();
+    other.registry = Some(TrustedRegistry { origin: registry(), key: text(&seeded(50)) });
+    let (report, _) = run(&store, &Options::new(&other, &mandate, NOW), &mut NoSink);
+    assert!(report.findings.has(Code::SealInvalid), "{}", crate::render::text::report(&report));
+    assert_eq!(report.verdict, Verdict::Invalid);
+}
+
+#[test]
+fn a_registry_that_stood_still_proves_no_end() {
+    let writer = small();
+    let store = stored(&writer, sound(&writer));
+    let (trust, mandate) = (trust(), Mandate::default());
+    let (report, _) = run(&store, &Options::new(&trust, &mandate, NOW + 3600 * SECOND), &mut NoSink);
+    let stale = report.findings.iter().any(|finding| {
+        finding.code == Code::TailUnproven && finding.place.origin.as_deref() == Some(registry().as_str())
+    });
+    assert!(stale, "{}", crate::render::text::report(&report));
+}
