@@ -27,6 +27,17 @@ pub enum Command {
     Check(Check),
     /// Make the key that signs seals, and print the trust file for auditors.
     Keygen(Keygen),
+    /// Keep the registry, the log of logs, until told to stop.
+    Registrar(Registrar),
+    /// Make the deployment's root key, which signs key entries and can stay offline.
+    #[command(subcommand)]
+    Root(Root),
+    /// Sign with the root key: a gateway has a further key.
+    Enroll(Enroll),
+    /// Sign with the root key: a gateway's key takes the place of another.
+    RotateKey(RotateKey),
+    /// Sign with the root key: a gateway's key counts no longer.
+    RevokeKey(RevokeKey),
     /// Make, list and take back the keys with which callers authenticate.
     #[command(subcommand)]
     Keys(Keys),
@@ -77,7 +88,7 @@ pub struct Keygen {
     /// First part of the logs' names.
     #[arg(long)]
     pub deployment: String,
-    /// Second part of the logs' names.
+    /// Second part of the logs' names; `registry` for the key of a registry.
     #[arg(long)]
     pub gateway: String,
     /// The seal key's file; must not exist.
@@ -89,6 +100,109 @@ pub struct Keygen {
     /// The heartbeat bound that the configuration will have.
     #[arg(long, default_value = "5m")]
     pub heartbeat: String,
+}
+
+/// `registrar`
+#[derive(Debug, Args)]
+pub struct Registrar {
+    /// The configuration.
+    #[arg(short = 'c', long = "config", value_name = "FILE", default_value = "registrar.yaml")]
+    pub config: PathBuf,
+    /// What is logged: a filter as `info` or `evidence=debug,info`.
+    #[arg(long, value_name = "FILTER", default_value = "info")]
+    pub log: String,
+}
+
+/// `root`
+#[derive(Debug, Subcommand)]
+pub enum Root {
+    /// Make a root key; its public part goes to stdout.
+    Keygen(RootKeygen),
+}
+
+/// `root keygen`
+#[derive(Debug, Args)]
+pub struct RootKeygen {
+    /// The deployment.
+    #[arg(long)]
+    pub deployment: String,
+    /// The root key's file; must not exist.
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+}
+
+/// Who signs, and where the entry goes.
+#[derive(Debug, Args)]
+pub struct SignedBy {
+    /// The root key's file.
+    #[arg(long, value_name = "FILE")]
+    pub root: PathBuf,
+    /// The deployment.
+    #[arg(long)]
+    pub deployment: String,
+    /// The signed entry; must not exist. It goes into the registrar's folder of key entries.
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+}
+
+/// `enroll`
+#[derive(Debug, Args)]
+pub struct Enroll {
+    /// Who signs, and where the entry goes.
+    #[command(flatten)]
+    pub signed: SignedBy,
+    /// The gateway.
+    #[arg(long)]
+    pub gateway: String,
+    /// Its public key: base64, or a file with it.
+    #[arg(long, value_name = "KEY")]
+    pub key: String,
+    /// The longest silence that its logs may show; default: what each `boot` says.
+    #[arg(long, value_name = "DURATION")]
+    pub heartbeat: Option<String>,
+    /// A key that may seal and close a log of this key after it; may be given several times.
+    #[arg(long, value_name = "KEY")]
+    pub closer: Vec<String>,
+}
+
+/// `rotate-key`
+#[derive(Debug, Args)]
+pub struct RotateKey {
+    /// Who signs, and where the entry goes.
+    #[command(flatten)]
+    pub signed: SignedBy,
+    /// The gateway.
+    #[arg(long)]
+    pub gateway: String,
+    /// The new public key: base64, or a file with it.
+    #[arg(long, value_name = "KEY")]
+    pub key: String,
+    /// The key whose place it takes.
+    #[arg(long, value_name = "KEY")]
+    pub replaces: String,
+    /// The longest silence that its logs may show; default: what each `boot` says.
+    #[arg(long, value_name = "DURATION")]
+    pub heartbeat: Option<String>,
+    /// A key that may seal and close a log of the new key after it; may be given several times.
+    #[arg(long, value_name = "KEY")]
+    pub closer: Vec<String>,
+}
+
+/// `revoke-key`
+#[derive(Debug, Args)]
+pub struct RevokeKey {
+    /// Who signs, and where the entry goes.
+    #[command(flatten)]
+    pub signed: SignedBy,
+    /// The gateway.
+    #[arg(long)]
+    pub gateway: String,
+    /// The public key: base64, or a file with it.
+    #[arg(long, value_name = "KEY")]
+    pub key: String,
+    /// Up to where it counts: a log and its tree size; default: the last heads that were registered before.
+    #[arg(long, value_name = "ORIGIN:SIZE")]
+    pub until: Option<String>,
 }
 
 /// `keys`

@@ -20,6 +20,12 @@ pub(super) fn run(args: &Keygen) -> Result<()> {
     if let Some(path) = &args.pseudonym_key {
         make_pseudonym_key(path)?;
     }
+    if args.gateway == schemas::names::REGISTRY {
+        output::note(format_args!("key: {} (keep it secret; mode 0600)", args.out.display()));
+        output::note("public key, for `registry.key` in trust.yaml where it is the seal key, on stdout:");
+        output::line(STANDARD.encode(public));
+        return Ok(());
+    }
     output::note(format_args!("seal key:   {} (keep it secret; mode 0600)", args.out.display()));
     output::note(format_args!("public key: {}", STANDARD.encode(public)));
     output::note("trust file for auditors, to be handed over by another way than the evidence, on stdout:");

@@ -4,10 +4,12 @@ mod check;
 mod keygen;
 mod keys;
 mod quickstart;
+mod registrar;
+mod root;
 
 use std::path::Path;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context as _, Result, anyhow};
 use policies::document::Problem;
 
 use crate::cli::Command;
@@ -23,6 +25,11 @@ pub fn run(command: Command) -> Result<()> {
         Command::Serve(args) => crate::serve::run(loaded(&args.file.config)?, args.accept_loss),
         Command::Check(args) => check::run(&args),
         Command::Keygen(args) => keygen::run(&args),
+        Command::Registrar(args) => registrar::run(&args),
+        Command::Root(command) => root::run(&command),
+        Command::Enroll(args) => root::enroll(&args),
+        Command::RotateKey(args) => root::rotate(&args),
+        Command::RevokeKey(args) => root::revoke(&args),
         Command::Keys(command) => keys::run(command),
         Command::Quickstart(args) => quickstart::run(&args),
         Command::Salvage(args) => crate::serve::salvage(loaded(&args.file.config)?, &args.journal),
@@ -37,6 +44,17 @@ fn loaded(path: &Path) -> Result<Loaded> {
         output::note(format_args!("warning: {warning}"));
     }
     Ok(loaded)
+}
+
+/// Logs to stderr, as text.
+fn start_logging(filter: &str) -> Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_new(filter)
+        .with_context(|| format!("`--log {filter}`: wanted a tracing filter such as `info`"))?;
+    let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A second command in one process (tests) logs where the first does.
+    let _ = builder.with_ansi(ansi).try_init();
+    Ok(())
 }
 
 /// All problems as one error.

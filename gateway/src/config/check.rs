@@ -114,6 +114,10 @@ impl Check<'_> {
             let problem = self.problem("gateway".into(), wanted);
             self.problems.push(problem.value(&config.gateway));
         }
+        if config.gateway == schemas::names::REGISTRY {
+            let wanted = "another name: `registry` is the deployment's registry";
+            self.problems.push(self.problem("gateway".into(), wanted).value(&config.gateway));
+        }
     }
 
     fn warn(&mut self, config: &Config) {
