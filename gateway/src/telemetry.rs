@@ -89,6 +89,8 @@ pub(crate) struct Telemetry {
     pub(crate) spool: Gauge,
     pub(crate) journal: Gauge,
     pub(crate) ready: Gauge,
+    pub(crate) spool_full_in: Gauge<f64, AtomicU64>,
+    pub(crate) store_failures: Family<ByReason, Counter>,
     pub(crate) reloads: Family<ByReason, Counter>,
     signed: Signed,
 }
@@ -163,6 +165,17 @@ impl Telemetry {
         let journal = add!(Gauge::default(), "journal", "Size of the journal's segments", Unit::Bytes);
         let ready = add!(Gauge::default(), "ready", "Whether new exchanges are admitted");
         let spool = add!(Gauge::default(), "spool", "Size of batches on their way out", Unit::Bytes);
+        let spool_full_in = add!(
+            Gauge::<f64, AtomicU64>::default(),
+            "spool_full_in",
+            "When the spool is over its bound, if it goes on filling as in the last minutes; +Inf where it does not",
+            Unit::Seconds
+        );
+        let store_failures = add!(
+            Family::default(),
+            "store_failures",
+            "Batches that the store did not take and that are tried again, by reason"
+        );
         let reloads = add!(Family::default(), "reloads", "Reloads of the configuration, by how they ended");
         Self {
             registry,
@@ -184,6 +197,8 @@ impl Telemetry {
             spool,
             journal,
             ready,
+            spool_full_in,
+            store_failures,
             reloads,
             signed: Signed::default(),
         }

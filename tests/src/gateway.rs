@@ -17,6 +17,7 @@ pub struct Gateway {
     /// The gateway key of the consumer `tester`.
     pub key: String,
     store: PathBuf,
+    environment: Vec<(String, String)>,
     child: Option<Child>,
 }
 
@@ -35,6 +36,10 @@ pub struct Setup {
     pub route: String,
     /// Text at the end of the configuration.
     pub rest: String,
+    /// The value of `evidence.out`; empty: a folder.
+    pub out: String,
+    /// Variables of the gateway's process.
+    pub environment: Vec<(String, String)>,
     /// Where the evidence goes; empty: folders in `dir`.
     pub evidence_dir: Option<PathBuf>,
 }
@@ -82,12 +87,17 @@ impl Gateway {
         let config = format!(
             "deployment: test\ngateway: gw1\nlisten:\n  - address: {address}\nadmin: {admin}\n\
              evidence:\n  journal: {e}/journal\n  spool: {e}/spool\n  key_table: {d}/keytable\n  seal_key: {d}/seal.key\n  \
-             out: {{ directory: {e}/store }}\n  batch_age: 1s\n{evidence}\
+             out: {out}\n  batch_age: 1s\n{evidence}\
              limits:\n  drain: 50s\n{limits}\
              providers:\n{p1}{p2}{p3}routes:\n{r1}{r2}{r3}\
              keys: {d}/keys.yaml\nprices: {prices}\n{rest}",
             d = dir.display(),
             e = evidence.display(),
+            out = if setup.out.is_empty() {
+                format!("{{ directory: {}/store }}", evidence.display())
+            } else {
+                setup.out.clone()
+            },
             evidence = setup.evidence,
             limits = setup.limits,
             p1 = provider("openai", "openai"),
@@ -130,7 +140,8 @@ impl Gateway {
             .find(|w| w.starts_with("afk_"))
             .expect("`keys issue` prints the key")
             .to_owned();
-        Self { dir: dir.to_owned(), address, admin, key, store: evidence.join("store"), child: None }
+        let (store, environment) = (evidence.join("store"), setup.environment.clone());
+        Self { dir: dir.to_owned(), address, admin, key, store, environment, child: None }
     }
 
     /// Prepares and starts, and waits until it is ready.
@@ -171,6 +182,7 @@ impl Gateway {
         let child = Command::new(crate::binary("gateway"))
             .args(["serve", "-c"])
             .arg(self.dir.join("gateway.yaml"))
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a second handle"))
             .stderr(log)

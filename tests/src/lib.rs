@@ -2,7 +2,7 @@
 //!
 //! `provider` is an LLM provider on loopback that speaks the real wire formats, replays recorded exchanges and
 //! remembers every byte it saw; `gateway` runs the real binary; `client` is an HTTP caller that remembers every
-//! byte it got; `oracle` holds what both remember against the evidence.
+//! byte it got; `services` are the real stores that it meets; `oracle` holds what both remember against the evidence.
 
 #![allow(clippy::panic, reason = "tests fail by panicking")]
 
@@ -11,6 +11,7 @@ pub mod corpus;
 pub mod gateway;
 pub mod oracle;
 pub mod provider;
+pub mod services;
 
 use std::path::{Path, PathBuf};
 

@@ -122,6 +122,9 @@ pub enum OpenError {
     /// The store could not be read.
     #[error("store: {0}")]
     Store(String),
+    /// The store does not answer now; an earlier epoch waits for it.
+    #[error("store: {0}")]
+    StoreAway(String),
     /// What was to be sealed breaks the format.
     #[error("format: {0}")]
     Format(String),

@@ -373,6 +373,7 @@ impl Inner {
             journal_bytes: self.journal.segments().bytes(),
             reserved_bytes: self.space.promised(),
             open_exchanges: self.open_exchanges.load(Ordering::Relaxed),
+            spool_full_in_s: self.space.full_in_s(),
             ..marks
         }
     }

@@ -48,5 +48,5 @@ pub use ledger::{Counters, Ledger, LedgerConfig, Reference};
 pub use part::PartWriter;
 pub use refusals::PreAuth;
 pub use salvage::{Salvaged, salvage};
-pub use store::{DirectoryStore, Store, StoreError};
+pub use store::{DirectoryStore, S3Settings, S3Store, Store, StoreError};
 pub use watermarks::Watermarks;

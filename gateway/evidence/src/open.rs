@@ -47,7 +47,19 @@ pub(crate) fn open(settings: LedgerConfig) -> Result<Arc<Inner>, OpenError> {
             tracing::info!(folder = %folder.display(), "another process still writes this epoch");
             continue;
         };
-        let recovered = recovery::recover(&settings, &signer, &folder)?;
+        let recovered = match recovery::recover(&settings, &signer, &folder) {
+            // What it left stays on the disk; the running process recovers it when the store is back.
+            // One that began behind the remembered log may be the next `boot`'s predecessor: that must be known first.
+            Err(OpenError::StoreAway(error))
+                if newest.as_ref().is_some_and(|newest| {
+                    folder.file_name().and_then(|name| name.to_str()) <= Some(newest.origin.epoch())
+                }) =>
+            {
+                tracing::warn!(folder = %folder.display(), %error, "an earlier epoch waits for the store");
+                continue;
+            }
+            other => other?,
+        };
         drop(lock);
         note(&settings, &mut newest, &folder, &recovered)?;
     }

@@ -99,6 +99,9 @@ pub(crate) fn recover_as(
     let standing = match stand(settings, &key, &recovery, &spool, extra.as_ref()) {
         Ok(standing) => standing,
         Err(TipError::Disagrees { batch, what }) => return stuck(format!("batch {batch}: {what}")),
+        Err(TipError::Store(error)) if error.is_transient() => {
+            return Err(OpenError::StoreAway(error.to_string()));
+        }
         Err(error) => return Err(OpenError::Store(error.to_string())),
     };
     let sealed = standing.tip.tree.size();

@@ -9,11 +9,13 @@ use schemas::seal;
 
 use crate::error::{Reason, Unavailable};
 use crate::spool::Spool;
-use crate::store::{self, Source, Store, StoreError};
+use crate::store::{Source, Store, StoreError, Trouble};
 
 /// The first wait after a failure; doubles up to [`MAX_WAIT`].
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 const MAX_WAIT: Duration = Duration::from_secs(30);
+/// The least wait where someone must act before it can succeed.
+const SLOW_WAIT: Duration = Duration::from_secs(10);
 
 /// Why a batch is not archived yet.
 #[derive(Debug, thiserror::Error)]
@@ -32,14 +34,6 @@ pub(crate) enum ShipError {
         /// What is wrong.
         detail: String,
     },
-    /// What the store gives back is not what was put.
-    #[error("`{name}` was put, and the store gives back {found}")]
-    ReadBack {
-        /// The object.
-        name: String,
-        /// What came.
-        found: String,
-    },
 }
 
 impl ShipError {
@@ -48,7 +42,16 @@ impl ShipError {
         match self {
             Self::Store(error) => error.is_transient(),
             Self::Spool(_) => true,
-            Self::Seal { .. } | Self::ReadBack { .. } => false,
+            Self::Seal { .. } => false,
+        }
+    }
+
+    /// What is in the way, where the same may succeed later.
+    pub(crate) fn trouble(&self) -> Option<Trouble> {
+        match self {
+            Self::Store(error) => error.trouble(),
+            Self::Spool(_) => Some(Trouble::Local),
+            Self::Seal { .. } => None,
         }
     }
 
@@ -69,44 +72,37 @@ pub(crate) struct Shipper {
 impl Shipper {
     /// Puts a batch: its data files, then its seal. Returns the position behind it.
     pub(crate) fn put(&self, batch: u64) -> Result<u64, ShipError> {
+        self.each(batch, |name, source| self.store.put(name, source).map(|_| ()))
+    }
+
+    /// Has the store confirm a batch: only then it is archived. Returns the position behind it.
+    pub(crate) fn read_back(&self, batch: u64) -> Result<u64, ShipError> {
+        self.each(batch, |name, source| {
+            let receipt = self.store.confirm(name, source)?;
+            tracing::debug!(%name, version = ?receipt.version, retain_until_s = ?receipt.retain_until_s, "archived");
+            Ok(())
+        })
+    }
+
+    /// Does `work` with the data files of a batch, then with its seal.
+    fn each(
+        &self,
+        batch: u64,
+        work: impl Fn(&ObjectName, Source<'_>) -> Result<(), StoreError>,
+    ) -> Result<u64, ShipError> {
         let note = self.spool.seal(batch)?;
         let sealed = self.read(batch, &note)?;
+        let sealed_us = sealed.time;
         for file in &sealed.files {
             let name = self.name(batch, &file.name)?;
             let path = self.spool.path(&file.name);
-            self.store.put(&name, Source { path: &path, sha256: &file.sha256, length: file.length })?;
+            work(&name, Source { path: &path, sha256: &file.sha256, length: file.length, sealed_us })?;
         }
         let name = ObjectName::Seal { origin: self.origin.clone(), batch };
         let path = self.spool.path(&name.file_name());
         let sha256 = schemas::Sha256Hex::of(&note);
-        self.store.put(&name, Source { path: &path, sha256: &sha256, length: note.len() as u64 })?;
+        work(&name, Source { path: &path, sha256: &sha256, length: note.len() as u64, sealed_us })?;
         Ok(sealed.to)
-    }
-
-    /// Reads a batch back and compares it: only then it is archived. Returns the position behind it.
-    pub(crate) fn read_back(&self, batch: u64) -> Result<u64, ShipError> {
-        let note = self.spool.seal(batch)?;
-        let sealed = self.read(batch, &note)?;
-        for file in &sealed.files {
-            self.compare(&self.name(batch, &file.name)?, file.length, &file.sha256)?;
-        }
-        let name = ObjectName::Seal { origin: self.origin.clone(), batch };
-        self.compare(&name, note.len() as u64, &schemas::Sha256Hex::of(&note))?;
-        Ok(sealed.to)
-    }
-
-    fn compare(&self, name: &ObjectName, length: u64, sha256: &schemas::Sha256Hex) -> Result<(), ShipError> {
-        let Some(file) = self.store.get(name)? else {
-            return Err(ShipError::ReadBack { name: name.to_string(), found: "nothing".into() });
-        };
-        let (found_length, found) = store::hash_file(&*file)?;
-        if (found_length, &found) == (length, sha256) {
-            return Ok(());
-        }
-        Err(ShipError::ReadBack {
-            name: name.to_string(),
-            found: format!("{found_length} bytes with SHA-256 {found}"),
-        })
     }
 
     fn read(&self, batch: u64, note: &[u8]) -> Result<seal::Seal, ShipError> {
@@ -135,6 +131,12 @@ impl BackOff {
         self.failures = 0;
     }
 
+    /// How long to wait after one more failure for this reason.
+    pub(crate) fn failed_for(&mut self, trouble: Option<Trouble>) -> Duration {
+        let wait = self.failed();
+        if trouble.is_some_and(Trouble::needs_someone) { wait.max(SLOW_WAIT) } else { wait }
+    }
+
     /// How long to wait after one more failure: between half of the step and the whole of it.
     pub(crate) fn failed(&mut self) -> Duration {
         let step = FIRST_WAIT.saturating_mul(1 << self.failures.min(10)).min(MAX_WAIT);
@@ -143,5 +145,23 @@ impl BackOff {
         // Without randomness the wait is just not spread.
         let _ = ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut random);
         step / 2 + step / 2 * u32::from(random[0]) / 255
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_to_a_bound_and_are_long_where_someone_must_act() {
+        let mut back_off = BackOff::default();
+        let first = back_off.failed_for(Some(Trouble::Timeout));
+        assert!((FIRST_WAIT / 2..=FIRST_WAIT).contains(&first), "{first:?}");
+        for _ in 0..20 {
+            assert!(back_off.failed_for(Some(Trouble::Throttled)) <= MAX_WAIT);
+        }
+        assert!(back_off.failed_for(Some(Trouble::Throttled)) >= MAX_WAIT / 2);
+        back_off.succeeded();
+        assert!(back_off.failed_for(Some(Trouble::Denied)) >= SLOW_WAIT);
     }
 }

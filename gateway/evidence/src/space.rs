@@ -5,8 +5,10 @@
 //! are removed as it may need. Each epoch has a folder of its own: a new process never frees what an old one, which
 //! still drains, has promised.
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use crate::disk::{self, SharedDisk};
 use crate::error::{Reason, Unavailable};
@@ -29,6 +31,7 @@ struct Shared {
     /// Bytes that may wait for the store.
     bound: u64,
     state: Mutex<State>,
+    opened: Instant,
 }
 
 #[derive(Debug, Default)]
@@ -43,6 +46,50 @@ struct State {
     files: u64,
     /// Bytes for which files give way, while a batch is built or shipped.
     giving_way: u64,
+    /// How what waits for the store has grown.
+    fill: Fill,
+}
+
+/// How fast the spool fills: what waits for the store, over the last minutes.
+#[derive(Debug, Default)]
+struct Fill {
+    /// Seconds and bytes, oldest first.
+    samples: VecDeque<(f64, u64)>,
+}
+
+impl Fill {
+    /// Seconds between two samples, and how many are kept: five minutes.
+    const EVERY_S: f64 = 2.0;
+    const KEPT: usize = 150;
+
+    fn note(&mut self, now_s: f64, bytes: u64) {
+        if self.samples.back().is_some_and(|(at, _)| now_s - at < Self::EVERY_S) {
+            return;
+        }
+        self.samples.push_back((now_s, bytes));
+        if self.samples.len() > Self::KEPT {
+            self.samples.pop_front();
+        }
+    }
+
+    /// In how many seconds `bound` is reached; `None` where it does not fill.
+    fn full_in_s(&self, bound: u64) -> Option<u64> {
+        // From its lowest point: what was archived before is over.
+        let low = self.samples.iter().min_by_key(|(_, bytes)| *bytes)?;
+        let (now_s, bytes) = self.samples.back()?;
+        let (grown, seconds) = (bytes.saturating_sub(low.1), now_s - low.0);
+        if grown == 0 || seconds <= 0.0 {
+            return None;
+        }
+        #[expect(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "an estimate"
+        )]
+        let left = (bound.saturating_sub(*bytes) as f64 * seconds / grown as f64) as u64;
+        Some(left)
+    }
 }
 
 impl State {
@@ -103,7 +150,8 @@ impl Space {
     ) -> std::io::Result<Self> {
         disk::create_dir_all(&*disk, folder)?;
         let state = Mutex::new(State::default());
-        Ok(Self(Arc::new(Shared { disk, folder: folder.to_owned(), copies, unit, bound, state })))
+        let opened = Instant::now();
+        Ok(Self(Arc::new(Shared { disk, folder: folder.to_owned(), copies, unit, bound, state, opened })))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -168,6 +216,8 @@ impl Space {
     pub(crate) fn unsealed(&self, bytes: u64) {
         let mut state = self.state();
         state.unsealed = bytes;
+        let waiting = state.unsealed + state.spooled;
+        state.fill.note(self.0.opened.elapsed().as_secs_f64(), waiting);
         // What was journaled is safe in the journal; where the disk is full now, the next promise says so.
         let _ = self.hold(&mut state);
         self.release(&mut state, true);
@@ -190,6 +240,11 @@ impl Space {
     /// How many bytes are in the spool.
     pub(crate) fn spooled(&self, bytes: u64) {
         self.state().spooled = bytes;
+    }
+
+    /// In how many seconds traffic is refused, if the spool goes on filling as in the last minutes.
+    pub(crate) fn full_in_s(&self) -> Option<u64> {
+        self.state().fill.full_in_s(self.0.bound)
     }
 
     pub(crate) fn promised(&self) -> u64 {
@@ -251,6 +306,23 @@ mod tests {
         space.unsealed(0);
         space.built();
         assert_eq!(files(dir.path()), 0);
+    }
+
+    #[test]
+    fn the_time_until_the_spool_is_full_follows_from_its_growth() {
+        let mut fill = Fill::default();
+        assert_eq!(fill.full_in_s(1000), None);
+        for (at, bytes) in [(0.0, 500), (1.0, 700), (2.0, 0), (4.0, 100), (6.0, 200)] {
+            fill.note(at, bytes);
+        }
+        assert_eq!(fill.full_in_s(1000), Some(16), "50 a second since the lowest point, 800 are left");
+        fill.note(8.0, 0);
+        assert_eq!(fill.full_in_s(1000), None, "it was emptied");
+        for at in 5..1000 {
+            fill.note(f64::from(at * 2), 7);
+        }
+        assert_eq!(fill.samples.len(), Fill::KEPT);
+        assert_eq!(fill.full_in_s(1000), None, "it stands still");
     }
 
     #[test]

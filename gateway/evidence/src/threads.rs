@@ -18,6 +18,7 @@ use crate::recovery::{self, Recovered};
 use crate::sealer::{Sealer, Slim};
 use crate::ship::{BackOff, Shipper};
 use crate::space::Space;
+use crate::store::Trouble;
 
 /// How often the threads look at the time.
 const TICK: Duration = Duration::from_millis(100);
@@ -191,11 +192,29 @@ impl Shipping {
                 continue;
             }
             match self.ship() {
-                Ok(()) => back_off.succeeded(),
+                Ok(()) => {
+                    back_off.succeeded();
+                    if marks.ship_trouble.is_some() {
+                        tracing::info!("the store takes batches again");
+                        self.marks.update(|marks| marks.ship_trouble = None);
+                    }
+                }
                 Err(error) if error.is_transient() => {
-                    let wait = back_off.failed();
-                    tracing::warn!(%error, retry_in = ?wait, "the store does not take a batch");
-                    self.marks.update(|marks| marks.ship_retries += 1);
+                    let trouble = error.trouble();
+                    let wait = back_off.failed_for(trouble);
+                    let reason = trouble.map_or("unknown", Trouble::as_str);
+                    if trouble.is_some_and(Trouble::needs_someone) {
+                        tracing::error!(%error, reason, retry_in = ?wait, "the store does not take a batch; someone must act");
+                    } else {
+                        tracing::warn!(%error, reason, retry_in = ?wait, "the store does not take a batch");
+                    }
+                    self.marks.update(|marks| {
+                        marks.ship_retries += 1;
+                        marks.ship_trouble = trouble;
+                        if let Some(count) = trouble.and_then(|t| marks.ship_failures.get_mut(t as usize)) {
+                            *count += 1;
+                        }
+                    });
                     let until = Instant::now() + wait;
                     while Instant::now() < until && !self.marks.finished() {
                         std::thread::sleep(TICK.min(wait));

@@ -1,5 +1,7 @@
 //! Progress: four counts of records that only move forward (DU-1).
 
+use crate::store::Trouble;
+
 /// How far evidence has come. Each count is the position behind the last record that got there.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Watermarks {
@@ -25,4 +27,11 @@ pub struct Watermarks {
     pub open_exchanges: u64,
     /// How often shipping failed and is to be tried again.
     pub ship_retries: u64,
+    /// The same by reason, in the order of [`Trouble::ALL`].
+    pub ship_failures: [u64; Trouble::ALL.len()],
+    /// What is in the way of shipping now.
+    pub ship_trouble: Option<Trouble>,
+    /// In how many seconds the spool is over its bound, if it goes on as in the last minutes; `None` where it does not
+    /// fill.
+    pub spool_full_in_s: Option<u64>,
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use evidence::disk::{Call, Crash, DiskFile, Fault, SimDisk};
-use evidence::store::{Put, Source};
+use evidence::store::{Put, Receipt, Source};
 use evidence::{DirectoryStore, KeyScope, Ledger, OpenError, Reason, Salvaged, Store, StoreError, salvage};
 use schemas::record::{Body, CloseReason, End, GapReason, PartName};
 use schemas::{ObjectName, Origin};
@@ -91,6 +91,9 @@ impl Store for Gate {
             return Err(StoreError::Io { action: "cannot put", name: name.to_string(), source });
         }
         self.inner.put(name, source)
+    }
+    fn confirm(&self, name: &ObjectName, source: Source<'_>) -> Result<Receipt, StoreError> {
+        self.inner.confirm(name, source)
     }
     fn get(&self, name: &ObjectName) -> Result<Option<Arc<dyn DiskFile>>, StoreError> {
         self.inner.get(name)

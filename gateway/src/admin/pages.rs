@@ -5,6 +5,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use evidence::Watermarks;
+use evidence::store::Trouble;
 use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
@@ -17,7 +19,7 @@ use tokio::sync::Semaphore;
 
 use crate::app::App;
 use crate::record::now_us;
-use crate::telemetry::{ByMark, Telemetry};
+use crate::telemetry::{ByMark, ByReason, Telemetry};
 
 /// The app, once it runs: the admin address answers before recovery is over.
 pub(crate) type Starting = Arc<OnceLock<Arc<App>>>;
@@ -101,13 +103,28 @@ fn ready(app: Option<&Arc<App>>) -> Response<Full<Bytes>> {
         return text(StatusCode::SERVICE_UNAVAILABLE, "draining\n".into());
     }
     match app.ledger.readiness() {
-        Ok(()) => text(StatusCode::OK, "ready\n".into()),
+        Ok(()) => {
+            let left = waiting(&app.ledger.watermarks()).map(|waiting| format!(": {waiting}"));
+            text(StatusCode::OK, format!("ready{}\n", left.unwrap_or_default()))
+        }
         Err(unavailable) => {
-            let mut response = text(StatusCode::SERVICE_UNAVAILABLE, format!("{unavailable}\n"));
+            let why = waiting(&app.ledger.watermarks()).map(|waiting| format!("; {waiting}"));
+            let body = format!("{unavailable}{}\n", why.unwrap_or_default());
+            let mut response = text(StatusCode::SERVICE_UNAVAILABLE, body);
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(unavailable.retry_after_s));
             response
         }
     }
+}
+
+/// What is in the way of shipping, and how long the spool lasts.
+fn waiting(marks: &Watermarks) -> Option<String> {
+    let trouble = marks.ship_trouble?;
+    let left = marks.spool_full_in_s.map(|seconds| {
+        let (hours, minutes) = (seconds / 3600, seconds % 3600 / 60);
+        format!(", the spool is full in about {hours} h {minutes} min")
+    });
+    Some(format!("the store does not take batches ({trouble}){}", left.unwrap_or_default()))
 }
 
 /// Takes the watermarks into the gauges.
@@ -131,6 +148,12 @@ fn observe(app: &App) {
     telemetry.oldest_unsealed.set(age_s(marks.oldest_unsealed_us));
     telemetry.oldest_unarchived.set(age_s(marks.oldest_unarchived_us));
     telemetry.spool.set(gauge(marks.spool_bytes));
+    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+    telemetry.spool_full_in.set(marks.spool_full_in_s.map_or(f64::INFINITY, |seconds| seconds as f64));
+    for (trouble, count) in Trouble::ALL.iter().zip(marks.ship_failures) {
+        let counter = telemetry.store_failures.get_or_create(&ByReason { reason: trouble.as_str() });
+        counter.inner().store(count, std::sync::atomic::Ordering::Relaxed);
+    }
     telemetry.journal.set(gauge(marks.journal_bytes));
     telemetry.ready.set(i64::from(app.ledger.readiness().is_ok() && !app.is_draining()));
 }

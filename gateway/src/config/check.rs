@@ -4,7 +4,7 @@ use std::path::{Component, Path, PathBuf};
 
 use policies::document::{Node, Place, Problem, Shape};
 
-use super::{Config, Encryption, FailMode, Out};
+use super::{Config, Encryption, FailMode, LockMode, Out, Sse, WithoutLock};
 
 /// The longest `deployment` and `gateway` together.
 const MAX_NAMES: usize = 83;
@@ -81,13 +81,13 @@ impl Check<'_> {
 
     fn folders(&mut self, config: &Config) {
         let evidence = &config.evidence;
-        let Out::Directory(out) = &evidence.out;
-        let folders = [
+        let out = evidence.out.directory();
+        let mut folders = vec![
             ("evidence.journal", &evidence.journal),
             ("evidence.spool", &evidence.spool),
             ("evidence.key_table", &evidence.key_table),
-            ("evidence.out.directory", out),
         ];
+        folders.extend(out.map(|out| ("evidence.out.directory", out)));
         for (index, (key, folder)) in folders.iter().enumerate() {
             for (other_key, other) in &folders[..index] {
                 if overlap(folder, other) {
@@ -97,7 +97,7 @@ impl Check<'_> {
                 }
             }
         }
-        if plain(&evidence.seal_key).starts_with(plain(out)) {
+        if out.is_some_and(|out| plain(&evidence.seal_key).starts_with(plain(out))) {
             let problem = self.problem("evidence.seal_key".into(), "a file outside of the evidence store");
             self.problems.push(problem.value(evidence.seal_key.display().to_string()));
         }
@@ -126,6 +126,7 @@ impl Check<'_> {
             let problem = self.problem("evidence.encryption".into(), wanted);
             self.warnings.push(problem.value("off"));
         }
+        self.warn_of_s3(config);
         for (index, route) in config.routes.iter().enumerate() {
             if route.fail_mode == FailMode::Open {
                 let wanted =
@@ -151,6 +152,43 @@ impl Check<'_> {
                 let wanted = "`tls`: gateway keys and prompts would cross the network in the clear";
                 let problem = self.problem(format!("listen[{index}].address"), wanted);
                 self.warnings.push(problem.value(listen.address.to_string()));
+            }
+        }
+    }
+}
+
+impl Check<'_> {
+    fn warn_of_s3(&mut self, config: &Config) {
+        let Out::S3(s3) = &config.evidence.out else { return };
+        let mut warn = |key: &str, value: String, wanted: &str| {
+            let key = format!("evidence.out.s3.{key}");
+            let problem = Problem::at(place(self.root, &key), key, wanted);
+            self.warnings.push(problem.value(value));
+        };
+        if s3.without_lock == WithoutLock::Accept {
+            let wanted = "`refuse`: with `accept`, whoever may write to the bucket can delete evidence";
+            warn("without_lock", "accept".into(), wanted);
+        }
+        if s3.mode == LockMode::Governance {
+            let wanted =
+                "`compliance`: with `governance`, who has `s3:BypassGovernanceRetention` can delete evidence";
+            warn("mode", "governance".into(), wanted);
+        }
+        if s3.sse == Sse::Kms {
+            let wanted = "`s3`: with `kms`, who destroys the key makes locked evidence unreadable";
+            warn("sse", "kms".into(), wanted);
+        }
+        if let Some(endpoint) = &s3.endpoint
+            && !endpoint.tls
+            && !endpoint.is_loopback()
+        {
+            let wanted = "`https://`: evidence would cross the network in the clear";
+            warn("endpoint", endpoint.to_string(), wanted);
+        }
+        let classes = config.routes.iter().map(|route| route.retention.as_str());
+        for class in s3.retention.classes.keys() {
+            if classes.clone().all(|used| used != class) {
+                warn("retention.classes", class.clone(), "retention classes that routes name");
             }
         }
     }

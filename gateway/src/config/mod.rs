@@ -12,6 +12,7 @@ mod diff;
 mod files;
 mod load;
 mod read;
+mod s3;
 mod schema;
 mod secret;
 #[cfg(test)]
@@ -31,6 +32,7 @@ pub use defaults::DEFAULT_ADMIN;
 pub use diff::Changes;
 pub use load::{Loaded, LoadedFile, TlsFiles, keys_path, load, load_with};
 pub use policies::document::Problem;
+pub use s3::{LockMode, S3Out, S3Retention, Sse, WithoutLock};
 pub use schema::json_schema;
 pub use secret::Secret;
 pub use units::{parse_duration, parse_size};
@@ -128,7 +130,7 @@ pub struct Evidence {
     pub pseudonym_key: Option<PathBuf>,
     /// The evidence store. Restart.
     pub out: Out,
-    /// The longest time that a record waits for its batch to be sealed. Restart.
+    /// The longest time that a record waits for its batch to be sealed; with `out.s3` 60s where not typed. Restart.
     #[serde(serialize_with = "duration_text")]
     #[schemars(default = "default_batch_age", schema_with = "duration_schema")]
     pub batch_age: Duration,
@@ -170,6 +172,18 @@ pub enum Encryption {
 pub enum Out {
     /// A create-only folder.
     Directory(PathBuf),
+    /// A bucket under Object Lock.
+    S3(Box<S3Out>),
+}
+
+impl Out {
+    /// The folder, where it is one.
+    pub fn directory(&self) -> Option<&PathBuf> {
+        match self {
+            Self::Directory(folder) => Some(folder),
+            Self::S3(_) => None,
+        }
+    }
 }
 
 /// Bounds on everything that traffic can grow.

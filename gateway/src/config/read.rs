@@ -17,8 +17,8 @@ use super::{
 
 const IDENTIFIER_FORM: &str = "an identifier `[A-Za-z0-9_.:/@+-]{1,128}`";
 pub(super) const PART_FORM: &str = "a name `[a-z0-9][a-z0-9.-]{0,62}`";
-const SECOND: Duration = Duration::from_secs(1);
-const DAY: Duration = Duration::from_secs(86_400);
+pub(super) const SECOND: Duration = Duration::from_secs(1);
+pub(super) const DAY: Duration = Duration::from_secs(86_400);
 
 /// Reads the tree; relative paths are meant from `base`. `None` where a required key is missing or unreadable.
 pub(super) fn config(root: &Node, base: &Path, problems: &mut Vec<Problem>) -> Option<Config> {
@@ -58,13 +58,13 @@ pub(super) fn config(root: &Node, base: &Path, problems: &mut Vec<Problem>) -> O
 }
 
 /// The forms of values that several parts share.
-struct Reader<'a, 'p> {
-    fields: Fields<'a, 'p>,
+pub(super) struct Reader<'a, 'p> {
+    pub(super) fields: Fields<'a, 'p>,
     base: &'p Path,
 }
 
 impl<'a, 'p> Reader<'a, 'p> {
-    fn new(node: &'a Node, path: &str, base: &'p Path, problems: &'p mut Vec<Problem>) -> Self {
+    pub(super) fn new(node: &'a Node, path: &str, base: &'p Path, problems: &'p mut Vec<Problem>) -> Self {
         Self { fields: Fields::new(node, path, problems), base }
     }
 
@@ -88,7 +88,7 @@ impl<'a, 'p> Reader<'a, 'p> {
         self.fields.required(key, "a path", |text| Some(self.base.join(text)))
     }
 
-    fn duration(
+    pub(super) fn duration(
         &mut self,
         key: &'static str,
         range: RangeInclusive<Duration>,
@@ -136,7 +136,7 @@ impl<'a, 'p> Reader<'a, 'p> {
         all.into_iter().collect()
     }
 
-    fn part_of<T>(
+    pub(super) fn part_of<T>(
         &mut self,
         key: &'static str,
         read: impl FnOnce(&Node, &str, &Path, &mut Vec<Problem>) -> T,
@@ -181,14 +181,11 @@ fn evidence(node: &Node, base: &Path, problems: &mut Vec<Problem>) -> Option<Evi
     let key_table = f.required_path("key_table");
     let seal_key = f.required_path("seal_key");
     let pseudonym_key = f.path("pseudonym_key");
-    let out_node = f.fields.required_node("out", "the evidence store as `{directory: PATH}`");
-    let out = out_node.and_then(|node| {
-        let mut f = Reader::new(node, "evidence.out", base, f.fields.problems());
-        let directory = f.required_path("directory");
-        f.fields.finish();
-        directory.map(Out::Directory)
-    });
-    let batch_age = f.duration("batch_age", Duration::from_millis(100)..=60 * 60 * SECOND, 10 * SECOND);
+    let out_node =
+        f.fields.required_node("out", "the evidence store as `{directory: PATH}` or `{s3: {...}}`");
+    let out = out_node.and_then(|node| out(node, base, f.fields.problems()));
+    let age = if matches!(out, Some(Out::S3(_))) { 60 * SECOND } else { 10 * SECOND };
+    let batch_age = f.duration("batch_age", Duration::from_millis(100)..=60 * 60 * SECOND, age);
     let batch_size = f.size("batch_size", 1 << 20..=1 << 30, 64 << 20);
     let heartbeat = f.duration("heartbeat", SECOND..=DAY, 300 * SECOND);
     let encryption = f.fields.choice("encryption", &[("on", Encryption::On), ("off", Encryption::Off)]);
@@ -209,6 +206,24 @@ fn evidence(node: &Node, base: &Path, problems: &mut Vec<Problem>) -> Option<Evi
         segment,
         spool_bound,
     })
+}
+
+fn out(node: &Node, base: &Path, problems: &mut Vec<Problem>) -> Option<Out> {
+    let mut f = Reader::new(node, "evidence.out", base, problems);
+    let s3 = f.part_of("s3", super::s3::read);
+    let out = match s3 {
+        None => f.required_path("directory").map(Out::Directory),
+        Some(s3) => {
+            if f.fields.node("directory").is_some() {
+                let place = f.fields.place_of("directory");
+                let wanted = "one way out: `directory` or `s3`";
+                f.fields.report(Problem::at(place, "evidence.out.directory", wanted));
+            }
+            s3.map(|s3| Out::S3(Box::new(s3)))
+        }
+    };
+    f.fields.finish();
+    out
 }
 
 fn limits(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem>) -> Limits {

@@ -136,6 +136,72 @@ impl Folder {
     }
 }
 
+/// The full configuration with this way out.
+fn with_out(out: &str) -> String {
+    let line = FULL.lines().find(|line| line.trim_start().starts_with("out:")).unwrap();
+    FULL.replace(line, out)
+}
+
+#[test]
+fn a_bucket_is_read_with_its_retention() {
+    let folder = Folder::new();
+    let yaml = with_out(
+        "  out:\n    s3:\n      bucket: acme-evidence\n      prefix: llm/evidence\n      region: eu-central-1\n      \
+         endpoint: http://127.0.0.1:9000\n      path_style: true\n      retention:\n        records: 365d\n        \
+         content: 90d\n        classes: { legal: 3650d }",
+    );
+    let loaded = folder.load(&yaml).unwrap();
+    let Out::S3(s3) = &loaded.config.evidence.out else { panic!("no bucket") };
+    assert_eq!((s3.bucket.as_str(), s3.prefix.as_str()), ("acme-evidence", "llm/evidence"));
+    assert_eq!((s3.mode, s3.without_lock, s3.sse), (LockMode::Compliance, WithoutLock::Refuse, Sse::Bucket));
+    assert_eq!(s3.retention.classes["legal"], Duration::from_secs(3650 * 86_400));
+    let canonical = String::from_utf8(loaded.canonical.clone()).unwrap();
+    assert!(
+        canonical.contains(r#""retention":{"classes":{"legal":"3650d"},"content":"90d","records":"365d"}"#),
+        "{canonical}"
+    );
+}
+
+#[test]
+fn a_bucket_that_means_nothing_is_refused_with_every_problem() {
+    let folder = Folder::new();
+    let yaml = with_out(
+        "  out:\n    s3:\n      bucket: Acme\n      prefix: /a/\n      endpoint: ftp://x\n      sse: kms\n      mode: none\n      \
+         retention: { records: 1h, content: 90d, classes: { A: 1d, b: x } }",
+    );
+    let told = folder.told(&yaml).join("\n");
+    for key in [
+        "bucket",
+        "prefix",
+        "endpoint",
+        "kms_key",
+        "mode",
+        "retention.records",
+        "retention.classes.A",
+        "retention.classes.b",
+    ] {
+        assert!(told.contains(&format!("evidence.out.s3.{key}")), "{key}:\n{told}");
+    }
+    let both =
+        with_out("  out: { directory: store, s3: { bucket: abc, retention: { records: 1d, content: 1d } } }");
+    let told = folder.told(&both).join("\n");
+    assert!(told.contains("evidence.out.directory"), "{told}");
+}
+
+#[test]
+fn what_weakens_a_bucket_is_warned_about() {
+    let folder = Folder::new();
+    let yaml = with_out(
+        "  out:\n    s3: { bucket: abc, mode: governance, without_lock: accept, sse: kms, kms_key: k, endpoint: 'http://s3.example', \
+         retention: { records: 1d, content: 1d, classes: { unused: 1d } } }",
+    );
+    let warnings =
+        folder.load(&yaml).unwrap().warnings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    for key in ["mode", "without_lock", "sse", "endpoint", "retention.classes"] {
+        assert!(warnings.contains(&format!("evidence.out.s3.{key}")), "{key}:\n{warnings}");
+    }
+}
+
 #[test]
 fn every_key_is_read() {
     let folder = Folder::new();

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use schemas::{ObjectName, Origin, Sha256Hex};
 
-use super::{Put, Source, Store, StoreError, hash_file};
+use super::{Put, Receipt, Source, Store, StoreError, hash_file};
 use crate::disk::{self, DiskFile, SharedDisk};
 
 const TEMPORARY: &str = ".tmp";
@@ -130,6 +130,17 @@ impl Store for DirectoryStore {
         }
     }
 
+    fn confirm(&self, name: &ObjectName, source: Source<'_>) -> Result<Receipt, StoreError> {
+        let wrong = |found: String| StoreError::ReadBack { name: name.to_string(), found };
+        let Some(file) = self.get(name)? else { return Err(wrong("nothing".into())) };
+        let (length, found) =
+            hash_file(&*file).map_err(|error| sort("cannot read", name.to_string(), error))?;
+        if (length, &found) == (source.length, source.sha256) {
+            return Ok(Receipt::default());
+        }
+        Err(wrong(format!("{length} bytes with SHA-256 {found}")))
+    }
+
     fn get(&self, name: &ObjectName) -> Result<Option<Arc<dyn DiskFile>>, StoreError> {
         match self.disk.open_read(&self.path(name)) {
             Ok(file) => Ok(Some(file.into())),
@@ -183,7 +194,10 @@ mod tests {
         let path = dir.join("source");
         std::fs::write(&path, bytes).unwrap();
         let sha256 = Sha256Hex::of(bytes);
-        store.put(&name(batch), Source { path: &path, sha256: &sha256, length: bytes.len() as u64 })
+        store.put(
+            &name(batch),
+            Source { path: &path, sha256: &sha256, length: bytes.len() as u64, sealed_us: 0 },
+        )
     }
 
     #[test]
@@ -217,8 +231,23 @@ mod tests {
         let store = DirectoryStore::open(Arc::new(RealDisk), &dir.path().join("out")).unwrap();
         let path = dir.path().join("source");
         std::fs::write(&path, b"other").unwrap();
-        let source = Source { path: &path, sha256: &Sha256Hex::of(b"one"), length: 3 };
+        let source = Source { path: &path, sha256: &Sha256Hex::of(b"one"), length: 3, sealed_us: 0 };
         assert!(matches!(store.put(&name(0), source), Err(StoreError::Source { .. })));
         assert!(store.get(&name(0)).unwrap().is_none());
+    }
+
+    #[test]
+    fn what_is_not_there_or_other_is_not_confirmed() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = DirectoryStore::open(Arc::new(RealDisk), &dir.path().join("out")).unwrap();
+        put(&store, dir.path(), 0, b"one").unwrap();
+        let confirm = |batch, bytes: &[u8]| {
+            let sha256 = Sha256Hex::of(bytes);
+            let length = bytes.len() as u64;
+            store.confirm(&name(batch), Source { path: dir.path(), sha256: &sha256, length, sealed_us: 0 })
+        };
+        assert_eq!(confirm(0, b"one").unwrap(), Receipt::default());
+        assert!(matches!(confirm(0, b"two"), Err(StoreError::ReadBack { .. })));
+        assert!(matches!(confirm(1, b"one"), Err(StoreError::ReadBack { .. })));
     }
 }

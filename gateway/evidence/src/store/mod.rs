@@ -3,6 +3,8 @@
 //! A store is create-only: a name that is taken keeps its bytes. Data files go before their seal.
 
 mod directory;
+mod s3;
+mod trouble;
 
 use std::fmt::Debug;
 use std::io;
@@ -14,6 +16,8 @@ use schemas::{ObjectName, Origin, Sha256Hex};
 use crate::disk::DiskFile;
 
 pub use directory::DirectoryStore;
+pub use s3::{BucketFault, BucketReport, Retention, S3Settings, S3Store, Sse};
+pub use trouble::Trouble;
 
 /// What a put came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +51,26 @@ pub enum StoreError {
         /// What it has.
         found: Sha256Hex,
     },
+    /// What the store gives back is not what was put, or not kept as was asked. Someone must look.
+    #[error("`{name}` was put, and the store gives back {found}")]
+    ReadBack {
+        /// The object.
+        name: String,
+        /// What came.
+        found: String,
+    },
+    /// A store service did not do it. Worth trying again, slowly where someone must act first.
+    #[error("{action} `{name}` ({trouble}): {detail}")]
+    Service {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        name: String,
+        /// What is in the way.
+        trouble: Trouble,
+        /// What the service said.
+        detail: String,
+    },
     /// The store has no space. Worth trying again.
     #[error("the store is full: {0}")]
     Full(io::Error),
@@ -66,7 +90,17 @@ pub enum StoreError {
 impl StoreError {
     /// Whether the same call may succeed later.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Full(_) | Self::Io { .. })
+        matches!(self, Self::Full(_) | Self::Io { .. } | Self::Service { .. })
+    }
+
+    /// What is in the way, where the same call may succeed later.
+    pub fn trouble(&self) -> Option<Trouble> {
+        match self {
+            Self::Service { trouble, .. } => Some(*trouble),
+            Self::Full(_) => Some(Trouble::Full),
+            Self::Io { .. } => Some(Trouble::Local),
+            Self::Taken { .. } | Self::Source { .. } | Self::ReadBack { .. } => None,
+        }
     }
 }
 
@@ -79,6 +113,17 @@ pub struct Source<'a> {
     pub sha256: &'a Sha256Hex,
     /// Its length in bytes.
     pub length: u64,
+    /// When its batch was sealed, microseconds UTC: retention counts from it, so a retry asks for the same.
+    pub sealed_us: i64,
+}
+
+/// What a store says of an object that it keeps.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Receipt {
+    /// The version that was looked at, where the store has versions.
+    pub version: Option<String>,
+    /// Until when it cannot be deleted, seconds UTC, where the store enforces that.
+    pub retain_until_s: Option<i64>,
 }
 
 /// Keeps objects under names, create-only. All calls block; all may be repeated.
@@ -88,6 +133,13 @@ pub trait Store: Send + Sync + Debug {
     /// # Errors
     /// [`StoreError::Taken`] where other bytes have the name; else whether it was put is not known.
     fn put(&self, name: &ObjectName, source: Source<'_>) -> Result<Put, StoreError>;
+
+    /// Asks the store what it keeps under a name: the same bytes, under the retention that was asked for. Only then
+    /// the object is archived (DU-2).
+    ///
+    /// # Errors
+    /// [`StoreError::ReadBack`] where it keeps something else, or not so.
+    fn confirm(&self, name: &ObjectName, source: Source<'_>) -> Result<Receipt, StoreError>;
 
     /// Opens an object for reading; `None` where it is not there.
     ///

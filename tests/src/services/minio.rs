@@ -1,0 +1,35 @@
+//! MinIO: answers as AWS does wherever it was compared. No longer maintained; for tests only.
+
+use std::process::Command;
+
+use super::process::cached;
+use super::s3::S3Server;
+
+/// As in `tests/run`.
+const VERSION: &str = "v0.0.0-20260212201848-7aac2a2c5b7c";
+
+/// MinIO.
+#[derive(Debug, Clone, Copy)]
+pub struct Minio;
+
+impl Minio {
+    /// Starts one on a free port with an empty folder.
+    pub fn start() -> S3Server {
+        let binary = cached("minio", VERSION);
+        S3Server::start("minio", move |address, folder| {
+            let data = folder.join("data");
+            std::fs::create_dir_all(&data).expect("a data folder");
+            let mut command = Command::new(&binary);
+            command
+                .args(["server", "--quiet", "--address", &address.to_string()])
+                .args(["--console-address", "127.0.0.1:0"])
+                .arg(data)
+                .env("MINIO_ROOT_USER", S3Server::ACCESS_KEY)
+                .env("MINIO_ROOT_PASSWORD", S3Server::SECRET_KEY)
+                .env("MINIO_BROWSER", "off")
+                .env("MINIO_UPDATE", "off")
+                .env("GOMAXPROCS", "2");
+            command
+        })
+    }
+}

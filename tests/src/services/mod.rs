@@ -1,0 +1,17 @@
+//! Real services for tests, each a plain process on loopback ports with a fresh data folder, ended when dropped.
+//!
+//! `tests/run` builds their binaries once into a cache folder outside of the checkout, keyed by version.
+
+mod faults;
+mod minio;
+mod moto;
+mod process;
+mod s3;
+mod versitygw;
+
+pub use faults::{Fault, FaultProxy, Handled};
+pub use minio::Minio;
+pub use moto::Moto;
+pub use process::{cached, free_port};
+pub use s3::S3Server;
+pub use versitygw::Versitygw;

@@ -1,0 +1,353 @@
+//! The real gateway with a bucket under Object Lock as its way out: what is archived is locked, once, and stays so
+//! through kills and whatever a network and a store do.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use aws_sdk_s3::Client;
+use aws_sdk_s3::types::{ChecksumMode, ObjectLockMode};
+use base64::Engine as _;
+use tests::Dice;
+use tests::client::{Call, Got, Leave, send, send_until};
+use tests::gateway::{Gateway, Setup};
+use tests::oracle::Evidence;
+use tests::provider::Provider;
+use tests::services::{Fault, FaultProxy, Minio, S3Server, Versitygw};
+
+const BUCKET: &str = "evidence";
+const DAY_S: i64 = 86_400;
+
+fn setup(provider: &Provider, endpoint: &str, evidence: &str) -> Setup {
+    Setup {
+        provider: provider.url(),
+        out: format!(
+            "{{ s3: {{ bucket: {BUCKET}, prefix: llm/evidence, region: us-east-1, endpoint: '{endpoint}', path_style: true, \
+             timeout: 3s, retention: {{ records: 3d, content: 2d, classes: {{ standard: 1d }} }} }} }}"
+        ),
+        environment: S3Server::environment().map(|(n, v)| (n.to_owned(), v.to_owned())).to_vec(),
+        evidence: format!("  segment: 4MiB\n{evidence}"),
+        ..Setup::default()
+    }
+}
+
+fn call(key: &str, tag: &str, filler: usize, dice: &mut Dice) -> Call {
+    let filler: String = (0..filler / 16).map(|_| format!("{:016x}", dice.next())).collect();
+    let body = serde_json::json!({ "model": "gpt-4o-mini", "stream": dice.below(2) == 0,
+        "messages": [{ "role": "user", "content": format!("{tag} {filler}") }] });
+    Call::post("/openai/v1/chat/completions", key, body.to_string())
+}
+
+/// What the bucket holds: each key with its versions, newest first, and how many delete markers there are.
+async fn versions(client: &Client) -> (BTreeMap<String, Vec<String>>, usize) {
+    let (mut found, mut markers) = (BTreeMap::<String, Vec<String>>::new(), 0);
+    let (mut key, mut version) = (None, None);
+    loop {
+        let page = client
+            .list_object_versions()
+            .bucket(BUCKET)
+            .set_key_marker(key.take())
+            .set_version_id_marker(version.take())
+            .send()
+            .await
+            .expect("a listing of versions");
+        for object in page.versions() {
+            let id = object.version_id().expect("a version's id").to_owned();
+            found.entry(object.key().expect("a key").to_owned()).or_default().push(id);
+        }
+        markers += page.delete_markers().len();
+        if page.is_truncated() != Some(true) {
+            return (found, markers);
+        }
+        key = page.next_key_marker().map(str::to_owned);
+        version = page.next_version_id_marker().map(str::to_owned);
+    }
+}
+
+/// Checks every object of the bucket, and copies it to the folder where the auditor looks. Gives how many there are.
+async fn check_and_copy(server: &S3Server, gateway: &Gateway) -> usize {
+    let client = server.client();
+    let (found, markers) = versions(&client).await;
+    assert_eq!(markers, 0, "{server:?}: something is hidden");
+    let now = jiff::Timestamp::now().as_second();
+    let mut shortest = i64::MAX;
+    let mut seals = i64::MAX;
+    for (key, ids) in &found {
+        assert_eq!(ids.len(), 1, "{server:?}: `{key}` has versions {ids:?}");
+        let head = client.head_object().bucket(BUCKET).key(key).version_id(&ids[0]);
+        let head = head.checksum_mode(ChecksumMode::Enabled).send().await.expect("an object's head");
+        assert_eq!(head.object_lock_mode(), Some(&ObjectLockMode::Compliance), "{key}");
+        let left = head.object_lock_retain_until_date().expect("a date").secs() - now;
+        let least = match key.as_str() {
+            k if k.ends_with(".seal") => 33 * DAY_S,
+            k if k.ends_with(".records.parquet") => 3 * DAY_S,
+            k if k.ends_with(".reference.parquet") => 32 * DAY_S,
+            k if k.contains(".content-") => DAY_S,
+            other => std::panic::panic_any(format!("an object that no seal names: {other}")),
+        };
+        assert!((least - 900..=least + DAY_S).contains(&left), "{key}: {left} s left, asked {least}");
+        if key.ends_with(".seal") {
+            seals = seals.min(left)
+        } else {
+            shortest = shortest.min(left)
+        }
+        let body = client.get_object().bucket(BUCKET).key(key).send().await.expect("an object");
+        let body = body.body.collect().await.expect("its body").into_bytes();
+        let digest = schemas::Sha256Hex::of(&body);
+        let coded = base64::engine::general_purpose::STANDARD.encode(digest.0);
+        assert_eq!(head.checksum_sha256(), Some(coded.as_str()), "{key}");
+        let name = key.strip_prefix("llm/evidence/").expect("all is below the prefix");
+        let path = gateway.store().join(name);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        std::fs::write(path, body).expect("a copy");
+    }
+    assert!(seals > shortest, "seals outlive what they name");
+    // The newest and the oldest object cannot be deleted, nor their time be shortened.
+    for key in [found.keys().next(), found.keys().last()].into_iter().flatten() {
+        let version = &found[key][0];
+        let deleted = client.delete_object().bucket(BUCKET).key(key).version_id(version).send().await;
+        assert!(deleted.is_err(), "{server:?}: a locked version of `{key}` was deleted");
+        client
+            .head_object()
+            .bucket(BUCKET)
+            .key(key)
+            .version_id(version)
+            .send()
+            .await
+            .expect("it is still there");
+    }
+    found.len()
+}
+
+fn metric(gateway: &Gateway, line: &str) -> Option<f64> {
+    let text = gateway.admin_get("/metrics")?;
+    text.lines().find_map(|l| l.strip_prefix(line)?.trim().parse().ok())
+}
+
+async fn archived_under_lock(server: S3Server) {
+    let dir = tempfile::tempdir().expect("a folder");
+    server.create_locked_bucket(BUCKET).await;
+    let provider = Provider::start([]).await;
+    let mut gateway = Gateway::start(dir.path(), &setup(&provider, &server.endpoint(), ""));
+    let mut dice = Dice::new(7);
+    let mut ids = HashSet::new();
+    for n in 0..20 {
+        let filler = if n == 5 { 3 << 20 } else { 200 };
+        let got =
+            send(gateway.address, &call(&gateway.key, &format!("tag-{n}-end"), filler, &mut dice)).await;
+        assert_eq!(got.status, 200, "{}", got.text());
+        assert!(ids.insert(got.exchange().expect("an exchange's id").to_owned()));
+    }
+    assert_eq!(gateway.stop(), Some(0), "{}", gateway.log());
+    assert!(gateway.log().contains("everything is archived"), "{}", gateway.log());
+    assert_eq!(
+        std::fs::read_dir(dir.path().join("spool")).map(|l| l.flatten().count()).unwrap_or(0),
+        1,
+        "the empty reserve"
+    );
+    let objects = check_and_copy(&server, &gateway).await;
+    let evidence = Evidence::read(&gateway);
+    for id in &ids {
+        assert_eq!(evidence.outcome(id).map(|o| o["end"].as_str()), Some(Some("complete")), "{id}");
+    }
+    let (code, out, err) = gateway.verify(&[]);
+    assert!(code == 0 && out.starts_with("VERIFIED"), "{out}{err}");
+    // A second life reads the first one's end from the bucket.
+    gateway.serve();
+    assert_eq!(gateway.stop(), Some(0), "{}", gateway.log());
+    assert!(check_and_copy(&server, &gateway).await > objects);
+    let (code, out, err) = gateway.verify(&[]);
+    assert!(code == 0 && out.starts_with("VERIFIED"), "{out}{err}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs S3"]
+async fn traffic_is_archived_under_lock_in_minio() {
+    archived_under_lock(Minio::start()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs S3"]
+async fn traffic_is_archived_under_lock_in_versitygw() {
+    archived_under_lock(Versitygw::start()).await;
+}
+
+/// One call and what its caller got.
+struct Remembered {
+    tag: String,
+    got: Got,
+}
+
+async fn killed_under_faults(server: S3Server) {
+    let rounds = if tests::long_round() { 40 } else { 6 };
+    let seed = std::env::var("AFFIDAVIT_SEED").ok().and_then(|v| v.parse().ok()).unwrap_or(20_261_121);
+    let mut dice = Dice::new(seed);
+    let dir = tempfile::tempdir().expect("a folder");
+    server.create_locked_bucket(BUCKET).await;
+    let proxy = FaultProxy::start(server.address);
+    let provider = Provider::start([]).await;
+    let mut gateway = Gateway::prepare(dir.path(), &setup(&provider, &proxy.endpoint(), ""));
+    let remembered = Arc::new(Mutex::new(Vec::new()));
+    let begun = Instant::now();
+    for round in 0..rounds {
+        gateway.serve();
+        let weather = if round % 3 == 2 {
+            vec![(1, Fault::Down)]
+        } else {
+            vec![
+                (10, Fault::Pass),
+                (3, Fault::Status(503)),
+                (2, Fault::Delay(Duration::from_millis(300))),
+                (4, Fault::CutAfter),
+                (2, Fault::CutBefore),
+                (1, Fault::LateAnswer(Duration::from_secs(4))),
+            ]
+        };
+        proxy.mix(weather, seed + round);
+        let mut callers = tokio::task::JoinSet::new();
+        for caller in 0..4u64 {
+            let mut dice = Dice::new(seed + round * 100 + caller);
+            let (remembered, key, address) = (remembered.clone(), gateway.key.clone(), gateway.address);
+            callers.spawn(async move {
+                for n in 0.. {
+                    let tag = format!("tag-{round}-{caller}-{n}-end");
+                    let filler = dice.below(2000) as usize;
+                    let leave = Leave { after_bytes: None, after_silence: Some(Duration::from_secs(20)) };
+                    let got = send_until(address, &call(&key, &tag, filler, &mut dice), leave).await;
+                    let dead = got.status == 0;
+                    remembered.lock().expect("no caller died").push(Remembered { tag, got });
+                    if dead {
+                        break;
+                    }
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            });
+        }
+        tokio::time::sleep(Duration::from_millis(1500 + dice.below(2500))).await;
+        gateway.kill();
+        while callers.join_next().await.is_some() {}
+    }
+    let cut = proxy.handled().iter().filter(|h| h.fault == Fault::CutAfter && h.status == Some(200)).count();
+    proxy.set(Fault::Pass);
+    gateway.serve();
+    assert_eq!(gateway.stop(), Some(0), "{}", gateway.log());
+    let objects = check_and_copy(&server, &gateway).await;
+    let evidence = Evidence::read(&gateway);
+    let remembered = remembered.lock().expect("no caller died");
+    let mut whole = 0;
+    for Remembered { tag, got } in remembered.iter().filter(|r| r.got.whole && r.got.status == 200) {
+        whole += 1;
+        let id = got.exchange().expect("an exchange's id");
+        let outcome = evidence.outcome(id);
+        assert_eq!(outcome.map(|o| o["end"].as_str()), Some(Some("complete")), "{tag} {id}");
+        let recorded = evidence
+            .content(id, "client_response")
+            .or(evidence.content(id, "provider_response"))
+            .map(Vec::as_slice)
+            .unwrap_or_default();
+        assert!(recorded == got.body, "{tag}: the recorded answer is not the one that the caller got");
+        let asked = evidence.content(id, "client_request").map(Vec::as_slice).unwrap_or_default();
+        assert!(String::from_utf8_lossy(asked).contains(tag.as_str()), "{tag}: its request is another one's");
+    }
+    eprintln!(
+        "{}: {rounds} kills, {} calls, {whole} whole, {objects} objects, {} S3 requests, {cut} answers cut after success, {} s, seed {seed}",
+        server.name,
+        remembered.len(),
+        proxy.handled().len(),
+        begun.elapsed().as_secs()
+    );
+    assert!(whole > 50 && cut > 0, "the load reached both cases");
+    let (code, out, err) = gateway.verify(&[]);
+    assert!(code == 0 && out.starts_with("VERIFIED"), "{out}{err}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs S3"]
+async fn what_was_acknowledged_is_archived_once_in_minio_through_kills_and_faults() {
+    killed_under_faults(Minio::start()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs S3"]
+async fn what_was_acknowledged_is_archived_once_in_versitygw_through_kills_and_faults() {
+    killed_under_faults(Versitygw::start()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs S3"]
+async fn a_full_spool_refuses_until_the_bucket_is_back_and_loses_nothing() {
+    let server = Versitygw::start();
+    let dir = tempfile::tempdir().expect("a folder");
+    server.create_locked_bucket(BUCKET).await;
+    let proxy = FaultProxy::start(server.address);
+    let provider = Provider::start([]).await;
+    let more = "  batch_size: 4MiB\n  spool_bound: 16MiB\n";
+    let mut gateway = Gateway::start(dir.path(), &setup(&provider, &proxy.endpoint(), more));
+    let mut dice = Dice::new(3);
+    let mut ids = HashSet::new();
+    let mut ask = async |n: usize| {
+        let got =
+            send(gateway.address, &call(&gateway.key, &format!("tag-{n}-end"), 1 << 20, &mut dice)).await;
+        if got.status == 200 {
+            ids.insert(got.exchange().expect("an exchange's id").to_owned());
+        }
+        got
+    };
+    assert_eq!(ask(0).await.status, 200);
+    proxy.set(Fault::Status(503));
+    let mut refused = None;
+    let mut told = String::new();
+    for n in 1..200 {
+        let got = ask(n).await;
+        if got.status == 503 {
+            refused = Some(got);
+            break;
+        }
+        let ready = gateway.admin_get("/readyz").unwrap_or_default();
+        if ready.contains("\nready: ") && ready.contains("the spool is full in about") {
+            told = ready;
+        }
+        tokio::time::sleep(Duration::from_millis(150)).await;
+    }
+    let refused = refused.expect("traffic is refused at the bound");
+    assert_eq!(refused.header("x-affidavit-reason"), Some("spool_full"), "{}", refused.text());
+    assert!(told.contains("ready: the store does not take batches (unavailable)"), "{told}");
+    let ready = gateway.admin_get("/readyz").unwrap_or_default();
+    assert!(ready.starts_with("HTTP/1.1 503") && ready.contains("spool_full"), "{ready}");
+    assert!(
+        metric(&gateway, r#"gateway_store_failures_total{reason="unavailable"}"#).is_some_and(|n| n > 0.0)
+    );
+    proxy.set(Fault::Pass);
+    let begun = Instant::now();
+    while ask(500).await.status != 200 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{}", gateway.log());
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let ids = ids.clone();
+    assert_eq!(gateway.stop(), Some(0), "{}", gateway.log());
+    check_and_copy(&server, &gateway).await;
+    let evidence = Evidence::read(&gateway);
+    for id in &ids {
+        assert_eq!(evidence.outcome(id).map(|o| o["end"].as_str()), Some(Some("complete")), "{id}");
+    }
+    let (code, out, err) = gateway.verify(&[]);
+    assert!(code == 0 && out.starts_with("VERIFIED"), "{out}{err}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs S3"]
+async fn a_bucket_that_cannot_lock_is_refused_by_name() {
+    let server = Versitygw::start();
+    let dir = tempfile::tempdir().expect("a folder");
+    server.client().create_bucket().bucket(BUCKET).send().await.expect("a bucket");
+    let provider = Provider::start([]).await;
+    let mut gateway = Gateway::prepare(dir.path(), &setup(&provider, &server.endpoint(), ""));
+    gateway.spawn();
+    let begun = Instant::now();
+    while !gateway.log().contains("without_lock") {
+        assert!(begun.elapsed() < Duration::from_secs(30) && !gateway.ready(), "{}", gateway.log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let log = gateway.log();
+    assert!(log.contains("bucket `evidence`, object lock: off"), "{log}");
+}
