@@ -166,6 +166,9 @@ pub struct Report {
     pub checked_at: i64,
     /// What was read.
     pub counts: Counts,
+    /// What was read of the bucket, where the store is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bucket: Option<crate::bucket::Facts>,
     /// By gateway.
     pub gateways: Vec<GatewayReport>,
     /// Findings, worst first.
