@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::bucket::LockState;
+
 /// Proves Affidavit evidence whole, or says what is not; answers questions from proven rows only.
 ///
 /// Exit code: 0 verified, 1 findings, 2 could not judge.
@@ -30,16 +32,47 @@ pub enum Command {
     Prove(Prove),
     /// Check an offline proof against a trust file.
     CheckProof(CheckProof),
+    /// Try whether a bucket enforces retention: with a canary that is locked for a short time. Writes to the bucket.
+    Probe(Probe),
+    /// Carry what this auditor has seen to another machine.
+    #[command(subcommand)]
+    State(StateCommand),
     /// Look at trust files.
     #[command(subcommand)]
     Trust(TrustCommand),
 }
 
+/// How a bucket is reached; credentials come from the environment, a profile or the machine's role, as with AWS tools.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Remote {
+    /// Endpoint of a store that is not AWS.
+    #[arg(long, value_name = "URL", env = "AFFIDAVIT_S3_ENDPOINT")]
+    pub endpoint_url: Option<String>,
+    /// The region.
+    #[arg(long, value_name = "NAME", env = "AFFIDAVIT_S3_REGION")]
+    pub region: Option<String>,
+    /// Put the bucket's name in the path and not in the host's name.
+    #[arg(long, env = "AFFIDAVIT_S3_PATH_STYLE")]
+    pub path_style: bool,
+    /// A profile of the shared AWS configuration.
+    #[arg(long, value_name = "NAME")]
+    pub profile: Option<String>,
+    /// The account that must own the bucket; also `store.owner` of the mandate.
+    #[arg(long, value_name = "ACCOUNT", env = "AFFIDAVIT_S3_OWNER")]
+    pub expected_bucket_owner: Option<String>,
+}
+
 /// What to verify, and against what.
 #[derive(Debug, Args)]
 pub struct Evidence {
-    /// The store's folder.
+    /// The store: a folder, or `s3://BUCKET/PREFIX`.
     pub store: PathBuf,
+    /// How a bucket is reached.
+    #[command(flatten)]
+    pub remote: Remote,
+    /// Of which versions in a bucket the lock state is read: `all`, or `sample:N` drawn by lot.
+    #[arg(long, value_name = "all|sample:N", default_value = "all")]
+    pub lock_state: LockState,
     /// The trust file; it comes from the operator over another channel, and never lies inside the store.
     #[arg(long, value_name = "FILE")]
     pub trust: PathBuf,
@@ -69,9 +102,61 @@ pub struct Verify {
     /// What to verify.
     #[command(flatten)]
     pub evidence: Evidence,
+    /// Verify only what is new since the last visit; the versions of a bucket are listed in full all the same.
+    #[arg(long)]
+    pub since_last: bool,
     /// How the report is written.
     #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
     pub format: ReportFormat,
+}
+
+/// `probe`.
+#[derive(Debug, Args)]
+pub struct Probe {
+    /// The store: `s3://BUCKET/PREFIX`. The canaries go under `PREFIX/.affidavit-probe/`.
+    pub store: String,
+    /// How the bucket is reached.
+    #[command(flatten)]
+    pub remote: Remote,
+    /// How long the canaries are locked; they cannot be deleted before.
+    #[arg(long, value_name = "DURATION", default_value = "10m")]
+    pub lock: String,
+    /// Leave out a row, by its name.
+    #[arg(long, value_name = "ROW")]
+    pub skip: Vec<String>,
+    /// Where the transcript is written, as JSON.
+    #[arg(long, short, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// How the result is written.
+    #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
+    pub format: ReportFormat,
+    /// The auditor's own memory; the next `verify` says when the bucket was probed.
+    #[arg(long, value_name = "DIR", env = "AFFIDAVIT_AUDITOR_STATE")]
+    pub state: Option<PathBuf>,
+}
+
+/// `state`.
+#[derive(Debug, Subcommand)]
+pub enum StateCommand {
+    /// Write what was last seen of every log and version to a file.
+    Export {
+        /// The file.
+        file: PathBuf,
+        /// The auditor's own memory.
+        #[arg(long, value_name = "DIR", env = "AFFIDAVIT_AUDITOR_STATE")]
+        state: Option<PathBuf>,
+    },
+    /// Add what another auditor has seen. Nothing that is known is lowered.
+    Import {
+        /// The file.
+        file: PathBuf,
+        /// The key of the state folder that it was exported from, brought over another channel; default: this one's.
+        #[arg(long, value_name = "FILE")]
+        key: Option<PathBuf>,
+        /// The auditor's own memory.
+        #[arg(long, value_name = "DIR", env = "AFFIDAVIT_AUDITOR_STATE")]
+        state: Option<PathBuf>,
+    },
 }
 
 /// Forms of a report.

@@ -24,7 +24,7 @@ use schemas::{ExchangeId, ObjectName, Origin};
 use crate::commands::evidence::Opened;
 use crate::query::content_schema;
 use crate::report::Report;
-use crate::source::{DirectorySource, Source};
+use crate::source::Source;
 use crate::verify::batch::Context;
 use crate::verify::content::{At, each_part, parts_of};
 use crate::verify::keys::{Held, Keys};
@@ -80,7 +80,7 @@ pub struct PartContent {
 /// Reads batches and their content again.
 #[derive(Debug, Clone)]
 pub struct Reader {
-    source: DirectorySource,
+    source: Arc<dyn Source>,
     trust: Trust,
     keys: Option<Arc<Keys>>,
 }
@@ -135,7 +135,7 @@ impl Reader {
         let limits = Limits::default();
         let number = batch.seal().batch;
         let context = Context {
-            source: &self.source,
+            source: &*self.source,
             origin,
             key: &key,
             limits: &limits,

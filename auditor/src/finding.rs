@@ -239,6 +239,50 @@ codes! {
     SystemAbsent "SYSTEM_ABSENT" High Policy "the system sent nothing through the gateways, or under another name";
     /// Retention is shorter than the mandate asks for.
     RetentionShort "RETENTION_SHORT" High Policy "evidence younger than the asked retention is gone";
+    /// A delete marker stands over a name.
+    Hidden "HIDDEN" High Invalid "the versions under the marker were read all the same; ask who can delete in the store";
+    /// Several versions of one name differ.
+    Shadowed "SHADOWED" Critical Invalid "tools that read the newest version are told something else than what was sealed; the named version is the sealed one";
+    /// Other bytes were put under a name after a delete marker.
+    Substituted "SUBSTITUTED" Critical Invalid "somebody deleted the name and wrote it anew; the named version is the sealed one";
+    /// Several versions of one name are equal.
+    BenignRetry "BENIGN_RETRY" Info Note "a write was repeated with the same bytes";
+    /// A version without an id.
+    NullVersion "NULL_VERSION" High Policy "it was written without versioning and can be replaced in place";
+    /// A version, or its bucket, is not locked in COMPLIANCE mode.
+    NotWorm "NOT_WORM" High Policy "somebody with the right to can delete it before its time; write evidence with COMPLIANCE retention";
+    /// Retention of a version was shortened, or its mode changed, since the last visit.
+    RetentionReduced "RETENTION_REDUCED" Critical Diverged "a store that allows this does not enforce retention; run `auditor probe`";
+    /// A locked version is gone, or the store deleted one in a probe.
+    StoreNotWorm "STORE_NOT_WORM" Critical Diverged "the store does not enforce retention; keep copies in another one";
+    /// The listing leaves out what the store still serves.
+    ListingIncomplete "LISTING_INCOMPLETE" Critical Diverged "the store, or something before it, hides versions; list from another place";
+    /// The store is not the one that the mandate names, or that was visited before.
+    WrongSource "WRONG_SOURCE" Critical Diverged "look at endpoint, bucket and account; a copy prepared by somebody else proves nothing about deletion";
+    /// The auditor may not read what it must judge.
+    PermissionMissing "PERMISSION_MISSING" Unjudged Unjudged "give the auditor's role the named permission";
+    /// HEAD and GetObjectRetention, or what a store says and what it holds, contradict each other.
+    LockContradiction "LOCK_CONTRADICTION" High Policy "one of the store's answers is false; run `auditor probe`";
+    /// The stored checksum is not that of the bytes that the name commits to.
+    ChecksumMismatch "CHECKSUM_MISMATCH" High Invalid "the store holds or reports other bytes than the name says";
+    /// The store keeps no SHA-256 of an object.
+    ChecksumAbsent "CHECKSUM_ABSENT" Medium Note "the object was not written with `x-amz-checksum-sha256`; its bytes were hashed here";
+    /// An object was written long after its seal's time.
+    LateWrite "LATE_WRITE" High Policy "the gateway could not ship for that time, or the evidence was written afterwards";
+    /// The store's clock differs from the auditor's.
+    StoreClockSkew "STORE_CLOCK_SKEW" High Policy "retention ends by the store's clock; find out who can set it";
+    /// An object lies where it cannot be read at once.
+    StorageClassCold "STORAGE_CLASS_COLD" High Unjudged "restore it before the visit";
+    /// A lifecycle rule removes or hides objects before their retention ends.
+    ExpiryBeforeRetention "EXPIRY_BEFORE_RETENTION" High Policy "take the rule away, or let it begin after the retention";
+    /// The bucket gives new objects no retention of its own, or a shorter one.
+    DefaultRetention "DEFAULT_RETENTION" Medium Note "an object that is written without retention stays deletable; set a default of COMPLIANCE";
+    /// The bucket can be read or written by anyone.
+    PublicAccess "PUBLIC_ACCESS" High Policy "block public access of the bucket";
+    /// Objects are encrypted under a key that is not the one that the mandate names, or one that can be destroyed.
+    EncryptionKey "ENCRYPTION_KEY" Medium Note "whoever destroys the key makes the evidence unreadable, whatever its retention";
+    /// The bucket copies objects elsewhere.
+    Replicated "REPLICATED" Info Note "a copy in another account is a second place to verify";
     /// The key table page cannot be used.
     KeyTableDamaged "KEY_TABLE_DAMAGED" High Invalid "the page was changed or cut; content under its keys cannot be checked";
     /// The key table does not know a log's keys.

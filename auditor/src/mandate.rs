@@ -7,6 +7,12 @@
 //! claims: [signed, append_only]
 //! retention: 180d
 //! systems: [support-bot, coding]
+//! store:                              # for evidence in a bucket; every key may be left out
+//!   bucket: evidence
+//!   owner: "111122223333"             # the account: every request carries it
+//!   endpoint: https://s3.example.com
+//!   kms_key: arn:aws:kms:...          # the only key under which objects may be encrypted
+//!   late: 24h                         # how long after its seal's time an object may be written
 //! ```
 
 use std::collections::BTreeSet;
@@ -80,6 +86,33 @@ pub struct Mandate {
     pub retention: Option<i64>,
     /// Systems that must have records in the asked interval.
     pub systems: BTreeSet<String>,
+    /// Which store it must be.
+    pub store: WantedStore,
+}
+
+/// The store that a mandate names.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WantedStore {
+    /// The bucket's name.
+    pub bucket: Option<String>,
+    /// The account that owns it.
+    pub owner: Option<String>,
+    /// The endpoint.
+    pub endpoint: Option<String>,
+    /// The key under which objects are encrypted.
+    pub kms_key: Option<String>,
+    /// How long after its seal's time an object may be written, microseconds.
+    pub late: Option<i64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct TypedStore {
+    bucket: Option<String>,
+    owner: Option<String>,
+    endpoint: Option<String>,
+    kms_key: Option<String>,
+    late: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -93,6 +126,8 @@ struct Typed {
     retention: Option<String>,
     #[serde(default)]
     systems: Vec<String>,
+    #[serde(default)]
+    store: TypedStore,
 }
 
 #[derive(Debug, Deserialize)]
@@ -124,6 +159,9 @@ impl Mandate {
             mandate.from = period.from.and_then(|text| take("period.from", time::parse(&text)));
             mandate.to = period.to.and_then(|text| take("period.to", time::parse(&text)));
         }
+        let TypedStore { bucket, owner, endpoint, kms_key, late } = typed.store;
+        let late = late.and_then(|text| take("store.late", time::parse_duration(&text)));
+        mandate.store = WantedStore { bucket, owner, endpoint, kms_key, late };
         mandate.retention = typed.retention.and_then(|text| take("retention", time::parse_duration(&text)));
         for text in typed.claims {
             match Claim::parse(&text) {
@@ -170,6 +208,12 @@ mod tests {
         let problems = Mandate::parse("claims: [eternal]\nretention: long\n").unwrap_err();
         assert!(problems.contains("eternal") && problems.contains("retention"), "{problems}");
         assert!(Mandate::parse("claim: [signed]\n").is_err());
+        let mandate =
+            Mandate::parse("store: { bucket: evidence, owner: \"111122223333\", late: 1d }\n").unwrap();
+        assert_eq!(
+            (mandate.store.bucket.as_deref(), mandate.store.late),
+            (Some("evidence"), Some(time::DAY))
+        );
     }
 
     #[test]

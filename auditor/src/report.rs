@@ -188,6 +188,9 @@ pub struct Report {
     pub checked_at: i64,
     /// What was read.
     pub counts: Counts,
+    /// What was read of the bucket, where the store is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bucket: Option<crate::bucket::Facts>,
     /// By gateway.
     pub gateways: Vec<GatewayReport>,
     /// The registry, where the trust file names one.

@@ -36,6 +36,9 @@ pub struct Visit {
 pub struct Visits {
     /// By log.
     pub logs: BTreeMap<Origin, Visit>,
+    /// By bucket and prefix: SHA-256 of what is kept of its versions ([`crate::bucket::kept`]).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub stores: BTreeMap<String, Sha256Hex>,
 }
 
 /// What opening the state found.
@@ -199,7 +202,7 @@ mod tests {
         let origin = Origin::new("a/b/c").unwrap();
         let hash = Sha256Hex([1; 32]);
         let visit = Visit { key: "k".into(), batch: 1, size: 9, root: hash, seal: hash, seen_at: 5 };
-        Visits { logs: BTreeMap::from([(origin, visit)]) }
+        Visits { logs: BTreeMap::from([(origin, visit)]), ..Visits::default() }
     }
 
     #[test]

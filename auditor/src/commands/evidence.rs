@@ -10,12 +10,17 @@ use anyhow::{Context as _, bail};
 use schemas::Origin;
 use schemas::trust::Trust;
 
+use crate::bucket::estimate::Estimate;
+use crate::bucket::kept::{self, Kept};
+use crate::bucket::{self, Asked, Judged, LockState};
 use crate::cache::Cache;
-use crate::cli::Evidence;
+use crate::cli::{Evidence, Remote};
+use crate::finding::{Code, Findings, Place};
 use crate::mandate::Mandate;
 use crate::report::Report;
-use crate::source::DirectorySource;
-use crate::state::{Remembered, State};
+use crate::source::s3::{Address, Settings};
+use crate::source::{DirectorySource, S3Source, Source};
+use crate::state::{Remembered, State, Visits};
 use crate::verify::keys::Keys;
 use crate::verify::{self, Options};
 use crate::{time, trust};
@@ -24,7 +29,7 @@ use crate::{time, trust};
 #[derive(Debug)]
 pub struct Opened {
     /// The store.
-    pub source: DirectorySource,
+    pub source: Arc<dyn Source>,
     /// The trust file.
     pub trust: Trust,
     /// What is required.
@@ -39,6 +44,28 @@ pub struct Opened {
     pub state: State,
     remembered: Remembered,
     in_force: OnceLock<Trust>,
+    bucket: Option<Remotely>,
+}
+
+/// A store that is a bucket.
+#[derive(Debug)]
+struct Remotely {
+    source: Arc<S3Source>,
+    lock_state: LockState,
+    /// What the listing shows.
+    findings: Findings,
+    kept: Result<Option<Kept>, String>,
+}
+
+/// What was typed about a bucket.
+pub(super) fn settings(typed: &Remote) -> Settings {
+    Settings {
+        endpoint_url: typed.endpoint_url.clone(),
+        region: typed.region.clone(),
+        path_style: typed.path_style,
+        profile: typed.profile.clone(),
+        expected_owner: typed.expected_bucket_owner.clone(),
+    }
 }
 
 /// The default state folder.
@@ -59,9 +86,18 @@ pub fn default_state() -> anyhow::Result<PathBuf> {
 /// # Errors
 /// Any of them that cannot be used: nothing is judged then.
 pub fn open(typed: &Evidence) -> anyhow::Result<Opened> {
-    let source =
-        DirectorySource::new(&typed.store).with_context(|| format!("store `{}`", typed.store.display()))?;
-    let trust = trust::read(&typed.trust, Some(source.root()))?;
+    let address = match typed.store.to_str() {
+        Some(text) => Address::parse(text).map_err(anyhow::Error::msg)?,
+        None => None,
+    };
+    let directory = match &address {
+        Some(_) => None,
+        None => {
+            let opened = DirectorySource::new(&typed.store);
+            Some(opened.with_context(|| format!("store `{}`", typed.store.display()))?)
+        }
+    };
+    let trust = trust::read(&typed.trust, directory.as_ref().map(DirectorySource::root))?;
     let mut mandate = match &typed.mandate {
         Some(path) => {
             let text =
@@ -89,7 +125,10 @@ pub fn open(typed: &Evidence) -> anyhow::Result<Opened> {
         None => default_state()?,
     };
     let state = State::open(&folder)?;
-    if state.folder().canonicalize().is_ok_and(|folder| folder.starts_with(source.root())) {
+    let inside = directory.as_ref().is_some_and(|directory| {
+        state.folder().canonicalize().is_ok_and(|folder| folder.starts_with(directory.root()))
+    });
+    if inside {
         bail!(
             "the state folder `{}` lies inside the store: whoever can change the evidence can change it",
             folder.display()
@@ -107,7 +146,54 @@ pub fn open(typed: &Evidence) -> anyhow::Result<Opened> {
         );
     }
     let remembered = state.remembered()?;
-    Ok(Opened { source, trust, mandate, from, to, keys, state, remembered, in_force: OnceLock::new() })
+    let (source, bucket): (Arc<dyn Source>, _) = match (directory, address) {
+        (Some(directory), _) => (Arc::new(directory), None),
+        (None, Some(address)) => {
+            let bucket = remotely(typed, &address, &trust, &mandate, &state, &remembered)?;
+            (bucket.source.clone(), Some(bucket))
+        }
+        (None, None) => bail!("store `{}`: wanted a folder or `s3://BUCKET/PREFIX`", typed.store.display()),
+    };
+    Ok(Opened {
+        source,
+        trust,
+        mandate,
+        from,
+        to,
+        keys,
+        state,
+        remembered,
+        bucket,
+        in_force: OnceLock::new(),
+    })
+}
+
+/// Lists the bucket and finds the sealed version of every name.
+fn remotely(
+    typed: &Evidence,
+    address: &Address,
+    trust: &Trust,
+    mandate: &Mandate,
+    state: &State,
+    remembered: &Remembered,
+) -> anyhow::Result<Remotely> {
+    let mut settings = settings(&typed.remote);
+    settings.expected_owner = settings.expected_owner.or_else(|| mandate.store.owner.clone());
+    let temporary = state.folder().join("objects");
+    std::fs::create_dir_all(&temporary).with_context(|| format!("`{}`", temporary.display()))?;
+    let mut source = S3Source::open(address, &settings, temporary)?;
+    let kept = match remembered {
+        Remembered::Known(visits) => kept::load(state, visits, &kept::id(source.bucket())),
+        _ => Ok(None),
+    };
+    let findings = bucket::versions::resolve(&mut source, trust);
+    Ok(Remotely { source: Arc::new(source), lock_state: typed.lock_state, findings, kept })
+}
+
+fn tell_locks(done: usize, total: usize) {
+    if done.is_multiple_of(1000) && done < total {
+        let _ = writeln!(std::io::stderr(), "reading lock state: version {done} of {total}");
+    }
 }
 
 /// Says on standard error how far a long verification is.
@@ -168,10 +254,12 @@ impl Opened {
         options.keys = self.keys.as_deref();
         options.remembered = Some(&self.remembered);
         options.progress = &tell;
+        let judged = self.judge(only_new)?;
+        options.bucket = judged.as_ref();
         let mut cached_findings = crate::finding::Findings::default();
         options.earlier = if only_new { cache.earlier(&mut cached_findings) } else { BTreeMap::new() };
         cache.begin(&options.earlier);
-        let (mut report, visits) = verify::run(&self.source, &options, &mut cache);
+        let (mut report, mut visits) = verify::run(&*self.source, &options, &mut cache);
         drop(options);
         let _ = self.in_force.set(report.trust_in_force.clone());
         if !cached_findings.is_empty() {
@@ -180,8 +268,59 @@ impl Opened {
         }
         cache.finish()?;
         if !matches!(self.remembered, Remembered::Tampered(_) | Remembered::Lost) {
+            if let (Some(bucket), Some(judged)) = (&self.bucket, &judged)
+                && bucket.kept.is_ok()
+            {
+                let id = kept::id(bucket.source.bucket());
+                kept::save(&self.state, &mut visits, &id, &judged.kept)?;
+            }
             self.state.remember(&visits)?;
+            if judged.is_some() {
+                kept::clean(&self.state, &visits).context("the state folder")?;
+            }
         }
         Ok((report, cache))
+    }
+
+    /// Judges the bucket, where the store is one; says before what it will ask of it.
+    fn judge(&self, only_new: bool) -> anyhow::Result<Option<Judged>> {
+        let Some(bucket) = &self.bucket else { return Ok(None) };
+        let listing = bucket.source.listing();
+        let heads = match bucket.lock_state {
+            LockState::All => listing.versions,
+            LockState::Sample(count) => listing.versions.min(count as u64),
+        };
+        let estimate = Estimate { lists: listing.pages, heads, gets: listing.versions, bytes: listing.bytes };
+        let most = if only_new { ", less what was proven earlier" } else { "" };
+        let _ = writeln!(std::io::stderr(), "{estimate}{most}");
+        let asked = Asked {
+            trust: &self.trust,
+            mandate: &self.mandate,
+            kept: bucket.kept.clone().ok().flatten(),
+            lock_state: bucket.lock_state,
+            only_new,
+            now: time::now(),
+            progress: tell_locks,
+        };
+        let mut judged = bucket::judge(&bucket.source, &asked)?;
+        judged.findings.append(bucket.findings.clone());
+        if let Err(why) = &bucket.kept {
+            let place = Place::object("the auditor's state");
+            judged.findings.add(Code::StateTampered, place, "what was kept of this bucket", why.clone());
+        }
+        Ok(Some(judged))
+    }
+}
+
+/// What is known of earlier visits, for commands that add to it.
+///
+/// # Errors
+/// A state that cannot be used.
+pub(super) fn known(state: &State) -> anyhow::Result<Visits> {
+    match state.remembered()? {
+        Remembered::Known(visits) => Ok(visits),
+        Remembered::FirstVisit => Ok(Visits::default()),
+        Remembered::Tampered(why) => bail!("the state does not authenticate: {why}"),
+        Remembered::Lost => bail!("the state is gone while its key is there"),
     }
 }

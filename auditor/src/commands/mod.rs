@@ -3,9 +3,11 @@
 pub mod check_proof;
 pub mod cost;
 pub mod evidence;
+pub mod probe;
 pub mod prove;
 pub mod query;
 pub mod show;
+pub mod state;
 pub mod trust;
 pub mod verify;
 
@@ -25,6 +27,8 @@ pub fn run(cli: &Cli) -> anyhow::Result<u8> {
         Command::Show(show) => show::run(show),
         Command::Prove(prove) => prove::run(prove),
         Command::CheckProof(check) => check_proof::run(check),
+        Command::Probe(probe) => probe::run(probe),
+        Command::State(command) => state::run(command),
         Command::Trust(command) => trust::run(command),
     }
 }

@@ -123,6 +123,11 @@ fn counts(out: &mut String, report: &Report) {
             .collect::<Vec<_>>()
             .join(", ")
     };
+    if let Some(bucket) = &report.bucket {
+        for line in bucket.lines() {
+            let _ = writeln!(out, "  {}", hostile::line(&line));
+        }
+    }
     let _ = writeln!(out, "  records: {}", list(&tally.kinds));
     if !tally.ends.is_empty() {
         let _ = writeln!(out, "  outcomes: {}; usage: {}", list(&tally.ends), list(&tally.usage_sources));

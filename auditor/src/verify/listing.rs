@@ -11,6 +11,9 @@ use crate::source::{EntryKind, Source, SourceError};
 /// Where a directory store keeps unfinished writes.
 pub(crate) const LEFTOVERS: &str = ".tmp";
 
+/// Where `auditor probe` writes what it tries a store with.
+pub(crate) const PROBES: &str = ".affidavit-probe";
+
 /// A data file of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DataFile {
@@ -71,6 +74,11 @@ pub(crate) fn folders(source: &dyn Source, findings: &mut Findings) -> Result<Fo
         if folder == LEFTOVERS {
             let found = format!("{} unfinished writes", entries.len());
             findings.add(Code::Leftover, Place::object(folder), "nothing, or writes under way", found);
+            continue;
+        }
+        if folder.split('/').next() == Some(PROBES) {
+            let found = format!("{} objects of a probe", entries.len());
+            findings.add(Code::Leftover, Place::object(folder), "nothing, or what probes left locked", found);
             continue;
         }
         for entry in entries {
@@ -141,6 +149,7 @@ mod tests {
         store.put("a/b/c/k=v/0000000000.seal", "x");
         store.put("trust.yaml", "x");
         store.put(".tmp/1", "x");
+        store.put(".affidavit-probe/1/canary", "x");
         store.links.insert("a/b/c/0000000001.seal".into());
         let mut findings = Findings::default();
         let folders = folders(&store, &mut findings).unwrap();
@@ -148,6 +157,6 @@ mod tests {
         assert_eq!(log.batches.len(), 1);
         assert_eq!(findings.counts()[&Code::UnknownObject], 3);
         assert_eq!(findings.counts()[&Code::NotAFile], 1);
-        assert_eq!(findings.counts()[&Code::Leftover], 1);
+        assert_eq!(findings.counts()[&Code::Leftover], 2);
     }
 }

@@ -83,6 +83,8 @@ pub struct Options<'a> {
     pub remembered: Option<&'a Remembered>,
     /// Logs that were followed at an earlier visit: they continue from there.
     pub earlier: BTreeMap<Origin, (LogFold, SealTail)>,
+    /// What was judged of the bucket, where the store is one.
+    pub bucket: Option<&'a crate::bucket::Judged>,
     /// Bounds.
     pub limits: Limits,
     /// Told of progress: log, batches done, batches in all.
@@ -107,6 +109,7 @@ impl<'a> Options<'a> {
             keys: None,
             remembered: None,
             earlier: BTreeMap::new(),
+            bucket: None,
             limits: Limits::default(),
             progress: &|_, _, _| {},
         }
@@ -120,7 +123,7 @@ struct Gateway {
 
 /// Verifies the store. Gives the report, and what should be remembered of the visit.
 pub fn run(source: &dyn Source, options: &Options<'_>, sink: &mut dyn Sink) -> (Report, Visits) {
-    let mut findings = Findings::default();
+    let mut findings = options.bucket.map(|bucket| bucket.findings.clone()).unwrap_or_default();
     for fault in options.trust.check() {
         let place = Place::object("the trust file").of_item(&fault.key);
         findings.add(Code::TrustMismatch, place, fault.wanted, fault.value);
@@ -223,6 +226,7 @@ pub fn run(source: &dyn Source, options: &Options<'_>, sink: &mut dyn Sink) -> (
         trust_fingerprint: options.trust.fingerprint().map(|hash| hash.to_string()).unwrap_or_default(),
         checked_at: options.now,
         counts,
+        bucket: options.bucket.map(|bucket| bucket.facts.clone()),
         gateways: reports,
         registry: registry.as_ref().map(Registry::report),
         trust_in_force: trust,
@@ -595,19 +599,24 @@ fn claims(
         (Some(Remembered::Known(_)), Some(at)) if signed => {
             (true, format!("append-only since the visit at {}", time::text(at)))
         }
+        (Some(Remembered::Known(visits)), _) if visits.logs.is_empty() => (false, "first visit".into()),
         (Some(Remembered::Known(_)), _) => (false, "NOT append-only since the last visit".into()),
         (Some(Remembered::FirstVisit), _) => (false, "first visit".into()),
         (Some(_), _) => (false, "NOT compared with the last visit".into()),
         (None, _) => (false, "no state kept".into()),
     };
     out.push(ClaimState { claim: Claim::AppendOnly, reached: append_only.0, text: append_only.1 });
-    for (claim, text) in [
-        (Claim::Witnessed, "NOT witnessed"),
-        (Claim::Timestamped, "NOT timestamped"),
-        (Claim::RetentionEnforced, "retention not enforced by this store"),
-        (Claim::Reconciled, "NOT reconciled"),
+    let retention = match options.bucket {
+        Some(bucket) => bucket.claim.clone(),
+        None => (false, "retention not enforced by this store".into()),
+    };
+    for (claim, (reached, text)) in [
+        (Claim::Witnessed, (false, "NOT witnessed".into())),
+        (Claim::Timestamped, (false, "NOT timestamped".into())),
+        (Claim::RetentionEnforced, retention),
+        (Claim::Reconciled, (false, "NOT reconciled".into())),
     ] {
-        out.push(ClaimState { claim, reached: false, text: text.into() });
+        out.push(ClaimState { claim, reached, text });
     }
     let checked = tally.parts_proven + tally.parts_erased;
     let content = signed && tally.parts_kept == checked;
@@ -640,7 +649,10 @@ fn not_checked(options: &Options<'_>, tally: &story::Tally) -> Vec<String> {
         out.push("consistency with an earlier visit: no state folder".into());
     }
     out.push("whether all use of models passed the gateways: not reconciled with providers' bills".into());
-    out.push("retention: a directory store does not enforce any".into());
+    match options.bucket {
+        Some(bucket) => out.extend(bucket.not_checked.iter().cloned()),
+        None => out.push("retention: a directory store does not enforce any".into()),
+    }
     out.push("witnesses and timestamps: this store holds none".into());
     out
 }

@@ -1,0 +1,173 @@
+//! What the bucket itself is set to: versioning, lock, default retention, lifecycle, public access, replication.
+
+use aws_sdk_s3::types::{
+    BucketVersioningStatus, ExpirationStatus, LifecycleRule, ObjectLockEnabled, ObjectLockRetentionMode,
+};
+
+use crate::finding::{Code, Finding, Findings, Place};
+use crate::source::s3::{Bucket, Fault};
+use crate::time;
+
+/// What was read.
+#[derive(Debug, Default)]
+pub struct Read {
+    /// Findings.
+    pub findings: Findings,
+    /// True where versioning and lock are both on.
+    pub locks: bool,
+    /// What the store has no function for.
+    pub unknown: Vec<&'static str>,
+    /// What was seen, a line each.
+    pub lines: Vec<String>,
+}
+
+impl Read {
+    fn place(what: &str) -> Place {
+        Place::object("the bucket").of_item(what)
+    }
+    fn add(&mut self, code: Code, what: &str, expected: &str, found: impl Into<String>) {
+        self.findings.add(code, Self::place(what), expected, found);
+    }
+    /// What was not answered: `absent` says whether 404 means that there is none.
+    fn refused(&mut self, what: &'static str, permission: &str, fault: &Fault) {
+        if fault.is_unknown() {
+            self.unknown.push(what);
+        } else {
+            let code = if fault.is_denied() { Code::PermissionMissing } else { Code::CouldNotRead };
+            self.add(code, what, permission, fault.to_string());
+        }
+    }
+}
+
+macro_rules! ask {
+    ($bucket:expr, $operation:ident) => {{
+        $bucket.count();
+        let request = $bucket
+            .client
+            .$operation()
+            .bucket(&$bucket.address.bucket)
+            .set_expected_bucket_owner($bucket.owner.clone());
+        request.send().await.map_err(|error| Fault::of(&error))
+    }};
+}
+
+/// Reads the settings. `longest`: the longest retention that versions have or the mandate asks for, microseconds.
+pub async fn read(bucket: Bucket, wanted: Option<i64>, longest: Option<i64>) -> Read {
+    let mut out = Read::default();
+    let versioned = match ask!(bucket, get_bucket_versioning) {
+        Ok(answer) if answer.status() == Some(&BucketVersioningStatus::Enabled) => true,
+        Ok(answer) => {
+            let found = answer.status().map_or("never enabled", |status| status.as_str());
+            out.add(Code::NotWorm, "versioning", "Enabled", found);
+            false
+        }
+        Err(fault) => {
+            out.refused("versioning", "s3:GetBucketVersioning", &fault);
+            false
+        }
+    };
+    let locked = lock(&bucket, wanted, &mut out).await;
+    out.locks = versioned && locked;
+    match ask!(bucket, get_bucket_lifecycle_configuration) {
+        Ok(answer) => answer.rules().iter().for_each(|rule| lifecycle(&bucket, rule, longest, &mut out)),
+        Err(fault) if fault.is_absent() => out.lines.push("no lifecycle rules".into()),
+        Err(fault) => out.refused("lifecycle rules", "s3:GetLifecycleConfiguration", &fault),
+    }
+    match ask!(bucket, get_bucket_policy_status) {
+        Ok(answer) => {
+            if answer.policy_status().is_some_and(|status| status.is_public().unwrap_or(false)) {
+                out.add(Code::PublicAccess, "policy", "a policy that is not public", "a public one");
+            }
+        }
+        Err(fault) if fault.is_absent() => out.lines.push("no bucket policy".into()),
+        Err(fault) => out.refused("policy status", "s3:GetBucketPolicyStatus", &fault),
+    }
+    match ask!(bucket, get_bucket_replication) {
+        Ok(answer) => {
+            for rule in answer.replication_configuration().map(|c| c.rules()).into_iter().flatten() {
+                let to = rule.destination().map_or("?", |destination| destination.bucket());
+                out.add(
+                    Code::Replicated,
+                    "replication",
+                    "told, not judged",
+                    format!("to {to}, {}", rule.status()),
+                );
+            }
+        }
+        Err(fault) if fault.is_absent() => out.lines.push("no replication".into()),
+        Err(fault) => out.refused("replication", "s3:GetReplicationConfiguration", &fault),
+    }
+    out
+}
+
+async fn lock(bucket: &Bucket, wanted: Option<i64>, out: &mut Read) -> bool {
+    let answer = match ask!(bucket, get_object_lock_configuration) {
+        Ok(answer) => answer,
+        Err(fault) if fault.is_absent() => {
+            out.add(Code::NotWorm, "object lock", "enabled", "the bucket has none");
+            return false;
+        }
+        Err(fault) => {
+            out.refused("object lock", "s3:GetBucketObjectLockConfiguration", &fault);
+            return false;
+        }
+    };
+    let configuration = answer.object_lock_configuration();
+    let enabled = configuration.and_then(|c| c.object_lock_enabled()) == Some(&ObjectLockEnabled::Enabled);
+    if !enabled {
+        out.add(Code::NotWorm, "object lock", "enabled", "not enabled");
+    }
+    let default = configuration.and_then(|c| c.rule()).and_then(|rule| rule.default_retention());
+    let days = default.map_or(0, |d| d.days().map_or(i64::from(d.years().unwrap_or(0)) * 365, i64::from));
+    let mode = default.and_then(|default| default.mode());
+    let found = match mode {
+        Some(mode) if days > 0 => format!("{mode}, {days} days"),
+        _ => "none".into(),
+    };
+    let short = wanted.is_some_and(|wanted| days.saturating_mul(time::DAY) < wanted);
+    if mode != Some(&ObjectLockRetentionMode::Compliance) || short {
+        let expected = match wanted {
+            Some(wanted) => format!("COMPLIANCE, at least {}", time::length(wanted)),
+            None => "COMPLIANCE".into(),
+        };
+        out.add(Code::DefaultRetention, "default retention", &expected, found);
+    } else {
+        out.lines.push(format!("default retention {found}"));
+    }
+    enabled
+}
+
+fn lifecycle(bucket: &Bucket, rule: &LifecycleRule, longest: Option<i64>, out: &mut Read) {
+    if rule.status() != &ExpirationStatus::Enabled {
+        return;
+    }
+    let filter = rule.filter();
+    #[expect(deprecated, reason = "rules of the older form carry their prefix there")]
+    let prefix = filter
+        .and_then(|filter| filter.prefix().or_else(|| filter.and().and_then(|and| and.prefix())))
+        .or(rule.prefix())
+        .unwrap_or("");
+    let ours = &bucket.address.prefix;
+    if !ours.starts_with(prefix) && !prefix.starts_with(ours.as_str()) {
+        return;
+    }
+    let id = rule.id().unwrap_or("without a name");
+    let mut judge = |days: Option<i32>, date: bool, does: &str| {
+        let Some(days) = days.filter(|days| *days > 0).or(date.then_some(0)) else { return };
+        let at = i64::from(days).saturating_mul(time::DAY);
+        if longest.is_some_and(|longest| at >= longest) {
+            return;
+        }
+        let expected =
+            longest.map_or("no such rule".into(), |longest| format!("not within {}", time::length(longest)));
+        let found = format!("rule `{id}` {does} after {days} days");
+        let place = Read::place("lifecycle rules");
+        out.findings.push(Finding::new(Code::ExpiryBeforeRetention, place, expected, found));
+    };
+    if let Some(expiration) = rule.expiration() {
+        judge(expiration.days(), expiration.date().is_some(), "puts a delete marker over objects");
+    }
+    if let Some(expiration) = rule.noncurrent_version_expiration() {
+        judge(expiration.noncurrent_days(), false, "deletes versions that are not the newest");
+    }
+}
