@@ -41,4 +41,5 @@ mod respond;
 mod route;
 pub mod secrets;
 pub mod serve;
+mod store;
 mod telemetry;

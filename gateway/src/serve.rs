@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use evidence::clock::SystemClock;
 use evidence::disk::RealDisk;
-use evidence::{DirectoryStore, Ledger, LedgerConfig, S3Store, Salvaged};
+use evidence::{Ledger, LedgerConfig, Salvaged};
 use schemas::record::CloseReason;
 use schemas::{Identifier, Sha256Hex};
 use tokio::signal::unix::{SignalKind, signal};
@@ -24,7 +24,7 @@ use crate::app::{App, Documents, Pseudonyms, Snapshot};
 use crate::config::{self, Loaded, LogFormat};
 use crate::reload::Reloader;
 use crate::telemetry::Telemetry;
-use crate::{cli, output};
+use crate::{cli, output, store};
 
 /// How long the end waits for the last outcomes, and for the store to have everything.
 const LAST_RECORDS: Duration = Duration::from_secs(10);
@@ -312,14 +312,7 @@ fn ledger_config(
 ) -> anyhow::Result<LedgerConfig> {
     let evidence = &loaded.config.evidence;
     let disk: evidence::disk::SharedDisk = Arc::new(RealDisk);
-    let store: Arc<dyn evidence::Store> = match &evidence.out {
-        config::Out::Directory(out) => {
-            Arc::new(DirectoryStore::open(Arc::clone(&disk), out).with_context(|| {
-                format!("`evidence.out.directory` is `{}`: cannot be used", out.display())
-            })?)
-        }
-        config::Out::S3(out) => Arc::new(bucket(out)?),
-    };
+    let store = store::open(&evidence.out, "evidence.out")?;
     let documents = Documents::of(loaded)?;
     let counters = Arc::clone(telemetry);
     Ok(LedgerConfig {
@@ -346,47 +339,6 @@ fn ledger_config(
         disk,
         clock: Arc::new(SystemClock),
     })
-}
-
-/// Opens the bucket, and refuses one that would not keep evidence. One that does not answer now is taken: nothing
-/// counts as archived before the bucket shows the lock of each object.
-fn bucket(out: &config::S3Out) -> anyhow::Result<S3Store> {
-    let store = S3Store::open(out.settings()).context("`evidence.out.s3` cannot be used")?;
-    let report = match store.judge() {
-        Ok(report) => report,
-        Err(error) => {
-            tracing::warn!(%error, "the bucket cannot be judged now");
-            return Ok(store);
-        }
-    };
-    for warning in &report.warnings {
-        tracing::warn!(
-            bucket = warning.bucket,
-            setting = warning.setting,
-            found = warning.found,
-            wanted = warning.wanted,
-            "the bucket"
-        );
-    }
-    let accepted = out.without_lock == config::WithoutLock::Accept;
-    if accepted && report.faults.is_empty() {
-        // The bucket can lock: then it does.
-        let settings = evidence::S3Settings { without_lock: false, ..out.settings() };
-        return S3Store::open(settings).context("`evidence.out.s3` cannot be used");
-    }
-    if accepted {
-        for fault in &report.faults {
-            tracing::warn!(%fault, "accepted by `evidence.out.s3.without_lock`: evidence can be deleted");
-        }
-        return Ok(store);
-    }
-    let faults: Vec<String> = report.faults.iter().map(ToString::to_string).collect();
-    anyhow::ensure!(
-        faults.is_empty(),
-        "{}; evidence here could be deleted (`evidence.out.s3.without_lock: accept` takes it as it is)",
-        faults.join("; ")
-    );
-    Ok(store)
 }
 
 /// SHA-256 of the running binary, where it can be read.

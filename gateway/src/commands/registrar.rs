@@ -2,7 +2,7 @@
 //!
 //! ```yaml
 //! deployment: acme
-//! out: { directory: evidence }      # where the gateways' logs are, and the registry
+//! out: { directory: evidence }      # where the gateways' logs are, and the registry; or s3, as a gateway has it
 //! seal_key: registry.key            # gateway keygen --gateway registry
 //! checkpoint_key: checkpoint.key
 //! root: "base64 of 32 bytes"        # the deployment's root key, public
@@ -17,10 +17,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use evidence::Reference;
 use evidence::clock::SystemClock;
-use evidence::disk::RealDisk;
 use evidence::registry::{Registrar, RegistrarConfig, RegistrarError, Round};
-use evidence::{DirectoryStore, Reference};
 use policies::document::{self, Fields, Problem};
 use schemas::names::is_part;
 use schemas::note::{Ed25519Signer, Signer as _};
@@ -29,8 +28,9 @@ use schemas::{Identifier, canonical};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli;
-use crate::config::parse_duration;
+use crate::config::{self, Out, parse_duration};
 use crate::secrets::parse_seal_key;
+use crate::store;
 
 /// How many intervals work waits before a registrar that stands by does it.
 const PATIENCE: u32 = 3;
@@ -38,7 +38,7 @@ const PATIENCE: u32 = 3;
 /// What was typed.
 struct Typed {
     deployment: String,
-    directory: PathBuf,
+    out: Out,
     seal_key: PathBuf,
     checkpoint_key: PathBuf,
     root: [u8; 32],
@@ -121,11 +121,9 @@ fn settings(path: &Path) -> Result<(RegistrarConfig, Duration)> {
         "interval_ms": u64::try_from(typed.interval.as_millis())?,
         "heartbeat_ms": u64::try_from(typed.heartbeat.as_millis())?,
     }))?;
-    let store = DirectoryStore::open(Arc::new(RealDisk), &typed.directory)
-        .with_context(|| format!("`out.directory` is `{}`: cannot be used", typed.directory.display()))?;
     let settings = RegistrarConfig {
         deployment: typed.deployment,
-        store: Arc::new(store),
+        store: store::open(&typed.out, "out")?,
         seal_seed,
         checkpoint_seed,
         root: typed.root,
@@ -157,34 +155,26 @@ fn read(text: &str, base: &Path) -> Result<Typed, Vec<Problem>> {
     let scratch = f.optional("scratch", "a path", path);
     let interval = f.optional("interval", DURATION, duration).unwrap_or(Duration::from_secs(5));
     let heartbeat = f.optional("heartbeat", DURATION, duration).unwrap_or(Duration::from_secs(300));
-    let out = f.required_node("out", "`directory`: where the logs are");
-    let directory = out.and_then(|node| {
-        let mut out = Fields::new(node, "out", f.problems());
-        let directory = out.required("directory", "a path", path);
-        out.finish();
-        directory
-    });
+    let out = f.required_node("out", "`directory` or `s3`: where the logs are");
+    let out = out.and_then(|node| config::out(node, "out", base, f.problems()));
     f.finish();
     let scratch = scratch.unwrap_or_else(|| std::env::temp_dir().join("affidavit-registrar"));
-    match (deployment, directory, seal_key, checkpoint_key, root, entries) {
-        (
-            Some(deployment),
-            Some(directory),
-            Some(seal_key),
-            Some(checkpoint_key),
-            Some(root),
-            Some(entries),
-        ) if problems.is_empty() => Ok(Typed {
-            deployment,
-            directory,
-            seal_key,
-            checkpoint_key,
-            root,
-            entries,
-            scratch,
-            interval,
-            heartbeat,
-        }),
+    match (deployment, out, seal_key, checkpoint_key, root, entries) {
+        (Some(deployment), Some(out), Some(seal_key), Some(checkpoint_key), Some(root), Some(entries))
+            if problems.is_empty() =>
+        {
+            Ok(Typed {
+                deployment,
+                out,
+                seal_key,
+                checkpoint_key,
+                root,
+                entries,
+                scratch,
+                interval,
+                heartbeat,
+            })
+        }
         _ => Err(problems),
     }
 }
@@ -208,6 +198,6 @@ mod tests {
             "deployment: acme\nroot: \"{root}\"\nout: {{ directory: o }}\nentries: e\nseal_key: a\ncheckpoint_key: b\n"
         );
         let Ok(typed) = read(&text, Path::new("/x")) else { std::panic::panic_any("refused") };
-        assert_eq!((typed.directory.as_path(), typed.interval.as_secs()), (Path::new("/x/o"), 5));
+        assert_eq!((typed.out, typed.interval.as_secs()), (Out::Directory("/x/o".into()), 5));
     }
 }

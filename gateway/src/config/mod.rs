@@ -32,6 +32,7 @@ pub use defaults::DEFAULT_ADMIN;
 pub use diff::Changes;
 pub use load::{Loaded, LoadedFile, TlsFiles, keys_path, load, load_with};
 pub use policies::document::Problem;
+pub(crate) use read::out;
 pub use s3::{LockMode, S3Out, S3Retention, Sse, WithoutLock};
 pub use schema::json_schema;
 pub use secret::Secret;

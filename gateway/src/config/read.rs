@@ -183,7 +183,7 @@ fn evidence(node: &Node, base: &Path, problems: &mut Vec<Problem>) -> Option<Evi
     let pseudonym_key = f.path("pseudonym_key");
     let out_node =
         f.fields.required_node("out", "the evidence store as `{directory: PATH}` or `{s3: {...}}`");
-    let out = out_node.and_then(|node| out(node, base, f.fields.problems()));
+    let out = out_node.and_then(|node| out(node, "evidence.out", base, f.fields.problems()));
     let age = if matches!(out, Some(Out::S3(_))) { 60 * SECOND } else { 10 * SECOND };
     let batch_age = f.duration("batch_age", Duration::from_millis(100)..=60 * 60 * SECOND, age);
     let batch_size = f.size("batch_size", 1 << 20..=1 << 30, 64 << 20);
@@ -208,8 +208,9 @@ fn evidence(node: &Node, base: &Path, problems: &mut Vec<Problem>) -> Option<Evi
     })
 }
 
-fn out(node: &Node, base: &Path, problems: &mut Vec<Problem>) -> Option<Out> {
-    let mut f = Reader::new(node, "evidence.out", base, problems);
+/// The way out, at `path` of a configuration.
+pub(crate) fn out(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem>) -> Option<Out> {
+    let mut f = Reader::new(node, path, base, problems);
     let s3 = f.part_of("s3", super::s3::read);
     let out = match s3 {
         None => f.required_path("directory").map(Out::Directory),
@@ -217,7 +218,7 @@ fn out(node: &Node, base: &Path, problems: &mut Vec<Problem>) -> Option<Out> {
             if f.fields.node("directory").is_some() {
                 let place = f.fields.place_of("directory");
                 let wanted = "one way out: `directory` or `s3`";
-                f.fields.report(Problem::at(place, "evidence.out.directory", wanted));
+                f.fields.report(Problem::at(place, format!("{path}.directory"), wanted));
             }
             s3.map(|s3| Out::S3(Box::new(s3)))
         }

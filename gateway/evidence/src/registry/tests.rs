@@ -148,7 +148,7 @@ impl<'a> Log<'a> {
         let path = self.place.dir.path().join("file");
         std::fs::write(&path, bytes).unwrap();
         let sha256 = Sha256Hex::of(bytes);
-        let source = Source { path: &path, sha256: &sha256, length: bytes.len() as u64 };
+        let source = Source { path: &path, sha256: &sha256, length: bytes.len() as u64, sealed_us: 0 };
         self.place.store.put(name, source).unwrap();
     }
 

@@ -26,8 +26,10 @@ impl Registrar {
             tree.append(hash);
             rows.push(LeafRow { position, leaf, hash });
         }
+        let now = self.settings.clock.now_us();
+        let time = self.tail.as_ref().map_or(now, |tail| now.max(tail.time));
         let records = write_records(&rows).map_err(|error| made(error.to_string()))?;
-        let mut files = vec![self.put_file(batch, FileKind::Records, &records)?];
+        let mut files = vec![self.put_file(batch, FileKind::Records, &records, time)?];
         let config = self.settings.config.clone();
         if !self.held.contains(&config.sha256()) {
             let row = ReferenceRow {
@@ -36,10 +38,9 @@ impl Registrar {
                 bytes: config.bytes.to_vec(),
             };
             let reference = write_reference(&[row]).map_err(|error| made(error.to_string()))?;
-            files.push(self.put_file(batch, FileKind::Reference, &reference)?);
+            files.push(self.put_file(batch, FileKind::Reference, &reference, time)?);
         }
         files.sort();
-        let now = self.settings.clock.now_us();
         let sealed = Seal {
             origin: self.origin.clone(),
             batch,
@@ -50,10 +51,10 @@ impl Registrar {
             files,
             previous: self.tail.as_ref().map(|tail| tail.sha256),
             schema: schema_fingerprint(),
-            time: self.tail.as_ref().map_or(now, |tail| now.max(tail.time)),
+            time,
         };
         let note = sealed.sign(&self.signer).map_err(|error| made(error.to_string()))?;
-        match self.put_bytes(&sealed.object_name(), &note) {
+        match self.put_bytes(&sealed.object_name(), &note, time) {
             Ok(_) => {}
             Err(RegistrarError::Store(StoreError::Taken { .. })) => return Ok(false),
             Err(error) => return Err(error),
@@ -86,25 +87,31 @@ impl Registrar {
             .sign(&self.checkpoint_signer)
             .map_err(|error| RegistrarError::Batch(seal::SealError::from(error).to_string()))?;
         let name = ObjectName::Checkpoint { origin: self.origin.clone(), batch: tail.batch };
-        self.put_bytes(&name, &note)?;
+        self.put_bytes(&name, &note, tail.time)?;
         self.checkpoint_due = false;
         Ok(())
     }
 
-    fn put_file(&self, batch: u64, kind: FileKind, bytes: &[u8]) -> Result<SealedFile, RegistrarError> {
+    fn put_file(
+        &self,
+        batch: u64,
+        kind: FileKind,
+        bytes: &[u8],
+        sealed_us: i64,
+    ) -> Result<SealedFile, RegistrarError> {
         let sha256 = Sha256Hex::of(bytes);
         let name = ObjectName::Data { origin: self.origin.clone(), batch, sha256, kind };
-        self.put_bytes(&name, bytes)?;
+        self.put_bytes(&name, bytes, sealed_us)?;
         Ok(SealedFile { name: name.file_name(), length: bytes.len() as u64, sha256 })
     }
 
-    fn put_bytes(&self, name: &ObjectName, bytes: &[u8]) -> Result<Put, RegistrarError> {
+    fn put_bytes(&self, name: &ObjectName, bytes: &[u8], sealed_us: i64) -> Result<Put, RegistrarError> {
         let path: PathBuf =
             self.settings.scratch.join(format!("{}-{}", std::process::id(), name.file_name()));
         let failed = |source| RegistrarError::Folder { path: path.clone(), source };
         fs::write(&path, bytes).map_err(failed)?;
         let sha256 = Sha256Hex::of(bytes);
-        let source = Source { path: &path, sha256: &sha256, length: bytes.len() as u64 };
+        let source = Source { path: &path, sha256: &sha256, length: bytes.len() as u64, sealed_us };
         let put = self.settings.store.put(name, source);
         // What is left in the scratch folder is nobody's.
         let _ = fs::remove_file(&path);

@@ -1,0 +1,64 @@
+//! The way out as configured: a directory, or a bucket that was judged.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use evidence::disk::RealDisk;
+use evidence::{DirectoryStore, S3Store, Store};
+
+use crate::config::{self, Out};
+
+/// Opens the way out; `key` is where the configuration names it.
+///
+/// # Errors
+/// A directory that cannot be used, or a bucket that would not keep evidence.
+pub(crate) fn open(out: &Out, key: &str) -> anyhow::Result<Arc<dyn Store>> {
+    Ok(match out {
+        Out::Directory(folder) => Arc::new(
+            DirectoryStore::open(Arc::new(RealDisk), folder)
+                .with_context(|| format!("`{key}.directory` is `{}`: cannot be used", folder.display()))?,
+        ),
+        Out::S3(out) => Arc::new(bucket(out, &format!("{key}.s3"))?),
+    })
+}
+
+/// Opens the bucket, and refuses one that would not keep evidence. One that does not answer now is taken: nothing
+/// counts as archived before the bucket shows the lock of each object.
+fn bucket(out: &config::S3Out, key: &str) -> anyhow::Result<S3Store> {
+    let store = S3Store::open(out.settings()).with_context(|| format!("`{key}` cannot be used"))?;
+    let report = match store.judge() {
+        Ok(report) => report,
+        Err(error) => {
+            tracing::warn!(%error, "the bucket cannot be judged now");
+            return Ok(store);
+        }
+    };
+    for warning in &report.warnings {
+        tracing::warn!(
+            bucket = warning.bucket,
+            setting = warning.setting,
+            found = warning.found,
+            wanted = warning.wanted,
+            "the bucket"
+        );
+    }
+    let accepted = out.without_lock == config::WithoutLock::Accept;
+    if accepted && report.faults.is_empty() {
+        // The bucket can lock: then it does.
+        let settings = evidence::S3Settings { without_lock: false, ..out.settings() };
+        return S3Store::open(settings).with_context(|| format!("`{key}` cannot be used"));
+    }
+    if accepted {
+        for fault in &report.faults {
+            tracing::warn!(%fault, "accepted by `{key}.without_lock`: evidence can be deleted");
+        }
+        return Ok(store);
+    }
+    let faults: Vec<String> = report.faults.iter().map(ToString::to_string).collect();
+    anyhow::ensure!(
+        faults.is_empty(),
+        "{}; evidence here could be deleted (`{key}.without_lock: accept` takes it as it is)",
+        faults.join("; ")
+    );
+    Ok(store)
+}
