@@ -1,5 +1,7 @@
 //! The auditor over buckets: what a real gateway wrote, put under lock by real S3 servers, then attacked.
 
+#![allow(clippy::panic, reason = "tests fail by panicking")]
+
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::net::SocketAddr;

@@ -1,6 +1,8 @@
 //! The real gateway with a bucket under Object Lock as its way out: what is archived is locked, once, and stays so
 //! through kills and whatever a network and a store do.
 
+#![allow(clippy::panic, reason = "tests fail by panicking")]
+
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};

@@ -1,7 +1,7 @@
 //! The S3 servers and the fault proxy that other tests stand on do what those take for granted.
 
 use aws_sdk_s3::primitives::{ByteStream, DateTime};
-use aws_sdk_s3::types::{ChecksumMode, ObjectLockMode};
+use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumMode, ObjectLockMode};
 use base64::Engine as _;
 use tests::services::{Fault, FaultProxy, Minio, Moto, S3Server, Versitygw};
 
@@ -13,6 +13,7 @@ async fn put_locked(client: &aws_sdk_s3::Client, key: &str) -> Result<(), u16> {
         .bucket("evidence")
         .key(key)
         .if_none_match("*")
+        .checksum_algorithm(ChecksumAlgorithm::Sha256)
         .checksum_sha256(base64::engine::general_purpose::STANDARD.encode(digest.0))
         .object_lock_mode(ObjectLockMode::Compliance)
         .object_lock_retain_until_date(DateTime::from(until))

@@ -58,10 +58,7 @@ impl Marks {
     /// Erasures from this position on are not done; `None`: all are.
     pub(crate) fn set_undone(&self, from: Option<u64>) {
         let mut state = self.state();
-        state.undone = match from {
-            Some(from) => Some(state.undone.map_or(from, |first| first.min(from))),
-            None => None,
-        };
+        state.undone = from.map(|from| state.undone.map_or(from, |first| first.min(from)));
     }
 
     /// Asks for a batch of what is journaled now.

@@ -52,14 +52,14 @@ async fn until(rig: &Rig, wanted: impl Fn(u16) -> bool) {
 /// CH-4: every record names the configuration that was the last to come into the log before it.
 fn configs_are_in_the_log_before_they_rule(evidence: &Evidence) -> usize {
     let mut reloads = 0;
-    let mut ruling = evidence.records[0].config.clone();
+    let mut ruling = evidence.records[0].config;
     for record in &evidence.records {
         assert_eq!(record.config, ruling);
         if let Body::Config(config) = &record.body
             && config.reason == ConfigReason::Reload
         {
             reloads += 1;
-            ruling = config.next.clone();
+            ruling = config.next;
         }
     }
     reloads

@@ -132,7 +132,7 @@ mod tests {
         let first = ahead.next(&listing, "a/b/c/0000");
         assert_eq!(first.len(), MOST);
         for (name, version) in &first {
-            ahead.put(name.clone(), version.length, mpsc::channel().1);
+            ahead.put(name.clone(), version.length, mpsc::sync_channel(1).1);
         }
         assert!(ahead.next(&listing, "a/b/c/0000").is_empty(), "as many as there may be");
         assert!(ahead.take("a/b/c/0001").is_some());
@@ -141,7 +141,7 @@ mod tests {
             ahead.next(&listing, "a/b/c/0001").into_iter().map(|(name, _)| name).collect();
         assert_eq!(more, [format!("a/b/c/{:04}", MOST + 1)]);
         // Objects that nobody came for make room.
-        ahead.put(more[0].clone(), 10, mpsc::channel().1);
+        ahead.put(more[0].clone(), 10, mpsc::sync_channel(1).1);
         ahead.take("a/b/c/0020");
         assert!(!ahead.next(&listing, "a/b/c/0020").is_empty());
     }

@@ -31,8 +31,8 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::primitives::{ByteStream, DateTime};
 use aws_sdk_s3::types::{
-    ChecksumMode, ObjectLockLegalHoldStatus, ObjectLockMode, ObjectLockRetention, ObjectLockRetentionMode,
-    ServerSideEncryption,
+    ChecksumAlgorithm, ChecksumMode, ObjectLockLegalHoldStatus, ObjectLockMode, ObjectLockRetention,
+    ObjectLockRetentionMode, ServerSideEncryption,
 };
 use aws_smithy_http_client::tls;
 use base64::Engine as _;
@@ -359,6 +359,7 @@ impl Store for S3Store {
             .bucket(&settings.bucket)
             .key(&key)
             .if_none_match("*")
+            .checksum_algorithm(ChecksumAlgorithm::Sha256)
             .checksum_sha256(checksum)
             .content_length(i64::try_from(source.length).unwrap_or(i64::MAX));
         if !settings.without_lock {
