@@ -73,12 +73,9 @@ pub async fn read(bucket: Bucket, wanted: Option<i64>, longest: Option<i64>) -> 
         Err(fault) if fault.is_absent() => out.lines.push("no lifecycle rules".into()),
         Err(fault) => out.refused("lifecycle rules", "s3:GetLifecycleConfiguration", &fault),
     }
-    match ask!(bucket, get_bucket_policy_status) {
-        Ok(answer) => {
-            if answer.policy_status().is_some_and(|status| status.is_public().unwrap_or(false)) {
-                out.add(Code::PublicAccess, "policy", "a policy that is not public", "a public one");
-            }
-        }
+    match is_public(&bucket).await {
+        Ok(true) => out.add(Code::PublicAccess, "policy", "a policy that is not public", "a public one"),
+        Ok(false) => {}
         Err(fault) if fault.is_absent() => out.lines.push("no bucket policy".into()),
         Err(fault) => out.refused("policy status", "s3:GetBucketPolicyStatus", &fault),
     }
@@ -98,6 +95,33 @@ pub async fn read(bucket: Bucket, wanted: Option<i64>, longest: Option<i64>) -> 
         Err(fault) => out.refused("replication", "s3:GetReplicationConfiguration", &fault),
     }
     out
+}
+
+/// Whether the bucket's policy gives access to anybody.
+async fn is_public(bucket: &Bucket) -> Result<bool, Fault> {
+    bucket.count();
+    let request = bucket
+        .client
+        .get_bucket_policy_status()
+        .bucket(&bucket.address.bucket)
+        .set_expected_bucket_owner(bucket.owner.clone());
+    let error = match request.send().await {
+        Ok(answer) => {
+            return Ok(answer.policy_status().and_then(|status| status.is_public()).unwrap_or(false));
+        }
+        Err(error) => error,
+    };
+    // MinIO writes `TRUE` and `FALSE`, which the client does not read.
+    let body = error.raw_response().filter(|response| response.status().as_u16() == 200);
+    let said =
+        body.and_then(|response| std::str::from_utf8(response.body().bytes()?).ok()).and_then(|text| {
+            Some(text.split_once("<IsPublic>")?.1.split_once('<')?.0.trim().to_ascii_lowercase())
+        });
+    match said.as_deref() {
+        Some("true") => Ok(true),
+        Some("false") => Ok(false),
+        _ => Err(Fault::of(&error)),
+    }
 }
 
 async fn lock(bucket: &Bucket, wanted: Option<i64>, out: &mut Read) -> bool {
