@@ -33,7 +33,8 @@ pub enum Claim {
     Witnessed,
     /// A timestamp authority bounds when it was written.
     Timestamped,
-    /// The store itself refuses deletion before the retention ends, and was probed.
+    /// Every version is under a COMPLIANCE lock, as the store says, and no probe failed. Whether there was a probe
+    /// stands in the claim's text; the claim does not need one.
     RetentionEnforced,
     /// Agrees with what providers bill.
     Reconciled,

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-/// The day on which the prices below were looked up.
+/// The day on which the prices below were last compared with texts of 2026 that quote AWS. The page itself fills its
+/// figures in by script and was not read.
 pub const PRICES_OF: &str = "2026-11-21";
 /// Where they stand: S3 Standard, us-east-1, list price in USD. Other regions and classes differ.
 pub const PRICES_FROM: &str = "https://aws.amazon.com/s3/pricing/";
@@ -10,7 +11,8 @@ pub const PRICES_FROM: &str = "https://aws.amazon.com/s3/pricing/";
 const LIST: u64 = 5;
 /// GET, HEAD and all others: 0.0004 USD for 1000 requests, in ten-millionths of a USD a request.
 const GET_TENTHS: u64 = 4;
-/// Out to the internet: 0.09 USD a GB (10^9 bytes), in millionths of a USD a MB. Nothing within the region.
+/// Out to the internet: 0.09 USD a GB (taken as 10^9 bytes), in millionths of a USD a MB. The price of a month's
+/// first 10 TB; that the first 100 GB are free and more is cheaper is not counted. Nothing within the region.
 const OUT_A_MB: u64 = 90;
 
 /// What will be asked.
