@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
-use schemas::Origin;
 use schemas::note::{Ed25519Signer, Signer as _};
 use schemas::record::{Body, Boot, Config, ConfigReason, Encryption, Predecessor};
+use schemas::{ObjectName, Origin};
 
 use crate::disk;
 use crate::epoch;
@@ -26,6 +26,8 @@ use crate::threads;
 
 /// How long a start waits for another one in the same journal folder.
 const OPENING_WAIT: Duration = Duration::from_secs(30);
+/// The largest seal that is read.
+const MAX_SEAL_BYTES: u64 = 1 << 20;
 /// Bytes of one reserve file of the spool.
 const RESERVE_UNIT: u64 = 4 << 20;
 
@@ -66,6 +68,7 @@ pub(crate) fn open(settings: LedgerConfig) -> Result<Arc<Inner>, OpenError> {
     if newest.is_none() {
         newest = newest_in_store(&settings)?;
     }
+    let newest = newest.map(|newest| end_in_store(&settings, &signer.public_key(), newest));
     let inner = begin(settings, &signer, newest)?;
     drop(opening);
     Ok(inner)
@@ -150,6 +153,28 @@ fn newest_in_store(settings: &LedgerConfig) -> Result<Option<Predecessor>, OpenE
     let mut logs = logs.map_err(|error| OpenError::Store(error.to_string()))?;
     logs.sort();
     Ok(logs.pop().map(|origin| epoch::predecessor(&origin, None)))
+}
+
+/// Adds the end of a log that is remembered without it and whose journal is gone: the process died after all was
+/// archived and before it remembered the end. Then the newest seal says it; where that cannot be read now, the end
+/// stays unsaid.
+fn end_in_store(settings: &LedgerConfig, key: &[u8; 32], newest: Predecessor) -> Predecessor {
+    let folder = settings.journal_dir.join(newest.origin.epoch());
+    let has_journal = !matches!(settings.disk.entry(&folder), Ok(None));
+    if newest.size.is_some() || has_journal {
+        return newest;
+    }
+    let store = &*settings.store;
+    let last = store.list(&newest.origin).ok().and_then(|names| {
+        names.into_iter().filter(|name| matches!(name, ObjectName::Seal { .. })).max_by_key(ObjectName::batch)
+    });
+    let note = last.and_then(|name| crate::store::read_object(store, &name, MAX_SEAL_BYTES).ok().flatten());
+    match note.and_then(|note| schemas::seal::verify(&note, key).ok()) {
+        Some(sealed) if sealed.origin == newest.origin => {
+            Predecessor { size: Some(sealed.to), root: Some(sealed.root), ..newest }
+        }
+        _ => newest,
+    }
 }
 
 /// Opens a new epoch behind `predecessor`.
