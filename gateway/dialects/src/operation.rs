@@ -242,7 +242,12 @@ pub fn operation(dialect: Dialect, method: &Method, path: &str) -> Operation {
     let table = if dialect == Dialect::Anthropic { ANTHROPIC } else { OPENAI };
     for skip in 0..segments.len().min(6) {
         let (before, rest) = segments.split_at(skip);
-        let found = table.iter().find(|row| row.allows(method) && matches(row.pattern, rest));
+        // No pattern begins with a `*`.
+        let first = rest.first().and_then(|segment| segment.as_bytes().first());
+        let found = table
+            .iter()
+            .filter(|row| row.pattern.as_bytes().first() == first)
+            .find(|row| row.allows(method) && matches(row.pattern, rest));
         if let Some(row) = found
             && (before.last().is_none_or(|last| ends_base(last)) || row.operation.uses_tokens())
         {

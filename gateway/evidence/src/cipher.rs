@@ -59,11 +59,18 @@ pub(crate) struct Place<'a> {
 
 impl Place<'_> {
     fn aad(&self, key: &Identifier) -> Vec<u8> {
-        format!(
-            "affidavit/journal/v1\n{}\n{}\n{:?}\n{}\n{key}\n",
-            self.origin, self.exchange, self.part, self.seq
-        )
-        .into_bytes()
+        let lines = [self.origin.as_str(), self.exchange.as_str(), self.part.as_str()];
+        let mut aad = Vec::with_capacity(320);
+        aad.extend_from_slice(b"affidavit/journal/v1\n");
+        for line in lines {
+            aad.extend_from_slice(line.as_bytes());
+            aad.push(b'\n');
+        }
+        aad.extend_from_slice(self.seq.to_string().as_bytes());
+        aad.push(b'\n');
+        aad.extend_from_slice(key.as_str().as_bytes());
+        aad.push(b'\n');
+        aad
     }
 }
 

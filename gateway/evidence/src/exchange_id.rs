@@ -19,14 +19,18 @@ fn text(now_us: i64, random: [u8; 8]) -> String {
     let milliseconds = (us / 1000) & 0xffff_ffff_ffff;
     let fraction = (us % 1000) * 4096 / 1000;
     let low = (u64::from_be_bytes(random) & 0x3fff_ffff_ffff_ffff) | 0x8000_0000_0000_0000;
-    format!(
-        "{:08x}-{:04x}-7{:03x}-{:04x}-{:012x}",
-        milliseconds >> 16,
-        milliseconds & 0xffff,
-        fraction,
-        low >> 48,
-        low & 0xffff_ffff_ffff
-    )
+    let high = (milliseconds << 16) | 0x7000 | fraction;
+    let mut digits = [0; 32];
+    // Twice as long as the bytes: it always fits.
+    let _ = hex::encode_to_slice(((u128::from(high) << 64) | u128::from(low)).to_be_bytes(), &mut digits);
+    let mut text = String::with_capacity(36);
+    for (at, digit) in digits.iter().enumerate() {
+        if matches!(at, 8 | 12 | 16 | 20) {
+            text.push('-');
+        }
+        text.push(char::from(*digit));
+    }
+    text
 }
 
 /// The time in an id, microseconds UTC at millisecond precision; `None` where it is no UUIDv7.

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hyper::body::Incoming;
+use hyper::rt::{Read, Write};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -107,6 +108,11 @@ impl Listener {
     }
 }
 
+/// The longest head that is read; hyper takes no smaller bound than 8 KiB.
+fn most_head(limits: &Limits) -> usize {
+    usize::try_from(limits.head).unwrap_or(usize::MAX).max(8192)
+}
+
 struct Connection {
     app: Arc<App>,
     index: usize,
@@ -142,6 +148,7 @@ impl Connection {
         }
     }
 
+    /// Each protocol's state is allocated apart: a connection holds no room for the other's.
     async fn serve<S>(self, stream: S, http2: bool)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -149,61 +156,74 @@ impl Connection {
         let snapshot = self.app.snapshot.load_full();
         let limits = &snapshot.limits;
         let io = TokioIo::new(Watched::new(stream, limits.idle));
+        let served = if http2 {
+            Box::pin(self.serve_http2(io, limits)).await
+        } else {
+            Box::pin(self.serve_http1(io, limits)).await
+        };
+        let Err(error) = served else { return };
+        let reason = if error.is_parse_too_large() {
+            "head_too_large"
+        } else if error.is_parse() {
+            "malformed_http"
+        } else {
+            // An idle connection that was kept long enough, a head that did not come, or a caller that went away: its
+            // exchanges say so themselves.
+            return;
+        };
+        self.app.telemetry.failed(reason);
+        tracing::debug!(%error, reason, "connection failed");
+    }
+
+    async fn serve_http1<I>(&self, io: I, limits: &Limits) -> hyper::Result<()>
+    where
+        I: Read + Write + Unpin + Send + 'static,
+    {
         let app = Arc::clone(&self.app);
         let begun = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&begun);
-        let head = usize::try_from(limits.head).unwrap_or(usize::MAX).max(8192);
-        let served = if http2 {
-            let streams = Arc::new(Streams::default());
-            let service = service_fn(move |request: http::Request<Incoming>| {
-                seen.store(true, Ordering::Relaxed);
-                let app = Arc::clone(&app);
-                async move {
-                    let response = exchange::exchange(app, request).await;
-                    let pace = Pace::current().unwrap_or_default();
-                    Ok::<_, std::convert::Infallible>(response.map(|body| Paced::new(body, pace)))
-                }
-            });
-            let mut builder = http2::Builder::new(Executor::new(limits.idle, Arc::clone(&streams)));
-            builder
-                .timer(TokioTimer::new())
-                .max_header_list_size(u32::try_from(head).unwrap_or(u32::MAX))
-                .max_concurrent_streams(limits.http2_streams)
-                .max_send_buf_size(64 << 10)
-                .keep_alive_interval(limits.keep_alive)
-                .keep_alive_timeout(limits.header_read);
-            self.drive(builder.serve_connection(io, service), limits, &begun, Some(&streams)).await
-        } else {
-            let service = service_fn(move |request: http::Request<Incoming>| {
-                seen.store(true, Ordering::Relaxed);
-                let app = Arc::clone(&app);
-                async move { Ok::<_, std::convert::Infallible>(exchange::exchange(app, request).await) }
-            });
-            let mut builder = http1::Builder::new();
-            // hyper's bound on a head also runs while a kept connection is idle: the first head has its own,
-            // in `drive`.
-            builder
-                .timer(TokioTimer::new())
-                .header_read_timeout(limits.keep_alive.max(limits.header_read))
-                .max_header_size(head)
-                .max_buf_size(head.max(256 << 10));
-            self.drive(builder.serve_connection(io, service), limits, &begun, None).await
-        };
-        if let Err(error) = served {
-            let reason = if error.is_parse_too_large() {
-                "head_too_large"
-            } else if error.is_parse() {
-                "malformed_http"
-            } else if error.is_timeout() {
-                // An idle connection that was kept long enough, or a head that did not come.
-                return;
-            } else {
-                // The caller went away; its exchanges say so themselves.
-                return;
-            };
-            self.app.telemetry.failed(reason);
-            tracing::debug!(%error, reason, "connection failed");
-        }
+        let service = service_fn(move |request: http::Request<Incoming>| {
+            seen.store(true, Ordering::Relaxed);
+            // Freed once the answer has begun: an open stream does not hold it.
+            let answer = Box::pin(exchange::exchange(Arc::clone(&app), request));
+            async move { Ok::<_, std::convert::Infallible>(answer.await) }
+        });
+        let mut builder = http1::Builder::new();
+        // hyper's bound on a head also runs while a kept connection is idle: the first head has its own, in `drive`.
+        builder
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits.keep_alive.max(limits.header_read))
+            .max_header_size(most_head(limits))
+            .max_buf_size(most_head(limits).max(256 << 10));
+        self.drive(builder.serve_connection(io, service), limits, &begun, None).await
+    }
+
+    async fn serve_http2<I>(&self, io: I, limits: &Limits) -> hyper::Result<()>
+    where
+        I: Read + Write + Unpin + Send + 'static,
+    {
+        let app = Arc::clone(&self.app);
+        let begun = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&begun);
+        let streams = Arc::new(Streams::default());
+        let service = service_fn(move |request: http::Request<Incoming>| {
+            seen.store(true, Ordering::Relaxed);
+            let answer = Box::pin(exchange::exchange(Arc::clone(&app), request));
+            async move {
+                let response = answer.await;
+                let pace = Pace::current().unwrap_or_default();
+                Ok::<_, std::convert::Infallible>(response.map(|body| Paced::new(body, pace)))
+            }
+        });
+        let mut builder = http2::Builder::new(Executor::new(limits.idle, Arc::clone(&streams)));
+        builder
+            .timer(TokioTimer::new())
+            .max_header_list_size(u32::try_from(most_head(limits)).unwrap_or(u32::MAX))
+            .max_concurrent_streams(limits.http2_streams)
+            .max_send_buf_size(64 << 10)
+            .keep_alive_interval(limits.keep_alive)
+            .keep_alive_timeout(limits.header_read);
+        self.drive(builder.serve_connection(io, service), limits, &begun, Some(&streams)).await
     }
 
     async fn drive<C>(

@@ -1,9 +1,20 @@
 //! Which row of the book speaks about an exchange.
 
+use std::collections::HashMap;
+
 use super::{PriceBook, Row};
 use crate::pattern::Pattern;
 
 const MICROSECONDS_A_DAY: i64 = 86_400_000_000;
+
+/// Where the rows of each provider and tier stand.
+pub(super) fn places(rows: &[Row]) -> HashMap<String, HashMap<String, Vec<usize>>> {
+    let mut places: HashMap<String, HashMap<String, Vec<usize>>> = HashMap::new();
+    for (place, row) in rows.iter().enumerate() {
+        places.entry(row.provider.clone()).or_default().entry(row.tier.clone()).or_default().push(place);
+    }
+    places
+}
 
 impl PriceBook {
     /// The row for a model, at a time (microseconds UTC), in a tier, for so much input.
@@ -20,14 +31,12 @@ impl PriceBook {
     ) -> Option<&Row> {
         let day = at_us.div_euclid(MICROSECONDS_A_DAY);
         let in_force = |row: &&Row| row.from_day <= day && row.until_day.is_none_or(|until| day < until);
-        let rows = || {
-            self.rows
-                .iter()
-                .filter(|row| row.provider == provider && row.tier == tier && row.input_above <= input_tokens)
-                .filter(|row| row.input_above == 0 || row.input_above < input_tokens)
-                .filter(in_force)
-        };
-        rows()
+        let places = self.places.get(provider).and_then(|tiers| tiers.get(tier))?;
+        places
+            .iter()
+            .filter_map(|place| self.rows.get(*place))
+            .filter(|row| row.input_above == 0 || row.input_above < input_tokens)
+            .filter(in_force)
             .filter_map(|row| closeness(&row.models, model).map(|close| (close, row)))
             .max_by_key(|(close, row)| (*close, row.input_above, row.from_day))
             .map(|(_, row)| row)

@@ -25,7 +25,7 @@ mod charge;
 mod lookup;
 mod read;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use schemas::{Identifier, Sha256Hex};
 
@@ -38,6 +38,8 @@ use crate::pattern::Pattern;
 pub struct PriceBook {
     hash: Sha256Hex,
     rows: Vec<Row>,
+    /// Where the rows of a provider and a tier stand in `rows`.
+    places: HashMap<String, HashMap<String, Vec<usize>>>,
 }
 
 /// One row: what the models that its patterns name cost, in one tier, from one day on.

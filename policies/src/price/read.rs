@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use schemas::{Identifier, Sha256Hex};
 
+use super::lookup::places;
 use super::{PriceBook, Prices, Row};
 use crate::decimal::Decimal;
 use crate::document::{Place, Problem};
@@ -69,7 +70,11 @@ pub(super) fn parse(bytes: &[u8]) -> Result<PriceBook, Vec<Problem>> {
     if rows.is_empty() && problems.is_empty() {
         problems.push(Problem::general("", "at least one price"));
     }
-    if problems.is_empty() { Ok(PriceBook { hash: Sha256Hex::of(bytes), rows }) } else { Err(problems) }
+    if problems.is_empty() {
+        Ok(PriceBook { hash: Sha256Hex::of(bytes), places: places(&rows), rows })
+    } else {
+        Err(problems)
+    }
 }
 
 /// The line on which a record begins: its position is that of the comments and empty lines before it.

@@ -117,7 +117,9 @@ impl Writer {
         if a.prefix != b.prefix && (a.prefix | b.prefix) & ASCII_PREFIX == 0 {
             return a.prefix.cmp(&b.prefix);
         }
-        compare_keys(&self.keys[a.key.0..a.key.1], &self.keys[b.key.0..b.key.1])
+        let (a, b) = (&self.keys[a.key.0..a.key.1], &self.keys[b.key.0..b.key.1]);
+        // The keys of a leaf are ASCII.
+        if self.leaf { a.cmp(b) } else { compare_keys(a, b) }
     }
 
     /// Ends the object whose members stand from `first` and whose text begins at `text`.
@@ -149,11 +151,16 @@ impl Writer {
 
     /// Writes a string with its quotes.
     fn string(&mut self, text: &str) -> Result<(), CanonicalError> {
-        if self.leaf && !is_leaf_text(text) {
-            return Err(CanonicalError::Type("text that a leaf may not hold".into()));
-        }
         self.out.push(b'"');
-        escape(&mut self.out, text);
+        if self.leaf {
+            if !is_leaf_text(text) {
+                return Err(CanonicalError::Type("text that a leaf may not hold".into()));
+            }
+            // Nothing in it is escaped.
+            self.out.extend_from_slice(text.as_bytes());
+        } else {
+            escape(&mut self.out, text);
+        }
         self.out.push(b'"');
         Ok(())
     }
@@ -212,20 +219,25 @@ struct Object<'a> {
 }
 
 impl Object<'_> {
-    /// Takes the key that stands in `writer.keys` from `from`.
-    fn begin(&mut self, from: usize) -> Result<(), CanonicalError> {
+    /// Takes a member's key.
+    fn name(&mut self, key: &str) -> Result<(), CanonicalError> {
         let writer = &mut *self.writer;
+        let plain = is_leaf_text(key);
+        if writer.leaf && !plain {
+            return Err(CanonicalError::Type("a key that a leaf may not hold".into()));
+        }
         if writer.members.len() > self.members {
             writer.out.push(b',');
         }
-        let start = writer.out.len();
-        let key =
-            std::str::from_utf8(&writer.keys[from..]).map_err(|e| CanonicalError::Type(e.to_string()))?;
-        if writer.leaf && !is_leaf_text(key) {
-            return Err(CanonicalError::Type("a key that a leaf may not hold".into()));
-        }
+        let (from, start) = (writer.keys.len(), writer.out.len());
+        writer.keys.extend_from_slice(key.as_bytes());
         writer.out.push(b'"');
-        escape(&mut writer.out, key);
+        if plain {
+            // Nothing in it is escaped.
+            writer.out.extend_from_slice(key.as_bytes());
+        } else {
+            escape(&mut writer.out, key);
+        }
         writer.out.extend_from_slice(b"\":");
         self.pending = Some(((from, writer.keys.len()), start));
         Ok(())
@@ -246,9 +258,7 @@ impl Object<'_> {
     }
 
     fn named<T: Serialize + ?Sized>(&mut self, key: &'static str, value: &T) -> Result<(), CanonicalError> {
-        let from = self.writer.keys.len();
-        self.writer.keys.extend_from_slice(key.as_bytes());
-        self.begin(from)?;
+        self.name(key)?;
         self.member(value)
     }
 
@@ -493,9 +503,7 @@ impl ser::SerializeMap for Object<'_> {
     type Ok = ();
     type Error = CanonicalError;
     fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), CanonicalError> {
-        let from = self.writer.keys.len();
-        key.serialize(Key(&mut self.writer.keys))?;
-        self.begin(from)
+        key.serialize(Key(self))
     }
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), CanonicalError> {
         self.member(value)
@@ -506,7 +514,7 @@ impl ser::SerializeMap for Object<'_> {
 }
 
 /// Takes a map's key: text, and nothing else.
-struct Key<'a>(&'a mut Vec<u8>);
+struct Key<'k, 'w>(&'k mut Object<'w>);
 
 macro_rules! refuse_keys {
     ($($method:ident: $type:ty),*) => {$(
@@ -516,7 +524,7 @@ macro_rules! refuse_keys {
     )*};
 }
 
-impl Serializer for Key<'_> {
+impl Serializer for Key<'_, '_> {
     type Ok = ();
     type Error = CanonicalError;
     type SerializeSeq = ser::Impossible<(), CanonicalError>;
@@ -537,8 +545,7 @@ impl Serializer for Key<'_> {
         self.serialize_str(value.encode_utf8(&mut [0; 4]))
     }
     fn serialize_str(self, value: &str) -> Result<(), CanonicalError> {
-        self.0.extend_from_slice(value.as_bytes());
-        Ok(())
+        self.0.name(value)
     }
     fn serialize_none(self) -> Result<(), CanonicalError> {
         unsupported("a key that is not text")
