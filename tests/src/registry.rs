@@ -48,7 +48,7 @@ impl Registry {
         );
         std::fs::write(dir.join("registrar.yaml"), config).expect("the registrar's configuration");
         let trust = format!(
-            "v: 1\ndeployment: test\nroot: \"{root}\"\nregistry: {{ origin: test/registry/log, key: \"{key}\" }}\n"
+            "v: 1\ndeployment: test\nroot: \"{root}\"\nregistry:\n  origin: test/registry/log\n  key: \"{key}\"\n"
         );
         std::fs::write(dir.join("trust.yaml"), trust).expect("the trust file");
         std::fs::write(dir.join("root.pub"), root).expect("the root's public key");

@@ -156,12 +156,19 @@ async fn each_answer_has_its_word_and_the_next_try_succeeds() {
         assert_eq!(object.versions(&client).await, 1, "{code}");
     }
     // A HEAD has no body, and so no code: the status alone tells.
-    let object = Object::new(dir.path(), 0, "ConditionalRequestConflict");
+    let object = Object::new(dir.path(), 50, "head");
+    assert_eq!(object.put(&store).expect("a put"), Put::Stored);
     for (status, wanted) in [(403, Trouble::Denied), (503, Trouble::Unavailable), (429, Trouble::Throttled)] {
         proxy.next(&[Fault::Answer(status, "unseen")]);
         assert_eq!(trouble(store.confirm(&object.name, object.source())), wanted);
     }
-    assert!(store.confirm(&object.name, object.source()).is_ok());
+    let first = store.confirm(&object.name, object.source()).expect("it is kept");
+    // Asked for longer than it was put for: the lock is extended, and only what is seen to be extended is archived.
+    let later = Object { sealed_us: object.sealed_us + 86_400_000_000, ..object };
+    assert_eq!(trouble(store.confirm(&later.name, later.source())), Trouble::Conflict);
+    let longer = store.confirm(&later.name, later.source()).expect("it is kept longer");
+    assert_eq!(longer.retain_until_s, first.retain_until_s.map(|until| until + 86_400));
+    assert_eq!(longer.version, first.version, "the same version");
     // What was done and not heard of is not done again.
     let object = Object::new(dir.path(), 100, "cut after");
     proxy.next(&[Fault::CutAfter]);
