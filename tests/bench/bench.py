@@ -522,19 +522,19 @@ class Lag:
 
 def bench_archive():
     """Into MinIO under Object Lock: lag, sustained rate, requests and money per million exchanges, verifying from there."""
-    seconds = max(SECONDS * 4, 30)
+    seconds, connections = SECONDS * 4, int(os.environ.get("BENCH_CONNECTIONS", "32"))
     with Minio() as minio, Counter(minio.port) as proxy, Provider() as provider:
         minio.make_locked("bench")
         out = (f"{{ s3: {{ bucket: bench, prefix: llm, region: us-east-1, endpoint: 'http://127.0.0.1:{proxy.port}', path_style: true, "
                "retention: { records: 365d, content: 90d } } }")
         with Affidavit(provider, out=out, evidence="  spool_bound: 8GiB\n", env=KEYS) as gateway:
-            wrk(gateway, 32, seconds=2)
+            wrk(gateway, connections, seconds=2)
             time.sleep(12)
             before, _ = proxy.counts()
             first = watermarks(gateway)["archived"]
             with Lag(gateway) as lag:
                 begin = time.monotonic()
-                ours = wrk(gateway, 32, seconds=seconds)
+                ours = wrk(gateway, connections, seconds=seconds)
                 loaded = watermarks(gateway)["archived"]
                 spent = time.monotonic() - begin
                 # What is journaled now is archived before the watching ends.
@@ -545,6 +545,7 @@ def bench_archive():
                 time.sleep(0.3)
             after, refused = proxy.counts()
             gateway.stop()
+            stopped, _ = proxy.counts()
             asked = less(after, before)
             lags = lag.lags()
             exchanges = ours["n"]
@@ -573,7 +574,7 @@ def bench_archive():
             spent, wall = os.times().children_user - used, time.time() - begin
             print("  ", done.stdout.splitlines()[0] if done.stdout else done.stderr)
             verified, _ = proxy.counts()
-            text = ", ".join(f"{count} {method}" for method, count in sorted(less(verified, after).items()))
+            text = ", ".join(f"{count} {method}" for method, count in sorted(less(verified, stopped).items()))
             note("verify from MinIO", f"{kept / wall / 1e9:.3f} GB/s", f"{kept / 1e6:.0f} MB in {wall:.1f} s", f"{spent / wall:.2f} cores", "")
             note("  its requests", text, "", "", "")
 
