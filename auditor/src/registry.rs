@@ -314,6 +314,12 @@ impl Registry {
         trust.gateways.iter().find(|entry| entry.name == origin.gateway() && entry.key == opened.key)
     }
 
+    /// The keys that may seal and close a log of this key after it.
+    pub(crate) fn closers(&self, key: &str) -> Vec<[u8; 32]> {
+        let key = self.state.keys().get(key);
+        key.map_or_else(Vec::new, |key| key.closers.iter().filter_map(|closer| public_key(closer)).collect())
+    }
+
     /// What should be remembered of it.
     pub(crate) fn visit(&self, now: i64) -> Option<Visit> {
         let tail = self.tail.as_ref()?;
@@ -402,9 +408,11 @@ impl Registry {
             let expected = format!("nothing beyond size {}, where the registry says closed", closed.size);
             findings.add(Code::ClosedButActive, Place::log(origin), expected, format!("size {size}"));
         }
-        if let Some(limit) = log.limit.filter(|limit| size > *limit) {
+        // A closer may go on where the log's own key counts no longer.
+        let own = fold.closer.as_ref().map_or(size, |closer| closer.from.min(size));
+        if let Some(limit) = log.limit.filter(|limit| own > *limit) {
             let expected = format!("no seals beyond size {limit} under key {}", log.opened.key);
-            findings.add(Code::KeyNotValidForSize, Place::log(origin), expected, format!("size {size}"));
+            findings.add(Code::KeyNotValidForSize, Place::log(origin), expected, format!("size {own}"));
         }
     }
 }

@@ -104,6 +104,9 @@ pub struct LogReport {
     pub sealed_at: i64,
     /// `close`'s reason, where the log is closed.
     pub closed: Option<String>,
+    /// The closer that sealed the end of the log, where it was not the log's own key: base64.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub closer: Option<String>,
     /// Exchanges without an outcome yet.
     pub open_exchanges: u64,
     /// Whether the log was seen at an earlier visit and is consistent with it: that visit's time.

@@ -66,6 +66,27 @@ pub struct Serve {
     /// Start although acknowledged records of an earlier run are damaged; the loss goes into the log.
     #[arg(long)]
     pub accept_loss: bool,
+    /// Take the place of the gateway that serves with this admin socket, without a pause: it lets its connections end
+    /// and closes its log. Where none serves, start as usual.
+    #[arg(long)]
+    pub take_over: bool,
+    /// With which key logs of other keys are closed, where such were left here.
+    #[command(flatten)]
+    pub closing: Closing,
+}
+
+/// A closing key, and the proof that it is one.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Closing {
+    /// The file of a key that may seal and close a log after its own key, where that is not here.
+    #[arg(long, value_name = "FILE", requires_all = ["enrolled_by", "root_key"])]
+    pub closing_key: Option<PathBuf>,
+    /// The root-signed key entry that names it as a closer of the log's key; may be given several times.
+    #[arg(long, value_name = "ENTRY", requires = "closing_key")]
+    pub enrolled_by: Vec<PathBuf>,
+    /// The deployment's root key, public: base64, or a file with it.
+    #[arg(long, value_name = "KEY", requires = "closing_key")]
+    pub root_key: Option<String>,
 }
 
 /// `check`
@@ -323,6 +344,12 @@ pub struct Salvage {
     /// The configuration of that gateway: its seal key, store, spool and key table as they are here.
     #[command(flatten)]
     pub file: ConfigFile,
+    /// Close although acknowledged records are damaged; the loss goes into the log.
+    #[arg(long)]
+    pub accept_loss: bool,
+    /// With which key, where the gateway's own is not here.
+    #[command(flatten)]
+    pub closing: Closing,
 }
 
 /// `erase`

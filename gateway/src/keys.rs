@@ -120,6 +120,49 @@ impl Keys {
     }
 }
 
+/// What became of a key between two files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum KeyChange {
+    /// It was taken back, or its entry is gone.
+    Revoked,
+    /// It is new, or another secret has its id.
+    Issued,
+    /// It is the same key, and its entry says something else of it.
+    Changed,
+}
+
+impl KeyChange {
+    /// The action of its `admin` record.
+    pub fn action(self) -> &'static str {
+        match self {
+            Self::Revoked => "key_revoked",
+            Self::Issued => "key_issued",
+            Self::Changed => "key_changed",
+        }
+    }
+}
+
+impl Keys {
+    /// What `next` changes, by key id: what was taken back first.
+    pub fn changes(&self, next: &Self) -> Vec<(KeyChange, Identifier)> {
+        let mut changes = Vec::new();
+        for (id, entry) in &next.entries {
+            let change = match self.entries.get(id) {
+                Some(before) if before == entry => continue,
+                Some(before) if before.sha256 != entry.sha256 => KeyChange::Issued,
+                Some(before) if before.revoked.is_none() && entry.revoked.is_some() => KeyChange::Revoked,
+                Some(_) => KeyChange::Changed,
+                None => KeyChange::Issued,
+            };
+            changes.push((change, id.clone()));
+        }
+        let gone = self.entries.keys().filter(|id| !next.entries.contains_key(*id));
+        changes.extend(gone.map(|id| (KeyChange::Revoked, id.clone())));
+        changes.sort();
+        changes
+    }
+}
+
 /// Compares all bytes, whichever differs first.
 fn same(a: &Sha256Hex, b: &Sha256Hex) -> bool {
     let difference = a.0.iter().zip(&b.0).fold(0, |sum, (a, b)| sum | (a ^ b));
@@ -181,6 +224,30 @@ mod tests {
         revoke(&mut keys, taken.id.as_str(), 2).unwrap();
         let forged = format!("afk_{}_{}", taken.id, "y".repeat(43));
         assert_eq!(keys.authenticate(&forged, 3), Err(KeyRefusal::Unknown));
+    }
+
+    #[test]
+    fn changes_name_each_key_once_and_revocations_first() {
+        let mut before = Keys::default();
+        let ids: Vec<Identifier> =
+            (0..5).map(|n| issue(&mut before, request(&format!("c{n}")), 1).unwrap().id).collect();
+        assert_eq!(before.changes(&before), []);
+        let mut next = before.clone();
+        revoke(&mut next, ids[0].as_str(), 2).unwrap();
+        next.entries.remove(&ids[1]);
+        next.entries.get_mut(&ids[2]).unwrap().team = Some(Identifier::new("other").unwrap());
+        next.entries.get_mut(&ids[3]).unwrap().sha256 = Sha256Hex::of(b"another secret");
+        let new = issue(&mut next, request("new"), 2).unwrap().id;
+        let mut wanted = vec![
+            (KeyChange::Revoked, ids[0].clone()),
+            (KeyChange::Revoked, ids[1].clone()),
+            (KeyChange::Changed, ids[2].clone()),
+            (KeyChange::Issued, ids[3].clone()),
+            (KeyChange::Issued, new),
+        ];
+        wanted.sort();
+        assert_eq!(before.changes(&next), wanted);
+        assert_eq!(wanted[1].0, KeyChange::Revoked);
     }
 
     #[test]

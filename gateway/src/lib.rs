@@ -17,7 +17,7 @@
 //! - `record`: what is known -> what the records say
 //! - `respond`: the one place where a refusal or a failure becomes a status
 //! - `app`: what all stations share; one snapshot of the configuration for each exchange
-//! - [`serve`], `reload`, [`admin`], `telemetry`: the process around it
+//! - [`serve`], `hand_over`, `reload`, [`admin`], `telemetry`: the process around it
 //!
 //! The journal, the seals and the way to the store are the crate `evidence`; what a provider's bytes mean is the
 //! crate `dialects`.
@@ -31,6 +31,7 @@ pub mod commands;
 pub mod config;
 mod dispatch;
 mod exchange;
+mod hand_over;
 pub mod keys;
 pub mod output;
 mod police;

@@ -23,6 +23,9 @@ use crate::telemetry::ByReason;
 /// How long files must be quiet before they are read: editors and key tools write more than once.
 const QUIET: Duration = Duration::from_millis(250);
 
+/// How many records are journaled together.
+const RECORDS_AT_ONCE: usize = 256;
+
 /// Waits to be told.
 pub(crate) struct Reloader {
     app: Arc<App>,
@@ -108,12 +111,33 @@ async fn reload(app: &Arc<App>, why: &'static str) {
         Ok(()) => {
             tracing::info!(hash = %snapshot.loaded.hash, why, "configuration reloaded");
             app.telemetry.reloads.get_or_create(&ByReason { reason: "taken" }).inc();
+            key_changes(app, &before, &snapshot).await;
             app.snapshot.store(Arc::new(snapshot));
         }
         Err(error) => {
             tracing::error!(%error, "configuration refused, the old one stays: it could not be recorded");
             app.telemetry.reloads.get_or_create(&ByReason { reason: "unrecorded" }).inc();
         }
+    }
+}
+
+/// Records which gateway keys were issued, changed or taken back, by id: before the new file rules.
+async fn key_changes(app: &Arc<App>, before: &Snapshot, next: &Snapshot) {
+    let changes = before.loaded.keys.changes(&next.loaded.keys);
+    for some in changes.chunks(RECORDS_AT_ONCE) {
+        let records = some.iter().filter_map(|(change, id)| {
+            let action = Identifier::new(change.action()).ok()?;
+            Some(app.ledger.admin(Admin { action, actor: None, object: Some(id.clone()) }))
+        });
+        for done in futures_util::future::join_all(records).await {
+            if let Err(error) = done {
+                // The new file's hash is in the log, and what it says differs from the one before.
+                tracing::error!(%error, "a change of a gateway key could not be recorded by itself");
+            }
+        }
+    }
+    if !changes.is_empty() {
+        tracing::info!(changes = changes.len(), "gateway keys changed");
     }
 }
 

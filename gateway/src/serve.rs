@@ -9,19 +9,20 @@ use std::time::Duration;
 use anyhow::Context as _;
 use evidence::clock::SystemClock;
 use evidence::disk::RealDisk;
-use evidence::{Ledger, LedgerConfig, Salvaged};
+use evidence::{ClosingKey, Ledger, LedgerConfig, Salvaged};
 use schemas::record::CloseReason;
-use schemas::{Identifier, Sha256Hex};
+use schemas::{Identifier, Origin, Sha256Hex};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::accept::{Bound, Listener};
+use crate::accept::{Bound, Ends, Listener};
 use crate::admin::socket::{self, EraseAsked, Socket};
 use crate::admin::{Admin, Starting};
 use crate::app::{App, Documents, Pseudonyms, Snapshot};
 use crate::config::{self, Loaded, LogFormat};
+use crate::hand_over::{Handing, Named, TakeOver};
 use crate::reload::Reloader;
 use crate::telemetry::Telemetry;
 use crate::{cli, output, store};
@@ -30,27 +31,42 @@ use crate::{cli, output, store};
 const LAST_RECORDS: Duration = Duration::from_secs(10);
 const ARCHIVE_WITHIN: Duration = Duration::from_secs(30);
 
-/// Serves until told to stop (SIGTERM, SIGINT). Blocks.
+/// How long a gateway that takes over waits until its log is known to the store, before it says that it serves.
+const KNOWN_WITHIN: Duration = Duration::from_secs(10);
+
+/// How a start is meant.
+#[derive(Debug, Clone, Default)]
+pub struct Start {
+    /// Record damage of acknowledged records instead of refusing.
+    pub accept_loss: bool,
+    /// Take the place of the gateway that serves with the same admin socket.
+    pub take_over: bool,
+    /// Keys that close logs of other keys.
+    pub closing: Vec<ClosingKey>,
+}
+
+/// Serves until told to stop (SIGTERM, SIGINT), or until another gateway has taken over. Blocks.
 ///
 /// # Errors
 /// What of the configuration, the disk or the network does not let the gateway start.
-pub fn run(loaded: Loaded, accept_loss: bool) -> anyhow::Result<()> {
+pub fn run(loaded: Loaded, start: Start) -> anyhow::Result<()> {
     start_logging(&loaded.config.log)?;
     raise_file_limit();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("tokio runtime")?;
-    let served = runtime.block_on(serve(loaded, accept_loss));
+    let served = runtime.block_on(serve(loaded, start));
     runtime.shutdown_timeout(Duration::from_secs(5));
     served
 }
 
-/// Closes the logs that a dead host left in `journal`, with this configuration's seal key, store and key table.
+/// Closes the logs that a dead host left in `journal`, with this configuration's seal key (or a closing key), store and
+/// key table.
 ///
 /// # Errors
 /// A log that could not be closed, or was not found.
-pub fn salvage(loaded: Loaded, journal: &Path) -> anyhow::Result<()> {
+pub fn salvage(loaded: Loaded, journal: &Path, start: Start) -> anyhow::Result<()> {
     start_logging(&loaded.config.log)?;
-    let settings = ledger_config(&loaded, false, &Arc::new(Telemetry::new()))?;
+    let settings = ledger_config(&loaded, start, &Arc::new(Telemetry::new()))?;
     let salvaged = evidence::salvage(&settings, journal)?;
     let mut stuck = 0;
     for log in &salvaged {
@@ -93,7 +109,7 @@ pub fn erase(loaded: Loaded, args: &cli::Erase) -> anyhow::Result<()> {
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
             output::note("no gateway serves here: erasing in an epoch of its own");
             start_logging(&loaded.config.log)?;
-            let settings = ledger_config(&loaded, false, &Arc::new(Telemetry::new()))?;
+            let settings = ledger_config(&loaded, Start::default(), &Arc::new(Telemetry::new()))?;
             let request =
                 asked.request(&Pseudonyms::new(&loaded.pseudonym_key)).map_err(anyhow::Error::msg)?;
             let runtime =
@@ -135,22 +151,31 @@ fn socket_path(loaded: &Loaded) -> PathBuf {
     loaded.config.admin_socket.clone().unwrap_or_else(|| evidence.journal.join("admin.sock"))
 }
 
-async fn serve(loaded: Loaded, accept_loss: bool) -> anyhow::Result<()> {
+async fn serve(loaded: Loaded, start: Start) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
-    let gateway = Gateway::start(loaded, accept_loss).await?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    tracing::info!("draining: no new exchanges; send the signal again to cut those that still run");
+    let gateway = Gateway::start(loaded, start).await?;
+    let successor = tokio::select! {
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+        successor = gateway.handed() => Some(successor),
+    };
     let again = async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
     };
-    gateway.stop(again).await;
+    match successor {
+        None => {
+            tracing::info!("draining: no new exchanges; send the signal again to cut those that still run");
+            gateway.stop(again).await;
+        }
+        Some(successor) => {
+            tracing::info!(%successor, "leaving: another gateway takes new connections; send a signal to cut what still runs");
+            gateway.leave(successor, again).await;
+        }
+    }
     Ok(())
 }
 
@@ -163,8 +188,9 @@ pub struct Gateway {
     reloading: JoinHandle<()>,
     admin: JoinHandle<()>,
     socket: JoinHandle<()>,
-    stop: CancellationToken,
-    cut: CancellationToken,
+    handing: Arc<Handing>,
+    reload_stop: CancellationToken,
+    ends: Ends,
 }
 
 impl std::fmt::Debug for Gateway {
@@ -178,10 +204,22 @@ impl Gateway {
     ///
     /// # Errors
     /// What of the configuration, the disk or the network does not let the gateway start.
-    pub async fn start(loaded: Loaded, accept_loss: bool) -> anyhow::Result<Self> {
+    pub async fn start(loaded: Loaded, start: Start) -> anyhow::Result<Self> {
         let telemetry = Arc::new(Telemetry::new());
-        let settings = ledger_config(&loaded, accept_loss, &telemetry)?;
-        Self::start_with(loaded, settings, telemetry).await
+        let path = start.take_over.then(|| socket_path(&loaded));
+        let take_over = match path {
+            Some(path) => {
+                let asked = path.clone();
+                let asked = tokio::task::spawn_blocking(move || TakeOver::ask(&asked)).await?;
+                asked.with_context(|| format!("taking over from the gateway at `{}`", path.display()))?
+            }
+            None => None,
+        };
+        if start.take_over && take_over.is_none() {
+            tracing::info!("no gateway serves here: a start like any other");
+        }
+        let settings = ledger_config(&loaded, start, &telemetry)?;
+        Self::start_with(loaded, settings, telemetry, take_over).await
     }
 
     /// As [`Gateway::start`], over another disk: for tests of what a disk can do.
@@ -190,38 +228,59 @@ impl Gateway {
     /// As [`Gateway::start`].
     pub async fn start_over(loaded: Loaded, disk: evidence::disk::SharedDisk) -> anyhow::Result<Self> {
         let telemetry = Arc::new(Telemetry::new());
-        let mut settings = ledger_config(&loaded, false, &telemetry)?;
+        let mut settings = ledger_config(&loaded, Start::default(), &telemetry)?;
         settings.disk = disk;
-        Self::start_with(loaded, settings, telemetry).await
+        Self::start_with(loaded, settings, telemetry, None).await
     }
 
     async fn start_with(
         loaded: Loaded,
         settings: LedgerConfig,
         telemetry: Arc<Telemetry>,
+        mut take_over: Option<TakeOver>,
     ) -> anyhow::Result<Self> {
         let started: Starting = Arc::new(OnceLock::new());
         // Ports first: a second gateway on the same machine fails before it touches anything.
-        let mut bound = Vec::new();
+        let (mut bound, mut sockets) = (Vec::new(), Vec::new());
         for (index, listen) in loaded.config.listen.iter().enumerate() {
-            let at = Bound::bind(listen.address, index).await.with_context(|| {
+            let name = format!("listen {}", listen.address);
+            let at = match take_over.as_mut().and_then(|old| old.take(&name)) {
+                Some(socket) => Bound::over(socket, index),
+                None => Bound::bind(listen.address, index).await,
+            };
+            let at = at.with_context(|| {
                 format!("`listen[{index}].address` is `{}`: cannot listen there", listen.address)
             })?;
+            sockets.push(Named { name, socket: at.handle()? });
             bound.push(at);
         }
-        let admin = Admin::bind(loaded.config.admin, Arc::clone(&started), Arc::clone(&telemetry))
-            .await
-            .with_context(|| format!("`admin` is `{}`: cannot listen there", loaded.config.admin))?;
+        let (app, counts) = (Arc::clone(&started), Arc::clone(&telemetry));
+        let name = format!("admin {}", loaded.config.admin);
+        let admin = match take_over.as_mut().and_then(|old| old.take(&name)) {
+            Some(socket) => Admin::over(socket, app, counts),
+            None => Admin::bind(loaded.config.admin, app, counts).await,
+        };
+        let admin =
+            admin.with_context(|| format!("`admin` is `{}`: cannot listen there", loaded.config.admin))?;
+        sockets.push(Named { name, socket: admin.handle()? });
         let admin_address = admin.address()?;
-        let admin = tokio::spawn(admin.run());
+        // While another gateway serves, it answers for both: it is ready, this one is not yet.
+        let (mut admin, mut answering) = (Some(admin), None);
+        if take_over.is_none() {
+            answering = admin.take().map(|admin| tokio::spawn(admin.run()));
+        }
 
         let socket_path = socket_path(&loaded);
         if let Some(folder) = socket_path.parent() {
             std::fs::create_dir_all(folder)
                 .with_context(|| format!("the folder of the admin socket, `{}`", folder.display()))?;
         }
-        let socket = Socket::bind(&socket_path)
-            .with_context(|| format!("`admin_socket` is `{}`: cannot listen there", socket_path.display()))?;
+        let socket = match &take_over {
+            None => Some(Socket::bind(&socket_path)),
+            Some(_) => None,
+        };
+        let no_socket = || format!("`admin_socket` is `{}`: cannot listen there", socket_path.display());
+        let socket = socket.transpose().with_context(no_socket)?;
         let connections = usize::try_from(loaded.config.limits.connections).unwrap_or(usize::MAX);
         let snapshot = Snapshot::new(loaded, None)?;
         let ledger = tokio::task::spawn_blocking(move || Ledger::open(settings)).await??;
@@ -229,23 +288,55 @@ impl Gateway {
         let app = Arc::new(App::new(ledger, snapshot, telemetry));
         // Set once, here.
         let _ = started.set(Arc::clone(&app));
-        let socket = tokio::spawn(socket.run(Arc::clone(&app)));
-
-        let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
+        let ends = Ends::default();
         let places = Arc::new(Semaphore::new(connections.clamp(1, Semaphore::MAX_PERMITS)));
         let (mut listeners, mut addresses) = (Vec::new(), Vec::new());
         for bound in bound {
             let address = bound.address()?;
             addresses.push(address);
-            let listener =
-                Listener::new(bound, Arc::clone(&app), Arc::clone(&places), stop.clone(), cut.clone());
+            let listener = Listener::new(bound, Arc::clone(&app), Arc::clone(&places), ends.clone());
             listeners.push(tokio::spawn(listener.run()));
             tracing::info!(%address, "listening");
         }
         let reloader = Reloader::new(Arc::clone(&app)).context("watching the configuration's files")?;
-        let reloading = tokio::spawn(reloader.run(stop.clone()));
+        let reload_stop = CancellationToken::new();
+        let reloading = tokio::spawn(reloader.run(reload_stop.clone()));
+        let socket = match socket {
+            Some(socket) => socket,
+            None => Socket::replace(&socket_path).with_context(no_socket)?,
+        };
+        let handing = Arc::new(Handing::new(sockets));
+        let socket = tokio::spawn(socket.run(Arc::clone(&app), Arc::clone(&handing)));
+        let admin = match (answering, admin) {
+            (Some(answering), _) => answering,
+            (None, Some(admin)) => tokio::spawn(admin.run()),
+            (None, None) => anyhow::bail!("the admin address is not served"),
+        };
+        if let Some(old) = take_over {
+            known(&app.ledger).await;
+            let named = origin.clone();
+            if let Err(error) = tokio::task::spawn_blocking(move || old.serving(&named)).await? {
+                tracing::warn!(%error, "the gateway that served before is gone; what it left is recovered");
+            }
+        }
         tracing::info!(%origin, admin = %admin_address, socket = %socket_path.display(), "serving");
-        Ok(Self { app, addresses, admin_address, listeners, reloading, admin, socket, stop, cut })
+        Ok(Self {
+            app,
+            addresses,
+            admin_address,
+            listeners,
+            reloading,
+            admin,
+            socket,
+            handing,
+            reload_stop,
+            ends,
+        })
+    }
+
+    /// Waits until another gateway serves in this one's place; gives its log.
+    pub async fn handed(&self) -> Origin {
+        self.handing.handed().await
     }
 
     /// Where callers connect, in the order of the configuration, with the ports that the system chose.
@@ -263,12 +354,50 @@ impl Gateway {
         &self.app.ledger
     }
 
+    /// Leaves the traffic to the gateway that writes `successor`: takes no new connection, serves those that there are
+    /// until their callers have left, at most for `limits.drain`, and ends then as [`Gateway::stop`]. `hurry` cuts it
+    /// short.
+    pub async fn leave(self, successor: Origin, hurry: impl Future<Output = ()>) {
+        self.handing.end();
+        self.ends.leave.cancel();
+        self.reload_stop.cancel();
+        self.admin.abort();
+        self.socket.abort();
+        let patience = self.app.snapshot.load().limits.drain;
+        self.app.connections.close();
+        let hurried = CancellationToken::new();
+        let told = async {
+            hurry.await;
+            hurried.cancel();
+            std::future::pending::<()>().await;
+        };
+        let end = async {
+            let left = tokio::select! {
+                () = self.app.connections.wait() => true,
+                () = tokio::time::sleep(patience) => false,
+                () = hurried.cancelled() => false,
+            };
+            tracing::info!(left, "no new exchange is taken any more");
+            self.end(Some(successor), hurried.cancelled()).await;
+        };
+        tokio::select! {
+            () = end => {}
+            () = told => {}
+        }
+    }
+
     /// Takes no new exchange, lets those that run finish, closes the log and ships it. `hurry` cuts what still
     /// runs.
     pub async fn stop(self, hurry: impl Future<Output = ()>) {
-        let Self { app, listeners, reloading, admin, socket, stop, cut, .. } = self;
+        self.end(None, hurry).await;
+    }
+
+    async fn end(self, successor: Option<Origin>, hurry: impl Future<Output = ()>) {
+        let Self { app, listeners, reloading, admin, socket, handing, reload_stop, ends, .. } = self;
+        handing.end();
         app.drain();
-        stop.cancel();
+        ends.stop.cancel();
+        reload_stop.cancel();
         for listener in listeners {
             // It only ends; a panic of it was logged.
             let _ = listener.await;
@@ -280,12 +409,14 @@ impl Gateway {
             () = app.connections.wait() => true,
             () = tokio::time::sleep(patience) => false,
             () = hurry => false,
+            // No exchange can be ended any more: whoever waits for one waits for nothing.
+            () = journal_fails(&app) => false,
         };
         app.over.cancel();
         if !finished {
             tracing::warn!("cutting the exchanges that still run");
             app.cut();
-            cut.cancel();
+            ends.cut.cancel();
             // What does not end now is closed by the ledger.
             let _ = tokio::time::timeout(LAST_RECORDS, app.connections.wait()).await;
         }
@@ -295,7 +426,11 @@ impl Gateway {
         }
         socket.abort();
         let origin = app.ledger.origin().clone();
-        match app.ledger.drain_and_close(CloseReason::Shutdown, ARCHIVE_WITHIN).await {
+        let closed = match successor {
+            Some(successor) => app.ledger.hand_over(successor, ARCHIVE_WITHIN).await,
+            None => app.ledger.drain_and_close(CloseReason::Shutdown, ARCHIVE_WITHIN).await,
+        };
+        match closed {
             Ok(()) => tracing::info!(%origin, "closed: everything is archived"),
             Err(error) => {
                 tracing::warn!(%origin, %error, "closed, but not all is archived: the next start finishes it")
@@ -305,11 +440,25 @@ impl Gateway {
     }
 }
 
-fn ledger_config(
-    loaded: &Loaded,
-    accept_loss: bool,
-    telemetry: &Arc<Telemetry>,
-) -> anyhow::Result<LedgerConfig> {
+/// Waits until the store holds the log's first records: an auditor who reads of it in its predecessor's `close` finds
+/// it then. Bounded: a store that is away keeps nobody from serving.
+async fn known(ledger: &Ledger) {
+    let until = tokio::time::Instant::now() + KNOWN_WITHIN;
+    ledger.seal_now();
+    if !ledger.wait_archived(2, until.saturating_duration_since(tokio::time::Instant::now())).await {
+        tracing::warn!("the store does not know this log yet; it serves all the same");
+    }
+}
+
+/// Ends when the journal has failed.
+async fn journal_fails(app: &App) {
+    while app.ledger.journal_failure().is_none() {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    tracing::error!("the journal failed: no exchange can be ended any more");
+}
+
+fn ledger_config(loaded: &Loaded, start: Start, telemetry: &Arc<Telemetry>) -> anyhow::Result<LedgerConfig> {
     let evidence = &loaded.config.evidence;
     let disk: evidence::disk::SharedDisk = Arc::new(RealDisk);
     let store = store::open(&evidence.out, "evidence.out")?;
@@ -323,13 +472,15 @@ fn ledger_config(
         key_table_dir: evidence.key_table.clone(),
         store,
         seal_seed: *loaded.seal_seed,
+        closing: start.closing,
+        operator: actor().and_then(|name| Identifier::new(name).ok()),
         batch_age: evidence.batch_age,
         batch_bytes: evidence.batch_size,
         heartbeat_bound: evidence.heartbeat,
         segment_bytes: evidence.segment,
         spool_bound_bytes: evidence.spool_bound,
         encryption: evidence.encryption == config::Encryption::On,
-        accept_loss,
+        accept_loss: start.accept_loss,
         gateway_version: Identifier::new(env!("CARGO_PKG_VERSION"))?,
         binary_sha256: binary_sha256(),
         config: documents.config,

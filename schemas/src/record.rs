@@ -761,7 +761,7 @@ pub struct Attempt {
 /// `admin`: what someone did to the gateway.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Admin {
-    /// What: `key_issued`, `key_revoked`, `config_refused`, `loss_accepted`, `salvaged`.
+    /// What: `key_issued`, `key_changed`, `key_revoked`, `config_refused`, `loss_accepted`, `salvaged`.
     pub action: Identifier,
     /// Who: the operating system's user, or the admin socket's peer.
     #[serde(skip_serializing_if = "Option::is_none", default)]

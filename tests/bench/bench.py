@@ -23,7 +23,7 @@ import time
 import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-BIN = ROOT / "target" / "release"
+BIN = ROOT / "target" / os.environ.get("BENCH_PROFILE", "release")
 SECONDS = int(os.environ.get("BENCH_SECONDS", "8"))
 TICKS = os.sysconf("SC_CLK_TCK")
 PROMPT = "Please say what this record holds. " * 34
@@ -115,8 +115,9 @@ class Nginx:
 
 
 class Affidavit:
-    def __init__(self, provider, keys="exchange", dir=None, extra=""):
+    def __init__(self, provider, keys="exchange", dir=None, extra="", out=None, evidence="", env=None):
         self.provider, self.keys, self.extra = provider, keys, extra
+        self.out, self.evidence, self.env = out, evidence, env
         self.dir = pathlib.Path(dir or tempfile.mkdtemp(dir=ROOT / "target"))
 
     def __enter__(self):
@@ -139,7 +140,7 @@ class Affidavit:
         (d / "gateway.yaml").write_text(
             f"deployment: bench\ngateway: gw1\nlisten:\n  - address: 127.0.0.1:{self.port}\nadmin: 127.0.0.1:{self.admin}\n"
             f"evidence:\n  journal: {d}/journal\n  spool: {d}/spool\n  key_table: {d}/keytable\n  seal_key: {d}/seal.key\n"
-            f"  out: {{ directory: {d}/store }}\n  batch_age: 10s\n"
+            f"  out: {self.out or f'{{ directory: {d}/store }}'}\n  batch_age: 10s\n{self.evidence}"
             "limits:\n  concurrent: 20000\n"
             f"providers:\n  - name: openai\n    dialect: openai\n    base_url: http://127.0.0.1:{self.provider.port}\n"
             f"    credential: {{ file: {d}/provider.key }}\n"
@@ -148,7 +149,7 @@ class Affidavit:
         )
         self.process = start(
             [BIN / "gateway", "serve", "-c", d / "gateway.yaml"], 0,
-            stdout=subprocess.DEVNULL, stderr=open(d / "gateway.log", "w"),
+            stdout=subprocess.DEVNULL, stderr=open(d / "gateway.log", "w"), env={**os.environ, **(self.env or {})},
         )
         wait_for(self.port)
         self.headers = {"Authorization": f"Bearer {self.key}"}
@@ -380,7 +381,211 @@ def bench_verify():
         note("a later query over proven rows", f"{ours:.2f} s", f"DuckDB {peer:.2f} s", f"{ours / peer:.2f}x", "<= 1x")
 
 
-BENCHES = {"requests": bench_requests, "streams": bench_streams, "storage": bench_storage, "verify": bench_verify}
+KEYS = {"AWS_ACCESS_KEY_ID": "affidavit-bench", "AWS_SECRET_ACCESS_KEY": "affidavit-bench-secret", "AWS_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true"}
+# List prices of S3 Standard, us-east-1, https://aws.amazon.com/s3/pricing/ (November 2026), in USD.
+PUT_PRICE, GET_PRICE, GB_MONTH = 0.005 / 1000, 0.0004 / 1000, 0.023
+
+
+class Minio:
+    """MinIO as `tests/run s3` builds it, on the client's core, with an empty folder."""
+
+    def __enter__(self):
+        cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")) / "affidavit"
+        built = sorted(cache.glob("minio-*/minio"))
+        if not built:
+            raise SystemExit("MinIO is not built: run `tests/run s3` once, or `tests/run bench archive`")
+        self.dir = tempfile.mkdtemp(dir=ROOT / "target")
+        self.port = port()
+        env = {**os.environ, "MINIO_ROOT_USER": KEYS["AWS_ACCESS_KEY_ID"], "MINIO_ROOT_PASSWORD": KEYS["AWS_SECRET_ACCESS_KEY"],
+               "MINIO_BROWSER": "off", "MINIO_UPDATE": "off", "GOMAXPROCS": "1"}
+        args = [built[-1], "server", "--quiet", "--address", f"127.0.0.1:{self.port}", "--console-address", "127.0.0.1:0", self.dir]
+        self.process = start(args, 1, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_for(self.port)
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+        shutil.rmtree(self.dir, ignore_errors=True)
+
+    def client(self):
+        import boto3
+        from botocore.config import Config
+
+        return boto3.client(
+            "s3", endpoint_url=f"http://127.0.0.1:{self.port}", region_name="us-east-1",
+            config=Config(s3={"addressing_style": "path"}), aws_access_key_id=KEYS["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=KEYS["AWS_SECRET_ACCESS_KEY"],
+        )
+
+    def make_locked(self, name):
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        for _ in range(100):
+            # It listens before it answers.
+            try:
+                self.client().create_bucket(Bucket=name, ObjectLockEnabledForBucket=True)
+                return
+            except (BotoCoreError, ClientError):
+                time.sleep(0.2)
+        raise SystemExit("MinIO does not make a bucket")
+
+    def bytes(self, name):
+        pages = self.client().get_paginator("list_object_versions").paginate(Bucket=name)
+        return sum(version["Size"] for page in pages for version in page.get("Versions", []))
+
+
+class Counter:
+    """nginx before the store: passes everything, and its access log counts the requests by method, with their bytes."""
+
+    def __init__(self, upstream):
+        self.upstream = upstream
+
+    def __enter__(self):
+        self.dir = tempfile.mkdtemp(dir=ROOT / "target")
+        self.port = port()
+        conf = pathlib.Path(self.dir) / "nginx.conf"
+        temp = "".join(f" {kind}_temp_path {self.dir}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+        conf.write_text(
+            f"worker_processes 1; daemon off; pid {self.dir}/pid; error_log /dev/null;\nevents {{ worker_connections 1000; }}\n"
+            "http { log_format count '$request_method $status $request_length $bytes_sent';\n"
+            f" access_log {self.dir}/log count;{temp} client_max_body_size 0;\n"
+            f" server {{ listen 127.0.0.1:{self.port}; location / {{ proxy_pass http://127.0.0.1:{self.upstream};"
+            " proxy_http_version 1.1; proxy_set_header Host $http_host; proxy_request_buffering off; proxy_buffering off; } }\n}\n"
+        )
+        self.process = start(["nginx", "-c", conf, "-p", self.dir], 1)
+        wait_for(self.port)
+        return self
+
+    def __exit__(self, *_):
+        self.process.terminate()
+        self.process.wait()
+        shutil.rmtree(self.dir, ignore_errors=True)
+
+    def counts(self):
+        """Requests by method, and how many of them the store refused."""
+        found, refused = {}, 0
+        for line in (pathlib.Path(self.dir) / "log").read_text().splitlines():
+            method, status = line.split()[:2]
+            found[method] = found.get(method, 0) + 1
+            # 404 of a HEAD or of a setting that nobody made is an answer.
+            refused += status[0] == "5" or status in ("403", "409", "412")
+        return found, refused
+
+
+def less(after, before):
+    return {method: count - before.get(method, 0) for method, count in after.items()}
+
+
+def watermarks(gateway):
+    text = urllib.request.urlopen(f"http://127.0.0.1:{gateway.admin}/metrics").read().decode()
+    return {mark: int(float(n)) for mark, n in re.findall(r'^gateway_records\{mark="(\w+)"\} (\S+)', text, flags=re.M)}
+
+
+def quantile(values, part):
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * part))] if ordered else float("nan")
+
+
+class Lag:
+    """Watches the watermarks: for each record that was journaled, how long it took until it was archived."""
+
+    def __init__(self, gateway):
+        import threading
+
+        self.gateway, self.seen, self.over = gateway, [], threading.Event()
+        self.thread = threading.Thread(target=self.watch, daemon=True)
+
+    def watch(self):
+        while not self.over.is_set():
+            with contextlib.suppress(OSError):
+                marks = watermarks(self.gateway)
+                self.seen.append((time.monotonic(), marks["journaled"], marks["archived"]))
+            self.over.wait(0.1)
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.over.set()
+        self.thread.join()
+
+    def lags(self):
+        """Seconds, one for each 0.1 s in which records were journaled: from then until all of them were archived."""
+        found, at = [], 0
+        for n, (when, journaled, _) in enumerate(self.seen):
+            if n and journaled == self.seen[n - 1][1]:
+                continue
+            at = max(at, n)
+            while at < len(self.seen) and self.seen[at][2] < journaled:
+                at += 1
+            if at < len(self.seen):
+                found.append(self.seen[at][0] - when)
+        return found
+
+
+def bench_archive():
+    """Into MinIO under Object Lock: lag, sustained rate, requests and money per million exchanges, verifying from there."""
+    seconds, connections = SECONDS * 4, int(os.environ.get("BENCH_CONNECTIONS", "32"))
+    with Minio() as minio, Counter(minio.port) as proxy, Provider() as provider:
+        minio.make_locked("bench")
+        out = (f"{{ s3: {{ bucket: bench, prefix: llm, region: us-east-1, endpoint: 'http://127.0.0.1:{proxy.port}', path_style: true, "
+               "retention: { records: 365d, content: 90d } } }")
+        with Affidavit(provider, out=out, evidence="  spool_bound: 8GiB\n", env=KEYS) as gateway:
+            wrk(gateway, connections, seconds=2)
+            time.sleep(12)
+            before, _ = proxy.counts()
+            first = watermarks(gateway)["archived"]
+            with Lag(gateway) as lag:
+                begin = time.monotonic()
+                ours = wrk(gateway, connections, seconds=seconds)
+                loaded = watermarks(gateway)["archived"]
+                spent = time.monotonic() - begin
+                # What is journaled now is archived before the watching ends.
+                wanted = watermarks(gateway)["journaled"]
+                while watermarks(gateway)["archived"] < wanted:
+                    time.sleep(0.1)
+                drained = time.monotonic() - begin
+                time.sleep(0.3)
+            after, refused = proxy.counts()
+            gateway.stop()
+            stopped, _ = proxy.counts()
+            asked = less(after, before)
+            lags = lag.lags()
+            exchanges = ours["n"]
+            note("archive lag (batch_age 10 s)", f"p50 {quantile(lags, 0.5):.1f} s", f"p99 {quantile(lags, 0.99):.1f} s", "", "")
+            # Two records of an exchange; over the whole time until the last one was archived.
+            rate = (wanted - first) / 2 / drained
+            note("exchanges/s into MinIO, sustained", f"{rate:.0f}", f"taken in {ours['rps']:.0f}", f"{rate / ours['rps']:.2f}x", "1x")
+            note("archived while the load ran", f"{(loaded - first) / 2:.0f}", f"of {exchanges} in {spent:.0f} s", "", "")
+            million = {method: count / exchanges * 1e6 for method, count in sorted(asked.items())}
+            text = ", ".join(f"{count:.0f} {method}" for method, count in million.items())
+            note("S3 requests per million exchanges", text, f"{refused} refused", "", "")
+            kept = minio.bytes("bench")
+            puts, gets = million.get("PUT", 0) + million.get("POST", 0), million.get("GET", 0) + million.get("HEAD", 0)
+            # All that was ever stored, over all that was ever recorded.
+            per = kept / (wanted / 2) * 1e6 / 1e9
+            money = puts * PUT_PRICE + gets * GET_PRICE
+            note("money per million exchanges, requests", f"{money:.4f} USD", "AWS list, us-east-1", "", "")
+            note("money per million exchanges, storage", f"{per * GB_MONTH:.4f} USD/month", f"{per:.2f} GB", "", "")
+            begin = time.time()
+            used = os.times().children_user
+            done = subprocess.run(
+                [BIN / "auditor", "verify", "s3://bench/llm", "--endpoint-url", f"http://127.0.0.1:{proxy.port}", "--path-style",
+                 "--trust", gateway.dir / "trust.yaml", "--state", gateway.dir / "state"],
+                capture_output=True, text=True, env={**os.environ, **KEYS},
+            )
+            spent, wall = os.times().children_user - used, time.time() - begin
+            print("  ", done.stdout.splitlines()[0] if done.stdout else done.stderr)
+            verified, _ = proxy.counts()
+            text = ", ".join(f"{count} {method}" for method, count in sorted(less(verified, stopped).items()))
+            note("verify from MinIO", f"{kept / wall / 1e9:.3f} GB/s", f"{kept / 1e6:.0f} MB in {wall:.1f} s", f"{spent / wall:.2f} cores", "")
+            note("  its requests", text, "", "", "")
+
+
+BENCHES = {"requests": bench_requests, "streams": bench_streams, "storage": bench_storage, "verify": bench_verify, "archive": bench_archive}
 
 if __name__ == "__main__":
     (ROOT / "target").mkdir(exist_ok=True)

@@ -176,7 +176,8 @@ class Registry:
         else:
             if old:
                 old["ended"] = True
-            self.keys[value["key"]] = {"gateway": value["gateway"], "ended": False, "revoked": False}
+            closers = value.get("closers", [])
+            self.keys[value["key"]] = {"gateway": value["gateway"], "ended": False, "revoked": False, "closers": closers}
 
     def limit(self, origin, log, value):
         if "until_origin" not in value:
@@ -209,6 +210,7 @@ class Registry:
         if log is None:
             return None
         entry = {"name": origin.split("/")[1], "key": log["key"]}
+        entry["closers"] = self.keys.get(log["key"], {}).get("closers", [])
         if log["limit"] is not None:
             entry["revoked"] = {"origin": origin, "size": log["limit"]}
         return entry

@@ -93,7 +93,8 @@ def verify_log(store, origin, entry, log, form, findings):
     names = store.logs[origin]
     public = seals.unbase64(entry["key"])
     numbers = sorted(int(found[1]) for found in map(seals.SEAL_NAME.fullmatch, names) if found)
-    state = {"previous": None, "range": tree.CompactRange(), "closed": False, "encrypted": True, "last": None}
+    closers = [seals.unbase64(closer) for closer in entry.get("closers", [])]
+    state = {"closers": closers, "closer": False, "own_size": 0, "previous": None, "range": tree.CompactRange(), "closed": False, "encrypted": True, "last": None}
     named, records = set(), 0
     for number in range(numbers[-1] + 1 if numbers else 0):
         if number not in numbers:
@@ -103,7 +104,8 @@ def verify_log(store, origin, entry, log, form, findings):
         records += verify_batch(store, origin, number, public, entry, state, log, named, form, findings)
     revoked = entry.get("revoked")
     if revoked and state["previous"] and origin >= revoked["origin"]:
-        size = state["previous"]["to"]
+        # A closer may go on where the log's own key counts no longer.
+        size = state["own_size"]
         if origin > revoked["origin"] or size > revoked["size"]:
             findings.add("KEY_NOT_VALID_FOR_SIZE", origin, f"no seals beyond {revoked['size']}", size)
     last_origin = max((o for o in store.logs if o.rpartition("/")[0] == origin.rpartition("/")[0]), default=origin)
@@ -122,7 +124,7 @@ def verify_batch(store, origin, number, public, entry, state, log, named, form, 
     if note is None:
         return 0
     try:
-        seal = seals.verify(note, public)
+        seal = verify_seal(note, public, state, place, findings)
     except seals.Bad as error:
         findings.add("SEAL_INVALID", place, "a seal signed by the log's key", error)
         try:
@@ -171,6 +173,25 @@ def verify_batch(store, origin, number, public, entry, state, log, named, form, 
         }
         log.batch(seal, classes, state["encrypted"])
     return len(rows or [])
+
+
+def verify_seal(note, public, state, place, findings):
+    """By the log's own key, or by a closer; once a closer has sealed, the log's key has no word in that log any more."""
+    try:
+        seal = seals.verify(note, public)
+        if state["closer"]:
+            findings.add("KEY_NOT_VALID_FOR_SIZE", place, "a closer's seal", "one by the log's own key")
+        state["own_size"] = seal["to"]
+        return seal
+    except seals.Bad as error:
+        for closer in state["closers"]:
+            try:
+                seal = seals.verify(note, closer)
+            except seals.Bad:
+                continue
+            state["closer"] = True
+            return seal
+        raise error
 
 
 def check_chain(seal, note, state, place, findings):

@@ -174,21 +174,45 @@ impl Gateway {
     /// # Panics
     /// Where it cannot be started.
     pub fn spawn(&mut self) {
+        self.child = Some(self.start_with(&[]));
+    }
+
+    /// Starts another process that takes the place of the one that serves; gives the old one, which is to end by itself.
+    ///
+    /// # Panics
+    /// Where it cannot be started, or does not serve within a minute.
+    pub fn take_over(&mut self, more: &[&str]) -> Option<Child> {
+        let served = |log: &str| log.lines().filter(|line| line.contains("serving")).count();
+        let before = served(&self.log());
+        let old = self.child.take();
+        self.child = Some(self.start_with(&[&["--take-over"], more].concat()));
+        let start = Instant::now();
+        // Two lines say it: the old process hears of it, the new one serves.
+        while served(&self.log()) <= before {
+            let ended = self.child.as_mut().is_none_or(|c| !matches!(c.try_wait(), Ok(None)));
+            assert!(!ended && start.elapsed() < Duration::from_secs(60), "no hand-over:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        old
+    }
+
+    /// Starts `serve` with more arguments.
+    fn start_with(&self, more: &[&str]) -> Child {
         let log = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
             .open(self.dir.join("gateway.log"))
             .expect("the gateway's log file");
-        let child = Command::new(crate::binary("gateway"))
+        Command::new(crate::binary("gateway"))
             .args(["serve", "-c"])
             .arg(self.dir.join("gateway.yaml"))
+            .args(more)
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a second handle"))
             .stderr(log)
             .spawn()
-            .expect("the gateway starts");
-        self.child = Some(child);
+            .expect("the gateway starts")
     }
 
     /// What it logged so far.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use schemas::Origin;
-use schemas::trust::Trust;
+use schemas::trust::{Trust, public_key};
 
 use crate::bucket::estimate::Estimate;
 use crate::bucket::kept::{self, Kept};
@@ -44,6 +44,7 @@ pub struct Opened {
     pub state: State,
     remembered: Remembered,
     in_force: OnceLock<Trust>,
+    closers: OnceLock<BTreeMap<Origin, [u8; 32]>>,
     bucket: Option<Remotely>,
 }
 
@@ -165,6 +166,7 @@ pub fn open(typed: &Evidence) -> anyhow::Result<Opened> {
         remembered,
         bucket,
         in_force: OnceLock::new(),
+        closers: OnceLock::new(),
     })
 }
 
@@ -228,6 +230,11 @@ impl Opened {
         self.in_force.get().unwrap_or(&self.trust)
     }
 
+    /// Who sealed the end of a log, where it was not the log's own key and the store was read.
+    pub fn closers(&self) -> BTreeMap<Origin, [u8; 32]> {
+        self.closers.get().cloned().unwrap_or_default()
+    }
+
     /// Verifies the whole store; proven rows go to the cache, and the visit is remembered.
     ///
     /// # Errors
@@ -262,6 +269,9 @@ impl Opened {
         let (mut report, mut visits) = verify::run(&*self.source, &options, &mut cache);
         drop(options);
         let _ = self.in_force.set(report.trust_in_force.clone());
+        let logs = report.gateways.iter().flat_map(|gateway| &gateway.logs);
+        let closed = logs.filter_map(|log| Some((log.origin.clone(), public_key(log.closer.as_deref()?)?)));
+        let _ = self.closers.set(closed.collect());
         if !cached_findings.is_empty() {
             report.findings.append(cached_findings);
             report.settle();

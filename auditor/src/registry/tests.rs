@@ -348,3 +348,84 @@ fn a_registry_that_stood_still_proves_no_end() {
     });
     assert!(stale, "{}", crate::render::text::report(&report));
 }
+
+/// The small store, its batches 1 and 2 sealed by these keys.
+fn sealed_by(writer: &Writer, signers: [&Ed25519Signer; 2]) -> MemorySource {
+    let mut store = writer.store.clone();
+    let mut previous = Sha256Hex::of(&note_of(&store, &writer.origin, 0));
+    for (batch, signer) in (1..).zip(signers) {
+        let note = note_of(&store, &writer.origin, batch);
+        let said = seal::parse_unverified(&note).unwrap();
+        let note = Seal { previous: Some(previous), ..said }.sign(signer).unwrap();
+        previous = Sha256Hex::of(&note);
+        store.put(seal_name(&writer.origin, batch), note);
+    }
+    store
+}
+
+/// A registry that knows all of the store, and the gateway's key with this closer, by this root key.
+fn with_closer(
+    writer: &Writer,
+    store: &MemorySource,
+    closer: &Ed25519Signer,
+    root: u8,
+) -> Vec<Vec<EntryBody>> {
+    let closers = vec![text(closer)];
+    let add = key(KeyStatement { closers, ..about(KeyAction::Add, text(&signer())) }, root);
+    let head = |batch| EntryBody::LogHead(head_of(store, &writer.origin, batch));
+    let end = closed(&writer.origin, writer.range.size());
+    vec![vec![opening(), add, opened(store, &writer.origin), head(0), head(1)], vec![head(2), end]]
+}
+
+#[test]
+fn a_closer_that_the_root_key_named_seals_the_end_of_a_log_and_nobody_else_does() {
+    let writer = small();
+    let (own, closer, stranger) = (signer(), seeded(60), seeded(61));
+    let judged = |signers: [&Ed25519Signer; 2], named: &Ed25519Signer, root: u8| {
+        let mut store = sealed_by(&writer, signers);
+        let batches = with_closer(&writer, &store, named, root);
+        put(&mut store, batches);
+        verify(&store, None).0
+    };
+    for signers in [[&own, &closer], [&closer, &closer]] {
+        let report = judged(signers, &closer, 20);
+        let said = crate::render::text::report(&report);
+        assert_eq!(report.verdict, Verdict::Verified, "{said}");
+        assert_eq!(report.gateways[0].logs[0].closer, Some(text(&closer)));
+        assert!(said.contains(&format!("by the closer {}", text(&closer))), "{said}");
+    }
+    let report = judged([&own, &own], &closer, 20);
+    assert_eq!((report.verdict, &report.gateways[0].logs[0].closer), (Verdict::Verified, &None));
+    for (signers, named, root, code) in [
+        // Once a closer has sealed, the log's key has no word any more.
+        ([&closer, &own], &closer, 20, Code::KeyNotValidForSize),
+        // A key that no entry names, and one that is named for nothing.
+        ([&own, &stranger], &closer, 20, Code::UntrustedKey),
+        ([&stranger, &closer], &closer, 20, Code::UntrustedKey),
+        // Named by somebody else than the root key.
+        ([&own, &closer], &closer, 30, Code::UntrustedKey),
+    ] {
+        let report = judged(signers, named, root);
+        assert!(report.findings.has(code), "{code:?}: {}", crate::render::text::report(&report));
+        assert_eq!(report.verdict, Verdict::Invalid);
+    }
+}
+
+#[test]
+fn behind_the_limit_of_a_revoked_key_only_a_closer_goes_on() {
+    let writer = small();
+    let (own, closer) = (signer(), seeded(60));
+    let judged = |last: &Ed25519Signer| {
+        let mut store = sealed_by(&writer, [&own, last]);
+        let mut batches = with_closer(&writer, &store, &closer, 20);
+        // What was registered before counts: up to batch 1.
+        batches[1].insert(0, key(about(KeyAction::Revoke, text(&own)), 20));
+        put(&mut store, batches);
+        verify(&store, None).0
+    };
+    let report = judged(&closer);
+    assert_eq!(report.verdict, Verdict::Verified, "{}", crate::render::text::report(&report));
+    let report = judged(&own);
+    assert!(report.findings.has(Code::KeyNotValidForSize), "{}", crate::render::text::report(&report));
+    assert_eq!(report.verdict, Verdict::Invalid);
+}

@@ -95,7 +95,10 @@ fn gateway(out: &mut String, gateway: &GatewayReport) {
             String::new()
         };
         let end = match &log.closed {
-            Some(reason) => format!("closed ({reason})"),
+            Some(reason) => {
+                let by = log.closer.as_ref().map(|closer| format!(" by the closer {closer}"));
+                format!("closed ({reason}{})", by.unwrap_or_default())
+            }
             None => format!("open, {} exchanges without an outcome yet", log.open_exchanges),
         };
         let _ = writeln!(out, "    {} records in {} batches{cached}, {end}", log.size, log.batches);

@@ -23,6 +23,8 @@ pub(crate) struct Context<'a> {
     pub(crate) source: &'a dyn Source,
     pub(crate) origin: &'a Origin,
     pub(crate) key: &'a [u8; 32],
+    /// Keys that may seal and close the log after its own.
+    pub(crate) closers: &'a [[u8; 32]],
     pub(crate) limits: &'a super::Limits,
     pub(crate) keys: Option<&'a Keys>,
     /// Files of seals older than this may be gone: microseconds UTC.
@@ -37,6 +39,8 @@ pub(crate) struct Context<'a> {
 pub(crate) struct Looked {
     pub(crate) number: u64,
     pub(crate) outcome: Outcome,
+    /// The closer that signed the seal; `None`: the log's own key, or nobody known.
+    pub(crate) closer: Option<[u8; 32]>,
     pub(crate) findings: Findings,
     pub(crate) seals: u64,
     pub(crate) bytes_hashed: u64,
@@ -98,7 +102,7 @@ impl Context<'_> {
     pub(crate) fn content_files(&self, number: u64) -> Vec<crate::source::Opened> {
         let name = super::seal_name(self.origin, number);
         let Ok(note) = self.source.read(&name, SEAL_LIMIT) else { return Vec::new() };
-        let Ok(signed) = seal::verify(&note, self.key) else { return Vec::new() };
+        let Ok((signed, _)) = self.signed(&note) else { return Vec::new() };
         let is_content = |file: &&seal::SealedFile| {
             matches!(
                 ObjectName::parse_file(self.origin, &file.name),
@@ -109,24 +113,36 @@ impl Context<'_> {
         files.filter_map(|file| self.source.open(&format!("{}/{}", self.origin, file.name)).ok()).collect()
     }
 
+    /// The seal, signed by the log's key or by one of its closers, and which.
+    fn signed(&self, note: &[u8]) -> Result<(SignedSeal, [u8; 32]), SealError> {
+        let error = match seal::verify(note, self.key) {
+            Ok(signed) => return Ok((signed, *self.key)),
+            Err(error) => error,
+        };
+        let by = |key: &[u8; 32]| Some((seal::verify(note, key).ok()?, *key));
+        self.closers.iter().find_map(by).ok_or(error)
+    }
+
     /// Looks at batch `number`.
     pub(crate) fn look(&self, number: u64, objects: &BatchObjects) -> Looked {
         let mut looked = Looked {
             number,
             outcome: Outcome::Broken(None),
+            closer: None,
             findings: Findings::default(),
             seals: 0,
             bytes_hashed: 0,
         };
         if let Some(signed) = self.seal(number, &mut looked) {
-            let (signed, note) = signed;
+            let (signed, key, note) = signed;
             looked.outcome = Outcome::Broken(Some(Box::new(signed.clone())));
-            self.files(&signed, &note, objects, &mut looked);
+            looked.closer = (key != *self.key).then_some(key);
+            self.files(&signed, &key, &note, objects, &mut looked);
         }
         looked
     }
 
-    fn seal(&self, number: u64, looked: &mut Looked) -> Option<(SignedSeal, bytes::Bytes)> {
+    fn seal(&self, number: u64, looked: &mut Looked) -> Option<(SignedSeal, [u8; 32], bytes::Bytes)> {
         let name = ObjectName::Seal { origin: self.origin.clone(), batch: number };
         let place = self.place(number, &name.file_name());
         let note = match self.source.read(&name.to_string(), SEAL_LIMIT) {
@@ -138,7 +154,7 @@ impl Context<'_> {
         };
         looked.seals += 1;
         looked.bytes_hashed += note.len() as u64;
-        let signed = match seal::verify(&note, self.key) {
+        let (signed, key) = match self.signed(&note) {
             Ok(signed) => signed,
             Err(error) => {
                 looked.findings.push(self.bad_seal(&note, &error, place));
@@ -160,7 +176,7 @@ impl Context<'_> {
             looked.findings.add(code, place, expected, format!("the seal of batch {}", signed.batch));
             return None;
         }
-        Some((signed, note))
+        Some((signed, key, note))
     }
 
     fn bad_seal(&self, note: &[u8], error: &SealError, place: Place) -> Finding {
@@ -178,7 +194,14 @@ impl Context<'_> {
         }
     }
 
-    fn files(&self, signed: &SignedSeal, note: &[u8], objects: &BatchObjects, looked: &mut Looked) {
+    fn files(
+        &self,
+        signed: &SignedSeal,
+        key: &[u8; 32],
+        note: &[u8],
+        objects: &BatchObjects,
+        looked: &mut Looked,
+    ) {
         let number = looked.number;
         let expired = self.expired_before.is_some_and(|before| signed.time < before);
         let mut gone = 0;
@@ -267,7 +290,7 @@ impl Context<'_> {
             }
             return;
         };
-        let input = BatchInput { origin: self.origin, key: self.key, seal: note, records: read };
+        let input = BatchInput { origin: self.origin, key, seal: note, records: read };
         let batch = match verify_batch(input) {
             Ok(batch) => batch,
             Err(faults) => {

@@ -76,6 +76,7 @@ fn log_report(fold: &LogFold) -> LogReport {
         seal: newest.as_ref().map_or(zero, |newest| newest.seal),
         sealed_at: newest.as_ref().map_or(0, |newest| newest.time),
         closed: fold.story.close.as_ref().map(|close| reason(close.reason).into()),
+        closer: fold.closer.as_ref().map(|closer| closer.key.clone()),
         open_exchanges: fold.story.open.len() as u64,
         consistent_since: fold.consistent_since,
         tally: fold.story.tally.clone(),

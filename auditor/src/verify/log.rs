@@ -41,6 +41,17 @@ pub struct Newest {
     pub time: i64,
 }
 
+/// Who went on with a log in the place of its own key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Closer {
+    /// The closer's public key, base64.
+    pub key: String,
+    /// The first batch that it sealed.
+    pub batch: u64,
+    /// The first position of that batch: the log's own key sealed what stands before.
+    pub from: u64,
+}
+
 /// Everything that was found out about one log. Can be stored and continued with newer batches.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct LogFold {
@@ -48,6 +59,9 @@ pub struct LogFold {
     pub origin: Origin,
     /// Its trusted key, base64.
     pub key: String,
+    /// Who sealed its end, where it is not that key.
+    #[serde(default)]
+    pub closer: Option<Closer>,
     /// What its records say.
     pub story: Story,
     /// Findings about this log.
@@ -121,6 +135,7 @@ impl LogFold {
             story: Story::new(origin.clone(), key.clone()),
             origin,
             key,
+            closer: None,
             findings: Findings::default(),
             counts: CountsOfLog::default(),
             newest: None,
@@ -327,13 +342,25 @@ impl Tell<'_, '_> {
     }
 
     fn one(&mut self, looked: Looked, sink: &mut dyn Sink) {
-        let Looked { number, outcome, findings, seals, bytes_hashed } = looked;
+        let Looked { number, outcome, closer, findings, seals, bytes_hashed } = looked;
         self.fold.findings.append(findings);
         self.fold.counts.seals += seals;
         self.fold.counts.bytes_hashed += bytes_hashed;
         let missing = number > self.fold.next_batch;
         let first_missing = self.fold.next_batch;
         self.fold.next_batch = number + 1;
+        let seal = match &outcome {
+            Outcome::Proven(proven) => Some(proven.batch.seal()),
+            Outcome::Expired(seal) => Some(&**seal),
+            Outcome::Broken(seal) => seal.as_deref(),
+        };
+        if let Some((from, to)) = seal.map(|seal| (seal.from, seal.to))
+            && self.speaks_after_a_closer(number, from, closer)
+        {
+            self.tear();
+            self.fold.next_position = self.fold.next_position.max(to);
+            return;
+        }
         match outcome {
             Outcome::Broken(seal) => {
                 if missing {
@@ -375,6 +402,28 @@ impl Tell<'_, '_> {
                 }
                 self.proven(number, *proven, sink);
             }
+        }
+    }
+
+    /// Notes who seals. True where it is the log's own key, and a closer has sealed before: then it has no word in this
+    /// log any more (FORMAT 15.3).
+    fn speaks_after_a_closer(&mut self, number: u64, from: u64, closer: Option<[u8; 32]>) -> bool {
+        match (&self.fold.closer, closer) {
+            (None, Some(key)) => {
+                self.fold.closer = Some(Closer { key: schemas::trust::key_text(&key), batch: number, from });
+                false
+            }
+            (Some(since), None) => {
+                let place =
+                    Place::batch(self.origin, number).in_object(super::seal_name(self.origin, number));
+                let expected = format!(
+                    "no seal by the log's own key behind batch {}, which a closer sealed",
+                    since.batch
+                );
+                self.fold.findings.add(Code::KeyNotValidForSize, place, expected, "one by that key");
+                true
+            }
+            _ => false,
         }
     }
 
@@ -431,7 +480,8 @@ impl Tell<'_, '_> {
             self.tear();
         }
         let sound = self.chained(seal, false);
-        if !self.entry.counts_for(self.origin, seal.to) {
+        // A revoked key's limit is its own: a closer goes on behind it.
+        if self.fold.closer.is_none() && !self.entry.counts_for(self.origin, seal.to) {
             let expected = "a seal made before the key was revoked";
             self.fold.findings.add(
                 Code::KeyNotValidForSize,

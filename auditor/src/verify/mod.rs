@@ -157,8 +157,10 @@ pub fn run(source: &dyn Source, options: &Options<'_>, sink: &mut dyn Sink) -> (
         match gateway.zip(entry) {
             Some((gateway, (entry, key))) => {
                 present.insert(origin.clone());
-                let trusted =
-                    Trusted { entry, key: &key, heartbeat_bound_us: gateway.expected.heartbeat_bound_us };
+                let closers =
+                    registry.as_ref().map_or_else(Vec::new, |registry| registry.closers(&entry.key));
+                let heartbeat_bound_us = gateway.expected.heartbeat_bound_us;
+                let trusted = Trusted { entry, key: &key, closers: &closers, heartbeat_bound_us };
                 let fold = follow(source, origin, &trusted, options, known.as_ref(), &mut findings, sink);
                 fold.counts.add_to(&mut counts);
                 gateway.folds.push(fold);
@@ -300,6 +302,7 @@ fn remembered(options: &Options<'_>, findings: &mut Findings) -> Option<Visits> 
 struct Trusted<'a> {
     entry: &'a TrustedGateway,
     key: &'a [u8; 32],
+    closers: &'a [[u8; 32]],
     heartbeat_bound_us: Option<i64>,
 }
 
@@ -314,7 +317,9 @@ fn follow(
 ) -> LogFold {
     let earlier = options.earlier.get(origin).filter(|(fold, tail)| {
         // The log goes on from there only where its newest proven seal is still the same.
+        let closes = |key: &str| trusted.closers.iter().any(|closer| schemas::trust::key_text(closer) == key);
         fold.key == trusted.entry.key
+            && fold.closer.as_ref().is_none_or(|closer| closes(&closer.key))
             && source
                 .read(&seal_name(origin, tail.batch), 1 << 20)
                 .is_ok_and(|note| schemas::Sha256Hex::of(&note) == tail.sha256)
@@ -350,6 +355,7 @@ fn follow(
         source,
         origin,
         key: trusted.key,
+        closers: trusted.closers,
         limits: &options.limits,
         keys: options.keys,
         expired_before: options.mandate.retention.map(|kept| options.now.saturating_sub(kept)),

@@ -361,6 +361,7 @@ impl Story {
             Body::Outcome(outcome) => outcome.end == End::Interrupted,
             Body::Gap(gap) => gap.reason == GapReason::TornTail,
             Body::Close(close) => matches!(close.reason, CloseReason::Crash | CloseReason::Salvaged),
+            Body::Admin(admin) => matches!(admin.action.as_str(), "salvaged" | "loss_accepted"),
             _ => false,
         };
         let place = || Place::record(&self.origin, position);

@@ -266,7 +266,7 @@ impl Inner {
     }
 
     /// Puts `close` into the log, where no exchange is open; every later record is refused. Durable on return, with its position.
-    fn close_log(&self, reason: CloseReason) -> Result<u64, Unavailable> {
+    fn close_log(&self, reason: CloseReason, successor: Option<Origin>) -> Result<u64, Unavailable> {
         let mut in_force = self.config.write().unwrap_or_else(PoisonError::into_inner);
         in_force.takes_records()?;
         let open = self.open_exchanges.load(Ordering::Acquire);
@@ -276,7 +276,7 @@ impl Inner {
         }
         let alive_until = self.clock.now_us();
         let counters = (self.settings.counters)();
-        let close = Close { reason, successor: None, alive_until, counters };
+        let close = Close { reason, successor, alive_until, counters };
         let frame = encode(self.clock.now_us(), in_force.config, Body::Close(close))?;
         let ticket = self.submit_own(vec![frame]);
         in_force.closed = true;
@@ -407,12 +407,17 @@ impl Inner {
     pub(crate) async fn drain_and_close(
         self: &Arc<Self>,
         reason: CloseReason,
+        successor: Option<Origin>,
         bound: Duration,
     ) -> Result<(), Unavailable> {
         self.stop(Unavailable::new(Reason::Draining, "the gateway is draining"));
         let until = Instant::now() + bound;
         // Handles that were just dropped are closed here; those that still live are cut by the next start.
         while self.open_exchanges.load(Ordering::Acquire) > 0 && Instant::now() < until {
+            // Nothing is written any more: no exchange can end, and the next start closes them.
+            if let Some(error) = self.journal.failed() {
+                return Err(self.journal_failed(error));
+            }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let inner = self.clone();
@@ -420,7 +425,7 @@ impl Inner {
             inner.close_abandoned();
             inner.write_folded();
             inner.write_unrecorded();
-            let last = inner.close_log(reason)?;
+            let last = inner.close_log(reason, successor)?;
             inner.journal.close();
             Ok(last)
         })

@@ -46,6 +46,22 @@ impl Reference {
     }
 }
 
+/// A closing key, and the key whose logs it may seal and close (FORMAT 15.3). The caller has checked the root key's
+/// signature that says so: a seal by any other key spoils a log for good.
+#[derive(Clone)]
+pub struct ClosingKey {
+    /// Seed of the closing key.
+    pub seed: [u8; 32],
+    /// Public key of the logs that it may close.
+    pub of: [u8; 32],
+}
+
+impl std::fmt::Debug for ClosingKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClosingKey").field("of", &schemas::trust::key_text(&self.of)).finish_non_exhaustive()
+    }
+}
+
 /// Everything that a ledger needs to know.
 #[derive(Clone)]
 pub struct LedgerConfig {
@@ -63,6 +79,10 @@ pub struct LedgerConfig {
     pub store: Arc<dyn Store>,
     /// Seed of the Ed25519 key that signs this gateway's seals.
     pub seal_seed: [u8; 32],
+    /// Keys that may seal and close logs of other keys after them: for recovery and salvage.
+    pub closing: Vec<ClosingKey>,
+    /// Who runs the process, for the `admin` records of recovery.
+    pub operator: Option<Identifier>,
     /// How long a record waits for its batch at most.
     pub batch_age: Duration,
     /// How many journal bytes a batch holds at most (one record's content may exceed it).
@@ -259,7 +279,16 @@ impl Ledger {
     /// # Errors
     /// What was not finished within `bound`. Nothing is lost: the next start finishes it.
     pub async fn drain_and_close(&self, reason: CloseReason, bound: Duration) -> Result<(), Unavailable> {
-        self.inner.drain_and_close(reason, bound).await
+        self.inner.drain_and_close(reason, None, bound).await
+    }
+
+    /// As [`Ledger::drain_and_close`], for a process in whose place another one serves already: `close` names the
+    /// log of that one.
+    ///
+    /// # Errors
+    /// As [`Ledger::drain_and_close`].
+    pub async fn hand_over(&self, successor: Origin, bound: Duration) -> Result<(), Unavailable> {
+        self.inner.drain_and_close(CloseReason::Shutdown, Some(successor), bound).await
     }
 
     /// Ends the ledger's threads without closing the log, as the death of the process would; the next start recovers.
@@ -272,6 +301,11 @@ impl Ledger {
             keys.close();
         }
         self.inner.journal.close();
+    }
+
+    /// Why nothing will ever be written to this log again, where that is so: its journal failed (DU-4).
+    pub fn journal_failure(&self) -> Option<Unavailable> {
+        self.inner.journal.failed().map(|error| self.inner.journal_failed(error))
     }
 
     /// Stops admitting from now on, as the first step of a drain. Running exchanges go on.

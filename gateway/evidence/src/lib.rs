@@ -44,7 +44,7 @@ pub use body::{BodyChunks, BodySink, StoredBody};
 pub use erase::{EraseError, EraseReport, EraseRequest, EraseTarget, Erased, erase_offline};
 pub use error::{Cut, OpenError, Reason, Unavailable};
 pub use exchange::OpenExchange;
-pub use ledger::{Counters, Ledger, LedgerConfig, Reference};
+pub use ledger::{ClosingKey, Counters, Ledger, LedgerConfig, Reference};
 pub use part::PartWriter;
 pub use refusals::PreAuth;
 pub use salvage::{Salvaged, salvage};

@@ -306,7 +306,7 @@ pub(crate) fn finish_epoch(inner: &Inner) -> Result<(), OpenError> {
         .map_err(OpenError::io("open", &inner.settings.spool_dir))?;
     let key = inner.seal_public_key;
     let standing =
-        crate::tip::find(&inner.origin, &key, &*inner.settings.store, &spool, u64::MAX, &mut |_| None)
+        crate::tip::find(&inner.origin, &[key], &*inner.settings.store, &spool, u64::MAX, &mut |_| None)
             .map_err(|error| OpenError::Store(error.to_string()))?;
     let newest = epoch::newest(disk, &inner.settings.journal_dir)?;
     if newest.is_none_or(|newest| newest.origin == inner.origin) {

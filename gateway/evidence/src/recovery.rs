@@ -4,19 +4,19 @@
 //! file as it stands, so that a recovery that dies and starts again seals the same records.
 
 mod file;
+mod signing;
 mod survey;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use base64::Engine as _;
 use bytes::Bytes;
 use schemas::content::{Committer, Salt};
 use schemas::merkle::CompactRange;
-use schemas::note::{Ed25519Signer, Signer as _};
+use schemas::note::Ed25519Signer;
 use schemas::record::{
-    Body, Close, CloseReason, End, Gap, GapReason, Intent, Part, PartName, Record, VERSION,
+    Admin, Body, Close, CloseReason, End, Gap, GapReason, Intent, Part, PartName, Record, VERSION,
 };
 use schemas::{Identifier, Origin, Sha256Hex};
 
@@ -86,17 +86,15 @@ pub(crate) fn recover_as(
     let follows = survey.follows.clone();
     let stuck =
         |why: String| Ok(Recovered::Stuck { origin: origin.clone(), why, follows: survey.follows.clone() });
-    let key = signer.public_key();
-    if let Some(seal_key) = &survey.seal_key
-        && *seal_key != base64::engine::general_purpose::STANDARD.encode(key)
-    {
-        return stuck(format!("the log's seals are signed by `{seal_key}`, and that key is not configured"));
-    }
     let spool = Spool::open(disk.clone(), &settings.spool_dir, &origin)
         .map_err(OpenError::io("open", &settings.spool_dir))?;
     spool.clean().map_err(OpenError::io("clean", &settings.spool_dir))?;
+    let hands = match signing::hands(settings, signer, &origin, survey.seal_key.as_deref(), &spool)? {
+        Ok(hands) => hands,
+        Err(why) => return stuck(why),
+    };
     let mut extra = file::read(&*disk, folder, &origin)?;
-    let standing = match stand(settings, &key, &recovery, &spool, extra.as_ref()) {
+    let standing = match stand(settings, &hands.keys, &recovery, &spool, extra.as_ref()) {
         Ok(standing) => standing,
         Err(TipError::Disagrees { batch, what }) => return stuck(format!("batch {batch}: {what}")),
         Err(TipError::Store(error)) if error.is_transient() => {
@@ -129,7 +127,7 @@ pub(crate) fn recover_as(
     forget_sealed(&recovery.segments, recovery.positions.start..sealed.min(recovery.positions.end));
     let mut sealer = Sealer::new(SealerParts {
         origin: origin.clone(),
-        signer: signer.clone(),
+        signer: hands.signer,
         clock: settings.clock.clone(),
         segments: recovery.segments.clone(),
         extra,
@@ -161,7 +159,7 @@ pub(crate) fn recover_as(
 /// Where spool and store stand, held against journal and recovery file.
 fn stand(
     settings: &LedgerConfig,
-    key: &[u8; 32],
+    keys: &[[u8; 32]],
     recovery: &Recovery,
     spool: &Spool,
     extra: Option<&BTreeMap<u64, Bytes>>,
@@ -172,7 +170,7 @@ fn stand(
         }
         recovery.segments.records(position..position + 1).next()?.ok().map(|(_, _, hash)| hash)
     };
-    tip::find(&recovery.origin, key, &*settings.store, spool, recovery.positions.start, &mut known)
+    tip::find(&recovery.origin, keys, &*settings.store, spool, recovery.positions.start, &mut known)
 }
 
 /// Content of what is sealed already is not needed again.
@@ -244,6 +242,17 @@ fn complete(
     if !survey.closed || !ends.is_empty() || !extra_is_empty(&recovery.losses, sealed) {
         let alive_until = recovery.last_time_us.unwrap_or(now).max(survey.last_at);
         ends.push(Body::Close(Close { reason, successor: None, alive_until, counters: BTreeMap::new() }));
+    }
+    if ends.last().is_some_and(|body| matches!(body, Body::Close(_))) {
+        let close = ends.pop();
+        let lost = recovery.losses.iter().any(|loss| loss.positions.end > sealed);
+        for (action, done) in [("loss_accepted", lost), ("salvaged", reason == CloseReason::Salvaged)] {
+            if done {
+                let action = Identifier::new(action).map_err(|error| OpenError::Format(error.to_string()))?;
+                ends.push(Body::Admin(Admin { action, actor: settings.operator.clone(), object: None }));
+            }
+        }
+        ends.extend(close);
     }
     for body in ends {
         put(next, body)?;

@@ -42,8 +42,8 @@ pub enum Salvaged {
 
 /// Closes the logs of the journal folder (or of one epoch's folder) `dir`, which another host left.
 ///
-/// Leaves the mark `salvaged` first, so that no `serve` uses the folder again. `settings` name the log's own seal key,
-/// spool, key table and store; its `journal_dir` is not used. Nothing of the journal is removed.
+/// Leaves the mark `salvaged` first, so that no `serve` uses the folder again. `settings` name the log's own seal key
+/// or a closing key of it, spool, key table and store; its `journal_dir` is not used. Nothing of the journal is removed.
 ///
 /// # Errors
 /// The folder is in use, or could not be read.

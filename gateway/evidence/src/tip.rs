@@ -41,13 +41,14 @@ pub(crate) struct Standing {
     pub(crate) closed: bool,
 }
 
-/// Reads the newest seals of a log and holds them against what the journal has.
+/// Reads the newest seals of a log and holds them against what the journal has. `keys` are those that may have signed
+/// them.
 ///
 /// `journaled` gives the leaf hash of a position, where it is known; batches are compared as far down as it may know
 /// any.
 pub(crate) fn find(
     origin: &Origin,
-    key: &[u8; 32],
+    keys: &[[u8; 32]],
     store: &dyn Store,
     spool: &Spool,
     first_known: u64,
@@ -79,7 +80,7 @@ pub(crate) fn find(
             }
         }
         let Some(note) = note else { continue };
-        let sealed = seal::verify(&note, key).map_err(|error| disagrees(error.to_string()))?;
+        let sealed = signed(&note, keys).map_err(disagrees)?;
         if sealed.origin != *origin || sealed.batch != batch {
             return Err(disagrees("its seal is another batch's".into()));
         }
@@ -95,6 +96,18 @@ pub(crate) fn find(
         }
     }
     Ok(standing.unwrap_or_else(|| Standing { tip: Tip::start(), closed: false }))
+}
+
+/// The seal, signed by one of the keys.
+fn signed(note: &[u8], keys: &[[u8; 32]]) -> Result<SignedSeal, String> {
+    let mut why = "no key is known for it".to_owned();
+    for key in keys {
+        match seal::verify(note, key) {
+            Ok(sealed) => return Ok(sealed),
+            Err(error) => why = error.to_string(),
+        }
+    }
+    Err(why)
 }
 
 /// Reads a batch's records and compares them with its seal and with the journal.

@@ -16,7 +16,7 @@ use evidence::store::{Put, Receipt, Source};
 use evidence::{DirectoryStore, KeyScope, Ledger, OpenError, Reason, Salvaged, Store, StoreError, salvage};
 use schemas::record::{Body, CloseReason, End, GapReason, PartName};
 use schemas::{ObjectName, Origin};
-use support::{Bed, Client, after, begin, end, exchange, noise, outcome, verify};
+use support::{Bed, Client, SEED, after, begin, end, exchange, id, noise, outcome, verify};
 
 const CLOSE: Duration = Duration::from_secs(60);
 
@@ -312,6 +312,9 @@ async fn damage_of_acknowledged_records_refuses_to_start_until_it_is_accepted_an
     let lost =
         log.bodies().filter(|body| matches!(body, Body::Gap(gap) if gap.reason == GapReason::Loss)).count();
     assert!(lost > 0, "{:?}", log.kinds());
+    let admin = log.bodies().find_map(|body| if let Body::Admin(admin) = body { Some(admin) } else { None });
+    assert_eq!(admin.map(|admin| admin.action.as_str()), Some("loss_accepted"));
+    assert_eq!(log.kinds().last(), Some(&"close"));
     // What came after keeps its position and its content.
     assert!(log.outcome(&last.unwrap()).is_some());
 }
@@ -327,7 +330,9 @@ async fn a_dead_hosts_journal_is_closed_elsewhere_and_never_served_again() {
     let dead = clone_of(&bed, &["journal", "spool", "keys", "out"]);
     let origin = ledger.origin().clone();
     let folder = dead.root.join("journal").join(origin.epoch());
-    let done = salvage(&dead.config(), &dead.root.join("journal")).unwrap();
+    let mut settings = dead.config();
+    settings.operator = Some(id("root"));
+    let done = salvage(&settings, &dead.root.join("journal")).unwrap();
     let [Salvaged::Closed { origin: closed, archived: true, .. }] = &done[..] else { panic!("{done:?}") };
     assert_eq!(*closed, origin);
     let logs = verify(&dead);
@@ -335,6 +340,9 @@ async fn a_dead_hosts_journal_is_closed_elsewhere_and_never_served_again() {
     assert!(
         matches!(logs[0].bodies().last(), Some(Body::Close(close)) if close.reason == CloseReason::Salvaged)
     );
+    let before_close = logs[0].bodies().rev().nth(1).unwrap();
+    let Body::Admin(admin) = before_close else { panic!("{before_close:?}") };
+    assert_eq!((admin.action.as_str(), admin.actor.as_ref()), ("salvaged", Some(&id("root"))));
     assert!(folder.join("salvaged").exists());
     assert!(matches!(Ledger::open(dead.config()), Err(OpenError::Salvaged(_))));
     open.outcome(Vec::new(), outcome).await.unwrap();
@@ -359,4 +367,67 @@ async fn two_processes_never_share_a_log() {
         Body::Boot(boot) => assert_eq!(boot.predecessor.as_ref().unwrap().origin, first),
         other => panic!("{other:?}"),
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_closing_key_closes_the_log_of_a_key_that_is_not_here_and_of_no_other() {
+    use evidence::ClosingKey;
+    use schemas::note::{Ed25519Signer, Signer as _};
+    let bed = Bed::real();
+    let mut client = Client::default();
+    let ledger = Ledger::open(bed.config()).unwrap();
+    client.whole(&ledger, 1, 3000, 3000).await;
+    ledger.seal_now();
+    assert!(ledger.wait_archived(2, CLOSE).await);
+    client.whole(&ledger, 2, 3000, 3000).await;
+    let public = |seed: [u8; 32]| Ed25519Signer::from_seed(seed).public_key();
+    let (origin, of) = (ledger.origin().clone(), public(SEED));
+    let salvaged = |closing: Vec<ClosingKey>| {
+        let dead = clone_of(&bed, &["journal", "spool", "keys", "out"]);
+        let mut settings = dead.config();
+        settings.seal_seed = [1; 32];
+        settings.closing = closing;
+        let done = salvage(&settings, &dead.root.join("journal")).unwrap();
+        (dead, done)
+    };
+    for closing in [vec![], vec![ClosingKey { seed: [2; 32], of: public([3; 32]) }]] {
+        let (_, done) = salvaged(closing);
+        let [Salvaged::Stuck { why, .. }] = &done[..] else { panic!("{done:?}") };
+        assert!(why.contains("closing key"), "{why}");
+    }
+    let (dead, done) = salvaged(vec![ClosingKey { seed: [2; 32], of }]);
+    let [Salvaged::Closed { origin: closed, archived: true, .. }] = &done[..] else { panic!("{done:?}") };
+    assert_eq!(*closed, origin);
+    // The first batches are the log's own key's, the last are the closing key's; nothing is sealed twice.
+    let folder = dead.root.join("out").join(origin.as_str());
+    let seals: Vec<bool> = (0..)
+        .map_while(|batch| std::fs::read(folder.join(format!("{batch:010}.seal"))).ok())
+        .map(|note| schemas::seal::verify(&note, &public([2; 32])).is_ok())
+        .collect();
+    assert!(seals.first() == Some(&false) && seals.last() == Some(&true) && seals.is_sorted(), "{seals:?}");
+    // The own key finds a closer's seal and stops.
+    let copy = clone_of(&bed, &["journal", "spool", "keys"]);
+    let mut settings = copy.config();
+    settings.store = dead.config().store;
+    let done = salvage(&settings, &copy.root.join("journal")).unwrap();
+    assert!(matches!(&done[..], [Salvaged::Stuck { .. }]), "{done:?}");
+    ledger.halt();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_over_a_failed_journal_ends_at_once_though_exchanges_are_open() {
+    let disk = SimDisk::new();
+    let bed = Bed::sim(&disk);
+    let mut config = bed.config();
+    config.batch_age = Duration::from_secs(60);
+    config.encryption = false;
+    let ledger = Ledger::open(config).unwrap();
+    let open = begin(&ledger, KeyScope::PerExchange, b"open").await.unwrap();
+    disk.fault_at(Call::SyncData, 0, Fault::Io);
+    assert!(begin(&ledger, KeyScope::PerExchange, b"fails").await.is_err());
+    let begun = std::time::Instant::now();
+    let ended = ledger.drain_and_close(CloseReason::Shutdown, Duration::from_secs(60)).await;
+    assert_eq!(ended.unwrap_err().reason, Reason::JournalFailed);
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    drop(open);
 }

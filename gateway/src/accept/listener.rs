@@ -1,11 +1,13 @@
 //! One address where callers connect.
 
 use std::net::SocketAddr;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use http::header::{CONNECTION, HeaderValue};
 use hyper::body::Incoming;
 use hyper::rt::{Read, Write};
 use hyper::server::conn::{http1, http2};
@@ -41,10 +43,36 @@ impl Bound {
         Ok(Self { listener: TcpListener::bind(address).await?, index })
     }
 
+    /// Over a socket that is bound already, for the `index`th address of the configuration.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn over(listener: std::net::TcpListener, index: usize) -> std::io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        Ok(Self { listener: TcpListener::from_std(listener)?, index })
+    }
+
+    /// A further handle of the socket.
+    pub(crate) fn handle(&self) -> std::io::Result<OwnedFd> {
+        self.listener.as_fd().try_clone_to_owned()
+    }
+
     /// The bound address, with the port that the system chose.
     pub(crate) fn address(&self) -> std::io::Result<SocketAddr> {
         self.listener.local_addr()
     }
+}
+
+/// How connections end.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Ends {
+    /// Cancelled: another gateway takes new connections. Those that there are serve on, and each answer tells its caller
+    /// to come back on a new one: closing an unused one could cross a request that is under way.
+    pub(crate) leave: CancellationToken,
+    /// Cancelled: no new connections, and those that there are finish what they do.
+    pub(crate) stop: CancellationToken,
+    /// Cancelled: those that there still are go at once.
+    pub(crate) cut: CancellationToken,
 }
 
 /// Accepts connections until told to stop.
@@ -52,33 +80,26 @@ pub(crate) struct Listener {
     bound: Bound,
     app: Arc<App>,
     places: Arc<Semaphore>,
-    /// Cancelled: no new connections, and those that there are finish what they do.
-    stop: CancellationToken,
-    /// Cancelled: those that there still are go at once.
-    cut: CancellationToken,
+    ends: Ends,
 }
 
 impl Listener {
-    pub(crate) fn new(
-        bound: Bound,
-        app: Arc<App>,
-        places: Arc<Semaphore>,
-        stop: CancellationToken,
-        cut: CancellationToken,
-    ) -> Self {
-        Self { bound, app, places, stop, cut }
+    pub(crate) fn new(bound: Bound, app: Arc<App>, places: Arc<Semaphore>, ends: Ends) -> Self {
+        Self { bound, app, places, ends }
     }
 
-    /// Accepts until `stop`. Each connection is a task of the app's tracker.
+    /// Accepts until `leave` or `stop`. Each connection is a task of the app's tracker.
     pub(crate) async fn run(self) {
         loop {
             let place = tokio::select! {
-                () = self.stop.cancelled() => return,
+                () = self.ends.stop.cancelled() => return,
+                () = self.ends.leave.cancelled() => return,
                 place = Arc::clone(&self.places).acquire_owned() => place,
             };
             let Ok(place) = place else { return };
             let accepted = tokio::select! {
-                () = self.stop.cancelled() => return,
+                () = self.ends.stop.cancelled() => return,
+                () = self.ends.leave.cancelled() => return,
                 accepted = self.bound.listener.accept() => accepted,
             };
             let stream = match accepted {
@@ -91,12 +112,8 @@ impl Listener {
                     continue;
                 }
             };
-            let connection = Connection {
-                app: Arc::clone(&self.app),
-                index: self.bound.index,
-                stop: self.stop.clone(),
-                cut: self.cut.clone(),
-            };
+            let connection =
+                Connection { app: Arc::clone(&self.app), index: self.bound.index, ends: self.ends.clone() };
             self.app.connections.spawn(async move {
                 connection.app.telemetry.connections.inc();
                 let app = Arc::clone(&connection.app);
@@ -116,8 +133,7 @@ fn most_head(limits: &Limits) -> usize {
 struct Connection {
     app: Arc<App>,
     index: usize,
-    stop: CancellationToken,
-    cut: CancellationToken,
+    ends: Ends,
 }
 
 impl Connection {
@@ -182,11 +198,19 @@ impl Connection {
         let app = Arc::clone(&self.app);
         let begun = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&begun);
+        let leave = self.ends.leave.clone();
         let service = service_fn(move |request: http::Request<Incoming>| {
             seen.store(true, Ordering::Relaxed);
             // Freed once the answer has begun: an open stream does not hold it.
             let answer = Box::pin(exchange::exchange(Arc::clone(&app), request));
-            async move { Ok::<_, std::convert::Infallible>(answer.await) }
+            let leave = leave.clone();
+            async move {
+                let mut response = answer.await;
+                if leave.is_cancelled() {
+                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
+                Ok::<_, std::convert::Infallible>(response)
+            }
         });
         let mut builder = http1::Builder::new();
         // hyper's bound on a head also runs while a kept connection is idle: the first head has its own, in `drive`.
@@ -241,13 +265,20 @@ impl Connection {
         let mut unused = pin!(unused(streams, limits.keep_alive));
         let mut leaving = false;
         let mut waiting = true;
+        // HTTP/2 says how far it goes, and takes what crosses that (GOAWAY); HTTP/1 says it with the next answer.
+        let goes_away = streams.is_some();
+        let mut going = false;
         let mut stopping = false;
         loop {
             tokio::select! {
                 biased;
                 ended = connection.as_mut() => return ended,
-                () = self.cut.cancelled() => return Ok(()),
-                () = self.stop.cancelled(), if !stopping => {
+                () = self.ends.cut.cancelled() => return Ok(()),
+                () = self.ends.leave.cancelled(), if goes_away && !going => {
+                    going = true;
+                    connection.as_mut().finish();
+                }
+                () = self.ends.stop.cancelled(), if !stopping => {
                     stopping = true;
                     connection.as_mut().finish();
                 }

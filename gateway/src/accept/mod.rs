@@ -5,4 +5,4 @@ mod listener;
 mod pace;
 pub(crate) mod tls;
 
-pub(crate) use listener::{Bound, Listener};
+pub(crate) use listener::{Bound, Ends, Listener};

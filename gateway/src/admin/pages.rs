@@ -1,6 +1,7 @@
 //! The admin address: whether the gateway lives, whether it takes traffic, and its metrics.
 
 use std::net::SocketAddr;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -42,6 +43,24 @@ impl Admin {
         telemetry: Arc<Telemetry>,
     ) -> std::io::Result<Self> {
         Ok(Self { listener: TcpListener::bind(address).await?, app, telemetry })
+    }
+
+    /// Over a socket that is bound already.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn over(
+        listener: std::net::TcpListener,
+        app: Starting,
+        telemetry: Arc<Telemetry>,
+    ) -> std::io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        Ok(Self { listener: TcpListener::from_std(listener)?, app, telemetry })
+    }
+
+    /// A further handle of the socket.
+    pub(crate) fn handle(&self) -> std::io::Result<OwnedFd> {
+        self.listener.as_fd().try_clone_to_owned()
     }
 
     /// The bound address.

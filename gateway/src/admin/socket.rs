@@ -16,6 +16,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::app::{App, Pseudonyms};
+use crate::hand_over::Handing;
 
 /// The longest line that is read.
 const LINE_BYTES: u64 = 64 << 10;
@@ -26,6 +27,8 @@ const LINE_BYTES: u64 = 64 << 10;
 pub enum Request {
     /// Destroy content keys.
     Erase(EraseAsked),
+    /// Give the listening sockets to the gateway that asks (`hand_over`).
+    HandOver {},
 }
 
 /// Whose content is to be erased: either `exchanges` or `subject`.
@@ -121,7 +124,7 @@ impl EraseAsked {
 /// # Errors
 /// Nobody listens there, or the answer cannot be read.
 pub fn call(path: &Path, request: &Request) -> io::Result<Response> {
-    let mut stream = Short::of(path)?.with(|path| std::os::unix::net::UnixStream::connect(path))?;
+    let mut stream = connect(path)?;
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');
     stream.write_all(&line)?;
@@ -131,6 +134,11 @@ pub fn call(path: &Path, request: &Request) -> io::Result<Response> {
         return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the gateway closed the admin socket"));
     }
     Ok(serde_json::from_str(&answer)?)
+}
+
+/// Connects to the process that serves at `path`.
+pub(crate) fn connect(path: &Path) -> io::Result<std::os::unix::net::UnixStream> {
+    Short::of(path)?.with(|path| std::os::unix::net::UnixStream::connect(path))
 }
 
 /// A path that fits into a socket address (108 bytes), also where the real one does not: through its open folder.
@@ -155,16 +163,25 @@ impl Short {
     }
 }
 
-/// The socket, bound. Removed when dropped.
+/// The socket, bound. Removed when dropped, where it is still this one's.
 pub(crate) struct Socket {
     listener: UnixListener,
     path: PathBuf,
+    /// Device and inode of the file.
+    file: Option<(u64, u64)>,
+}
+
+fn file_of(path: &Path) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt as _;
+    std::fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()))
 }
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        // A socket file that stays is replaced by the next start.
-        let _ = std::fs::remove_file(&self.path);
+        // A socket file that stays is replaced by the next start; that of a gateway that took over is not ours.
+        if self.file.is_some() && file_of(&self.path) == self.file {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -174,50 +191,67 @@ impl Socket {
     /// # Errors
     /// Another process listens there, or the system's.
     pub(crate) fn bind(path: &Path) -> io::Result<Self> {
-        let short = Short::of(path)?;
-        if short.with(|path| std::os::unix::net::UnixStream::connect(path)).is_ok() {
+        if connect(path).is_ok() {
             return Err(io::Error::new(
                 io::ErrorKind::AddrInUse,
                 "another gateway listens on this admin socket",
             ));
         }
+        Self::replace(path)
+    }
+
+    /// Binds `path` in the place of whoever listens there.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn replace(path: &Path) -> io::Result<Self> {
+        let short = Short::of(path)?;
         match std::fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
         let listener = short.with(|path| UnixListener::bind(path))?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-        Ok(Self { listener, path: path.to_owned() })
+        Ok(Self { listener, path: path.to_owned(), file: file_of(path) })
     }
 
     /// Serves, one connection at a time, for as long as it is polled.
-    pub(crate) async fn run(self, app: Arc<App>) {
+    pub(crate) async fn run(self, app: Arc<App>, handing: Arc<Handing>) {
         loop {
             let Ok((stream, _)) = self.listener.accept().await else {
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             };
-            if let Err(error) = serve(&app, stream).await {
+            if let Err(error) = serve(&app, &handing, stream).await {
                 tracing::warn!(%error, "admin socket");
             }
         }
     }
 }
 
-async fn serve(app: &Arc<App>, stream: UnixStream) -> io::Result<()> {
-    let (read, mut write) = stream.into_split();
+async fn serve(app: &Arc<App>, handing: &Arc<Handing>, mut stream: UnixStream) -> io::Result<()> {
     let mut line = String::new();
-    let mut reader = tokio::io::BufReader::new(read.take(LINE_BYTES));
+    let mut reader = tokio::io::BufReader::new((&mut stream).take(LINE_BYTES));
     tokio::time::timeout(Duration::from_secs(10), reader.read_line(&mut line))
         .await
         .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no request came"))??;
     let response = match serde_json::from_str(&line) {
         Ok(Request::Erase(asked)) => erase(app, asked).await,
+        Ok(Request::HandOver {}) => {
+            let handing = Arc::clone(handing);
+            // It takes as long as the other one's start: the socket serves on meanwhile.
+            tokio::spawn(async move {
+                if let Err(error) = handing.give(stream).await {
+                    tracing::warn!(%error, "hand-over");
+                }
+            });
+            return Ok(());
+        }
         Err(error) => refused(format!("not a request: {error}")),
     };
     let mut answer = serde_json::to_vec(&response)?;
     answer.push(b'\n');
-    write.write_all(&answer).await
+    stream.write_all(&answer).await
 }
 
 fn refused(message: impl Into<String>) -> Response {

@@ -1,6 +1,7 @@
 //! One file a command.
 
 mod check;
+mod closing;
 mod keygen;
 mod keys;
 mod quickstart;
@@ -15,6 +16,7 @@ use policies::document::Problem;
 use crate::cli::Command;
 use crate::config::{self, Loaded};
 use crate::output;
+use crate::serve::Start;
 
 /// Runs one command.
 ///
@@ -22,7 +24,14 @@ use crate::output;
 /// What went wrong, for people.
 pub fn run(command: Command) -> Result<()> {
     match command {
-        Command::Serve(args) => crate::serve::run(loaded(&args.file.config)?, args.accept_loss),
+        Command::Serve(args) => {
+            let loaded = loaded(&args.file.config)?;
+            let closing = closing::keys(&args.closing, &loaded.config.deployment)?;
+            crate::serve::run(
+                loaded,
+                Start { accept_loss: args.accept_loss, take_over: args.take_over, closing },
+            )
+        }
         Command::Check(args) => check::run(&args),
         Command::Keygen(args) => keygen::run(&args),
         Command::Registrar(args) => registrar::run(&args),
@@ -32,7 +41,12 @@ pub fn run(command: Command) -> Result<()> {
         Command::RevokeKey(args) => root::revoke(&args),
         Command::Keys(command) => keys::run(command),
         Command::Quickstart(args) => quickstart::run(&args),
-        Command::Salvage(args) => crate::serve::salvage(loaded(&args.file.config)?, &args.journal),
+        Command::Salvage(args) => {
+            let loaded = loaded(&args.file.config)?;
+            let closing = closing::keys(&args.closing, &loaded.config.deployment)?;
+            let start = Start { accept_loss: args.accept_loss, closing, ..Start::default() };
+            crate::serve::salvage(loaded, &args.journal, start)
+        }
         Command::Erase(args) => crate::serve::erase(loaded(&args.file.config)?, &args),
     }
 }

@@ -98,7 +98,7 @@ fn write(signed: &SignedBy, statement: &KeyStatement) -> Result<()> {
 }
 
 /// A public key as typed: base64, or a file that holds it: the text alone, or the comment of a key file.
-fn key_of(text: &str) -> Result<String> {
+pub(super) fn key_of(text: &str) -> Result<String> {
     if public_key(text).is_some() {
         return Ok(text.to_owned());
     }

@@ -188,3 +188,38 @@ async fn on_a_route_that_fails_open_exchanges_pass_when_evidence_cannot_be_writt
     }
     assert_eq!(provider.seen().len(), 3);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_over_a_failed_journal_cuts_what_is_open_at_once() {
+    let (sender, response) = events();
+    let response = std::sync::Mutex::new(Some(response));
+    let provider = Provider::start(move |_| {
+        let response = response.lock().unwrap().take();
+        async move { response.unwrap_or_else(|| whole(200, "application/json", COMPLETION)) }
+    })
+    .await;
+    let rig = Rig::start(&provider, Setup::default()).await;
+    let asked = r#"{"model":"gpt-4.1-mini","stream":true,"messages":[]}"#;
+    let mut response = rig.chat(asked).await;
+    sender.send(delta("one")).await;
+    read_bytes(response.body_mut(), delta("one").len()).await;
+    rig.gate.fail();
+    assert_eq!(read(rig.chat(QUESTION).await).await.0, 503);
+    let Rig { gateway, dir, gate, .. } = rig;
+    let begun = std::time::Instant::now();
+    // `limits.drain` is 30 s, and the provider says nothing more.
+    gateway.stop(std::future::pending()).await;
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+    drop((response, sender));
+    // The next start closes the exchange, and the one whose intent was written and never synced.
+    gate.open();
+    let loaded = gateway::config::load(&dir.path().join("gateway.yaml")).unwrap();
+    let next = gateway::serve::Gateway::start(loaded, gateway::serve::Start::default()).await.unwrap();
+    next.stop(std::future::pending()).await;
+    let records = crate::rig::records(&dir.path().join("store"));
+    let ends: Vec<End> = records
+        .iter()
+        .filter_map(|record| if let Body::Outcome(it) = &record.body { Some(it.end) } else { None })
+        .collect();
+    assert!(matches!(ends.len(), 1 | 2) && ends.iter().all(|end| *end == End::Interrupted), "{ends:?}");
+}

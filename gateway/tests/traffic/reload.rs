@@ -133,6 +133,64 @@ async fn a_revoked_key_is_refused_and_a_broken_keys_file_leaves_the_old() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn issued_and_revoked_keys_are_recorded_by_their_id_and_never_by_their_secret() {
+    let provider = provider().await;
+    let rig = Rig::start(&provider, Setup::default()).await;
+    let path = rig.dir.path().join("keys.yaml");
+    let program = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_gateway"));
+        let output = command.arg("keys").args(arguments).args(["--file"]).arg(&path).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    };
+    let key = program(&["issue", "--consumer", "second", "--id", "k-second"]);
+    let ask = || {
+        Request::post("/openai/v1/chat/completions")
+            .header("host", "g")
+            .header("authorization", format!("Bearer {key}"))
+            .header("content-type", "application/json")
+            .body(Full::from(QUESTION))
+            .unwrap()
+    };
+    let mut status = 0;
+    for _ in 0..100 {
+        status = read(rig.send(ask()).await).await.0;
+        if status == 200 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(status, 200);
+    program(&["revoke", "k-second"]);
+    for _ in 0..100 {
+        status = read(rig.send(ask()).await).await.0;
+        if status == 401 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(status, 401);
+    let evidence = rig.stop().await;
+    let at = |wanted: &dyn Fn(&Body) -> bool| evidence.records.iter().position(|record| wanted(&record.body));
+    let admin = |action: &'static str| {
+        at(&move |body| {
+            matches!(body, Body::Admin(it) if it.action.as_str() == action
+                && it.object.as_ref().is_some_and(|id| id.as_str() == "k-second"))
+        })
+        .unwrap()
+    };
+    let calls = at(
+        &|body| matches!(body, Body::Intent(it) if it.caller.key.as_ref().is_some_and(|id| id.as_str() == "k-second")),
+    );
+    assert!(admin("key_issued") < calls.unwrap() && calls.unwrap() < admin("key_revoked"));
+    assert_eq!(evidence.count("admin"), 2);
+    let secret = key.rsplit('_').next().unwrap();
+    let digest = schemas::Sha256Hex::of(key.as_bytes()).to_string();
+    let text = format!("{:?}", evidence.records);
+    assert!(!text.contains(secret) && !text.contains(&digest));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_changed_provider_credential_is_sent_and_an_unusable_one_is_not() {
     let provider = provider().await;
     let rig = Rig::start(&provider, Setup::default()).await;

@@ -312,6 +312,11 @@ impl State {
     }
 
     fn log_head(&mut self, position: u64, at: i64, head: &LogHead, faults: &mut Vec<EntryFault>) {
+        let closable = self
+            .logs
+            .get(&head.origin)
+            .and_then(|log| self.keys.get(&log.opened.key))
+            .is_some_and(|key| !key.closers.is_empty());
         let Some(log) = self.log(position, &head.origin, faults) else { return };
         let about = |fault: EntryFault| EntryFault { origin: Some(head.origin.clone()), ..fault };
         if let Some(closed) = &log.closed {
@@ -327,7 +332,8 @@ impl State {
             faults.push(about(fault(FaultKind::EpochReuse, position, expected, found)));
             return;
         }
-        if log.limit.is_some_and(|limit| head.size > limit) {
+        // Who sealed it is seen in the log itself: beyond the limit of a revoked key a closer may.
+        if log.limit.is_some_and(|limit| head.size > limit) && !closable {
             let expected = format!("no head beyond size {}", log.limit.unwrap_or_default());
             faults.push(about(fault(
                 FaultKind::KeyNotValid,

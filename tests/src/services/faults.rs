@@ -23,6 +23,8 @@ pub enum Fault {
     Delay(Duration),
     /// It is answered with this status and goes nowhere.
     Status(u16),
+    /// It is answered with this status and code, as S3 says an error, and goes nowhere.
+    Answer(u16, &'static str),
     /// The connection is cut; the request goes nowhere.
     CutBefore,
     /// The service does it and answers; the connection is cut before the caller hears of it.
@@ -44,6 +46,8 @@ pub struct Handled {
     pub fault: Fault,
     /// What the service answered, where it was asked.
     pub status: Option<u16>,
+    /// The request's headers.
+    pub headers: http::HeaderMap,
 }
 
 #[derive(Debug)]
@@ -195,9 +199,10 @@ async fn handle(
     let fault = locked(&plan).take();
     let (mut head, body) = request.into_parts();
     let path = head.uri.path_and_query().map_or("/", |p| p.as_str()).to_owned();
-    let method = head.method.clone();
+    let (method, headers) = (head.method.clone(), head.headers.clone());
     let note = |status| {
-        let handled = Handled { method: method.clone(), path: path.clone(), fault, status };
+        let headers = headers.clone();
+        let handled = Handled { method: method.clone(), path: path.clone(), fault, status, headers };
         locked(&plan).handled.push(handled);
     };
     match fault {
@@ -210,6 +215,19 @@ async fn handle(
             let _ = body.collect().await;
             note(None);
             let mut response = Response::new(Full::new(Bytes::new()));
+            *response.status_mut() = StatusCode::from_u16(status).map_err(|_| Cut)?;
+            return Ok(response);
+        }
+        Fault::Answer(status, code) => {
+            let _ = body.collect().await;
+            note(None);
+            let text = format!(
+                "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code><Message>said by a test</Message>\
+                 <RequestId>0</RequestId></Error>"
+            );
+            // A HEAD's answer has no body, and so no code.
+            let body = if method == Method::HEAD { Bytes::new() } else { Bytes::from(text) };
+            let mut response = Response::new(Full::new(body));
             *response.status_mut() = StatusCode::from_u16(status).map_err(|_| Cut)?;
             return Ok(response);
         }

@@ -17,12 +17,16 @@ impl Minio {
     pub fn start() -> S3Server {
         let binary = cached("minio", VERSION);
         S3Server::start("minio", move |address, folder| {
-            let data = folder.join("data");
+            let (data, certs) = (folder.join("data"), folder.join("certs"));
             std::fs::create_dir_all(&data).expect("a data folder");
+            std::fs::create_dir_all(&certs).expect("a folder of certificates");
             let mut command = Command::new(&binary);
             command
                 .args(["server", "--quiet", "--address", &address.to_string()])
                 .args(["--console-address", "127.0.0.1:0"])
+                // Empty: plain HTTP. With `public.crt` and `private.key` in it: TLS.
+                .arg("--certs-dir")
+                .arg(certs)
                 .arg(data)
                 .env("MINIO_ROOT_USER", S3Server::ACCESS_KEY)
                 .env("MINIO_ROOT_PASSWORD", S3Server::SECRET_KEY)

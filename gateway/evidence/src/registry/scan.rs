@@ -40,7 +40,8 @@ impl Registrar {
         Ok(())
     }
 
-    /// Registers a log whose batch 0 is sealed by a key that is in force.
+    /// Registers a log whose batch 0 is sealed by a key that is in force, or by a closer of one: its gateway died before
+    /// anything was sealed.
     fn opened(
         &mut self,
         origin: &Origin,
@@ -51,8 +52,10 @@ impl Registrar {
         let Some(note) = seal_note(&*store, origin, 0)? else { return Ok(()) };
         let keys: Vec<String> = trial.keys_in_force(origin.gateway()).map(str::to_owned).collect();
         let signer = keys.iter().find_map(|text| {
-            let public = public_key(text)?;
-            seal::verify(&note, &public).is_ok().then_some((text, public))
+            let closers = trial.keys().get(text).map_or(&[][..], |key| &key.closers);
+            let hands = std::iter::once(text).chain(closers).filter_map(|key| public_key(key));
+            let signer = hands.into_iter().find(|public| seal::verify(&note, public).is_ok());
+            signer.map(|public| (text, public))
         });
         let Some((key, public)) = signer else {
             self.warn_once(origin.to_string(), "its seals are not by a key of the gateway that is in force");

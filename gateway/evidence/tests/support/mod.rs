@@ -72,6 +72,8 @@ impl Bed {
             key_table_dir: self.root.join("keys"),
             store,
             seal_seed: SEED,
+            closing: Vec::new(),
+            operator: None,
             batch_age: Duration::from_millis(50),
             batch_bytes: 8 << 20,
             heartbeat_bound: Duration::from_secs(300),
@@ -234,7 +236,7 @@ pub enum Content {
 }
 
 impl LogView {
-    pub fn bodies(&self) -> impl Iterator<Item = &Body> {
+    pub fn bodies(&self) -> impl DoubleEndedIterator<Item = &Body> {
         self.records.iter().map(|record| &record.body)
     }
 

@@ -3,7 +3,7 @@
 //! ```text
 //! put     = one PutObject: If-None-Match: *, x-amz-checksum-sha256, lock mode, retain-until, legal hold
 //!           412 = the name is taken: equal bytes are success, others the alarm
-//! confirm = HeadObject with ChecksumMode: version, length, checksum, mode, retain-until
+//! confirm = HeadObject with ChecksumMode: version, length, checksum, mode, retain-until, legal hold where it was asked
 //! ```
 //! One PUT and never a multipart upload: only then is the stored SHA-256 the file's own. The SDK's retries are off;
 //! every failure is sorted ([`Trouble`]) and tried again by the shipper. A put whose answer was lost is tried again,
@@ -31,8 +31,8 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::primitives::{ByteStream, DateTime};
 use aws_sdk_s3::types::{
-    ChecksumAlgorithm, ChecksumMode, ObjectLockLegalHoldStatus, ObjectLockMode, ObjectLockRetention,
-    ObjectLockRetentionMode, ServerSideEncryption,
+    ChecksumAlgorithm, ChecksumMode, ObjectLockLegalHold, ObjectLockLegalHoldStatus, ObjectLockMode,
+    ObjectLockRetention, ObjectLockRetentionMode, ServerSideEncryption,
 };
 use aws_smithy_http_client::tls;
 use base64::Engine as _;
@@ -53,6 +53,7 @@ const PUT_NEEDS: &str =
     "`s3:PutObject` and `s3:PutObjectRetention` (with a legal hold `s3:PutObjectLegalHold` too)";
 const HEAD_NEEDS: &str = "`s3:GetObject`, and `s3:ListBucket` to tell what is not there";
 const RETENTION_NEEDS: &str = "`s3:GetObjectRetention`";
+const HOLD_NEEDS: &str = "`s3:GetObjectLegalHold` and `s3:PutObjectLegalHold`";
 /// The slowest transfer that is waited for.
 const BYTES_PER_SECOND: u64 = 256 << 10;
 
@@ -324,6 +325,34 @@ impl Shared {
         })
     }
 
+    /// Whether a version has its legal hold. One that was put before the configuration asked for it gets it now.
+    fn held(&self, name: &ObjectName, head: &HeadObjectOutput, version: &str) -> Result<(), StoreError> {
+        let on = |status: Option<&ObjectLockLegalHoldStatus>| status == Some(&ObjectLockLegalHoldStatus::On);
+        if on(head.object_lock_legal_hold_status()) {
+            return Ok(());
+        }
+        let key = self.key(&name.to_string());
+        let bucket = &self.settings.bucket;
+        // Absent for want of a permission, or because there is none: this call tells which.
+        let call = self.client.get_object_legal_hold().bucket(bucket).key(&key).version_id(version);
+        match self.call(0, call.send()) {
+            Ok(got) if on(got.legal_hold().and_then(|hold| hold.status())) => return Ok(()),
+            Ok(_) => {}
+            Err(failed) if failed.status == 404 || failed.status == 400 => {}
+            Err(failed) => return Err(failed.store("cannot read the legal hold of", key, HOLD_NEEDS)),
+        }
+        let hold = ObjectLockLegalHold::builder().status(ObjectLockLegalHoldStatus::On).build();
+        let call = self.client.put_object_legal_hold().bucket(bucket).key(&key).version_id(version);
+        self.call(0, call.legal_hold(hold).send())
+            .map_err(|failed| failed.store("cannot put a legal hold on", &key, HOLD_NEEDS))?;
+        Err(StoreError::Service {
+            action: "must look again at",
+            name: key,
+            trouble: Trouble::Conflict,
+            detail: "it had no legal hold; it got one".into(),
+        })
+    }
+
     /// Lists below `prefix` to the end: keys, and the parts behind it up to the next `/`.
     fn list(&self, prefix: &str) -> Result<(Vec<String>, Vec<String>), StoreError> {
         let (mut keys, mut folders) = (Vec::new(), Vec::new());
@@ -434,6 +463,9 @@ impl Store for S3Store {
         let version =
             version.ok_or_else(|| wrong("an object without a version: is versioning enabled?".into()))?;
         let until = shared.locked(name, source, &head, version)?;
+        if shared.settings.legal_hold {
+            shared.held(name, &head, version)?;
+        }
         Ok(Receipt { version: Some(version.to_owned()), retain_until_s: Some(until) })
     }
 
