@@ -11,6 +11,7 @@ pub mod corpus;
 pub mod gateway;
 pub mod oracle;
 pub mod provider;
+pub mod registry;
 pub mod services;
 
 use std::path::{Path, PathBuf};

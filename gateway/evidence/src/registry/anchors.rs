@@ -24,7 +24,7 @@ use super::read::{batch, seal_note};
 use crate::store::{self, Source, Store};
 
 /// The most batches that are read for one proof: a witness that is further behind is brought forward in steps.
-const STEP: u64 = 2048;
+pub(super) const STEP: u64 = 2048;
 
 /// A checkpoint of the registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +56,8 @@ pub struct Anchors {
     /// The registry's seal key, public.
     pub(super) key: [u8; 32],
     pub(super) scratch: PathBuf,
+    /// The most batches that are read for one proof.
+    pub(super) step: u64,
 }
 
 impl Anchors {
@@ -107,7 +109,7 @@ impl Anchors {
         let Some(first) = self.begins_at(old, head.batch)?.filter(|_| old < head.size) else {
             return Ok(None);
         };
-        let last = head.batch.min(first + STEP - 1);
+        let last = head.batch.min(first + self.step - 1);
         let (mut before, mut leaves, mut reached) = (CompactRange::new(), Vec::new(), None);
         for number in first..=last {
             let damaged = |what: String| RegistrarError::Damaged { batch: number, what };

@@ -198,6 +198,7 @@ impl Registrar {
             origin: self.origin.clone(),
             key: self.signer.public_key(),
             scratch: self.settings.scratch.clone(),
+            step: anchors::STEP,
         }
     }
 
