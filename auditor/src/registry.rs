@@ -115,6 +115,7 @@ impl Registry {
                 findings.add(Code::Leftover, Place::batch(&self.origin, *number), expected, found);
             }
         }
+        self.beyond(reading, newest, listing, findings);
         let Some(newest) = newest else { return };
         for number in 0..=newest {
             let Some(objects) = listing.batches.get(&number).filter(|objects| sealed(objects)) else {

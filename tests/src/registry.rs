@@ -295,9 +295,26 @@ impl Deployment {
         found
     }
 
+    /// Waits until something holds; where it does not, the registrar's log is shown.
+    ///
+    /// # Panics
+    /// Where it does not within a minute.
+    pub fn until(&self, what: &str, mut holds: impl FnMut() -> bool) {
+        let began = Instant::now();
+        while !holds() {
+            assert!(
+                began.elapsed() < Duration::from_secs(60),
+                "waited a minute for {what}; size {}; the registrar:\n{}",
+                self.newest(&self.gateway.store()).0,
+                self.log()
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
     /// Waits until the registry knows the gateway's log.
     pub fn settle(&self) {
-        until("the gateway's log in the registry", || self.newest(&self.gateway.store()).0 >= 4);
+        self.until("the gateway's log in the registry", || self.newest(&self.gateway.store()).0 >= 4);
     }
 
     /// `auditor verify` with a fresh state: exit code and report.

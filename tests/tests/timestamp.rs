@@ -18,7 +18,7 @@ use base64::engine::general_purpose::STANDARD;
 use schemas::names::AnchorKind;
 use schemas::trust::{Trust, TrustedAuthority};
 use schemas::{ObjectName, Sha256Hex};
-use tests::registry::{Deployment, until};
+use tests::registry::Deployment;
 
 const POLICY: &str = "1.3.6.1.4.1.99999.1";
 
@@ -201,7 +201,7 @@ fn a_registry_is_timestamped_and_every_wrong_token_is_found() {
     let mut trust = deployment.trust();
     trust.timestamp_authorities = vec![authority.trusted("root.pem")];
     // Three wrong answers come first: none is kept, and the registry goes on.
-    until("a verdict with a timestamp", || {
+    deployment.until("a verdict with a timestamp", || {
         let (code, text) = deployment.verify(
             &store,
             &trust,
@@ -218,8 +218,8 @@ fn a_registry_is_timestamped_and_every_wrong_token_is_found() {
     assert!(deployment.metrics().contains(r#"anchor_requests_total{by="timestamp",result="failed"} 3"#));
     let before = deployment.newest(&store).0;
     deployment.enroll("gw9", &schemas::trust::key_text(&[9; 32]));
-    until("one more entry", || deployment.newest(&store).0 > before);
-    until("its timestamp", || deployment.objects(&store, ".timestamp").len() >= 2);
+    deployment.until("one more entry", || deployment.newest(&store).0 > before);
+    deployment.until("its timestamp", || deployment.objects(&store, ".timestamp").len() >= 2);
     deployment.gateway.stop();
     deployment.stop_registrar();
     // OpenSSL takes what is stored.

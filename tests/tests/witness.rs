@@ -26,9 +26,9 @@ fn two_witnesses_cosign_and_one_that_was_killed_catches_up() {
     trust.witnesses = vec![first.trusted("bank"), second.trusted("auditors")];
     let both =
         |second: &Witness, wanted: u64| first.size(&origin) >= wanted && second.size(&origin) >= wanted;
-    until("both witnesses", || both(&second, deployment.newest(&store).0));
+    deployment.until("both witnesses", || both(&second, deployment.newest(&store).0));
     // What both saw is a moment old where the gateway seals meanwhile.
-    until("a verdict with two witnesses", || {
+    deployment.until("a verdict with two witnesses", || {
         let (code, text) = deployment.verify(&store, &trust, &["--require", "witnessed=2"]);
         assert!(
             code == 0 || text.contains("BATCH_IN_FLIGHT") || text.contains("CLAIM_NOT_REACHED"),
@@ -44,15 +44,15 @@ fn two_witnesses_cosign_and_one_that_was_killed_catches_up() {
     for n in 0..3_u8 {
         deployment.enroll(&format!("gw{}", n + 10), &schemas::trust::key_text(&[n + 10; 32]));
     }
-    until("the registry to go on", || deployment.newest(&store).0 >= before + 3);
-    until("the other witness", || first.size(&origin) >= before + 3);
-    until("the failure in the metrics", || {
+    deployment.until("the registry to go on", || deployment.newest(&store).0 >= before + 3);
+    deployment.until("the other witness", || first.size(&origin) >= before + 3);
+    deployment.until("the failure in the metrics", || {
         let by = r#"gateway_registrar_anchor_requests_total{by="w2.example/w",result="no_answer"}"#;
         deployment.metrics().contains(by)
     });
     second.serve();
-    until("the one that was killed", || second.size(&origin) >= before + 3);
-    until("a verdict with both again", || {
+    deployment.until("the one that was killed", || second.size(&origin) >= before + 3);
+    deployment.until("a verdict with both again", || {
         let (code, text) =
             deployment.verify(&store, &trust, &["--require", "witnessed=2", "--ask-witnesses"]);
         assert!(!text.contains("REGISTRY_ROLLBACK") && !text.contains("EQUIVOCATION"), "{text}");
@@ -62,7 +62,7 @@ fn two_witnesses_cosign_and_one_that_was_killed_catches_up() {
     deployment.registrar(&asked(&[&first, &second]));
     let before = deployment.newest(&store).0;
     deployment.enroll("gw20", &schemas::trust::key_text(&[20; 32]));
-    until("both after a restart", || both(&second, before + 1));
+    deployment.until("both after a restart", || both(&second, before + 1));
     deployment.gateway.stop();
 }
 
@@ -78,10 +78,10 @@ fn a_registry_that_was_cut_back_gets_no_cosignature_and_is_shown_to_a_first_visi
     for n in 0..4_u8 {
         let before = deployment.newest(&store).0;
         deployment.enroll(&format!("gw{}", n + 10), &schemas::trust::key_text(&[n + 10; 32]));
-        until("the entry", || deployment.newest(&store).0 > before);
+        deployment.until("the entry", || deployment.newest(&store).0 > before);
     }
     deployment.gateway.stop();
-    until("the witness", || witness.size(&origin) == deployment.newest(&store).0);
+    deployment.until("the witness", || witness.size(&origin) == deployment.newest(&store).0);
     deployment.stop_registrar();
     let (whole, seen) = (deployment.newest(&store).0, witness.size(&origin));
     assert_eq!(whole, seen);
@@ -99,7 +99,7 @@ fn a_registry_that_was_cut_back_gets_no_cosignature_and_is_shown_to_a_first_visi
     }
     let kept = deployment.objects(&cut, ".cosignature").len();
     deployment.registrar_on(&cut, &asked(&[&witness]));
-    until("the registrar to see it", || {
+    deployment.until("the registrar to see it", || {
         let metrics = deployment.metrics();
         ["ahead", "fork", "refused"].iter().any(|result| metrics.contains(&format!("result=\"{result}\"")))
     });
@@ -107,7 +107,7 @@ fn a_registry_that_was_cut_back_gets_no_cosignature_and_is_shown_to_a_first_visi
     for n in 0..6_u8 {
         deployment.enroll(&format!("gw{}", n + 30), &schemas::trust::key_text(&[n + 30; 32]));
     }
-    until("a longer registry", || deployment.newest(&cut).0 > seen);
+    deployment.until("a longer registry", || deployment.newest(&cut).0 > seen);
     std::thread::sleep(std::time::Duration::from_secs(3));
     deployment.stop_registrar();
     assert_eq!(witness.size(&origin), seen, "nothing of it was cosigned");
@@ -226,14 +226,15 @@ fn a_witness_and_a_log_that_are_not_ours() {
     let mut trust = deployment.trust();
     trust.witnesses =
         vec![schemas::trust::TrustedWitness { key: key.clone(), organisation: "theirs".into(), url: None }];
-    until("a verdict with their witness", || {
+    deployment.until("a verdict with their witness", || {
         let (code, text) = deployment.verify(&store, &trust, &["--require", "witnessed"]);
         code == 0 && text.contains("; witnessed by 1 organisation up to")
     });
     for n in 0..2_u8 {
         let before = deployment.objects(&store, ".cosignature").len();
         deployment.enroll(&format!("gw{}", n + 10), &schemas::trust::key_text(&[n + 10; 32]));
-        until("one more cosignature", || deployment.objects(&store, ".cosignature").len() > before);
+        deployment
+            .until("one more cosignature", || deployment.objects(&store, ".cosignature").len() > before);
     }
     // Their note verifier takes what we store.
     for path in deployment.objects(&store, ".cosignature") {

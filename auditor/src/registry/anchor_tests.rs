@@ -201,6 +201,14 @@ fn a_registry_that_was_cut_back_is_shown_to_a_first_visitor() {
         !verify_with(&cut, &trust, &[], &[]).findings.has(Code::RegistryRollback),
         "nothing shows it yet"
     );
+    // What was put after the seal and is left behind shows it too.
+    for end in ["checkpoint", "cosignature"] {
+        let mut left = whole.clone();
+        left.objects.retain(|name, _| {
+            !name.starts_with("acme/registry/log/0000000001") || name.ends_with(&format!(".{end}"))
+        });
+        finds(&verify_with(&left, &trust, &[], &[]), Code::RegistryRollback, Verdict::Diverged);
+    }
     let note = cosigned(&stored_checkpoint(&whole, 1), &[1], COSIGNED);
     let brought = [WitnessNote { from: "from the bank".into(), note: note.clone() }];
     let report = verify_with(&cut, &trust, &[], &brought);

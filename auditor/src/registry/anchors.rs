@@ -18,8 +18,11 @@ use schemas::{ObjectName, Sha256Hex, note};
 use super::{Reading, Registry};
 use crate::finding::{Code, Finding, Findings, Place};
 use crate::report::{StampReport, WitnessReport};
+use crate::source::SourceError;
 use crate::time::{self, SECOND};
 use crate::verify::batch::read_error;
+use crate::verify::listing::LogListing;
+use crate::verify::seal_name;
 
 /// The largest object with a cosignature.
 const COSIGNATURE_LIMIT: u64 = 64 << 10;
@@ -316,6 +319,36 @@ impl Registry {
                     let of = (sealed.to, sealed.time);
                     self.anchors.token(&bytes, checkpoint, of, reading.now, place, findings);
                 }
+            }
+        }
+    }
+
+    /// A checkpoint, or a word on one, whose seal is not there: it was put after the seal.
+    pub(super) fn beyond(
+        &self,
+        reading: &Reading<'_>,
+        newest: Option<u64>,
+        listing: &LogListing,
+        findings: &mut Findings,
+    ) {
+        for (number, objects) in listing.batches.iter().filter(|(number, _)| Some(**number) > newest) {
+            let words = objects.anchors.len();
+            if words == 0 && !objects.checkpoint {
+                continue;
+            }
+            let name = seal_name(&self.origin, *number);
+            let place = Place::batch(&self.origin, *number).in_object(&name);
+            match reading.source.read(&name, super::NOTE_LIMIT) {
+                // It came while the store was listed.
+                Ok(_) => {
+                    findings.add(Code::BatchInFlight, place, "a batch that is being written", "its seal")
+                }
+                Err(SourceError::Absent(_)) => {
+                    let checkpoint = if objects.checkpoint { "a checkpoint and " } else { "" };
+                    let expected = format!("the seal under {checkpoint}{words} words of others on it");
+                    findings.push(Finding::new(Code::RegistryRollback, place, expected, "none"));
+                }
+                Err(error) => findings.push(read_error(error, place)),
             }
         }
     }

@@ -80,12 +80,9 @@ fn no_changed_byte_of_a_token_changes_what_it_proves() {
             let mut changed = TOKEN.to_vec();
             changed[at] ^= 1 << bit;
             // CMS leaves its version numbers and the outer list of digest algorithms unsigned: they say nothing.
-            match judged(&changed) {
-                Ok(stamp) => {
-                    assert_eq!(stamp, whole, "byte {at} bit {bit}");
-                    taken += 1;
-                }
-                Err(_) => {}
+            if let Ok(stamp) = judged(&changed) {
+                assert_eq!(stamp, whole, "byte {at} bit {bit}");
+                taken += 1;
             }
         }
         assert!(judged(&TOKEN[..at]).is_err());
