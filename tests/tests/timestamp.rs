@@ -247,10 +247,7 @@ fn attacks(deployment: &Deployment, authority: &Authority, store: &Path, trust: 
         whole.objects.keys().filter(|name| name.ends_with(".timestamp")).cloned().collect();
     let (first, last) = (&names[0], &names[names.len() - 1]);
     let token = whole.objects[last].to_vec();
-    let batch = |name: &str| match ObjectName::parse(name) {
-        Ok(name) => name.batch(),
-        Err(error) => std::panic::panic_any(error.to_string()),
-    };
+    let batch = |name: &str| ObjectName::parse(name).expect("the name of an object").batch();
     let beside = |batch: u64, bytes: Vec<u8>| {
         let (origin, sha256) = (deployment.origin(), Sha256Hex::of(&bytes));
         let name = ObjectName::Anchor { origin, batch, sha256, kind: AnchorKind::Timestamp }.to_string();
