@@ -8,10 +8,10 @@
 
 pub mod client;
 pub mod corpus;
+pub mod deployment;
 pub mod gateway;
 pub mod oracle;
 pub mod provider;
-pub mod registry;
 pub mod services;
 
 use std::path::{Path, PathBuf};

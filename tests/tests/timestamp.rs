@@ -18,7 +18,7 @@ use base64::engine::general_purpose::STANDARD;
 use schemas::names::AnchorKind;
 use schemas::trust::{Trust, TrustedAuthority};
 use schemas::{ObjectName, Sha256Hex};
-use tests::registry::Deployment;
+use tests::deployment::Deployment;
 
 const POLICY: &str = "1.3.6.1.4.1.99999.1";
 

@@ -3,7 +3,7 @@
 
 use std::process::Command;
 
-use tests::registry::{Deployment, Running, Witness, copy, free, http, until};
+use tests::deployment::{Deployment, Running, Witness, copy, free, http, until};
 
 fn asked(witnesses: &[&Witness]) -> String {
     let line = |witness: &&Witness| {
