@@ -40,6 +40,9 @@ pub enum Command {
     /// Look at trust files.
     #[command(subcommand)]
     Trust(TrustCommand),
+    /// Be a witness of others' registries: cosign what only grows (C2SP tlog-witness).
+    #[command(subcommand)]
+    Witness(WitnessCommand),
 }
 
 /// How a bucket is reached; credentials come from the environment, a profile or the machine's role, as with AWS tools.
@@ -79,7 +82,8 @@ pub struct Evidence {
     /// What is required: a file of period, claims, retention, systems.
     #[arg(long, value_name = "FILE")]
     pub mandate: Option<PathBuf>,
-    /// One requirement: `claim=append_only`, `retention=180d`, `system=NAME`, `from=TIME`, `to=TIME`.
+    /// One requirement: `claim=append_only`, `retention=180d`, `system=NAME`, `from=TIME`, `to=TIME`, `witnessed=2`
+    /// (organisations), `witnessed_within=1h`, `timestamped_within=1d`.
     #[arg(long, value_name = "KEY=VALUE")]
     pub require: Vec<String>,
     /// Start of the asked interval; default: the opening of the first log.
@@ -88,6 +92,13 @@ pub struct Evidence {
     /// End of the asked interval; default: now less heartbeat bound and batch age.
     #[arg(long, value_name = "TIME")]
     pub to: Option<String>,
+    /// A checkpoint that a witness cosigned, from the witness itself: the store must hold as much. May be given more
+    /// than once.
+    #[arg(long, value_name = "FILE")]
+    pub witness_note: Vec<PathBuf>,
+    /// Ask the witnesses of the trust file that have a `url` what they saw last.
+    #[arg(long)]
+    pub ask_witnesses: bool,
     /// A key table: content is decrypted and checked. May be given more than once.
     #[arg(long, value_name = "DIR")]
     pub key_table: Vec<PathBuf>,
@@ -268,6 +279,30 @@ pub struct CheckProof {
     /// How the result is written.
     #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
     pub format: ReportFormat,
+}
+
+/// `witness`.
+#[derive(Debug, Subcommand)]
+pub enum WitnessCommand {
+    /// Make a witness's key and its state folder, and print its verifier key. The two belong together: a witness that
+    /// lost its state needs another key.
+    Keygen {
+        /// The witness's name in its key: a URL without a scheme, as `witness.example/w1`.
+        #[arg(long)]
+        name: String,
+        /// The key file.
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+        /// The state folder.
+        #[arg(long, value_name = "DIR")]
+        state: PathBuf,
+    },
+    /// Answer `add-checkpoint` over HTTP until told to stop.
+    Serve {
+        /// The configuration.
+        #[arg(long, short, value_name = "FILE")]
+        config: PathBuf,
+    },
 }
 
 /// `trust`.

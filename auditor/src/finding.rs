@@ -141,6 +141,20 @@ codes! {
     UntrustedKey "UNTRUSTED_KEY" Critical Invalid "a key found beside the data proves nothing; compare with the trust file";
     /// The registry is smaller than it was seen before.
     RegistryRollback "REGISTRY_ROLLBACK" Critical Diverged "the registry was cut back: keys and logs that it named may be hidden; ask who can delete in the store";
+    /// A cosignature by a witness that the trust file names does not hold.
+    CosignatureInvalid "COSIGNATURE_INVALID" Critical Invalid "somebody made or changed the object; ask the witness what it saw";
+    /// All that cosigned belongs to the operator.
+    WitnessNotIndependent "WITNESS_NOT_INDEPENDENT" High Policy "the operator's own witnesses prove nothing against the operator; they are not counted";
+    /// What witnesses or timestamp authorities said is older than the mandate allows.
+    StaleAnchor "STALE_ANCHOR" High Policy "what was written since could be changed without a trace; ask why nobody outside signed it";
+    /// A timestamp token that is not over the checkpoint, or does not hold.
+    TimestampInvalid "TIMESTAMP_INVALID" Critical Invalid "somebody made, changed or moved the token";
+    /// A sound token by an authority that the trust file does not name, or whose certificate did not count at its time.
+    TimestampUntrusted "TIMESTAMP_UNTRUSTED" High Policy "compare the trust file's authorities with the ones that the registrar asks";
+    /// Tokens whose signing certificate's validity has ended.
+    TimestampNeedsRenewal "TIMESTAMP_NEEDS_RENEWAL" Medium Note "they were good when they were made; a newer token over a later checkpoint covers the same entries";
+    /// Signatures by keys that the trust file does not name.
+    UnknownSignature "UNKNOWN_SIGNATURE" Medium Note "anyone can sign; add the key to the trust file if it is known over another channel";
     /// A seal under a key that did not count for it: revoked before, or not in force when the log was opened.
     KeyNotValidForSize "KEY_NOT_VALID_FOR_SIZE" Critical Invalid "somebody used a key outside of the logs and sizes that it counts for; it may be stolen";
     /// A rotation that the root key did not sign, or of a key that was not in force.

@@ -52,8 +52,6 @@ pub(crate) fn trust() -> Trust {
     Trust {
         v: 1,
         deployment: "acme".into(),
-        root: None,
-        registry: None,
         gateways: vec![TrustedGateway {
             name: "gw1".into(),
             key: key_text(&signer().public_key()),
@@ -63,6 +61,7 @@ pub(crate) fn trust() -> Trust {
             closed: None,
             revoked: None,
         }],
+        ..Trust::default()
     }
 }
 

@@ -18,7 +18,7 @@ pub mod mandate;
 pub mod probe;
 pub mod proof;
 pub mod query;
-mod registry;
+pub mod registry;
 pub mod render;
 pub mod report;
 pub mod source;
@@ -27,6 +27,7 @@ pub mod time;
 pub mod trust;
 pub mod turns;
 pub mod verify;
+pub mod witness;
 
 #[cfg(test)]
 mod fixture;

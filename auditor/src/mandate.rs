@@ -7,6 +7,8 @@
 //! claims: [signed, append_only]
 //! retention: 180d
 //! systems: [support-bot, coding]
+//! witnessed: { organisations: 2, within: 1h }   # how many, and how long before the end of the asked interval at most
+//! timestamped: { within: 26h }
 //! store:                              # for evidence in a bucket; every key may be left out
 //!   bucket: evidence
 //!   owner: "111122223333"             # the account: every request carries it
@@ -87,6 +89,12 @@ pub struct Mandate {
     pub retention: Option<i64>,
     /// Systems that must have records in the asked interval.
     pub systems: BTreeSet<String>,
+    /// How many organisations must have cosigned the registry.
+    pub organisations: Option<u32>,
+    /// How old the newest cosigned state may be at the end of the asked interval, microseconds.
+    pub witnessed_within: Option<i64>,
+    /// How old the newest timestamped state may be there.
+    pub timestamped_within: Option<i64>,
     /// Which store it must be.
     pub store: WantedStore,
 }
@@ -128,7 +136,21 @@ struct Typed {
     #[serde(default)]
     systems: Vec<String>,
     #[serde(default)]
+    witnessed: Option<TypedAnchor>,
+    #[serde(default)]
+    timestamped: Option<TypedAnchor>,
+    #[serde(default)]
     store: TypedStore,
+}
+
+/// `witnessed` and `timestamped`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TypedAnchor {
+    #[serde(default)]
+    organisations: Option<u32>,
+    #[serde(default)]
+    within: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -163,6 +185,29 @@ impl Mandate {
         let TypedStore { bucket, owner, endpoint, kms_key, late } = typed.store;
         let late = late.and_then(|text| take("store.late", time::parse_duration(&text)));
         mandate.store = WantedStore { bucket, owner, endpoint, kms_key, late };
+        for (key, claim, anchor) in [
+            ("witnessed", Claim::Witnessed, typed.witnessed),
+            ("timestamped", Claim::Timestamped, typed.timestamped),
+        ] {
+            let Some(anchor) = anchor else { continue };
+            mandate.claims.insert(claim);
+            let within =
+                anchor.within.and_then(|text| take(&format!("{key}.within"), time::parse_duration(&text)));
+            if claim == Claim::Witnessed {
+                (mandate.witnessed_within, mandate.organisations) = (within, anchor.organisations);
+            } else {
+                mandate.timestamped_within = within;
+                if let Some(count) = anchor.organisations {
+                    let _ = take(
+                        "timestamped.organisations",
+                        Err(format!("`{count}`: wanted only `within`; one authority is enough")),
+                    );
+                }
+            }
+        }
+        if mandate.organisations == Some(0) {
+            let _ = take("witnessed.organisations", Err("`0`: wanted at least 1".into()));
+        }
         mandate.retention = typed.retention.and_then(|text| take("retention", time::parse_duration(&text)));
         for text in typed.claims {
             match Claim::parse(&text) {
@@ -175,7 +220,7 @@ impl Mandate {
     }
 
     /// Adds one requirement as typed: `claim=append_only`, `retention=180d`, `system=support-bot`, `from=...`, `to=...`,
-    /// or a claim alone.
+    /// `witnessed=2` (organisations), `witnessed_within=1h`, `timestamped_within=1d`, or a claim alone.
     ///
     /// # Errors
     /// Key or value, with the wanted form.
@@ -187,9 +232,24 @@ impl Mandate {
             "system" => _ = self.systems.insert(value.into()),
             "from" => self.from = Some(time::parse(value)?),
             "to" => self.to = Some(time::parse(value)?),
+            "witnessed" => {
+                let count = value.parse().ok().filter(|count| *count > 0);
+                let wrong = || format!("`{value}` is not a number of organisations: wanted at least 1");
+                self.organisations = Some(count.ok_or_else(wrong)?);
+                self.claims.insert(Claim::Witnessed);
+            }
+            "witnessed_within" => {
+                self.witnessed_within = Some(time::parse_duration(value)?);
+                self.claims.insert(Claim::Witnessed);
+            }
+            "timestamped_within" => {
+                self.timestamped_within = Some(time::parse_duration(value)?);
+                self.claims.insert(Claim::Timestamped);
+            }
             _ => {
                 return Err(format!(
-                    "`{key}` cannot be required: wanted `claim`, `retention`, `system`, `from` or `to`"
+                    "`{key}` cannot be required: wanted `claim`, `retention`, `system`, `from`, `to`, `witnessed`, \
+                     `witnessed_within` or `timestamped_within`"
                 ));
             }
         }
@@ -210,6 +270,14 @@ mod tests {
         assert!(problems.contains("eternal") && problems.contains("retention"), "{problems}");
         assert!(Mandate::parse("claim: [signed]\n").is_err());
         let mandate =
+            Mandate::parse("witnessed: { organisations: 2, within: 1h }\ntimestamped: { within: 1d }\n")
+                .unwrap();
+        assert_eq!((mandate.organisations, mandate.witnessed_within), (Some(2), Some(time::DAY / 24)));
+        assert!(mandate.claims.contains(&Claim::Timestamped));
+        for wrong in ["witnessed: { organisations: 0 }\n", "timestamped: { organisations: 2 }\n"] {
+            assert!(Mandate::parse(wrong).unwrap_err().contains("organisations"), "{wrong}");
+        }
+        let mandate =
             Mandate::parse("store: { bucket: evidence, owner: \"111122223333\", late: 1d }\n").unwrap();
         assert_eq!(
             (mandate.store.bucket.as_deref(), mandate.store.late),
@@ -223,6 +291,11 @@ mod tests {
         mandate.require("append_only").unwrap();
         mandate.require("retention=1y").unwrap();
         assert!(mandate.claims.contains(&Claim::AppendOnly));
+        mandate.require("witnessed=2").unwrap();
+        mandate.require("timestamped_within=1d").unwrap();
+        assert!(mandate.claims.contains(&Claim::Witnessed) && mandate.claims.contains(&Claim::Timestamped));
+        assert_eq!((mandate.organisations, mandate.timestamped_within), (Some(2), Some(time::DAY)));
+        assert!(mandate.require("witnessed=0").unwrap_err().contains("at least 1"));
         assert!(mandate.require("colour=red").unwrap_err().contains("wanted"));
     }
 }

@@ -4,11 +4,17 @@
 //! with the signature of the root key that the trust file pins (AU-1). It is read whole at every visit.
 //! Format: `schemas/FORMAT.md` 15.
 
+mod anchors;
+
 use schemas::names::FileKind;
 use schemas::registry::{Checkpoint, EntryFault, FaultKind, Head, LogState, State, decode};
 use schemas::trust::{Trust, TrustedGateway, public_key};
 use schemas::verify::{BatchInput, SealTail, VerifiedBatch, chain_seal, verify_batch};
 use schemas::{ObjectName, Origin, Sha256Hex, seal};
+
+pub use anchors::WitnessNote;
+
+use anchors::Anchors;
 
 use crate::finding::{Code, Finding, Findings, Place};
 use crate::report::{Counts, RegistryReport};
@@ -34,6 +40,7 @@ pub(crate) struct Registry {
     pub(crate) counts: Counts,
     pub(crate) not_judged: u64,
     consistent_since: Option<i64>,
+    anchors: Anchors,
 }
 
 /// What the registry is read with.
@@ -44,6 +51,8 @@ pub(crate) struct Reading<'a> {
     pub(crate) visit: Option<&'a Visit>,
     /// The asked interval's end, where it was given.
     pub(crate) to: Option<i64>,
+    /// What witnesses said elsewhere.
+    pub(crate) witness_notes: &'a [WitnessNote],
     pub(crate) now: i64,
 }
 
@@ -60,6 +69,7 @@ pub(crate) fn read(reading: &Reading<'_>, findings: &mut Findings) -> Option<Reg
         counts: Counts::default(),
         not_judged: 0,
         consistent_since: None,
+        anchors: Anchors::new(reading.trust),
     };
     match listing::log(reading.source, &registry.origin, findings) {
         Ok(listing) => {
@@ -69,6 +79,7 @@ pub(crate) fn read(reading: &Reading<'_>, findings: &mut Findings) -> Option<Reg
         }
         Err(error) => findings.push(read_error(error, Place::log(&registry.origin))),
     }
+    registry.judge_anchors(reading, findings);
     registry.end(reading, findings);
     Some(registry)
 }
@@ -104,6 +115,7 @@ impl Registry {
                 findings.add(Code::Leftover, Place::batch(&self.origin, *number), expected, found);
             }
         }
+        self.beyond(reading, newest, listing, findings);
         let Some(newest) = newest else { return };
         for number in 0..=newest {
             let Some(objects) = listing.batches.get(&number).filter(|objects| sealed(objects)) else {
@@ -114,7 +126,8 @@ impl Registry {
             let Some(batch) = self.batch(reading, key, number, objects, findings) else { return };
             self.entries(&batch, findings);
             self.met(reading, &batch, findings);
-            self.checkpoint(reading, &batch, number == newest, objects, findings);
+            let checkpoint = self.checkpoint(reading, &batch, number == newest, objects, findings);
+            self.beside(reading, &batch, &objects.anchors, checkpoint, findings);
             self.counts.seals += 1;
             self.counts.leaves += batch.rows().len() as u64;
             self.tail = Some(batch.tail());
@@ -219,7 +232,7 @@ impl Registry {
         Finding::new(code(fault.kind), place, fault.expected, fault.found)
     }
 
-    /// The checkpoint says what the seal says.
+    /// The checkpoint says what the seal says. Gives the SHA-256 of the one that is there.
     fn checkpoint(
         &self,
         reading: &Reading<'_>,
@@ -227,22 +240,20 @@ impl Registry {
         newest: bool,
         objects: &BatchObjects,
         findings: &mut Findings,
-    ) {
+    ) -> Option<Sha256Hex> {
         let number = batch.seal().batch;
         let name = ObjectName::Checkpoint { origin: self.origin.clone(), batch: number }.to_string();
         let place = Place::batch(&self.origin, number).in_object(&name);
         if !objects.checkpoint {
             let code = if newest { Code::BatchInFlight } else { Code::BatchIncomplete };
             findings.add(code, place, "the checkpoint of the batch", "none");
-            return;
+            return None;
         }
-        let Some(key) = self.state.opening().and_then(|opening| public_key(&opening.checkpoint_key)) else {
-            return;
-        };
+        let key = self.checkpoint_key()?;
         let wanted = Checkpoint::of(batch.seal());
         match reading.source.read(&name, NOTE_LIMIT) {
             Ok(note) => match Checkpoint::verify(&note, &key) {
-                Ok((found, _)) if found == wanted => {}
+                Ok((found, _)) if found == wanted => return Some(Sha256Hex::of(&note)),
                 Ok((found, _)) => {
                     let text = |c: &Checkpoint| format!("size {}, root {} of {}", c.size, c.root, c.origin);
                     findings.add(Code::Equivocation, place, text(&wanted), text(&found));
@@ -254,6 +265,7 @@ impl Registry {
             },
             Err(error) => findings.push(read_error(error, place)),
         }
+        None
     }
 
     /// Compares with the last visit where this batch is the one that was newest then.
@@ -305,7 +317,8 @@ impl Registry {
 
     /// The trust that the entries give: gateways with their keys.
     pub(crate) fn trust(&self, trust: &Trust) -> Trust {
-        Trust { root: None, registry: None, gateways: self.state.gateways(), ..trust.clone() }
+        let (v, deployment) = (trust.v, trust.deployment.clone());
+        Trust { v, deployment, gateways: self.state.gateways(), ..Trust::default() }
     }
 
     /// The entry that speaks for a registered log: that of the key under which it was opened.
@@ -346,6 +359,8 @@ impl Registry {
             keys: self.state.keys().len() as u64,
             logs: self.state.logs().len() as u64,
             consistent_since: self.consistent_since,
+            witnessed: self.anchors.witnessed.values().cloned().collect(),
+            timestamped: self.anchors.stamped.clone(),
         }
     }
 
@@ -451,5 +466,7 @@ fn head_holds(
     }
 }
 
+#[cfg(test)]
+mod anchor_tests;
 #[cfg(test)]
 mod tests;

@@ -172,6 +172,44 @@ pub struct RegistryReport {
     pub logs: u64,
     /// Whether it is consistent with an earlier visit: that visit's time.
     pub consistent_since: Option<i64>,
+    /// The newest tree head that each organisation's witnesses cosigned; the operator's own are left out.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub witnessed: Vec<WitnessReport>,
+    /// The newest timestamp.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timestamped: Option<StampReport>,
+}
+
+/// The newest tree head of the registry that an organisation cosigned.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct WitnessReport {
+    /// The organisation.
+    pub organisation: String,
+    /// Its witness.
+    pub witness: String,
+    /// The tree's size.
+    pub size: u64,
+    /// The time of the seal of that size.
+    pub sealed_at: i64,
+    /// When the witness cosigned, by its own clock.
+    pub cosigned_at: i64,
+}
+
+/// The newest checkpoint of the registry that has a timestamp.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct StampReport {
+    /// The authority, as the trust file calls it.
+    pub authority: String,
+    /// The tree's size.
+    pub size: u64,
+    /// The time of the seal of that size.
+    pub sealed_at: i64,
+    /// The time of the token.
+    pub time: i64,
+    /// The policy under which it was given.
+    pub policy: String,
+    /// When its signing certificate ends.
+    pub expires: i64,
 }
 
 /// The report of a visit.

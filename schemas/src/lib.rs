@@ -16,6 +16,8 @@ pub mod note;
 pub mod record;
 pub mod registry;
 pub mod seal;
+pub mod timestamp;
+pub mod tlog;
 pub mod trust;
 pub mod verify;
 

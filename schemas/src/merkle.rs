@@ -296,6 +296,35 @@ pub fn consistency_proof(leaf_hashes: &[Hash], old_size: u64) -> Vec<Hash> {
     proof
 }
 
+/// The proof that the tree that ends with `leaves` extends the tree of `before.size()` leaves.
+///
+/// Needs only the compact range there and the leaf hashes behind it. Empty where either is empty.
+pub fn consistency_from(before: &CompactRange, leaves: &[Hash]) -> Vec<Hash> {
+    let mut proof = Vec::new();
+    let old_size = before.size;
+    if old_size == 0 || leaves.is_empty() {
+        return proof;
+    }
+    let tiles = Tiles { before, batch: leaves };
+    let (mut begin, mut end, mut whole) = (0, old_size + leaves.len() as u64, true);
+    while old_size != end {
+        let middle = begin + split(end - begin);
+        if old_size <= middle {
+            proof.push(tiles.subtree(middle, end));
+            end = middle;
+        } else {
+            proof.push(tiles.subtree(begin, middle));
+            begin = middle;
+            whole = false;
+        }
+    }
+    if !whole {
+        proof.push(tiles.subtree(begin, end));
+    }
+    proof.reverse();
+    proof
+}
+
 /// Checks that the tree of `new_size` leaves extends the tree of `old_size` (RFC 9162 2.1.4.2).
 ///
 /// An old tree without leaves is extended by every tree, with an empty proof.
@@ -519,6 +548,9 @@ mod tests {
             prop_assert!(verify_inclusion(&all[index], index as u64, n as u64, &proof, &whole).is_ok());
             let consistency = consistency_proof(&all, old as u64);
             prop_assert_eq!(&consistency, &subproof(old, &all, true));
+            let mut before = CompactRange::new();
+            all[..old].iter().for_each(|hash| before.append(*hash));
+            prop_assert_eq!(&consistency_from(&before, &all[old..]), &consistency);
             prop_assert!(verify_consistency(old as u64, &mth(&all[..old]), n as u64, &whole, &consistency).is_ok());
         }
 

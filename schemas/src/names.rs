@@ -247,6 +247,17 @@ pub enum ObjectName {
         /// The batch's number, from 0.
         batch: u64,
     },
+    /// `<origin>/<batch:010>-<sha256>.<kind>`, in a registry only: what somebody else said of its checkpoint.
+    Anchor {
+        /// The registry.
+        origin: Origin,
+        /// The batch's number, from 0.
+        batch: u64,
+        /// SHA-256 of the whole object.
+        sha256: Sha256Hex,
+        /// Who said it.
+        kind: AnchorKind,
+    },
     /// `<origin>/<batch:010>-<sha256>.<kind>`.
     Data {
         /// The log.
@@ -258,6 +269,28 @@ pub enum ObjectName {
         /// What it holds.
         kind: FileKind,
     },
+}
+
+/// What stands beside a checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum AnchorKind {
+    /// `cosignature`: the checkpoint with a witness's signature.
+    Cosignature,
+    /// `timestamp`: a timestamp authority's token over the checkpoint.
+    Timestamp,
+}
+
+impl AnchorKind {
+    /// The last part of the object's name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Cosignature => "cosignature",
+            Self::Timestamp => "timestamp",
+        }
+    }
+    fn parse(text: &str) -> Option<Self> {
+        [Self::Cosignature, Self::Timestamp].into_iter().find(|kind| kind.as_str() == text)
+    }
 }
 
 impl FileKind {
@@ -284,13 +317,19 @@ impl ObjectName {
     /// The log that the object belongs to.
     pub fn origin(&self) -> &Origin {
         match self {
-            Self::Seal { origin, .. } | Self::Checkpoint { origin, .. } | Self::Data { origin, .. } => origin,
+            Self::Seal { origin, .. }
+            | Self::Checkpoint { origin, .. }
+            | Self::Anchor { origin, .. }
+            | Self::Data { origin, .. } => origin,
         }
     }
     /// The batch that the object belongs to.
     pub fn batch(&self) -> u64 {
         match self {
-            Self::Seal { batch, .. } | Self::Checkpoint { batch, .. } | Self::Data { batch, .. } => *batch,
+            Self::Seal { batch, .. }
+            | Self::Checkpoint { batch, .. }
+            | Self::Anchor { batch, .. }
+            | Self::Data { batch, .. } => *batch,
         }
     }
     /// The last part of the name: what a seal's `file` line holds.
@@ -298,6 +337,7 @@ impl ObjectName {
         match self {
             Self::Seal { batch, .. } => format!("{batch:010}.seal"),
             Self::Checkpoint { batch, .. } => format!("{batch:010}.checkpoint"),
+            Self::Anchor { batch, sha256, kind, .. } => format!("{batch:010}-{sha256}.{}", kind.as_str()),
             Self::Data { batch, sha256, kind, .. } => format!("{batch:010}-{sha256}.{}", kind.suffix()),
         }
     }
@@ -321,8 +361,11 @@ impl ObjectName {
             return Ok(Self::Checkpoint { origin, batch });
         }
         let sha256 = rest.get(1..65).and_then(Sha256Hex::parse).ok_or_else(bad)?;
-        let kind = rest.get(66..).and_then(FileKind::parse).ok_or_else(bad)?;
-        let parsed = Self::Data { origin, batch, sha256, kind };
+        let suffix = rest.get(66..).ok_or_else(bad)?;
+        let parsed = match AnchorKind::parse(suffix).filter(|_| origin.is_registry()) {
+            Some(kind) => Self::Anchor { origin, batch, sha256, kind },
+            None => Self::Data { origin, batch, sha256, kind: FileKind::parse(suffix).ok_or_else(bad)? },
+        };
         if parsed.file_name() == name { Ok(parsed) } else { Err(bad()) }
     }
     /// Parses a whole name relative to the prefix.

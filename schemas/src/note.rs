@@ -58,7 +58,7 @@ pub struct VerifyingKey {
     key: [u8; 32],
 }
 
-fn is_key_name(name: &str) -> bool {
+pub(crate) fn is_key_name(name: &str) -> bool {
     !name.is_empty() && !name.chars().any(|c| c.is_whitespace() || c.is_control() || c == '+')
 }
 
@@ -114,9 +114,14 @@ impl FromStr for VerifyingKey {
 
 /// The first 4 bytes of SHA-256(name || 0x0A || 0x01 || key), big-endian.
 pub fn key_id(name: &str, key: &[u8; 32]) -> u32 {
+    key_id_of(ED25519_TYPE, name, key)
+}
+
+/// The key id under another signature type.
+pub(crate) fn key_id_of(signature_type: u8, name: &str, key: &[u8; 32]) -> u32 {
     let mut hasher = crate::digest::Hasher::default();
     hasher.update(name.as_bytes());
-    hasher.update([b'\n', ED25519_TYPE]);
+    hasher.update([b'\n', signature_type]);
     hasher.update(key);
     let digest = hasher.finish().0;
     u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]])
@@ -170,6 +175,14 @@ pub struct Signature {
     pub bytes: Vec<u8>,
 }
 
+impl fmt::Display for Signature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut bytes = self.id.to_be_bytes().to_vec();
+        bytes.extend_from_slice(&self.bytes);
+        write!(f, "\u{2014} {} {}", self.name, STANDARD.encode(bytes))
+    }
+}
+
 /// A note that was taken apart; nothing of it is verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnverifiedNote<'a> {
@@ -202,9 +215,8 @@ pub fn sign(text: &str, signers: &[(&str, &dyn Signer)]) -> Result<Vec<u8>, Note
     let mut note = format!("{text}\n");
     for (name, signer) in signers {
         let key = VerifyingKey::new(*name, signer.public_key())?;
-        let mut bytes = key.id().to_be_bytes().to_vec();
-        bytes.extend_from_slice(&signer.sign(text.as_bytes()));
-        note.push_str(&format!("\u{2014} {name} {}\n", STANDARD.encode(bytes)));
+        let bytes = signer.sign(text.as_bytes()).to_vec();
+        note.push_str(&format!("{}\n", Signature { name: (*name).into(), id: key.id(), bytes }));
     }
     Ok(note.into_bytes())
 }
@@ -231,6 +243,14 @@ pub fn parse_unverified(note: &[u8]) -> Result<UnverifiedNote<'_>, NoteError> {
     let end = note.rfind("\n\n").ok_or(NoteError::Malformed("no empty line before the signatures"))?;
     let (text, lines) = (&note[..=end], &note[end + 2..]);
     check_text(text)?;
+    Ok(UnverifiedNote { text, signatures: parse_signatures(lines)? })
+}
+
+/// Takes signature lines apart: what stands below the empty line of a note, and what a witness answers.
+///
+/// # Errors
+/// No line, a line of another form, over [`MAX_SIGNATURES`] lines.
+pub fn parse_signatures(lines: &str) -> Result<Vec<Signature>, NoteError> {
     let lines = lines.strip_suffix('\n').ok_or(NoteError::Malformed("the last line does not end"))?;
     let mut signatures = Vec::new();
     for line in lines.split('\n') {
@@ -249,7 +269,7 @@ pub fn parse_unverified(note: &[u8]) -> Result<UnverifiedNote<'_>, NoteError> {
         }
         signatures.push(Signature { name: name.into(), id: u32::from_be_bytes(*id), bytes: bytes.to_vec() });
     }
-    Ok(UnverifiedNote { text, signatures })
+    Ok(signatures)
 }
 
 /// Parses a note and verifies it against the known keys.

@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 use crate::canonical::{self, CanonicalError};
 use crate::digest::Sha256Hex;
 use crate::names::{Origin, is_part};
+use crate::timestamp::{self, Authority};
+use crate::tlog::WitnessKey;
 
 /// Version of the trust file's form.
 pub const VERSION: u32 = 1;
@@ -28,7 +30,7 @@ pub struct TrustError {
 }
 
 /// Whose signatures count for a deployment.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Trust {
     /// Form of this file, 1.
@@ -44,6 +46,67 @@ pub struct Trust {
     /// Its gateways, where no registry is named. One that had several keys has an entry for each.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub gateways: Vec<TrustedGateway>,
+    /// The organisation that runs the deployment: its own witnesses prove nothing against it. Absent: `deployment`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub operator: Option<String>,
+    /// Who countersigns the registry's checkpoints.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub witnesses: Vec<TrustedWitness>,
+    /// Who puts a time to them.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub timestamp_authorities: Vec<TrustedAuthority>,
+}
+
+/// A witness of the registry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TrustedWitness {
+    /// Its verifier key: `<name>+<key id>+<base64 of 0x04 and 32 bytes>` (C2SP `tlog-cosignature`).
+    pub key: String,
+    /// The organisation that runs it: several witnesses of one count once.
+    pub organisation: String,
+    /// Where it can be asked for what it saw last.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub url: Option<String>,
+}
+
+impl TrustedWitness {
+    /// The key; `None` where the text is none.
+    pub fn witness_key(&self) -> Option<WitnessKey> {
+        self.key.parse().ok()
+    }
+}
+
+/// A timestamp authority (RFC 3161).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TrustedAuthority {
+    /// Its name, as reports call it.
+    pub name: String,
+    /// The certificates of its roots: standard base64 of DER.
+    pub certificates: Vec<String>,
+    /// Certificates below a root that its tokens leave out.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub intermediates: Vec<String>,
+    /// The one policy under which its tokens count: dotted numbers.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub policy: Option<String>,
+    /// SHA-256 of the only signing certificates that count; absent: any under the roots.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub signers: Vec<Sha256Hex>,
+}
+
+impl TrustedAuthority {
+    /// As tokens are verified with it. What is out of form is left out: [`Trust::check`] names it.
+    pub fn authority(&self) -> Authority {
+        let der = |texts: &[String]| texts.iter().filter_map(|text| STANDARD.decode(text).ok()).collect();
+        Authority {
+            roots: der(&self.certificates),
+            intermediates: der(&self.intermediates),
+            policy: self.policy.as_deref().and_then(timestamp::policy),
+            signers: self.signers.clone(),
+        }
+    }
 }
 
 /// A deployment's registry.
@@ -207,7 +270,74 @@ impl Trust {
                 fault(key("name"), gateway.name.clone(), "entries of one gateway that do not overlap");
             }
         }
+        self.check_anchors(&mut faults);
         faults
+    }
+
+    /// The organisation that runs the deployment.
+    pub fn operator(&self) -> &str {
+        self.operator.as_deref().unwrap_or(&self.deployment)
+    }
+
+    fn check_anchors(&self, faults: &mut Vec<TrustError>) {
+        const ORGANISATION: &str = "[a-z0-9][a-z0-9.-]{0,62}";
+        const CERTIFICATE: &str = "standard base64 of a certificate in DER";
+        let mut fault = |key: String, value: String, wanted| faults.push(TrustError { key, value, wanted });
+        if let Some(operator) = self.operator.as_ref().filter(|operator| !is_part(operator)) {
+            fault("operator".into(), operator.clone(), ORGANISATION);
+        }
+        let counts = [
+            ("witnesses", self.witnesses.len()),
+            ("timestamp_authorities", self.timestamp_authorities.len()),
+        ];
+        for (key, count) in counts {
+            if count > 0 && self.registry.is_none() {
+                fault(
+                    key.into(),
+                    count.to_string(),
+                    "none without `registry`: they speak of its checkpoints",
+                );
+            }
+        }
+        for (i, witness) in self.witnesses.iter().enumerate() {
+            let key = |name: &str| format!("witnesses[{i}].{name}");
+            if witness.witness_key().is_none() {
+                let wanted = "`<name>+<key id, 8 hex digits>+<base64 of 0x04 and 32 bytes>`";
+                fault(key("key"), witness.key.clone(), wanted);
+            }
+            if !is_part(&witness.organisation) {
+                fault(key("organisation"), witness.organisation.clone(), ORGANISATION);
+            }
+            if let Some(url) = &witness.url
+                && !["http://", "https://"].iter().any(|scheme| url.starts_with(scheme))
+            {
+                fault(key("url"), url.clone(), "`https://...` or `http://...`");
+            }
+            if self.witnesses[..i].iter().any(|other| other.key == witness.key) {
+                fault(key("key"), witness.key.clone(), "each witness once");
+            }
+        }
+        for (i, authority) in self.timestamp_authorities.iter().enumerate() {
+            let key = |name: &str| format!("timestamp_authorities[{i}].{name}");
+            if !is_part(&authority.name) {
+                fault(key("name"), authority.name.clone(), ORGANISATION);
+            }
+            if authority.certificates.is_empty() {
+                fault(key("certificates"), "[]".into(), "at least one root");
+            }
+            for text in authority.certificates.iter().chain(&authority.intermediates) {
+                let sound = STANDARD.decode(text).is_ok_and(|der| timestamp::is_certificate(&der));
+                if !sound {
+                    let shown: String = text.chars().take(40).collect();
+                    fault(key("certificates"), shown, CERTIFICATE);
+                }
+            }
+            if let Some(policy) = &authority.policy
+                && timestamp::policy(policy).is_none()
+            {
+                fault(key("policy"), policy.clone(), "an object identifier as `1.3.6.1.4.1.4146.2.3`");
+            }
+        }
     }
 
     /// The entry that speaks for a log, where there is one.
@@ -255,7 +385,7 @@ mod tests {
     }
 
     fn trust(gateways: Vec<TrustedGateway>) -> Trust {
-        Trust { v: 1, deployment: "acme".into(), root: None, registry: None, gateways }
+        Trust { v: 1, deployment: "acme".into(), gateways, ..Trust::default() }
     }
 
     #[test]
@@ -365,5 +495,61 @@ mod tests {
             let faults = wrong.check();
             assert!(faults.len() == 1 && faults[0].key == key, "{key}: {faults:?}");
         }
+    }
+
+    #[test]
+    fn witnesses_and_authorities_stand_beside_a_registry_only() {
+        let witness = WitnessKey::new("witness.example/w1", [5; 32]).unwrap();
+        let trusted = TrustedWitness { key: witness.to_string(), organisation: "bank".into(), url: None };
+        let whole = Trust {
+            root: Some(key_text(&[3; 32])),
+            registry: Some(TrustedRegistry {
+                origin: Origin::registry("acme").unwrap(),
+                key: key_text(&[4; 32]),
+            }),
+            witnesses: vec![trusted.clone()],
+            ..trust(vec![])
+        };
+        assert_eq!((whole.check(), whole.operator()), (vec![], "acme"));
+        assert_eq!(whole.witnesses[0].witness_key(), Some(witness));
+        let authority = TrustedAuthority {
+            name: "tsa".into(),
+            certificates: vec!["AAAA".into()],
+            intermediates: vec![],
+            policy: Some("one.two".into()),
+            signers: vec![],
+        };
+        let wrong = Trust {
+            operator: Some("Acme Inc".into()),
+            witnesses: vec![
+                trusted.clone(),
+                trusted.clone(),
+                TrustedWitness {
+                    key: "AAAA".into(),
+                    organisation: "A B".into(),
+                    url: Some("ftp://x".into()),
+                },
+            ],
+            timestamp_authorities: vec![
+                authority.clone(),
+                TrustedAuthority { name: "T".into(), certificates: vec![], policy: None, ..authority },
+            ],
+            ..whole.clone()
+        };
+        let faults: Vec<_> = wrong.check().into_iter().map(|fault| fault.key).collect();
+        let keys = [
+            "operator",
+            "witnesses[1].key",
+            "witnesses[2].key",
+            "witnesses[2].organisation",
+            "witnesses[2].url",
+            "timestamp_authorities[0].certificates",
+            "timestamp_authorities[0].policy",
+            "timestamp_authorities[1].name",
+            "timestamp_authorities[1].certificates",
+        ];
+        assert_eq!(faults, keys);
+        let without = Trust { witnesses: vec![trusted], ..trust(vec![gateway()]) };
+        assert_eq!(without.check()[0].key, "witnesses");
     }
 }

@@ -19,7 +19,7 @@ use schemas::names::{ExchangeId, ObjectName, Origin};
 use schemas::note::{Ed25519Signer, Signer as _, VerifyingKey};
 use schemas::record::PartName;
 use schemas::verify::{BatchInput, verify_batch_with};
-use schemas::{Identifier, Sha256Hex, canonical, keytable, leaf, note, seal};
+use schemas::{Identifier, Sha256Hex, canonical, keytable, leaf, note, seal, timestamp, tlog};
 
 /// A parser under test.
 pub struct Target {
@@ -46,6 +46,10 @@ pub const TARGETS: &[Target] = &[
     Target { name: "seal", run: seal_parse, seeds: || golden("seal") },
     Target { name: "seal_signed", run: seal_signed, seeds: || golden("seal") },
     Target { name: "note", run: note_parse, seeds: || golden("seal") },
+    Target { name: "submission", run: submission, seeds: submission_seeds },
+    Target { name: "cosignature", run: cosignature, seeds: cosignature_seeds },
+    Target { name: "timestamp", run: timestamp_token, seeds: || golden_timestamps("token") },
+    Target { name: "timestamp_answer", run: timestamp_answer, seeds: || golden_timestamps("tsr") },
     Target { name: "names", run: names, seeds: name_seeds },
     Target { name: "records_file", run: records_file, seeds: || golden("records.parquet") },
     Target { name: "content_file", run: content_file, seeds: || golden("content-standard.parquet") },
@@ -295,6 +299,72 @@ fn leaf_decode(bytes: &[u8]) {
 
 fn signer() -> Ed25519Signer {
     Ed25519Signer::from_seed([7; 32])
+}
+
+fn submission_seeds() -> Vec<Vec<u8>> {
+    let checkpoint =
+        note::sign("a/b/c\n5\nBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQU=\n", &[("a/b/c", &signer())]);
+    let checkpoint = checkpoint.expect("a note");
+    let made =
+        |old, proof: Vec<Sha256Hex>| tlog::Submission { old, proof, checkpoint: &checkpoint }.to_bytes();
+    vec![made(0, vec![]), made(3, vec![Sha256Hex([1; 32]), Sha256Hex([2; 32])])]
+}
+
+fn submission(bytes: &[u8]) {
+    let Ok(read) = tlog::Submission::parse(bytes) else { return };
+    assert_eq!(read.to_bytes(), bytes, "two bodies of one submission");
+    if let Ok(parsed) = note::parse_unverified(read.checkpoint)
+        && let Ok(head) = tlog::TreeHead::parse(parsed.text)
+    {
+        assert!(parsed.text.starts_with(&head.to_text()), "two texts of one head");
+    }
+}
+
+const COSIGNED: &str = "a/b/c\n5\nBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQU=\n";
+
+fn cosignature_seeds() -> Vec<Vec<u8>> {
+    let line = tlog::cosign(COSIGNED, "w.example/w", 1_790_000_000, &signer()).expect("a cosignature");
+    vec![format!("{line}\n").into_bytes(), format!("{line}\n{line}\n").into_bytes()]
+}
+
+fn cosignature(bytes: &[u8]) {
+    let Ok(lines) = std::str::from_utf8(bytes) else { return };
+    let key = tlog::WitnessKey::new("w.example/w", signer().public_key()).expect("a name");
+    if let Ok((line, time_s)) = key.find(COSIGNED, lines) {
+        assert_eq!(time_s, 1_790_000_000, "a time that nobody signed");
+        assert!(lines.contains(&line.to_string()));
+    }
+    let _ = lines.parse::<tlog::WitnessKey>();
+}
+
+fn golden_timestamps(end: &str) -> Vec<Vec<u8>> {
+    let mut found = Vec::new();
+    files_below(&root().join("schemas/src/timestamp/testdata"), &mut found);
+    found.retain(|path| path.extension().is_some_and(|extension| extension == end));
+    found.iter().filter_map(|path| std::fs::read(path).ok()).collect()
+}
+
+fn timestamp_token(bytes: &[u8]) {
+    let folder = root().join("schemas/src/timestamp/testdata");
+    let roots = timestamp::certificates(&std::fs::read(folder.join("root.pem")).unwrap_or_default());
+    let authority = timestamp::Authority {
+        roots: roots.unwrap_or_default(),
+        intermediates: vec![],
+        policy: None,
+        signers: vec![],
+    };
+    let imprint = Sha256Hex::of(&std::fs::read(folder.join("data.txt")).unwrap_or_default());
+    if let Ok((_, stamp)) = timestamp::verify(bytes, &imprint, &[authority]) {
+        // All good seeds were made within one minute.
+        assert!(
+            (1_795_249_000_000_000..1_795_250_000_000_000).contains(&stamp.time),
+            "a time that nobody signed"
+        );
+    }
+}
+
+fn timestamp_answer(bytes: &[u8]) {
+    let _ = timestamp::token_of(bytes, &[0; 16]);
 }
 
 fn seal_parse(bytes: &[u8]) {

@@ -47,6 +47,7 @@ class Registry:
         self.public = seals.unbase64(trust["registry"]["key"])
         self.root = seals.unbase64(trust["root"])
         self.trust, self.keys, self.logs, self.opening, self.size = trust, {}, {}, None, 0
+        self.witnessed = {}
 
     def bad(self, code, position, expected, found):
         self.findings.add(code, f"{self.origin}, position {position}", expected, found)
@@ -103,6 +104,9 @@ class Registry:
             self.findings.add("ROOT_MISMATCH", place, seal["root"], before.root().hex())
             return None
         self.checkpoint(store, number, seal, names)
+        for name in sorted(names):
+            if name.startswith(f"{number:010}-") and name.endswith(".cosignature"):
+                self.cosignature(store, name, seal)
         self.size = seal["to"]
         return {**seal, "sha256": sha256(note).hexdigest()}
 
@@ -122,6 +126,37 @@ class Registry:
             self.findings.add("SEAL_INVALID", f"{self.origin}/{name}", "the checkpoint key's signature", "none")
         elif text != checkpoint_text(self.origin, seal["to"], bytes.fromhex(seal["root"])):
             self.findings.add("EQUIVOCATION", f"{self.origin}/{name}", seal["root"], text)
+
+    def cosignature(self, store, name, seal):
+        """15.6: the checkpoint with lines of witnesses. Timestamps are `openssl ts`'s to check."""
+        place, raw = f"{self.origin}/{name}", store.read(self.origin, name, self.findings) or b""
+        if sha256(raw).hexdigest() != seals.ANCHOR_NAME.fullmatch(name)[2]:
+            self.findings.add("FILE_MISMATCH", place, "the SHA-256 of its name", "other bytes")
+            return
+        try:
+            text, signatures = seals.split_note(raw)
+        except seals.Bad as error:
+            self.findings.add("COSIGNATURE_INVALID", place, "a checkpoint with cosignatures", error)
+            return
+        if text.split("\n")[:2] == [self.origin, str(seal["to"])] and text != checkpoint_text(
+            self.origin, seal["to"], bytes.fromhex(seal["root"])
+        ):
+            self.findings.add("EQUIVOCATION", place, seal["root"], text)
+            return
+        public = seals.unbase64(self.opening["checkpoint_key"])
+        own = [s for n, i, s in signatures if n == self.origin and i == seals.key_id(self.origin, public)]
+        if not own or not all(holds(public, text, signature) for signature in own):
+            self.findings.add("COSIGNATURE_INVALID", place, "the checkpoint key's signature", "none")
+        for witness in self.trust.get("witnesses", []):
+            who, _, key = witness["key"].split("+", 2)
+            key = seals.unbase64(key)[1:]
+            for n, i, signature in signatures:
+                if n == who and i == seals.key_id(who, key, 4):
+                    at = int.from_bytes(signature[:8], "big")
+                    if not holds(key, f"cosignature/v1\ntime {at}\n{text}", signature[8:]):
+                        self.findings.add("COSIGNATURE_INVALID", place, f"a cosignature by {who}", "none that holds")
+                    else:
+                        self.witnessed[witness["organisation"]] = seal["to"]
 
     def apply(self, position, value):
         kind = value["kind"]

@@ -13,14 +13,15 @@ HASH = "[0-9a-f]{64}"
 NAME = re.compile(rf"(\d{{10}})-({HASH})\.(records|reference|content-({PART}))\.parquet")
 SEAL_NAME = re.compile(r"(\d{10})\.seal")
 CHECKPOINT_NAME = re.compile(r"(\d{10})\.checkpoint")
+ANCHOR_NAME = re.compile(rf"(\d{{10}})-({HASH})\.(cosignature|timestamp)")
 
 
 class Bad(Exception):
     pass
 
 
-def key_id(name, public):
-    return sha256(name.encode() + b"\n\x01" + public).digest()[:4]
+def key_id(name, public, kind=1):
+    return sha256(name.encode() + b"\n" + bytes([kind]) + public).digest()[:4]
 
 
 def split_note(note):

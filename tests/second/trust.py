@@ -14,7 +14,8 @@ KEYS = {"name", "key", "first_origin", "last_origin", "heartbeat_bound_s", "clos
 def read(text):
     trust = json.loads(text) if text.lstrip().startswith("{") else yaml(text)
     forms = ({"v", "deployment", "gateways"}, {"v", "deployment", "root", "registry"})
-    if set(trust) not in forms or trust["v"] != 1:
+    beside = {"operator"} | ({"witnesses", "timestamp_authorities"} if "registry" in trust else set())
+    if set(trust) - beside not in forms or trust["v"] != 1:
         raise Bad("the trust file has other keys than `v: 1`, `deployment`, and `gateways` or `root` and `registry`")
     if not re.fullmatch(PART, trust["deployment"]) or not trust.get("gateways", True):
         raise Bad("the trust file names no deployment or no gateway")

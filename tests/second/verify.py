@@ -39,7 +39,9 @@ class Store:
                 path = Path(folder) / name
                 if path.is_symlink() or not path.is_file():
                     findings.add("NOT_A_FILE", at / name, "a plain file", "another thing")
-                elif at.parts[1:] == ("registry", "log") and seals.CHECKPOINT_NAME.fullmatch(name):
+                elif at.parts[1:] == ("registry", "log") and (
+                    seals.CHECKPOINT_NAME.fullmatch(name) or seals.ANCHOR_NAME.fullmatch(name)
+                ):
                     self.logs.setdefault(str(at), set()).add(name)
                 elif len(at.parts) == 3 and (seals.NAME.fullmatch(name) or seals.SEAL_NAME.fullmatch(name)):
                     self.logs.setdefault(str(at), set()).add(name)

@@ -8,6 +8,7 @@
 
 pub mod client;
 pub mod corpus;
+pub mod deployment;
 pub mod gateway;
 pub mod oracle;
 pub mod provider;

@@ -70,7 +70,7 @@ fn read(source: &S3Source, trust: &Trust, name: &str) -> Result<Read, SourceErro
     let opened = source.open(name)?;
     let hash = super::hash(&opened).map_err(|error| SourceError::Io { name: name.into(), error })?;
     let sealed = match parse(name) {
-        Some((_, ObjectName::Data { sha256, .. })) => sha256 == hash,
+        Some((_, ObjectName::Data { sha256, .. } | ObjectName::Anchor { sha256, .. })) => sha256 == hash,
         Some((origin, ObjectName::Seal { batch, .. })) => {
             let Opened::Memory(bytes) = &opened else { return Ok(Read { hash, sealed: false }) };
             let key = trust.gateway(&origin).and_then(|entry| entry.public_key().ok());

@@ -17,6 +17,7 @@ use crate::cache::Cache;
 use crate::cli::{Evidence, Remote};
 use crate::finding::{Code, Findings, Place};
 use crate::mandate::Mandate;
+use crate::registry::WitnessNote;
 use crate::report::Report;
 use crate::source::s3::{Address, Settings};
 use crate::source::{DirectorySource, S3Source, Source};
@@ -40,6 +41,10 @@ pub struct Opened {
     pub to: Option<i64>,
     /// The key tables.
     pub keys: Option<Arc<Keys>>,
+    /// What witnesses said elsewhere than in the store.
+    pub witness_notes: Vec<WitnessNote>,
+    /// The witnesses that were asked and did not answer.
+    silent: Vec<String>,
     /// The auditor's state.
     pub state: State,
     remembered: Remembered,
@@ -146,6 +151,8 @@ pub fn open(typed: &Evidence) -> anyhow::Result<Opened> {
             pinned.fingerprint()?
         );
     }
+    // Before the store is listed: what a witness has seen by now must be there.
+    let (witness_notes, silent) = witness_notes(typed, &trust)?;
     let remembered = state.remembered()?;
     let (source, bucket): (Arc<dyn Source>, _) = match (directory, address) {
         (Some(directory), _) => (Arc::new(directory), None),
@@ -162,6 +169,8 @@ pub fn open(typed: &Evidence) -> anyhow::Result<Opened> {
         from,
         to,
         keys,
+        witness_notes,
+        silent,
         state,
         remembered,
         bucket,
@@ -190,6 +199,21 @@ fn remotely(
     };
     let findings = bucket::versions::resolve(&mut source, trust);
     Ok(Remotely { source: Arc::new(source), lock_state: typed.lock_state, findings, kept })
+}
+
+/// The notes of witnesses that were given, and the answers of those that are asked.
+fn witness_notes(typed: &Evidence, trust: &Trust) -> anyhow::Result<(Vec<WitnessNote>, Vec<String>)> {
+    let mut notes = Vec::new();
+    for path in &typed.witness_note {
+        let note = std::fs::read(path).with_context(|| format!("--witness-note `{}`", path.display()))?;
+        notes.push(WitnessNote { from: path.display().to_string(), note });
+    }
+    if !typed.ask_witnesses {
+        return Ok((notes, Vec::new()));
+    }
+    let (answers, silent) = crate::witness::ask::latest(trust).context("--ask-witnesses")?;
+    notes.extend(answers);
+    Ok((notes, silent))
 }
 
 fn tell_locks(done: usize, total: usize) {
@@ -260,6 +284,7 @@ impl Opened {
         options.to = self.to;
         options.keys = self.keys.as_deref();
         options.remembered = Some(&self.remembered);
+        options.witness_notes = &self.witness_notes;
         options.progress = &tell;
         let judged = self.judge(only_new)?;
         options.bucket = judged.as_ref();
@@ -268,6 +293,7 @@ impl Opened {
         cache.begin(&options.earlier);
         let (mut report, mut visits) = verify::run(&*self.source, &options, &mut cache);
         drop(options);
+        report.not_checked.extend(self.silent.iter().map(|why| format!("a witness did not answer: {why}")));
         let _ = self.in_force.set(report.trust_in_force.clone());
         let logs = report.gateways.iter().flat_map(|gateway| &gateway.logs);
         let closed = logs.filter_map(|log| Some((log.origin.clone(), public_key(log.closer.as_deref()?)?)));

@@ -10,6 +10,7 @@ pub mod show;
 pub mod state;
 pub mod trust;
 pub mod verify;
+pub mod witness;
 
 use std::io::Write as _;
 
@@ -30,6 +31,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<u8> {
         Command::Probe(probe) => probe::run(probe),
         Command::State(command) => state::run(command),
         Command::Trust(command) => trust::run(command),
+        Command::Witness(command) => witness::run(command),
     }
 }
 

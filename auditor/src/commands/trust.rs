@@ -80,6 +80,31 @@ fn text(trust: &Trust) -> anyhow::Result<String> {
     if let Some(registry) = &trust.registry {
         let _ = writeln!(text, "registry    {} key {}", registry.origin, hostile::line(&registry.key));
     }
+    if let Some(operator) = &trust.operator {
+        let _ = writeln!(text, "operator    {}", hostile::line(operator));
+    }
+    for witness in &trust.witnesses {
+        let (organisation, key) = (hostile::line(&witness.organisation), hostile::line(&witness.key));
+        let _ = writeln!(text, "witness     {organisation} key {key}");
+        if let Some(url) = &witness.url {
+            let _ = writeln!(text, "  asked at    {}", hostile::line(url));
+        }
+    }
+    for authority in &trust.timestamp_authorities {
+        let _ = writeln!(text, "timestamps  {}", hostile::line(&authority.name));
+        let of = authority.authority();
+        for (what, certificates) in [("root", &of.roots), ("below", &of.intermediates)] {
+            for der in certificates {
+                let _ = writeln!(text, "  {what:<12}certificate {}", schemas::Sha256Hex::of(der));
+            }
+        }
+        if let Some(policy) = &authority.policy {
+            let _ = writeln!(text, "  policy      {}", hostile::line(policy));
+        }
+        for signer in &authority.signers {
+            let _ = writeln!(text, "  signer      certificate {signer}");
+        }
+    }
     for gateway in &trust.gateways {
         let _ = writeln!(
             text,

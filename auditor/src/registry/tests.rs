@@ -21,24 +21,24 @@ use crate::state::{Remembered, Visits};
 use crate::time::SECOND;
 use crate::verify::{NoSink, Options, run};
 
-const NOW: i64 = START + 20 * SECOND;
+pub(super) const NOW: i64 = START + 20 * SECOND;
 
-fn seeded(seed: u8) -> Ed25519Signer {
+pub(super) fn seeded(seed: u8) -> Ed25519Signer {
     Ed25519Signer::from_seed([seed; 32])
 }
 
-fn text(signer: &Ed25519Signer) -> String {
+pub(super) fn text(signer: &Ed25519Signer) -> String {
     key_text(&signer.public_key())
 }
 
-fn registry() -> Origin {
+pub(super) fn registry() -> Origin {
     Origin::registry("acme").unwrap()
 }
 
-fn trust() -> Trust {
+pub(super) fn trust() -> Trust {
     let registry = TrustedRegistry { origin: registry(), key: text(&seeded(21)) };
     let root = Some(text(&seeded(20)));
-    Trust { v: 1, deployment: "acme".into(), root, registry: Some(registry), gateways: vec![] }
+    Trust { v: 1, deployment: "acme".into(), root, registry: Some(registry), ..Trust::default() }
 }
 
 fn about(action: KeyAction, key: String) -> KeyStatement {
@@ -152,6 +152,12 @@ fn stored(writer: &Writer, batches: Vec<Vec<EntryBody>>) -> MemorySource {
     let mut store = writer.store.clone();
     put(&mut store, batches);
     store
+}
+
+/// The small store with a sound registry.
+pub(super) fn small_and_sound() -> MemorySource {
+    let writer = small();
+    stored(&writer, sound(&writer))
 }
 
 fn verify(store: &MemorySource, remembered: Option<&Remembered>) -> (Report, Visits) {

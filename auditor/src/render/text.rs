@@ -44,6 +44,28 @@ pub fn report(report: &Report) -> String {
             registry.seal,
             since.unwrap_or_default()
         );
+        for witnessed in &registry.witnessed {
+            let _ = writeln!(
+                out,
+                "            size {} sealed at {}: cosigned by {} ({}) at {}",
+                witnessed.size,
+                time::text(witnessed.sealed_at),
+                hostile::line(&witnessed.organisation),
+                hostile::line(&witnessed.witness),
+                time::text(witnessed.cosigned_at)
+            );
+        }
+        if let Some(stamp) = &registry.timestamped {
+            let _ = writeln!(
+                out,
+                "            size {} sealed at {}: timestamped by {} (policy {}) at {}",
+                stamp.size,
+                time::text(stamp.sealed_at),
+                hostile::line(&stamp.authority),
+                hostile::line(&stamp.policy),
+                time::text(stamp.time)
+            );
+        }
     }
     for gateway in &report.gateways {
         self::gateway(&mut out, gateway);

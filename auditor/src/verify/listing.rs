@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use schemas::names::FileKind;
+use schemas::names::{AnchorKind, FileKind};
 use schemas::{ObjectName, Origin, Sha256Hex};
 
 use crate::finding::{Code, Findings, Place};
@@ -32,6 +32,8 @@ pub(crate) struct BatchObjects {
     pub seal: Option<u64>,
     /// Whether there is a checkpoint (registries only).
     pub checkpoint: bool,
+    /// What others said of the checkpoint (registries only).
+    pub anchors: Vec<(AnchorKind, Sha256Hex)>,
     /// The data files.
     pub data: Vec<DataFile>,
 }
@@ -126,6 +128,7 @@ pub(crate) fn log(
         match name {
             ObjectName::Seal { .. } => batch.seal = Some(entry.length),
             ObjectName::Checkpoint { .. } => batch.checkpoint = true,
+            ObjectName::Anchor { sha256, kind, .. } => batch.anchors.push((kind, sha256)),
             ObjectName::Data { sha256, kind, .. } => {
                 batch.data.push(DataFile { sha256, kind, length: entry.length })
             }

@@ -23,7 +23,7 @@ use schemas::{ObjectName, Origin};
 
 use crate::finding::{Code, Effect, Finding, Findings, Place};
 use crate::mandate::{Claim, Mandate};
-use crate::registry::{self, Registry};
+use crate::registry::{self, Registry, WitnessNote};
 use crate::report::{ClaimState, Counts, Report, Verdict};
 use crate::source::Source;
 use crate::state::{Remembered, Visit, Visits};
@@ -83,6 +83,8 @@ pub struct Options<'a> {
     pub remembered: Option<&'a Remembered>,
     /// Logs that were followed at an earlier visit: they continue from there.
     pub earlier: BTreeMap<Origin, (LogFold, SealTail)>,
+    /// What witnesses said elsewhere than in the store.
+    pub witness_notes: &'a [WitnessNote],
     /// What was judged of the bucket, where the store is one.
     pub bucket: Option<&'a crate::bucket::Judged>,
     /// Bounds.
@@ -109,6 +111,7 @@ impl<'a> Options<'a> {
             keys: None,
             remembered: None,
             earlier: BTreeMap::new(),
+            witness_notes: &[],
             bucket: None,
             limits: Limits::default(),
             progress: &|_, _, _| {},
@@ -215,7 +218,7 @@ pub fn run(source: &dyn Source, options: &Options<'_>, sink: &mut dyn Sink) -> (
         *not_judged.entry("kinds of registry entries".into()).or_default() += registry.not_judged;
     }
     let visits = visits(options, &gateways, registry.as_ref(), known, &findings);
-    let claims = claims(options, &gateways, &tally, &mut findings);
+    let claims = claims(options, &gateways, registry.as_ref(), &tally, &mut findings);
     if counts.batches == 0 && findings.effect() == Effect::Note {
         findings.add(Code::NoInput, Place::default(), "at least one proven batch", "none");
     }
@@ -233,7 +236,7 @@ pub fn run(source: &dyn Source, options: &Options<'_>, sink: &mut dyn Sink) -> (
         registry: registry.as_ref().map(Registry::report),
         trust_in_force: trust,
         findings,
-        not_checked: not_checked(options, &tally),
+        not_checked: not_checked(options, registry.as_ref(), &tally),
         tally,
         not_judged,
     };
@@ -251,7 +254,14 @@ fn read_registry(
     let visit = known.and_then(|visits| visits.logs.get(&trusted.origin));
     // Under another key it is another registry.
     let visit = visit.filter(|visit| visit.key == trusted.key);
-    let reading = registry::Reading { source, trust: options.trust, visit, to: options.to, now: options.now };
+    let reading = registry::Reading {
+        source,
+        trust: options.trust,
+        visit,
+        to: options.to,
+        witness_notes: options.witness_notes,
+        now: options.now,
+    };
     registry::read(&reading, findings)
 }
 
@@ -589,6 +599,7 @@ fn visits(
 fn claims(
     options: &Options<'_>,
     gateways: &[Gateway],
+    registry: Option<&Registry>,
     tally: &story::Tally,
     findings: &mut Findings,
 ) -> Vec<ClaimState> {
@@ -617,8 +628,8 @@ fn claims(
         None => (false, "retention not enforced by this store".into()),
     };
     for (claim, (reached, text)) in [
-        (Claim::Witnessed, (false, "NOT witnessed".into())),
-        (Claim::Timestamped, (false, "NOT timestamped".into())),
+        (Claim::Witnessed, witnessed(options, registry, signed, findings)),
+        (Claim::Timestamped, timestamped(options, registry, signed, findings)),
         (Claim::RetentionEnforced, retention),
         (Claim::Reconciled, (false, "NOT reconciled".into())),
     ] {
@@ -642,7 +653,69 @@ fn claims(
     out
 }
 
-fn not_checked(options: &Options<'_>, tally: &story::Tally) -> Vec<String> {
+/// Whether organisations other than the operator cosigned the registry, how many, and up to when.
+fn witnessed(
+    options: &Options<'_>,
+    registry: Option<&Registry>,
+    signed: bool,
+    findings: &mut Findings,
+) -> (bool, String) {
+    let wanted = options.mandate.organisations;
+    let Some((count, until)) = registry.and_then(|registry| registry.witnessed(wanted)) else {
+        if options.mandate.claims.contains(&Claim::Witnessed) {
+            // The operator's own witnesses were a note; where others are asked for they are a finding.
+            for finding in findings.iter_mut().filter(|f| f.code == Code::WitnessNotIndependent) {
+                (finding.severity, finding.effect) = (finding.code.severity(), finding.code.effect());
+            }
+        }
+        return (false, "NOT witnessed".into());
+    };
+    let organisations = if count == 1 { "organisation" } else { "organisations" };
+    let text = format!("witnessed by {count} {organisations} up to {}", time::text(until));
+    let fresh = fresh(options, "witnessed", until, options.mandate.witnessed_within, findings);
+    let enough = count >= wanted.unwrap_or(1) as usize;
+    let reached = signed && fresh && enough;
+    match (reached, enough, wanted) {
+        (true, ..) => (true, text),
+        (false, false, Some(wanted)) => (false, format!("NOT {text}: {wanted} were asked for")),
+        (false, ..) => (false, format!("NOT {text}")),
+    }
+}
+
+/// Whether a timestamp authority put a time to the registry, and up to when.
+fn timestamped(
+    options: &Options<'_>,
+    registry: Option<&Registry>,
+    signed: bool,
+    findings: &mut Findings,
+) -> (bool, String) {
+    let Some(stamp) = registry.and_then(Registry::stamped) else { return (false, "NOT timestamped".into()) };
+    let text = format!("timestamped up to {}", time::text(stamp.sealed_at));
+    let fresh = fresh(options, "timestamped", stamp.sealed_at, options.mandate.timestamped_within, findings);
+    if signed && fresh { (true, text) } else { (false, format!("NOT {text}")) }
+}
+
+/// Whether what is anchored reaches near enough to the end of the asked interval; names it where it does not.
+fn fresh(
+    options: &Options<'_>,
+    what: &str,
+    until: i64,
+    within: Option<i64>,
+    findings: &mut Findings,
+) -> bool {
+    let Some(within) = within else { return true };
+    let to = options.to.unwrap_or(options.now);
+    if until.saturating_add(within) >= to {
+        return true;
+    }
+    let place = Place::default().of_item(format!("claim {what}"));
+    let expected = format!("{what} up to {} at least", time::text(to.saturating_sub(within)));
+    let found = format!("up to {}", time::text(until));
+    findings.push(Finding::new(Code::StaleAnchor, place, expected, found));
+    false
+}
+
+fn not_checked(options: &Options<'_>, registry: Option<&Registry>, tally: &story::Tally) -> Vec<String> {
     let mut out = Vec::new();
     if tally.parts_unopened > 0 {
         let why = if options.keys.is_some() { "no key in the key table" } else { "no key table was given" };
@@ -659,7 +732,23 @@ fn not_checked(options: &Options<'_>, tally: &story::Tally) -> Vec<String> {
         Some(bucket) => out.extend(bucket.not_checked.iter().cloned()),
         None => out.push("retention: a directory store does not enforce any".into()),
     }
-    out.push("witnesses and timestamps: this store holds none".into());
+    let anchored = registry.map_or((false, false), |registry| {
+        (registry.witnessed(None).is_some(), registry.stamped().is_some())
+    });
+    match anchored {
+        (false, false) => out.push("witnesses and timestamps: this store holds none that counts".into()),
+        (true, true) => {}
+        (witnessed, _) => {
+            let missing = if witnessed { "timestamps" } else { "witnesses" };
+            out.push(format!("{missing}: this store holds none that counts"));
+        }
+    }
+    if anchored.0 && options.witness_notes.is_empty() {
+        out.push(
+            "what witnesses saw last: none was asked; the store could leave out what they cosigned since"
+                .into(),
+        );
+    }
     out
 }
 

@@ -10,8 +10,24 @@
 //! scratch: /var/tmp/registrar       # optional; default: the system's folder for temporary files
 //! interval: 5s
 //! heartbeat: 5m
+//! metrics: 127.0.0.1:9465           # optional: `/metrics` for Prometheus
+//! witnesses:                        # optional: who cosigns each checkpoint (C2SP tlog-witness)
+//!   - key: "witness.example/w1+6f3cf7ae+BAbGq..."
+//!     url: https://witness.example/
+//!     every: 1m                     # optional: at most that often; default: each checkpoint
+//! timestamp:                        # optional: who puts a time to the newest checkpoint (RFC 3161)
+//!   url: https://tsa.example/tsr
+//!   every: 1h                       # optional
+//!   policy: 1.3.6.1.4.1.4146.2.3    # optional
+//!   roots: tsa-roots.pem            # optional: a token that does not lead there is not kept
 //! ```
 
+mod http;
+mod metrics;
+mod timestamp;
+mod witness;
+
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,13 +35,15 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use evidence::Reference;
 use evidence::clock::SystemClock;
-use evidence::registry::{Registrar, RegistrarConfig, RegistrarError, Round};
-use policies::document::{self, Fields, Problem};
+use evidence::registry::{Head, Registrar, RegistrarConfig, RegistrarError, Round};
+use policies::document::{self, Fields, Node, Problem};
 use schemas::names::is_part;
 use schemas::note::{Ed25519Signer, Signer as _};
+use schemas::timestamp::Authority;
 use schemas::trust::{key_text, public_key};
 use schemas::{Identifier, canonical};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
 use crate::cli;
 use crate::config::{self, Out, parse_duration};
@@ -46,10 +64,19 @@ struct Typed {
     scratch: PathBuf,
     interval: Duration,
     heartbeat: Duration,
+    others: Others,
+}
+
+/// Who else is asked for a word on the registry, and where it is shown how that goes.
+#[derive(Debug, Default)]
+struct Others {
+    metrics: Option<SocketAddr>,
+    witnesses: Vec<witness::Asked>,
+    timestamp: Option<timestamp::Asked>,
 }
 
 pub(super) fn run(args: &cli::Registrar) -> Result<()> {
-    let (settings, interval) = settings(&args.config)?;
+    let (settings, interval, others) = settings(&args.config)?;
     super::start_logging(&args.log)?;
     let mut registrar = Registrar::new(settings)?;
     let runtime =
@@ -58,6 +85,7 @@ pub(super) fn run(args: &cli::Registrar) -> Result<()> {
         let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
         tracing::info!(origin = %registrar.origin(), "keeping the registry");
+        let (heads, metrics) = ask_others(others, &registrar).await?;
         loop {
             let round = tokio::task::spawn_blocking(move || {
                 let round = registrar.round();
@@ -66,6 +94,16 @@ pub(super) fn run(args: &cli::Registrar) -> Result<()> {
             // A round is never cut: a signal is heeded behind it.
             let (back, round) = round.await.context("a round of the registrar")?;
             registrar = back;
+            if let Some(head) = registrar.head() {
+                metrics.size.set(i64::try_from(head.size).unwrap_or(i64::MAX));
+                heads.send_if_modified(|known| {
+                    let newer = known.as_ref() != Some(head);
+                    if newer {
+                        *known = Some(head.clone());
+                    }
+                    newer
+                });
+            }
             let again_at_once = told(&round);
             let pause = if again_at_once { Duration::ZERO } else { interval };
             tokio::select! {
@@ -77,6 +115,32 @@ pub(super) fn run(args: &cli::Registrar) -> Result<()> {
         tracing::info!(origin = %registrar.origin(), "stopped");
         Ok(())
     })
+}
+
+/// Starts a task for each that is asked; it ends with the sender of the heads.
+async fn ask_others(
+    others: Others,
+    registrar: &Registrar,
+) -> Result<(watch::Sender<Option<Head>>, Arc<metrics::Metrics>)> {
+    let (sender, heads) = watch::channel(None);
+    let metrics = Arc::new(metrics::Metrics::new());
+    if let Some(listen) = others.metrics {
+        let shown = http::show(listen, Arc::clone(&metrics)).await;
+        shown.with_context(|| format!("`metrics` is `{listen}`: cannot be listened on"))?;
+    }
+    if others.witnesses.is_empty() && others.timestamp.is_none() {
+        return Ok((sender, metrics));
+    }
+    let client = http::Client::new().context("the system's root certificates")?;
+    let anchors = registrar.anchors();
+    for asked in others.witnesses {
+        let (anchors, client) = (anchors.clone(), client.clone());
+        tokio::spawn(witness::follow(asked, anchors, client, heads.clone(), Arc::clone(&metrics)));
+    }
+    if let Some(asked) = others.timestamp {
+        tokio::spawn(timestamp::follow(asked, anchors, client, heads, Arc::clone(&metrics)));
+    }
+    Ok((sender, metrics))
 }
 
 /// Logs what a round came to; true where the next one should follow at once.
@@ -98,7 +162,7 @@ fn told(round: &Result<Round, RegistrarError>) -> bool {
     }
 }
 
-fn settings(path: &Path) -> Result<(RegistrarConfig, Duration)> {
+fn settings(path: &Path) -> Result<(RegistrarConfig, Duration, Others)> {
     let text = std::fs::read_to_string(path).with_context(|| format!("`{}`", path.display()))?;
     let base = path.parent().unwrap_or(Path::new("."));
     let typed = read(&text, base).map_err(|problems| super::told(path, &problems))?;
@@ -135,7 +199,7 @@ fn settings(path: &Path) -> Result<(RegistrarConfig, Duration)> {
         config: Reference { media_type: Identifier::new("application/json")?, bytes: record.into() },
         clock: Arc::new(SystemClock),
     };
-    Ok((settings, typed.interval))
+    Ok((settings, typed.interval, typed.others))
 }
 
 fn read(text: &str, base: &Path) -> Result<Typed, Vec<Problem>> {
@@ -155,6 +219,7 @@ fn read(text: &str, base: &Path) -> Result<Typed, Vec<Problem>> {
     let scratch = f.optional("scratch", "a path", path);
     let interval = f.optional("interval", DURATION, duration).unwrap_or(Duration::from_secs(5));
     let heartbeat = f.optional("heartbeat", DURATION, duration).unwrap_or(Duration::from_secs(300));
+    let others = others(&mut f, base);
     let out = f.required_node("out", "`directory` or `s3`: where the logs are");
     let out = out.and_then(|node| config::out(node, "out", base, f.problems()));
     f.finish();
@@ -173,10 +238,51 @@ fn read(text: &str, base: &Path) -> Result<Typed, Vec<Problem>> {
                 scratch,
                 interval,
                 heartbeat,
+                others,
             })
         }
         _ => Err(problems),
     }
+}
+
+fn others(f: &mut Fields<'_, '_>, base: &Path) -> Others {
+    const URL: &str = "a URL as `https://witness.example/`";
+    const OFTEN: &str = "a duration as `1m`, or `0s`";
+    let url = |text: &str| {
+        let known = ["http://", "https://"].iter().any(|scheme| text.starts_with(scheme));
+        (known && text.parse::<::http::Uri>().is_ok()).then(|| text.to_owned())
+    };
+    let mut others = Others {
+        metrics: f.optional("metrics", "an address and port as `127.0.0.1:9465`", |text| text.parse().ok()),
+        ..Others::default()
+    };
+    let witnesses: &[Node] = f.items("witnesses").unwrap_or_default();
+    for (i, node) in witnesses.iter().enumerate() {
+        let mut f = Fields::new(node, format!("witnesses[{i}]"), f.problems());
+        let wanted = "a witness's verifier key `<name>+<key id>+<base64 of 0x04 and 32 bytes>`";
+        let key = f.required("key", wanted, |text| text.parse().ok());
+        let url = f.required("url", URL, url);
+        let every = f.optional("every", OFTEN, parse_duration).unwrap_or(Duration::ZERO);
+        f.finish();
+        if let (Some(key), Some(url)) = (key, url) {
+            others.witnesses.push(witness::Asked { key, url, every });
+        }
+    }
+    if let Some(node) = f.node("timestamp") {
+        let mut f = Fields::new(node, "timestamp", f.problems());
+        let url = f.required("url", URL, url);
+        let every = f.optional("every", OFTEN, parse_duration).unwrap_or(Duration::from_secs(3600));
+        let wanted = "an object identifier as `1.3.6.1.4.1.4146.2.3`";
+        let policy = f.optional("policy", wanted, schemas::timestamp::policy);
+        let roots = f.optional("roots", "a file of certificates in PEM, or one in DER", |text| {
+            schemas::timestamp::certificates(&std::fs::read(base.join(text)).ok()?).ok()
+        });
+        f.finish();
+        let authority =
+            Authority { roots: roots.unwrap_or_default(), intermediates: vec![], policy, signers: vec![] };
+        others.timestamp = url.map(|url| timestamp::Asked { url, every, authority });
+    }
+    others
 }
 
 #[cfg(test)]
@@ -199,5 +305,32 @@ mod tests {
         );
         let Ok(typed) = read(&text, Path::new("/x")) else { std::panic::panic_any("refused") };
         assert_eq!((typed.out, typed.interval.as_secs()), (Out::Directory("/x/o".into()), 5));
+        let more = "witnesses:\n  - { key: short, url: ftp://x, every: often }\n\
+                    timestamp: { url: here, policy: one, roots: nowhere }\nmetrics: here\n";
+        let Err(problems) = read(&format!("{text}{more}"), Path::new("/x")) else {
+            std::panic::panic_any("accepted")
+        };
+        let keys: Vec<_> = problems.iter().map(ToString::to_string).collect();
+        for key in [
+            "witnesses[0].key",
+            "witnesses[0].url",
+            "witnesses[0].every",
+            "timestamp.url",
+            "timestamp.policy",
+            "timestamp.roots",
+            "metrics",
+        ] {
+            assert!(keys.iter().any(|problem| problem.contains(key)), "{key} not in {keys:?}");
+        }
+        let key = schemas::tlog::WitnessKey::new("w.example/1", [1; 32]).unwrap();
+        let more = format!(
+            "witnesses: [{{ key: \"{key}\", url: \"https://w.example/\" }}]\n\
+             timestamp: {{ url: \"http://tsa.example/\", policy: 1.2.3 }}\n"
+        );
+        let Ok(typed) = read(&format!("{text}{more}"), Path::new("/x")) else {
+            std::panic::panic_any("refused")
+        };
+        assert_eq!(typed.others.witnesses[0].key, key);
+        assert_eq!(typed.others.timestamp.unwrap().every.as_secs(), 3600);
     }
 }

@@ -166,7 +166,7 @@ fn build() -> (BTreeMap<String, Vec<u8>>, Vec<Vec<u8>>, Vec<Value>) {
 fn trust() -> Trust {
     let registry = TrustedRegistry { origin: registry(), key: key_text(&public(SEED)) };
     let root = Some(key_text(&public(ROOT)));
-    Trust { v: 1, deployment: "acme".into(), root, registry: Some(registry), gateways: vec![] }
+    Trust { v: 1, deployment: "acme".into(), root, registry: Some(registry), ..Trust::default() }
 }
 
 #[test]

@@ -234,7 +234,7 @@ fn trust() -> Trust {
         closed: Some(true),
         revoked: None,
     };
-    Trust { v: 1, deployment: "acme".into(), root: None, registry: None, gateways: vec![gateway] }
+    Trust { v: 1, deployment: "acme".into(), gateways: vec![gateway], ..Trust::default() }
 }
 
 fn page() -> Vec<u8> {

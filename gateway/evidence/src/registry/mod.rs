@@ -9,6 +9,7 @@
 //! nobody. A refused registrar stands by: it acts again only after work has waited longer than `patience`, as it does
 //! when the other one has died. Format: `schemas/FORMAT.md` 15.
 
+mod anchors;
 mod keys;
 mod read;
 mod scan;
@@ -30,6 +31,8 @@ use schemas::registry::{Entry, EntryBody, EntryError, Opening, State};
 use schemas::trust::key_text;
 use schemas::verify::{BatchFault, SealTail};
 use schemas::{Identifier, Origin, Sha256Hex};
+
+pub use anchors::{Anchors, Head};
 
 use crate::clock::Clock;
 use crate::ledger::Reference;
@@ -144,6 +147,8 @@ pub struct Registrar {
     /// Since when there is work that nobody did.
     waiting_since: Option<i64>,
     checkpoint_due: bool,
+    /// The newest checkpoint that is stored.
+    head: Option<Head>,
 }
 
 impl Registrar {
@@ -172,12 +177,29 @@ impl Registrar {
             standing_by: false,
             waiting_since: None,
             checkpoint_due: false,
+            head: None,
         })
     }
 
     /// The registry's origin.
     pub fn origin(&self) -> &Origin {
         &self.origin
+    }
+
+    /// The newest checkpoint, once it is in the store.
+    pub fn head(&self) -> Option<&Head> {
+        self.head.as_ref()
+    }
+
+    /// What others than the registrar's rounds need, to ask for words on a head and to keep them.
+    pub fn anchors(&self) -> Anchors {
+        Anchors {
+            store: self.settings.store.clone(),
+            origin: self.origin.clone(),
+            key: self.signer.public_key(),
+            scratch: self.settings.scratch.clone(),
+            step: anchors::STEP,
+        }
     }
 
     /// What the registry says, as far as it was read.

@@ -356,3 +356,50 @@ fn a_registry_of_another_key_or_with_damage_stops_the_registrar() {
     std::fs::write(&path, bytes).unwrap();
     assert!(matches!(place.registrar("c").round(), Err(RegistrarError::Damaged { batch: 0, .. })));
 }
+
+#[test]
+fn a_witness_is_brought_forward_from_every_size_that_was_sealed_and_from_no_other() {
+    let place = Place::new();
+    let mut registrar = place.registrar("a");
+    settle(&mut registrar);
+    for seed in 10..20 {
+        place.add(seed);
+        settle(&mut registrar);
+    }
+    let head = registrar.head().unwrap().clone();
+    assert_eq!((head.batch, head.size), (10, 11));
+    let mut anchors = registrar.anchors();
+    let root = |batch: u64| {
+        let name = ObjectName::Checkpoint { origin: registrar.origin().clone(), batch };
+        let note = std::fs::read(place.store.root().join(name.to_string())).unwrap();
+        Checkpoint::verify(&note, &Ed25519Signer::from_seed([3; 32]).public_key()).unwrap().0
+    };
+    for step in [1, 3, 100] {
+        anchors.step = step;
+        for batch in 0..=10 {
+            let old = root(batch);
+            let (target, body) = anchors.submission(&head, old.size).unwrap().unwrap();
+            let read = schemas::tlog::Submission::parse(&body).unwrap();
+            assert_eq!((read.old, target.size), (old.size, 11.min(old.size + step)), "step {step}");
+            assert_eq!(read.checkpoint, &target.note[..]);
+            let new = root(target.batch);
+            assert_eq!(target.text(registrar.origin()), new.to_text());
+            schemas::merkle::verify_consistency(old.size, &old.root, new.size, &new.root, &read.proof)
+                .unwrap();
+        }
+    }
+    let (whole, body) = anchors.submission(&head, 0).unwrap().unwrap();
+    assert!(whole == head && body.starts_with(b"old 0\n\n"));
+    assert_eq!(anchors.submission(&head, 12).unwrap(), None, "beyond the registry");
+    // Two entries in one batch: the size between them was never sealed.
+    place.add(20);
+    place.add(21);
+    settle(&mut registrar);
+    let head = registrar.head().unwrap().clone();
+    assert_eq!(head.size, 13);
+    assert_eq!(anchors.submission(&head, 12).unwrap(), None);
+    let name = anchors.keep(&head, schemas::names::AnchorKind::Cosignature, b"words").unwrap();
+    assert_eq!(anchors.keep(&head, schemas::names::AnchorKind::Cosignature, b"words").unwrap(), name);
+    assert_eq!(std::fs::read(place.store.root().join(name.to_string())).unwrap(), b"words");
+    assert_eq!(place.registrar("b").round().unwrap(), Round::Idle, "others read the registry as before");
+}

@@ -10,7 +10,7 @@ use schemas::seal::{self, Seal, SealedFile};
 use schemas::verify::SealTail;
 use schemas::{ObjectName, Sha256Hex, leaf};
 
-use super::{Registrar, RegistrarError};
+use super::{Head, Registrar, RegistrarError};
 use crate::store::{Put, Source, StoreError};
 
 impl Registrar {
@@ -89,6 +89,13 @@ impl Registrar {
         let name = ObjectName::Checkpoint { origin: self.origin.clone(), batch: tail.batch };
         self.put_bytes(&name, &note, tail.time)?;
         self.checkpoint_due = false;
+        self.head = Some(Head {
+            batch: tail.batch,
+            size: tail.to,
+            root: tail.root,
+            sealed_us: tail.time,
+            note: note.into(),
+        });
         Ok(())
     }
 

@@ -46,7 +46,9 @@ impl Retention {
     /// What an object of this name gets.
     fn of(&self, name: &ObjectName) -> Duration {
         match name {
-            ObjectName::Seal { .. } | ObjectName::Checkpoint { .. } => self.seals(),
+            ObjectName::Seal { .. } | ObjectName::Checkpoint { .. } | ObjectName::Anchor { .. } => {
+                self.seals()
+            }
             ObjectName::Data { kind: FileKind::Records, .. } => self.records,
             ObjectName::Data { kind: FileKind::Content(class), .. } => {
                 self.classes.get(class).copied().unwrap_or(self.content)

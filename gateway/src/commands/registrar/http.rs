@@ -1,0 +1,118 @@
+//! HTTP of the registrar: asking witnesses and timestamp authorities, and showing its metrics.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::service::service_fn;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client as Pool;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+
+use super::metrics::Metrics;
+
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Asks. Trusts the system's roots (`SSL_CERT_FILE` names others).
+#[derive(Debug, Clone)]
+pub(super) struct Client(Pool<HttpsConnector<HttpConnector>, Full<Bytes>>);
+
+/// An answer that came whole.
+#[derive(Debug)]
+pub(super) struct Answered {
+    pub(super) status: StatusCode,
+    pub(super) content_type: String,
+    pub(super) body: Bytes,
+}
+
+impl Client {
+    pub(super) fn new() -> std::io::Result<Self> {
+        let connector = HttpsConnectorBuilder::new()
+            .with_provider_and_native_roots(rustls::crypto::ring::default_provider())?
+            .https_or_http()
+            .enable_http1()
+            .build();
+        Ok(Self(Pool::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector)))
+    }
+
+    /// Posts; `limit` bounds the answer's body, in bytes. The error says what went wrong.
+    pub(super) async fn post(
+        &self,
+        url: &str,
+        content_type: &'static str,
+        body: Vec<u8>,
+        limit: usize,
+    ) -> Result<Answered, String> {
+        let request = Request::builder()
+            .method(Method::POST)
+            .uri(url)
+            .header(CONTENT_TYPE, HeaderValue::from_static(content_type))
+            .body(Full::new(Bytes::from(body)))
+            .map_err(|error| error.to_string())?;
+        let asked = async {
+            let answer = self.0.request(request).await.map_err(|error| chain(&error))?;
+            let (head, body) = answer.into_parts();
+            let body = Limited::new(body, limit).collect().await.map_err(|error| error.to_string())?;
+            let content_type = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+            Ok(Answered {
+                status: head.status,
+                content_type: content_type.unwrap_or_default().to_owned(),
+                body: body.to_bytes(),
+            })
+        };
+        match tokio::time::timeout(PATIENCE, asked).await {
+            Ok(answered) => answered,
+            Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs())),
+        }
+    }
+}
+
+/// An error with what caused it.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+/// Binds the address of the metrics and shows them under `/metrics`, in a task of its own.
+pub(super) async fn show(listen: SocketAddr, metrics: Arc<Metrics>) -> std::io::Result<()> {
+    let listener = tokio::net::TcpListener::bind(listen).await?;
+    tokio::spawn(async move {
+        loop {
+            let Ok((stream, _)) = listener.accept().await else {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            };
+            let metrics = Arc::clone(&metrics);
+            tokio::spawn(async move {
+                let service = service_fn(move |request: Request<hyper::body::Incoming>| {
+                    let found = request.uri().path() == "/metrics";
+                    let body = if found { metrics.text() } else { String::new() };
+                    let mut response = Response::new(Full::new(Bytes::from(body)));
+                    if !found {
+                        *response.status_mut() = StatusCode::NOT_FOUND;
+                    }
+                    std::future::ready(Ok::<_, Infallible>(response))
+                });
+                let connection = hyper::server::conn::http1::Builder::new()
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(PATIENCE)
+                    .serve_connection(TokioIo::new(stream), service);
+                let _ = tokio::time::timeout(PATIENCE, connection).await;
+            });
+        }
+    });
+    Ok(())
+}
