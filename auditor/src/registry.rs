@@ -4,6 +4,10 @@
 //! with the signature of the root key that the trust file pins (AU-1). It is read whole at every visit.
 //! Format: `schemas/FORMAT.md` 15.
 
+mod in_force;
+
+pub(crate) use in_force::InForce;
+
 use schemas::names::FileKind;
 use schemas::registry::{Checkpoint, EntryFault, FaultKind, Head, LogState, State, decode};
 use schemas::trust::{Trust, TrustedGateway, public_key};
@@ -13,7 +17,7 @@ use schemas::{ObjectName, Origin, Sha256Hex, seal};
 use crate::finding::{Code, Finding, Findings, Place};
 use crate::report::{Counts, RegistryReport};
 use crate::source::{Source, SourceError};
-use crate::state::Visit;
+use crate::state::{Visit, Visits};
 use crate::time;
 use crate::verify::batch::{finding, read_error};
 use crate::verify::listing::{self, BatchObjects, LogListing};
@@ -25,7 +29,7 @@ const NOTE_LIMIT: u64 = schemas::note::MAX_NOTE_BYTES as u64;
 const RECORDS_LIMIT: u64 = 512 << 20;
 
 /// What the registry says, as far as it was proven.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Registry {
     pub(crate) origin: Origin,
     pub(crate) key: String,
@@ -47,8 +51,26 @@ pub(crate) struct Reading<'a> {
     pub(crate) now: i64,
 }
 
+impl<'a> Reading<'a> {
+    /// `known`: what was seen of all logs at earlier visits.
+    pub(crate) fn new(
+        source: &'a dyn Source,
+        trust: &'a Trust,
+        known: Option<&'a Visits>,
+        to: Option<i64>,
+        now: i64,
+    ) -> Self {
+        let visit = trust.registry.as_ref().and_then(|registry| {
+            let visit = known?.logs.get(&registry.origin);
+            // Under another key it is another registry.
+            visit.filter(|visit| visit.key == registry.key)
+        });
+        Self { source, trust, visit, to, now }
+    }
+}
+
 /// Reads and verifies the registry that the trust file names; `None` where it names none.
-pub(crate) fn read(reading: &Reading<'_>, findings: &mut Findings) -> Option<Registry> {
+fn read(reading: &Reading<'_>, findings: &mut Findings) -> Option<Registry> {
     let trusted = reading.trust.registry.as_ref()?;
     let root = reading.trust.root.as_deref().and_then(public_key)?;
     let key = public_key(&trusted.key)?;

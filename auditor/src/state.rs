@@ -14,6 +14,8 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 use schemas::{Origin, Sha256Hex};
 use serde::{Deserialize, Serialize};
 
+use crate::bucket::probed::Probed;
+
 /// What was last seen of a log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Visit {
@@ -39,6 +41,9 @@ pub struct Visits {
     /// By bucket and prefix: SHA-256 of what is kept of its versions ([`crate::bucket::kept`]).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub stores: BTreeMap<String, Sha256Hex>,
+    /// By bucket and endpoint ([`crate::bucket::probed::id`]): the last probe.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub probes: BTreeMap<String, Probed>,
 }
 
 /// What opening the state found.
