@@ -130,8 +130,17 @@ pub fn auditor(arguments: &[&str]) -> (i32, Value) {
         .output()
         .expect("the auditor's binary");
     let text = String::from_utf8_lossy(&output.stdout);
-    let json = serde_json::from_str(&text)
+    let mut json = serde_json::from_str(&text)
         .unwrap_or_else(|_| Value::String(format!("{text}{}", String::from_utf8_lossy(&output.stderr))));
+    // Long, and in the way where a test shows the report.
+    if let Some(report) = json.as_object_mut() {
+        report.remove("tally");
+    }
+    for gateway in json.get_mut("gateways").and_then(Value::as_array_mut).into_iter().flatten() {
+        for log in gateway.get_mut("logs").and_then(Value::as_array_mut).into_iter().flatten() {
+            log.as_object_mut().and_then(|log| log.remove("tally"));
+        }
+    }
     (output.status.code().unwrap_or(-1), json)
 }
 

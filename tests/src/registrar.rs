@@ -42,7 +42,7 @@ impl Deployment {
         let keygen = |out: &str| {
             ran(&["keygen", "--deployment", DEPLOYMENT, "--gateway", "registry", "--out", &text(out)])
         };
-        let registry = key_of(&keygen("registry.key"));
+        let registry = keygen("registry.key").trim().to_owned();
         keygen("checkpoint.key");
         let root = root.trim().to_owned();
         let trust = format!(

@@ -32,7 +32,8 @@ async fn judged_with_the_registry(server: &S3Server) {
     assert_eq!(exit, 0, "{}: {report:#}", server.name);
     assert!(!times_unjudged(&report), "{report:#}");
     assert_eq!(report["registry"]["logs"], 1, "{report:#}");
-    let (exit, report) = whole.verify(&["--since-last", "--require", "append_only"]);
+    let (exit, report) =
+        whole.verify(&["--since-last", "--require", "append_only", "--require", "retention=2d"]);
     assert_eq!((exit, &report["bucket"]["read"]), (0, &0.into()), "{}: {report:#}", server.name);
 
     // 40, 41: times of writing are held against the seals of the keys in force.

@@ -8,6 +8,7 @@
 //! HEAD leaves the lock's headers out where the caller may not read them, so a version without them is asked about with
 //! GetObjectRetention: a refusal is "could not judge", never "not locked", and never a pass.
 
+mod access;
 mod claim;
 pub mod estimate;
 mod facts;

@@ -16,6 +16,12 @@ const LATE: i64 = time::DAY;
 /// How far a store's clock may be from the auditor's, and before a seal's time.
 pub(crate) const SKEW: i64 = 5 * 60 * time::SECOND;
 
+/// Whether a date is before another by a second or more: a store may say the same date to the microsecond in one answer and
+/// to the second in another.
+fn is_before(date: i64, other: i64) -> bool {
+    date / time::SECOND < other / time::SECOND
+}
+
 /// What is judged of one version; no requests are made here.
 struct One<'a> {
     place: Place,
@@ -189,7 +195,7 @@ impl One<'_> {
         let wanted = self.mandate.retention.map(|kept| from.saturating_add(kept));
         let needed = wanted.unwrap_or(self.now);
         // Where its time is over by the mandate, it may be deletable.
-        if until >= needed {
+        if !is_before(until, needed) {
             return true;
         }
         let expected = match wanted {
@@ -204,7 +210,8 @@ impl One<'_> {
 
     /// Whether a COMPLIANCE lock is less than it was.
     fn reduced(&mut self, before: &Seen, now: &Seen) -> bool {
-        let less = before.mode == "COMPLIANCE" && (now.mode != before.mode || now.until < before.until);
+        let less =
+            before.mode == "COMPLIANCE" && (now.mode != before.mode || is_before(now.until, before.until));
         if less {
             let found = match now.mode.as_str() {
                 "" => "no lock".into(),
@@ -264,8 +271,36 @@ mod tests {
         );
         assert_eq!(codes(|_, s, _, _| s.mode = "GOVERNANCE".into()), ["NOT_WORM"]);
         assert_eq!(codes(|_, s, _, _| s.until = NOW - 1), ["RETENTION_SHORT"]);
-        assert_eq!(codes(|_, _, m, _| m.retention = Some(11)), ["RETENTION_SHORT"]);
+        assert_eq!(codes(|_, _, m, _| m.retention = Some(time::SECOND)), ["RETENTION_SHORT"]);
+        assert!(codes(|_, _, m, _| m.retention = Some(11)).is_empty());
         let other = Some(Retention::Locked("COMPLIANCE".into(), NOW + 10 * time::SECOND));
         assert_eq!(codes(|_, s, _, _| s.retention = other), ["LOCK_CONTRADICTION"]);
+    }
+
+    #[test]
+    fn the_same_date_to_the_second_is_no_reduction() {
+        let (mandate, version) = (Mandate::default(), Version::default());
+        let seen = |mode: &str, until| Seen {
+            mode: mode.into(),
+            until,
+            hold: false,
+            at: 1,
+            sealed_at: None,
+            clean: true,
+        };
+        for (before, now, less) in [
+            (seen("COMPLIANCE", 9_999_999), seen("COMPLIANCE", 9_000_000), false),
+            (seen("COMPLIANCE", 9_000_000), seen("COMPLIANCE", 8_999_999), true),
+            (seen("COMPLIANCE", 9_000_000), seen("COMPLIANCE", 99_000_000), false),
+            (seen("COMPLIANCE", 9_000_000), seen("GOVERNANCE", 99_000_000), true),
+            (seen("COMPLIANCE", 9_000_000), seen("", 0), true),
+            (seen("GOVERNANCE", 9_000_000), seen("", 0), false),
+        ] {
+            let (place, findings) = (Place::default(), Findings::default());
+            let mut one =
+                One { place, version: &version, mandate: &mandate, now: NOW, sealed_at: None, findings };
+            assert_eq!(one.reduced(&before, &now), less, "{before:?} {now:?}");
+            assert_eq!(one.findings.has(Code::RetentionReduced), less);
+        }
     }
 }
