@@ -11,6 +11,7 @@ use aws_sdk_s3::types::{
     ObjectLockRetention, ObjectLockRetentionMode, PublicAccessBlockConfiguration, ReplicationConfiguration,
     ReplicationRule, ReplicationRuleFilter, ReplicationRuleStatus, ServerSideEncryption, StorageClass,
 };
+use base64::Engine as _;
 use serde_json::Value;
 use tests::archive::BUCKET;
 use tests::audited::{Case, Evidence, codes, days, path};
@@ -103,8 +104,11 @@ async fn attacks(server: &S3Server) {
     foreign.must_find("UNKNOWN_OBJECT", &[]);
     let unchecked = Case::empty(server, "unchecked");
     for (name, bytes) in &Evidence::shared().objects {
+        let mut sum = flate2::Crc::new();
+        sum.update(bytes);
+        let sum = base64::engine::general_purpose::STANDARD.encode(sum.sum().to_be_bytes());
         let put = unchecked.putting(name, bytes, compliance()).checksum_algorithm(ChecksumAlgorithm::Crc32);
-        put.send().await.expect("a PUT with another checksum");
+        put.checksum_crc32(sum).send().await.expect("a PUT with another checksum");
     }
     unchecked.must_note("CHECKSUM_ABSENT", &[]);
     let late = whole.mandate("store: { late: 1s }\n");

@@ -78,16 +78,13 @@ pub(super) fn select(
     }
     let LockState::Sample(count) = lock_state else { return out };
     let drawn: BTreeSet<usize> = newest.values().copied().chain(draw(out.wanted.len(), count)).collect();
-    let mut n = 0;
-    let all = std::mem::take(&mut out.wanted);
-    for wanted in all {
+    for (n, wanted) in std::mem::take(&mut out.wanted).into_iter().enumerate() {
         if drawn.contains(&n) {
             out.wanted.push(wanted);
         } else {
             out.left_out += 1;
             out.left_out_known += usize::from(kept.seen(&wanted.name, &wanted.version.id).is_some());
         }
-        n += 1;
     }
     out
 }
