@@ -124,7 +124,8 @@ pub struct Verify {
 /// `probe`.
 #[derive(Debug, Args)]
 pub struct Probe {
-    /// The store: `s3://BUCKET/PREFIX`. The canaries go under `PREFIX/.affidavit-probe/`.
+    /// The bucket: `s3://BUCKET`, or `s3://BUCKET/FOLDER` where the canaries are to go. They go under `.affidavit-probe/`
+    /// there, where no bucket policy may deny deletion; the probe counts for the whole bucket.
     pub store: String,
     /// How the bucket is reached.
     #[command(flatten)]
@@ -141,7 +142,7 @@ pub struct Probe {
     /// How the result is written.
     #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
     pub format: ReportFormat,
-    /// The auditor's own memory; the next `verify` says when the bucket was probed.
+    /// The auditor's own memory: from it the next `verify` knows of the probe.
     #[arg(long, value_name = "DIR", env = "AFFIDAVIT_AUDITOR_STATE")]
     pub state: Option<PathBuf>,
 }

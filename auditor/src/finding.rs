@@ -472,7 +472,8 @@ fn shorten(text: String) -> String {
     format!("{}… ({} bytes)", &text[..end], text.len())
 }
 
-/// Collects findings. Bounded: of each code the first [`Findings::KEPT`] are kept, the others counted by effect.
+/// Collects findings. Bounded: of each code the first [`Findings::KEPT`] are kept, and the first one of every worse
+/// effect; the others are counted.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Findings {
     kept: Vec<Finding>,
@@ -487,7 +488,9 @@ impl Findings {
     pub fn push(&mut self, finding: Finding) {
         let seen = self.seen.entry(finding.code).or_default();
         *seen += 1;
-        if *seen <= Self::KEPT {
+        let known = |kept: &Finding| kept.code == finding.code && kept.effect >= finding.effect;
+        // A thousand notes must not swallow the one that counts.
+        if *seen <= Self::KEPT || (finding.effect > Effect::Note && !self.kept.iter().any(known)) {
             self.kept.push(finding);
         }
     }
@@ -572,6 +575,18 @@ mod tests {
         assert_eq!(all.iter().count(), 1000);
         assert_eq!(all.omitted(), 1500);
         assert_eq!(all.counts()[&Code::SeqGap], 2500);
+    }
+
+    #[test]
+    fn a_thousand_notes_do_not_swallow_the_finding_that_counts() {
+        let mut findings = Findings::default();
+        let note = Finding::new(Code::LockContradiction, Place::default(), "", "").as_note();
+        (0..1500).for_each(|_| findings.push(note.clone()));
+        (0..10).for_each(|_| findings.add(Code::LockContradiction, Place::default(), "", ""));
+        assert_eq!((findings.effect(), findings.iter().count()), (Effect::Policy, 1001));
+        let mut all = Findings::default();
+        all.append(findings);
+        assert_eq!((all.effect(), all.counts()[&Code::LockContradiction]), (Effect::Policy, 1510));
     }
 
     #[test]

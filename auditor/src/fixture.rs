@@ -75,6 +75,16 @@ pub(crate) fn exchange_id(n: u64) -> ExchangeId {
 
 impl Writer {
     pub(crate) fn boot(epoch: &str, now: i64, predecessor: Option<Predecessor>, store: MemorySource) -> Self {
+        Self::boot_with(epoch, now, predecessor, store, Encryption::Aes256Gcm)
+    }
+
+    pub(crate) fn boot_with(
+        epoch: &str,
+        now: i64,
+        predecessor: Option<Predecessor>,
+        store: MemorySource,
+        encryption: Encryption,
+    ) -> Self {
         let config = reference(b"{\"deployment\":\"acme\"}", "application/json");
         let mut writer = Self {
             origin: Origin::join("acme", "gw1", epoch).unwrap(),
@@ -85,7 +95,7 @@ impl Writer {
             range: CompactRange::new(),
             previous: None,
             batch: 0,
-            encrypt: true,
+            encrypt: encryption == Encryption::Aes256Gcm,
             pending: Vec::new(),
             content: Vec::new(),
             references: vec![config],
@@ -100,7 +110,7 @@ impl Writer {
             heartbeat_bound_ms: 300_000,
             batch_age_ms: 10_000,
             predecessor,
-            encryption: Encryption::Aes256Gcm,
+            encryption,
         }));
         let (next, book) = (writer.config, include_bytes!("../../policies/prices/2026-11.csv"));
         let book = reference(book, "text/csv");

@@ -15,6 +15,7 @@
 //!   endpoint: https://s3.example.com
 //!   kms_key: arn:aws:kms:...          # the only key under which objects may be encrypted
 //!   late: 24h                         # how long after its seal's time an object may be written
+//!   probed_within: 30d                # how old the last `auditor probe` of the bucket may be
 //! ```
 
 use std::collections::BTreeSet;
@@ -35,8 +36,8 @@ pub enum Claim {
     Witnessed,
     /// A timestamp authority bounds when it was written.
     Timestamped,
-    /// Every version is under a COMPLIANCE lock, as the store says, and no probe failed. Whether there was a probe
-    /// stands in the claim's text; the claim does not need one.
+    /// Every version is under a COMPLIANCE lock, as the store says, and a probe of the bucket found that the store keeps
+    /// to such locks; the claim's text says when.
     RetentionEnforced,
     /// Agrees with what providers bill.
     Reconciled,
@@ -112,6 +113,8 @@ pub struct WantedStore {
     pub kms_key: Option<String>,
     /// How long after its seal's time an object may be written, microseconds.
     pub late: Option<i64>,
+    /// How old the last probe of the bucket may be, microseconds.
+    pub probed_within: Option<i64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -122,6 +125,7 @@ struct TypedStore {
     endpoint: Option<String>,
     kms_key: Option<String>,
     late: Option<String>,
+    probed_within: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -182,9 +186,11 @@ impl Mandate {
             mandate.from = period.from.and_then(|text| take("period.from", time::parse(&text)));
             mandate.to = period.to.and_then(|text| take("period.to", time::parse(&text)));
         }
-        let TypedStore { bucket, owner, endpoint, kms_key, late } = typed.store;
+        let TypedStore { bucket, owner, endpoint, kms_key, late, probed_within } = typed.store;
         let late = late.and_then(|text| take("store.late", time::parse_duration(&text)));
-        mandate.store = WantedStore { bucket, owner, endpoint, kms_key, late };
+        let probed_within =
+            probed_within.and_then(|text| take("store.probed_within", time::parse_duration(&text)));
+        mandate.store = WantedStore { bucket, owner, endpoint, kms_key, late, probed_within };
         for (key, claim, anchor) in [
             ("witnessed", Claim::Witnessed, typed.witnessed),
             ("timestamped", Claim::Timestamped, typed.timestamped),

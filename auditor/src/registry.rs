@@ -5,6 +5,9 @@
 //! Format: `schemas/FORMAT.md` 15.
 
 mod anchors;
+mod in_force;
+
+pub(crate) use in_force::InForce;
 
 use schemas::names::FileKind;
 use schemas::registry::{Checkpoint, EntryFault, FaultKind, Head, LogState, State, decode};
@@ -19,7 +22,7 @@ use anchors::Anchors;
 use crate::finding::{Code, Finding, Findings, Place};
 use crate::report::{Counts, RegistryReport};
 use crate::source::{Source, SourceError};
-use crate::state::Visit;
+use crate::state::{Visit, Visits};
 use crate::time;
 use crate::verify::batch::{finding, read_error};
 use crate::verify::listing::{self, BatchObjects, LogListing};
@@ -31,7 +34,7 @@ const NOTE_LIMIT: u64 = schemas::note::MAX_NOTE_BYTES as u64;
 const RECORDS_LIMIT: u64 = 512 << 20;
 
 /// What the registry says, as far as it was proven.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Registry {
     pub(crate) origin: Origin,
     pub(crate) key: String,
@@ -56,8 +59,32 @@ pub(crate) struct Reading<'a> {
     pub(crate) now: i64,
 }
 
+/// What the registry is read with, beside the store and the trust file.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Beside<'a> {
+    /// What was seen of all logs at earlier visits.
+    pub(crate) visits: Option<&'a Visits>,
+    /// What witnesses said elsewhere.
+    pub(crate) witness_notes: &'a [WitnessNote],
+    /// The asked interval's end, where it was given.
+    pub(crate) to: Option<i64>,
+    pub(crate) now: i64,
+}
+
+impl<'a> Reading<'a> {
+    pub(crate) fn new(source: &'a dyn Source, trust: &'a Trust, beside: Beside<'a>) -> Self {
+        let Beside { visits, witness_notes, to, now } = beside;
+        let visit = trust.registry.as_ref().and_then(|registry| {
+            let visit = visits?.logs.get(&registry.origin);
+            // Under another key it is another registry.
+            visit.filter(|visit| visit.key == registry.key)
+        });
+        Self { source, trust, visit, to, witness_notes, now }
+    }
+}
+
 /// Reads and verifies the registry that the trust file names; `None` where it names none.
-pub(crate) fn read(reading: &Reading<'_>, findings: &mut Findings) -> Option<Registry> {
+fn read(reading: &Reading<'_>, findings: &mut Findings) -> Option<Registry> {
     let trusted = reading.trust.registry.as_ref()?;
     let root = reading.trust.root.as_deref().and_then(public_key)?;
     let key = public_key(&trusted.key)?;

@@ -14,6 +14,8 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 use schemas::{Origin, Sha256Hex};
 use serde::{Deserialize, Serialize};
 
+use crate::bucket::probed::Probed;
+
 /// What was last seen of a log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Visit {
@@ -39,6 +41,9 @@ pub struct Visits {
     /// By bucket and prefix: SHA-256 of what is kept of its versions ([`crate::bucket::kept`]).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub stores: BTreeMap<String, Sha256Hex>,
+    /// By bucket and endpoint ([`crate::bucket::probed::id`]): the last probe.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub probes: BTreeMap<String, Probed>,
 }
 
 /// What opening the state found.
@@ -103,7 +108,12 @@ impl State {
             }
             Err(error) => return Err(failed(&key_path)(error)),
         };
-        Ok(Self { folder: folder.to_owned(), key: hmac::Key::new(hmac::HMAC_SHA256, &bytes), fresh })
+        let state = Self { folder: folder.to_owned(), key: hmac::Key::new(hmac::HMAC_SHA256, &bytes), fresh };
+        if fresh {
+            // Whatever becomes of this visit, a later one does not take the state for lost.
+            state.remember(&Visits::default())?;
+        }
+        Ok(state)
     }
 
     /// The folder.
@@ -130,11 +140,11 @@ impl State {
         let path = self.folder.join(VISITS_FILE);
         match self.read_authentic(&path, "affidavit/auditor/visits/v1") {
             Ok(Some(body)) => Ok(match serde_json::from_slice(&body) {
+                Ok(visits) if self.fresh && visits == Visits::default() => Remembered::FirstVisit,
                 Ok(visits) => Remembered::Known(visits),
                 Err(error) => Remembered::Tampered(error.to_string()),
             }),
             Ok(None) => Ok(Remembered::Tampered("its MAC does not fit the local key".into())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound && self.fresh => Ok(Remembered::FirstVisit),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Remembered::Lost),
             Err(error) => Err(StateError::Io { path, error }),
         }
@@ -215,6 +225,14 @@ mod tests {
         assert_eq!(again.remembered().unwrap(), Remembered::Known(visits()));
         fs::remove_file(dir.path().join(VISITS_FILE)).unwrap();
         assert_eq!(again.remembered().unwrap(), Remembered::Lost);
+    }
+
+    #[test]
+    fn a_visit_that_came_to_nothing_leaves_no_lost_state() {
+        let dir = tempfile::tempdir().unwrap();
+        State::open(dir.path()).unwrap();
+        let again = State::open(dir.path()).unwrap();
+        assert_eq!(again.remembered().unwrap(), Remembered::Known(Visits::default()));
     }
 
     #[test]

@@ -24,6 +24,8 @@ pub struct Gateway {
 /// What a test changes in the configuration.
 #[derive(Debug, Clone, Default)]
 pub struct Setup {
+    /// The gateway's name; empty: `gw1`.
+    pub name: String,
     /// Base URL of the provider (`http://...`).
     pub provider: String,
     /// `exchange`, `consumer_day` or `subject_day`; empty: `exchange`.
@@ -69,6 +71,7 @@ impl Gateway {
         std::fs::create_dir_all(dir).expect("a folder for the gateway");
         let address = free_port();
         let admin = free_port();
+        let name = if setup.name.is_empty() { "gw1" } else { &setup.name };
         let evidence = setup.evidence_dir.clone().unwrap_or_else(|| dir.to_owned());
         let keys = if setup.keys.is_empty() { "exchange" } else { &setup.keys };
         let route = |name: &str| {
@@ -85,7 +88,7 @@ impl Gateway {
             )
         };
         let config = format!(
-            "deployment: test\ngateway: gw1\nlisten:\n  - address: {address}\nadmin: {admin}\n\
+            "deployment: test\ngateway: {name}\nlisten:\n  - address: {address}\nadmin: {admin}\n\
              evidence:\n  journal: {e}/journal\n  spool: {e}/spool\n  key_table: {d}/keytable\n  seal_key: {d}/seal.key\n  \
              out: {out}\n  batch_age: 1s\n{evidence}\
              limits:\n  drain: 50s\n{limits}\
@@ -117,7 +120,7 @@ impl Gateway {
             .expect("its mode");
         let bin = crate::binary("gateway");
         let trust = run(Command::new(&bin)
-            .args(["keygen", "--deployment", "test", "--gateway", "gw1", "--out"])
+            .args(["keygen", "--deployment", "test", "--gateway", name, "--out"])
             .arg(dir.join("seal.key")));
         std::fs::write(dir.join("trust.yaml"), trust.stdout).expect("the trust file is written");
         let key =

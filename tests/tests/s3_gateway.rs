@@ -3,31 +3,23 @@
 
 #![allow(clippy::panic, reason = "tests fail by panicking")]
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use aws_sdk_s3::Client;
-use aws_sdk_s3::types::{ChecksumMode, ObjectLockMode};
-use base64::Engine as _;
 use tests::Dice;
+use tests::archive::{self, BUCKET, check_and_copy};
 use tests::client::{Call, Got, Leave, send, send_until};
 use tests::gateway::{Gateway, Setup};
 use tests::oracle::Evidence;
 use tests::provider::Provider;
 use tests::services::{Fault, FaultProxy, Minio, S3Server, Versitygw};
 
-const BUCKET: &str = "evidence";
-const DAY_S: i64 = 86_400;
-
 fn setup(provider: &Provider, endpoint: &str, evidence: &str) -> Setup {
     Setup {
         provider: provider.url(),
-        out: format!(
-            "{{ s3: {{ bucket: {BUCKET}, prefix: llm/evidence, region: us-east-1, endpoint: '{endpoint}', path_style: true, \
-             timeout: 3s, retention: {{ records: 3d, content: 2d, classes: {{ standard: 1d }} }} }} }}"
-        ),
-        environment: S3Server::environment().map(|(n, v)| (n.to_owned(), v.to_owned())).to_vec(),
+        out: archive::out(endpoint),
+        environment: archive::environment(),
         evidence: format!("  segment: 4MiB\n{evidence}"),
         ..Setup::default()
     }
@@ -38,87 +30,6 @@ fn call(key: &str, tag: &str, filler: usize, dice: &mut Dice) -> Call {
     let body = serde_json::json!({ "model": "gpt-4o-mini", "stream": dice.below(2) == 0,
         "messages": [{ "role": "user", "content": format!("{tag} {filler}") }] });
     Call::post("/openai/v1/chat/completions", key, body.to_string())
-}
-
-/// What the bucket holds: each key with its versions, newest first, and how many delete markers there are.
-async fn versions(client: &Client) -> (BTreeMap<String, Vec<String>>, usize) {
-    let (mut found, mut markers) = (BTreeMap::<String, Vec<String>>::new(), 0);
-    let (mut key, mut version) = (None, None);
-    loop {
-        let page = client
-            .list_object_versions()
-            .bucket(BUCKET)
-            .set_key_marker(key.take())
-            .set_version_id_marker(version.take())
-            .send()
-            .await
-            .expect("a listing of versions");
-        for object in page.versions() {
-            let id = object.version_id().expect("a version's id").to_owned();
-            found.entry(object.key().expect("a key").to_owned()).or_default().push(id);
-        }
-        markers += page.delete_markers().len();
-        if page.is_truncated() != Some(true) {
-            return (found, markers);
-        }
-        key = page.next_key_marker().map(str::to_owned);
-        version = page.next_version_id_marker().map(str::to_owned);
-    }
-}
-
-/// Checks every object of the bucket, and copies it to the folder where the auditor looks. Gives how many there are.
-async fn check_and_copy(server: &S3Server, gateway: &Gateway) -> usize {
-    let client = server.client();
-    let (found, markers) = versions(&client).await;
-    assert_eq!(markers, 0, "{server:?}: something is hidden");
-    let now = jiff::Timestamp::now().as_second();
-    let mut shortest = i64::MAX;
-    let mut seals = i64::MAX;
-    for (key, ids) in &found {
-        assert_eq!(ids.len(), 1, "{server:?}: `{key}` has versions {ids:?}");
-        let head = client.head_object().bucket(BUCKET).key(key).version_id(&ids[0]);
-        let head = head.checksum_mode(ChecksumMode::Enabled).send().await.expect("an object's head");
-        assert_eq!(head.object_lock_mode(), Some(&ObjectLockMode::Compliance), "{key}");
-        let left = head.object_lock_retain_until_date().expect("a date").secs() - now;
-        let least = match key.as_str() {
-            k if k.ends_with(".seal") => 33 * DAY_S,
-            k if k.ends_with(".records.parquet") => 3 * DAY_S,
-            k if k.ends_with(".reference.parquet") => 32 * DAY_S,
-            k if k.contains(".content-") => DAY_S,
-            other => std::panic::panic_any(format!("an object that no seal names: {other}")),
-        };
-        assert!((least - 900..=least + DAY_S).contains(&left), "{key}: {left} s left, asked {least}");
-        if key.ends_with(".seal") {
-            seals = seals.min(left)
-        } else {
-            shortest = shortest.min(left)
-        }
-        let body = client.get_object().bucket(BUCKET).key(key).send().await.expect("an object");
-        let body = body.body.collect().await.expect("its body").into_bytes();
-        let digest = schemas::Sha256Hex::of(&body);
-        let coded = base64::engine::general_purpose::STANDARD.encode(digest.0);
-        assert_eq!(head.checksum_sha256(), Some(coded.as_str()), "{key}");
-        let name = key.strip_prefix("llm/evidence/").expect("all is below the prefix");
-        let path = gateway.store().join(name);
-        std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
-        std::fs::write(path, body).expect("a copy");
-    }
-    assert!(seals > shortest, "seals outlive what they name");
-    // The newest and the oldest object cannot be deleted, nor their time be shortened.
-    for key in [found.keys().next(), found.keys().last()].into_iter().flatten() {
-        let version = &found[key][0];
-        let deleted = client.delete_object().bucket(BUCKET).key(key).version_id(version).send().await;
-        assert!(deleted.is_err(), "{server:?}: a locked version of `{key}` was deleted");
-        client
-            .head_object()
-            .bucket(BUCKET)
-            .key(key)
-            .version_id(version)
-            .send()
-            .await
-            .expect("it is still there");
-    }
-    found.len()
 }
 
 fn metric(gateway: &Gateway, line: &str) -> Option<f64> {
@@ -147,7 +58,7 @@ async fn archived_under_lock(server: S3Server) {
         1,
         "the empty reserve"
     );
-    let objects = check_and_copy(&server, &gateway).await;
+    let objects = check_and_copy(&server, "", &gateway.store()).await;
     let evidence = Evidence::read(&gateway);
     for id in &ids {
         assert_eq!(evidence.outcome(id).map(|o| o["end"].as_str()), Some(Some("complete")), "{id}");
@@ -157,7 +68,7 @@ async fn archived_under_lock(server: S3Server) {
     // A second life reads the first one's end from the bucket.
     gateway.serve();
     assert_eq!(gateway.stop(), Some(0), "{}", gateway.log());
-    assert!(check_and_copy(&server, &gateway).await > objects);
+    assert!(check_and_copy(&server, "", &gateway.store()).await > objects);
     let (code, out, err) = gateway.verify(&[]);
     assert!(code == 0 && out.starts_with("VERIFIED"), "{out}{err}");
 }
@@ -233,7 +144,7 @@ async fn killed_under_faults(server: S3Server) {
     proxy.set(Fault::Pass);
     gateway.serve();
     assert_eq!(gateway.stop(), Some(0), "{}", gateway.log());
-    let objects = check_and_copy(&server, &gateway).await;
+    let objects = check_and_copy(&server, "", &gateway.store()).await;
     let evidence = Evidence::read(&gateway);
     let remembered = remembered.lock().expect("no caller died");
     let mut whole = 0;
@@ -327,7 +238,7 @@ async fn a_full_spool_refuses_until_the_bucket_is_back_and_loses_nothing() {
     }
     let ids = ids.clone();
     assert_eq!(gateway.stop(), Some(0), "{}", gateway.log());
-    check_and_copy(&server, &gateway).await;
+    check_and_copy(&server, "", &gateway.store()).await;
     let evidence = Evidence::read(&gateway);
     for id in &ids {
         assert_eq!(evidence.outcome(id).map(|o| o["end"].as_str()), Some(Some("complete")), "{id}");

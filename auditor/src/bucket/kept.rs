@@ -1,4 +1,4 @@
-//! What the auditor keeps of a bucket between visits: the lock state that it last saw of every version.
+//! What the auditor keeps of a bucket's prefix between visits: the lock state that it last saw of every version.
 //!
 //! One file for each bucket and prefix, `stores/<id>-<start of its SHA-256>.json` in the state folder, authenticated by
 //! the local key; `visits.json` names its SHA-256, so that an older file cannot take its place.
@@ -12,6 +12,7 @@ use anyhow::Context as _;
 use schemas::Sha256Hex;
 use serde::{Deserialize, Serialize};
 
+use crate::mandate::Mandate;
 use crate::source::s3::Bucket;
 use crate::state::{State, Visits};
 
@@ -32,15 +33,9 @@ pub struct Seen {
     /// The seal's time, where the version belongs to a batch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sealed_at: Option<i64>,
-}
-
-/// What the last probe of the bucket found.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Probed {
-    /// When.
-    pub at: i64,
-    /// Rows that say that the store does not enforce retention; empty: it does.
-    pub failed: Vec<String>,
+    /// Whether nothing at all was found, and nothing left open: else it is asked about at every visit.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub clean: bool,
 }
 
 /// All that is kept of one bucket and prefix.
@@ -54,12 +49,22 @@ pub struct Kept {
     /// By name and version id.
     #[serde(default)]
     pub versions: BTreeMap<String, BTreeMap<String, Seen>>,
-    /// The last probe.
+    /// What the mandate asked of a version when they were read, in short.
     #[serde(default)]
-    pub probed: Option<Probed>,
+    pub judged_by: String,
 }
 
 impl Kept {
+    /// Holds what is known to a mandate: what was sound by another one is asked about again.
+    pub fn judge_by(&mut self, mandate: &Mandate) {
+        let asked = format!("{:?} {:?}", mandate.retention, mandate.store);
+        let asked = hex::encode(&Sha256Hex::of(asked.as_bytes()).0[..8]);
+        if self.judged_by != asked {
+            self.versions.values_mut().flat_map(BTreeMap::values_mut).for_each(|seen| seen.clean = false);
+            self.judged_by = asked;
+        }
+    }
+
     /// What is known of a version.
     pub fn seen(&self, name: &str, version: &str) -> Option<&Seen> {
         self.versions.get(name)?.get(version)
@@ -72,15 +77,14 @@ impl Kept {
             for (id, seen) in versions {
                 match known.get(&id) {
                     Some(here) if rank(here) >= rank(&seen) => {}
-                    _ => _ = known.insert(id, seen),
+                    // What another auditor found sound, this one has not looked at.
+                    _ => _ = known.insert(id, Seen { clean: false, ..seen }),
                 }
             }
         }
         if self.owners.is_empty() {
             self.owners = other.owners;
         }
-        let newer = other.probed.filter(|probed| self.probed.as_ref().is_none_or(|here| here.at < probed.at));
-        self.probed = newer.or(self.probed.take());
     }
 }
 
@@ -149,7 +153,7 @@ mod tests {
     use super::*;
 
     fn seen(mode: &str, until: i64) -> Seen {
-        Seen { mode: mode.into(), until, hold: false, at: 1, sealed_at: None }
+        Seen { mode: mode.into(), until, hold: false, at: 1, sealed_at: None, clean: false }
     }
     fn kept(mode: &str, until: i64) -> Kept {
         let versions = BTreeMap::from([("v".to_owned(), seen(mode, until))]);
@@ -168,6 +172,24 @@ mod tests {
             known.learn(kept(there.0, there.1));
             assert_eq!(known, kept(wanted.0, wanted.1), "{here:?} {there:?}");
         }
+    }
+
+    #[test]
+    fn what_was_sound_by_another_mandate_is_not_settled() {
+        let mut known = kept("COMPLIANCE", 9);
+        let clean = |kept: &mut Kept, set: Option<bool>| {
+            let seen = kept.versions.get_mut("a").unwrap().get_mut("v").unwrap();
+            seen.clean = set.unwrap_or(seen.clean);
+            seen.clean
+        };
+        let mut mandate = Mandate::default();
+        known.judge_by(&mandate);
+        assert!(clean(&mut known, Some(true)));
+        known.judge_by(&mandate);
+        assert!(clean(&mut known, None));
+        mandate.retention = Some(1);
+        known.judge_by(&mandate);
+        assert!(!clean(&mut known, None));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use aws_sdk_s3::types::{
     BucketVersioningStatus, ExpirationStatus, LifecycleRule, ObjectLockEnabled, ObjectLockRetentionMode,
 };
 
+use super::access;
 use crate::finding::{Code, Finding, Findings, Place};
 use crate::source::s3::{Bucket, Fault};
 use crate::time;
@@ -22,14 +23,14 @@ pub struct Read {
 }
 
 impl Read {
-    fn place(what: &str) -> Place {
+    pub(super) fn place(what: &str) -> Place {
         Place::object("the bucket").of_item(what)
     }
-    fn add(&mut self, code: Code, what: &str, expected: &str, found: impl Into<String>) {
+    pub(super) fn add(&mut self, code: Code, what: &str, expected: &str, found: impl Into<String>) {
         self.findings.add(code, Self::place(what), expected, found);
     }
     /// What was not answered: `absent` says whether 404 means that there is none.
-    fn refused(&mut self, what: &'static str, permission: &str, fault: &Fault) {
+    pub(super) fn refused(&mut self, what: &'static str, permission: &str, fault: &Fault) {
         if fault.is_unknown() {
             self.unknown.push(what);
         } else {
@@ -39,6 +40,7 @@ impl Read {
     }
 }
 
+/// Asks for a setting.
 macro_rules! ask {
     ($bucket:expr, $operation:ident) => {{
         $bucket.count();
@@ -50,6 +52,8 @@ macro_rules! ask {
         request.send().await.map_err(|error| Fault::of(&error))
     }};
 }
+
+pub(super) use ask;
 
 /// Reads the settings. `longest`: the longest retention that versions have or the mandate asks for, microseconds.
 pub async fn read(bucket: Bucket, wanted: Option<i64>, longest: Option<i64>) -> Read {
@@ -73,12 +77,7 @@ pub async fn read(bucket: Bucket, wanted: Option<i64>, longest: Option<i64>) -> 
         Err(fault) if fault.is_absent() => out.lines.push("no lifecycle rules".into()),
         Err(fault) => out.refused("lifecycle rules", "s3:GetLifecycleConfiguration", &fault),
     }
-    match is_public(&bucket).await {
-        Ok(true) => out.add(Code::PublicAccess, "policy", "a policy that is not public", "a public one"),
-        Ok(false) => {}
-        Err(fault) if fault.is_absent() => out.lines.push("no bucket policy".into()),
-        Err(fault) => out.refused("policy status", "s3:GetBucketPolicyStatus", &fault),
-    }
+    access::read(&bucket, &mut out).await;
     match ask!(bucket, get_bucket_replication) {
         Ok(answer) => {
             for rule in answer.replication_configuration().map(|c| c.rules()).into_iter().flatten() {
@@ -95,33 +94,6 @@ pub async fn read(bucket: Bucket, wanted: Option<i64>, longest: Option<i64>) -> 
         Err(fault) => out.refused("replication", "s3:GetReplicationConfiguration", &fault),
     }
     out
-}
-
-/// Whether the bucket's policy gives access to anybody.
-async fn is_public(bucket: &Bucket) -> Result<bool, Fault> {
-    bucket.count();
-    let request = bucket
-        .client
-        .get_bucket_policy_status()
-        .bucket(&bucket.address.bucket)
-        .set_expected_bucket_owner(bucket.owner.clone());
-    let error = match request.send().await {
-        Ok(answer) => {
-            return Ok(answer.policy_status().and_then(|status| status.is_public()).unwrap_or(false));
-        }
-        Err(error) => error,
-    };
-    // MinIO writes `TRUE` and `FALSE`, which the client does not read.
-    let body = error.raw_response().filter(|response| response.status().as_u16() == 200);
-    let said =
-        body.and_then(|response| std::str::from_utf8(response.body().bytes()?).ok()).and_then(|text| {
-            Some(text.split_once("<IsPublic>")?.1.split_once('<')?.0.trim().to_ascii_lowercase())
-        });
-    match said.as_deref() {
-        Some("true") => Ok(true),
-        Some("false") => Ok(false),
-        _ => Err(Fault::of(&error)),
-    }
 }
 
 async fn lock(bucket: &Bucket, wanted: Option<i64>, out: &mut Read) -> bool {

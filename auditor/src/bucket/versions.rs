@@ -1,17 +1,24 @@
 //! Names with delete markers or several versions: which version is the sealed one, and what the others are.
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
 
+use parquet::file::reader::ChunkReader as _;
+use schemas::digest::Hasher;
+use schemas::registry::Checkpoint;
 use schemas::trust::Trust;
 use schemas::{ObjectName, Origin, Sha256Hex, seal};
 
 use crate::finding::{Code, Findings, Place};
+use crate::registry::{Beside, InForce, Reading};
 use crate::source::s3::{Named, Version};
-use crate::source::{Opened, S3Source, Source as _, SourceError};
+use crate::source::{Opened, S3Source, SourceError};
 use crate::time;
+use crate::verify::seal_name;
 
 /// Names with several versions that are compared; beyond them the answer is "could not judge".
 const MOST_COMPARED: usize = 10_000;
+const LARGEST_NOTE: u64 = schemas::note::MAX_NOTE_BYTES as u64;
 
 /// Where a name belongs: its log and its name in the format, where it has one.
 pub(super) fn parse(name: &str) -> Option<(Origin, ObjectName)> {
@@ -21,21 +28,57 @@ pub(super) fn parse(name: &str) -> Option<(Origin, ObjectName)> {
     Some((origin, parsed))
 }
 
-/// Compares the versions of every name that has several, lets the sealed one stand for the name, and names every marker.
-pub fn resolve(source: &mut S3Source, trust: &Trust) -> Findings {
-    let mut findings = Findings::default();
+/// Names every marker, compares the versions of every name that has several, and lets the sealed one stand for the name.
+/// The registry comes first, where there is one: its entries say whose seals the others must be. Gives the keys in force.
+pub(crate) fn resolve(
+    source: &mut S3Source,
+    trust: &Trust,
+    beside: Beside<'_>,
+    findings: &mut Findings,
+) -> InForce {
+    enum Turn {
+        Registry,
+        Checkpoint,
+        Other,
+    }
+    let registry = trust.registry.as_ref().map(|registry| registry.origin.clone());
+    let turn = |name: &str| match parse(name) {
+        Some((origin, parsed)) if registry.as_ref() == Some(&origin) => match parsed {
+            ObjectName::Checkpoint { .. } => Turn::Checkpoint,
+            _ => Turn::Registry,
+        },
+        _ => Turn::Other,
+    };
+    let named = InForce::of(trust);
+    compare_all(source, &named, |name| matches!(turn(name), Turn::Registry), findings);
+    let mut in_force = InForce::read(&Reading::new(source, trust, beside));
+    // Its first entry says by which key checkpoints are.
+    if compare_all(source, &in_force, |name| matches!(turn(name), Turn::Checkpoint), findings) {
+        in_force = InForce::read(&Reading::new(source, trust, beside));
+    }
+    compare_all(source, &in_force, |name| matches!(turn(name), Turn::Other), findings);
+    in_force
+}
+
+/// Looks at the names that are picked. True where another version than before stands for some name.
+fn compare_all(
+    source: &mut S3Source,
+    in_force: &InForce,
+    pick: impl Fn(&str) -> bool,
+    findings: &mut Findings,
+) -> bool {
     let mut several = Vec::new();
     for (name, named) in &source.listing().objects {
-        if super::is_probe(name) {
+        if super::is_probe(name) || !pick(name) {
             continue;
         }
-        markers(name, named, &mut findings);
+        markers(name, named, findings);
         for version in named.versions.iter().filter(|version| version.id == "null") {
             let found = format!("version `null` of {}", time::text(version.last_modified));
             findings.add(Code::NullVersion, Place::object(name), "a version id", found);
         }
         if named.versions.len() > 1 {
-            several.push(name.clone());
+            several.push((name.clone(), named.clone()));
         }
     }
     if several.len() > MOST_COMPARED {
@@ -43,11 +86,13 @@ pub fn resolve(source: &mut S3Source, trust: &Trust) -> Findings {
         findings.add(Code::ResourceLimit, Place::default(), format!("at most {MOST_COMPARED}"), found);
         several.truncate(MOST_COMPARED);
     }
-    for name in several {
-        let chosen = compare(source, trust, &name, &mut findings);
+    let mut moved = false;
+    for (name, named) in several {
+        let chosen = compare(source, in_force, &name, &named, findings);
+        moved |= chosen != named.chosen;
         source.choose(&name, chosen);
     }
-    findings
+    moved
 }
 
 fn markers(name: &str, named: &Named, findings: &mut Findings) {
@@ -60,39 +105,60 @@ fn markers(name: &str, named: &Named, findings: &mut Findings) {
     }
 }
 
-/// One version's hash, and for a seal whether the trusted key signed it.
+/// One version's hash, and whether it is the one that belongs under its name: of a seal or checkpoint, whether the key in
+/// force signed it.
 struct Read {
     hash: Sha256Hex,
     sealed: bool,
 }
 
-fn read(source: &S3Source, trust: &Trust, name: &str) -> Result<Read, SourceError> {
-    let opened = source.open(name)?;
-    let hash = super::hash(&opened).map_err(|error| SourceError::Io { name: name.into(), error })?;
-    let sealed = match parse(name) {
-        Some((_, ObjectName::Data { sha256, .. } | ObjectName::Anchor { sha256, .. })) => sha256 == hash,
-        Some((origin, ObjectName::Seal { batch, .. })) => {
-            let Opened::Memory(bytes) = &opened else { return Ok(Read { hash, sealed: false }) };
-            let key = trust.gateway(&origin).and_then(|entry| entry.public_key().ok());
-            key.and_then(|key| seal::verify(bytes, &key).ok())
-                .is_some_and(|signed| signed.origin == origin && signed.batch == batch)
+fn hash(opened: &Opened) -> std::io::Result<Sha256Hex> {
+    let mut reader = opened.get_read(0).map_err(std::io::Error::other)?;
+    let mut hasher = Hasher::default();
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        match reader.read(&mut buffer)? {
+            0 => return Ok(hasher.finish()),
+            n => hasher.update(&buffer[..n]),
         }
-        // A checkpoint is held against its seal when the registry is read.
-        Some((_, ObjectName::Checkpoint { .. })) | None => false,
+    }
+}
+
+fn read(source: &S3Source, in_force: &InForce, name: &str, version: &Version) -> Result<Read, SourceError> {
+    let opened = source.open_version(name, version)?;
+    let hash = hash(&opened).map_err(|error| SourceError::Io { name: name.into(), error })?;
+    let sealed = match (parse(name), &opened) {
+        (Some((_, ObjectName::Data { sha256, .. } | ObjectName::Anchor { sha256, .. })), _) => sha256 == hash,
+        (Some((origin, ObjectName::Seal { batch, .. })), Opened::Memory(bytes)) => {
+            let signed = in_force.keys(&origin).iter().find_map(|key| seal::verify(bytes, key).ok());
+            signed.is_some_and(|signed| signed.origin == origin && signed.batch == batch)
+        }
+        (Some((origin, ObjectName::Checkpoint { batch, .. })), Opened::Memory(bytes)) => {
+            let signed = in_force.checkpoint_key().and_then(|key| Checkpoint::verify(bytes, &key).ok());
+            let beside = source.read_all(vec![seal_name(&origin, batch)], LARGEST_NOTE).ok();
+            let beside = beside.and_then(|mut notes| seal::parse_unverified(&notes.pop()??).ok());
+            signed.zip(beside).is_some_and(|((signed, _), seal)| signed == Checkpoint::of(&seal))
+        }
+        _ => false,
     };
     Ok(Read { hash, sealed })
 }
 
-fn compare(source: &mut S3Source, trust: &Trust, name: &str, findings: &mut Findings) -> usize {
-    let Some(named) = source.listing().objects.get(name).cloned() else { return 0 };
+/// Which version stands for the name.
+fn compare(
+    source: &S3Source,
+    in_force: &InForce,
+    name: &str,
+    named: &Named,
+    findings: &mut Findings,
+) -> usize {
     let mut reads = Vec::new();
-    for n in 0..named.versions.len() {
-        source.choose(name, n);
-        match read(source, trust, name) {
+    for version in &named.versions {
+        match read(source, in_force, name, version) {
             Ok(read) => reads.push(Some(read)),
             Err(error) => {
                 reads.push(None);
-                let place = Place::object(name).of_item(format!("version {}", named.versions[n].id));
+                let place = Place::object(name).of_item(format!("version {}", version.id));
                 findings.push(crate::verify::batch::read_error(error, place));
             }
         }
@@ -125,7 +191,7 @@ fn compare(source: &mut S3Source, trust: &Trust, name: &str, findings: &mut Find
     let known = covered.and_then(|n| reads[n].as_ref()).map(|read| read.hash);
     for (n, version) in named.versions.iter().enumerate() {
         let Some(read) = reads[n].as_ref().filter(|read| Some(read.hash) != known) else { continue };
-        let code = if marker_before(&named, version) { Code::Substituted } else { Code::Shadowed };
+        let code = if marker_before(named, version) { Code::Substituted } else { Code::Shadowed };
         let top = if version.latest { ", the newest" } else { "" };
         let found = format!(
             "version {} of {}{top}, SHA-256 {}",

@@ -12,12 +12,12 @@ use schemas::trust::{Trust, public_key};
 
 use crate::bucket::estimate::Estimate;
 use crate::bucket::kept::{self, Kept};
-use crate::bucket::{self, Asked, Judged, LockState};
+use crate::bucket::{self, Asked, Judged, LockState, probed};
 use crate::cache::Cache;
 use crate::cli::{Evidence, Remote};
 use crate::finding::{Code, Findings, Place};
 use crate::mandate::Mandate;
-use crate::registry::WitnessNote;
+use crate::registry::{Beside, InForce, WitnessNote};
 use crate::report::Report;
 use crate::source::s3::{Address, Settings};
 use crate::source::{DirectorySource, S3Source, Source};
@@ -60,6 +60,8 @@ struct Remotely {
     lock_state: LockState,
     /// What the listing shows.
     findings: Findings,
+    /// The keys in force: the registry is read before its bucket is judged.
+    in_force: InForce,
     kept: Result<Option<Kept>, String>,
 }
 
@@ -157,7 +159,8 @@ pub fn open(typed: &Evidence) -> anyhow::Result<Opened> {
     let (source, bucket): (Arc<dyn Source>, _) = match (directory, address) {
         (Some(directory), _) => (Arc::new(directory), None),
         (None, Some(address)) => {
-            let bucket = remotely(typed, &address, &trust, &mandate, &state, &remembered)?;
+            let bucket =
+                remotely(typed, &address, &trust, &mandate, (&state, &remembered), (to, &witness_notes))?;
             (bucket.source.clone(), Some(bucket))
         }
         (None, None) => bail!("store `{}`: wanted a folder or `s3://BUCKET/PREFIX`", typed.store.display()),
@@ -179,26 +182,28 @@ pub fn open(typed: &Evidence) -> anyhow::Result<Opened> {
     })
 }
 
-/// Lists the bucket and finds the sealed version of every name.
+/// Lists the bucket, reads its registry, and finds the sealed version of every name.
 fn remotely(
     typed: &Evidence,
     address: &Address,
     trust: &Trust,
     mandate: &Mandate,
-    state: &State,
-    remembered: &Remembered,
+    (state, remembered): (&State, &Remembered),
+    (to, witness_notes): (Option<i64>, &[WitnessNote]),
 ) -> anyhow::Result<Remotely> {
     let mut settings = settings(&typed.remote);
     settings.expected_owner = settings.expected_owner.or_else(|| mandate.store.owner.clone());
     let temporary = state.folder().join("objects");
     std::fs::create_dir_all(&temporary).with_context(|| format!("`{}`", temporary.display()))?;
     let mut source = S3Source::open(address, &settings, temporary)?;
-    let kept = match remembered {
-        Remembered::Known(visits) => kept::load(state, visits, &kept::id(source.bucket())),
-        _ => Ok(None),
+    let (kept, visits) = match remembered {
+        Remembered::Known(visits) => (kept::load(state, visits, &kept::id(source.bucket())), Some(visits)),
+        _ => (Ok(None), None),
     };
-    let findings = bucket::versions::resolve(&mut source, trust);
-    Ok(Remotely { source: Arc::new(source), lock_state: typed.lock_state, findings, kept })
+    let mut findings = Findings::default();
+    let beside = Beside { visits, witness_notes, to, now: time::now() };
+    let in_force = bucket::versions::resolve(&mut source, trust, beside, &mut findings);
+    Ok(Remotely { source: Arc::new(source), lock_state: typed.lock_state, findings, in_force, kept })
 }
 
 /// The notes of witnesses that were given, and the answers of those that are asked.
@@ -288,6 +293,7 @@ impl Opened {
         options.progress = &tell;
         let judged = self.judge(only_new)?;
         options.bucket = judged.as_ref();
+        options.in_force = self.bucket.as_ref().map(|bucket| &bucket.in_force);
         let mut cached_findings = crate::finding::Findings::default();
         options.earlier = if only_new { cache.earlier(&mut cached_findings) } else { BTreeMap::new() };
         cache.begin(&options.earlier);
@@ -326,13 +332,21 @@ impl Opened {
             LockState::All => listing.versions,
             LockState::Sample(count) => listing.versions.min(count as u64),
         };
-        let estimate = Estimate { lists: listing.pages, heads, gets: listing.versions, bytes: listing.bytes };
+        // Seals are read twice: for the times that they say, and as evidence.
+        let seals = listing.objects.keys().filter(|name| name.ends_with(".seal")).count() as u64;
+        let gets = listing.versions + seals;
+        let estimate = Estimate { lists: listing.pages, heads, gets, bytes: listing.bytes };
         let most = if only_new { ", less what was proven earlier" } else { "" };
         let _ = writeln!(std::io::stderr(), "{estimate}{most}");
+        let probed = match &self.remembered {
+            Remembered::Known(visits) => visits.probes.get(&probed::id(bucket.source.bucket())),
+            _ => None,
+        };
         let asked = Asked {
-            trust: &self.trust,
+            in_force: &bucket.in_force,
             mandate: &self.mandate,
             kept: bucket.kept.clone().ok().flatten(),
+            probed,
             lock_state: bucket.lock_state,
             only_new,
             now: time::now(),

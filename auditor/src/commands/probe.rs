@@ -4,7 +4,7 @@ use anyhow::Context as _;
 
 use super::evidence::{default_state, known, settings};
 use super::out;
-use crate::bucket::kept::{self, Probed};
+use crate::bucket::probed::{self, Probed};
 use crate::cli::{Probe, ReportFormat};
 use crate::probe;
 use crate::source::S3Source;
@@ -40,11 +40,10 @@ pub fn run(typed: &Probe) -> anyhow::Result<u8> {
     }
     let state = State::open(&typed.state.clone().map_or_else(default_state, Ok)?)?;
     let mut visits = known(&state)?;
-    let id = kept::id(&bucket);
-    let mut kept = kept::load(&state, &visits, &id).map_err(anyhow::Error::msg)?.unwrap_or_default();
     if transcript.judged() {
-        kept.probed = Some(Probed { at: transcript.at, failed: transcript.failed() });
-        kept::save(&state, &mut visits, &id, &kept)?;
+        let (passed, failed) = (transcript.passed(), transcript.failed());
+        let (at, canaries) = (transcript.at, transcript.canaries.clone());
+        visits.probes.insert(probed::id(&bucket), Probed { at, canaries, passed, failed });
         state.remember(&visits)?;
     }
     Ok(transcript.exit_code())

@@ -89,6 +89,11 @@ fn import(state: &State, file: &Path, key: Option<&Path>) -> anyhow::Result<()> 
             _ => _ = visits.logs.insert(origin, theirs),
         }
     }
+    for (id, theirs) in carried.visits.probes {
+        if visits.probes.get(&id).is_none_or(|ours| ours.at < theirs.at) {
+            visits.probes.insert(id, theirs);
+        }
+    }
     for (id, theirs) in carried.stores {
         let mut ours = kept::load(state, &visits, &id).map_err(anyhow::Error::msg)?.unwrap_or_default();
         if ours.store.is_empty() {
@@ -106,6 +111,7 @@ mod tests {
     use schemas::{Origin, Sha256Hex};
 
     use super::*;
+    use crate::bucket::probed::Probed;
     use crate::state::{Remembered, Visit};
 
     fn visits(size: u64, root: u8) -> Visits {
@@ -125,6 +131,16 @@ mod tests {
         import(&to, &file, Some(&one.path().join("key")))?;
         let Remembered::Known(visits) = to.remembered()? else { bail!("nothing is known") };
         Ok(visits)
+    }
+
+    #[test]
+    fn of_two_probes_the_later_one_is_known() {
+        let probed = |at| Probed { at, canaries: String::new(), passed: vec![], failed: vec![] };
+        let with =
+            |at| Visits { probes: BTreeMap::from([("s3://b".to_owned(), probed(at))]), ..visits(3, 1) };
+        assert_eq!(carry(with(5), with(9)).unwrap(), with(9));
+        assert_eq!(carry(with(9), with(5)).unwrap(), with(9));
+        assert_eq!(carry(visits(3, 1), with(5)).unwrap(), with(5));
     }
 
     #[test]

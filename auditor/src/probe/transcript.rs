@@ -79,6 +79,12 @@ impl Transcript {
     pub fn failed(&self) -> Vec<String> {
         self.named(Outcome::NotEnforced)
     }
+    /// Rows in which nothing happened to what is locked.
+    pub fn passed(&self) -> Vec<String> {
+        let mut passed = self.named(Outcome::AsRequired);
+        passed.extend(self.named(Outcome::Differs));
+        passed
+    }
     /// Whether it says anything about the store: some row was refused or accepted, and every one could be told.
     pub fn judged(&self) -> bool {
         !self.failed().is_empty()
@@ -107,7 +113,7 @@ impl Transcript {
         if let Some(server) = &self.server {
             let _ = writeln!(out, "server      {}", hostile::line(server));
         }
-        let _ = writeln!(out, "probed at   {}", time::text(self.at));
+        let _ = writeln!(out, "probed at   {}; counts for every prefix of the bucket", time::text(self.at));
         let until = time::text(self.locked_until);
         let _ = writeln!(out, "canaries    {} (locked until {until})", hostile::line(&self.canaries));
         for row in &self.rows {

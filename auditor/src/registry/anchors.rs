@@ -51,7 +51,7 @@ struct Statement {
 }
 
 /// What was said of a registry, as it is read.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Anchors {
     witnesses: Vec<(WitnessKey, String)>,
     authorities: Vec<(String, Authority)>,

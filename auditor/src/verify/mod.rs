@@ -23,7 +23,7 @@ use schemas::{ObjectName, Origin};
 
 use crate::finding::{Code, Effect, Finding, Findings, Place};
 use crate::mandate::{Claim, Mandate};
-use crate::registry::{self, Registry, WitnessNote};
+use crate::registry::{Beside, InForce, Reading, Registry, WitnessNote};
 use crate::report::{ClaimState, Counts, Report, Verdict};
 use crate::source::Source;
 use crate::state::{Remembered, Visit, Visits};
@@ -85,6 +85,8 @@ pub struct Options<'a> {
     pub earlier: BTreeMap<Origin, (LogFold, SealTail)>,
     /// What witnesses said elsewhere than in the store.
     pub witness_notes: &'a [WitnessNote],
+    /// Keys in force, where the registry was read before; absent: it is read now.
+    pub in_force: Option<&'a InForce>,
     /// What was judged of the bucket, where the store is one.
     pub bucket: Option<&'a crate::bucket::Judged>,
     /// Bounds.
@@ -112,10 +114,17 @@ impl<'a> Options<'a> {
             remembered: None,
             earlier: BTreeMap::new(),
             witness_notes: &[],
+            in_force: None,
             bucket: None,
             limits: Limits::default(),
             progress: &|_, _, _| {},
         }
+    }
+
+    /// What the registry is read with.
+    fn reading<'r>(&'r self, source: &'r dyn Source, known: Option<&'r Visits>) -> Reading<'r> {
+        let beside = Beside { visits: known, witness_notes: self.witness_notes, to: self.to, now: self.now };
+        Reading::new(source, self.trust, beside)
     }
 }
 
@@ -133,13 +142,14 @@ pub fn run(source: &dyn Source, options: &Options<'_>, sink: &mut dyn Sink) -> (
     }
     let mut counts = Counts::default();
     let known = remembered(options, &mut findings);
-    let registry = read_registry(source, options, known.as_ref(), &mut findings);
     // Keys and logs as they count: the trust file's own, or the registry's.
-    let trust = match &registry {
-        Some(registry) => registry.trust(options.trust),
-        None => options.trust.clone(),
+    let in_force = match options.in_force {
+        Some(in_force) => in_force.clone(),
+        None => InForce::read(&options.reading(source, known.as_ref())),
     };
-    let mut gateways = gateways(&trust);
+    findings.append(in_force.findings.clone());
+    let (registry, trust) = (&in_force.registry, &in_force.trust);
+    let mut gateways = gateways(trust);
     let folders = match listing::folders(source, &mut findings) {
         Ok(folders) => folders,
         Err(error) => {
@@ -153,9 +163,7 @@ pub fn run(source: &dyn Source, options: &Options<'_>, sink: &mut dyn Sink) -> (
         if registry.as_ref().is_some_and(|registry| registry.origin == *origin) {
             continue;
         }
-        let registered = registry.as_ref().and_then(|registry| registry.entry(&trust, origin));
-        let entry = registered.or_else(|| trust.gateway(origin));
-        let entry = entry.and_then(|entry| Some((entry, entry.public_key().ok()?)));
+        let entry = in_force.entry(origin).and_then(|entry| Some((entry, entry.public_key().ok()?)));
         let gateway = gateways.iter_mut().find(|gateway| gateway.expected.name == origin.gateway());
         match gateway.zip(entry) {
             Some((gateway, (entry, key))) => {
@@ -181,8 +189,8 @@ pub fn run(source: &dyn Source, options: &Options<'_>, sink: &mut dyn Sink) -> (
             }
         }
     }
-    empty_or_gone(options, &trust, known.as_ref(), &present, &mut findings);
-    if let Some(registry) = &registry {
+    empty_or_gone(options, trust, known.as_ref(), &present, &mut findings);
+    if let Some(registry) = registry {
         let folds: Vec<&LogFold> = gateways.iter().flat_map(|gateway| &gateway.folds).collect();
         let gone =
             |at: i64| options.mandate.retention.is_some_and(|kept| at.saturating_add(kept) < options.now);
@@ -212,6 +220,7 @@ pub fn run(source: &dyn Source, options: &Options<'_>, sink: &mut dyn Sink) -> (
         reports.push(report);
     }
     notes(&tally, &not_judged, &mut findings);
+    unencrypted(&gateways, &mut findings);
     systems(options, &tally, &mut findings);
     outside_is_note(options, &reports, &mut findings);
     if let Some(registry) = registry.as_ref().filter(|registry| registry.not_judged > 0) {
@@ -234,35 +243,13 @@ pub fn run(source: &dyn Source, options: &Options<'_>, sink: &mut dyn Sink) -> (
         bucket: options.bucket.map(|bucket| bucket.facts.clone()),
         gateways: reports,
         registry: registry.as_ref().map(Registry::report),
-        trust_in_force: trust,
+        trust_in_force: trust.clone(),
         findings,
         not_checked: not_checked(options, registry.as_ref(), &tally),
         tally,
         not_judged,
     };
     (report, visits)
-}
-
-/// The registry, where the trust file names one.
-fn read_registry(
-    source: &dyn Source,
-    options: &Options<'_>,
-    known: Option<&Visits>,
-    findings: &mut Findings,
-) -> Option<Registry> {
-    let trusted = options.trust.registry.as_ref()?;
-    let visit = known.and_then(|visits| visits.logs.get(&trusted.origin));
-    // Under another key it is another registry.
-    let visit = visit.filter(|visit| visit.key == trusted.key);
-    let reading = registry::Reading {
-        source,
-        trust: options.trust,
-        visit,
-        to: options.to,
-        witness_notes: options.witness_notes,
-        now: options.now,
-    };
-    registry::read(&reading, findings)
 }
 
 /// The gateways that are trusted; one with several keys is one gateway.
@@ -522,6 +509,17 @@ fn notes(tally: &story::Tally, not_judged: &BTreeMap<String, u64>, findings: &mu
             "names that this version knows",
             format!("{count} times"),
         );
+    }
+}
+
+/// Logs whose content is readable by whoever reads the store.
+fn unencrypted(gateways: &[Gateway], findings: &mut Findings) {
+    for fold in gateways.iter().flat_map(|gateway| &gateway.folds) {
+        let kept = fold.story.tally.parts_kept;
+        if kept > 0 && fold.story.boot.as_ref().is_some_and(|boot| !boot.encrypted) {
+            let found = format!("`encryption` off in `boot`, {kept} parts of content kept");
+            findings.add(Code::Unencrypted, Place::log(&fold.origin), "content under keys", found);
+        }
     }
 }
 

@@ -2,8 +2,8 @@ use std::collections::BTreeSet;
 
 use schemas::Sha256Hex;
 use schemas::record::{
-    Body, Config, ConfigReason, Cost, Erasure, Gap, GapReason, Heartbeat, PartName, Reported, Usage,
-    UsageRole, UsageSource,
+    Body, Config, ConfigReason, Cost, Encryption, Erasure, Gap, GapReason, Heartbeat, PartName, Predecessor,
+    Reported, Usage, UsageRole, UsageSource,
 };
 
 use super::*;
@@ -263,6 +263,45 @@ fn two_successors_of_one_log_are_a_fork() {
     let mut third = Writer::boot("20260921t133331z-00000003", START + 11 * SECOND, predecessor, second.store);
     third.close();
     has(&verify(&third.store), "PREDECESSOR_FORK", Verdict::Diverged);
+}
+
+#[test]
+fn a_predecessor_that_went_on_or_is_another_one_is_a_mismatch() {
+    // The successor saw the log at some size; then somebody with its key went on.
+    let mut first = Writer::boot("20260921t133320z-00000001", START, None, MemorySource::default());
+    first.exchange(1, b"q", b"a");
+    first.seal();
+    let predecessor = first.as_predecessor();
+    first.exchange(2, b"q", b"a");
+    first.close();
+    let successor = |predecessor, store| {
+        let mut second =
+            Writer::boot("20260921t133330z-00000002", START + 10 * SECOND, Some(predecessor), store);
+        second.close();
+        verify(&second.store)
+    };
+    has(&successor(predecessor, first.store.clone()), "PREDECESSOR_MISMATCH", Verdict::Diverged);
+    // The same size, and another root.
+    let other = Predecessor { root: Some(Sha256Hex([9; 32])), ..first.as_predecessor() };
+    has(&successor(other, first.store.clone()), "PREDECESSOR_MISMATCH", Verdict::Diverged);
+    // A log of another gateway.
+    let other = Predecessor {
+        origin: Origin::join("acme", "gw2", "20260921t133320z-00000001").unwrap(),
+        ..first.as_predecessor()
+    };
+    has(&successor(other, first.store.clone()), "PREDECESSOR_MISMATCH", Verdict::Diverged);
+    let sound = successor(first.as_predecessor(), first.store.clone());
+    assert_eq!(sound.verdict, Verdict::Verified, "{}", crate::render::text::report(&sound));
+}
+
+#[test]
+fn what_is_larger_than_a_limit_is_not_judged_and_no_pass() {
+    let writer = small();
+    let limit = |adapt: fn(&mut Limits)| verify_at(&writer.store, NOW, |options| adapt(&mut options.limits));
+    for report in [limit(|limits| limits.records_bytes = 100), limit(|limits| limits.reference_bytes = 100)] {
+        assert!(codes(&report).contains("RESOURCE_LIMIT"), "{:?}", codes(&report));
+        assert_ne!(report.verdict, Verdict::Verified);
+    }
 }
 
 #[test]
@@ -541,6 +580,14 @@ mod content {
         let report = verify(&writer.store);
         assert_eq!(report.verdict, Verdict::Verified, "{}", crate::render::text::report(&report));
         assert_eq!(report.tally.parts_proven, 2);
+        assert!(!verify(&small().store).findings.has(Code::Unencrypted));
+        let (epoch, store) = ("20260921t133320z-00000001", MemorySource::default());
+        let mut plain = Writer::boot_with(epoch, START, None, store, Encryption::Off);
+        plain.exchange(1, b"question", b"answer");
+        plain.close();
+        let report = verify(&plain.store);
+        assert_eq!(report.verdict, Verdict::Verified, "{}", crate::render::text::report(&report));
+        assert!(report.findings.has(Code::Unencrypted));
     }
 
     #[test]

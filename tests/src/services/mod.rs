@@ -3,6 +3,7 @@
 //! `tests/run` builds their binaries once into a cache folder outside of the checkout, keyed by version.
 
 mod faults;
+mod liar;
 mod minio;
 mod moto;
 mod process;
@@ -10,7 +11,8 @@ mod s3;
 mod versitygw;
 
 pub use faults::{Fault, FaultProxy, Handled};
-pub use minio::Minio;
+pub use liar::{Answer, Asked, Liar};
+pub use minio::{Minio, MinioKeys};
 pub use moto::Moto;
 pub use process::{cached, free_port};
 pub use s3::S3Server;

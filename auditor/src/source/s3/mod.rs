@@ -21,10 +21,15 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 
+use bytes::Bytes;
+use futures_util::StreamExt as _;
 use tokio::runtime::Runtime;
 
 use super::{Entry, EntryKind, Opened, Source, SourceError};
 use ahead::Ahead;
+
+/// Small objects that [`S3Source::read_all`] reads at one time.
+const AT_ONCE: usize = 32;
 
 /// Runs requests on threads of its own, so that they can be waited for anywhere, also inside another runtime.
 #[derive(Debug)]
@@ -130,6 +135,43 @@ impl S3Source {
         &self.temporary
     }
 
+    /// Reads one version of a name by itself; nothing is asked for ahead.
+    ///
+    /// # Errors
+    /// As [`Source::open`].
+    pub fn open_version(&self, name: &str, version: &Version) -> Result<Opened, SourceError> {
+        opened(name, self.start(name, version).recv())
+    }
+
+    /// Reads small objects, some at one time and in order; nothing is asked for ahead. `None` where a name has no
+    /// version, more than `limit` bytes, or none that can be read.
+    ///
+    /// # Errors
+    /// The worker died.
+    pub fn read_all(&self, names: Vec<String>, limit: u64) -> anyhow::Result<Vec<Option<Bytes>>> {
+        let wanted: Vec<Option<(String, Version)>> = names
+            .iter()
+            .map(|name| {
+                let version = self.listing.objects.get(name).and_then(Named::chosen)?;
+                (version.length <= limit).then(|| (self.bucket.key(name), version.clone()))
+            })
+            .collect();
+        let (bucket, temporary) = (self.bucket.clone(), self.temporary.clone());
+        self.run(async move {
+            let read = futures_util::stream::iter(wanted).map(|wanted| {
+                let (bucket, temporary) = (&bucket, &temporary);
+                async move {
+                    let (key, version) = wanted?;
+                    match fetch::fetch(bucket, &key, &version, temporary).await {
+                        Ok(Body::Memory(bytes)) => Some(bytes),
+                        Ok(Body::File(_)) | Err(_) => None,
+                    }
+                }
+            });
+            read.buffered(AT_ONCE).collect().await
+        })
+    }
+
     /// Starts reading `name` unless its turn has come and gone.
     fn start(&self, name: &str, version: &Version) -> mpsc::Receiver<Result<Body, Fault>> {
         let (bucket, ahead) = (self.bucket.clone(), self.ahead.clone());
@@ -172,13 +214,17 @@ impl Source for S3Source {
             let started = self.start(&next, &version);
             self.ahead.put(next, version.length, started);
         }
-        let failed = |error| SourceError::Io { name: name.into(), error };
-        match started.recv() {
-            Ok(Ok(Body::Memory(bytes))) => Ok(Opened::Memory(bytes)),
-            Ok(Ok(Body::File(file))) => Ok(Opened::File(file)),
-            Ok(Err(fault)) if fault.is_absent() => Err(absent()),
-            Ok(Err(fault)) => Err(failed(io::Error::other(fault.to_string()))),
-            Err(_) => Err(failed(io::Error::other("the thread that talks to the store ended"))),
-        }
+        opened(name, started.recv())
+    }
+}
+
+fn opened(name: &str, read: Result<Result<Body, Fault>, mpsc::RecvError>) -> Result<Opened, SourceError> {
+    let failed = |error| SourceError::Io { name: name.into(), error };
+    match read {
+        Ok(Ok(Body::Memory(bytes))) => Ok(Opened::Memory(bytes)),
+        Ok(Ok(Body::File(file))) => Ok(Opened::File(file)),
+        Ok(Err(fault)) if fault.is_absent() => Err(SourceError::Absent(name.into())),
+        Ok(Err(fault)) => Err(failed(io::Error::other(fault.to_string()))),
+        Err(_) => Err(failed(io::Error::other("the thread that talks to the store ended"))),
     }
 }
