@@ -380,6 +380,7 @@ async fn a_closing_key_closes_the_log_of_a_key_that_is_not_here_and_of_no_other(
     ledger.seal_now();
     assert!(ledger.wait_archived(2, CLOSE).await);
     client.whole(&ledger, 2, 3000, 3000).await;
+    ledger.halt();
     let public = |seed: [u8; 32]| Ed25519Signer::from_seed(seed).public_key();
     let (origin, of) = (ledger.origin().clone(), public(SEED));
     let salvaged = |closing: Vec<ClosingKey>| {
@@ -411,7 +412,6 @@ async fn a_closing_key_closes_the_log_of_a_key_that_is_not_here_and_of_no_other(
     settings.store = dead.config().store;
     let done = salvage(&settings, &copy.root.join("journal")).unwrap();
     assert!(matches!(&done[..], [Salvaged::Stuck { .. }]), "{done:?}");
-    ledger.halt();
 }
 
 #[tokio::test(flavor = "multi_thread")]
