@@ -172,6 +172,33 @@ impl Gateway {
         }
     }
 
+    /// As [`Gateway::serve`], and starts the process again where it ends before it is ready, as a supervisor does: a
+    /// store that does not answer in time ends a start. Gives how many starts it took.
+    ///
+    /// # Panics
+    /// Where it does not become ready within 60 s.
+    pub fn serve_supervised(&mut self) -> u64 {
+        let begun = Instant::now();
+        let mut starts = 0;
+        loop {
+            self.kill();
+            self.spawn();
+            starts += 1;
+            while self.child.as_mut().is_some_and(|c| matches!(c.try_wait(), Ok(None))) {
+                if self.ready() {
+                    return starts;
+                }
+                assert!(
+                    begun.elapsed() < Duration::from_secs(60),
+                    "the gateway is not ready:\n{}",
+                    self.log()
+                );
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            assert!(begun.elapsed() < Duration::from_secs(60), "the gateway does not stay:\n{}", self.log());
+        }
+    }
+
     /// Starts the process and does not wait.
     ///
     /// # Panics

@@ -79,7 +79,7 @@ async fn live(mut gateway: Gateway, number: usize, lives: u64, mut dice: Dice, m
 
 async fn served(mut gateway: Gateway) -> Gateway {
     let serve = move || {
-        gateway.serve();
+        gateway.serve_supervised();
         gateway
     };
     tokio::task::spawn_blocking(serve).await.expect("a gateway that gets ready")

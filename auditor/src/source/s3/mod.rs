@@ -115,7 +115,12 @@ impl S3Source {
     /// Which version stands for its name from now on.
     pub fn choose(&mut self, name: &str, version: usize) {
         if let Some(named) = self.listing.objects.get_mut(name) {
-            named.chosen = version.min(named.versions.len().saturating_sub(1));
+            let version = version.min(named.versions.len().saturating_sub(1));
+            if named.chosen != version {
+                // Another version may have been read ahead.
+                drop(self.ahead.take(name));
+            }
+            named.chosen = version;
         }
     }
 
