@@ -1,7 +1,7 @@
 //! An HTTP/1.1 caller over a bare socket, that remembers every byte it got and can go away at any of them.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -62,6 +62,8 @@ pub struct Got {
     pub body: Vec<u8>,
     /// Whether the body ended as HTTP says it must.
     pub whole: bool,
+    /// When bytes came, and how long the body was then.
+    came: Vec<(Instant, usize)>,
 }
 
 impl Got {
@@ -72,6 +74,12 @@ impl Got {
     /// The exchange's id, where the gateway told it.
     pub fn exchange(&self) -> Option<&str> {
         self.header("x-affidavit-exchange")
+    }
+    /// How much of the body had come `before` its last byte.
+    pub fn came(&self, before: Duration) -> usize {
+        let Some((last, _)) = self.came.last() else { return 0 };
+        let old = self.came.iter().rev().find(|(at, _)| last.duration_since(*at) >= before);
+        old.map_or(0, |(_, length)| *length)
     }
     /// The body as text.
     pub fn text(&self) -> String {
@@ -118,7 +126,11 @@ async fn read(stream: &mut (impl tokio::io::AsyncRead + Unpin), leave: Leave, go
     let mut state = Framing::Head;
     let mut buffer = vec![0; 64 * 1024];
     loop {
-        if advance(&mut raw, &mut state, got) {
+        let ended = advance(&mut raw, &mut state, got);
+        if got.came.last().map_or(0, |(_, length)| *length) < got.body.len() {
+            got.came.push((Instant::now(), got.body.len()));
+        }
+        if ended {
             got.whole = true;
             return;
         }

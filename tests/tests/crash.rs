@@ -143,7 +143,11 @@ async fn a_killed_gateway_has_recorded_what_its_provider_saw_and_its_callers_got
             assert!(recorded[..same] == got.body[..same], "{tag}: recorded and delivered bytes differ");
             let missing = got.body.len() - same;
             beyond = beyond.max(missing);
-            assert!(missing <= 64 * 1024, "{tag}: the caller got {missing} bytes beyond the record");
+            // 64 KiB, or what came within the last second.
+            assert!(
+                missing <= 64 * 1024 || same >= got.came(Duration::from_secs(1)),
+                "{tag}: the caller got {missing} bytes beyond the record, some of them more than 1 s before the end"
+            );
         }
     }
     eprintln!(

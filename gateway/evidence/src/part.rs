@@ -13,8 +13,11 @@ use crate::exchange::Core;
 use crate::journal::{ContentFrame, Frame, Journal};
 use crate::random;
 
-/// How much of a stream may wait in memory.
+/// The space that is kept back for what of a part waits in memory (CA-7).
 pub(crate) const UNIT_BYTES: usize = 64 << 10;
+
+/// How much of a stream waits in memory: half a unit, so that with as much on its way to the disk it stays within one.
+const WAITING_BYTES: usize = UNIT_BYTES / 2;
 
 /// A buffer that is larger than this is given back after it was flushed: most streams are slow.
 const KEPT_BUFFER: usize = 8 << 10;
@@ -110,10 +113,10 @@ impl Shared {
         self.core.delivered(delivered_total);
         let was_empty = state.buffer.is_empty();
         while !bytes.is_empty() {
-            if state.keep && state.buffer.len() == UNIT_BYTES {
+            if state.keep && state.buffer.len() == WAITING_BYTES {
                 self.flush(&mut state).map_err(Cut)?;
             }
-            let room = if state.keep { UNIT_BYTES - state.buffer.len() } else { bytes.len() };
+            let room = if state.keep { WAITING_BYTES - state.buffer.len() } else { bytes.len() };
             let (now, later) = bytes.split_at(room.min(bytes.len()));
             if let Some(committer) = &mut state.committer {
                 committer.update(now);
@@ -123,7 +126,7 @@ impl Shared {
             }
             bytes = later;
         }
-        if state.keep && state.buffer.len() == UNIT_BYTES {
+        if state.keep && state.buffer.len() == WAITING_BYTES {
             // Full: journaled now; where that is refused the next write says so.
             let _ = self.flush(&mut state);
         }

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use parquet::data_type::{ByteArray, FixedLenByteArray};
 use parquet::file::writer::SerializedFileWriter;
+use rayon::prelude::*;
 
 use super::column::{self, Place, Stats};
 use super::open::{self, Extra};
@@ -19,6 +20,8 @@ use crate::verify::{FaultCode, Faults};
 /// A row group ends when it has this many rows or leaf bytes.
 const GROUP_ROWS: usize = 16_384;
 const GROUP_BYTES: usize = 16 << 20;
+/// Rows that one core looks at before it is asked again.
+const ROWS_A_TASK: usize = 256;
 
 /// What a row of `records.parquet` rests on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -175,8 +178,18 @@ pub(crate) fn inspect(
             return None;
         };
         let begins = rows.len();
-        for ((position, leaf), stored) in positions.into_iter().zip(leaves).zip(hashes) {
-            rows.push(inspect_leaf(position, leaf, &stored, faults));
+        let given: Vec<_> = positions.into_iter().zip(leaves).zip(hashes).collect();
+        let inspected: Vec<(Inspected, Faults)> = given
+            .into_par_iter()
+            .with_min_len(ROWS_A_TASK)
+            .map(|((position, leaf), stored)| {
+                let mut faults = Faults::default();
+                (inspect_leaf(position, leaf, &stored, &mut faults), faults)
+            })
+            .collect();
+        for (row, found) in inspected {
+            faults.append(found);
+            rows.push(row);
         }
         let rows = &rows[begins..];
         for (i, wanted) in wanted(rows).iter().enumerate() {

@@ -31,12 +31,9 @@ pub(super) struct Node {
 static FREE: Node = Node { kinds: ALL, column: None, first: None, free: false, children: Vec::new() };
 
 impl Node {
-    /// What is known of a key below this one.
-    pub(super) fn child(&self, key: &str) -> Option<&Self> {
-        match self.children.binary_search_by(|(name, _)| (*name).cmp(key)) {
-            Ok(i) => Some(&self.children[i].1),
-            Err(_) => self.free.then_some(&FREE),
-        }
+    /// What is known of the keys below this one, for one who asks in their order.
+    pub(super) fn below(&self) -> Below<'_> {
+        Below { rest: &self.children, free: self.free }
     }
 
     fn entry(&mut self, key: &'static str) -> &mut Self {
@@ -71,6 +68,27 @@ impl Node {
             let child = self.entry(Box::leak(key.clone().into_boxed_str()));
             child.kinds |= kinds;
             child.add(property, definitions, kinds);
+        }
+    }
+}
+
+/// Keys, and which of them were asked for already.
+pub(super) struct Below<'a> {
+    rest: &'a [(&'static str, Node)],
+    free: bool,
+}
+
+impl<'a> Below<'a> {
+    /// What is known of `key`, which stands behind every key that was asked for before.
+    pub(super) fn child(&mut self, key: &[u8]) -> Option<&'a Node> {
+        let passed = self.rest.iter().take_while(|(name, _)| name.as_bytes() < key).count();
+        self.rest = self.rest.get(passed..).unwrap_or_default();
+        match self.rest.split_first() {
+            Some(((name, node), rest)) if name.as_bytes() == key => {
+                self.rest = rest;
+                Some(node)
+            }
+            _ => self.free.then_some(&FREE),
         }
     }
 }

@@ -189,6 +189,7 @@ impl<'a> Scanner<'a> {
         self.enter()?;
         let leaf: &'a [u8] = self.leaf;
         let mut last: &[u8] = b"";
+        let mut below = node.map(Node::below);
         if self.take(b'}').is_some() {
             self.scanned.empty = true;
         } else {
@@ -201,10 +202,7 @@ impl<'a> Scanner<'a> {
                 }
                 last = key;
                 self.take(b':')?;
-                let child = match (node, std::str::from_utf8(key)) {
-                    (Some(node), Ok(key)) => node.child(key),
-                    _ => None,
-                };
+                let child = below.as_mut().and_then(|below| below.child(key));
                 // Below what is unknown nothing is known either.
                 self.scanned.kinds &= child.map_or(0, |child| child.kinds);
                 let column = child.and_then(|child| child.column).filter(|_| self.lists == 0);

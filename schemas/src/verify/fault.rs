@@ -137,6 +137,20 @@ impl Faults {
             found: show(&found.to_string()),
         });
     }
+    /// Adds those of another, behind its own.
+    pub fn append(&mut self, other: Self) {
+        let mut counted = other.counts;
+        for fault in other.list {
+            if let Some(more) = counted.get_mut(&fault.code) {
+                *more = more.saturating_sub(1);
+            }
+            self.push(fault);
+        }
+        // Those that were not kept.
+        for (code, more) in counted.into_iter().filter(|(_, more)| *more > 0) {
+            *self.counts.entry(code).or_default() += more;
+        }
+    }
     /// True where nothing was added.
     pub fn is_empty(&self) -> bool {
         self.counts.is_empty()
