@@ -12,13 +12,14 @@
 //! goes on as if nothing had been.
 
 use std::io::{self, BufRead as _, BufReader, IoSlice, IoSliceMut, Write as _};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use rustix_net::net::{
+use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, recvmsg, sendmsg,
 };
@@ -127,7 +128,7 @@ fn send(stream: &tokio::net::UnixStream, line: &[u8], held: &[Named]) -> io::Res
         return Err(io::Error::other(format!("more than {MAX_SOCKETS} sockets cannot be handed over")));
     }
     let sockets: Vec<BorrowedFd<'_>> = held.iter().map(|one| one.socket.as_fd()).collect();
-    let mut space = [0; rustix_net::cmsg_space!(ScmRights(MAX_SOCKETS))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_SOCKETS))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !control.push(SendAncillaryMessage::ScmRights(&sockets)) {
         return Err(io::Error::other("the sockets do not fit into one message"));
@@ -197,7 +198,7 @@ impl TakeOver {
 
 /// Reads one line and the sockets that come with its first byte.
 fn receive(stream: &UnixStream) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
-    let mut space = [0; rustix_net::cmsg_space!(ScmRights(MAX_SOCKETS))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_SOCKETS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut buffer = vec![0; LINE_BYTES];
     let got = recvmsg(stream, &mut [IoSliceMut::new(&mut buffer)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
