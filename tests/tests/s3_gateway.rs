@@ -11,6 +11,7 @@ use tests::Dice;
 use tests::archive::{self, BUCKET, check_and_copy};
 use tests::client::{Call, Got, Leave, send, send_until};
 use tests::gateway::{Gateway, Setup};
+use tests::marks::Watch;
 use tests::oracle::Evidence;
 use tests::provider::Provider;
 use tests::services::{Fault, FaultProxy, Minio, S3Server, Versitygw};
@@ -102,7 +103,9 @@ async fn killed_under_faults(server: S3Server) {
     let mut gateway = Gateway::prepare(dir.path(), &setup(&provider, &proxy.endpoint(), ""));
     let remembered = Arc::new(Mutex::new(Vec::new()));
     let begun = Instant::now();
+    let mut behind = 0;
     for round in 0..rounds {
+        let watch = Watch::start(gateway.admin);
         gateway.serve();
         let weather = if round % 3 == 2 {
             vec![(1, Fault::Down)]
@@ -139,6 +142,7 @@ async fn killed_under_faults(server: S3Server) {
         tokio::time::sleep(Duration::from_millis(1500 + dice.below(2500))).await;
         gateway.kill();
         while callers.join_next().await.is_some() {}
+        behind += watch.end().iter().filter(|[journaled, .., archived]| journaled > archived).count();
     }
     let cut = proxy.handled().iter().filter(|h| h.fault == Fault::CutAfter && h.status == Some(200)).count();
     proxy.set(Fault::Pass);
@@ -170,6 +174,7 @@ async fn killed_under_faults(server: S3Server) {
         begun.elapsed().as_secs()
     );
     assert!(whole > 50 && cut > 0, "the load reached both cases");
+    assert!(behind > 20, "the watermarks were read while the bucket was away: {behind} times");
     let (code, out, err) = gateway.verify(&[]);
     assert!(code == 0 && out.starts_with("VERIFIED"), "{out}{err}");
 }

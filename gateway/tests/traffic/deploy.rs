@@ -87,7 +87,8 @@ fn every_key_that_the_documents_tell_is_in_the_schema() {
     assert!(known.contains("fail_mode") && known.contains("drain_after_abort"));
     let mut told = BTreeSet::new();
     // The README's code blocks are fences, not backticks of their own.
-    for file in ["README.md", "deploy/README.md", "deploy/systemd/affidavit-gateway.service"] {
+    let units = UNITS.map(|unit| format!("deploy/systemd/{unit}"));
+    for file in ["README.md", "deploy/README.md"].iter().copied().chain(units.iter().map(String::as_str)) {
         told.extend(keys_told(&text(file).replace("```", "")));
     }
     assert!(told.contains("fail_mode") && told.contains("credential"), "{told:?}");
@@ -95,24 +96,39 @@ fn every_key_that_the_documents_tell_is_in_the_schema() {
     assert!(unknown.is_empty(), "told, but no key of gateway.yaml: {unknown:?}");
 }
 
+/// One instance, and two that take over from each other.
+const UNITS: [&str; 2] = ["affidavit-gateway.service", "affidavit-gateway@.service"];
+
+#[test]
+fn both_units_harden_alike() {
+    let [one, two] = UNITS.map(|unit| {
+        let unit = text(&format!("deploy/systemd/{unit}"));
+        unit.find("StateDirectory=").map(|at| unit[at..].to_owned())
+    });
+    assert!(one.as_ref().is_some_and(|lines| lines.contains("ProtectSystem=strict")));
+    assert_eq!(one, two);
+}
+
 #[test]
 #[ignore = "needs systemd-analyze"]
-fn the_unit_is_one_that_systemd_takes() {
-    let dir = tempfile::tempdir().unwrap();
-    let unit = text("deploy/systemd/affidavit-gateway.service");
-    let installed = "/usr/local/bin/gateway";
-    assert!(unit.matches(installed).count() >= 2);
-    let verify = |unit: &str| {
-        let path = dir.path().join("affidavit-gateway.service");
-        std::fs::write(&path, unit).unwrap();
-        Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(path).output().unwrap()
-    };
-    // The program stands where it was built, not where it is to be installed.
-    let here = unit.replace(installed, env!("CARGO_BIN_EXE_gateway"));
-    let done = verify(&here);
-    let told = said(&done);
-    assert!(done.status.success(), "{told}");
-    assert!(!told.contains("affidavit-gateway.service:"), "{told}");
-    let broken = verify(&here.replace("PrivateTmp=yes", "PrivateTemp=yes"));
-    assert!(said(&broken).contains("PrivateTemp"), "an unknown key is told: {}", said(&broken));
+fn the_units_are_ones_that_systemd_takes() {
+    for name in UNITS {
+        let dir = tempfile::tempdir().unwrap();
+        let unit = text(&format!("deploy/systemd/{name}"));
+        let installed = "/usr/local/bin/gateway";
+        assert!(unit.matches(installed).count() >= 2);
+        let verify = |unit: &str| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, unit).unwrap();
+            Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(path).output().unwrap()
+        };
+        // The program stands where it was built, not where it is to be installed.
+        let here = unit.replace(installed, env!("CARGO_BIN_EXE_gateway"));
+        let done = verify(&here);
+        let told = said(&done);
+        assert!(done.status.success(), "{told}");
+        assert!(!told.contains("affidavit-gateway"), "{told}");
+        let broken = verify(&here.replace("PrivateTmp=yes", "PrivateTemp=yes"));
+        assert!(said(&broken).contains("PrivateTemp"), "an unknown key is told: {}", said(&broken));
+    }
 }
