@@ -1,7 +1,6 @@
 //! Content of proven records, opened with the key table and held against its commitments. Never written to any file
 //! of the auditor's.
 
-use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::sync::Arc;
 
@@ -83,26 +82,20 @@ pub struct PartContent {
 pub struct Reader {
     source: Arc<dyn Source>,
     trust: Trust,
-    /// Who sealed the end of a log, where it was not the log's own key.
-    closers: BTreeMap<Origin, [u8; 32]>,
     keys: Option<Arc<Keys>>,
 }
 
 impl Reader {
     /// Over an opened store.
     pub fn new(opened: &Opened) -> Self {
-        Self {
-            source: opened.source.clone(),
-            trust: opened.in_force().clone(),
-            closers: opened.closers(),
-            keys: opened.keys.clone(),
-        }
+        Self { source: opened.source.clone(), trust: opened.in_force().clone(), keys: opened.keys.clone() }
     }
 
-    fn key(&self, origin: &Origin) -> anyhow::Result<[u8; 32]> {
+    /// The log's own key, and those that may seal its end.
+    fn keys(&self, origin: &Origin) -> anyhow::Result<([u8; 32], Vec<[u8; 32]>)> {
         let entry =
             self.trust.gateway(origin).with_context(|| format!("the trust file does not cover {origin}"))?;
-        Ok(entry.public_key()?)
+        Ok((entry.public_key()?, entry.closing_keys().collect()))
     }
 
     /// The seal's note and the verified batch.
@@ -110,16 +103,11 @@ impl Reader {
     /// # Errors
     /// A batch that does not verify.
     pub fn batch(&self, origin: &Origin, number: u64) -> anyhow::Result<(bytes::Bytes, VerifiedBatch)> {
-        let mut key = self.key(origin)?;
+        let (own, closers) = self.keys(origin)?;
         let limits = Limits::default();
         let note = self.source.read(&seal_name(origin, number), 1 << 20)?;
-        let signed = match (seal::verify(&note, &key), self.closers.get(origin)) {
-            (Err(_), Some(closer)) => {
-                key = *closer;
-                seal::verify(&note, &key)?
-            }
-            (signed, _) => signed?,
-        };
+        let key = closers.into_iter().find(|closer| seal::verify(&note, closer).is_ok()).unwrap_or(own);
+        let signed = seal::verify(&note, &key)?;
         let file = signed.file(&FileKind::Records).context("the seal names no records file")?;
         let records = self.source.read(&format!("{origin}/{}", file.name), limits.records_bytes)?;
         let input = BatchInput { origin, key: &key, seal: &note, records };
@@ -145,14 +133,14 @@ impl Reader {
         each: &mut dyn FnMut(PartContent) -> bool,
     ) -> anyhow::Result<()> {
         let origin = &batch.seal().origin;
-        let key = self.key(origin)?;
+        let (key, closers) = self.keys(origin)?;
         let limits = Limits::default();
         let number = batch.seal().batch;
         let context = Context {
             source: &*self.source,
             origin,
             key: &key,
-            closers: self.closers.get(origin).map_or(&[], std::slice::from_ref),
+            closers: &closers,
             limits: &limits,
             keys: self.keys.as_deref(),
             expired_before: None,

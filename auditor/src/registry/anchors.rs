@@ -24,6 +24,9 @@ use crate::verify::batch::read_error;
 use crate::verify::listing::LogListing;
 use crate::verify::seal_name;
 
+/// How many unknown keys are named.
+const UNKNOWN_KEPT: usize = 100;
+
 /// The largest object with a cosignature.
 const COSIGNATURE_LIMIT: u64 = 64 << 10;
 
@@ -82,6 +85,13 @@ impl Anchors {
         }
     }
 
+    /// Counts what no key of the trust file is for, under a bounded number of names.
+    fn unknown(&mut self, what: String) {
+        let full = self.unknown.len() >= UNKNOWN_KEPT && !self.unknown.contains_key(&what);
+        let what = if full { "cosignatures by others".into() } else { what };
+        *self.unknown.entry(what).or_default() += 1;
+    }
+
     /// A batch was proven.
     pub(super) fn batch(&mut self, size: u64, root: Hash, sealed_at: i64) {
         self.sizes.insert(size, (root, sealed_at));
@@ -125,7 +135,7 @@ impl Anchors {
             let named = self.witnesses.iter().find(|(witness, _)| witness.is_named_by(line));
             let Some((witness, organisation)) = named else {
                 let name: String = line.name.chars().take(100).collect();
-                *self.unknown.entry(format!("cosignatures by {name}+{:08x}", line.id)).or_default() += 1;
+                self.unknown(format!("cosignatures by {name}+{:08x}", line.id));
                 continue;
             };
             match witness.verify(parsed.text, line) {
@@ -154,8 +164,7 @@ impl Anchors {
         findings: &mut Findings,
     ) {
         if self.authorities.is_empty() {
-            *self.unknown.entry("timestamp tokens: the trust file names no authority".into()).or_default() +=
-                1;
+            self.unknown("timestamp tokens: the trust file names no authority".into());
             return;
         }
         let authorities: Vec<Authority> =

@@ -205,19 +205,16 @@ pub fn run(source: &dyn Source, options: &Options<'_>, sink: &mut dyn Sink) -> (
     erasures(options, &mut gateways, &mut findings);
     let mut reports = Vec::new();
     let mut tally = story::Tally::default();
-    let mut not_judged = BTreeMap::new();
     for gateway in &gateways {
         let report =
             gateway::judge(&gateway.expected, gateway.folds.iter().collect(), options, &mut findings);
         for fold in &gateway.folds {
             findings.append(fold.findings.clone());
             tally.add(&fold.story.tally);
-            for (name, count) in log::not_judged(fold) {
-                *not_judged.entry(name).or_default() += count;
-            }
         }
         reports.push(report);
     }
+    let mut not_judged = log::not_judged(&tally);
     notes(&tally, &not_judged, &mut findings);
     unencrypted(&gateways, &mut findings);
     systems(options, &tally, &mut findings);
@@ -524,10 +521,20 @@ fn unencrypted(gateways: &[Gateway], findings: &mut Findings) {
 
 fn systems(options: &Options<'_>, tally: &story::Tally, findings: &mut Findings) {
     for system in &options.mandate.systems {
-        if !tally.systems.contains_key(system) {
-            let place = Place::default().of_item(format!("system {system}"));
-            findings.add(Code::SystemAbsent, place, "at least one exchange", "none");
+        if tally.systems.contains_key(system) {
+            continue;
         }
+        let place = Place::default().of_item(format!("system {system}"));
+        let expected = "at least one exchange";
+        findings.push(match tally.beyond.systems {
+            0 => Finding::new(Code::SystemAbsent, place, expected, "none"),
+            others => {
+                let found =
+                    format!("not among {} systems; {others} exchanges are of others", story::NAMES_KEPT);
+                let finding = Finding::new(Code::SystemAbsent, place, expected, found);
+                finding.with(crate::finding::Severity::Unjudged, Effect::Unjudged)
+            }
+        });
     }
 }
 

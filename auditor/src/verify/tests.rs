@@ -719,3 +719,35 @@ fn what_is_older_than_the_mandates_retention_may_be_gone() {
     assert_eq!(report.verdict, Verdict::Verified, "{}", crate::render::text::report(&report));
     assert!(report.findings.has(Code::Expired));
 }
+
+#[test]
+fn names_from_the_evidence_are_bounded_and_a_system_beyond_the_bound_is_not_called_absent() {
+    let kept = story::NAMES_KEPT as u64;
+    let tally = |from: u64, to: u64| {
+        let mut tally = story::Tally::default();
+        for n in from..to {
+            tally.unknown_key(&format!("k{n}"));
+            tally.unknown_column(&format!("c{n}"), 2);
+        }
+        tally
+    };
+    let mut sum = tally(0, kept);
+    assert_eq!(sum.beyond, story::Beyond::default());
+    sum.add(&tally(kept - 1, kept + 5));
+    assert_eq!((sum.unknown_keys.len(), sum.unknown_columns.len()), (kept as usize, kept as usize));
+    assert_eq!((sum.beyond.keys, sum.beyond.columns), (5, 10));
+    assert_eq!(sum.unknown_keys[&format!("k{}", kept - 1)], 2);
+    let told = log::not_judged(&sum);
+    assert!(told.iter().any(|(name, count)| name.contains("other keys, beyond") && *count == 5));
+
+    let mandate = Mandate { systems: ["wanted".to_owned()].into(), ..Mandate::default() };
+    let trust = trust();
+    let mut findings = Findings::default();
+    systems(&Options::new(&trust, &mandate, 0), &sum, &mut findings);
+    assert_eq!(findings.effect(), Code::SystemAbsent.effect());
+    sum.beyond.systems = 3;
+    let mut findings = Findings::default();
+    systems(&Options::new(&trust, &mandate, 0), &sum, &mut findings);
+    assert!(findings.has(Code::SystemAbsent));
+    assert_eq!(findings.effect(), Effect::Unjudged);
+}
