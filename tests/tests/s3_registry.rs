@@ -8,9 +8,9 @@ use aws_sdk_s3::types::ObjectLockMode;
 use tests::archive::{self, BUCKET, PREFIX, check_and_copy};
 use tests::audited::{Case, Evidence, auditor, codes, path};
 use tests::client::{Call, send};
+use tests::deployment::Deployment;
 use tests::gateway::{Gateway, Setup};
 use tests::provider::Provider;
-use tests::registrar::Deployment;
 use tests::services::{Fault, FaultProxy, Liar, Minio, S3Server, Versitygw};
 
 fn compliance() -> Option<ObjectLockMode> {
@@ -105,7 +105,7 @@ async fn registered_in(server: S3Server) {
     };
     let mut gateway = Gateway::start(&dir.path().join("gw1"), &setup);
     let deployment = Deployment::new(&dir.path().join("deployment"));
-    deployment.enroll("gw1", &gateway);
+    deployment.enroll("gw1", &gateway.seal_key());
     let registrar =
         |name| deployment.registrar(name, &archive::out(&proxy.endpoint()), &archive::environment());
     let (mut first, mut second) = (registrar("first"), registrar("second"));
@@ -131,7 +131,7 @@ async fn registered_in(server: S3Server) {
     proxy.set(Fault::Pass);
     let store = format!("s3://{BUCKET}/{PREFIX}");
     let (endpoint, state) = (server.endpoint(), dir.path().join("state"));
-    let trust = deployment.trust();
+    let trust = deployment.trust_file();
     let verify = || {
         let arguments = ["verify", &store, "--trust", path(&trust), "--state", path(&state), "--path-style"];
         auditor(&[&arguments[..], &["--endpoint-url", &endpoint, "--format", "json"]].concat())
