@@ -177,3 +177,26 @@ async fn two_registrars_keep_a_registry_in_minio() {
 async fn two_registrars_keep_a_registry_in_versitygw() {
     registered_in(Versitygw::start()).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs S3"]
+async fn a_round_that_a_slow_store_makes_long_says_what_it_waits_for() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let server = Minio::start();
+    server.create_locked_bucket(BUCKET).await;
+    let proxy = FaultProxy::start(server.address);
+    proxy.set(Fault::Delay(Duration::from_secs(2)));
+    let deployment = Deployment::new(dir.path());
+    deployment.enroll("gw1", &schemas::trust::key_text(&[9; 32]));
+    let out = archive::out(&proxy.endpoint());
+    let mut registrar = deployment.registrar("slow", &out, &archive::environment());
+    registrar.spawn();
+    registrar.until("the end of a long round", || registrar.log().contains("a round took long"));
+    let log = registrar.log();
+    let running = log.lines().find(|line| line.contains("a round takes long")).expect("told while it runs");
+    assert!(running.contains("test/registry/log/0000000000") && running.contains("put"), "{log}");
+    let ended = log.lines().find(|line| line.contains("a round took long")).expect("told once it ended");
+    assert!(ended.contains("longest") && ended.contains("calls"), "{log}");
+    proxy.set(Fault::Pass);
+    assert_eq!(registrar.stop(), Some(0), "{}", registrar.log());
+}
