@@ -231,6 +231,9 @@ pub fn sign(text: &str, signers: &[(&str, &dyn Signer)]) -> Result<Vec<u8>, Note
         let bytes = signer.sign(text.as_bytes()).to_vec();
         note.push_str(&format!("{}\n", Signature { name: (*name).into(), id: key.id(), bytes }));
     }
+    if note.len() > MAX_NOTE_BYTES {
+        return Err(NoteError::Malformed("too long"));
+    }
     Ok(note.into_bytes())
 }
 

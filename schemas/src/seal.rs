@@ -20,8 +20,8 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::ops::Deref;
 
-use crate::canonical::MAX_INTEGER;
 use crate::digest::Sha256Hex;
+use crate::lines::{LineError, Lines, number, time};
 use crate::merkle::{CompactRange, Hash};
 use crate::names::{FileKind, ObjectName, Origin};
 use crate::note::{self, NoteError, Signature, Signer, VerifyingKey};
@@ -45,13 +45,8 @@ pub enum SealError {
         found: String,
     },
     /// A line that does not have its form.
-    #[error("line {line}: wanted `{wanted}`")]
-    Line {
-        /// Which, from 1.
-        line: usize,
-        /// Its form.
-        wanted: &'static str,
-    },
+    #[error(transparent)]
+    Line(#[from] LineError),
     /// Values that contradict each other.
     #[error("{0}")]
     Contradiction(String),
@@ -233,7 +228,7 @@ pub fn parse_unverified(bytes: &[u8]) -> Result<Seal, SealError> {
 }
 
 fn parse_text(text: &str) -> Result<Seal, SealError> {
-    let mut lines = Lines { lines: text.split('\n'), line: 0 };
+    let mut lines = Lines::of(text);
     let first = lines.next(FIRST_LINE)?;
     if first != FIRST_LINE {
         return Err(SealError::Kind { found: first.chars().take(64).collect() });
@@ -264,57 +259,11 @@ fn parse_text(text: &str) -> Result<Seal, SealError> {
         if v == "none" { Some(None) } else { Sha256Hex::parse(v).map(Some) }
     })?;
     let schema = lines.keyed("schema", "schema <hex>", Sha256Hex::parse)?;
-    let time =
-        lines.keyed("time", "time <microseconds>", |v| number(v).and_then(|n| i64::try_from(n).ok()))?;
+    let time = lines.keyed("time", "time <microseconds>", time)?;
     lines.end()?;
     let seal = Seal { origin, batch, from, to, root, compact, files, previous, schema, time };
     seal.check()?;
     Ok(seal)
-}
-
-/// A decimal number without sign or leading zeros, at most 2^53.
-pub(crate) fn number(text: &str) -> Option<u64> {
-    let plain = !text.is_empty() && text.len() <= 16 && text.bytes().all(|b| b.is_ascii_digit());
-    if !plain || (text.len() > 1 && text.starts_with('0')) {
-        return None;
-    }
-    text.parse().ok().filter(|n| *n <= MAX_INTEGER.unsigned_abs())
-}
-
-struct Lines<'a> {
-    lines: std::str::Split<'a, char>,
-    line: usize,
-}
-
-impl<'a> Lines<'a> {
-    fn next(&mut self, wanted: &'static str) -> Result<&'a str, SealError> {
-        self.line += 1;
-        self.lines.next().ok_or(SealError::Line { line: self.line, wanted })
-    }
-    fn parsed<T>(
-        &mut self,
-        wanted: &'static str,
-        parse: impl FnOnce(&'a str) -> Option<T>,
-    ) -> Result<T, SealError> {
-        let line = self.next(wanted)?;
-        parse(line).ok_or(SealError::Line { line: self.line, wanted })
-    }
-    fn keyed<T>(
-        &mut self,
-        key: &str,
-        wanted: &'static str,
-        parse: impl FnOnce(&'a str) -> Option<T>,
-    ) -> Result<T, SealError> {
-        self.parsed(wanted, |line| line.strip_prefix(key)?.strip_prefix(' ').and_then(parse))
-    }
-    fn end(&mut self) -> Result<(), SealError> {
-        let wanted = "the end";
-        if self.next(wanted)?.is_empty() && self.lines.next().is_none() {
-            Ok(())
-        } else {
-            Err(SealError::Line { line: self.line, wanted })
-        }
-    }
 }
 
 #[cfg(test)]

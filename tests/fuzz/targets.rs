@@ -18,6 +18,7 @@ use schemas::files::{self, Limits as FileLimits};
 use schemas::names::{ExchangeId, ObjectName, Origin};
 use schemas::note::{Ed25519Signer, Signer as _, VerifyingKey};
 use schemas::record::PartName;
+use schemas::ship::{ArchiverKey, Chunk, Receipt, pieces};
 use schemas::verify::{BatchInput, verify_batch_with};
 use schemas::{Identifier, Sha256Hex, canonical, keytable, leaf, note, seal, timestamp, tlog};
 
@@ -45,6 +46,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "leaf", run: leaf_decode, seeds: leaves },
     Target { name: "seal", run: seal_parse, seeds: || golden("seal") },
     Target { name: "seal_signed", run: seal_signed, seeds: || golden("seal") },
+    Target { name: "chunk", run: chunk, seeds: chunk_seeds },
+    Target { name: "receipt", run: receipt, seeds: receipt_seeds },
     Target { name: "note", run: note_parse, seeds: || golden("seal") },
     Target { name: "submission", run: submission, seeds: submission_seeds },
     Target { name: "cosignature", run: cosignature, seeds: cosignature_seeds },
@@ -387,6 +390,51 @@ fn seal_signed(bytes: &[u8]) {
     if let Ok(seal) = seal::verify(&signed, &signer.public_key()) {
         assert_eq!(seal.to_text(), format!("{text}\n"));
         let _ = seal.before();
+    }
+}
+
+fn chunk_seeds() -> Vec<Vec<u8>> {
+    let below = root().join("schemas/testdata/v1/store");
+    let mut found = Vec::new();
+    files_below(&below, &mut found);
+    let message = |path: &PathBuf| {
+        let name = ObjectName::parse(&path.strip_prefix(&below).ok()?.to_string_lossy()).ok()?;
+        let bytes = std::fs::read(path).ok()?;
+        let (length, sha256) = (bytes.len() as u64, Sha256Hex::of(&bytes));
+        let (offset, count) = pieces(length).next()?;
+        let bytes = bytes.get(..usize::try_from(count).ok()?)?;
+        Chunk { name, length, sha256, offset, bytes }.encode().ok()
+    };
+    found.iter().filter_map(message).collect()
+}
+
+fn chunk(bytes: &[u8]) {
+    if let Ok(chunk) = Chunk::decode(bytes) {
+        assert_eq!(chunk.encode().as_deref(), Ok(bytes), "two messages of one chunk");
+    }
+}
+
+fn receipt_seeds() -> Vec<Vec<u8>> {
+    let golden = golden("ship.json");
+    let note = |bytes: &Vec<u8>| {
+        let value: serde_json::Value = serde_json::from_slice(bytes).ok()?;
+        Some(value.get("receipt")?.get("note")?.as_str()?.as_bytes().to_vec())
+    };
+    golden.iter().filter_map(note).collect()
+}
+
+/// As it came, and its text under a good signature.
+fn receipt(bytes: &[u8]) {
+    let signer = signer();
+    let pinned = [ArchiverKey { name: "ar1".into(), key: signer.public_key() }];
+    assert!(Receipt::verify(bytes, &pinned).is_err(), "nobody signed this");
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let text = text.split("\n\n").next().unwrap_or_default();
+    let deployment = text.lines().nth(1).and_then(|line| line.split('/').next()).unwrap_or_default();
+    let name = format!("{deployment}/ar1/receipt");
+    let Ok(signed) = note::sign(&format!("{text}\n"), &[(&name, &signer)]) else { return };
+    if let Ok(receipt) = Receipt::verify(&signed, &pinned) {
+        assert_eq!(receipt.to_text(), format!("{text}\n"));
     }
 }
 

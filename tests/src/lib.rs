@@ -4,8 +4,8 @@
 //! remembers every byte it saw; `gateway` runs the real binary; `client` is an HTTP caller that remembers every
 //! byte it got; `deployment` is the keys, files and trust of a deployment with a registry, `registrar` and `witness` its
 //! processes; `process` is any child process; `services` are the real stores that they meet; `oracle` holds what both
-//! remember against the evidence, `archive` a bucket against what is promised of it; `audited` puts evidence into
-//! buckets and runs the auditor over it.
+//! remember against the evidence, `archive` a bucket against what is promised of it; `marks` reads how far evidence has
+//! come; `audited` puts evidence into buckets and runs the auditor over it.
 
 #![allow(clippy::panic, reason = "tests fail by panicking")]
 
@@ -15,6 +15,7 @@ pub mod client;
 pub mod corpus;
 pub mod deployment;
 pub mod gateway;
+pub mod marks;
 pub mod oracle;
 pub mod process;
 pub mod provider;

@@ -11,10 +11,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::digest::Sha256Hex;
+use crate::lines::number;
 use crate::merkle::Hash;
 use crate::names::Origin;
 use crate::note::{self, NoteError, Signature, Signer, VerifyingKey};
-use crate::seal::{Seal, number};
+use crate::seal::Seal;
 
 /// Why a checkpoint was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -22,9 +22,9 @@ use base64::engine::general_purpose::STANDARD;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::lines::number;
 use crate::names::{Origin, REGISTRY, is_part};
 use crate::note::{self, NoteError, Signer, VerifyingKey};
-use crate::seal::number;
 use crate::trust::public_key;
 
 /// A key statement's first line.

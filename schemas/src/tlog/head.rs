@@ -4,9 +4,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::digest::Sha256Hex;
+use crate::lines::number;
 use crate::merkle::Hash;
 use crate::note::is_key_name;
-use crate::seal::number;
 
 /// The longest origin, in bytes.
 const MAX_ORIGIN_BYTES: usize = 255;

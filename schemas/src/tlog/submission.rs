@@ -12,8 +12,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::digest::Sha256Hex;
+use crate::lines::number;
 use crate::merkle::Hash;
-use crate::seal::number;
 
 /// The most lines of a proof.
 pub const MAX_PROOF: usize = 63;

@@ -9,6 +9,7 @@ mod content;
 mod leaves;
 mod registry;
 mod sample;
+mod ship;
 mod store;
 mod text;
 mod tree;
