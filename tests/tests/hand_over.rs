@@ -4,7 +4,6 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::process::Child;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -17,10 +16,12 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tests::client::{Call, send};
+use tests::deployment::Deployment;
 use tests::gateway::{Gateway, Setup};
 use tests::oracle::Evidence;
+use tests::process::Process;
 use tests::provider::Provider;
-use tests::registry::Registry;
+use tests::registrar::directory;
 
 /// What all callers share.
 struct Load {
@@ -144,11 +145,11 @@ impl Load {
 }
 
 /// The old process ends by itself, with success.
-async fn ends(old: Option<Child>, gateway: &Gateway) {
+async fn ends(old: Option<Process>, gateway: &Gateway) {
     let mut old = old.expect("a process before");
     let begun = Instant::now();
     loop {
-        if let Some(status) = old.try_wait().expect("a child") {
+        if let Some(status) = old.ended() {
             assert!(status.success(), "{status}\n{}", gateway.log());
             return;
         }
@@ -286,13 +287,13 @@ async fn a_key_is_rotated_under_load_without_a_gap() {
     let dir = tempfile::tempdir().expect("a folder");
     let provider = Provider::start([]).await;
     let mut gateway = Gateway::prepare(dir.path(), &Setup { provider: provider.url(), ..Setup::default() });
-    let out = format!("{{ directory: {} }}", gateway.store().display());
-    let mut registry = Registry::prepare(&dir.path().join("registry"), &out, &[]);
-    let old_key = dir.path().join("seal.key").display().to_string();
-    registry.sign("add", &["enroll", "--gateway", "gw1", "--key", &old_key]);
-    registry.serve();
+    let deployment = Deployment::new(&dir.path().join("registry"));
+    let mut registrar = deployment.registrar("registrar", &directory(&gateway.store()), &[]);
+    let old_key = gateway.seal_key();
+    deployment.enroll("gw1", &old_key);
+    registrar.spawn();
     gateway.serve();
-    let trust = registry.dir.join("trust.yaml").display().to_string();
+    let trust = deployment.trust_file().display().to_string();
     let state = dir.path().join("state").display().to_string();
     let audit = || {
         let store = gateway_store(dir.path());
@@ -306,10 +307,10 @@ async fn a_key_is_rotated_under_load_without_a_gap() {
     let load = Load::new(&gateway);
     let callers = load.start();
     // The old log must be registered before the key is rotated: one that is opened later under it does not count.
-    registry.until(&audit, &|_, said| said.contains("1 keys, 1 logs"));
-    let new_key = registry.key("new.key").display().to_string();
-    registry.sign("rotate", &["rotate-key", "--gateway", "gw1", "--key", &new_key, "--replaces", &old_key]);
-    registry.until(&audit, &|_, said| said.contains("2 keys, 1 logs"));
+    registrar.until_said(&audit, &|_, said| said.contains("1 keys, 1 logs"));
+    let new_key = deployment.key("new.key").display().to_string();
+    deployment.sign("rotate", &["rotate-key", "--gateway", "gw1", "--key", &new_key, "--replaces", &old_key]);
+    registrar.until_said(&audit, &|_, said| said.contains("2 keys, 1 logs"));
     let config = dir.path().join("gateway.yaml");
     let text = std::fs::read_to_string(&config).expect("the configuration").replace(&old_key, &new_key);
     std::fs::write(&config, text).expect("the configuration");
@@ -318,7 +319,7 @@ async fn a_key_is_rotated_under_load_without_a_gap() {
     let answered = load.end(callers).await;
     ends(old, &gateway).await;
     assert_eq!(gateway.stop(), Some(0), "{}", gateway.log());
-    let said = registry.until(&audit, &|code, said| code == 0 && said.contains("2 keys, 2 logs"));
+    let said = registrar.until_said(&audit, &|code, said| code == 0 && said.contains("2 keys, 2 logs"));
     assert!(said.starts_with("VERIFIED"), "{said}");
     assert!(answered.len() > 100, "{}", answered.len());
     // The log of the new key alone does not count under a trust file that names the old key only.

@@ -209,7 +209,7 @@ fn witness_notes(typed: &Evidence, trust: &Trust) -> anyhow::Result<(Vec<Witness
     let mut notes = Vec::new();
     for path in &typed.witness_note {
         let note = std::fs::read(path).with_context(|| format!("--witness-note `{}`", path.display()))?;
-        notes.push(WitnessNote { from: path.display().to_string(), note });
+        notes.push(WitnessNote { from: path.display().to_string(), note, asked: None });
     }
     if !typed.ask_witnesses {
         return Ok((notes, Vec::new()));
