@@ -205,6 +205,49 @@ impl Gateway {
         old
     }
 
+    /// Starts a process that is to take the place of the one that serves, and does not wait.
+    ///
+    /// # Panics
+    /// Where it cannot be started.
+    pub fn spawn_take_over(&self) -> Child {
+        self.start_with(&["--take-over"])
+    }
+
+    /// Takes the process, where one runs.
+    pub fn child(&mut self) -> Option<&mut Child> {
+        self.child.as_mut()
+    }
+
+    /// Waits until it logged `text` for the `count`th time.
+    ///
+    /// # Panics
+    /// Where that takes longer than a minute.
+    pub async fn wait_for_log(&self, text: &str, count: usize) {
+        let begun = Instant::now();
+        while self.log().matches(text).count() < count {
+            assert!(begun.elapsed() < Duration::from_secs(60), "`{text}` does not come:\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Runs another command of the gateway on this configuration: exit code, stdout and stderr.
+    ///
+    /// # Panics
+    /// Where the binary cannot be started.
+    pub fn run(&self, arguments: &[&str]) -> (i32, String) {
+        let output = self.command(arguments).output().expect("the gateway's binary");
+        let said = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+        (output.status.code().unwrap_or(-1), said.concat())
+    }
+
+    /// Another command of the gateway on this configuration.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(crate::binary("gateway"));
+        command.args(arguments).arg("-c").arg(self.dir.join("gateway.yaml"));
+        command.envs(self.environment.iter().map(|(name, value)| (name, value))).stdin(Stdio::null());
+        command
+    }
+
     /// Starts `serve` with more arguments.
     fn start_with(&self, more: &[&str]) -> Process {
         let mut command = Command::new(crate::binary("gateway"));

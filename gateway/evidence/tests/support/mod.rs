@@ -92,6 +92,8 @@ impl Bed {
             counters: Arc::new(|| BTreeMap::from([("exchanges".to_string(), 3)])),
             disk: self.disk.clone(),
             clock: Arc::new(SystemClock),
+            store_wait: Duration::ZERO,
+            stop: evidence::Stop::default(),
         }
     }
 
