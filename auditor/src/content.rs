@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context as _;
 use arrow::array::{ArrayRef, Int64Array, StringArray};
@@ -28,6 +28,7 @@ use crate::report::Report;
 use crate::source::Source;
 use crate::verify::batch::Context;
 use crate::verify::content::{At, each_part, parts_of};
+use crate::verify::dictionaries::Dictionaries;
 use crate::verify::keys::{Held, Keys};
 use crate::verify::log::{KEPT_WHOLE, Loader};
 use crate::verify::{Limits, seal_name};
@@ -43,7 +44,7 @@ pub enum PartState {
     NoKey,
     /// Its data key was destroyed.
     Erased,
-    /// It is not in the store.
+    /// It, or the dictionary that it is written with, is not in the store.
     Missing,
     /// It is not what the record commits to.
     Mismatch,
@@ -86,6 +87,8 @@ pub struct Reader {
     /// Who sealed the end of a log, where it was not the log's own key.
     closers: BTreeMap<Origin, [u8; 32]>,
     keys: Option<Arc<Keys>>,
+    /// By log; read once, whatever number of batches is asked for.
+    dictionaries: Arc<Mutex<BTreeMap<Origin, Arc<Dictionaries>>>>,
 }
 
 impl Reader {
@@ -96,6 +99,7 @@ impl Reader {
             trust: opened.in_force().clone(),
             closers: opened.closers(),
             keys: opened.keys.clone(),
+            dictionaries: Arc::default(),
         }
     }
 
@@ -148,6 +152,10 @@ impl Reader {
         let key = self.key(origin)?;
         let limits = Limits::default();
         let number = batch.seal().batch;
+        let dictionaries = {
+            let mut known = self.dictionaries.lock().unwrap_or_else(PoisonError::into_inner);
+            known.entry(origin.clone()).or_default().clone()
+        };
         let context = Context {
             source: &*self.source,
             origin,
@@ -155,6 +163,7 @@ impl Reader {
             closers: self.closers.get(origin).map_or(&[], std::slice::from_ref),
             limits: &limits,
             keys: self.keys.as_deref(),
+            dictionaries: &dictionaries,
             expired_before: None,
             has_seal: &|_| true,
             newest: number,
@@ -200,11 +209,12 @@ impl Reader {
                 }
                 Ok(_) => (PartState::Mismatch, None),
                 Err(ContentError::KeyAbsent(_)) => (self.without_key(key.as_deref()), None),
+                Err(ContentError::DictionaryAbsent(_)) => (PartState::Missing, None),
                 Err(_) => (PartState::Mismatch, None),
             };
             goes_on = each(PartContent { position, exchange, part, state, opened });
         };
-        each_part(origin, context.content_files(number), self.keys.as_deref(), KEPT_WHOLE, &wants, &mut take);
+        each_part(&context, number, KEPT_WHOLE, &wants, &mut take);
         for ((position, _), (exchange, part, _)) in wanted {
             if !goes_on {
                 break;
