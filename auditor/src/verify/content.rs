@@ -397,7 +397,13 @@ impl Reading {
             Ok(plaintext) => self.open(&row, &plaintext, findings),
             Err(ContentError::DictionaryAbsent(dictionary)) => {
                 self.broken = true;
-                no_dictionary(dictionary, self.place.clone(), findings);
+                match context.dictionaries.unread() {
+                    Some(error) => {
+                        let expected = format!("the log's reference files, for the dictionary {dictionary}");
+                        findings.add(Code::CouldNotRead, self.place.clone(), expected, error);
+                    }
+                    None => no_dictionary(dictionary, self.place.clone(), findings),
+                }
             }
             Err(error) => self.wrong("content under its data key", error.to_string(), findings),
         }

@@ -509,6 +509,19 @@ fn content_whose_dictionary_is_nowhere_or_comes_later_is_found() {
 }
 
 #[test]
+fn a_dictionary_in_a_file_that_cannot_be_read_is_not_said_to_be_missing() {
+    let store = with_dictionary(Some(0)).store;
+    let report = verify_at(&store, NOW, |options| options.limits.reference_bytes = 100);
+    let of_content: BTreeSet<_> = report
+        .findings
+        .iter()
+        .filter(|finding| finding.expected.contains("dictionary"))
+        .map(|finding| finding.code)
+        .collect();
+    assert_eq!(of_content, [Code::CouldNotRead].into());
+}
+
+#[test]
 fn backdated_records_and_times_after_the_seal_are_found() {
     let report = sealed(|writer| {
         writer.now -= 3600 * SECOND;

@@ -31,7 +31,7 @@ const DAYS_30_US: i64 = 30 * 86_400 * 1_000_000;
 
 /// What rows are written with.
 pub(super) fn known() -> &'static [Dictionary] {
-    &*DICTIONARY
+    DICTIONARY.as_slice()
 }
 
 /// How a chunk of this many bytes is written, where it is not edits.
