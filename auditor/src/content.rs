@@ -1,8 +1,9 @@
 //! Content of proven records, opened with the key table and held against its commitments. Never written to any file
 //! of the auditor's.
 
+use std::collections::BTreeMap;
 use std::io::Read as _;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context as _;
 use arrow::array::{ArrayRef, Int64Array, StringArray};
@@ -27,6 +28,7 @@ use crate::report::Report;
 use crate::source::Source;
 use crate::verify::batch::Context;
 use crate::verify::content::{At, each_part, parts_of};
+use crate::verify::dictionaries::Dictionaries;
 use crate::verify::keys::{Held, Keys};
 use crate::verify::log::{KEPT_WHOLE, Loader};
 use crate::verify::{Limits, seal_name};
@@ -42,7 +44,7 @@ pub enum PartState {
     NoKey,
     /// Its data key was destroyed.
     Erased,
-    /// It is not in the store.
+    /// It, or the dictionary that it is written with, is not in the store.
     Missing,
     /// It is not what the record commits to.
     Mismatch,
@@ -83,12 +85,19 @@ pub struct Reader {
     source: Arc<dyn Source>,
     trust: Trust,
     keys: Option<Arc<Keys>>,
+    /// By log; read once, whatever number of batches is asked for.
+    dictionaries: Arc<Mutex<BTreeMap<Origin, Arc<Dictionaries>>>>,
 }
 
 impl Reader {
     /// Over an opened store.
     pub fn new(opened: &Opened) -> Self {
-        Self { source: opened.source.clone(), trust: opened.in_force().clone(), keys: opened.keys.clone() }
+        Self {
+            source: opened.source.clone(),
+            trust: opened.in_force().clone(),
+            keys: opened.keys.clone(),
+            dictionaries: Arc::default(),
+        }
     }
 
     /// The log's own key, and those that may seal its end.
@@ -136,6 +145,10 @@ impl Reader {
         let (key, closers) = self.keys(origin)?;
         let limits = Limits::default();
         let number = batch.seal().batch;
+        let dictionaries = {
+            let mut known = self.dictionaries.lock().unwrap_or_else(PoisonError::into_inner);
+            known.entry(origin.clone()).or_default().clone()
+        };
         let context = Context {
             source: &*self.source,
             origin,
@@ -143,6 +156,7 @@ impl Reader {
             closers: &closers,
             limits: &limits,
             keys: self.keys.as_deref(),
+            dictionaries: &dictionaries,
             expired_before: None,
             has_seal: &|_| true,
             newest: number,
@@ -188,11 +202,12 @@ impl Reader {
                 }
                 Ok(_) => (PartState::Mismatch, None),
                 Err(ContentError::KeyAbsent(_)) => (self.without_key(key.as_deref()), None),
+                Err(ContentError::DictionaryAbsent(_)) => (PartState::Missing, None),
                 Err(_) => (PartState::Mismatch, None),
             };
             goes_on = each(PartContent { position, exchange, part, state, opened });
         };
-        each_part(origin, context.content_files(number), self.keys.as_deref(), KEPT_WHOLE, &wants, &mut take);
+        each_part(&context, number, KEPT_WHOLE, &wants, &mut take);
         for ((position, _), (exchange, part, _)) in wanted {
             if !goes_on {
                 break;

@@ -188,7 +188,7 @@ codes! {
     /// Usage does not come from the provider's final count.
     UsageEstimated "USAGE_ESTIMATED" Medium Note "these token counts are lower bounds, estimates or unknown";
     /// What the references name is not in the store.
-    ReferenceMissing "REFERENCE_MISSING" High Incomplete "the configuration, policy or price book cannot be read from the evidence";
+    ReferenceMissing "REFERENCE_MISSING" High Incomplete "the configuration, policy, price book or dictionary cannot be read from the evidence";
     /// A reference's bytes are not what its hash says.
     ReferenceMismatch "REFERENCE_MISMATCH" Critical Invalid "the reference file was changed";
     /// A configuration was not in the log before it took effect.

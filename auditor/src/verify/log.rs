@@ -668,20 +668,8 @@ impl Loader<'_> {
         let newest = batch.unwrap_or(self.context.newest);
         let oldest = if batch.is_some() { newest } else { newest.saturating_sub(SEARCHED) };
         for number in (oldest..=newest).rev() {
-            let files = self.context.content_files(number);
-            if files.is_empty() {
-                continue;
-            }
             let mut base = |exchange: &ExchangeId, part| self.at_depth(exchange, part, None, depth + 1);
-            match content::read_part(
-                self.context.origin,
-                files,
-                self.context.keys,
-                exchange,
-                part,
-                self.limit,
-                &mut base,
-            ) {
+            match content::read_part(self.context, number, exchange, part, self.limit, &mut base) {
                 Ok((content, _, depth)) => return Ok((content.into(), depth)),
                 Err(ContentError::BaseAbsent(what)) if what == format!("{exchange} {}", part.as_str()) => {}
                 Err(error) => return Err(error),

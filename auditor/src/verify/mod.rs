@@ -7,6 +7,7 @@
 
 pub(crate) mod batch;
 pub(crate) mod content;
+pub(crate) mod dictionaries;
 mod gateway;
 pub mod keys;
 pub(crate) mod listing;
@@ -344,6 +345,7 @@ fn follow(
     }
     still_there(&fold, &listing, &mut own);
     let has_seal = |number: u64| listing.batches.get(&number).is_some_and(|objects| objects.seal.is_some());
+    let dictionaries = dictionaries::Dictionaries::default();
     let context = batch::Context {
         source,
         origin,
@@ -351,6 +353,7 @@ fn follow(
         closers: trusted.closers,
         limits: &options.limits,
         keys: options.keys,
+        dictionaries: &dictionaries,
         expired_before: options.mandate.retention.map(|kept| options.now.saturating_sub(kept)),
         has_seal: &has_seal,
         newest: listing

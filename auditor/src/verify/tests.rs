@@ -471,6 +471,56 @@ fn a_reference_that_is_not_stored_is_found() {
     has(&report, "REFERENCE_MISSING", Verdict::Incomplete);
 }
 
+const DICTIONARY: &[u8] =
+    br#"{"model":"gpt-4o","messages":[{"role":"user","content":"hello"}]}{"id":"r1","choices":[]}"#;
+
+/// A log of three batches, the first two with an exchange each whose content is written with a dictionary; it stands in
+/// the reference file of batch `kept`.
+fn with_dictionary(kept: Option<u64>) -> Writer {
+    let epoch = "20260921t133320z-00000001";
+    let mut writer = Writer::boot_with(epoch, START, None, MemorySource::default(), Encryption::Off);
+    writer.dictionary = Some(DICTIONARY);
+    for batch in 0..2 {
+        if kept == Some(batch) {
+            writer.keep_dictionary(DICTIONARY);
+        }
+        writer.exchange(batch + 1, &DICTIONARY[..65], &DICTIONARY[65..]);
+        writer.seal();
+    }
+    writer.close();
+    writer
+}
+
+#[test]
+fn content_is_read_with_the_dictionary_of_its_batch_or_an_earlier_one() {
+    let report = verify(&with_dictionary(Some(0)).store);
+    assert_eq!(report.verdict, Verdict::Verified, "{}", crate::render::text::report(&report));
+    assert_eq!((report.tally.parts_kept, report.tally.parts_proven), (4, 4));
+}
+
+#[test]
+fn content_whose_dictionary_is_nowhere_or_comes_later_is_found() {
+    let nowhere = verify(&with_dictionary(None).store);
+    has(&nowhere, "REFERENCE_MISSING", Verdict::Incomplete);
+    assert_eq!((nowhere.tally.parts_kept, nowhere.tally.parts_proven), (4, 0));
+    let later = verify(&with_dictionary(Some(1)).store);
+    has(&later, "REFERENCE_MISSING", Verdict::Incomplete);
+    assert_eq!((later.tally.parts_kept, later.tally.parts_proven), (4, 2));
+}
+
+#[test]
+fn a_dictionary_in_a_file_that_cannot_be_read_is_not_said_to_be_missing() {
+    let store = with_dictionary(Some(0)).store;
+    let report = verify_at(&store, NOW, |options| options.limits.reference_bytes = 100);
+    let of_content: BTreeSet<_> = report
+        .findings
+        .iter()
+        .filter(|finding| finding.expected.contains("dictionary"))
+        .map(|finding| finding.code)
+        .collect();
+    assert_eq!(of_content, [Code::CouldNotRead].into());
+}
+
 #[test]
 fn backdated_records_and_times_after_the_seal_are_found() {
     let report = sealed(|writer| {
