@@ -19,12 +19,12 @@ fn text(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap()
 }
 
-/// The example in a folder of its own, with the files that it names.
-fn example() -> tempfile::TempDir {
+/// An example in a folder of its own, with the files that it names.
+fn example(name: &str) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path();
     let state = path.join("state");
-    let yaml = text("deploy/examples/gateway.yaml");
+    let yaml = text(&format!("deploy/examples/{name}"));
     assert!(yaml.contains("/var/lib/affidavit/"), "the paths of the unit's state folder");
     let yaml = yaml.replace("/var/lib/affidavit", state.to_str().unwrap());
     std::fs::create_dir(state).unwrap();
@@ -33,6 +33,7 @@ fn example() -> tempfile::TempDir {
     let seal = secrets::seal_key_text(&[7; 32], &public, "acme/gw1");
     output::write_new(&path.join("seal.key"), seal.as_bytes(), 0o600).unwrap();
     issue_key(&path.join("keys.yaml"), "app");
+    std::fs::copy(root().join("policies/prices/2026-11.csv"), path.join("prices.csv")).unwrap();
     dir
 }
 
@@ -44,15 +45,21 @@ fn check(folder: &Path, variables: &[&str]) -> std::process::Output {
 }
 
 #[test]
-fn the_example_is_sound_once_its_files_and_variables_are_there() {
-    let dir = example();
-    let variables = ["OPENAI_API_KEY", "AZURE_OPENAI_API_KEY", "ANTHROPIC_API_KEY"];
-    let done = check(dir.path(), &variables);
-    assert!(done.status.success(), "{}", said(&done));
-    assert!(String::from_utf8_lossy(&done.stdout).contains("is sound"));
-    let missing = check(dir.path(), &variables[1..]);
-    assert!(!missing.status.success(), "a credential that is not there is a problem");
-    assert!(said(&missing).contains("OPENAI_API_KEY"), "{}", said(&missing));
+fn the_examples_are_sound_once_their_files_and_variables_are_there() {
+    for name in ["gateway.yaml", "gateway-s3.yaml"] {
+        let dir = example(name);
+        let variables = ["OPENAI_API_KEY", "AZURE_OPENAI_API_KEY", "ANTHROPIC_API_KEY"];
+        let done = check(dir.path(), &variables);
+        assert!(done.status.success(), "{name}: {}", said(&done));
+        let told = String::from_utf8_lossy(&done.stdout).into_owned();
+        assert!(told.contains("is sound") && !told.contains("no cost is recorded"), "{name}: {told}");
+        let missing = check(dir.path(), &variables[1..]);
+        assert!(!missing.status.success(), "a credential that is not there is a problem");
+        assert!(said(&missing).contains("OPENAI_API_KEY"), "{}", said(&missing));
+        std::fs::remove_file(dir.path().join("prices.csv")).unwrap();
+        let missing = said(&check(dir.path(), &variables));
+        assert!(missing.contains("prices.csv"), "{missing}");
+    }
 }
 
 /// The names of all properties anywhere in a schema.
