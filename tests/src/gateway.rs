@@ -209,13 +209,13 @@ impl Gateway {
     ///
     /// # Panics
     /// Where it cannot be started.
-    pub fn spawn_take_over(&self) -> Child {
+    pub fn spawn_take_over(&self) -> Process {
         self.start_with(&["--take-over"])
     }
 
-    /// Takes the process, where one runs.
-    pub fn child(&mut self) -> Option<&mut Child> {
-        self.child.as_mut()
+    /// The process, where one was started.
+    pub fn process(&mut self) -> Option<&mut Process> {
+        self.process.as_mut()
     }
 
     /// Waits until it logged `text` for the `count`th time.

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use tests::client::{Call, send};
 use tests::deployment::Deployment;
 use tests::gateway::{Gateway, Setup};
@@ -307,10 +307,6 @@ fn is_erased(gateway: &Gateway, exchange: &str) {
     assert!(!said.contains("no gateway serves here"), "{said}");
 }
 
-fn tell(child: &Child, signal: Signal) {
-    kill_process(Pid::from_child(child), signal).expect("a process that lives");
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_process_takes_over_at_a_time_and_those_that_die_or_are_stopped_leave_the_old_one_serving() {
     let dir = tempfile::tempdir().expect("a folder");
@@ -330,20 +326,18 @@ async fn one_process_takes_over_at_a_time_and_those_that_die_or_are_stopped_leav
         assert!(code == 1 && said.contains(&wanted), "{code} {said}");
         one_call(&gateway).await;
         if round % 2 == 0 {
-            tell(&taker, Signal::HUP);
+            taker.signal(Signal::HUP);
             tokio::time::sleep(Duration::from_millis(300)).await;
-            assert!(taker.try_wait().expect("a child").is_none(), "SIGHUP ends no start:\n{}", gateway.log());
+            assert!(taker.ended().is_none(), "SIGHUP ends no start:\n{}", gateway.log());
             let begun = Instant::now();
-            tell(&taker, Signal::TERM);
-            let status = tokio::task::block_in_place(|| taker.wait()).expect("a child");
+            let code = tokio::task::block_in_place(|| taker.stop());
             assert!(
-                status.success() && begun.elapsed() < Duration::from_secs(8),
-                "{status}\n{}",
+                code == Some(0) && begun.elapsed() < Duration::from_secs(8),
+                "{code:?}\n{}",
                 gateway.log()
             );
         } else {
-            taker.kill().expect("a process that lives");
-            taker.wait().expect("a child");
+            drop(taker);
         }
         gateway.wait_for_log("it ended before it served", round).await;
         let exchange = one_call(&gateway).await;
@@ -386,7 +380,7 @@ async fn an_erasure_that_runs_holds_up_no_hand_over_and_is_done_all_the_same() {
     let old = tokio::task::block_in_place(|| gateway.take_over(&[]));
     let (mut old, begun) = (old.expect("a process before"), Instant::now());
     while begun.elapsed() < Duration::from_secs(2) {
-        assert!(old.try_wait().expect("a child").is_none(), "it has an erasure to do:\n{}", gateway.log());
+        assert!(old.ended().is_none(), "it has an erasure to do:\n{}", gateway.log());
         one_call(&gateway).await;
         tokio::time::sleep(Duration::from_millis(100)).await;
     }

@@ -7,13 +7,14 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use tests::Dice;
 use tests::archive::{self, BUCKET, check_and_copy};
 use tests::client::{Call, Got, Leave, send, send_until};
 use tests::gateway::{Gateway, Setup};
 use tests::marks::Watch;
 use tests::oracle::Evidence;
+use tests::process::Process;
 use tests::provider::Provider;
 use tests::services::{Fault, FaultProxy, Minio, S3Server, Versitygw};
 
@@ -266,10 +267,10 @@ async fn a_start_that_waits_for_its_bucket_serves_when_it_answers() {
         let mut gateway = Gateway::prepare(dir.path(), &setup(&provider, &proxy.endpoint(), ""));
         gateway.spawn();
         gateway.wait_for_log("the start waits for the store", 2).await;
-        let child = gateway.child().expect("a process");
-        kill_process(Pid::from_child(child), Signal::HUP).expect("a process that lives");
+        gateway.process().expect("a process").signal(Signal::HUP);
         tokio::time::sleep(Duration::from_millis(300)).await;
-        assert!(child.try_wait().expect("a child").is_none(), "{away:?}: {}", gateway.log());
+        let ended = gateway.process().and_then(Process::ended);
+        assert!(ended.is_none(), "{away:?}: {}", gateway.log());
         let ready = gateway.admin_get("/readyz").unwrap_or_default();
         assert!(ready.starts_with("HTTP/1.1 503"), "{ready}");
         proxy.set(Fault::Pass);

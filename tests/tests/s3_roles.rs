@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use tests::archive::{self, BUCKET, PREFIX, check_and_copy};
 use tests::client::{Call, send};
+use tests::deployment::Deployment;
 use tests::gateway::{Gateway, Setup};
 use tests::provider::Provider;
-use tests::registrar::Deployment;
 use tests::services::{Minio, S3Server, Versitygw};
 
 fn python(server: &S3Server) -> Command {
