@@ -461,12 +461,11 @@ impl Gateway {
     }
 
     /// Leaves the traffic to the gateway that writes `successor`: takes no new connection, serves those that there are
-    /// until their callers have left, at most for `limits.drain`, and ends then as [`Gateway::stop`]. `hurry` cuts it
-    /// short.
+    /// until their callers have left, at most for `limits.drain`, and ends then as [`Gateway::stop`]. A key that is taken
+    /// back meanwhile is taken back here too. `hurry` cuts it short.
     pub async fn leave(self, successor: Origin, hurry: impl Future<Output = ()>) {
         self.handing.end();
         self.ends.leave.cancel();
-        self.reload_stop.cancel();
         self.admin.abort();
         self.close_socket();
         let patience = self.app.snapshot.load().limits.drain;

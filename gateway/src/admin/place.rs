@@ -4,9 +4,10 @@
 //! (108 bytes) holds the name only. Whoever puts a socket there or takes it away holds the folder's lock meanwhile.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io;
 use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -30,13 +31,22 @@ pub(crate) struct Place {
 pub(crate) type FileId = (u64, u64);
 
 impl Place {
-    /// For who listens at `path`: the folder is made where it is missing, and must be this user's alone.
+    /// For who listens at `path`: the folder is made where it is missing, and must be this user's alone. One that holds
+    /// nothing but the socket is closed to others: mounting a volume opens it again on some systems.
     ///
     /// # Errors
-    /// Another user's folder, or one that others can enter; or the system's.
+    /// Another user's folder, or one with other things that others can enter; or the system's.
     pub(crate) fn make(path: &Path) -> io::Result<Self> {
-        disk::create_dir_all(&RealDisk, disk::parent(path))?;
-        Self::open(path, false)
+        let folder = disk::parent(path);
+        disk::create_dir_all(&RealDisk, folder)?;
+        match Self::open(path, false) {
+            Err(error) if is_own(folder) && holds_only(folder, path) => {
+                std::fs::set_permissions(folder, Permissions::from_mode(0o700))?;
+                tracing::warn!(%error, "the folder of the admin socket was open to others; now it has mode 700");
+                Self::open(path, false)
+            }
+            other => other,
+        }
     }
 
     /// For who connects to `path`: root may connect to any user's.
@@ -85,8 +95,7 @@ impl Place {
     /// # Errors
     /// The system's.
     pub(crate) fn put(&self) -> io::Result<tokio::net::UnixListener> {
-        let mut fresh = self.name.clone();
-        fresh.push(".new");
+        let fresh = fresh(&self.name);
         self.remove(&fresh)?;
         let listener = tokio::net::UnixListener::bind(self.address(&fresh))?;
         rustix::fs::chmodat(&self.folder, &fresh, Mode::RUSR | Mode::WUSR, AtFlags::empty())?;
@@ -139,6 +148,26 @@ impl Place {
     fn address(&self, name: &OsStr) -> PathBuf {
         PathBuf::from(format!("/proc/self/fd/{}", self.folder.as_raw_fd())).join(name)
     }
+}
+
+fn is_own(folder: &Path) -> bool {
+    let user = rustix::process::geteuid().as_raw();
+    std::fs::metadata(folder).is_ok_and(|found| found.uid() == user)
+}
+
+/// Whether a folder holds nothing but the socket at `path`.
+fn holds_only(folder: &Path, path: &Path) -> bool {
+    let Some(name) = path.file_name() else { return false };
+    let ours = |found: &OsStr| found == name || found == fresh(name);
+    std::fs::read_dir(folder)
+        .is_ok_and(|mut entries| entries.all(|entry| entry.is_ok_and(|entry| ours(&entry.file_name()))))
+}
+
+/// The name under which a socket is made, before it is put in place.
+fn fresh(name: &OsStr) -> OsString {
+    let mut fresh = name.to_owned();
+    fresh.push(".new");
+    fresh
 }
 
 /// The folder's lock.

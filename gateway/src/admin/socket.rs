@@ -313,6 +313,7 @@ mod tests {
         std::fs::DirBuilder::new().mode(0o700).create(&open).unwrap();
         let path = open.join("admin.sock");
         let socket = Socket::bind(&path).unwrap();
+        std::fs::write(open.join("other"), "").unwrap();
         for wide in [0o755, 0o711, 0o770, 0o777] {
             std::fs::set_permissions(&open, std::fs::Permissions::from_mode(wide)).unwrap();
             for refused in [Socket::bind(&path).err(), connect(&path).err()] {
@@ -322,6 +323,12 @@ mod tests {
                 assert!(told.contains(&format!("{wide:o}")) && told.contains("wanted: mode 700"), "{told}");
             }
         }
+        // With nothing else in it, it is closed to others again.
+        std::fs::remove_file(open.join("other")).unwrap();
+        assert_eq!(connect(&path).unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+        assert_eq!(Socket::bind(&path).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(mode(&open), 0o700);
+        connect(&path).unwrap();
         drop(socket);
     }
 
