@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::primitives::ByteStream;
-use aws_sdk_s3::types::{ChecksumAlgorithm, ObjectLockMode};
+use aws_sdk_s3::types::{ChecksumAlgorithm, ObjectLockLegalHold, ObjectLockLegalHoldStatus, ObjectLockMode};
 use aws_smithy_types::DateTime;
 use base64::Engine as _;
 use serde_json::Value;
@@ -253,6 +253,24 @@ impl<'a> Case<'a> {
             .body(ByteStream::from(bytes.to_vec()))
             .set_object_lock_retain_until_date(mode.as_ref().map(|_| days(2)))
             .set_object_lock_mode(mode)
+    }
+
+    /// Puts a version of a name under legal hold, or lifts the hold.
+    ///
+    /// # Panics
+    /// Where the server refuses.
+    pub async fn hold(&self, name: &str, on: bool) {
+        let status = if on { ObjectLockLegalHoldStatus::On } else { ObjectLockLegalHoldStatus::Off };
+        let hold = ObjectLockLegalHold::builder().status(status).build();
+        let put = self.client.put_object_legal_hold().bucket(&self.bucket).key(self.key(name));
+        put.legal_hold(hold).send().await.expect("a legal hold");
+    }
+
+    /// Puts all of the gateway's objects under legal hold.
+    pub async fn hold_all(&self) {
+        for (name, _) in &Evidence::shared().objects {
+            self.hold(name, true).await;
+        }
     }
 
     /// Puts a delete marker over a name.
