@@ -90,7 +90,7 @@ async fn gateway_registrar_prober_and_auditor_do_their_work_in_their_roles() {
     };
     let mut gateway = Gateway::prepare(&dir.path().join("gateway"), &setup);
     let deployment = Deployment::new(&dir.path().join("deployment"));
-    deployment.enroll("gw1", &gateway);
+    deployment.enroll("gw1", &gateway.seal_key());
     // Two lives: the second reads what the first one left.
     for _ in 0..2 {
         gateway.serve();
@@ -112,7 +112,7 @@ async fn gateway_registrar_prober_and_auditor_do_their_work_in_their_roles() {
     let (code, said) = auditor(&session(&server, "prober"), &[&probe[..], &at].concat());
     assert_eq!(code, 0, "{said}");
     let store = format!("s3://{BUCKET}/{PREFIX}");
-    let trust = deployment.trust().display().to_string();
+    let trust = deployment.trust_file().display().to_string();
     let verify = [&["verify", &store, "--trust", &trust][..], &at].concat();
     let reader = session(&server, "auditor");
     let began = Instant::now();
