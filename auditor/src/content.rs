@@ -28,8 +28,9 @@ use crate::report::Report;
 use crate::source::Source;
 use crate::verify::batch::Context;
 use crate::verify::content::{At, each_part, parts_of};
+use crate::verify::ids::Ids;
 use crate::verify::keys::{Held, Keys};
-use crate::verify::log::{KEPT_WHOLE, Loader};
+use crate::verify::loader::{BaseError, KEPT_WHOLE, Loader};
 use crate::verify::{Limits, seal_name};
 
 /// What became of a part's content.
@@ -157,9 +158,9 @@ impl Reader {
             keys: self.keys.as_deref(),
             expired_before: None,
             has_seal: &|_| true,
-            newest: number,
         };
         let loader = Loader { context: &context, limit: KEPT_WHOLE };
+        let ids = Ids::default();
         let mut wanted: std::collections::BTreeMap<(u64, PartName), (ExchangeId, Part, Option<String>)> =
             Default::default();
         for row in batch.rows() {
@@ -185,10 +186,10 @@ impl Reader {
                 return;
             };
             let limit = usize::try_from(part.length).unwrap_or(usize::MAX);
-            let content = assembled.and_then(|assembled| match &assembled.base {
+            let content = assembled.map_err(BaseError::from).and_then(|assembled| match &assembled.base {
                 None => Ok((assembled.salt, assembled.stream)),
                 Some((base_exchange, base_part)) => {
-                    let (base, _) = loader.at_depth(base_exchange, *base_part, None, 0)?;
+                    let (base, _) = loader.load((base_exchange, *base_part), number, &ids, 0)?;
                     Ok((assembled.salt, apply(&base, &assembled.stream, limit)?))
                 }
             });
@@ -199,12 +200,23 @@ impl Reader {
                     (PartState::Proven, Some((salt, bytes)))
                 }
                 Ok(_) => (PartState::Mismatch, None),
-                Err(ContentError::KeyAbsent(_)) => (self.without_key(key.as_deref()), None),
+                Err(BaseError::Content(ContentError::KeyAbsent(_))) => {
+                    (self.without_key(key.as_deref()), None)
+                }
+                // What it is stored as edits of cannot be read, or was not found.
+                Err(BaseError::Unread(_) | BaseError::Limit) => (PartState::Missing, None),
                 Err(_) => (PartState::Mismatch, None),
             };
             goes_on = each(PartContent { position, exchange, part, state, opened });
         };
-        each_part(origin, context.content_files(number), self.keys.as_deref(), KEPT_WHOLE, &wants, &mut take);
+        each_part(
+            origin,
+            context.content_files(number)?,
+            self.keys.as_deref(),
+            KEPT_WHOLE,
+            &wants,
+            &mut take,
+        );
         for ((position, _), (exchange, part, _)) in wanted {
             if !goes_on {
                 break;

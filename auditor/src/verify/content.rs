@@ -17,10 +17,12 @@ use schemas::verify::VerifiedBatch;
 use schemas::{ExchangeId, Identifier, Origin, Sha256Hex};
 use serde::{Deserialize, Serialize};
 
+use super::batch::read_error;
 use super::batch::{Context, finding};
 use super::keys::{Held, Keys};
+use super::loader::{BaseError, Loader};
 use super::log::LogFold;
-use crate::finding::{Code, Findings, Place};
+use crate::finding::{Code, Finding, Findings, Place};
 use crate::source::Opened;
 
 /// Content up to this size is kept for parts that are stored as its edits.
@@ -77,6 +79,8 @@ pub(crate) struct ContentFacts {
     pub(crate) files: Vec<File>,
     /// Some files of the batch are expired: what is missing is not a finding.
     pub(crate) expired: bool,
+    /// Some files of the batch could not be read: what they hold is not known.
+    pub(crate) unread: bool,
     proven: u64,
     unopened: u64,
     gone: BTreeMap<(u64, String), KeyUse>,
@@ -84,7 +88,6 @@ pub(crate) struct ContentFacts {
     kept_bytes: usize,
     edited: Vec<Edited>,
     edited_bytes: usize,
-    exchanges: Vec<ExchangeId>,
 }
 
 /// A part that a leaf of the batch commits to, and that is kept.
@@ -152,13 +155,6 @@ pub(crate) fn check(
     findings: &mut Findings,
 ) {
     let mut wanted = wanted(batch);
-    for row in batch.rows() {
-        if let Some(record) = &row.decoded().record
-            && let Body::Intent(intent) = &record.body
-        {
-            facts.exchanges.push(intent.exchange.clone());
-        }
-    }
     let files = std::mem::take(&mut facts.files);
     for File { opened, class, place } in files {
         let file = Of { class, place };
@@ -200,7 +196,7 @@ pub(crate) fn check(
             done.finish(facts, findings);
         }
     }
-    if facts.expired {
+    if facts.expired || facts.unread {
         return;
     }
     for ((position, part), wanted) in wanted {
@@ -534,13 +530,10 @@ pub(super) struct Bases {
     held: HashMap<(ExchangeId, PartName), (Arc<[u8]>, usize)>,
     order: VecDeque<(ExchangeId, PartName)>,
     bytes: usize,
-    batches: HashMap<ExchangeId, u64>,
-    batches_order: VecDeque<ExchangeId>,
 }
 
 impl Bases {
     const BYTES: usize = 256 << 20;
-    const EXCHANGES: usize = 1 << 20;
 
     fn put(&mut self, at: (ExchangeId, PartName), content: Arc<[u8]>, depth: usize) {
         self.bytes += content.len();
@@ -556,58 +549,25 @@ impl Bases {
             }
         }
     }
-
-    fn place(&mut self, exchange: ExchangeId, batch: u64) {
-        if self.batches.insert(exchange.clone(), batch).is_none() {
-            self.batches_order.push_back(exchange);
-        }
-        if self.batches_order.len() > Self::EXCHANGES
-            && let Some(oldest) = self.batches_order.pop_front()
-        {
-            self.batches.remove(&oldest);
-        }
-    }
-}
-
-/// Reads the content of a part that is not held.
-pub(super) trait Load {
-    /// The content of `part` of `exchange`, which batch `batch` holds (absent: not known), with its depth.
-    fn load(
-        &self,
-        exchange: &ExchangeId,
-        part: PartName,
-        batch: Option<u64>,
-    ) -> Result<(Arc<[u8]>, usize), ContentError>;
 }
 
 impl ContentFacts {
     /// Applies edits whose base is known now, and tells the log what was proven.
-    pub(super) fn merge(self, number: u64, fold: &mut LogFold, bases: &mut Bases, load: &dyn Load) {
+    pub(super) fn merge(self, number: u64, fold: &mut LogFold, bases: &mut Bases, loader: &Loader<'_>) {
         let tally = &mut fold.story.tally;
         tally.parts_proven += self.proven;
         tally.parts_unopened += self.unopened;
         fold.destroyed.extend(self.gone.into_values());
-        for exchange in self.exchanges {
-            bases.place(exchange, number);
-        }
         for (at, content) in self.kept {
             bases.put(at, content, 0);
         }
         for edited in self.edited {
+            let (exchange, part) = &edited.base;
             let base = match bases.held.get(&edited.base) {
                 Some((content, depth)) => Ok((content.clone(), *depth)),
-                None => load.load(&edited.base.0, edited.base.1, bases.batches.get(&edited.base.0).copied()),
+                None => loader.load((exchange, *part), number, &fold.story.ids, 0),
             };
-            let done = base.and_then(|(base, depth)| {
-                if depth + 1 > MAX_DELTA_DEPTH {
-                    let reason = "a chain of edits deeper than 256";
-                    return Err(ContentError::Delta { offset: 0, reason });
-                }
-                let limit = usize::try_from(edited.length).unwrap_or(usize::MAX);
-                let content = apply(&base, &edited.edits, limit)?;
-                Ok((content, depth + 1))
-            });
-            match done {
+            match base.and_then(|base| Ok(edited.apply(&base)?)) {
                 Ok((content, depth)) => {
                     let commitment = schemas::content::commitment(&edited.salt, &content);
                     if content.len() as u64 != edited.length || commitment != edited.commitment {
@@ -619,13 +579,36 @@ impl ContentFacts {
                         bases.put((edited.exchange, edited.part), content.into(), depth);
                     }
                 }
-                Err(ContentError::KeyAbsent(_)) => fold.story.tally.parts_unopened += 1,
-                Err(error) => {
-                    let place = edited.place.at(edited.position);
-                    let expected =
-                        format!("edits of {} of exchange {}", edited.base.1.as_str(), edited.base.0);
-                    fold.findings.add(Code::ContentMismatch, place, expected, error.to_string());
+                Err(BaseError::Content(ContentError::KeyAbsent(_))) => {
+                    fold.story.tally.parts_unopened += 1;
                 }
+                Err(error) => fold.findings.push(edited.without_base(error)),
+            }
+        }
+    }
+}
+
+impl Edited {
+    /// The content, and the length of its chain of edits.
+    fn apply(&self, (base, depth): &(Arc<[u8]>, usize)) -> Result<(Vec<u8>, usize), ContentError> {
+        if depth + 1 > MAX_DELTA_DEPTH {
+            return Err(ContentError::Delta { offset: 0, reason: "a chain of edits deeper than 256" });
+        }
+        let limit = usize::try_from(self.length).unwrap_or(usize::MAX);
+        Ok((apply(base, &self.edits, limit)?, depth + 1))
+    }
+
+    fn without_base(&self, error: BaseError) -> Finding {
+        let place = self.place.clone().at(self.position);
+        let expected = format!("edits of {} of exchange {}", self.base.1.as_str(), self.base.0);
+        match error {
+            BaseError::Content(error) => {
+                Finding::new(Code::ContentMismatch, place, expected, error.to_string())
+            }
+            BaseError::Unread(error) => read_error(error, place),
+            BaseError::Limit => {
+                let found = "not in the batches that were searched for it";
+                Finding::new(Code::ResourceLimit, place, expected, found)
             }
         }
     }

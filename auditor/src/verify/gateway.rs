@@ -154,7 +154,9 @@ fn epochs(expected: &Expected, folds: &[&LogFold], options: &Options<'_>, findin
             } else {
                 let finding =
                     Finding::new(Code::LogMissing, Place::log(&predecessor.origin), expected, "nothing");
-                findings.push(finding.during(i64::MIN, boot.at));
+                // One that was not closed yet went on beside its successor: nobody knows until when.
+                let closed = predecessor.size.is_some();
+                findings.push(if closed { finding.during(i64::MIN, boot.at) } else { finding });
             }
             continue;
         };
@@ -173,7 +175,8 @@ fn epochs(expected: &Expected, folds: &[&LogFold], options: &Options<'_>, findin
         {
             let expected = format!("the log {successor}, which `close` of {} names as the next", fold.origin);
             let finding = Finding::new(Code::LogMissing, Place::log(successor), expected, "nothing");
-            findings.push(finding.during(close.alive_until, i64::MAX));
+            // A log that knows the next one has handed over to it: that one began before this one's end.
+            findings.push(finding.during(starts(fold), i64::MAX));
         }
     }
 }

@@ -4,20 +4,20 @@
 //! between windows does not grow with the log.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use rayon::prelude::*;
-use schemas::content::ContentError;
-use schemas::record::{Body, PartName};
+use schemas::record::Body;
 use schemas::verify::{SealTail, VerifiedBatch, chain_seal};
-use schemas::{ExchangeId, Origin, Sha256Hex};
+use schemas::{Origin, Sha256Hex};
 use serde::{Deserialize, Serialize};
 
 use schemas::trust::TrustedGateway;
 
 use super::batch::{Context, Looked, Outcome, Proven, finding};
-use super::content::{self, Bases, KeyUse, Load};
+use super::content::{Bases, KeyUse};
 use super::listing::{BatchObjects, LogListing};
+use super::loader::{KEPT_WHOLE, Loader};
 use super::prices::Books;
 use super::story::Story;
 use super::{Options, Sink};
@@ -76,10 +76,16 @@ pub struct LogFold {
     pub expired_until: Option<i64>,
     /// The number of the next batch.
     pub next_batch: u64,
+    /// Each batch below that has a seal, with the mark of its objects in the listing it was read by.
+    pub marks: BTreeMap<u64, u64>,
+    /// How long evidence is kept by the mandate that it was judged with, microseconds.
+    pub retention: Option<i64>,
     /// Positions below this are proven, expired or named in a finding.
     pub next_position: u64,
     /// Reference hashes that a reference file of this log holds.
     pub held: std::collections::BTreeSet<Sha256Hex>,
+    /// A reference file of this log could not be read.
+    pub unread_references: bool,
     /// Price books of this log.
     pub books: Books,
     /// Exchanges whose data key is destroyed: `(position, key id)`, with the exchange.
@@ -88,8 +94,8 @@ pub struct LogFold {
     pub with_keys: bool,
     /// The time of the earlier visit with which this log is consistent.
     pub consistent_since: Option<i64>,
-    /// The earlier visit could not be compared yet.
-    pub unmet_visit: bool,
+    /// SHA-256 of the newest seal of that visit.
+    pub met: Option<Sha256Hex>,
     /// Batches that were taken from the cache.
     pub batches_from_cache: u64,
     /// The next proven batch does not continue the run before it.
@@ -129,6 +135,11 @@ impl CountsOfLog {
 }
 
 impl LogFold {
+    /// True where the store holds something of the log that was proven, or named by a finding.
+    pub fn is_there(&self) -> bool {
+        self.counts.batches + self.counts.expired > 0 || self.findings.effect() > crate::finding::Effect::Note
+    }
+
     /// Nothing is known yet.
     pub fn new(origin: Origin, key: String) -> Self {
         Self {
@@ -142,13 +153,16 @@ impl LogFold {
             proven: Vec::new(),
             expired_until: None,
             next_batch: 0,
+            marks: BTreeMap::new(),
+            retention: None,
             next_position: 0,
             held: Default::default(),
+            unread_references: false,
             books: Books::default(),
             destroyed: Vec::new(),
             with_keys: false,
             consistent_since: None,
-            unmet_visit: false,
+            met: None,
             batches_from_cache: 0,
             torn: false,
         }
@@ -167,23 +181,27 @@ pub(super) struct Follow<'a> {
 }
 
 impl Follow<'_> {
-    /// Where the log goes on from an earlier visit's proof: that proof holds what was seen then.
+    /// Where the log goes on from an earlier proof: whether that holds what was seen before.
     fn met_before(&mut self) {
+        self.fold.consistent_since = None;
         let (Some(visit), Some(newest)) = (self.visit, &self.fold.newest) else { return };
-        if visit.size < newest.size || (visit.size == newest.size && visit.seal == newest.seal) {
+        if visit.seal == newest.seal || self.fold.met == Some(visit.seal) {
             self.fold.consistent_since = Some(visit.seen_at);
-        } else if visit.size == newest.size {
-            let expected = format!("seal {} as at {}", visit.seal, time::text(visit.seen_at));
-            let place = Place::batch(&self.fold.origin, newest.batch);
-            self.fold.findings.add(Code::Equivocation, place, expected, format!("seal {}", newest.seal));
+            self.fold.met = Some(visit.seal);
         }
     }
 
-    /// Follows the log to its end.
-    pub(super) fn run(&mut self, listing: &LogListing, sink: &mut dyn Sink) {
+    /// True where whoever asked does not want to wait for the end.
+    fn is_stopped(&self) -> bool {
+        self.options.stop.is_some_and(|stop| stop.load(Ordering::Relaxed))
+    }
+
+    /// Follows the log to its end. False where it was stopped before.
+    pub(super) fn run(&mut self, listing: &LogListing, sink: &mut dyn Sink) -> bool {
         self.fold.counts.objects = listing.objects;
         self.fold.counts.bytes = listing.bytes;
         self.fold.with_keys = self.context.keys.is_some();
+        self.fold.retention = self.options.mandate.retention;
         self.met_before();
         let sealed: Vec<(u64, &BatchObjects)> = listing
             .batches
@@ -216,15 +234,21 @@ impl Follow<'_> {
                 options: self.options,
                 entry: self.entry,
                 bases: &mut self.bases,
-                load: &Loader { context, limit: KEPT_WHOLE },
+                loader: &Loader { context, limit: KEPT_WHOLE },
             };
             if before.is_empty() {
                 looked = look();
             } else {
                 ((), looked) = rayon::join(|| tell.all(before, &mut *sink), look);
                 (self.options.progress)(context.origin, done as u64, total as u64);
+                let stops = self.is_stopped() && done < total;
+                sink.reached(&self.fold, self.tail.as_ref(), stops);
+                if stops {
+                    return false;
+                }
             }
         }
+        true
     }
 
     /// What can be said only when the log was followed to its end.
@@ -267,7 +291,10 @@ impl Follow<'_> {
             if !self.fold.held.contains(hash) {
                 let place = Place::record(&self.fold.origin, named.position).of_item(&named.what);
                 let expected = format!("the {} {hash} in a reference file of this log", named.what);
-                self.fold.findings.add(Code::ReferenceMissing, place, expected, "none");
+                let missing = Finding::new(Code::ReferenceMissing, place, expected, "none");
+                // It may stand in a file that could not be read: that is named by itself.
+                let unjudged = self.fold.unread_references;
+                self.fold.findings.push(if unjudged { missing.unjudged() } else { missing });
             }
         }
     }
@@ -278,7 +305,9 @@ impl Follow<'_> {
         let size = self.fold.newest.as_ref().map_or(0, |newest| newest.size);
         let place = Place::log(&self.fold.origin);
         let seen = format!("size {} at {}", visit.size, time::text(visit.seen_at));
-        if size < visit.size {
+        if size < visit.size && visit.is_expired(self.options.mandate.retention, self.options.now) {
+            self.fold.findings.add(Code::Expired, place, seen, format!("size {size}"));
+        } else if size < visit.size {
             let found = format!("size {size}");
             self.fold.findings.add(Code::Rollback, place, seen, found);
         } else if self.fold.consistent_since.is_none()
@@ -289,19 +318,19 @@ impl Follow<'_> {
             let finding =
                 Finding::new(Code::Diverged, place, expected, "the records up to there cannot be proven");
             // What is missing is named elsewhere; the comparison could not be made.
-            self.fold
-                .findings
-                .push(finding.with(crate::finding::Severity::Unjudged, crate::finding::Effect::Unjudged));
+            self.fold.findings.push(finding.unjudged());
         }
     }
 }
 
-/// Splits sealed batches into runs of at most `bytes`, each at least one batch and at most 64 for each core.
+/// Splits sealed batches into runs of at most `bytes` of records files and 16 times that of all, since only records are
+/// held whole; each at least one batch and at most 64 for each core.
 fn windows<'a, 'b>(sealed: &'b [(u64, &'a BatchObjects)], bytes: u64) -> Vec<&'b [(u64, &'a BatchObjects)]> {
     let most = rayon::current_num_threads() * 64;
     let mut out = Vec::new();
     let mut start = 0;
     let mut sum = 0;
+    let mut sum_of_all = 0;
     for (n, (_, objects)) in sealed.iter().enumerate() {
         let length: u64 = objects
             .data
@@ -309,12 +338,16 @@ fn windows<'a, 'b>(sealed: &'b [(u64, &'a BatchObjects)], bytes: u64) -> Vec<&'b
             .filter(|data| data.kind == schemas::names::FileKind::Records)
             .map(|data| data.length)
             .sum();
-        if n > start && (sum + length > bytes || n - start >= most) {
+        let all: u64 = objects.data.iter().map(|data| data.length).sum();
+        let full = sum + length > bytes || sum_of_all + all > bytes.saturating_mul(16);
+        if n > start && (full || n - start >= most) {
             out.push(&sealed[start..n]);
             start = n;
             sum = 0;
+            sum_of_all = 0;
         }
         sum += length;
+        sum_of_all += all;
     }
     if start < sealed.len() {
         out.push(&sealed[start..]);
@@ -331,7 +364,7 @@ struct Tell<'a, 'b> {
     options: &'a Options<'a>,
     entry: &'a TrustedGateway,
     bases: &'b mut Bases,
-    load: &'b (dyn Load + Sync),
+    loader: &'b Loader<'b>,
 }
 
 impl Tell<'_, '_> {
@@ -342,10 +375,11 @@ impl Tell<'_, '_> {
     }
 
     fn one(&mut self, looked: Looked, sink: &mut dyn Sink) {
-        let Looked { number, outcome, closer, findings, seals, bytes_hashed } = looked;
+        let Looked { number, mark, outcome, closer, findings, seals, bytes_hashed } = looked;
         self.fold.findings.append(findings);
         self.fold.counts.seals += seals;
         self.fold.counts.bytes_hashed += bytes_hashed;
+        self.fold.marks.insert(number, mark);
         let missing = number > self.fold.next_batch;
         let first_missing = self.fold.next_batch;
         self.fold.next_batch = number + 1;
@@ -507,6 +541,7 @@ impl Tell<'_, '_> {
             return;
         }
         self.times(number, seal.time, &batch);
+        self.fold.story.begin_batch(number);
         for row in batch.rows() {
             let decoded = row.decoded();
             let record = decoded.record.as_ref();
@@ -532,7 +567,7 @@ impl Tell<'_, '_> {
         }
         reference.merge(self.fold);
         self.costs(&batch);
-        content.merge(number, self.fold, self.bases, self.load);
+        content.merge(number, self.fold, self.bases, self.loader);
         self.met(number, &batch);
         self.span(&batch);
         self.fold.counts.batches += 1;
@@ -592,7 +627,13 @@ impl Tell<'_, '_> {
                 let place = || Place::record(self.origin, row.position()).of_exchange(&outcome.exchange);
                 match self.fold.books.check(record.at, outcome, place, &mut self.fold.findings) {
                     Some(true) => self.fold.story.tally.recomputed += 1,
-                    Some(false) => self.fold.story.tally.not_recomputed += 1,
+                    Some(false) => {
+                        self.fold.story.tally.not_recomputed += 1;
+                        let book = outcome.cost.as_ref().map(|cost| cost.price_book);
+                        if let Some(book) = book.filter(|book| self.fold.held.contains(book)) {
+                            self.fold.books.unread(book, place(), &mut self.fold.findings);
+                        }
+                    }
                     None => {}
                 }
             }
@@ -607,6 +648,7 @@ impl Tell<'_, '_> {
         if number == visit.batch && seal.to == visit.size && seal.root == visit.root {
             if seal.sha256() == visit.seal {
                 self.fold.consistent_since = Some(visit.seen_at);
+                self.fold.met = Some(visit.seal);
             } else {
                 let expected = format!("seal {} as at {}", visit.seal, time::text(visit.seen_at));
                 self.fold.findings.add(
@@ -636,67 +678,6 @@ impl Tell<'_, '_> {
                 self.fold.findings.add(Code::Diverged, place, expected, format!("root {found}"));
             }
         }
-    }
-}
-
-/// The largest content that is put together in memory as the base of edits.
-pub(crate) const KEPT_WHOLE: usize = 256 << 20;
-
-/// How many batches are searched for an exchange whose batch is not known.
-const SEARCHED: u64 = 1000;
-
-/// Reads content again that fell out of memory.
-pub(crate) struct Loader<'a> {
-    pub(crate) context: &'a Context<'a>,
-    pub(crate) limit: usize,
-}
-
-impl Loader<'_> {
-    pub(crate) fn at_depth(
-        &self,
-        exchange: &ExchangeId,
-        part: PartName,
-        batch: Option<u64>,
-        depth: usize,
-    ) -> Result<(Arc<[u8]>, usize), ContentError> {
-        let absent = || ContentError::BaseAbsent(format!("{exchange} {}", part.as_str()));
-        if depth > schemas::content::MAX_DELTA_DEPTH {
-            return Err(absent());
-        }
-        let newest = batch.unwrap_or(self.context.newest);
-        let oldest = if batch.is_some() { newest } else { newest.saturating_sub(SEARCHED) };
-        for number in (oldest..=newest).rev() {
-            let files = self.context.content_files(number);
-            if files.is_empty() {
-                continue;
-            }
-            let mut base = |exchange: &ExchangeId, part| self.at_depth(exchange, part, None, depth + 1);
-            match content::read_part(
-                self.context.origin,
-                files,
-                self.context.keys,
-                exchange,
-                part,
-                self.limit,
-                &mut base,
-            ) {
-                Ok((content, _, depth)) => return Ok((content.into(), depth)),
-                Err(ContentError::BaseAbsent(what)) if what == format!("{exchange} {}", part.as_str()) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Err(absent())
-    }
-}
-
-impl Load for Loader<'_> {
-    fn load(
-        &self,
-        exchange: &ExchangeId,
-        part: PartName,
-        batch: Option<u64>,
-    ) -> Result<(Arc<[u8]>, usize), ContentError> {
-        self.at_depth(exchange, part, batch, 0)
     }
 }
 

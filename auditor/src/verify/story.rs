@@ -1,10 +1,10 @@
 //! The story of one log: what its records say, told in order of position, and whether it holds together.
 //!
 //! Sees proven leaves only. Holds open exchanges, counters and hashes, never rows: its size does not grow with the
-//! log, except by one entry for each open exchange, configuration, erasure and unknown name. It can be stored and
-//! continued at the next visit.
+//! log, except by one entry for each open exchange (some 40 bytes), configuration, erasure and unknown name, and by the
+//! ids of the newest exchanges, which are bounded. It can be stored and continued at the next visit.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use schemas::record::{
     Attempt, Body, Boot, Close, CloseReason, Config, Decision, Encryption, End, Erasure, Gap, GapReason,
@@ -13,6 +13,7 @@ use schemas::record::{
 use schemas::{ExchangeId, Origin, Sha256Hex};
 use serde::{Deserialize, Serialize};
 
+use super::ids::{Ids, number_of, text_of};
 use crate::decimal::Decimal;
 use crate::finding::{Code, Findings, Place};
 
@@ -23,9 +24,6 @@ const fn silence_slack_us(bound_us: i64) -> i64 {
 
 /// How far the times of neighbouring records may be out of order: records are made before they are queued.
 const DISORDER_US: i64 = 60_000_000;
-
-/// How many exchange ids are remembered to find one that is used twice.
-const REMEMBERED_IDS: usize = 1 << 20;
 
 /// What `boot` said.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -57,17 +55,6 @@ pub struct CloseFacts {
     pub alive_until: i64,
     /// The next log.
     pub successor: Option<Origin>,
-}
-
-/// An exchange that has no outcome yet.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct OpenExchange {
-    /// Its id.
-    pub exchange: ExchangeId,
-    /// The intent's time.
-    pub at: i64,
-    /// Its data key.
-    pub content_key: Option<String>,
 }
 
 /// A hash that a record names and a reference file must hold.
@@ -176,12 +163,6 @@ fn count(map: &mut BTreeMap<String, u64>, key: &str) {
     }
 }
 
-/// The exchange id's 128 bits.
-fn number_of(exchange: &ExchangeId) -> u128 {
-    let digits = exchange.as_str().bytes().filter(|b| *b != b'-');
-    digits.fold(0, |sum, b| (sum << 4) | u128::from((b as char).to_digit(16).unwrap_or(0)))
-}
-
 fn end_of(end: End) -> &'static str {
     match end {
         End::Complete => "complete",
@@ -233,12 +214,12 @@ pub struct Story {
     announced: BTreeSet<Sha256Hex>,
     /// Hashes that a reference file must hold.
     pub named: BTreeMap<Sha256Hex, Named>,
-    /// Exchanges without an outcome.
-    pub open: BTreeMap<u64, OpenExchange>,
-    #[serde(skip)]
-    ids: HashSet<u128>,
-    #[serde(skip)]
-    ids_in_order: VecDeque<u128>,
+    /// Exchanges without an outcome: the intent's position, and the 128 bits of the id.
+    pub open: BTreeMap<u64, u128>,
+    /// The newest exchanges.
+    pub ids: Ids,
+    /// The batch whose records are told.
+    batch: u64,
     /// Time of the first told record.
     pub first_at: Option<i64>,
     /// The latest time of a told record.
@@ -249,8 +230,6 @@ pub struct Story {
     beat: Option<Beat>,
     /// `(origin, position, key id)` of each recorded erasure.
     pub erasures: BTreeSet<(Origin, u64, String)>,
-    /// Silences longer than the bound, both ends.
-    pub silences: Vec<(i64, i64)>,
     /// Counts.
     pub tally: Tally,
 }
@@ -269,15 +248,14 @@ impl Story {
             announced: BTreeSet::new(),
             named: BTreeMap::new(),
             open: BTreeMap::new(),
-            ids: HashSet::new(),
-            ids_in_order: VecDeque::new(),
+            ids: Ids::default(),
+            batch: 0,
             first_at: None,
             last_at: None,
             alive_at: None,
             recovering: false,
             beat: None,
             erasures: BTreeSet::new(),
-            silences: Vec::new(),
             tally: Tally::default(),
         }
     }
@@ -299,6 +277,16 @@ impl Story {
         self.beat = None;
         self.alive_at = None;
         self.recovering = false;
+    }
+
+    /// Lets go of what only later records are held against.
+    pub fn forget_ids(&mut self) {
+        self.ids = Ids::default();
+    }
+
+    /// Says which batch the next records are in.
+    pub fn begin_batch(&mut self, number: u64) {
+        self.batch = number;
     }
 
     /// Tells one proven record.
@@ -338,7 +326,7 @@ impl Story {
         match &record.body {
             Body::Boot(boot) => self.boot(position, record.at, boot, findings),
             Body::Config(config) => self.config(position, config),
-            Body::Intent(intent) => self.intent(position, record.at, intent, findings),
+            Body::Intent(intent) => self.intent(position, intent, findings),
             Body::Outcome(outcome) => self.outcome(position, outcome, findings),
             Body::Refusal(refusal) => self.refusal(position, refusal, findings),
             Body::Attempt(attempt) | Body::SideCall(attempt) => self.attempt(position, attempt, findings),
@@ -384,7 +372,6 @@ impl Story {
                 let found = format!("nothing from {} to {}", crate::time::text(alive), crate::time::text(at));
                 let finding = crate::finding::Finding::new(Code::Silence, place(), expected, found);
                 findings.push(finding.during(alive, at));
-                self.silences.push((alive, at));
             }
         }
         self.last_at = self.last_at.max(Some(at));
@@ -489,8 +476,7 @@ impl Story {
     }
 
     fn remember(&mut self, position: u64, exchange: &ExchangeId, findings: &mut Findings) {
-        let id = number_of(exchange);
-        if !self.ids.insert(id) {
+        if !self.ids.insert(exchange, self.batch) {
             let place = Place::record(&self.origin, position).of_exchange(exchange);
             findings.add(
                 Code::DuplicateExchange,
@@ -498,17 +484,10 @@ impl Story {
                 "an exchange id used once",
                 "an id of an earlier exchange",
             );
-            return;
-        }
-        self.ids_in_order.push_back(id);
-        if self.ids_in_order.len() > REMEMBERED_IDS
-            && let Some(oldest) = self.ids_in_order.pop_front()
-        {
-            self.ids.remove(&oldest);
         }
     }
 
-    fn intent(&mut self, position: u64, at: i64, intent: &Intent, findings: &mut Findings) {
+    fn intent(&mut self, position: u64, intent: &Intent, findings: &mut Findings) {
         self.remember(position, &intent.exchange, findings);
         self.parts(position, &intent.parts, findings);
         if let Some(system) = &intent.caller.system {
@@ -520,8 +499,7 @@ impl Story {
         self.tally.fail_open +=
             u64::from(intent.fail_mode.as_ref().is_some_and(|mode| mode.as_str() == "open"));
         self.tally.suppressions += u64::from(!intent.suppression.is_empty());
-        let content_key = intent.content_key.as_ref().map(ToString::to_string);
-        self.open.insert(position, OpenExchange { exchange: intent.exchange.clone(), at, content_key });
+        self.open.insert(position, number_of(&intent.exchange));
     }
 
     fn outcome(&mut self, position: u64, outcome: &Outcome, findings: &mut Findings) {
@@ -531,11 +509,12 @@ impl Story {
         let origin = &self.origin;
         let place = || Place::record(origin, position).of_exchange(&outcome.exchange);
         match self.open.remove(&outcome.intent_position) {
-            Some(open) if open.exchange == outcome.exchange => {}
+            Some(open) if open == number_of(&outcome.exchange) => {}
             Some(open) => {
                 let expected = format!(
                     "an outcome of exchange {} for the intent at {}",
-                    open.exchange, outcome.intent_position
+                    text_of(open),
+                    outcome.intent_position
                 );
                 findings.add(
                     Code::OrphanOutcome,
@@ -614,8 +593,7 @@ impl Story {
     }
 
     fn attempt(&mut self, position: u64, attempt: &Attempt, findings: &mut Findings) {
-        let matches =
-            self.open.get(&attempt.intent_position).is_some_and(|open| open.exchange == attempt.exchange);
+        let matches = self.open.get(&attempt.intent_position) == Some(&number_of(&attempt.exchange));
         if !matches && self.is_whole() {
             let place = Place::record(&self.origin, position).of_exchange(&attempt.exchange);
             let expected = format!("an open intent of the exchange at position {}", attempt.intent_position);
@@ -636,11 +614,19 @@ impl Story {
         if let Some(beat) = &self.beat {
             for (name, before) in &beat.counters {
                 let now = counters.get(name).copied();
-                if now.is_none_or(|now| now < *before) {
+                // One that is always there and is gone is named below.
+                let counted = COUNTED_KINDS.iter().any(|(counted, _)| counted == name);
+                if now.map_or(!counted, |now| now < *before) {
                     let expected = format!("at least {before}, as at position {}", beat.position);
                     let found = now.map_or("the counter is gone".into(), |now| now.to_string());
                     findings.add(Code::CounterMismatch, place.clone().of_item(name), expected, found);
                 }
+            }
+        }
+        for (name, _) in COUNTED_KINDS {
+            if !counters.contains_key(name) {
+                let expected = "the counter, which every heartbeat and orderly `close` has";
+                findings.add(Code::CounterMismatch, place.clone().of_item(name), expected, "none");
             }
         }
         if self.is_whole() {
@@ -701,12 +687,13 @@ impl Story {
         if self.close.is_some() {
             return;
         }
-        if !close.counters.is_empty() {
+        // Whoever recovers a log does not know what was counted.
+        if close.reason == CloseReason::Shutdown || !close.counters.is_empty() {
             self.counters(position, &close.counters, true, findings);
         }
         if self.is_whole() {
             for (intent, open) in &self.open {
-                let place = Place::record(&self.origin, *intent).of_exchange(&open.exchange);
+                let place = Place::record(&self.origin, *intent).of_exchange(text_of(*open));
                 findings.add(Code::OrphanIntent, place, "an outcome before `close`", "none");
             }
         }

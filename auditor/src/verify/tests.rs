@@ -12,35 +12,35 @@ use crate::source::MemorySource;
 use crate::time::SECOND;
 
 /// Just after the small store's end: the gateway is younger than its bounds.
-const NOW: i64 = START + 20 * SECOND;
+pub(super) const NOW: i64 = START + 20 * SECOND;
 
-fn verify_at(store: &MemorySource, now: i64, adapt: impl FnOnce(&mut Options<'_>)) -> Report {
+pub(super) fn verify_at(store: &MemorySource, now: i64, adapt: impl FnOnce(&mut Options<'_>)) -> Report {
     let (trust, mandate) = (trust(), Mandate::default());
     let mut options = Options::new(&trust, &mandate, now);
     adapt(&mut options);
     run(store, &options, &mut NoSink).0
 }
 
-fn verify(store: &MemorySource) -> Report {
+pub(super) fn verify(store: &MemorySource) -> Report {
     verify_at(store, NOW, |_| {})
 }
 
-fn codes(report: &Report) -> BTreeSet<&'static str> {
+pub(super) fn codes(report: &Report) -> BTreeSet<&'static str> {
     report.findings.iter().filter(|f| f.effect != Effect::Note).map(|f| f.code.as_str()).collect()
 }
 
 #[track_caller]
-fn has(report: &Report, code: &str, verdict: Verdict) {
+pub(super) fn has(report: &Report, code: &str, verdict: Verdict) {
     assert!(codes(report).contains(code), "{code} not in {:?}", codes(report));
     assert_eq!(report.verdict, verdict, "{}", crate::render::text::report(report));
 }
 
-fn names(store: &MemorySource, part: &str) -> Vec<String> {
+pub(super) fn names(store: &MemorySource, part: &str) -> Vec<String> {
     store.objects.keys().filter(|name| name.contains(part)).cloned().collect()
 }
 
 /// The interval of the small store, asked for by name.
-fn whole(options: &mut Options<'_>) {
+pub(super) fn whole(options: &mut Options<'_>) {
     options.from = Some(START);
     options.to = Some(START + 2 * SECOND + SECOND / 5);
 }
@@ -216,7 +216,7 @@ fn another_key_is_not_trusted() {
     assert_eq!(report.verdict, Verdict::Invalid);
 }
 
-fn two_logs(named: bool) -> Writer {
+pub(super) fn two_logs(named: bool) -> Writer {
     let first = small();
     let predecessor = named.then(|| first.as_predecessor());
     let mut second = Writer::boot("20260921t133330z-00000002", START + 10 * SECOND, predecessor, first.store);
@@ -346,7 +346,7 @@ fn silence_beyond_the_bound_is_found() {
     has(&verify_at(&writer.store, writer.now + SECOND, |_| {}), "SILENCE", Verdict::Incomplete);
 }
 
-fn sealed(push: impl FnOnce(&mut Writer)) -> Report {
+pub(super) fn sealed(push: impl FnOnce(&mut Writer)) -> Report {
     let mut writer = Writer::boot("20260921t133320z-00000001", START, None, MemorySource::default());
     writer.exchange(1, b"q", b"a");
     push(&mut writer);
@@ -410,7 +410,7 @@ fn a_crashed_log_is_whole_and_its_silence_is_declared() {
     assert_eq!(report.gateways[0].logs[0].proven[0].to, alive_until, "recovery's own records prove no life");
 }
 
-fn unknown_usage() -> Usage {
+pub(super) fn unknown_usage() -> Usage {
     Usage {
         source: UsageSource::Unknown,
         role: UsageRole::None,
