@@ -6,7 +6,7 @@ use schemas::Origin;
 use schemas::record::CloseReason;
 
 use super::Options;
-use super::log::{LogFold, intervals};
+use super::fold::{LogFold, intervals};
 use crate::finding::{Code, Finding, Findings, Place};
 use crate::report::{GatewayReport, Interval, LogReport};
 use crate::time;

@@ -8,6 +8,7 @@
 pub(crate) mod batch;
 pub(crate) mod content;
 mod earlier;
+pub mod fold;
 mod gateway;
 pub mod ids;
 pub mod keys;
@@ -17,6 +18,7 @@ pub mod log;
 pub mod prices;
 mod reference;
 pub mod story;
+pub mod tally;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -230,7 +232,7 @@ pub fn run(source: &dyn Source, options: &Options<'_>, sink: &mut dyn Sink) -> (
         for fold in &gateway.folds {
             findings.append(fold.findings.clone());
             tally.add(&fold.story.tally);
-            for (name, count) in log::not_judged(fold) {
+            for (name, count) in fold::not_judged(fold) {
                 *not_judged.entry(name).or_default() += count;
             }
         }
