@@ -24,6 +24,7 @@ mod keys;
 pub mod ledger;
 mod marks;
 mod open;
+mod own;
 pub mod part;
 pub mod random;
 mod recovery;
@@ -38,6 +39,7 @@ mod stop;
 pub mod store;
 mod threads;
 mod tip;
+mod unrecorded;
 pub mod watermarks;
 
 pub use admission::{Admission, KeyScope, NewPart, PartContent};
