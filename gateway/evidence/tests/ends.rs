@@ -71,6 +71,10 @@ impl Clock for Slow {
         }
         SystemClock.now_us()
     }
+
+    fn elapsed_us(&self) -> i64 {
+        SystemClock.elapsed_us()
+    }
 }
 
 /// How many passed unrecorded, as the logs tell.
