@@ -37,6 +37,7 @@ mod spool;
 pub mod store;
 mod threads;
 mod tip;
+pub mod topic;
 pub mod watermarks;
 
 pub use admission::{Admission, KeyScope, NewPart, PartContent};
@@ -48,5 +49,5 @@ pub use ledger::{ClosingKey, Counters, Ledger, LedgerConfig, Reference};
 pub use part::PartWriter;
 pub use refusals::PreAuth;
 pub use salvage::{Salvaged, salvage};
-pub use store::{DirectoryStore, S3Settings, S3Store, Store, StoreError};
+pub use store::{DirectoryStore, KafkaStore, S3Settings, S3Store, Store, StoreError};
 pub use watermarks::Watermarks;

@@ -377,12 +377,23 @@ fn finish(
 }
 
 fn ship_all(shipper: &Shipper) -> Result<(), ShipError> {
-    for batch in shipper.spool.batches()? {
+    let batches = shipper.spool.batches()?;
+    let mut waits = None;
+    for batch in batches {
         shipper.put(batch)?;
-        shipper.read_back(batch)?;
-        shipper.spool.remove(batch)?;
+        if waits.is_some() {
+            continue;
+        }
+        match shipper.read_back(batch) {
+            // What is behind it need not wait for its answer to be put.
+            Err(error) if error.is_waiting() => waits = Some(error),
+            other => {
+                other?;
+                shipper.archived(batch)?;
+            }
+        }
     }
-    Ok(())
+    waits.map_or(Ok(()), Err)
 }
 
 /// Leaves the mark `salvaged`, durable.
