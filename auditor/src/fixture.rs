@@ -55,11 +55,7 @@ pub(crate) fn trust() -> Trust {
         gateways: vec![TrustedGateway {
             name: "gw1".into(),
             key: key_text(&signer().public_key()),
-            first_origin: None,
-            last_origin: None,
-            heartbeat_bound_s: None,
-            closed: None,
-            revoked: None,
+            ..TrustedGateway::default()
         }],
         ..Trust::default()
     }

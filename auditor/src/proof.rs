@@ -4,14 +4,17 @@
 //! what they commit to. It does not prove that the log is whole: that is what `verify` is for. Keys come from the trust
 //! file, never from the bundle (AU-1).
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use schemas::columns::{COLUMNS, Cell, Cells};
 use schemas::content::{SALT_BYTES, Salt, commitment};
 use schemas::merkle::{inclusion_in_batch, verify_inclusion};
 use schemas::record::PartName;
-use schemas::trust::Trust;
-use schemas::verify::VerifiedBatch;
+use schemas::seal::SignedSeal;
+use schemas::trust::{Trust, key_text};
+use schemas::verify::{SealTail, VerifiedBatch, chain_seal};
 use schemas::{ExchangeId, Origin, Sha256Hex, leaf, seal};
 use serde::{Deserialize, Serialize};
 
@@ -152,8 +155,34 @@ pub fn check(bundle: &Bundle, trust: &Trust) -> Vec<Check> {
     if bundle.records.is_empty() {
         done("records".into(), Err("none: an empty bundle proves nothing".into()));
     }
+    let mut seals = Seals::new();
+    for note in &bundle.seals {
+        let what = format!("seal of batch {} of {}", note.batch, note.origin);
+        match Sealed::of(note, trust) {
+            Ok(sealed) => {
+                let by = sealed.closer.as_ref().map(|closer| format!(", by the closer {closer}"));
+                let logs = seals.entry(note.origin.clone()).or_default();
+                let twice = logs.insert(note.batch, sealed).is_some();
+                let result = if twice { Err("the bundle holds another one".to_owned()) } else { Ok(()) };
+                done(format!("{what}{}", by.unwrap_or_default()), result);
+            }
+            Err(wrong) => done(what, Err(wrong)),
+        }
+    }
+    for (origin, seals) in &seals {
+        for ((before, earlier), (number, later)) in seals.iter().zip(seals.iter().skip(1)) {
+            if let Err(wrong) = later.follows(earlier) {
+                done(format!("batch {number} of {origin} after batch {before}"), Err(wrong));
+            }
+        }
+    }
+    let mut positions = BTreeSet::new();
     for record in &bundle.records {
-        done(format!("record {} of {}", record.position, record.origin), check_record(bundle, record, trust));
+        let result = check_record(bundle, record, &seals).and_then(|()| {
+            let new = positions.insert((&record.origin, record.position));
+            if new { Ok(()) } else { Err("the bundle holds this position twice".into()) }
+        });
+        done(format!("record {} of {}", record.position, record.origin), result);
     }
     for opening in &bundle.content {
         let what =
@@ -163,28 +192,67 @@ pub fn check(bundle: &Bundle, trust: &Trust) -> Vec<Check> {
     checks
 }
 
-fn check_record(bundle: &Bundle, record: &ProvenRecord, trust: &Trust) -> Result<(), String> {
-    if trust.registry.is_some() {
-        return Err(
-            "the trust file names a registry, which no bundle holds: give one that names gateways, as \
-                    `auditor trust resolve` writes"
-                .into(),
-        );
+/// The seals of a bundle that hold, by log and batch.
+type Seals = BTreeMap<Origin, BTreeMap<u64, Sealed>>;
+
+/// A seal that holds.
+struct Sealed {
+    seal: SignedSeal,
+    /// The closer that made it; `None`: the log's own key did.
+    closer: Option<String>,
+}
+
+impl Sealed {
+    fn of(note: &SealNote, trust: &Trust) -> Result<Self, String> {
+        if trust.registry.is_some() {
+            return Err(
+                "the trust file names a registry, which no bundle holds: give one that names gateways, \
+                        as `auditor trust resolve` writes"
+                    .into(),
+            );
+        }
+        let entry = trust.gateway(&note.origin).ok_or("the trust file does not cover this log")?;
+        let key = entry.public_key().map_err(|error| error.to_string())?;
+        let signed = |key: &[u8; 32]| seal::verify(note.note.as_bytes(), key);
+        let (seal, closer) = match signed(&key) {
+            Ok(seal) => (seal, None),
+            Err(error) => {
+                let by = |closer: [u8; 32]| Some((signed(&closer).ok()?, Some(key_text(&closer))));
+                entry.closing_keys().find_map(by).ok_or(error.to_string())?
+            }
+        };
+        if seal.origin != note.origin || seal.batch != note.batch {
+            return Err(format!("it is of batch {} of {}", seal.batch, seal.origin));
+        }
+        let counts = match closer {
+            None => entry.counts_for(&note.origin, seal.to),
+            Some(_) => entry.closers_count_for(&note.origin, seal.to),
+        };
+        if !counts {
+            return Err(format!("its key does not count for this log up to size {}", seal.to));
+        }
+        Ok(Self { seal, closer })
     }
-    let entry = trust.gateway(&record.origin).ok_or("the trust file does not cover this log")?;
-    let key = entry.public_key().map_err(|error| error.to_string())?;
-    let note = bundle
-        .seals
-        .iter()
-        .find(|seal| seal.origin == record.origin && seal.batch == record.batch)
-        .ok_or("the bundle holds no seal for it")?;
-    let signed = seal::verify(note.note.as_bytes(), &key).map_err(|error| format!("seal: {error}"))?;
-    if signed.origin != record.origin || signed.batch != record.batch {
-        return Err(format!("the seal is of batch {} of {}", signed.batch, signed.origin));
+
+    /// Whether this can be a later seal of a log with that earlier one.
+    fn follows(&self, earlier: &Self) -> Result<(), String> {
+        if earlier.closer.is_some() && self.closer.is_none() {
+            return Err("by the log's own key, behind a closer's seal".into());
+        }
+        if self.seal.batch == earlier.seal.batch + 1 {
+            let faults = chain_seal(Some(&SealTail::of(&earlier.seal, None)), &self.seal);
+            return faults.first().map_or(Ok(()), |fault| Err(fault.to_string()));
+        }
+        if self.seal.from < earlier.seal.to || self.seal.time < earlier.seal.time {
+            return Err("it begins before the other ends".into());
+        }
+        Ok(())
     }
-    if !entry.counts_for(&record.origin, signed.to) {
-        return Err("the key was revoked before this seal".into());
-    }
+}
+
+fn check_record(bundle: &Bundle, record: &ProvenRecord, seals: &Seals) -> Result<(), String> {
+    let sealed = seals.get(&record.origin).and_then(|log| log.get(&record.batch));
+    let signed = &sealed.ok_or("the bundle holds no seal for it that holds")?.seal;
     let hash = leaf::hash(record.leaf.as_bytes());
     verify_inclusion(&hash, record.position, signed.to, &record.proof, &signed.root)
         .map_err(|error| error.to_string())?;
@@ -269,6 +337,40 @@ mod tests {
     }
 
     #[test]
+    fn seals_of_one_bundle_must_be_of_one_log() {
+        use schemas::seal::parse_unverified;
+        let (own, closer) = (signer(), schemas::note::Ed25519Signer::from_seed([60; 32]));
+        let writer = small();
+        let mut trust = trust();
+        trust.gateways[0].closers = vec![key_text(&closer.public_key())];
+        let note = |batch: u64| {
+            let name = format!("{}/{batch:010}.seal", writer.origin);
+            parse_unverified(&writer.store.objects[&name]).unwrap()
+        };
+        let wrong = |made: [(&schemas::note::Ed25519Signer, u64); 2], chained: bool| {
+            let mut bundle = bundle();
+            bundle.seals.clear();
+            let mut previous = None;
+            for (by, batch) in made {
+                let mut seal = note(batch);
+                if chained {
+                    seal.previous = previous.or(seal.previous);
+                }
+                let signed = seal.sign(by).unwrap();
+                previous = Some(Sha256Hex::of(&signed));
+                let (origin, note) = (writer.origin.clone(), String::from_utf8(signed).unwrap());
+                bundle.seals.push(SealNote { origin, batch, note });
+            }
+            let checks = check(&bundle, &trust);
+            checks.into_iter().filter_map(|check| check.wrong).collect::<Vec<_>>().join("; ")
+        };
+        assert_eq!(wrong([(&own, 0), (&own, 1)], true), "");
+        assert_eq!(wrong([(&own, 1), (&closer, 2)], true), "");
+        assert!(wrong([(&closer, 1), (&closer, 2)], false).contains("previous"));
+        assert!(wrong([(&closer, 1), (&own, 2)], true).contains("behind a closer"));
+    }
+
+    #[test]
     fn a_changed_leaf_position_proof_or_exchange_does_not_hold() {
         let whole = bundle();
         let mut changed = whole.clone();
@@ -283,6 +385,15 @@ mod tests {
         let mut changed = whole.clone();
         changed.exchange = exchange_id(1);
         assert!(!holds(&changed));
+        let mut changed = whole.clone();
+        changed.seals.push(whole.seals[0].clone());
+        assert!(!holds(&changed), "a seal twice");
+        let mut changed = whole.clone();
+        changed.records.push(whole.records[0].clone());
+        assert!(!holds(&changed), "a position twice");
+        let mut changed = whole.clone();
+        changed.seals.push(SealNote { batch: 9, ..whole.seals[0].clone() });
+        assert!(!holds(&changed), "a seal under another number");
         let mut changed = whole;
         changed.content.push(Opening {
             origin: changed.records[0].origin.clone(),

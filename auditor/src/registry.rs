@@ -351,13 +351,9 @@ impl Registry {
     /// The entry that speaks for a registered log: that of the key under which it was opened.
     pub(crate) fn entry<'t>(&self, trust: &'t Trust, origin: &Origin) -> Option<&'t TrustedGateway> {
         let opened = &self.state.logs().get(origin)?.opened;
-        trust.gateways.iter().find(|entry| entry.name == origin.gateway() && entry.key == opened.key)
-    }
-
-    /// The keys that may seal and close a log of this key after it.
-    pub(crate) fn closers(&self, key: &str) -> Vec<[u8; 32]> {
-        let key = self.state.keys().get(key);
-        key.map_or_else(Vec::new, |key| key.closers.iter().filter_map(|closer| public_key(closer)).collect())
+        let of_key = |entry: &&TrustedGateway| entry.name == origin.gateway() && entry.key == opened.key;
+        let speaks = trust.gateway(origin).filter(of_key);
+        speaks.or_else(|| trust.gateways.iter().find(of_key))
     }
 
     /// What should be remembered of it.

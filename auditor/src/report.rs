@@ -107,6 +107,9 @@ pub struct LogReport {
     /// The closer that sealed the end of the log, where it was not the log's own key: base64.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub closer: Option<String>,
+    /// The first position that the closer sealed: the log's own key has no word from there on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub closer_from: Option<u64>,
     /// Exchanges without an outcome yet.
     pub open_exchanges: u64,
     /// Whether the log was seen at an earlier visit and is consistent with it: that visit's time.

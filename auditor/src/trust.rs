@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use schemas::trust::Trust;
+use schemas::trust::{Trust, TrustedGateway, TrustedLog};
 
+use crate::report::Report;
 use crate::state::State;
 
 /// Why a trust file is not used.
@@ -33,8 +34,8 @@ pub enum TrustFileError {
     },
 }
 
-/// The largest trust file.
-const LIMIT: u64 = 1 << 20;
+/// The largest trust file: one that was resolved lists the logs of former keys, some hundred bytes each.
+const LIMIT: u64 = 16 << 20;
 
 /// Reads a trust file; `store` is the store's folder.
 ///
@@ -94,12 +95,42 @@ pub fn pin(state: &State, trust: &Trust) -> Result<(), TrustFileError> {
     state.write_authentic(&path, PINNED, &body).map_err(|error| TrustFileError::Io { path, error })
 }
 
+/// The trust file of a verified store by which bundles are proven offline: the keys in force, and of logs that a closer
+/// ended, up to where their own key counts.
+///
+/// # Errors
+/// What a trust file cannot say.
+pub fn resolved(report: &Report) -> Result<Trust, String> {
+    let mut trust = report.trust_in_force.clone();
+    for log in report.logs() {
+        let Some(from) = log.closer_from else { continue };
+        let Some(entry) = trust.gateway(&log.origin).cloned() else { continue };
+        let narrow = |limit: Option<u64>| Some(limit.map_or(from, |limit| limit.min(from)));
+        if let Some(listed) = trust
+            .gateways
+            .iter_mut()
+            .flat_map(|entry| entry.logs.iter_mut().flatten())
+            .find(|listed| listed.origin == log.origin)
+        {
+            listed.size = narrow(listed.size);
+            continue;
+        }
+        let listed = TrustedLog { origin: log.origin.clone(), size: narrow(None), closed: None };
+        let (logs, first_origin) = (Some(vec![listed]), Some(log.origin.clone()));
+        trust.gateways.push(TrustedGateway { logs, first_origin, last_origin: None, ..entry });
+    }
+    checked(trust)
+}
+
 /// Parses a trust file's text.
 ///
 /// # Errors
 /// All problems, each on its own line.
 pub fn parse(text: &str) -> Result<Trust, String> {
-    let trust: Trust = serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
+    checked(serde_saphyr::from_str(text).map_err(|error| error.to_string())?)
+}
+
+fn checked(trust: Trust) -> Result<Trust, String> {
     let faults = trust.check();
     if faults.is_empty() {
         return Ok(trust);

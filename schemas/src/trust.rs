@@ -3,6 +3,8 @@
 //! It comes from the operator over another channel than the evidence (AU-1). The text form is YAML, read by the
 //! programs; this is its meaning. Format: `FORMAT.md` 11.
 
+use std::collections::BTreeSet;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use schemars::JsonSchema;
@@ -120,7 +122,7 @@ pub struct TrustedRegistry {
 }
 
 /// One key of one gateway, and what is known about its logs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TrustedGateway {
     /// The gateway: the second part of its logs' origins.
@@ -142,6 +144,26 @@ pub struct TrustedGateway {
     /// Up to where the key counts, where it was lost or stolen.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub revoked: Option<Revoked>,
+    /// Keys that may seal and close a log of this key after it: standard base64 of 32 bytes each.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub closers: Vec<String>,
+    /// The only logs under this key; absent: any from the first to the last.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub logs: Option<Vec<TrustedLog>>,
+}
+
+/// A log under a key, and how far it counts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TrustedLog {
+    /// The log.
+    pub origin: Origin,
+    /// Seals of the log's own key of a larger tree do not count.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub size: Option<u64>,
+    /// The size at which the log was closed: no seal of a larger tree counts, whoever made it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub closed: Option<u64>,
 }
 
 /// The last point at which a key counted.
@@ -163,21 +185,82 @@ impl TrustedGateway {
         public_key(&self.key).ok_or_else(|| not_a_key(format!("gateways.{}.key", self.name), &self.key))
     }
 
-    /// Whether this entry speaks for the log: the gateway's own, between its first and last.
+    /// Whether this entry speaks for the log: the gateway's own, between its first and last, and one of those that are
+    /// listed, where any are.
     ///
     /// Epochs begin with their start time, so that the logs of a gateway sort by time.
     pub fn covers(&self, origin: &Origin) -> bool {
         origin.gateway() == self.name
             && self.first_origin.as_ref().is_none_or(|first| origin.epoch() >= first.epoch())
             && self.last_origin.as_ref().is_none_or(|last| origin.epoch() <= last.epoch())
+            && (self.logs.is_none() || self.log(origin).is_some())
+    }
+
+    /// What is listed of the log.
+    pub fn log(&self, origin: &Origin) -> Option<&TrustedLog> {
+        self.logs.iter().flatten().find(|log| log.origin == *origin)
     }
 
     /// Whether the key counts for a seal of the log that ends at `size`.
     pub fn counts_for(&self, origin: &Origin, size: u64) -> bool {
-        self.covers(origin)
+        self.closers_count_for(origin, size)
+            && self.log(origin).and_then(|log| log.size).is_none_or(|limit| size <= limit)
             && self.revoked.as_ref().is_none_or(|revoked| {
                 origin.epoch() < revoked.origin.epoch() || (*origin == revoked.origin && size <= revoked.size)
             })
+    }
+
+    /// Whether a closer's seal of the log that ends at `size` counts: the limits of the log's own key are not its.
+    pub fn closers_count_for(&self, origin: &Origin, size: u64) -> bool {
+        self.covers(origin) && self.log(origin).and_then(|log| log.closed).is_none_or(|closed| size <= closed)
+    }
+
+    /// The keys that may seal and close a log after its own. What is out of form is left out: [`Trust::check`] names it.
+    pub fn closing_keys(&self) -> impl Iterator<Item = [u8; 32]> + '_ {
+        self.closers.iter().filter_map(|closer| public_key(closer))
+    }
+
+    /// Everything in this entry that is out of form, of the trust file of `deployment`.
+    fn check(&self, deployment: &str, fault: &mut dyn FnMut(&str, String, &'static str)) {
+        const OWN: &str = "a log of this deployment and gateway";
+        if !is_part(&self.name) || self.name == crate::names::REGISTRY {
+            fault("name", self.name.clone(), "[a-z0-9][a-z0-9.-]{0,62}, and not `registry`");
+        }
+        if let Err(error) = self.public_key() {
+            fault("key", error.value, error.wanted);
+        }
+        let listed = self.logs.iter().flatten().map(|log| ("logs", &log.origin));
+        let named = [
+            ("first_origin", self.first_origin.as_ref()),
+            ("last_origin", self.last_origin.as_ref()),
+            ("revoked.origin", self.revoked.as_ref().map(|revoked| &revoked.origin)),
+        ];
+        let named = named.into_iter().filter_map(|(name, origin)| Some((name, origin?)));
+        for (name, origin) in named.chain(listed) {
+            if origin.deployment() != deployment || origin.gateway() != self.name {
+                fault(name, origin.to_string(), OWN);
+            }
+        }
+        if let (Some(first), Some(last)) = (&self.first_origin, &self.last_origin)
+            && first.epoch() > last.epoch()
+        {
+            fault("last_origin", last.to_string(), "a log not before first_origin");
+        }
+        if self.heartbeat_bound_s == Some(0) {
+            fault("heartbeat_bound_s", "0".into(), "at least 1 second");
+        }
+        if self.logs.as_ref().is_some_and(Vec::is_empty) {
+            fault("logs", "[]".into(), "at least one log, or no `logs`");
+        }
+        for (i, closer) in self.closers.iter().enumerate() {
+            let wanted = match public_key(closer) {
+                None => not_a_key(String::new(), closer).wanted,
+                Some(_) if *closer == self.key => "another key than the entry's own",
+                Some(_) if self.closers[..i].contains(closer) => "each closer once",
+                Some(_) => continue,
+            };
+            fault("closers", closer.clone(), wanted);
+        }
     }
 }
 
@@ -236,38 +319,17 @@ impl Trust {
                 fault(lacks.into(), format!("absent beside `{has}`"), "`root` and `registry`, or neither");
             }
         }
+        let mut listed = BTreeSet::new();
         for (i, gateway) in self.gateways.iter().enumerate() {
-            let key = |name: &str| format!("gateways[{i}].{name}");
-            if !is_part(&gateway.name) || gateway.name == crate::names::REGISTRY {
-                fault(key("name"), gateway.name.clone(), "[a-z0-9][a-z0-9.-]{0,62}, and not `registry`");
-            }
-            if let Err(error) = gateway.public_key() {
-                fault(key("key"), error.value, error.wanted);
-            }
-            let origins = [
-                ("first_origin", &gateway.first_origin),
-                ("last_origin", &gateway.last_origin),
-                ("revoked.origin", &gateway.revoked.as_ref().map(|r| r.origin.clone())),
-            ];
-            for (name, origin) in origins {
-                if let Some(origin) = origin
-                    && (origin.deployment() != self.deployment || origin.gateway() != gateway.name)
-                {
-                    fault(key(name), origin.to_string(), "a log of this deployment and gateway");
+            let mut fault = |name: &str, value, wanted| fault(format!("gateways[{i}].{name}"), value, wanted);
+            gateway.check(&self.deployment, &mut fault);
+            for log in gateway.logs.iter().flatten() {
+                if !listed.insert(&log.origin) {
+                    fault("logs", log.origin.to_string(), "each log once, in one entry");
                 }
             }
-            if let (Some(first), Some(last)) = (&gateway.first_origin, &gateway.last_origin)
-                && first.epoch() > last.epoch()
-            {
-                fault(key("last_origin"), last.to_string(), "a log not before first_origin");
-            }
-            if gateway.heartbeat_bound_s == Some(0) {
-                fault(key("heartbeat_bound_s"), "0".into(), "at least 1 second");
-            }
-            let clash =
-                self.gateways[..i].iter().any(|other| other.name == gateway.name && overlap(other, gateway));
-            if clash {
-                fault(key("name"), gateway.name.clone(), "entries of one gateway that do not overlap");
+            if self.gateways[..i].iter().any(|other| other.name == gateway.name && overlap(other, gateway)) {
+                fault("name", gateway.name.clone(), "entries of one gateway that do not overlap");
             }
         }
         self.check_anchors(&mut faults);
@@ -340,11 +402,12 @@ impl Trust {
         }
     }
 
-    /// The entry that speaks for a log, where there is one.
+    /// The entry that speaks for a log, where there is one: one that lists it before others.
     pub fn gateway(&self, origin: &Origin) -> Option<&TrustedGateway> {
-        (origin.deployment() == self.deployment)
-            .then(|| self.gateways.iter().find(|gateway| gateway.covers(origin)))
-            .flatten()
+        let covers =
+            |gateway: &&TrustedGateway| origin.deployment() == self.deployment && gateway.covers(origin);
+        let listed = self.gateways.iter().filter(|gateway| gateway.logs.is_some()).find(covers);
+        listed.or_else(|| self.gateways.iter().find(covers))
     }
 
     /// SHA-256 of the canonical JSON of what the file means: the same for every way to write it.
@@ -356,7 +419,11 @@ impl Trust {
     }
 }
 
+/// Whether two entries could both speak for a log. Where logs are listed they cannot: the entry that lists it speaks.
 fn overlap(a: &TrustedGateway, b: &TrustedGateway) -> bool {
+    if a.logs.is_some() || b.logs.is_some() {
+        return false;
+    }
     let before = |x: &TrustedGateway, y: &TrustedGateway| match (&x.last_origin, &y.first_origin) {
         (Some(last), Some(first)) => last.epoch() < first.epoch(),
         _ => false,
@@ -377,10 +444,8 @@ mod tests {
             name: "gw1".into(),
             key: key_text(&[1; 32]),
             first_origin: Some(origin("20261101t000000z-00000000")),
-            last_origin: None,
             heartbeat_bound_s: Some(300),
-            closed: None,
-            revoked: None,
+            ..TrustedGateway::default()
         }
     }
 
@@ -432,6 +497,63 @@ mod tests {
     }
 
     #[test]
+    fn an_entry_that_lists_logs_speaks_for_these_alone_and_before_others() {
+        let (old, middle, new) =
+            ("20261110t000000z-00000000", "20261111t000000z-00000000", "20261120t000000z-00000000");
+        let log = |epoch, size, closed| TrustedLog { origin: origin(epoch), size, closed };
+        let ended = TrustedGateway {
+            key: key_text(&[2; 32]),
+            first_origin: None,
+            closers: vec![key_text(&[3; 32])],
+            logs: Some(vec![log(old, Some(50), None), log(new, Some(100), Some(120))]),
+            ..gateway()
+        };
+        let trust = trust(vec![gateway(), ended.clone()]);
+        assert_eq!(trust.check(), []);
+        assert_eq!(trust.gateway(&origin(old)), Some(&ended));
+        assert_eq!(trust.gateway(&origin(middle)), Some(&gateway()));
+        // Every log has its own limit, and none that is not listed counts.
+        for (epoch, size, own, closer) in [
+            (old, 50, true, true),
+            (old, 51, false, true),
+            (new, 100, true, true),
+            (new, 120, false, true),
+            (new, 121, false, false),
+            (middle, 1, false, false),
+        ] {
+            assert_eq!(ended.counts_for(&origin(epoch), size), own, "{epoch} {size}");
+            assert_eq!(ended.closers_count_for(&origin(epoch), size), closer, "{epoch} {size}");
+        }
+        assert_eq!(ended.closing_keys().collect::<Vec<_>>(), [[3; 32]]);
+    }
+
+    #[test]
+    fn closers_and_listed_logs_out_of_form_are_named() {
+        let log =
+            |origin: &str| TrustedLog { origin: Origin::new(origin).unwrap(), size: None, closed: None };
+        let (own, twice) = (key_text(&[1; 32]), key_text(&[2; 32]));
+        let wrong = TrustedGateway {
+            closers: vec!["AAAA".into(), own, twice.clone(), twice],
+            logs: Some(vec![log("acme/gw2/e1"), log("acme/gw1/20261102t000000z-00000000")]),
+            ..gateway()
+        };
+        let again = TrustedGateway { logs: wrong.logs.clone().map(|logs| logs[1..].to_vec()), ..gateway() };
+        let none = TrustedGateway { logs: Some(vec![]), ..gateway() };
+        let faults: Vec<_> =
+            trust(vec![wrong, again, none]).check().into_iter().map(|fault| fault.key).collect();
+        let key = |n: usize, name: &str| format!("gateways[{n}].{name}");
+        let wanted = [
+            key(0, "logs"),
+            key(0, "closers"),
+            key(0, "closers"),
+            key(0, "closers"),
+            key(1, "logs"),
+            key(2, "logs"),
+        ];
+        assert_eq!(faults, wanted);
+    }
+
+    #[test]
     fn every_fault_is_found_at_once() {
         let wrong = TrustedGateway {
             name: "GW".into(),
@@ -439,8 +561,7 @@ mod tests {
             first_origin: Some(origin("b")),
             last_origin: Some(origin("a")),
             heartbeat_bound_s: Some(0),
-            closed: None,
-            revoked: None,
+            ..TrustedGateway::default()
         };
         let trust = Trust { v: 2, deployment: "Acme".into(), ..trust(vec![wrong, gateway(), gateway()]) };
         let faults: Vec<_> = trust.check().into_iter().map(|fault| fault.key).collect();

@@ -8,7 +8,7 @@ import canonical
 from leaf import PART, TYPES
 from seal import Bad, unbase64
 
-KEYS = {"name", "key", "first_origin", "last_origin", "heartbeat_bound_s", "closed", "revoked"}
+KEYS = {"name", "key", "first_origin", "last_origin", "heartbeat_bound_s", "closed", "revoked", "closers", "logs"}
 
 
 def read(text):
@@ -28,8 +28,15 @@ def read(text):
     for gateway in trust.get("gateways", []):
         if not {"name", "key"} <= set(gateway) <= KEYS or not re.fullmatch(PART, gateway["name"]):
             raise Bad("a gateway of the trust file has other keys than FORMAT.md 11")
-        if len(unbase64(gateway["key"])) != 32:
+        closers = gateway.get("closers", [])
+        if any(len(unbase64(key)) != 32 for key in (gateway["key"], *closers)):
             raise Bad("a key of the trust file is not 32 bytes")
+        if len({gateway["key"], *closers}) != 1 + len(closers):
+            raise Bad("a closer is named twice, or is the entry's own key")
+        if not all({"origin"} <= set(log) <= {"origin", "size", "closed"} for log in gateway.get("logs", [{"origin": ""}])):
+            raise Bad("a log of the trust file has other keys than FORMAT.md 11")
+        if not gateway.get("logs", True):
+            raise Bad("`logs` lists no log")
         for name in ("first_origin", "last_origin"):
             if name in gateway and not TYPES["origin"].fullmatch(gateway[name]):
                 raise Bad(f"`{name}` is no origin")
@@ -41,10 +48,12 @@ def fingerprint(trust):
 
 
 def key_for(trust, origin):
-    """The gateway's entry whose range of logs holds the origin."""
+    """The gateway's entry that lists the origin, or the one whose range of logs holds it."""
     deployment, gateway, _ = origin.split("/")
-    for entry in trust.get("gateways", []):
+    for entry in sorted(trust.get("gateways", []), key=lambda entry: "logs" not in entry):
         if (
+            "logs" not in entry or listed(entry, origin)
+        ) and (
             deployment == trust["deployment"]
             and gateway == entry["name"]
             and entry.get("first_origin", "") <= origin
@@ -52,6 +61,11 @@ def key_for(trust, origin):
         ):
             return entry
     return None
+
+
+def listed(entry, origin):
+    """What an entry says of one of its logs."""
+    return next((log for log in entry.get("logs", []) if log["origin"] == origin), {})
 
 
 def scalar(text):
@@ -92,6 +106,10 @@ def yaml(text):
         while lines and lines[0][0] == indent and lines[0][1].startswith("- "):
             rest = lines[0][1][2:]
             inner = indent + 2 + len(rest) - len(rest.lstrip())
+            if ":" not in rest:
+                out.append(scalar(rest))
+                lines.pop(0)
+                continue
             lines[0] = (inner, rest.strip())
             out.append(mapping(inner))
         return out

@@ -110,6 +110,11 @@ def verify_log(store, origin, entry, log, form, findings):
         size = state["own_size"]
         if origin > revoked["origin"] or size > revoked["size"]:
             findings.add("KEY_NOT_VALID_FOR_SIZE", origin, f"no seals beyond {revoked['size']}", size)
+    known = trusts.listed(entry, origin)
+    if state["own_size"] > known.get("size", state["own_size"]):
+        findings.add("KEY_NOT_VALID_FOR_SIZE", origin, f"no seals of the log's key beyond {known['size']}", state["own_size"])
+    if state["previous"] and state["previous"]["to"] > known.get("closed", state["previous"]["to"]):
+        findings.add("KEY_NOT_VALID_FOR_SIZE", origin, f"nothing beyond {known['closed']}", state["previous"]["to"])
     last_origin = max((o for o in store.logs if o.rpartition("/")[0] == origin.rpartition("/")[0]), default=origin)
     if not state["closed"] and (origin != last_origin or entry.get("closed")):
         findings.add("TAIL_UNPROVEN", origin, "a `close` record", state["last"])

@@ -3,8 +3,8 @@
 //! `provider` is an LLM provider on loopback that speaks the real wire formats, replays recorded exchanges and
 //! remembers every byte it saw; `gateway` runs the real binary; `client` is an HTTP caller that remembers every
 //! byte it got; `registrar` runs the registrars of a deployment; `services` are the real stores that they meet; `oracle`
-//! holds what both remember against the evidence, `archive` a bucket against what is promised of it; `audited` puts
-//! evidence into buckets and runs the auditor over it.
+//! holds what both remember against the evidence, `archive` a bucket against what is promised of it; `marks` reads how far
+//! evidence has come; `audited` puts evidence into buckets and runs the auditor over it.
 
 #![allow(clippy::panic, reason = "tests fail by panicking")]
 
@@ -14,6 +14,7 @@ pub mod client;
 pub mod corpus;
 pub mod deployment;
 pub mod gateway;
+pub mod marks;
 pub mod oracle;
 pub mod provider;
 pub mod registrar;

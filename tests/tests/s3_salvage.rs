@@ -97,19 +97,70 @@ async fn dies() -> Dead {
 }
 
 impl Dead {
-    fn audit_with(&self, trust: &Path) -> (i32, String) {
+    /// A command of the auditor over the bucket.
+    fn ask(&self, command: &[&str], trust: &Path, more: &[&str]) -> Output {
         let of = trust.parent().and_then(Path::file_name).expect("a folder of the trust file");
         let state = self.dir.path().join("states").join(of);
-        let output = Command::new(tests::binary("auditor"))
-            .args(["verify", "s3://evidence/llm", "--path-style", "--endpoint-url", &self.server.endpoint()])
+        Command::new(tests::binary("auditor"))
+            .args(command)
+            .args(["s3://evidence/llm", "--path-style", "--endpoint-url", &self.server.endpoint()])
             .arg("--trust")
             .arg(trust)
             .arg("--state")
             .arg(state)
+            .args(more)
             .envs(S3Server::environment())
             .output()
-            .expect("the auditor's binary");
+            .expect("the auditor's binary")
+    }
+
+    fn audit_with(&self, trust: &Path) -> (i32, String) {
+        let output = self.ask(&["verify"], trust, &[]);
         (output.status.code().unwrap_or(-1), said(&output))
+    }
+
+    /// A bundle of the last exchange, which the closer sealed, checked with the trust file that the registry resolves to
+    /// and with the same without closers. Gives the first.
+    fn proof_of_the_end(&self, closer: &str) -> PathBuf {
+        let trust = self.registry.dir.join("trust.yaml");
+        let resolved = self.ask(&["trust", "resolve"], &trust, &[]);
+        assert!(resolved.status.success(), "{}", said(&resolved));
+        let file = |name: &str, bytes: &[u8]| {
+            let path = self.dir.path().join(name);
+            std::fs::write(&path, bytes).expect("a file");
+            path
+        };
+        let named = file("resolved.json", &resolved.stdout);
+        let text = String::from_utf8_lossy(&resolved.stdout).into_owned();
+        assert!(text.contains(closer), "{text}");
+        let mut without: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        for gateway in without["gateways"].as_array_mut().expect("gateways") {
+            gateway.as_object_mut().expect("an entry").remove("closers");
+        }
+        let without = file("without.json", without.to_string().as_bytes());
+        let answer = self.dir.path().join("last.csv");
+        let sql = "SELECT exchange FROM exchanges ORDER BY position DESC LIMIT 1";
+        let out = answer.display().to_string();
+        let asked = self.ask(&["query"], &trust, &["--format", "csv", "--out", &out, sql]);
+        assert!(asked.status.success(), "{}", said(&asked));
+        let answer = std::fs::read_to_string(answer).expect("an answer");
+        let exchange = answer.lines().nth(1).expect("an exchange");
+        let bundle = self.dir.path().join("bundle.json").display().to_string();
+        let proved = self.ask(&["prove"], &trust, &["--out", &bundle, exchange]);
+        assert!(proved.status.success(), "{}", said(&proved));
+        let check = |trust: &Path| {
+            let checked = Command::new(tests::binary("auditor"))
+                .args(["check-proof", &bundle, "--trust"])
+                .arg(trust)
+                .output()
+                .expect("the auditor's binary");
+            (checked.status.code(), said(&checked))
+        };
+        let (code, text) = check(&named);
+        assert!(code == Some(0) && text.contains(&format!("by the closer {closer}")), "{text}");
+        let (code, text) = check(&without);
+        assert!(code == Some(1) && text.contains("WRONG"), "{text}");
+        named
     }
 
     fn audit(&self) -> (i32, String) {
@@ -144,8 +195,8 @@ impl Dead {
             .expect("the gateway's binary")
     }
 
-    /// The second verifier's word on a copy of the bucket.
-    async fn second_opinion(&self) -> (bool, String) {
+    /// The second verifier's word on a copy of the bucket, then on the gateway's logs alone with this trust file.
+    async fn second_opinion(&self, resolved: &Path) -> [(bool, String); 2] {
         let folder = self.dir.path().join("copy");
         let client = self.server.client();
         let mut next = None;
@@ -165,14 +216,19 @@ impl Dead {
             }
         }
         let python = std::env::var_os("AFFIDAVIT_PYTHON").expect("AFFIDAVIT_PYTHON, as `tests/run` sets it");
-        let output = Command::new(python)
-            .arg(tests::root().join("tests/second/verify.py"))
-            .arg(folder)
-            .arg("--trust")
-            .arg(self.registry.dir.join("trust.yaml"))
-            .output()
-            .expect("the second verifier");
-        (output.status.success(), said(&output))
+        let judge = |trust: &Path| {
+            let output = Command::new(&python)
+                .arg(tests::root().join("tests/second/verify.py"))
+                .arg(&folder)
+                .arg("--trust")
+                .arg(trust)
+                .output()
+                .expect("the second verifier");
+            (output.status.success(), said(&output))
+        };
+        let whole = judge(&self.registry.dir.join("trust.yaml"));
+        std::fs::remove_dir_all(folder.join("test/registry")).expect("the registry's copy");
+        [whole, judge(resolved)]
     }
 
     async fn objects(&self) -> usize {
@@ -275,8 +331,10 @@ async fn a_closing_key_closes_a_log_whose_own_key_is_gone_and_no_other_key_does(
     let text = dead.registry.until(&|| dead.audit(), &wanted);
     assert!(text.starts_with("VERIFIED"), "{text}");
     assert!(text.contains(&format!("{} outcome", dead.answered)) && text.contains("1 admin"), "{text}");
-    let (sound, told) = dead.second_opinion().await;
-    assert!(sound && told.contains("VERIFIED"), "{told}");
+    let resolved = dead.proof_of_the_end(&closer);
+    for (sound, told) in dead.second_opinion(&resolved).await {
+        assert!(sound && told.contains("VERIFIED"), "{told}");
+    }
     // Who is told of no closers takes the seal for what it is then: a stranger's.
     let (code, text) = dead.audit_with(&dead.gateway.dir.join("trust.yaml"));
     assert!(code == 1 && text.contains("UNTRUSTED_KEY"), "{text}");

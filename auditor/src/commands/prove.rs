@@ -23,6 +23,7 @@ pub fn run(typed: &Prove) -> anyhow::Result<u8> {
     let reader = Reader::new(&opened);
     let mut bundle = Bundle::new(exchange.clone());
     let mut batches: Vec<_> = found.iter().map(|row| (row.origin.clone(), row.batch)).collect();
+    batches.sort();
     batches.dedup();
     for (origin, number) in batches {
         let (note, batch) = reader.batch(&origin, number)?;

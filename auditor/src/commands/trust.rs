@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use schemas::trust::Trust;
 
 use super::{evidence, out};
@@ -26,7 +26,10 @@ pub fn run(command: &TrustCommand) -> anyhow::Result<u8> {
             let opened = evidence::open(evidence)?;
             let (report, _) = opened.verify()?;
             if report.verdict.exit_code() == 0 {
-                out(&(serde_json::to_string_pretty(opened.in_force())? + "\n"))?;
+                let resolved = crate::trust::resolved(&report).map_err(anyhow::Error::msg);
+                let resolved =
+                    resolved.context("what the registry says cannot be written as a trust file")?;
+                out(&(serde_json::to_string_pretty(&resolved)? + "\n"))?;
             } else {
                 out(&crate::render::text::report(&report))?;
             }
@@ -125,6 +128,14 @@ fn text(trust: &Trust) -> anyhow::Result<String> {
         }
         if let Some(revoked) = &gateway.revoked {
             let _ = writeln!(text, "  key revoked from size {} of {} on", revoked.size, revoked.origin);
+        }
+        for closer in &gateway.closers {
+            let _ = writeln!(text, "  closer      key {}", hostile::line(closer));
+        }
+        for log in gateway.logs.iter().flatten() {
+            let size = log.size.map(|size| format!(", the key counts up to size {size}")).unwrap_or_default();
+            let closed = log.closed.map(|closed| format!(", closed at size {closed}")).unwrap_or_default();
+            let _ = writeln!(text, "  only log    {}{size}{closed}", log.origin);
         }
     }
     Ok(text)

@@ -47,8 +47,7 @@ impl InForce {
             return vec![*key];
         }
         let Some(entry) = self.entry(origin) else { return Vec::new() };
-        let closers = self.registry.iter().flat_map(|registry| registry.closers(&entry.key));
-        entry.public_key().into_iter().chain(closers).collect()
+        entry.public_key().into_iter().chain(entry.closing_keys()).collect()
     }
 
     /// The key of the registry's checkpoints, once its first entry is known.

@@ -8,13 +8,14 @@ use schemas::note::{Ed25519Signer, Signer as _};
 use schemas::record::Heartbeat;
 use schemas::registry::*;
 use schemas::seal::{Seal, SealedFile};
-use schemas::trust::{TrustedRegistry, key_text};
+use schemas::trust::{TrustedLog, TrustedRegistry, key_text};
 use schemas::{Identifier, leaf};
 
 use super::*;
 use crate::finding::Effect;
-use crate::fixture::{START, Writer, signer, small};
+use crate::fixture::{START, Writer, exchange_id, signer, small};
 use crate::mandate::Mandate;
+use crate::proof::Bundle;
 use crate::report::{Report, Verdict};
 use crate::source::MemorySource;
 use crate::state::{Remembered, Visits};
@@ -434,4 +435,139 @@ fn behind_the_limit_of_a_revoked_key_only_a_closer_goes_on() {
     let report = judged(&own);
     assert!(report.findings.has(Code::KeyNotValidForSize), "{}", crate::render::text::report(&report));
     assert_eq!(report.verdict, Verdict::Invalid);
+}
+
+/// A bundle of one exchange, out of one batch that this key sealed.
+fn bundle(
+    store: &MemorySource,
+    origin: &Origin,
+    (batch, exchange): (u64, u64),
+    by: &Ed25519Signer,
+) -> Bundle {
+    let note = note_of(store, origin, batch);
+    let said = seal::parse_unverified(&note).unwrap();
+    let records = store.objects[&format!("{origin}/{}", said.file(&FileKind::Records).unwrap().name)].clone();
+    let input = BatchInput { origin, key: &by.public_key(), seal: &note, records };
+    let mut bundle = Bundle::new(exchange_id(exchange));
+    bundle.add(&verify_batch(input).unwrap(), &note).unwrap();
+    assert!(!bundle.records.is_empty());
+    bundle
+}
+
+/// Why a bundle does not hold; empty: it does.
+fn wrong(bundle: &Bundle, trust: &Trust) -> Vec<String> {
+    let checks = crate::proof::check(bundle, trust);
+    checks.into_iter().filter_map(|check| Some(format!("{}: {}", check.what, check.wrong?))).collect()
+}
+
+#[test]
+fn a_bundle_of_a_batch_that_a_closer_sealed_holds_against_the_resolved_trust_file() {
+    let writer = small();
+    let (own, closer, stranger) = (signer(), seeded(60), seeded(61));
+    let mut store = sealed_by(&writer, [&closer, &closer]);
+    let batches = with_closer(&writer, &store, &closer, 20);
+    put(&mut store, batches);
+    let report = verify(&store, None).0;
+    assert_eq!(report.verdict, Verdict::Verified, "{}", crate::render::text::report(&report));
+    let resolved = crate::trust::resolved(&report).unwrap();
+    let by_closer = bundle(&store, &writer.origin, (1, 2), &closer);
+    assert_eq!(wrong(&by_closer, &resolved), [""; 0]);
+    let told = crate::proof::check(&by_closer, &resolved);
+    let by = format!("by the closer {}", text(&closer));
+    assert!(told.iter().any(|check| check.what.contains(&by)), "{told:?}");
+    assert_eq!(wrong(&bundle(&store, &writer.origin, (0, 1), &own), &resolved), [""; 0]);
+    // The closer is one where the trust file says so, and the log's own key has no word behind it.
+    let mut without = resolved.clone();
+    without.gateways.iter_mut().for_each(|gateway| gateway.closers.clear());
+    assert!(!wrong(&by_closer, &without).is_empty());
+    let mut other = resolved.clone();
+    other.gateways.iter_mut().for_each(|gateway| gateway.closers = vec![text(&stranger)]);
+    assert!(!wrong(&by_closer, &other).is_empty());
+    let forged = bundle(&writer.store, &writer.origin, (1, 2), &own);
+    let said = wrong(&forged, &resolved).join("\n");
+    assert!(said.contains("does not count"), "{said}");
+}
+
+#[test]
+fn without_a_registry_a_trust_file_names_the_closers() {
+    let writer = small();
+    let (own, closer) = (signer(), seeded(60));
+    let mut trust = crate::fixture::trust();
+    trust.gateways[0].closers = vec![text(&closer)];
+    let judged = |trust: &Trust, signers: [&Ed25519Signer; 2]| {
+        let store = sealed_by(&writer, signers);
+        let mandate = Mandate::default();
+        run(&store, &Options::new(trust, &mandate, NOW), &mut NoSink).0
+    };
+    let report = judged(&trust, [&own, &closer]);
+    assert_eq!(report.verdict, Verdict::Verified, "{}", crate::render::text::report(&report));
+    assert_eq!(report.gateways[0].logs[0].closer, Some(text(&closer)));
+    assert!(judged(&trust, [&closer, &own]).findings.has(Code::KeyNotValidForSize));
+    assert!(judged(&crate::fixture::trust(), [&own, &closer]).findings.has(Code::UntrustedKey));
+    // What is listed of the log bounds its own key, and where it was closed everybody.
+    let size = writer.range.size();
+    for (limit, end, verdict) in [
+        (Some(4), None, Verdict::Invalid),
+        (Some(size), Some(size), Verdict::Verified),
+        (None, Some(size - 1), Verdict::Invalid),
+    ] {
+        let listed = TrustedLog { origin: writer.origin.clone(), size: limit, closed: end };
+        let mut trust = trust.clone();
+        trust.gateways[0].logs = Some(vec![listed]);
+        for last in [&own, &closer] {
+            // Batch 1 is the own key's in both, and beyond size 4.
+            let report = judged(&trust, [&own, last]);
+            assert_eq!(report.verdict, verdict, "{}", crate::render::text::report(&report));
+        }
+    }
+}
+
+#[test]
+fn the_resolved_trust_file_keeps_the_limit_of_every_log_of_a_revoked_key() {
+    let first = small();
+    let origin = |writer: &Writer| writer.origin.clone();
+    let before = Some(first.as_predecessor());
+    let mut second =
+        Writer::boot("20260921t133325z-00000002", START + 5 * SECOND, before, first.store.clone());
+    second.exchange(3, b"q", b"a");
+    second.seal();
+    second.close();
+    let mut store = second.store.clone();
+    let head = |writer: &Writer, batch| EntryBody::LogHead(head_of(&second.store, &writer.origin, batch));
+    let batches = vec![vec![
+        opening(),
+        add(),
+        opened(&store, &first.origin),
+        head(&first, 2),
+        closed(&first.origin, first.range.size()),
+        opened(&store, &second.origin),
+        head(&second, 1),
+        key(about(KeyAction::Revoke, text(&signer())), 20),
+    ]];
+    put(&mut store, batches);
+    let report = verify(&store, None).0;
+    assert_eq!(report.verdict, Verdict::Verified, "{}", crate::render::text::report(&report));
+    let resolved = crate::trust::resolved(&report).unwrap();
+    assert_eq!(wrong(&bundle(&store, &origin(&first), (1, 2), &signer()), &resolved), [""; 0]);
+    assert_eq!(wrong(&bundle(&store, &origin(&second), (0, 3), &signer()), &resolved), [""; 0]);
+    // Who has the key goes on with each of the logs, and begins another between them.
+    let mut thief = small();
+    thief.exchange(4, b"made", b"up");
+    thief.seal();
+    let mut own = Writer::boot("20260921t133321z-00000009", START + SECOND, None, MemorySource::default());
+    own.exchange(5, b"made", b"up");
+    own.seal();
+    second.exchange(6, b"made", b"up");
+    second.seal();
+    for (writer, at, why) in [
+        (&thief, (3, 4), "does not count"),
+        (&second, (2, 6), "does not count"),
+        (&own, (0, 5), "does not cover"),
+    ] {
+        let said = wrong(&bundle(&writer.store, &writer.origin, at, &signer()), &resolved).join("\n");
+        assert!(said.contains(why), "{why} not in {said}");
+    }
+    // The file is read again as it was written.
+    let text = serde_json::to_string_pretty(&resolved).unwrap();
+    assert_eq!(crate::trust::parse(&text), Ok(resolved));
 }

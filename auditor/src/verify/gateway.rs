@@ -77,6 +77,7 @@ fn log_report(fold: &LogFold) -> LogReport {
         sealed_at: newest.as_ref().map_or(0, |newest| newest.time),
         closed: fold.story.close.as_ref().map(|close| reason(close.reason).into()),
         closer: fold.closer.as_ref().map(|closer| closer.key.clone()),
+        closer_from: fold.closer.as_ref().map(|closer| closer.from),
         open_exchanges: fold.story.open.len() as u64,
         consistent_since: fold.consistent_since,
         tally: fold.story.tally.clone(),

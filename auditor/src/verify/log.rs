@@ -480,9 +480,13 @@ impl Tell<'_, '_> {
             self.tear();
         }
         let sound = self.chained(seal, false);
-        // A revoked key's limit is its own: a closer goes on behind it.
-        if self.fold.closer.is_none() && !self.entry.counts_for(self.origin, seal.to) {
-            let expected = "a seal made before the key was revoked";
+        // A revoked key's limit is its own: a closer goes on behind it, up to where the log was closed.
+        let counts = match self.fold.closer {
+            None => self.entry.counts_for(self.origin, seal.to),
+            Some(_) => self.entry.closers_count_for(self.origin, seal.to),
+        };
+        if !counts {
+            let expected = "a seal up to where its key counts for this log";
             self.fold.findings.add(
                 Code::KeyNotValidForSize,
                 place(),

@@ -168,8 +168,7 @@ pub fn run(source: &dyn Source, options: &Options<'_>, sink: &mut dyn Sink) -> (
         match gateway.zip(entry) {
             Some((gateway, (entry, key))) => {
                 present.insert(origin.clone());
-                let closers =
-                    registry.as_ref().map_or_else(Vec::new, |registry| registry.closers(&entry.key));
+                let closers: Vec<_> = entry.closing_keys().collect();
                 let heartbeat_bound_us = gateway.expected.heartbeat_bound_us;
                 let trusted = Trusted { entry, key: &key, closers: &closers, heartbeat_bound_us };
                 let fold = follow(source, origin, &trusted, options, known.as_ref(), &mut findings, sink);
@@ -184,7 +183,7 @@ pub fn run(source: &dyn Source, options: &Options<'_>, sink: &mut dyn Sink) -> (
                     Code::UnregisteredLog,
                     Place::log(origin),
                     expected,
-                    "another deployment or gateway",
+                    "a log of none of their keys",
                 );
             }
         }

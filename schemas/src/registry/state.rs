@@ -3,14 +3,14 @@
 //! A key counts by the registry's own order, never by a clock: a log is opened under a key that was added before and
 //! not ended; a revoked key counts for a log up to a size. Format: `FORMAT.md` 15.4.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::entry::{Entry, EntryBody, LogClosed, LogHead, LogOpened, Opening};
 use super::key::{KeyAction, KeyEntry};
 use crate::digest::Sha256Hex;
 use crate::merkle::Hash;
 use crate::names::Origin;
-use crate::trust::{Revoked, TrustedGateway, key_text, public_key};
+use crate::trust::{TrustedGateway, TrustedLog, key_text, public_key};
 
 /// What is wrong with an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -356,37 +356,67 @@ impl State {
         log
     }
 
-    /// The gateways as a trust file would name them: one entry for each key that has logs or may have some, the keys
-    /// of a gateway in the order in which they were added. `revoked` is that of the key's last log; the limits of
-    /// others stand in [`LogState::limit`].
+    /// The gateways as a trust file would name them, the keys of a gateway in the order in which they were added.
+    ///
+    /// A key under which no log is opened any more has an entry that lists its logs, each with its limit: no other log
+    /// counts under it. A key in force has one that speaks for later logs too; of several keys of a gateway in force
+    /// that is the first, and the others list what they have.
     pub fn gateways(&self) -> Vec<TrustedGateway> {
         let mut keys: Vec<(&String, &KeyState)> = self.keys.iter().collect();
-        keys.sort_by_key(|(_, key)| (key.gateway.clone(), key.from));
+        keys.sort_by_key(|(_, key)| (&key.gateway, key.from));
+        let mut open = BTreeSet::new();
         let mut out = Vec::new();
         for (text, key) in keys {
-            let logs = || self.logs.iter().filter(|(_, log)| log.opened.key == *text);
-            let first = logs().map(|(origin, _)| origin).min();
-            if first.is_none() && key.until.is_some() {
-                continue;
-            }
-            let last = logs().map(|(origin, _)| origin).max().filter(|_| key.until.is_some());
-            let limited = logs().filter_map(|(origin, log)| Some((origin, log.limit?))).max();
-            let others = || self.keys.values().filter(|other| other.gateway == key.gateway);
-            let ended = others().all(|other| other.revoked)
-                && self.logs.iter().all(|(origin, log)| {
-                    origin.gateway() != key.gateway || log.closed.is_some() || log.lost.is_some()
-                });
-            out.push(TrustedGateway {
+            let speaks = key.until.is_none() && open.insert(&key.gateway);
+            let several = self.keys_in_force(&key.gateway).nth(1).is_some();
+            let logs: Vec<(&Origin, &LogState)> = self.logs_of(text, key).collect();
+            let entry = TrustedGateway {
                 name: key.gateway.clone(),
                 key: text.clone(),
-                first_origin: first.cloned(),
-                last_origin: last.cloned(),
                 heartbeat_bound_s: key.heartbeat_bound_s,
-                closed: ended.then_some(true),
-                revoked: limited.map(|(origin, size)| Revoked { origin: origin.clone(), size }),
-            });
+                closed: self.is_out_of_service(&key.gateway).then_some(true),
+                closers: key.closers.clone(),
+                first_origin: logs.iter().map(|(origin, _)| *origin).min().cloned(),
+                ..TrustedGateway::default()
+            };
+            let closed_list = key.until.is_some() || several;
+            let listed: Vec<TrustedLog> = logs
+                .iter()
+                .filter(|(_, log)| closed_list || log.limit.is_some())
+                .map(|(origin, log)| TrustedLog {
+                    origin: (*origin).clone(),
+                    size: log.limit,
+                    closed: log.closed.as_ref().map(|closed| closed.size),
+                })
+                .collect();
+            if !listed.is_empty() {
+                let first_origin = listed.iter().map(|log| &log.origin).min().cloned();
+                out.push(TrustedGateway { first_origin, logs: Some(listed), ..entry.clone() });
+            }
+            if speaks {
+                out.push(entry);
+            }
         }
         out
+    }
+
+    /// The logs that were opened under a key, of its own gateway.
+    fn logs_of<'a>(
+        &'a self,
+        text: &'a str,
+        key: &'a KeyState,
+    ) -> impl Iterator<Item = (&'a Origin, &'a LogState)> {
+        let own =
+            move |origin: &Origin| origin.deployment() == self.deployment && origin.gateway() == key.gateway;
+        self.logs.iter().filter(move |(origin, log)| log.opened.key == text && own(origin))
+    }
+
+    /// Whether all keys of a gateway are revoked and all its logs closed or lost.
+    fn is_out_of_service(&self, gateway: &str) -> bool {
+        self.keys.values().filter(|key| key.gateway == gateway).all(|key| key.revoked)
+            && self.logs.iter().all(|(origin, log)| {
+                origin.gateway() != gateway || log.closed.is_some() || log.lost.is_some()
+            })
     }
 }
 

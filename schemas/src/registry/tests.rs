@@ -2,7 +2,7 @@ use super::*;
 use crate::digest::Sha256Hex;
 use crate::names::{Identifier, Origin};
 use crate::note::{Ed25519Signer, Signer as _};
-use crate::trust::key_text;
+use crate::trust::{Trust, TrustedLog, key_text};
 
 fn root() -> Ed25519Signer {
     Ed25519Signer::from_seed([1; 32])
@@ -103,15 +103,80 @@ fn a_rotation_without_a_gap_has_two_keys_that_each_count_for_their_logs() {
     ]);
     assert_eq!(faults, []);
     let gateways = state.gateways();
-    let shown: Vec<_> = gateways
-        .iter()
-        .map(|g| (g.key.clone(), g.first_origin.clone().unwrap(), g.last_origin.clone()))
-        .collect();
+    let shown: Vec<_> =
+        gateways.iter().map(|g| (g.key.clone(), g.first_origin.clone().unwrap(), g.logs.clone())).collect();
     assert_eq!(
         shown,
-        [(key_text(&[10; 32]), origin("a"), Some(origin("a"))), (key_text(&[11; 32]), origin("b"), None)]
+        [
+            (key_text(&[10; 32]), origin("a"), Some(vec![listed("a", None, Some(9))])),
+            (key_text(&[11; 32]), origin("b"), None)
+        ]
     );
     assert_eq!(state.keys_in_force("gw1").collect::<Vec<_>>(), [key_text(&[11; 32])]);
+}
+
+fn listed(epoch: &str, size: Option<u64>, closed: Option<u64>) -> TrustedLog {
+    TrustedLog { origin: origin(epoch), size, closed }
+}
+
+/// The gateways as a trust file, which must be in form.
+fn trusted(state: &State) -> Trust {
+    let trust = Trust { v: 1, deployment: "acme".into(), gateways: state.gateways(), ..Trust::default() };
+    assert_eq!(trust.check(), []);
+    trust
+}
+
+#[test]
+fn every_log_of_a_revoked_key_keeps_its_own_limit_and_no_other_log_counts() {
+    let logs =
+        || vec![add(10), opened("a", 10), head("a", 0, 5), opened("b", 10), head("b", 0, 7), closed("b", 7)];
+    let with = |more: Vec<EntryBody>| told(logs().into_iter().chain(more).collect());
+    let (state, faults) = with(vec![opened("d", 10), head("d", 0, 3), revoke(10, None), add(11)]);
+    assert_eq!(faults, []);
+    let trust = trusted(&state);
+    let limits = vec![listed("a", Some(5), None), listed("b", Some(7), Some(7)), listed("d", Some(3), None)];
+    assert_eq!(trust.gateways[0].logs, Some(limits));
+    let counts = |epoch: &str, size| {
+        let entry = trust.gateway(&origin(epoch)).unwrap();
+        entry.key == key_text(&[10; 32]) && entry.counts_for(&origin(epoch), size)
+    };
+    for (epoch, limit) in [("a", 5), ("b", 7), ("d", 3)] {
+        assert!(counts(epoch, limit) && !counts(epoch, limit + 1), "{epoch}");
+    }
+    // Between registered logs of the key, and before them.
+    assert!(!counts("c", 1) && !counts("0", 1));
+    let (state, _) = with(vec![opened("d", 10), head("d", 0, 3), revoke(10, Some(("b", 6)))]);
+    let limits = vec![listed("a", None, None), listed("b", Some(6), Some(7)), listed("d", Some(0), None)];
+    assert_eq!(trusted(&state).gateways[0].logs, Some(limits));
+}
+
+#[test]
+fn whatever_keys_a_gateway_has_its_entries_are_a_trust_file() {
+    let with_closers = |key| {
+        let closers = vec![key_text(&[77; 32])];
+        signed(KeyStatement { closers, ..statement(KeyAction::Add, key) })
+    };
+    // Rotated, and nothing is opened under the new key yet.
+    let (state, faults) = told(vec![with_closers(10), opened("a", 10), head("a", 0, 5), rotate(10, 11)]);
+    assert_eq!(faults, []);
+    let trust = trusted(&state);
+    let key = |epoch: &str| trust.gateway(&origin(epoch)).unwrap().key.clone();
+    assert_eq!((key("a"), key("b")), (key_text(&[10; 32]), key_text(&[11; 32])));
+    assert_eq!(trust.gateway(&origin("a")).unwrap().closers, [key_text(&[77; 32])]);
+    assert_eq!(trust.gateway(&origin("b")).unwrap().closers, [""; 0]);
+    // Two keys in force at once.
+    let (state, faults) =
+        told(vec![add(10), add(11), opened("a", 10), opened("b", 11), opened("c", 10), head("b", 0, 5)]);
+    assert_eq!(faults, []);
+    let trust = trusted(&state);
+    let key = |epoch: &str| trust.gateway(&origin(epoch)).unwrap().key.clone();
+    assert_eq!([key("a"), key("b"), key("c")], [10, 11, 10].map(|key| key_text(&[key; 32])));
+    // A log that names a key of another gateway is no log of that key.
+    let other = Origin::join("acme", "gw2", "a").unwrap();
+    let EntryBody::LogOpened(foreign) = opened("a", 10) else { return };
+    let (state, faults) = told(vec![add(10), EntryBody::LogOpened(LogOpened { origin: other, ..foreign })]);
+    assert_eq!(faults, [FaultKind::KeyNotValid]);
+    assert_eq!(trusted(&state).gateways[0].first_origin, None);
 }
 
 #[test]

@@ -229,10 +229,9 @@ fn trust() -> Trust {
         name: "gw1".into(),
         key,
         first_origin: Some(origin()),
-        last_origin: None,
         heartbeat_bound_s: Some(300),
         closed: Some(true),
-        revoked: None,
+        ..TrustedGateway::default()
     };
     Trust { v: 1, deployment: "acme".into(), gateways: vec![gateway], ..Trust::default() }
 }

@@ -3,6 +3,7 @@
 //! `tests/run` builds their binaries once into a cache folder outside of the checkout, keyed by version.
 
 mod faults;
+mod kafka;
 mod liar;
 mod minio;
 mod moto;
@@ -11,6 +12,7 @@ mod s3;
 mod versitygw;
 
 pub use faults::{Fault, FaultProxy, Handled};
+pub use kafka::Kafka;
 pub use liar::{Answer, Asked, Liar};
 pub use minio::{Minio, MinioKeys};
 pub use moto::Moto;
