@@ -42,12 +42,11 @@ fn topics(loaded: &Loaded, out: &config::KafkaOut) -> anyhow::Result<KafkaStore>
     let config = &loaded.config;
     let password = loaded.kafka_password.as_ref().map(config::Secret::expose);
     let settings = out.settings(&config.deployment, &config.gateway, password);
-    let store = KafkaStore::open(settings).context("`evidence.out.kafka` cannot be used")?;
-    let report = match store.judge() {
+    let report = match KafkaStore::judge(&settings) {
         Ok(report) => report,
         Err(error) => {
             tracing::warn!(%error, "the topics cannot be judged now");
-            return Ok(store);
+            evidence::topic::TopicReport::default()
         }
     };
     for topic in &report.made {
@@ -68,7 +67,7 @@ fn topics(loaded: &Loaded, out: &config::KafkaOut) -> anyhow::Result<KafkaStore>
         "{}; no batch would get through (`evidence.out.kafka`)",
         faults.join("; ")
     );
-    Ok(store)
+    KafkaStore::open(settings).context("`evidence.out.kafka` cannot be used")
 }
 
 /// Opens the bucket, and refuses one that would not keep evidence. One that does not answer now is taken: nothing

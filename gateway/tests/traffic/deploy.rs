@@ -20,11 +20,11 @@ fn text(path: &str) -> String {
 }
 
 /// The example in a folder of its own, with the files that it names.
-fn example() -> tempfile::TempDir {
+fn example(file: &str) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path();
     let state = path.join("state");
-    let yaml = text("deploy/examples/gateway.yaml");
+    let yaml = text(&format!("deploy/examples/{file}"));
     assert!(yaml.contains("/var/lib/affidavit/"), "the paths of the unit's state folder");
     let yaml = yaml.replace("/var/lib/affidavit", state.to_str().unwrap());
     std::fs::create_dir(state).unwrap();
@@ -45,7 +45,7 @@ fn check(folder: &Path, variables: &[&str]) -> std::process::Output {
 
 #[test]
 fn the_example_is_sound_once_its_files_and_variables_are_there() {
-    let dir = example();
+    let dir = example("gateway.yaml");
     let variables = ["OPENAI_API_KEY", "AZURE_OPENAI_API_KEY", "ANTHROPIC_API_KEY"];
     let done = check(dir.path(), &variables);
     assert!(done.status.success(), "{}", said(&done));
@@ -53,6 +53,18 @@ fn the_example_is_sound_once_its_files_and_variables_are_there() {
     let missing = check(dir.path(), &variables[1..]);
     assert!(!missing.status.success(), "a credential that is not there is a problem");
     assert!(said(&missing).contains("OPENAI_API_KEY"), "{}", said(&missing));
+}
+
+#[test]
+fn the_example_with_kafka_is_sound_too() {
+    let dir = example("gateway-kafka.yaml");
+    let ca = rcgen::generate_simple_self_signed(["kafka".to_owned()]).unwrap().cert.pem();
+    std::fs::write(dir.path().join("kafka-ca.pem"), ca).unwrap();
+    let variables = ["OPENAI_API_KEY", "AZURE_OPENAI_API_KEY", "ANTHROPIC_API_KEY", "KAFKA_PASSWORD"];
+    let done = check(dir.path(), &variables);
+    assert!(done.status.success(), "{}", said(&done));
+    let missing = check(dir.path(), &variables[..3]);
+    assert!(said(&missing).contains("evidence.out.kafka.sasl.secret.env"), "{}", said(&missing));
 }
 
 /// The names of all properties anywhere in a schema.

@@ -6,12 +6,12 @@
 //! ```
 //! Losing the topic loses nothing: the spool keeps a batch until its receipt, and it is put again.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use schemas::ship::{Chunk, pieces};
 use schemas::{ObjectName, Origin, Sha256Hex, seal};
@@ -20,6 +20,11 @@ use super::{Figures, Put, Receipt, SealWord, Source, Store, StoreError, Trouble}
 use crate::disk::DiskFile;
 use crate::topic::{Answer, Failed, Receipts, ReceiptsReader, Sender, TopicReport, TopicSettings, judge};
 
+/// How many of a log's oldest batches without a receipt are put again: where no archiver runs, the topic is not filled
+/// with the same over and over, and where one does, its receipts for these bring the turn of the next.
+const AGAIN: usize = 8;
+/// The longest wait before a batch is put again, but for a longer `reship_after`.
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 /// The largest seal that is read.
 const MAX_SEAL_BYTES: u64 = 1 << 20;
 
@@ -30,17 +35,31 @@ pub struct KafkaStore {
     sender: Sender,
     receipts: Arc<Receipts>,
     _reader: ReceiptsReader,
-    sent: Mutex<HashMap<ObjectName, Sent>>,
+    sent: Mutex<BTreeMap<(Origin, u64), Sent>>,
 }
 
-/// When an object was sent.
-#[derive(Debug, Clone, Copy)]
+/// A batch that was sent, and has no receipt yet.
+#[derive(Debug, Clone)]
 struct Sent {
+    /// Since when it waits for its receipt.
     first: Instant,
+    /// When it was begun to be sent last.
     last: Instant,
+    /// How often it was sent again.
+    again: u32,
+    /// What was sent of it since.
+    files: BTreeSet<String>,
 }
 
 impl KafkaStore {
+    /// What the topics are, held against what batches need. Missing ones are made where the settings say how.
+    ///
+    /// # Errors
+    /// The brokers do not answer.
+    pub fn judge(settings: &TopicSettings) -> Result<TopicReport, StoreError> {
+        judge(settings)
+    }
+
     /// Begins to read receipts. Asks the topics nothing: see [`KafkaStore::judge`].
     ///
     /// # Errors
@@ -58,21 +77,42 @@ impl KafkaStore {
         Ok(Self { settings, sender, receipts, _reader: reader, sent: Mutex::default() })
     }
 
-    /// What the topics are, held against what batches need. Missing ones are made where the settings say how.
-    ///
-    /// # Errors
-    /// The brokers do not answer.
-    pub fn judge(&self) -> Result<TopicReport, StoreError> {
-        judge(&self.settings)
-    }
-
-    fn sent(&self) -> MutexGuard<'_, HashMap<ObjectName, Sent>> {
+    fn sent(&self) -> MutexGuard<'_, BTreeMap<(Origin, u64), Sent>> {
         self.sent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether an object is to be sent: not yet, or too long ago without a receipt.
     fn is_due(&self, name: &ObjectName) -> bool {
-        self.sent().get(name).is_none_or(|sent| sent.last.elapsed() >= self.settings.reship_after)
+        let key = (name.origin().clone(), name.batch());
+        let mut sent = self.sent();
+        let before = sent.range((key.0.clone(), 0)..key.clone()).take(AGAIN).count();
+        let Some(batch) = sent.get_mut(&key) else { return true };
+        if !batch.files.contains(&name.file_name()) {
+            return true;
+        }
+        let first_wait = self.settings.reship_after;
+        let wait = first_wait.saturating_mul(1 << batch.again.min(16)).min(LONGEST_WAIT.max(first_wait));
+        if before >= AGAIN || batch.last.elapsed() < wait {
+            return false;
+        }
+        tracing::warn!(origin = %key.0, batch = key.1, waited_s = batch.first.elapsed().as_secs(), "no receipt came: the batch is put again");
+        batch.last = Instant::now();
+        batch.again += 1;
+        batch.files.clear();
+        self.receipts.put_again();
+        true
+    }
+
+    fn was_sent(&self, name: &ObjectName) {
+        let now = Instant::now();
+        let key = (name.origin().clone(), name.batch());
+        let fresh = || Sent { first: now, last: now, again: 0, files: BTreeSet::new() };
+        let mut sent = self.sent();
+        let batch = sent.entry(key).or_insert_with(fresh);
+        batch.files.insert(name.file_name());
+        if matches!(name, ObjectName::Seal { .. }) && batch.again == 0 {
+            (batch.first, batch.last) = (now, now);
+        }
     }
 
     fn send(&self, name: &ObjectName, source: Source<'_>) -> Result<(), StoreError> {
@@ -106,7 +146,8 @@ impl KafkaStore {
         if let Some(answer) = self.receipts.answer(name.origin(), name.batch()) {
             return Ok(answer);
         }
-        let waited = self.sent().get(name).map(|sent| sent.first.elapsed()).unwrap_or_default();
+        let key = (name.origin().clone(), name.batch());
+        let waited = self.sent().get(&key).map(|batch| batch.first.elapsed()).unwrap_or_default();
         if waited < self.settings.reship_after {
             return Err(StoreError::Pending { name: name.to_string() });
         }
@@ -159,19 +200,11 @@ impl Store for KafkaStore {
         if self.receipts.answer(name.origin(), name.batch()).is_some() || !self.is_due(name) {
             return Ok(Put::AlreadyThere);
         }
-        let is_seal = matches!(name, ObjectName::Seal { .. });
-        if is_seal {
+        if matches!(name, ObjectName::Seal { .. }) {
             self.receipts.expect(name.origin(), name.batch());
         }
         self.send(name, source)?;
-        let now = Instant::now();
-        let mut sent = self.sent();
-        let entry = sent.entry(name.clone()).or_insert(Sent { first: now, last: now });
-        if is_seal && entry.first != now {
-            tracing::warn!(%name, since_s = entry.first.elapsed().as_secs(), "no receipt came: the batch was put again");
-            self.receipts.put_again();
-        }
-        entry.last = now;
+        self.was_sent(name);
         Ok(Put::Stored)
     }
 
@@ -195,7 +228,7 @@ impl Store for KafkaStore {
                 return Err(StoreError::ReadBack { name: name.to_string(), found });
             }
             self.receipts.answered(name.origin(), name.batch());
-            self.sent().retain(|sent, _| sent.origin() != name.origin() || sent.batch() != name.batch());
+            self.sent().remove(&(name.origin().clone(), name.batch()));
         }
         Ok(Receipt::default())
     }

@@ -132,7 +132,8 @@ impl Cluster<'_> {
     fn find(&self, topic: &str) -> Result<Option<Found>, Failed> {
         let client = self.admin.inner();
         let told = |error: KafkaError| client.context().failed(&error);
-        let metadata = client.fetch_metadata(Some(topic), self.settings.connection.timeout).map_err(told)?;
+        let patience = self.settings.connection.timeout.min(Duration::from_secs(10));
+        let metadata = client.fetch_metadata(Some(topic), patience).map_err(told)?;
         let Some(of) = metadata.topics().iter().find(|of| of.name() == topic) else { return Ok(None) };
         if let Some(error) = of.error() {
             let code = RDKafkaErrorCode::from(error);

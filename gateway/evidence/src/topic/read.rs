@@ -80,7 +80,8 @@ impl Reading {
                         tracing::warn!(topic = self.topic, reason = %failed.trouble, detail = failed.detail, "receipts cannot be read now");
                         said = Some(failed.trouble);
                     }
-                    let pause = if failed.trouble.needs_someone() { LONG_PAUSE } else { PAUSE };
+                    let is_long = failed.trouble.needs_someone() && failed.trouble != Trouble::NoTopic;
+                    let pause = if is_long { LONG_PAUSE } else { PAUSE };
                     self.receipts.failed(failed);
                     let until = Instant::now() + pause;
                     while Instant::now() < until && !self.is_over() {

@@ -20,6 +20,8 @@ const KEPT_BATCHES: usize = 4096;
 const KEPT_LOGS: usize = 1024;
 /// The longest message that is looked at: a receipt of the most objects with the longest names has less.
 const MAX_RECEIPT_BYTES: usize = 4 << 20;
+/// How long receipts are waited for that cannot be read now.
+const SHORT_WAIT: Duration = Duration::from_secs(5);
 /// How often a forged receipt is said in the log at most.
 const SAY_EVERY: Duration = Duration::from_secs(10);
 
@@ -210,15 +212,25 @@ impl Receipts {
 
     /// Waits until everything that the topic holds was read once.
     pub(crate) fn wait_whole(&self, patience: Duration) -> Result<(), Failed> {
-        let state = self.state();
-        let (state, _) = self
+        // What only someone's act can change is not waited for, and what cannot be read now not for long.
+        // A topic that was just made is not known to every broker at once.
+        let needs_someone = |state: &State| {
+            let trouble = state.trouble.as_ref().map(|failed| failed.trouble);
+            trouble.is_some_and(|trouble| trouble.needs_someone() && trouble != Trouble::NoTopic)
+        };
+        let mut state = self
             .changed
-            .wait_timeout_while(state, patience, |state| {
-                // What only someone's act can change is not waited for.
-                !state.is_whole
-                    && !state.trouble.as_ref().is_some_and(|failed| failed.trouble.needs_someone())
+            .wait_timeout_while(self.state(), patience.min(SHORT_WAIT), |state| {
+                !state.is_whole && !needs_someone(state)
             })
-            .unwrap_or_else(PoisonError::into_inner);
+            .unwrap_or_else(PoisonError::into_inner)
+            .0;
+        let rest = patience.saturating_sub(SHORT_WAIT);
+        state = self
+            .changed
+            .wait_timeout_while(state, rest, |state| !state.is_whole && state.trouble.is_none())
+            .unwrap_or_else(PoisonError::into_inner)
+            .0;
         if state.is_whole {
             return Ok(());
         }
