@@ -362,8 +362,16 @@ fn schema_and_reader_know_the_same_keys() {
          sse: kms, kms_key: k, mode: compliance, legal_hold: false, without_lock: refuse, timeout: 1m, \
          retention: { records: 1d, content: 1d, classes: { legal: 9d } } }",
     );
+    let topic = |secret: &str| {
+        with_out(&format!(
+            "  out:\n    kafka: {{ brokers: ['k:1'], topic: a, receipts: b, {ARCHIVERS}, tls: {{ ca: tls.crt, certificate: \
+             tls.crt, key: tls.key }}, sasl: {{ mechanism: plain, user: u, secret: {{ {secret} }} }}, create: {{ partitions: 1, \
+             replication: 1 }}, outage: 1d, reship_after: 1m, timeout: 1m }}",
+        ))
+    };
+    let topics = [topic("env: OPENAI_API_KEY"), topic("file: azure.key")];
     let mut in_file = Vec::new();
-    for text in [FULL, &bucket] {
+    for text in [FULL, &bucket, &topics[0], &topics[1]] {
         folder.load(text).unwrap();
         let typed: Value = serde_saphyr::from_str(text).unwrap();
         keys_of(&typed, "", &mut in_file);
