@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context as _;
 use arrow::array::{ArrayRef, Int64Array, StringArray};
@@ -28,6 +28,7 @@ use crate::report::Report;
 use crate::source::Source;
 use crate::verify::batch::Context;
 use crate::verify::content::{At, each_part, parts_of};
+use crate::verify::dictionaries::Dictionaries;
 use crate::verify::keys::{Held, Keys};
 use crate::verify::log::{KEPT_WHOLE, Loader};
 use crate::verify::{Limits, seal_name};
@@ -43,7 +44,7 @@ pub enum PartState {
     NoKey,
     /// Its data key was destroyed.
     Erased,
-    /// It is not in the store.
+    /// It, or the dictionary that it is written with, is not in the store.
     Missing,
     /// It is not what the record commits to.
     Mismatch,
@@ -83,9 +84,9 @@ pub struct PartContent {
 pub struct Reader {
     source: Arc<dyn Source>,
     trust: Trust,
-    /// Who sealed the end of a log, where it was not the log's own key.
-    closers: BTreeMap<Origin, [u8; 32]>,
     keys: Option<Arc<Keys>>,
+    /// By log; read once, whatever number of batches is asked for.
+    dictionaries: Arc<Mutex<BTreeMap<Origin, Arc<Dictionaries>>>>,
 }
 
 impl Reader {
@@ -94,15 +95,16 @@ impl Reader {
         Self {
             source: opened.source.clone(),
             trust: opened.in_force().clone(),
-            closers: opened.closers(),
             keys: opened.keys.clone(),
+            dictionaries: Arc::default(),
         }
     }
 
-    fn key(&self, origin: &Origin) -> anyhow::Result<[u8; 32]> {
+    /// The log's own key, and those that may seal its end.
+    fn keys(&self, origin: &Origin) -> anyhow::Result<([u8; 32], Vec<[u8; 32]>)> {
         let entry =
             self.trust.gateway(origin).with_context(|| format!("the trust file does not cover {origin}"))?;
-        Ok(entry.public_key()?)
+        Ok((entry.public_key()?, entry.closing_keys().collect()))
     }
 
     /// The seal's note and the verified batch.
@@ -110,16 +112,11 @@ impl Reader {
     /// # Errors
     /// A batch that does not verify.
     pub fn batch(&self, origin: &Origin, number: u64) -> anyhow::Result<(bytes::Bytes, VerifiedBatch)> {
-        let mut key = self.key(origin)?;
+        let (own, closers) = self.keys(origin)?;
         let limits = Limits::default();
         let note = self.source.read(&seal_name(origin, number), 1 << 20)?;
-        let signed = match (seal::verify(&note, &key), self.closers.get(origin)) {
-            (Err(_), Some(closer)) => {
-                key = *closer;
-                seal::verify(&note, &key)?
-            }
-            (signed, _) => signed?,
-        };
+        let key = closers.into_iter().find(|closer| seal::verify(&note, closer).is_ok()).unwrap_or(own);
+        let signed = seal::verify(&note, &key)?;
         let file = signed.file(&FileKind::Records).context("the seal names no records file")?;
         let records = self.source.read(&format!("{origin}/{}", file.name), limits.records_bytes)?;
         let input = BatchInput { origin, key: &key, seal: &note, records };
@@ -145,16 +142,21 @@ impl Reader {
         each: &mut dyn FnMut(PartContent) -> bool,
     ) -> anyhow::Result<()> {
         let origin = &batch.seal().origin;
-        let key = self.key(origin)?;
+        let (key, closers) = self.keys(origin)?;
         let limits = Limits::default();
         let number = batch.seal().batch;
+        let dictionaries = {
+            let mut known = self.dictionaries.lock().unwrap_or_else(PoisonError::into_inner);
+            known.entry(origin.clone()).or_default().clone()
+        };
         let context = Context {
             source: &*self.source,
             origin,
             key: &key,
-            closers: self.closers.get(origin).map_or(&[], std::slice::from_ref),
+            closers: &closers,
             limits: &limits,
             keys: self.keys.as_deref(),
+            dictionaries: &dictionaries,
             expired_before: None,
             has_seal: &|_| true,
             newest: number,
@@ -200,11 +202,12 @@ impl Reader {
                 }
                 Ok(_) => (PartState::Mismatch, None),
                 Err(ContentError::KeyAbsent(_)) => (self.without_key(key.as_deref()), None),
+                Err(ContentError::DictionaryAbsent(_)) => (PartState::Missing, None),
                 Err(_) => (PartState::Mismatch, None),
             };
             goes_on = each(PartContent { position, exchange, part, state, opened });
         };
-        each_part(origin, context.content_files(number), self.keys.as_deref(), KEPT_WHOLE, &wants, &mut take);
+        each_part(&context, number, KEPT_WHOLE, &wants, &mut take);
         for ((position, _), (exchange, part, _)) in wanted {
             if !goes_on {
                 break;

@@ -188,7 +188,7 @@ codes! {
     /// Usage does not come from the provider's final count.
     UsageEstimated "USAGE_ESTIMATED" Medium Note "these token counts are lower bounds, estimates or unknown";
     /// What the references name is not in the store.
-    ReferenceMissing "REFERENCE_MISSING" High Incomplete "the configuration, policy or price book cannot be read from the evidence";
+    ReferenceMissing "REFERENCE_MISSING" High Incomplete "the configuration, policy, price book or dictionary cannot be read from the evidence";
     /// A reference's bytes are not what its hash says.
     ReferenceMismatch "REFERENCE_MISMATCH" Critical Invalid "the reference file was changed";
     /// A configuration was not in the log before it took effect.
@@ -267,6 +267,10 @@ codes! {
     NotWorm "NOT_WORM" High Policy "somebody with the right to can delete it before its time; write evidence with COMPLIANCE retention";
     /// Retention of a version was shortened, or its mode changed, since the last visit.
     RetentionReduced "RETENTION_REDUCED" Critical Diverged "a store that allows this does not enforce retention; run `auditor probe`";
+    /// A version is not under the legal hold that the mandate asks for.
+    HoldMissing "HOLD_MISSING" High Policy "put the version under legal hold (s3:PutObjectLegalHold), or ask why nobody did";
+    /// A legal hold that was seen at the last visit is gone.
+    HoldLifted "HOLD_LIFTED" High Policy "ask who may lift holds, and for the decision; it is told once, at the visit that finds it";
     /// A locked version is gone, or the store deleted one in a probe.
     StoreNotWorm "STORE_NOT_WORM" Critical Diverged "the store does not enforce retention; keep copies in another one";
     /// The listing leaves out what the store still serves.

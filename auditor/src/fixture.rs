@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use schemas::content::{CHUNK_BYTES, DataKey, Encoding, RowMeta, Salt, commitment, cut, seal_row};
+use schemas::content::{
+    CHUNK_BYTES, DICTIONARY_MEDIA_TYPE, DataKey, Dictionary, Encoding, RowMeta, Salt, commitment, cut,
+    seal_row_with,
+};
 use schemas::files::{
     ContentWriter, LeafRow, ReferenceRow, schema_fingerprint, write_records, write_reference,
 };
@@ -37,6 +40,8 @@ pub(crate) struct Writer {
     pub(crate) previous: Option<Sha256Hex>,
     pub(crate) batch: u64,
     pub(crate) encrypt: bool,
+    /// What parts that are no edits are written with.
+    pub(crate) dictionary: Option<&'static [u8]>,
     pending: Vec<Vec<u8>>,
     content: Vec<schemas::content::Row>,
     references: Vec<ReferenceRow>,
@@ -92,6 +97,7 @@ impl Writer {
             previous: None,
             batch: 0,
             encrypt: encryption == Encryption::Aes256Gcm,
+            dictionary: None,
             pending: Vec::new(),
             content: Vec::new(),
             references: vec![config],
@@ -119,6 +125,11 @@ impl Writer {
     /// The whole key table, as files.
     pub(crate) fn key_table(&self) -> (String, Vec<u8>) {
         (page_path(&self.origin, 0), encode_page(&self.origin, 0, &self.keys).unwrap().to_vec())
+    }
+
+    /// Puts the dictionary into the reference file of the batch that is being made.
+    pub(crate) fn keep_dictionary(&mut self, dictionary: &[u8]) {
+        self.references.push(reference(dictionary, DICTIONARY_MEDIA_TYPE));
     }
 
     pub(crate) fn position(&self) -> u64 {
@@ -160,8 +171,12 @@ impl Writer {
             Some((base_exchange, base_part, _)) => {
                 Encoding::Delta { base_exchange: base_exchange.clone(), base_part }
             }
-            None => Encoding::Zstd,
+            None => self.dictionary.map_or(Encoding::Zstd, |dictionary| Encoding::ZstdDict {
+                dictionary: Sha256Hex::of(dictionary),
+            }),
         };
+        let dictionaries: Vec<_> =
+            self.dictionary.iter().map(|bytes| Dictionary::new(bytes).unwrap()).collect();
         let data_key = DataKey::from_bytes(self.keys[usize::from(key.slot)]);
         for chunk in cut(&salt, edits.as_deref().unwrap_or(bytes)) {
             let meta = RowMeta {
@@ -173,7 +188,8 @@ impl Writer {
                 encoding: encoding.clone(),
             };
             let key = self.encrypt.then_some((key, &data_key));
-            self.content.push(seal_row(&self.origin, &meta, key, &chunk.plaintext).unwrap());
+            self.content
+                .push(seal_row_with(&self.origin, &meta, key, &dictionaries, &chunk.plaintext).unwrap());
         }
         let _ = CHUNK_BYTES;
         Part {

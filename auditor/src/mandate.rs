@@ -16,6 +16,7 @@
 //!   kms_key: arn:aws:kms:...          # the only key under which objects may be encrypted
 //!   late: 24h                         # how long after its seal's time an object may be written
 //!   probed_within: 30d                # how old the last `auditor probe` of the bucket may be
+//!   holds: [acme/gw1]                 # what must be under a legal hold: `all`, or logs and folders of them
 //! ```
 
 use std::collections::BTreeSet;
@@ -115,6 +116,60 @@ pub struct WantedStore {
     pub late: Option<i64>,
     /// How old the last probe of the bucket may be, microseconds.
     pub probed_within: Option<i64>,
+    /// Which versions must be under a legal hold.
+    pub holds: WantedHolds,
+}
+
+/// Which versions must be under a legal hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum WantedHolds {
+    /// None need be.
+    #[default]
+    None,
+    /// Every one.
+    All,
+    /// Those of these logs, and below these folders.
+    Below(Vec<String>),
+}
+
+/// Whether an object's name is `folder`, or below it.
+pub(crate) fn is_below(name: &str, folder: &str) -> bool {
+    name.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+impl WantedHolds {
+    /// Whether the versions of a name must be under hold.
+    pub fn ask_for(&self, name: &str) -> bool {
+        match self {
+            Self::None => false,
+            Self::All => true,
+            Self::Below(folders) => folders.iter().any(|folder| is_below(name, folder)),
+        }
+    }
+    fn parse(typed: TypedHolds) -> Result<Self, String> {
+        const WANTED: &str = "wanted `all`, `none`, or a list of logs or folders, as `acme/gw1`";
+        match typed {
+            TypedHolds::Word(word) if word == "all" => Ok(Self::All),
+            TypedHolds::Word(word) if word == "none" => Ok(Self::None),
+            TypedHolds::Word(word) => Err(format!("`{word}`: {WANTED}")),
+            TypedHolds::Folders(folders) => {
+                let is_folder = |folder: &String| folder.split('/').all(|part| !part.is_empty());
+                match folders.iter().find(|folder| !is_folder(folder)) {
+                    Some(wrong) => Err(format!("`{wrong}`: {WANTED}")),
+                    None if folders.is_empty() => Err(format!("`[]`: {WANTED}")),
+                    None => Ok(Self::Below(folders)),
+                }
+            }
+        }
+    }
+}
+
+/// `store.holds`.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum TypedHolds {
+    Word(String),
+    Folders(Vec<String>),
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -126,6 +181,7 @@ struct TypedStore {
     kms_key: Option<String>,
     late: Option<String>,
     probed_within: Option<String>,
+    holds: Option<TypedHolds>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -186,11 +242,12 @@ impl Mandate {
             mandate.from = period.from.and_then(|text| take("period.from", time::parse(&text)));
             mandate.to = period.to.and_then(|text| take("period.to", time::parse(&text)));
         }
-        let TypedStore { bucket, owner, endpoint, kms_key, late, probed_within } = typed.store;
+        let TypedStore { bucket, owner, endpoint, kms_key, late, probed_within, holds } = typed.store;
         let late = late.and_then(|text| take("store.late", time::parse_duration(&text)));
         let probed_within =
             probed_within.and_then(|text| take("store.probed_within", time::parse_duration(&text)));
-        mandate.store = WantedStore { bucket, owner, endpoint, kms_key, late, probed_within };
+        mandate.store =
+            WantedStore { bucket, owner, endpoint, kms_key, late, probed_within, ..WantedStore::default() };
         for (key, claim, anchor) in [
             ("witnessed", Claim::Witnessed, typed.witnessed),
             ("timestamped", Claim::Timestamped, typed.timestamped),
@@ -215,6 +272,10 @@ impl Mandate {
             let _ = take("witnessed.organisations", Err("`0`: wanted at least 1".into()));
         }
         mandate.retention = typed.retention.and_then(|text| take("retention", time::parse_duration(&text)));
+        match holds.map(WantedHolds::parse).transpose() {
+            Ok(holds) => mandate.store.holds = holds.unwrap_or_default(),
+            Err(problem) => problems.push(format!("store.holds: {problem}")),
+        }
         for text in typed.claims {
             match Claim::parse(&text) {
                 Ok(claim) => _ = mandate.claims.insert(claim),
@@ -289,6 +350,30 @@ mod tests {
             (mandate.store.bucket.as_deref(), mandate.store.late),
             (Some("evidence"), Some(time::DAY))
         );
+    }
+
+    #[test]
+    fn holds_are_asked_for_everywhere_or_below_what_is_named() {
+        let holds = |yaml: &str| Mandate::parse(&format!("store: {{ holds: {yaml} }}\n"));
+        let asks = |yaml: &str, name: &str| holds(yaml).unwrap().store.holds.ask_for(name);
+        assert!(asks("all", "acme/gw1/e1/0000000000.seal") && !asks("none", "acme/gw1/e1/0000000000.seal"));
+        for (name, wanted) in [
+            ("acme/gw1/e1/0000000000.seal", true),
+            ("acme/gw2/e1/0000000000.seal", true),
+            ("acme/gw2/e10/0000000000.seal", false),
+            ("acme/gw10/e1/0000000000.seal", false),
+            ("note.txt", false),
+        ] {
+            assert_eq!(asks("[acme/gw1, acme/gw2/e1]", name), wanted, "{name}");
+        }
+        for wrong in ["some", "[]", "[\"\"]", "[/acme]", "[acme/]"] {
+            let problem = holds(wrong).unwrap_err();
+            assert!(
+                problem.contains("store.holds") && problem.contains("wanted `all`"),
+                "{wrong}: {problem}"
+            );
+        }
+        assert_eq!(Mandate::parse("store: { bucket: b }\n").unwrap().store.holds, WantedHolds::None);
     }
 
     #[test]

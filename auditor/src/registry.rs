@@ -427,13 +427,19 @@ impl Registry {
         findings: &mut Findings,
     ) {
         let origin = &fold.origin;
-        let first = source.read(&seal_name(origin, 0), NOTE_LIMIT).ok();
-        if let Some(note) = first
-            && Sha256Hex::of(&note) != log.opened.seal
-        {
-            let expected = format!("batch 0 with the registered seal {}", log.opened.seal);
-            let found = format!("seal {}", Sha256Hex::of(&note));
-            findings.add(Code::EpochReuse, Place::batch(origin, 0), expected, found);
+        match source.read(&seal_name(origin, 0), NOTE_LIMIT) {
+            Ok(note) if Sha256Hex::of(&note) == log.opened.seal => {}
+            Ok(note) => {
+                let expected = format!("batch 0 with the registered seal {}", log.opened.seal);
+                let found = format!("seal {}", Sha256Hex::of(&note));
+                findings.add(Code::EpochReuse, Place::batch(origin, 0), expected, found);
+            }
+            // That it is not there is named by the log itself.
+            Err(SourceError::Absent(_)) => {}
+            Err(error) => {
+                let place = Place::batch(origin, 0).in_object(seal_name(origin, 0));
+                findings.push(read_error(error, place));
+            }
         }
         let last = log.last().map(|(number, _)| number);
         for (number, head) in &log.heads {

@@ -192,7 +192,7 @@ impl State {
 /// # Errors
 /// The file cannot be written; what was there stays.
 pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
+    let folder = folder_of(path);
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.new", std::process::id()));
     let beside = folder.join(name);
@@ -204,9 +204,25 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::File::open(folder)?.sync_all()
 }
 
+/// The folder that a file is in; a bare name is one of the working folder.
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_named_without_a_folder_is_in_the_working_folder() {
+        for (path, folder) in [("file", "."), ("./file", "."), ("a/file", "a"), ("/file", "/")] {
+            assert_eq!(folder_of(Path::new(path)), Path::new(folder), "{path}");
+        }
+        // What `auditor state export file` does.
+        let name = format!("state-export-{}.test", std::process::id());
+        write_private(Path::new(&name), b"x").unwrap();
+        fs::remove_file(&name).unwrap();
+    }
 
     fn visits() -> Visits {
         let origin = Origin::new("a/b/c").unwrap();

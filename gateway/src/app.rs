@@ -28,6 +28,8 @@ pub(crate) struct App {
     pub(crate) tasks: TaskTracker,
     /// Callers' connections.
     pub(crate) connections: TaskTracker,
+    /// What the admin socket was asked: erasures that run.
+    pub(crate) asked: TaskTracker,
     runtime: tokio::runtime::Handle,
     draining: AtomicBool,
     cutting: AtomicBool,
@@ -44,6 +46,7 @@ impl App {
             telemetry,
             tasks: TaskTracker::new(),
             connections: TaskTracker::new(),
+            asked: TaskTracker::new(),
             runtime: tokio::runtime::Handle::current(),
             draining: AtomicBool::new(false),
             cutting: AtomicBool::new(false),

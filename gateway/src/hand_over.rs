@@ -9,15 +9,15 @@
 //! ```
 //! Over the admin socket. Both hold the same sockets, so a connection that the system has queued is taken by one of them
 //! whatever happens in between: none is refused and none is lost. Where the new one dies before it serves, the old one
-//! goes on as if nothing had been.
+//! goes on as if nothing had been. One takes over at a time: any other is refused meanwhile.
 
-use std::io::{self, BufRead as _, BufReader, IoSlice, IoSliceMut, Write as _};
+use std::io::{self, BufRead, BufReader, IoSlice, IoSliceMut, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
@@ -25,10 +25,10 @@ use rustix::net::{
 };
 use schemas::Origin;
 use serde::{Deserialize, Serialize};
-use tokio::io::Interest;
-use tokio::sync::watch;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Interest};
+use tokio::sync::{Notify, watch};
 
-use crate::admin::socket::{Request, connect};
+use crate::admin::socket::{Request, Response, connect};
 
 /// The most sockets that are handed over.
 const MAX_SOCKETS: usize = 64;
@@ -36,8 +36,6 @@ const MAX_SOCKETS: usize = 64;
 const LINE_BYTES: usize = 16 << 10;
 /// How long the old gateway may take to answer.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);
-/// How long the new gateway may take to serve: it may have journals to recover.
-const SERVE_WAIT: Duration = Duration::from_secs(600);
 
 /// What stands beside the sockets, in their order.
 #[derive(Debug, Serialize, Deserialize)]
@@ -59,17 +57,47 @@ pub(crate) struct Named {
     pub(crate) socket: OwnedFd,
 }
 
+/// Who takes the place.
+#[derive(Debug)]
+struct Taker {
+    /// Its process, where it is one of this machine's.
+    process: Option<i32>,
+    since: Instant,
+}
+
 /// The old gateway's side: what it would hand over, and to whom it did.
 #[derive(Debug)]
 pub(crate) struct Handing {
     /// `None` once the gateway ends: nobody may hold a socket that nobody serves.
     sockets: Mutex<Option<Vec<Named>>>,
+    taker: Mutex<Option<Taker>>,
     successor: watch::Sender<Option<Origin>>,
+    failed: Notify,
+}
+
+/// The right to take the place, held by one at a time. Dropped: it did not come to it.
+struct Turn<'a> {
+    handing: &'a Handing,
+    taken: bool,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if !self.taken {
+            self.handing.taker.lock().unwrap_or_else(PoisonError::into_inner).take();
+            self.handing.failed.notify_one();
+        }
+    }
 }
 
 impl Handing {
     pub(crate) fn new(sockets: Vec<Named>) -> Self {
-        Self { sockets: Mutex::new(Some(sockets)), successor: watch::Sender::new(None) }
+        Self {
+            sockets: Mutex::new(Some(sockets)),
+            taker: Mutex::new(None),
+            successor: watch::Sender::new(None),
+            failed: Notify::new(),
+        }
     }
 
     /// Lets go of the sockets.
@@ -90,19 +118,40 @@ impl Handing {
         }
     }
 
-    /// Gives the sockets to the gateway at the other end, and waits until it serves.
-    pub(crate) async fn give(&self, stream: tokio::net::UnixStream) -> io::Result<()> {
-        let held = self.copies()?;
+    /// Waits until one that wanted to take the place is gone without having served.
+    pub(crate) async fn failed(&self) {
+        self.failed.notified().await;
+    }
+
+    /// Gives the sockets to the gateway at the other end, and waits until it serves, or is gone.
+    ///
+    /// # Errors
+    /// It was refused, or is gone: this one goes on.
+    pub(crate) async fn give(&self, mut stream: tokio::net::UnixStream) -> io::Result<()> {
+        let process = stream.peer_cred()?.pid();
+        let (mut turn, held) = match self.turn(process) {
+            Ok(turn) => turn,
+            Err(why) => {
+                let mut line = serde_json::to_vec(&Response::refused(&why))?;
+                line.push(b'\n');
+                stream.write_all(&line).await?;
+                return Err(io::Error::other(format!("refused: {why}")));
+            }
+        };
         let names = Names { sockets: held.iter().map(|one| one.name.clone()).collect() };
         let mut line = serde_json::to_vec(&names)?;
         line.push(b'\n');
         stream.async_io(Interest::WRITABLE, || send(&stream, &line, &held)).await?;
         drop(held);
-        tracing::info!(sockets = names.sockets.len(), "another gateway asks to take this one's place");
+        tracing::info!(
+            sockets = names.sockets.len(),
+            process,
+            "another gateway asks to take this one's place"
+        );
         let mut line = String::new();
-        let mut reader = tokio::io::BufReader::new(stream);
-        let read = tokio::io::AsyncBufReadExt::read_line(&mut reader, &mut line);
-        let read = tokio::time::timeout(SERVE_WAIT, read).await.map_err(|_| io::ErrorKind::TimedOut)??;
+        // It may have journals to recover: as long as it lives it may come to serve, and then there must not be two.
+        let mut reader = tokio::io::BufReader::new(stream).take(LINE_BYTES as u64);
+        let read = reader.read_line(&mut line).await?;
         if read == 0 {
             return Err(io::Error::new(
                 io::ErrorKind::UnexpectedEof,
@@ -111,8 +160,24 @@ impl Handing {
         }
         let Word::Serving { origin } = serde_json::from_str(&line)?;
         tracing::info!(%origin, "another gateway serves in this one's place");
+        turn.taken = true;
         self.successor.send_replace(Some(origin));
         Ok(())
+    }
+
+    /// The turn of `process`, and the sockets.
+    fn turn(&self, process: Option<i32>) -> Result<(Turn<'_>, Vec<Named>), String> {
+        let mut taker = self.taker.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(other) = &*taker {
+            let who =
+                other.process.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
+            let seconds = other.since.elapsed().as_secs();
+            return Err(format!("{who} is taking this gateway's place, for {seconds} s now; one at a time"));
+        }
+        let held = self.copies().map_err(|error| error.to_string())?;
+        *taker = Some(Taker { process, since: Instant::now() });
+        drop(taker);
+        Ok((Turn { handing: self, taken: false }, held))
     }
 
     fn copies(&self) -> io::Result<Vec<Named>> {
@@ -163,14 +228,24 @@ impl TakeOver {
         stream.set_read_timeout(Some(ANSWER_WAIT))?;
         let mut line = serde_json::to_vec(&Request::HandOver {})?;
         line.push(b'\n');
-        stream.write_all(&line)?;
-        let (answer, sockets) = receive(&stream)?;
-        let names: Names = serde_json::from_slice(&answer).map_err(|_| {
-            io::Error::other(format!(
-                "the gateway that serves says: {}",
-                String::from_utf8_lossy(&answer).trim()
-            ))
+        Write::write_all(&mut stream, &line)?;
+        let (answer, sockets) = receive(&stream).map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("no answer within {} s: it may be starting itself", ANSWER_WAIT.as_secs()),
+            ),
+            _ => error,
         })?;
+        let names = match serde_json::from_slice::<Names>(&answer) {
+            Ok(names) => names,
+            Err(_) => {
+                let said = match serde_json::from_slice(&answer) {
+                    Ok(Response::Refused { message, .. }) => message,
+                    _ => String::from_utf8_lossy(&answer).trim().to_owned(),
+                };
+                return Err(io::Error::other(format!("it refuses: {said}")));
+            }
+        };
         if names.sockets.len() != sockets.len() {
             let found = format!("{} sockets came, {} are named", sockets.len(), names.sockets.len());
             return Err(io::Error::other(found));
@@ -192,7 +267,7 @@ impl TakeOver {
     pub(crate) fn serving(mut self, origin: &Origin) -> io::Result<()> {
         let mut line = serde_json::to_vec(&Word::Serving { origin: origin.clone() })?;
         line.push(b'\n');
-        self.stream.write_all(&line)
+        Write::write_all(&mut self.stream, &line)
     }
 }
 
@@ -213,7 +288,7 @@ fn receive(stream: &UnixStream) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
         return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the gateway closed the admin socket"));
     }
     if buffer.last() != Some(&b'\n') {
-        BufReader::new(stream).read_until(b'\n', &mut buffer)?;
+        BufRead::read_until(&mut BufReader::new(stream), b'\n', &mut buffer)?;
     }
     Ok((buffer, sockets))
 }
@@ -268,6 +343,50 @@ mod tests {
         assert!(handing.give(near).await.is_err());
         let told = tokio::time::timeout(Duration::from_millis(50), handing.handed()).await;
         assert!(told.is_err(), "nobody took over");
-        assert!(handing.copies().is_ok());
+        handing.failed().await;
+        assert!(handing.turn(None).is_ok());
+    }
+
+    #[tokio::test]
+    async fn while_one_takes_over_another_gets_no_socket_and_is_told_why() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let handing = std::sync::Arc::new(Handing::new(vec![named("listen", &listener)]));
+        let ask = async || {
+            let (near, far) = tokio::net::UnixStream::pair().unwrap();
+            let far = far.into_std().unwrap();
+            far.set_nonblocking(false).unwrap();
+            let handing = handing.clone();
+            let given = tokio::spawn(async move { handing.give(near).await });
+            let (line, sockets) = tokio::task::spawn_blocking({
+                let far = far.try_clone().unwrap();
+                move || receive(&far).unwrap()
+            })
+            .await
+            .unwrap();
+            (far, given, String::from_utf8(line).unwrap(), sockets.len())
+        };
+        let (first, given, _, sockets) = ask().await;
+        assert_eq!(sockets, 1);
+        for _ in 0..2 {
+            let (_, refused, line, sockets) = ask().await;
+            assert_eq!(sockets, 0);
+            assert!(line.contains(&format!("process {} is taking", std::process::id())), "{line}");
+            assert!(refused.await.unwrap().is_err());
+        }
+        // It dies: the next one may.
+        drop(first);
+        assert!(given.await.unwrap().is_err());
+        let (mut next, given, _, sockets) = ask().await;
+        assert_eq!(sockets, 1);
+        let origin = Origin::new("acme/gw1/20261120t101500z-3f9a1c20").unwrap();
+        let mut line = serde_json::to_vec(&Word::Serving { origin: origin.clone() }).unwrap();
+        line.push(b'\n');
+        Write::write_all(&mut next, &line).unwrap();
+        given.await.unwrap().unwrap();
+        assert_eq!(handing.handed().await, origin);
+        // From then on the other one is asked.
+        let (_, refused, line, sockets) = ask().await;
+        assert!(sockets == 0 && line.contains("refused"), "{line}");
+        assert!(refused.await.unwrap().is_err());
     }
 }

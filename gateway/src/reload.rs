@@ -12,7 +12,7 @@ use std::time::Duration;
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use schemas::Identifier;
 use schemas::record::{Admin, ConfigReason};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -28,28 +28,28 @@ const RECORDS_AT_ONCE: usize = 256;
 
 /// Waits to be told.
 pub(crate) struct Reloader {
-    app: Arc<App>,
     hangup: Signal,
     watch: Watch,
     told: mpsc::Receiver<()>,
 }
 
 impl Reloader {
-    /// Listens and watches from now on.
+    /// What `hangup` gets from now on is heard.
     ///
     /// # Errors
-    /// The signal handler or the watcher cannot be set up.
-    pub(crate) fn new(app: Arc<App>) -> anyhow::Result<Self> {
-        let hangup = signal(SignalKind::hangup())?;
+    /// The watcher cannot be set up.
+    pub(crate) fn new(hangup: Signal) -> notify::Result<Self> {
         let (tell, told) = mpsc::channel(1);
-        let mut watch = Watch::new(tell)?;
-        watch.follow(app.snapshot.load().loaded.inputs());
-        Ok(Self { app, hangup, watch, told })
+        Ok(Self { hangup, watch: Watch::new(tell)?, told })
     }
 
     /// Reloads when told, until `stop`.
-    pub(crate) async fn run(mut self, stop: CancellationToken) {
+    pub(crate) async fn run(mut self, app: Arc<App>, stop: CancellationToken) {
         loop {
+            // What changed before a folder was watched shows when it is read anew.
+            while self.watch.follow(app.snapshot.load().loaded.inputs()) {
+                reload(&app, "change before the watch").await;
+            }
             let why = tokio::select! {
                 () = stop.cancelled() => return,
                 _ = self.hangup.recv() => "signal",
@@ -59,8 +59,7 @@ impl Reloader {
                 }
             };
             while self.told.try_recv().is_ok() {}
-            reload(&self.app, why).await;
-            self.watch.follow(self.app.snapshot.load().loaded.inputs());
+            reload(&app, why).await;
         }
     }
 }
@@ -162,8 +161,10 @@ impl Watch {
         let names: Arc<std::sync::Mutex<HashSet<OsString>>> = Arc::default();
         let wanted = Arc::clone(&names);
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            let Ok(event) = event else { return };
-            if matches!(event.kind, EventKind::Access(_)) {
+            // The watch lost count: anything may have changed.
+            let lost = event.as_ref().map_or(true, notify::Event::need_rescan);
+            let event = event.unwrap_or_default();
+            if matches!(event.kind, EventKind::Access(_)) && !lost {
                 return;
             }
             let wanted = wanted.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -171,7 +172,7 @@ impl Watch {
             let ours = |path: &PathBuf| {
                 path.file_name().is_some_and(|name| name == "..data" || wanted.contains(name))
             };
-            if event.paths.iter().any(ours) {
+            if lost || event.paths.iter().any(ours) {
                 // Full: one is waiting already.
                 let _ = tell.try_send(());
             }
@@ -179,7 +180,8 @@ impl Watch {
         Ok(Self { watcher, names, folders: HashSet::new() })
     }
 
-    fn follow(&mut self, inputs: Vec<PathBuf>) {
+    /// Watches the folders of `inputs`; whether one of them is new.
+    fn follow(&mut self, inputs: Vec<PathBuf>) -> bool {
         let mut names = HashSet::new();
         let mut folders = HashSet::new();
         for input in inputs {
@@ -194,11 +196,14 @@ impl Watch {
             // A folder that is gone is watched no more anyway.
             let _ = self.watcher.unwatch(gone);
         }
+        let mut has_new = false;
         for new in folders.difference(&self.folders) {
+            has_new = true;
             if let Err(error) = self.watcher.watch(new, RecursiveMode::NonRecursive) {
                 tracing::warn!(folder = %new.display(), %error, "changes here are not seen; use SIGHUP");
             }
         }
         self.folders = folders;
+        has_new
     }
 }

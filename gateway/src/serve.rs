@@ -1,6 +1,6 @@
 //! `gateway serve`: from a checked configuration to a running gateway, and its orderly end.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -9,10 +9,10 @@ use std::time::Duration;
 use anyhow::Context as _;
 use evidence::clock::SystemClock;
 use evidence::disk::RealDisk;
-use evidence::{ClosingKey, Ledger, LedgerConfig, Salvaged};
+use evidence::{ClosingKey, Ledger, LedgerConfig, OpenError, Salvaged, Stop};
 use schemas::record::CloseReason;
 use schemas::{Identifier, Origin, Sha256Hex};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -31,6 +31,22 @@ use crate::{cli, output, store};
 const LAST_RECORDS: Duration = Duration::from_secs(10);
 const ARCHIVE_WITHIN: Duration = Duration::from_secs(30);
 
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
+
+/// How long a running erasure may take when the gateway is told to end, and when another one serves already.
+const ERASURES: Duration = Duration::from_secs(10);
+const ERASURES_LEAVING: Duration = Duration::from_secs(300);
+
+/// How long a start waits for a store that it cannot do without.
+const STORE_WAIT: Duration = Duration::from_secs(120);
+
+/// How long a start may take to end when it is told to. What it leaves by then the next one finishes.
+const START_ENDS: Duration = Duration::from_secs(10);
+
+/// How often, and how long in between, a gateway is asked to erase that ends while it is asked.
+const ASKS: u32 = 25;
+const BETWEEN_ASKS: Duration = Duration::from_millis(200);
+
 /// How long a gateway that takes over waits until its log is known to the store, before it says that it serves.
 const KNOWN_WITHIN: Duration = Duration::from_secs(10);
 
@@ -43,20 +59,49 @@ pub struct Start {
     pub take_over: bool,
     /// Keys that close logs of other keys.
     pub closing: Vec<ClosingKey>,
+    /// Asks the start to end.
+    pub stop: Stop,
 }
 
-/// Serves until told to stop (SIGTERM, SIGINT), or until another gateway has taken over. Blocks.
+/// Serves what `prepare` gives until told to stop (SIGTERM, SIGINT), or until another gateway has taken over. Blocks.
 ///
 /// # Errors
 /// What of the configuration, the disk or the network does not let the gateway start.
-pub fn run(loaded: Loaded, start: Start) -> anyhow::Result<()> {
-    start_logging(&loaded.config.log)?;
-    raise_file_limit();
+pub fn run(prepare: impl FnOnce() -> anyhow::Result<(Loaded, Start)>) -> anyhow::Result<()> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("tokio runtime")?;
-    let served = runtime.block_on(serve(loaded, start));
+    let served = runtime.block_on(async {
+        // First of all: a signal that comes from here on is heard, and does not just kill.
+        let told = Told::new()?;
+        let _reload = signal(SignalKind::hangup()).context("SIGHUP")?;
+        let (loaded, start) = prepare()?;
+        start_logging(&loaded.config.log)?;
+        raise_file_limit();
+        serve(loaded, start, told).await
+    });
     runtime.shutdown_timeout(Duration::from_secs(5));
     served
+}
+
+/// The signals that end the process.
+struct Told {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Told {
+    fn new() -> anyhow::Result<Self> {
+        let terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
+        Ok(Self { terminate, interrupt: signal(SignalKind::interrupt()).context("SIGINT")? })
+    }
+
+    /// Waits for the next one.
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 /// Closes the logs that a dead host left in `journal`, with this configuration's seal key (or a closing key), store and
@@ -104,9 +149,12 @@ pub fn erase(loaded: Loaded, args: &cli::Erase) -> anyhow::Result<()> {
         reason: args.reason.to_string(),
         actor: actor(),
     };
-    let response = match socket::call(&socket_path(&loaded), &socket::Request::Erase(asked.clone())) {
-        Ok(response) => response,
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
+    let socket = socket_path(&loaded);
+    let served = asked_to_erase(&socket, &socket::Request::Erase(asked.clone()))
+        .with_context(|| format!("the admin socket `{}`", socket.display()))?;
+    let response = match served {
+        Some(response) => response,
+        None => {
             output::note("no gateway serves here: erasing in an epoch of its own");
             start_logging(&loaded.config.log)?;
             let settings = ledger_config(&loaded, Start::default(), &Arc::new(Telemetry::new()))?;
@@ -116,7 +164,6 @@ pub fn erase(loaded: Loaded, args: &cli::Erase) -> anyhow::Result<()> {
                 tokio::runtime::Builder::new_multi_thread().enable_all().build().context("tokio runtime")?;
             socket::Response::of(runtime.block_on(evidence::erase_offline(settings, request)))
         }
-        Err(error) => return Err(error).context("the admin socket"),
     };
     match response {
         socket::Response::Erased { erased, already, without_content } => {
@@ -140,6 +187,32 @@ pub fn erase(loaded: Loaded, args: &cli::Erase) -> anyhow::Result<()> {
     }
 }
 
+/// Asks the process that serves at `path`; `None` where none does. One that ends while it is asked hands over to another
+/// one, mostly: that is asked then. To ask twice does no harm.
+fn asked_to_erase(path: &Path, request: &socket::Request) -> io::Result<Option<socket::Response>> {
+    let mut ended = false;
+    for _ in 0..ASKS {
+        let error = match socket::call(path, request) {
+            Ok(response) => return Ok(Some(response)),
+            Err(error) => error,
+        };
+        match error.kind() {
+            ErrorKind::NotFound | ErrorKind::ConnectionRefused if !ended => return Ok(None),
+            ErrorKind::NotFound
+            | ErrorKind::ConnectionRefused
+            | ErrorKind::UnexpectedEof
+            | ErrorKind::ConnectionReset
+            | ErrorKind::BrokenPipe => ended = true,
+            _ => return Err(error),
+        }
+        std::thread::sleep(BETWEEN_ASKS);
+    }
+    Err(io::Error::new(
+        ErrorKind::UnexpectedEof,
+        "the gateway ended before it answered, and no other serves in its place: ask again",
+    ))
+}
+
 /// The operating system's user, where its name is an identifier.
 fn actor() -> Option<String> {
     let name = std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).ok()?;
@@ -148,33 +221,52 @@ fn actor() -> Option<String> {
 
 fn socket_path(loaded: &Loaded) -> PathBuf {
     let evidence = &loaded.config.evidence;
-    loaded.config.admin_socket.clone().unwrap_or_else(|| evidence.journal.join("admin.sock"))
+    loaded.config.admin_socket.clone().unwrap_or_else(|| evidence.journal.join("admin/admin.sock"))
 }
 
-async fn serve(loaded: Loaded, start: Start) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
-    let gateway = Gateway::start(loaded, start).await?;
+async fn serve(loaded: Loaded, start: Start, mut told: Told) -> anyhow::Result<()> {
+    let stop = start.stop.clone();
+    let mut starting = Box::pin(Gateway::start(loaded, start));
+    let gateway = tokio::select! {
+        started = &mut starting => started?,
+        () = told.next() => return end_start(starting, &stop, told).await,
+    };
+    drop(starting);
     let successor = tokio::select! {
-        _ = terminate.recv() => None,
-        _ = interrupt.recv() => None,
+        () = told.next() => None,
         successor = gateway.handed() => Some(successor),
     };
-    let again = async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    };
     match successor {
-        None => {
-            tracing::info!("draining: no new exchanges; send the signal again to cut those that still run");
-            gateway.stop(again).await;
-        }
+        None => gateway.drain(told).await,
         Some(successor) => {
             tracing::info!(%successor, "leaving: another gateway takes new connections; send a signal to cut what still runs");
-            gateway.leave(successor, again).await;
+            gateway.leave(successor, told.next()).await;
         }
+    }
+    Ok(())
+}
+
+/// Ends a start at its next step, as a drain ends a gateway.
+async fn end_start(
+    starting: impl Future<Output = anyhow::Result<Gateway>> + Unpin,
+    stop: &Stop,
+    mut told: Told,
+) -> anyhow::Result<()> {
+    tracing::info!(
+        "told to end while it starts: it ends at the next step; send the signal again to end at once"
+    );
+    stop.ask();
+    let started = tokio::select! {
+        started = starting => started,
+        () = tokio::time::sleep(START_ENDS) => Err(OpenError::Stopped.into()),
+        () = told.next() => Err(OpenError::Stopped.into()),
+    };
+    match started {
+        Ok(gateway) => gateway.drain(told).await,
+        Err(error) if matches!(error.downcast_ref(), Some(OpenError::Stopped)) => {
+            tracing::info!("ended before it served: what it began the next start finishes");
+        }
+        Err(error) => return Err(error),
     }
     Ok(())
 }
@@ -187,7 +279,8 @@ pub struct Gateway {
     listeners: Vec<JoinHandle<()>>,
     reloading: JoinHandle<()>,
     admin: JoinHandle<()>,
-    socket: JoinHandle<()>,
+    /// `None` until it is this gateway that is to be asked.
+    socket: Option<JoinHandle<()>>,
     handing: Arc<Handing>,
     reload_stop: CancellationToken,
     ends: Ends,
@@ -205,6 +298,8 @@ impl Gateway {
     /// # Errors
     /// What of the configuration, the disk or the network does not let the gateway start.
     pub async fn start(loaded: Loaded, start: Start) -> anyhow::Result<Self> {
+        // Heard from here on: a reload that is asked for during the start is made behind it.
+        let hangup = signal(SignalKind::hangup()).context("SIGHUP")?;
         let telemetry = Arc::new(Telemetry::new());
         let path = start.take_over.then(|| socket_path(&loaded));
         let take_over = match path {
@@ -218,8 +313,10 @@ impl Gateway {
         if start.take_over && take_over.is_none() {
             tracing::info!("no gateway serves here: a start like any other");
         }
-        let settings = ledger_config(&loaded, start, &telemetry)?;
-        Self::start_with(loaded, settings, telemetry, take_over).await
+        let counted = Arc::clone(&telemetry);
+        let read = move || ledger_config(&loaded, start, &counted).map(|settings| (loaded, settings));
+        let (loaded, settings) = tokio::task::spawn_blocking(read).await??;
+        Self::start_with(loaded, settings, telemetry, take_over, hangup).await
     }
 
     /// As [`Gateway::start`], over another disk: for tests of what a disk can do.
@@ -227,10 +324,11 @@ impl Gateway {
     /// # Errors
     /// As [`Gateway::start`].
     pub async fn start_over(loaded: Loaded, disk: evidence::disk::SharedDisk) -> anyhow::Result<Self> {
+        let hangup = signal(SignalKind::hangup()).context("SIGHUP")?;
         let telemetry = Arc::new(Telemetry::new());
         let mut settings = ledger_config(&loaded, Start::default(), &telemetry)?;
         settings.disk = disk;
-        Self::start_with(loaded, settings, telemetry, None).await
+        Self::start_with(loaded, settings, telemetry, None, hangup).await
     }
 
     async fn start_with(
@@ -238,10 +336,11 @@ impl Gateway {
         settings: LedgerConfig,
         telemetry: Arc<Telemetry>,
         mut take_over: Option<TakeOver>,
+        hangup: Signal,
     ) -> anyhow::Result<Self> {
         let started: Starting = Arc::new(OnceLock::new());
         // Ports first: a second gateway on the same machine fails before it touches anything.
-        let (mut bound, mut sockets) = (Vec::new(), Vec::new());
+        let (mut bound, mut addresses, mut sockets) = (Vec::new(), Vec::new(), Vec::new());
         for (index, listen) in loaded.config.listen.iter().enumerate() {
             let name = format!("listen {}", listen.address);
             let at = match take_over.as_mut().and_then(|old| old.take(&name)) {
@@ -252,6 +351,7 @@ impl Gateway {
                 format!("`listen[{index}].address` is `{}`: cannot listen there", listen.address)
             })?;
             sockets.push(Named { name, socket: at.handle()? });
+            addresses.push(at.address()?);
             bound.push(at);
         }
         let (app, counts) = (Arc::clone(&started), Arc::clone(&telemetry));
@@ -264,63 +364,46 @@ impl Gateway {
             admin.with_context(|| format!("`admin` is `{}`: cannot listen there", loaded.config.admin))?;
         sockets.push(Named { name, socket: admin.handle()? });
         let admin_address = admin.address()?;
-        // While another gateway serves, it answers for both: it is ready, this one is not yet.
-        let (mut admin, mut answering) = (Some(admin), None);
-        if take_over.is_none() {
-            answering = admin.take().map(|admin| tokio::spawn(admin.run()));
-        }
-
         let socket_path = socket_path(&loaded);
-        if let Some(folder) = socket_path.parent() {
-            std::fs::create_dir_all(folder)
-                .with_context(|| format!("the folder of the admin socket, `{}`", folder.display()))?;
-        }
+        // The socket of the gateway that serves stays until this one does.
         let socket = match &take_over {
-            None => Some(Socket::bind(&socket_path)),
+            None => Some(Socket::bind(&socket_path).with_context(|| no_socket(&socket_path))?),
             Some(_) => None,
         };
-        let no_socket = || format!("`admin_socket` is `{}`: cannot listen there", socket_path.display());
-        let socket = socket.transpose().with_context(no_socket)?;
+        // While another gateway serves, it answers for both: it is ready, this one is not yet.
+        let answers = CancellationToken::new();
+        if take_over.is_none() {
+            answers.cancel();
+        }
+        let may_answer = answers.clone();
+        let admin = tokio::spawn(async move {
+            may_answer.cancelled().await;
+            admin.run().await;
+        });
         let connections = usize::try_from(loaded.config.limits.connections).unwrap_or(usize::MAX);
         let snapshot = Snapshot::new(loaded, None)?;
+        let reloader = Reloader::new(hangup).context("watching the configuration's files")?;
+        let stop = settings.stop.clone();
         let ledger = tokio::task::spawn_blocking(move || Ledger::open(settings)).await??;
+        // The log is open: nothing fails from here on, so that whatever comes it is closed in order.
         let origin = ledger.origin().clone();
         let app = Arc::new(App::new(ledger, snapshot, telemetry));
         // Set once, here.
         let _ = started.set(Arc::clone(&app));
         let ends = Ends::default();
         let places = Arc::new(Semaphore::new(connections.clamp(1, Semaphore::MAX_PERMITS)));
-        let (mut listeners, mut addresses) = (Vec::new(), Vec::new());
-        for bound in bound {
-            let address = bound.address()?;
-            addresses.push(address);
+        let mut listeners = Vec::new();
+        for (bound, address) in bound.into_iter().zip(&addresses) {
             let listener = Listener::new(bound, Arc::clone(&app), Arc::clone(&places), ends.clone());
             listeners.push(tokio::spawn(listener.run()));
             tracing::info!(%address, "listening");
         }
-        let reloader = Reloader::new(Arc::clone(&app)).context("watching the configuration's files")?;
         let reload_stop = CancellationToken::new();
-        let reloading = tokio::spawn(reloader.run(reload_stop.clone()));
-        let socket = match socket {
-            Some(socket) => socket,
-            None => Socket::replace(&socket_path).with_context(no_socket)?,
-        };
+        let reloading = tokio::spawn(reloader.run(Arc::clone(&app), reload_stop.clone()));
+        answers.cancel();
         let handing = Arc::new(Handing::new(sockets));
-        let socket = tokio::spawn(socket.run(Arc::clone(&app), Arc::clone(&handing)));
-        let admin = match (answering, admin) {
-            (Some(answering), _) => answering,
-            (None, Some(admin)) => tokio::spawn(admin.run()),
-            (None, None) => anyhow::bail!("the admin address is not served"),
-        };
-        if let Some(old) = take_over {
-            known(&app.ledger).await;
-            let named = origin.clone();
-            if let Err(error) = tokio::task::spawn_blocking(move || old.serving(&named)).await? {
-                tracing::warn!(%error, "the gateway that served before is gone; what it left is recovered");
-            }
-        }
-        tracing::info!(%origin, admin = %admin_address, socket = %socket_path.display(), "serving");
-        Ok(Self {
+        let socket = socket.map(|socket| tokio::spawn(socket.run(Arc::clone(&app), Arc::clone(&handing))));
+        let mut gateway = Self {
             app,
             addresses,
             admin_address,
@@ -331,7 +414,30 @@ impl Gateway {
             handing,
             reload_stop,
             ends,
-        })
+        };
+        if let Some(old) = take_over
+            && let Err(error) = gateway.take_place(old, &socket_path, &stop).await
+        {
+            gateway.stop(std::future::pending()).await;
+            return Err(error);
+        }
+        tracing::info!(%origin, admin = %admin_address, socket = %socket_path.display(), "serving");
+        Ok(gateway)
+    }
+
+    /// Tells the gateway that served before that this one does. Where this start is to end, that one goes on.
+    async fn take_place(&mut self, old: TakeOver, path: &Path, stop: &Stop) -> anyhow::Result<()> {
+        known(&self.app.ledger, stop).await;
+        if stop.asked() {
+            return Ok(());
+        }
+        let socket = Socket::replace(path).with_context(|| no_socket(path))?;
+        self.socket = Some(tokio::spawn(socket.run(Arc::clone(&self.app), Arc::clone(&self.handing))));
+        let origin = self.app.ledger.origin().clone();
+        if let Err(error) = tokio::task::spawn_blocking(move || old.serving(&origin)).await? {
+            tracing::warn!(%error, "the gateway that served before is gone; what it left is recovered");
+        }
+        Ok(())
     }
 
     /// Waits until another gateway serves in this one's place; gives its log.
@@ -355,16 +461,16 @@ impl Gateway {
     }
 
     /// Leaves the traffic to the gateway that writes `successor`: takes no new connection, serves those that there are
-    /// until their callers have left, at most for `limits.drain`, and ends then as [`Gateway::stop`]. `hurry` cuts it
-    /// short.
+    /// until their callers have left, at most for `limits.drain`, and ends then as [`Gateway::stop`]. A key that is taken
+    /// back meanwhile is taken back here too. `hurry` cuts it short.
     pub async fn leave(self, successor: Origin, hurry: impl Future<Output = ()>) {
         self.handing.end();
         self.ends.leave.cancel();
-        self.reload_stop.cancel();
         self.admin.abort();
-        self.socket.abort();
+        self.close_socket();
         let patience = self.app.snapshot.load().limits.drain;
         self.app.connections.close();
+        self.app.asked.close();
         let hurried = CancellationToken::new();
         let told = async {
             hurry.await;
@@ -372,9 +478,15 @@ impl Gateway {
             std::future::pending::<()>().await;
         };
         let end = async {
+            let leaving = async {
+                let (left, _) = tokio::join!(
+                    tokio::time::timeout(patience, self.app.connections.wait()),
+                    tokio::time::timeout(ERASURES_LEAVING, self.app.asked.wait()),
+                );
+                left.is_ok()
+            };
             let left = tokio::select! {
-                () = self.app.connections.wait() => true,
-                () = tokio::time::sleep(patience) => false,
+                left = leaving => left,
                 () = hurried.cancelled() => false,
             };
             tracing::info!(left, "no new exchange is taken any more");
@@ -384,6 +496,18 @@ impl Gateway {
             () = end => {}
             () = told => {}
         }
+    }
+
+    fn close_socket(&self) {
+        if let Some(socket) = &self.socket {
+            socket.abort();
+        }
+    }
+
+    /// As [`Gateway::stop`]; another signal cuts what still runs.
+    async fn drain(self, mut told: Told) {
+        tracing::info!("draining: no new exchanges; send the signal again to cut those that still run");
+        self.stop(told.next()).await;
     }
 
     /// Takes no new exchange, lets those that run finish, closes the log and ships it. `hurry` cuts what still
@@ -402,7 +526,8 @@ impl Gateway {
             // It only ends; a panic of it was logged.
             let _ = listener.await;
         }
-        let _ = reloading.await;
+        // A file that cannot be read to its end holds nobody up.
+        let _ = tokio::time::timeout(LAST_RECORDS, reloading).await;
         app.connections.close();
         let patience = app.snapshot.load().limits.drain;
         let finished = tokio::select! {
@@ -424,7 +549,13 @@ impl Gateway {
         if tokio::time::timeout(LAST_RECORDS, app.tasks.wait()).await.is_err() {
             tracing::error!("some outcomes are not recorded yet; the ledger closes their exchanges");
         }
-        socket.abort();
+        if let Some(socket) = socket {
+            socket.abort();
+        }
+        app.asked.close();
+        if tokio::time::timeout(ERASURES, app.asked.wait()).await.is_err() {
+            tracing::warn!("an erasure still runs: what is recorded of it is done, the rest is refused");
+        }
         let origin = app.ledger.origin().clone();
         let closed = match successor {
             Some(successor) => app.ledger.hand_over(successor, ARCHIVE_WITHIN).await,
@@ -437,17 +568,32 @@ impl Gateway {
             }
         }
         admin.abort();
+        // Who asked for an erasure that is refused now is still to hear of it.
+        let _ = tokio::time::timeout(LAST_ANSWERS, app.asked.wait()).await;
     }
 }
 
 /// Waits until the store holds the log's first records: an auditor who reads of it in its predecessor's `close` finds
 /// it then. Bounded: a store that is away keeps nobody from serving.
-async fn known(ledger: &Ledger) {
-    let until = tokio::time::Instant::now() + KNOWN_WITHIN;
+async fn known(ledger: &Ledger, stop: &Stop) {
     ledger.seal_now();
-    if !ledger.wait_archived(2, until.saturating_duration_since(tokio::time::Instant::now())).await {
-        tracing::warn!("the store does not know this log yet; it serves all the same");
+    let asked = async {
+        while !stop.asked() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::select! {
+        known = ledger.wait_archived(2, KNOWN_WITHIN) => {
+            if !known {
+                tracing::warn!("the store does not know this log yet; it serves all the same");
+            }
+        }
+        () = asked => {}
     }
+}
+
+fn no_socket(path: &Path) -> String {
+    format!("`admin_socket` is `{}`: cannot listen there", path.display())
 }
 
 /// Ends when the journal has failed.
@@ -489,6 +635,8 @@ fn ledger_config(loaded: &Loaded, start: Start, telemetry: &Arc<Telemetry>) -> a
         counters: Arc::new(move || counters.signed()),
         disk,
         clock: Arc::new(SystemClock),
+        store_wait: STORE_WAIT,
+        stop: start.stop,
     })
 }
 

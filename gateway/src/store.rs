@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use evidence::disk::RealDisk;
+use evidence::store::Trouble;
 use evidence::{DirectoryStore, KafkaStore, S3Store, Store};
 
 use crate::config::{self, Loaded, Out};
@@ -76,6 +77,10 @@ fn bucket(out: &config::S3Out, key: &str) -> anyhow::Result<S3Store> {
     let store = S3Store::open(out.settings()).with_context(|| format!("`{key}` cannot be used"))?;
     let report = match store.judge() {
         Ok(report) => report,
+        Err(error) if error.trouble() == Some(Trouble::NoBucket) => {
+            return Err(error)
+                .with_context(|| format!("`{key}.bucket` is `{}`: wanted: a bucket", out.bucket));
+        }
         Err(error) => {
             tracing::warn!(%error, "the bucket cannot be judged now");
             return Ok(store);

@@ -33,8 +33,13 @@ pub enum NoteError {
     #[error("`{0}` is not a key name")]
     KeyName(String),
     /// Not a verifier key `<name>+<hash>+<key>`.
-    #[error("not a verifier key: wanted `<name>+<8 hex digits>+<base64 of 0x01 and 32 bytes>`")]
-    VerifierKey,
+    #[error(
+        "not a verifier key: wanted `<name>+<8 hex digits>+<base64 of 0x{signature_type:02x} and 32 bytes>`"
+    )]
+    VerifierKey {
+        /// The type of the key's signatures.
+        signature_type: u8,
+    },
     /// A known key's signature that does not hold.
     #[error("the signature by `{name}` does not hold")]
     BadSignature {
@@ -51,18 +56,21 @@ pub enum NoteError {
     },
 }
 
-/// An Ed25519 public key with the name under which it signs.
+/// An Ed25519 public key with the name under which it makes signatures of one type.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct VerifyingKey {
+pub struct NamedKey<const TYPE: u8> {
     name: String,
     key: [u8; 32],
 }
+
+/// A key that signs texts of notes.
+pub type VerifyingKey = NamedKey<ED25519_TYPE>;
 
 pub(crate) fn is_key_name(name: &str) -> bool {
     !name.is_empty() && !name.chars().any(|c| c.is_whitespace() || c.is_control() || c == '+')
 }
 
-impl VerifyingKey {
+impl<const TYPE: u8> NamedKey<TYPE> {
     /// Names a public key.
     ///
     /// # Errors
@@ -81,7 +89,11 @@ impl VerifyingKey {
     }
     /// The key id of its signature lines.
     pub fn id(&self) -> u32 {
-        key_id(&self.name, &self.key)
+        key_id_of(TYPE, &self.name, &self.key)
+    }
+    /// Whether a line says that it is by this key: name and id.
+    pub fn is_named_by(&self, signature: &Signature) -> bool {
+        signature.name == self.name && signature.id == self.id()
     }
     /// Whether `signature` is this key's over `message`.
     pub fn holds(&self, message: &[u8], signature: &[u8]) -> bool {
@@ -89,26 +101,27 @@ impl VerifyingKey {
     }
 }
 
-impl fmt::Display for VerifyingKey {
+impl<const TYPE: u8> fmt::Display for NamedKey<TYPE> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut typed = [ED25519_TYPE; 33];
+        let mut typed = [TYPE; 33];
         typed[1..].copy_from_slice(&self.key);
         write!(f, "{}+{:08x}+{}", self.name, self.id(), STANDARD.encode(typed))
     }
 }
 
-impl FromStr for VerifyingKey {
+impl<const TYPE: u8> FromStr for NamedKey<TYPE> {
     type Err = NoteError;
     fn from_str(text: &str) -> Result<Self, NoteError> {
-        let (name, rest) = text.split_once('+').ok_or(NoteError::VerifierKey)?;
-        let (hash, key) = rest.split_once('+').ok_or(NoteError::VerifierKey)?;
-        let typed = STANDARD.decode(key).map_err(|_| NoteError::VerifierKey)?;
+        let wrong = || NoteError::VerifierKey { signature_type: TYPE };
+        let (name, rest) = text.split_once('+').ok_or_else(wrong)?;
+        let (hash, key) = rest.split_once('+').ok_or_else(wrong)?;
+        let typed = STANDARD.decode(key).map_err(|_| wrong())?;
         let key = match typed.split_first() {
-            Some((&ED25519_TYPE, key)) => <[u8; 32]>::try_from(key).map_err(|_| NoteError::VerifierKey)?,
-            _ => return Err(NoteError::VerifierKey),
+            Some((first, key)) if *first == TYPE => <[u8; 32]>::try_from(key).map_err(|_| wrong())?,
+            _ => return Err(wrong()),
         };
         let key = Self::new(name, key)?;
-        if hash == format!("{:08x}", key.id()) { Ok(key) } else { Err(NoteError::VerifierKey) }
+        if hash == format!("{:08x}", key.id()) { Ok(key) } else { Err(wrong()) }
     }
 }
 
@@ -287,8 +300,7 @@ pub fn verify<'a>(note: &'a [u8], known: &[VerifyingKey]) -> Result<VerifiedNote
     let mut found = Vec::new();
     for signature in signatures {
         found.push(signature.name.clone());
-        let mut same =
-            known.iter().filter(|key| key.name == signature.name && key.id() == signature.id).peekable();
+        let mut same = known.iter().filter(|key| key.is_named_by(&signature)).peekable();
         if same.peek().is_none() {
             unknown.push(signature);
             continue;

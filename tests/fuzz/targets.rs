@@ -13,7 +13,7 @@ use dialects::{Cause, Dialect, Limits, Meter, Segment};
 use evidence::disk::{Disk as _, SimDisk};
 use evidence::journal::{ContentFrame, Frame, Journal, JournalConfig, recover};
 use http::{HeaderMap, HeaderValue, Method};
-use schemas::content::{Assembler, ContentError, Encoding, Row};
+use schemas::content::{Assembler, ContentError, Dictionary, Encoding, Row, RowMeta, seal_row_with};
 use schemas::files::{self, Limits as FileLimits};
 use schemas::names::{ExchangeId, ObjectName, Origin};
 use schemas::note::{Ed25519Signer, Signer as _, VerifyingKey};
@@ -540,19 +540,36 @@ fn row_seeds() -> Vec<Vec<u8>> {
     let zstd = zstd::encode_all(&plain[..], 3).unwrap_or_default();
     let ops = [&[9_u8; 32][..], &[0, 3, b'a', b'b', b'c', 1, 0, 4]].concat();
     let delta = zstd::encode_all(&ops[..], 3).unwrap_or_default();
-    [(0, plain), (1, zstd), (2, delta)]
+    let dictionaries = [fuzz_dictionary()];
+    let encoding = Encoding::ZstdDict { dictionary: dictionaries[0].sha256() };
+    let meta = RowMeta {
+        position: 0,
+        exchange: exchange(),
+        part: PartName::ClientRequest,
+        chunk: 0,
+        last: true,
+        encoding,
+    };
+    let with =
+        seal_row_with(&origin(), &meta, None, &dictionaries, &plain).map(|row| row.data).unwrap_or_default();
+    [(0, plain), (1, zstd), (2, delta), (3, with)]
         .into_iter()
         .map(|(kind, data)| [&[kind], data.as_slice()].concat())
         .collect()
 }
 
+fn fuzz_dictionary() -> Dictionary {
+    Dictionary::new(b"the content of a part, and more content of a part").expect("raw content")
+}
+
 fn content_row(bytes: &[u8]) {
+    let dictionaries = [fuzz_dictionary()];
     let Some((&kind, data)) = bytes.split_first() else { return };
     let encoding = match kind & 3 {
         0 => Encoding::Plain,
         1 => Encoding::Zstd,
         2 => Encoding::Delta { base_exchange: exchange(), base_part: PartName::ClientRequest },
-        _ => Encoding::ZstdDict { dictionary: Sha256Hex::of(b"d") },
+        _ => Encoding::ZstdDict { dictionary: dictionaries[0].sha256() },
     };
     let row = Row {
         position: 0,
@@ -564,7 +581,8 @@ fn content_row(bytes: &[u8]) {
         key_id: None,
         data: data.to_vec(),
     };
-    let opened: Result<Vec<u8>, ContentError> = schemas::content::open_row(&origin(), &row, None);
+    let opened: Result<Vec<u8>, ContentError> =
+        schemas::content::open_row_with(&origin(), &row, None, &dictionaries);
     let Ok(plain) = opened else { return };
     assert!(plain.len() <= (1 << 20) + 32, "a chunk over its bound");
     let mut assembler = Assembler::new(1 << 20);

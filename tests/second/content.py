@@ -25,6 +25,17 @@ class KeyAbsent(Exception):
     pass
 
 
+class DictionaryAbsent(Exception):
+    pass
+
+
+def dictionary(raw):
+    """FORMAT.md 7.3: raw content of 1 to 1,048,576 bytes, never the trained form."""
+    if not 1 <= len(raw) <= CHUNK or raw.startswith(b"\x37\xa4\x30\xec"):
+        return None
+    return zstandard.ZstdCompressionDict(raw, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
+
+
 def mac(key, message):
     return hmac.new(key, message, sha256).digest()
 
@@ -55,17 +66,16 @@ def decode(encoding, data, chunk, dictionaries):
     if encoding == "plain":
         out = data
     else:
-        dictionary = None
+        made = None
         if encoding.startswith("zstd_dict:"):
-            raw = dictionaries.get(encoding.partition(":")[2])
-            if raw is None:
-                raise Bad("its dictionary is not in the log")
-            dictionary = zstandard.ZstdCompressionDict(raw)
+            made = dictionaries.get(encoding.partition(":")[2])
+            if made is None:
+                raise DictionaryAbsent(encoding.partition(":")[2])
         try:
             frame = zstandard.get_frame_parameters(data)
             if frame.has_checksum or not 0 <= frame.content_size <= limit:
                 raise Bad(f"a zstd frame of {frame.content_size} bytes")
-            engine = zstandard.ZstdDecompressor(dict_data=dictionary)
+            engine = zstandard.ZstdDecompressor(dict_data=made)
             stream = engine.decompressobj()
             out = stream.decompress(data)
             if not stream.eof or stream.unused_data or len(out) != frame.content_size:
@@ -231,6 +241,8 @@ class Log:
                 self.findings.add("UNDECLARED_ERASURE", place, "its data key, or an `erasure` record", error)
         except Erased as error:
             self.destroyed.append((str(error), place))
+        except DictionaryAbsent as error:
+            self.findings.add("REFERENCE_MISSING", place, f"the dictionary {error} in this batch or an earlier one", "none")
         except Bad as error:
             self.findings.add("CONTENT_MISMATCH", place, "what the leaf commits to", error)
         else:

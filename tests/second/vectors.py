@@ -96,7 +96,7 @@ def content_vectors(check, vectors):
     key = bytes.fromhex(vectors["data_key"])
     check.same("nonce key", content.mac(key, b"affidavit/nonce/v1").hex(), vectors["nonce_key"])
     dictionary = base64.b64decode(vectors["dictionary_base64"])
-    dictionaries = {sha256(dictionary).hexdigest(): dictionary}
+    dictionaries = {sha256(dictionary).hexdigest(): content.dictionary(dictionary)}
     contents = {}
     for part in vectors["parts"]:
         name = part["name"]

@@ -170,9 +170,9 @@ def verify_batch(store, origin, number, public, entry, state, log, named, form, 
     state.update(previous={**seal, "sha256": sha256(note).hexdigest()}, range=after)
     if "reference" in data:
         found = files.references(data["reference"], form, exact, f"{place}, reference", findings)
-        log.dictionaries.update(
-            {h: raw for h, (media, raw) in found.items() if media == "application/zstd-dictionary"}
-        )
+        for h, (media, raw) in found.items():
+            if media == "application/zstd-dictionary" and h not in log.dictionaries:
+                log.dictionaries[h] = content.dictionary(raw)
     if rows is not None:
         classes = {
             kind.removeprefix("content-"): files.content_rows(raw, form, exact, f"{place}, {kind}", findings)

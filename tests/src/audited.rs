@@ -8,16 +8,17 @@ use std::time::{Duration, SystemTime};
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::primitives::ByteStream;
-use aws_sdk_s3::types::{ChecksumAlgorithm, ObjectLockMode};
+use aws_sdk_s3::types::{ChecksumAlgorithm, ObjectLockLegalHold, ObjectLockLegalHoldStatus, ObjectLockMode};
 use aws_smithy_types::DateTime;
 use base64::Engine as _;
 use serde_json::Value;
 
 use crate::archive::BUCKET;
 use crate::client::{Call, send};
+use crate::deployment::Deployment;
 use crate::gateway::{Gateway, Setup};
 use crate::provider::Provider;
-use crate::registrar::Deployment;
+use crate::registrar::directory;
 use crate::services::S3Server;
 
 /// Evidence in a folder, and the time up to which it is whole.
@@ -80,17 +81,13 @@ async fn make() -> Evidence {
     let to = verify(&trust)["gateways"][0]["proven"]["to"].as_i64().expect("something is proven");
     let to = jiff::Timestamp::from_microsecond(to).expect("a time").to_string();
     let deployment = Deployment::new(&dir.path().join("deployment"));
-    deployment.enroll("gw1", &gateway);
-    let mut registrar = deployment.registrar("registrar", &format!("{{ directory: {} }}", path(&store)), &[]);
+    deployment.enroll("gw1", &gateway.seal_key());
+    let mut registrar = deployment.registrar("registrar", &directory(&store), &[]);
     registrar.spawn();
-    let began = std::time::Instant::now();
-    while verify(&deployment.trust())["registry"]["logs"] != 1 {
-        assert!(began.elapsed() < Duration::from_secs(30), "nothing is registered:\n{}", registrar.log());
-        std::thread::sleep(Duration::from_millis(100));
-    }
+    registrar.until("the registered log", || verify(&deployment.trust_file())["registry"]["logs"] == 1);
     assert_eq!(registrar.stop(), Some(0), "{}", registrar.log());
     let registry = files(&store).into_iter().filter(|(name, _)| name.starts_with("test/registry/")).collect();
-    Evidence { objects, registry, trust, registry_trust: deployment.trust(), to, _dir: dir }
+    Evidence { objects, registry, trust, registry_trust: deployment.trust_file(), to, _dir: dir }
 }
 
 /// A path as an argument.
@@ -256,6 +253,24 @@ impl<'a> Case<'a> {
             .body(ByteStream::from(bytes.to_vec()))
             .set_object_lock_retain_until_date(mode.as_ref().map(|_| days(2)))
             .set_object_lock_mode(mode)
+    }
+
+    /// Puts a version of a name under legal hold, or lifts the hold.
+    ///
+    /// # Panics
+    /// Where the server refuses.
+    pub async fn hold(&self, name: &str, on: bool) {
+        let status = if on { ObjectLockLegalHoldStatus::On } else { ObjectLockLegalHoldStatus::Off };
+        let hold = ObjectLockLegalHold::builder().status(status).build();
+        let put = self.client.put_object_legal_hold().bucket(&self.bucket).key(self.key(name));
+        put.legal_hold(hold).send().await.expect("a legal hold");
+    }
+
+    /// Puts all of the gateway's objects under legal hold.
+    pub async fn hold_all(&self) {
+        for (name, _) in &Evidence::shared().objects {
+            self.hold(name, true).await;
+        }
     }
 
     /// Puts a delete marker over a name.

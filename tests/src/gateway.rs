@@ -1,9 +1,11 @@
 //! The real gateway and auditor binaries in a folder of their own.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
+
+use crate::process::{Process, free_port, ran};
 
 /// A folder with a configuration, keys, evidence, and a gateway that runs in it.
 #[derive(Debug)]
@@ -18,7 +20,7 @@ pub struct Gateway {
     pub key: String,
     store: PathBuf,
     environment: Vec<(String, String)>,
-    child: Option<Child>,
+    process: Option<Process>,
 }
 
 /// What a test changes in the configuration.
@@ -44,22 +46,6 @@ pub struct Setup {
     pub environment: Vec<(String, String)>,
     /// Where the evidence goes; empty: folders in `dir`.
     pub evidence_dir: Option<PathBuf>,
-}
-
-fn free_port() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free loopback port")
-}
-
-fn run(command: &mut Command) -> Output {
-    let output = command.stdin(Stdio::null()).output().expect("the binary starts");
-    assert!(
-        output.status.success(),
-        "{command:?} ended with {}:\n{}{}",
-        output.status,
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    output
 }
 
 impl Gateway {
@@ -119,12 +105,12 @@ impl Gateway {
         std::fs::set_permissions(&provider_key, std::os::unix::fs::PermissionsExt::from_mode(0o600))
             .expect("its mode");
         let bin = crate::binary("gateway");
-        let trust = run(Command::new(&bin)
+        let trust = ran(Command::new(&bin)
             .args(["keygen", "--deployment", "test", "--gateway", name, "--out"])
             .arg(dir.join("seal.key")));
-        std::fs::write(dir.join("trust.yaml"), trust.stdout).expect("the trust file is written");
+        std::fs::write(dir.join("trust.yaml"), trust).expect("the trust file is written");
         let key =
-            run(Command::new(&bin).args(["keys", "issue", "--file"]).arg(dir.join("keys.yaml")).args([
+            ran(Command::new(&bin).args(["keys", "issue", "--file"]).arg(dir.join("keys.yaml")).args([
                 "--consumer",
                 "tester",
                 "--team",
@@ -138,13 +124,13 @@ impl Gateway {
                 "--data-class",
                 "public",
             ]));
-        let key = String::from_utf8_lossy(&key.stdout)
+        let key = key
             .split_whitespace()
             .find(|w| w.starts_with("afk_"))
             .expect("`keys issue` prints the key")
             .to_owned();
         let (store, environment) = (evidence.join("store"), setup.environment.clone());
-        Self { dir: dir.to_owned(), address, admin, key, store, environment, child: None }
+        Self { dir: dir.to_owned(), address, admin, key, store, environment, process: None }
     }
 
     /// Prepares and starts, and waits until it is ready.
@@ -160,15 +146,9 @@ impl Gateway {
     /// Where it does not become ready within 60 s; its log is in `gateway.log`.
     pub fn serve(&mut self) {
         self.spawn();
-        let start = Instant::now();
-        while !self.ready() {
-            let ended = self.child.as_mut().is_none_or(|c| !matches!(c.try_wait(), Ok(None)));
-            assert!(
-                !ended && start.elapsed() < Duration::from_secs(60),
-                "the gateway is not ready:\n{}",
-                self.log()
-            );
-            std::thread::sleep(Duration::from_millis(10));
+        let admin = self.admin;
+        if let Some(process) = &mut self.process {
+            process.until("the gateway is ready", || ready(admin));
         }
     }
 
@@ -184,7 +164,7 @@ impl Gateway {
             self.kill();
             self.spawn();
             starts += 1;
-            while self.child.as_mut().is_some_and(|c| matches!(c.try_wait(), Ok(None))) {
+            while self.process.as_mut().is_some_and(Process::is_alive) {
                 if self.ready() {
                     return starts;
                 }
@@ -204,45 +184,76 @@ impl Gateway {
     /// # Panics
     /// Where it cannot be started.
     pub fn spawn(&mut self) {
-        self.child = Some(self.start_with(&[]));
+        self.process = Some(self.start_with(&[]));
     }
 
     /// Starts another process that takes the place of the one that serves; gives the old one, which is to end by itself.
     ///
     /// # Panics
     /// Where it cannot be started, or does not serve within a minute.
-    pub fn take_over(&mut self, more: &[&str]) -> Option<Child> {
+    pub fn take_over(&mut self, more: &[&str]) -> Option<Process> {
         let served = |log: &str| log.lines().filter(|line| line.contains("serving")).count();
         let before = served(&self.log());
-        let old = self.child.take();
-        self.child = Some(self.start_with(&[&["--take-over"], more].concat()));
-        let start = Instant::now();
+        let old = self.process.take();
+        let (mut new, log) =
+            (self.start_with(&[&["--take-over"], more].concat()), self.dir.join("gateway.log"));
         // Two lines say it: the old process hears of it, the new one serves.
-        while served(&self.log()) <= before {
-            let ended = self.child.as_mut().is_none_or(|c| !matches!(c.try_wait(), Ok(None)));
-            assert!(!ended && start.elapsed() < Duration::from_secs(60), "no hand-over:\n{}", self.log());
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        new.until("the new gateway serves", || {
+            served(&std::fs::read_to_string(&log).unwrap_or_default()) > before
+        });
+        self.process = Some(new);
         old
     }
 
+    /// Starts a process that is to take the place of the one that serves, and does not wait.
+    ///
+    /// # Panics
+    /// Where it cannot be started.
+    pub fn spawn_take_over(&self) -> Process {
+        self.start_with(&["--take-over"])
+    }
+
+    /// The process, where one was started.
+    pub fn process(&mut self) -> Option<&mut Process> {
+        self.process.as_mut()
+    }
+
+    /// Waits until it logged `text` for the `count`th time.
+    ///
+    /// # Panics
+    /// Where that takes longer than a minute.
+    pub async fn wait_for_log(&self, text: &str, count: usize) {
+        let begun = Instant::now();
+        while self.log().matches(text).count() < count {
+            assert!(begun.elapsed() < Duration::from_secs(60), "`{text}` does not come:\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Runs another command of the gateway on this configuration: exit code, stdout and stderr.
+    ///
+    /// # Panics
+    /// Where the binary cannot be started.
+    pub fn run(&self, arguments: &[&str]) -> (i32, String) {
+        let output = self.command(arguments).output().expect("the gateway's binary");
+        let said = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+        (output.status.code().unwrap_or(-1), said.concat())
+    }
+
+    /// Another command of the gateway on this configuration.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(crate::binary("gateway"));
+        command.args(arguments).arg("-c").arg(self.dir.join("gateway.yaml"));
+        command.envs(self.environment.iter().map(|(name, value)| (name, value))).stdin(Stdio::null());
+        command
+    }
+
     /// Starts `serve` with more arguments.
-    fn start_with(&self, more: &[&str]) -> Child {
-        let log = std::fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(self.dir.join("gateway.log"))
-            .expect("the gateway's log file");
-        Command::new(crate::binary("gateway"))
-            .args(["serve", "-c"])
-            .arg(self.dir.join("gateway.yaml"))
-            .args(more)
-            .envs(self.environment.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("a second handle"))
-            .stderr(log)
-            .spawn()
-            .expect("the gateway starts")
+    fn start_with(&self, more: &[&str]) -> Process {
+        let mut command = Command::new(crate::binary("gateway"));
+        command.args(["serve", "-c"]).arg(self.dir.join("gateway.yaml")).args(more);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        Process::start(&mut command, &self.dir.join("gateway.log"))
     }
 
     /// What it logged so far.
@@ -252,53 +263,32 @@ impl Gateway {
 
     /// Whether `/readyz` says 200.
     pub fn ready(&self) -> bool {
-        self.admin_get("/readyz").is_some_and(|text| text.starts_with("HTTP/1.1 200"))
+        ready(self.admin)
     }
 
     /// A raw GET on the admin port.
     pub fn admin_get(&self, path: &str) -> Option<String> {
-        use std::io::{Read as _, Write as _};
-        let mut stream = std::net::TcpStream::connect(self.admin).ok()?;
-        stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
-        write!(stream, "GET {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n").ok()?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text).ok()?;
-        Some(text)
+        admin_get(self.admin, path)
     }
 
     /// The process id.
     pub fn pid(&self) -> Option<u32> {
-        self.child.as_ref().map(Child::id)
+        self.process.as_ref().map(Process::id)
     }
 
     /// `kill -9`.
     pub fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        self.process = None;
     }
 
     /// SIGTERM, and waits for the end; its exit code.
-    ///
-    /// # Panics
-    /// Where it has not ended after 60 s.
     pub fn stop(&mut self) -> Option<i32> {
-        let mut child = self.child.take()?;
-        let pid = rustix::process::Pid::from_child(&child);
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        let start = Instant::now();
-        loop {
-            if let Ok(Some(status)) = child.try_wait() {
-                return status.code();
-            }
-            if start.elapsed() > Duration::from_secs(60) {
-                let _ = child.kill();
-                let _ = child.wait();
-                std::panic::panic_any(format!("the gateway did not drain within 60 s:\n{}", self.log()));
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        self.process.take()?.stop()
+    }
+
+    /// The file of its seal key; the public key is in it too.
+    pub fn seal_key(&self) -> String {
+        self.dir.join("seal.key").display().to_string()
     }
 
     /// The store's folder.
@@ -335,10 +325,18 @@ impl Gateway {
     }
 }
 
-impl Drop for Gateway {
-    fn drop(&mut self) {
-        self.kill();
-    }
+fn ready(admin: SocketAddr) -> bool {
+    admin_get(admin, "/readyz").is_some_and(|text| text.starts_with("HTTP/1.1 200"))
+}
+
+fn admin_get(admin: SocketAddr, path: &str) -> Option<String> {
+    use std::io::{Read as _, Write as _};
+    let mut stream = std::net::TcpStream::connect(admin).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n").ok()?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).ok()?;
+    Some(text)
 }
 
 /// The starter price book of this checkout.

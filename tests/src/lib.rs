@@ -2,9 +2,10 @@
 //!
 //! `provider` is an LLM provider on loopback that speaks the real wire formats, replays recorded exchanges and
 //! remembers every byte it saw; `gateway` runs the real binary; `client` is an HTTP caller that remembers every
-//! byte it got; `registrar` runs the registrars of a deployment; `services` are the real stores that they meet; `oracle`
-//! holds what both remember against the evidence, `archive` a bucket against what is promised of it; `marks` reads how far
-//! evidence has come; `audited` puts evidence into buckets and runs the auditor over it.
+//! byte it got; `deployment` is the keys, files and trust of a deployment with a registry, `registrar` and `witness` its
+//! processes; `process` is any child process; `services` are the real stores that they meet; `oracle` holds what both
+//! remember against the evidence, `archive` a bucket against what is promised of it; `marks` reads how far evidence has
+//! come; `audited` puts evidence into buckets and runs the auditor over it.
 
 #![allow(clippy::panic, reason = "tests fail by panicking")]
 
@@ -16,10 +17,11 @@ pub mod deployment;
 pub mod gateway;
 pub mod marks;
 pub mod oracle;
+pub mod process;
 pub mod provider;
 pub mod registrar;
-pub mod registry;
 pub mod services;
+pub mod witness;
 
 use std::path::{Path, PathBuf};
 
@@ -41,6 +43,24 @@ pub fn binary(name: &str) -> PathBuf {
     let path = profile.join(name);
     assert!(path.exists(), "`{}` is not built: run `cargo build --workspace` first", path.display());
     path
+}
+
+/// Copies a folder with everything under it.
+///
+/// # Panics
+/// Where it cannot be read or written.
+pub fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a folder");
+    for entry in std::fs::read_dir(from).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        let name = to.join(path.file_name().expect("a name"));
+        if path.is_dir() {
+            copy(&path, &name);
+        } else if path.is_file() && std::fs::copy(&path, &name).is_err() {
+            // An unfinished write that was finished meanwhile.
+            assert!(!path.exists(), "{} cannot be copied", path.display());
+        }
+    }
 }
 
 /// True where the long round of a suite was asked for (`AFFIDAVIT_LONG=1`).

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use bytes::Bytes;
-use schemas::content::{Assembler, Row, open_row};
+use schemas::content::{Assembler, DICTIONARY_MEDIA_TYPE, Dictionary, Row, open_row_with};
 use schemas::files::{self, Limits};
 use schemas::keytable::{self, Slot};
 use schemas::names::FileKind;
@@ -79,6 +79,7 @@ impl Evidence {
         let mut evidence = Self::default();
         files_below(store, &mut evidence.names);
         let mut rows: BTreeMap<(Origin, String, PartName), Vec<Row>> = BTreeMap::new();
+        let mut dictionaries = Vec::new();
         for path in evidence.names.clone() {
             let relative = path.strip_prefix(store).expect("below the store").to_string_lossy().into_owned();
             let Ok(ObjectName::Seal { origin, .. }) = ObjectName::parse(&relative) else { continue };
@@ -119,7 +120,14 @@ impl Evidence {
                                 .push(row);
                         }
                     }
-                    _ => assert_eq!(schemas::Sha256Hex::of(&bytes), file.sha256, "{}", path.display()),
+                    _ => {
+                        assert_eq!(schemas::Sha256Hex::of(&bytes), file.sha256, "{}", path.display());
+                        let found =
+                            files::read_reference(&bytes, &Limits::default()).expect("a reference file");
+                        let found = found.into_iter().filter(|row| row.media_type == DICTIONARY_MEDIA_TYPE);
+                        dictionaries
+                            .extend(found.map(|row| Dictionary::new(&row.bytes).expect("a dictionary")));
+                    }
                 }
             }
         }
@@ -130,11 +138,16 @@ impl Evidence {
                 assert!(evidence.outcomes.insert(id, n).is_none(), "two outcomes of one exchange");
             }
         }
-        evidence.open(&rows, key_table);
+        evidence.open(&rows, &dictionaries, key_table);
         evidence
     }
 
-    fn open(&mut self, rows: &BTreeMap<(Origin, String, PartName), Vec<Row>>, key_table: &Path) {
+    fn open(
+        &mut self,
+        rows: &BTreeMap<(Origin, String, PartName), Vec<Row>>,
+        dictionaries: &[Dictionary],
+        key_table: &Path,
+    ) {
         let mut pages = HashMap::new();
         let mut pending: Vec<_> = rows.iter().collect();
         // A part may edit another: rounds until nothing moves.
@@ -157,7 +170,7 @@ impl Evidence {
                         Some(_) => return false, // Erased.
                         None => None,
                     };
-                    let plain = open_row(origin, row, key)
+                    let plain = open_row_with(origin, row, key, dictionaries)
                         .unwrap_or_else(|e| std::panic::panic_any(format!("{exchange} {part:?}: {e}")));
                     assembler.push(row.chunk, row.last, &row.encoding, &plain).expect("chunks in order");
                 }

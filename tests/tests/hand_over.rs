@@ -3,8 +3,10 @@
 #![allow(clippy::panic, reason = "tests fail by panicking")]
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::net::SocketAddr;
-use std::process::Child;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -16,11 +18,14 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustix::process::Signal;
 use tests::client::{Call, send};
+use tests::deployment::Deployment;
 use tests::gateway::{Gateway, Setup};
 use tests::oracle::Evidence;
+use tests::process::Process;
 use tests::provider::Provider;
-use tests::registry::Registry;
+use tests::registrar::directory;
 
 /// What all callers share.
 struct Load {
@@ -144,11 +149,11 @@ impl Load {
 }
 
 /// The old process ends by itself, with success.
-async fn ends(old: Option<Child>, gateway: &Gateway) {
+async fn ends(old: Option<Process>, gateway: &Gateway) {
     let mut old = old.expect("a process before");
     let begun = Instant::now();
     loop {
-        if let Some(status) = old.try_wait().expect("a child") {
+        if let Some(status) = old.ended() {
             assert!(status.success(), "{status}\n{}", gateway.log());
             return;
         }
@@ -234,6 +239,7 @@ async fn a_stream_that_runs_ends_where_it_began_and_the_new_process_serves_meanw
     let slow = tokio::spawn(async move { send(address, &slow).await });
     tokio::time::sleep(Duration::from_millis(500)).await;
     let old = tokio::task::block_in_place(|| gateway.take_over(&[]));
+    gateway.wait_for_log("leaving: another gateway takes new connections", 1).await;
     assert!(!slow.is_finished(), "the stream still runs, {:?}", begun.elapsed());
     let got = send(address, &Call::post("/openai/v1/chat/completions", &key, body)).await;
     assert_eq!(got.status, 200, "{}", got.text());
@@ -248,7 +254,12 @@ async fn a_stream_that_runs_ends_where_it_began_and_the_new_process_serves_meanw
         evidence.leaves.iter().find(is).map(|leaf| leaf.origin.to_string()).expect("its outcome")
     };
     let (one, other) = (slow.exchange().expect("an id"), got.exchange().expect("an id"));
-    assert!(log_of(one) < log_of(other), "the stream belongs to the old process");
+    // The names of epochs do not tell which was first: they may begin in one second.
+    let is = |leaf: &&tests::oracle::Leaf| {
+        leaf.value["kind"] == "close" && leaf.value["successor"] == log_of(other).as_str()
+    };
+    let before = evidence.leaves.iter().find(is).map(|leaf| leaf.origin.to_string());
+    assert_eq!(before.as_ref(), Some(&log_of(one)), "the stream belongs to the old process");
     let (code, out, err) = gateway.verify(&[]);
     assert!(code == 0 && out.starts_with("VERIFIED"), "{out}{err}");
 }
@@ -281,18 +292,130 @@ async fn a_process_that_cannot_start_takes_nothing_over() {
     assert!(code == 0 && out.starts_with("VERIFIED"), "{out}{err}");
 }
 
+/// One call, which must be answered; its exchange.
+async fn one_call(gateway: &Gateway) -> String {
+    let body = r#"{"model":"gpt-4o-mini","messages":[{"role":"user","content":"hi"}]}"#;
+    let got = send(gateway.address, &Call::post("/openai/v1/chat/completions", &gateway.key, body)).await;
+    assert_eq!(got.status, 200, "{}", got.text());
+    got.exchange().expect("an exchange's id").to_owned()
+}
+
+/// The gateway that serves erases it.
+fn is_erased(gateway: &Gateway, exchange: &str) {
+    let (code, said) = gateway.run(&["erase", "--exchange", exchange]);
+    assert!(code == 0 && said.contains(&format!("{exchange} erased\n")), "{code} {said}");
+    assert!(!said.contains("no gateway serves here"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_process_takes_over_at_a_time_and_those_that_die_or_are_stopped_leave_the_old_one_serving() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let provider = Provider::start([]).await;
+    let mut gateway = Gateway::start(dir.path(), &Setup { provider: provider.url(), ..Setup::default() });
+    let sockets = dir.path().join("journal/admin");
+    let mode = std::fs::metadata(&sockets).expect("the admin socket's folder").permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
+    // Whoever starts waits behind this lock, with the sockets in its hands and its log not yet open.
+    let opening = File::open(dir.path().join("journal/opening.lock")).expect("the lock of starts");
+    opening.lock().expect("no start runs");
+    for round in 1..=5 {
+        let mut taker = gateway.spawn_take_over();
+        gateway.wait_for_log("asks to take this one's place", round).await;
+        let (code, said) = gateway.run(&["serve", "--take-over"]);
+        let wanted = format!("process {} is taking this gateway's place", taker.id());
+        assert!(code == 1 && said.contains(&wanted), "{code} {said}");
+        one_call(&gateway).await;
+        if round % 2 == 0 {
+            taker.signal(Signal::HUP);
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            assert!(taker.ended().is_none(), "SIGHUP ends no start:\n{}", gateway.log());
+            let begun = Instant::now();
+            let code = tokio::task::block_in_place(|| taker.stop());
+            assert!(
+                code == Some(0) && begun.elapsed() < Duration::from_secs(8),
+                "{code:?}\n{}",
+                gateway.log()
+            );
+        } else {
+            drop(taker);
+        }
+        gateway.wait_for_log("it ended before it served", round).await;
+        let exchange = one_call(&gateway).await;
+        is_erased(&gateway, &exchange);
+    }
+    assert!(gateway.ready());
+    drop(opening);
+    let old = tokio::task::block_in_place(|| gateway.take_over(&[]));
+    one_call(&gateway).await;
+    ends(old, &gateway).await;
+    let exchange = one_call(&gateway).await;
+    is_erased(&gateway, &exchange);
+    assert_eq!(gateway.stop(), Some(0), "{}", gateway.log());
+    assert!(!sockets.join("admin.sock").exists());
+    let (code, out, err) = gateway.verify(&[]);
+    assert!(code == 0 && out.starts_with("VERIFIED"), "{out}{err}");
+    // Those that were stopped had no log yet.
+    assert_eq!(out.matches("closed (shutdown)").count(), 2, "{out}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_erasure_that_runs_holds_up_no_hand_over_and_is_done_all_the_same() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let provider = Provider::start([]).await;
+    let mut gateway = Gateway::start(dir.path(), &Setup { provider: provider.url(), ..Setup::default() });
+    let exchange = one_call(&gateway).await;
+    // The store takes nothing: an erasure waits until it does.
+    let temporary = gateway.store().join(".tmp");
+    let aside = dir.path().join("aside");
+    std::fs::rename(&temporary, &aside).expect("the store's temporary folder");
+    std::fs::write(&temporary, "").expect("a file in its place");
+    let kept = one_call(&gateway).await;
+    let mut erasing = gateway
+        .command(&["erase", "--exchange", &exchange])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the gateway's binary");
+    gateway.wait_for_log("erasure asked for", 1).await;
+    let old = tokio::task::block_in_place(|| gateway.take_over(&[]));
+    let (mut old, begun) = (old.expect("a process before"), Instant::now());
+    while begun.elapsed() < Duration::from_secs(2) {
+        assert!(old.ended().is_none(), "it has an erasure to do:\n{}", gateway.log());
+        one_call(&gateway).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(erasing.try_wait().expect("a child").is_none());
+    std::fs::remove_file(&temporary).expect("the file");
+    std::fs::rename(&aside, &temporary).expect("the folder");
+    let done = tokio::task::block_in_place(|| erasing.wait_with_output()).expect("a child");
+    let said = String::from_utf8_lossy(&done.stdout);
+    let told = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success() && said == format!("{exchange} erased\n"), "{said}{told}");
+    ends(Some(old), &gateway).await;
+    assert_eq!(gateway.stop(), Some(0), "{}", gateway.log());
+    let (code, out, err) = gateway.verify(&[]);
+    assert!(code == 0 && out.starts_with("VERIFIED"), "{out}{err}");
+    let erased = out.lines().find(|line| line.trim_start().starts_with("content:")).unwrap_or_default();
+    assert!(!erased.is_empty() && !erased.contains(" 0 erased"), "{out}");
+    let evidence = Evidence::read(&gateway);
+    assert!(
+        evidence.content(&kept, "client_request").is_some()
+            && evidence.content(&exchange, "client_request").is_none()
+    );
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_key_is_rotated_under_load_without_a_gap() {
     let dir = tempfile::tempdir().expect("a folder");
     let provider = Provider::start([]).await;
     let mut gateway = Gateway::prepare(dir.path(), &Setup { provider: provider.url(), ..Setup::default() });
-    let out = format!("{{ directory: {} }}", gateway.store().display());
-    let mut registry = Registry::prepare(&dir.path().join("registry"), &out, &[]);
-    let old_key = dir.path().join("seal.key").display().to_string();
-    registry.sign("add", &["enroll", "--gateway", "gw1", "--key", &old_key]);
-    registry.serve();
+    let deployment = Deployment::new(&dir.path().join("registry"));
+    let mut registrar = deployment.registrar("registrar", &directory(&gateway.store()), &[]);
+    let old_key = gateway.seal_key();
+    deployment.enroll("gw1", &old_key);
+    registrar.spawn();
     gateway.serve();
-    let trust = registry.dir.join("trust.yaml").display().to_string();
+    let trust = deployment.trust_file().display().to_string();
     let state = dir.path().join("state").display().to_string();
     let audit = || {
         let store = gateway_store(dir.path());
@@ -306,10 +429,10 @@ async fn a_key_is_rotated_under_load_without_a_gap() {
     let load = Load::new(&gateway);
     let callers = load.start();
     // The old log must be registered before the key is rotated: one that is opened later under it does not count.
-    registry.until(&audit, &|_, said| said.contains("1 keys, 1 logs"));
-    let new_key = registry.key("new.key").display().to_string();
-    registry.sign("rotate", &["rotate-key", "--gateway", "gw1", "--key", &new_key, "--replaces", &old_key]);
-    registry.until(&audit, &|_, said| said.contains("2 keys, 1 logs"));
+    registrar.until_said(&audit, &|_, said| said.contains("1 keys, 1 logs"));
+    let new_key = deployment.key("new.key").display().to_string();
+    deployment.sign("rotate", &["rotate-key", "--gateway", "gw1", "--key", &new_key, "--replaces", &old_key]);
+    registrar.until_said(&audit, &|_, said| said.contains("2 keys, 1 logs"));
     let config = dir.path().join("gateway.yaml");
     let text = std::fs::read_to_string(&config).expect("the configuration").replace(&old_key, &new_key);
     std::fs::write(&config, text).expect("the configuration");
@@ -318,7 +441,7 @@ async fn a_key_is_rotated_under_load_without_a_gap() {
     let answered = load.end(callers).await;
     ends(old, &gateway).await;
     assert_eq!(gateway.stop(), Some(0), "{}", gateway.log());
-    let said = registry.until(&audit, &|code, said| code == 0 && said.contains("2 keys, 2 logs"));
+    let said = registrar.until_said(&audit, &|code, said| code == 0 && said.contains("2 keys, 2 logs"));
     assert!(said.starts_with("VERIFIED"), "{said}");
     assert!(answered.len() > 100, "{}", answered.len());
     // The log of the new key alone does not count under a trust file that names the old key only.

@@ -6,16 +6,17 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use aws_sdk_s3::types::{
-    BucketLifecycleConfiguration, ChecksumAlgorithm, DeleteMarkerReplication, DeleteMarkerReplicationStatus,
-    Destination, ExpirationStatus, LifecycleExpiration, LifecycleRule, LifecycleRuleFilter, ObjectLockMode,
-    ObjectLockRetention, ObjectLockRetentionMode, PublicAccessBlockConfiguration, ReplicationConfiguration,
+    BucketLifecycleConfiguration, ChecksumAlgorithm, DefaultRetention, DeleteMarkerReplication,
+    DeleteMarkerReplicationStatus, Destination, ExpirationStatus, LifecycleExpiration, LifecycleRule,
+    LifecycleRuleFilter, ObjectLockConfiguration, ObjectLockEnabled, ObjectLockMode, ObjectLockRetention,
+    ObjectLockRetentionMode, ObjectLockRule, PublicAccessBlockConfiguration, ReplicationConfiguration,
     ReplicationRule, ReplicationRuleFilter, ReplicationRuleStatus, ServerSideEncryption, StorageClass,
 };
 use base64::Engine as _;
 use serde_json::Value;
 use tests::archive::BUCKET;
 use tests::audited::{Case, Evidence, codes, days, path};
-use tests::services::{Minio, MinioKeys, Moto, S3Server, Versitygw};
+use tests::services::{Liar, Minio, MinioKeys, Moto, S3Server, Versitygw};
 
 fn seal() -> (&'static str, &'static [u8]) {
     Evidence::shared().seal()
@@ -184,6 +185,104 @@ async fn minio_holds_evidence_and_every_attack_on_it_is_named() {
 #[ignore = "needs S3"]
 async fn versitygw_holds_evidence_and_every_attack_on_it_is_named() {
     attacks(&Versitygw::start()).await;
+}
+
+/// Legal holds: those that the mandate asks for, and those that were there at the last visit.
+async fn holds(server: &S3Server) {
+    server.create_locked_bucket(BUCKET).await;
+    let case = Case::new(server, "holds", compliance()).await;
+    let (name, _) = seal();
+    let log = name.rsplit_once('/').expect("a folder").0;
+    let asking = |case: &Case<'_>, holds: &str| case.mandate(&format!("store: {{ holds: {holds} }}\n"));
+    let (exit, report) = case.verify(&[]);
+    assert_eq!((exit, &report["bucket"]["holds"]), (0, &0.into()), "{report:#}");
+    assert!(report["not_checked"].to_string().contains("must be under a legal hold"), "{report:#}");
+    let all = asking(&case, "all");
+    let report = case.must_find("HOLD_MISSING", &["--mandate", path(&all)]);
+    assert_eq!(report["findings"]["counts"]["HOLD_MISSING"], report["bucket"]["versions"]);
+    // All but one of them; a log, and what is not there.
+    case.hold_all().await;
+    let (exit, report) = case.verify(&["--mandate", path(&all)]);
+    assert_eq!((exit, &report["bucket"]["holds"]), (0, &report["bucket"]["versions"]), "{report:#}");
+    assert!(!report["not_checked"].to_string().contains("must be under a legal hold"), "{report:#}");
+    let (exit, report) = case.verify(&["--lock-state", "sample:1", "--mandate", path(&all)]);
+    assert!(report["not_checked"].to_string().contains("that should be under one"), "{exit} {report:#}");
+    let only = asking(&case, &format!("[{log}]"));
+    assert_eq!(case.verify(&["--mandate", path(&only)]).0, 0);
+    let nowhere = asking(&case, &format!("[{log}, {log}0]"));
+    let report = case.must_find("HOLD_MISSING", &["--mandate", path(&nowhere)]);
+    assert_eq!(report["findings"]["counts"]["HOLD_MISSING"], 1, "{report:#}");
+    // A hold that was lifted is told at the next visit, whatever is asked; it stays missing where it is asked for.
+    assert_eq!(case.verify(&["--since-last"]).0, 0);
+    case.hold(name, false).await;
+    let report = case.must_find("HOLD_LIFTED", &["--since-last"]);
+    assert_eq!(report["findings"]["counts"]["HOLD_LIFTED"], 1, "{report:#}");
+    assert!(!codes(&report).contains("HOLD_MISSING"), "{report:#}");
+    assert_eq!(case.verify(&["--since-last"]).0, 0, "told once");
+    let all = asking(&case, "all");
+    for _ in 0..2 {
+        case.must_find("HOLD_MISSING", &["--since-last", "--mandate", path(&all)]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs S3"]
+async fn legal_holds_are_held_against_the_mandate_and_the_last_visit_on_minio() {
+    holds(&Minio::start()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs S3"]
+async fn legal_holds_are_held_against_the_mandate_and_the_last_visit_on_versitygw() {
+    holds(&Versitygw::start()).await;
+}
+
+/// A bucket that says that it locks what comes without a lock; `applied`: whether the store does so. Both stores leave
+/// what comes with a legal hold that is off without one.
+async fn defaults(server: &S3Server, applied: bool) {
+    server.create_locked_bucket(BUCKET).await;
+    let rule = DefaultRetention::builder().mode(ObjectLockRetentionMode::Compliance).days(1).build();
+    let configuration = ObjectLockConfiguration::builder()
+        .object_lock_enabled(ObjectLockEnabled::Enabled)
+        .rule(ObjectLockRule::builder().default_retention(rule).build());
+    let put = server.client().put_object_lock_configuration().bucket(BUCKET);
+    put.object_lock_configuration(configuration.build()).send().await.expect("default retention");
+    let case = Case::empty(server, "defaults");
+    let (exit, transcript) = case.probe(&server.endpoint(), &[]);
+    let outcome = if applied { "as_required" } else { "not_enforced" };
+    assert!(rows(&transcript, outcome).contains("default_retention"), "{transcript:#}");
+    assert!(rows(&transcript, "not_enforced").contains("hold_off"), "{transcript:#}");
+    assert_eq!(exit, 1, "{transcript:#}");
+    let (exit, transcript) = case.probe(&server.endpoint(), &["--skip", "hold_off"]);
+    assert_eq!(exit, i32::from(!applied), "{transcript:#}");
+    assert!(rows(&transcript, "not_tried").contains("hold_off"), "{transcript:#}");
+    if !applied {
+        return;
+    }
+    // What comes without lock headers loses its lock on the way.
+    let liar = Liar::rewriting(server.address, |asked, answer| {
+        let (path, query) = asked.target.split_once('?').unwrap_or((&asked.target, ""));
+        if path.ends_with("/default_retention") && query.contains("retention") {
+            answer.status = http::StatusCode::NOT_FOUND;
+            answer.say("<Error><Code>NoSuchObjectLockConfiguration</Code></Error>");
+        }
+    })
+    .await;
+    let (exit, transcript) = case.probe(&liar.endpoint, &["--skip", "hold_off"]);
+    assert!(rows(&transcript, "not_enforced").contains("default_retention"), "{transcript:#}");
+    assert_eq!(exit, 1, "{transcript:#}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs S3"]
+async fn a_bucket_s_default_retention_is_probed_on_minio() {
+    defaults(&Minio::start(), true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs S3"]
+async fn a_bucket_s_default_retention_is_probed_on_versitygw() {
+    defaults(&Versitygw::start(), false).await;
 }
 
 /// A rule that expires what is below a prefix.

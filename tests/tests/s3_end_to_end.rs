@@ -13,10 +13,11 @@ use tests::Dice;
 use tests::archive::{self, BUCKET, PREFIX, check_and_copy, versions};
 use tests::audited::{auditor, path, probe};
 use tests::client::{Call, Got, Leave, send_until};
+use tests::deployment::Deployment;
 use tests::gateway::{Gateway, Setup};
 use tests::oracle::Evidence;
 use tests::provider::Provider;
-use tests::registrar::{Deployment, Registrar};
+use tests::registrar::Registrar;
 use tests::services::{Fault, FaultProxy, Minio, S3Server, Versitygw};
 
 const GATEWAYS: [&str; 3] = ["gw1", "gw2", "gw3"];
@@ -125,7 +126,7 @@ async fn end_to_end(server: S3Server) {
                 ..Setup::default()
             };
             let gateway = Gateway::prepare(&dir.path().join(name), &setup);
-            deployment.enroll(name, &gateway);
+            deployment.enroll(name, &gateway.seal_key());
             gateway
         })
         .collect();
@@ -158,7 +159,7 @@ async fn end_to_end(server: S3Server) {
     }
     let (found, _) = versions(&server.client(), &format!("{PREFIX}/test/gw")).await;
     let logs: BTreeSet<&str> = found.keys().filter_map(|key| Some(key.rsplit_once('/')?.0)).collect();
-    let trust = deployment.trust();
+    let trust = deployment.trust_file();
     let store = format!("s3://{BUCKET}/{PREFIX}");
     let (endpoint, state) = (server.endpoint(), dir.path().join("state"));
     let tables: Vec<String> =

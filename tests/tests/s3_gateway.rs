@@ -7,11 +7,14 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use tests::Dice;
 use tests::archive::{self, BUCKET, check_and_copy};
 use tests::client::{Call, Got, Leave, send, send_until};
 use tests::gateway::{Gateway, Setup};
+use tests::marks::Watch;
 use tests::oracle::Evidence;
+use tests::process::Process;
 use tests::provider::Provider;
 use tests::services::{Fault, FaultProxy, Minio, S3Server, Versitygw};
 
@@ -102,7 +105,9 @@ async fn killed_under_faults(server: S3Server) {
     let mut gateway = Gateway::prepare(dir.path(), &setup(&provider, &proxy.endpoint(), ""));
     let remembered = Arc::new(Mutex::new(Vec::new()));
     let begun = Instant::now();
+    let mut behind = 0;
     for round in 0..rounds {
+        let watch = Watch::start(gateway.admin);
         gateway.serve();
         let weather = if round % 3 == 2 {
             vec![(1, Fault::Down)]
@@ -139,6 +144,7 @@ async fn killed_under_faults(server: S3Server) {
         tokio::time::sleep(Duration::from_millis(1500 + dice.below(2500))).await;
         gateway.kill();
         while callers.join_next().await.is_some() {}
+        behind += watch.end().iter().filter(|[journaled, .., archived]| journaled > archived).count();
     }
     let cut = proxy.handled().iter().filter(|h| h.fault == Fault::CutAfter && h.status == Some(200)).count();
     proxy.set(Fault::Pass);
@@ -170,6 +176,7 @@ async fn killed_under_faults(server: S3Server) {
         begun.elapsed().as_secs()
     );
     assert!(whole > 50 && cut > 0, "the load reached both cases");
+    assert!(behind > 20, "the watermarks were read while the bucket was away: {behind} times");
     let (code, out, err) = gateway.verify(&[]);
     assert!(code == 0 && out.starts_with("VERIFIED"), "{out}{err}");
 }
@@ -243,6 +250,104 @@ async fn a_full_spool_refuses_until_the_bucket_is_back_and_loses_nothing() {
     for id in &ids {
         assert_eq!(evidence.outcome(id).map(|o| o["end"].as_str()), Some(Some("complete")), "{id}");
     }
+    let (code, out, err) = gateway.verify(&[]);
+    assert!(code == 0 && out.starts_with("VERIFIED"), "{out}{err}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs S3"]
+async fn a_start_that_waits_for_its_bucket_serves_when_it_answers() {
+    let server = Versitygw::start();
+    server.create_locked_bucket(BUCKET).await;
+    let provider = Provider::start([]).await;
+    for away in [Fault::Down, Fault::Delay(Duration::from_secs(60)), Fault::Status(503)] {
+        let dir = tempfile::tempdir().expect("a folder");
+        let proxy = FaultProxy::start(server.address);
+        proxy.set(away);
+        let mut gateway = Gateway::prepare(dir.path(), &setup(&provider, &proxy.endpoint(), ""));
+        gateway.spawn();
+        gateway.wait_for_log("the start waits for the store", 2).await;
+        gateway.process().expect("a process").signal(Signal::HUP);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let ended = gateway.process().and_then(Process::ended);
+        assert!(ended.is_none(), "{away:?}: {}", gateway.log());
+        let ready = gateway.admin_get("/readyz").unwrap_or_default();
+        assert!(ready.starts_with("HTTP/1.1 503"), "{ready}");
+        proxy.set(Fault::Pass);
+        let begun = Instant::now();
+        while !gateway.ready() {
+            assert!(begun.elapsed() < Duration::from_secs(20), "{away:?}: {}", gateway.log());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let call = call(&gateway.key, "tag-1-end", 100, &mut Dice::new(1));
+        assert_eq!(send(gateway.address, &call).await.status, 200);
+        assert_eq!(gateway.stop(), Some(0), "{}", gateway.log());
+        assert!(gateway.log().contains("everything is archived"), "{}", gateway.log());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs S3"]
+async fn a_start_that_waits_for_its_bucket_ends_when_it_is_told_to_or_told_no() {
+    let server = Versitygw::start();
+    server.create_locked_bucket(BUCKET).await;
+    let provider = Provider::start([]).await;
+    let dir = tempfile::tempdir().expect("a folder");
+    let proxy = FaultProxy::start(server.address);
+    for away in [Fault::Down, Fault::Delay(Duration::from_secs(60))] {
+        proxy.set(away);
+        let mut gateway =
+            Gateway::prepare(&dir.path().join(format!("{away:?}")), &setup(&provider, &proxy.endpoint(), ""));
+        gateway.spawn();
+        gateway.wait_for_log("the start waits for the store", 1).await;
+        let begun = Instant::now();
+        assert_eq!(gateway.stop(), Some(0), "{}", gateway.log());
+        assert!(begun.elapsed() < Duration::from_secs(8), "{away:?}: {:?}", begun.elapsed());
+        // The next start finds nothing in its way.
+        proxy.set(Fault::Pass);
+        gateway.serve();
+        assert_eq!(gateway.stop(), Some(0), "{}", gateway.log());
+    }
+    for (status, code, wanted) in [
+        (403, "AccessDenied", "`s3:ListBucket`"),
+        (403, "InvalidAccessKeyId", "credentials"),
+        (404, "NoSuchBucket", "`evidence.out.s3.bucket` is `evidence`"),
+    ] {
+        proxy.set(Fault::Answer(status, code));
+        let gateway = Gateway::prepare(&dir.path().join(code), &setup(&provider, &proxy.endpoint(), ""));
+        let begun = Instant::now();
+        let (ended, said) = tokio::task::block_in_place(|| gateway.run(&["serve"]));
+        assert!(ended == 1 && said.contains(code) && said.contains(wanted), "{ended} {said}");
+        assert!(begun.elapsed() < Duration::from_secs(10), "{code}: {:?}", begun.elapsed());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs S3"]
+async fn a_bucket_that_is_away_keeps_no_gateway_that_knows_its_logs_from_serving() {
+    let server = Versitygw::start();
+    server.create_locked_bucket(BUCKET).await;
+    let provider = Provider::start([]).await;
+    let dir = tempfile::tempdir().expect("a folder");
+    let proxy = FaultProxy::start(server.address);
+    let mut gateway = Gateway::start(dir.path(), &setup(&provider, &proxy.endpoint(), ""));
+    proxy.set(Fault::Delay(Duration::from_secs(60)));
+    // Each leaves a log that waits for the bucket.
+    for _ in 0..4 {
+        let call = call(&gateway.key, "tag-1-end", 100, &mut Dice::new(1));
+        assert_eq!(send(gateway.address, &call).await.status, 200);
+        tokio::time::sleep(Duration::from_millis(1100)).await;
+        gateway.kill();
+        let begun = Instant::now();
+        gateway.serve();
+        // One judgement of the bucket and one try of a log, 3 s each.
+        assert!(begun.elapsed() < Duration::from_secs(11), "{:?}\n{}", begun.elapsed(), gateway.log());
+    }
+    proxy.set(Fault::Pass);
+    assert_eq!(gateway.stop(), Some(0), "{}", gateway.log());
+    gateway.serve();
+    assert_eq!(gateway.stop(), Some(0), "{}", gateway.log());
+    check_and_copy(&server, "", &gateway.store()).await;
     let (code, out, err) = gateway.verify(&[]);
     assert!(code == 0 && out.starts_with("VERIFIED"), "{out}{err}");
 }

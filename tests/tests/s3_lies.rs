@@ -126,6 +126,85 @@ async fn lies(server: &S3Server) {
     policies(server, &whole).await;
 }
 
+/// Everything that the auditor asks of a bucket: the request, and the permission that it needs.
+const ASKED: [(&str, &str); 12] = [
+    ("?versioning", "s3:GetBucketVersioning"),
+    ("?object-lock", "s3:GetBucketObjectLockConfiguration"),
+    ("?lifecycle", "s3:GetLifecycleConfiguration"),
+    ("?replication", "s3:GetReplicationConfiguration"),
+    ("?policyStatus", "s3:GetBucketPolicyStatus"),
+    ("?policy", "s3:GetBucketPolicy"),
+    ("?acl", "s3:GetBucketAcl"),
+    ("?publicAccessBlock", "s3:GetBucketPublicAccessBlock"),
+    ("?encryption", "s3:GetEncryptionConfiguration"),
+    ("?legal-hold", "s3:GetObjectLegalHold"),
+    ("?retention", "s3:GetObjectRetention"),
+    ("?versions", "s3:ListBucketVersions"),
+];
+
+/// Whether a request is that one, and no other whose name begins so.
+fn is_for(asked: &Asked, what: &str) -> bool {
+    let name = &what[1..];
+    let query = asked.target.split_once('?').map_or("", |(_, query)| query);
+    query.split('&').any(|pair| pair.split('=').next() == Some(name))
+}
+
+/// The bucket with everything under hold, read by a HEAD that shows neither lock nor hold; one request is answered like this.
+async fn without(server: &S3Server, what: &'static str, status: u16, code: &'static str) -> Liar {
+    Liar::rewriting(server.address, move |asked, answer| {
+        if is_head(asked) {
+            for name in ["mode", "retain-until-date", "legal-hold"] {
+                answer.headers.remove(format!("x-amz-object-lock-{name}"));
+            }
+        } else if asked.method == Method::GET && is_for(asked, what) {
+            *answer = Answer::denied();
+            answer.status = http::StatusCode::from_u16(status).expect("a status");
+            answer.say(format!("<Error><Code>{code}</Code><Message>no</Message></Error>"));
+        }
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs S3"]
+async fn whatever_the_auditor_may_not_ask_or_gets_no_answer_to_is_no_pass() {
+    let server = Minio::start();
+    server.create_locked_bucket(BUCKET).await;
+    let case = Case::new(&server, "held", Some(ObjectLockMode::Compliance)).await;
+    case.hold_all().await;
+    let mandate = case.mandate("store: { holds: all }\n");
+    let more = ["--mandate", tests::audited::path(&mandate)];
+    let whole = without(&server, "?nothing", 403, "AccessDenied").await;
+    let (exit, report) = case.anew().verify_at(&whole.endpoint, &more);
+    assert_eq!(exit, 0, "{report:#}");
+    for (what, permission) in ASKED {
+        let denied = without(&server, what, 403, "AccessDenied").await;
+        let (exit, report) = case.anew().verify_at(&denied.endpoint, &more);
+        assert_eq!(exit, 2, "{permission}: {report:#}");
+        assert!(report.to_string().contains(permission), "{permission}: {report:#}");
+        if what != "?versions" {
+            assert!(codes(&report).contains("PERMISSION_MISSING"), "{permission}: {report:#}");
+        }
+        // "No such bucket" is not "no such setting".
+        let gone = without(&server, what, 404, "NoSuchBucket").await;
+        let (exit, report) = case.anew().verify_at(&gone.endpoint, &more);
+        assert_eq!(exit, 2, "{permission}, 404: {report:#}");
+        // A function that the store does not have is listed, or could not be judged.
+        let unknown = without(&server, what, 501, "NotImplemented").await;
+        let (exit, report) = case.anew().verify_at(&unknown.endpoint, &more);
+        let listed = report["not_checked"].to_string().contains("this store has no such function");
+        assert!(exit == 2 || (exit == 0 && listed), "{permission}, 501: {exit} {report:#}");
+    }
+    // MinIO does not compare the owner that a request names: that the mandate's is the right one is not shown.
+    let mandate = case.mandate("store: { owner: \"111122223333\" }\n");
+    let (exit, report) = case.anew().verify(&["--mandate", tests::audited::path(&mandate)]);
+    assert_eq!(exit, 2, "{report:#}");
+    assert!(report.to_string().contains("does not compare owners"), "{report:#}");
+    // Objects under no key of a key service are not under the one that the mandate names.
+    let mandate = case.mandate("store: { kms_key: ours }\n");
+    case.anew().must_find("ENCRYPTION_KEY", &["--mandate", tests::audited::path(&mandate)]);
+}
+
 /// A bucket policy that denies deletion below the evidence's prefix: there a probe sees the policy, and outside of it the
 /// lock.
 async fn policies(server: &S3Server, whole: &Case<'_>) {

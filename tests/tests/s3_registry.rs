@@ -8,9 +8,9 @@ use aws_sdk_s3::types::ObjectLockMode;
 use tests::archive::{self, BUCKET, PREFIX, check_and_copy};
 use tests::audited::{Case, Evidence, auditor, codes, path};
 use tests::client::{Call, send};
+use tests::deployment::Deployment;
 use tests::gateway::{Gateway, Setup};
 use tests::provider::Provider;
-use tests::registrar::Deployment;
 use tests::services::{Fault, FaultProxy, Liar, Minio, S3Server, Versitygw};
 
 fn compliance() -> Option<ObjectLockMode> {
@@ -105,7 +105,7 @@ async fn registered_in(server: S3Server) {
     };
     let mut gateway = Gateway::start(&dir.path().join("gw1"), &setup);
     let deployment = Deployment::new(&dir.path().join("deployment"));
-    deployment.enroll("gw1", &gateway);
+    deployment.enroll("gw1", &gateway.seal_key());
     let registrar =
         |name| deployment.registrar(name, &archive::out(&proxy.endpoint()), &archive::environment());
     let (mut first, mut second) = (registrar("first"), registrar("second"));
@@ -131,7 +131,7 @@ async fn registered_in(server: S3Server) {
     proxy.set(Fault::Pass);
     let store = format!("s3://{BUCKET}/{PREFIX}");
     let (endpoint, state) = (server.endpoint(), dir.path().join("state"));
-    let trust = deployment.trust();
+    let trust = deployment.trust_file();
     let verify = || {
         let arguments = ["verify", &store, "--trust", path(&trust), "--state", path(&state), "--path-style"];
         auditor(&[&arguments[..], &["--endpoint-url", &endpoint, "--format", "json"]].concat())
@@ -176,4 +176,27 @@ async fn two_registrars_keep_a_registry_in_minio() {
 #[ignore = "needs S3"]
 async fn two_registrars_keep_a_registry_in_versitygw() {
     registered_in(Versitygw::start()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs S3"]
+async fn a_round_that_a_slow_store_makes_long_says_what_it_waits_for() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let server = Minio::start();
+    server.create_locked_bucket(BUCKET).await;
+    let proxy = FaultProxy::start(server.address);
+    proxy.set(Fault::Delay(Duration::from_secs(2)));
+    let deployment = Deployment::new(dir.path());
+    deployment.enroll("gw1", &schemas::trust::key_text(&[9; 32]));
+    let out = archive::out(&proxy.endpoint());
+    let mut registrar = deployment.registrar("slow", &out, &archive::environment());
+    registrar.spawn();
+    registrar.until("the end of a long round", || registrar.log().contains("a round took long"));
+    let log = registrar.log();
+    let running = log.lines().find(|line| line.contains("a round takes long")).expect("told while it runs");
+    assert!(running.contains("test/registry/log/0000000000") && running.contains("put"), "{log}");
+    let ended = log.lines().find(|line| line.contains("a round took long")).expect("told once it ended");
+    assert!(ended.contains("longest") && ended.contains("calls"), "{log}");
+    proxy.set(Fault::Pass);
+    assert_eq!(registrar.stop(), Some(0), "{}", registrar.log());
 }

@@ -8,9 +8,11 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use tests::client::{Call, send};
+use tests::copy;
+use tests::deployment::Deployment;
 use tests::gateway::{Gateway, Setup};
 use tests::provider::Provider;
-use tests::registry::Registry;
+use tests::registrar::Registrar;
 use tests::services::{Fault, FaultProxy, Minio, S3Server};
 
 const BUCKET: &str = "evidence";
@@ -26,23 +28,11 @@ fn environment() -> Vec<(String, String)> {
     S3Server::environment().map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec()
 }
 
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).expect("a folder");
-    for entry in std::fs::read_dir(from).expect("a folder") {
-        let path = entry.expect("an entry").path();
-        let target = to.join(path.file_name().expect("a name"));
-        if path.is_dir() {
-            copy(&path, &target);
-        } else if path.is_file() {
-            std::fs::copy(&path, target).expect("a copy");
-        }
-    }
-}
-
 /// A gateway of a registered key that died: what its disk holds, and how many calls were answered.
 struct Dead {
     server: S3Server,
-    registry: Registry,
+    deployment: Deployment,
+    registrar: Registrar,
     gateway: Gateway,
     entry: PathBuf,
     closing: PathBuf,
@@ -71,20 +61,21 @@ async fn dies() -> Dead {
         ..Setup::default()
     };
     let mut gateway = Gateway::prepare(&dir.path().join("host"), &setup);
-    let mut registry =
-        Registry::prepare(&dir.path().join("registry"), &out(&server.endpoint()), &environment());
-    let closing = registry.key("closing.key");
-    let own = gateway.dir.join("seal.key").display().to_string();
-    let entry = registry.sign(
+    let deployment = Deployment::new(&dir.path().join("registry"));
+    let mut registrar = deployment.registrar("registrar", &out(&server.endpoint()), &environment());
+    let closing = deployment.key("closing.key");
+    let own = gateway.seal_key();
+    let entry = deployment.sign(
         "add",
         &["enroll", "--gateway", "gw1", "--key", &own, "--closer", &closing.display().to_string()],
     );
-    registry.serve();
+    registrar.spawn();
     gateway.serve();
     calls(&gateway, 5).await;
-    let dead = Dead { server, registry, gateway, entry, closing, answered: 0, dir };
-    dead.registry
-        .until(&|| dead.audit(), &|_, said| said.contains("1 keys, 1 logs") && said.contains("5 intent"));
+    let dead = Dead { server, deployment, registrar, gateway, entry, closing, answered: 0, dir };
+    dead.registrar.until_said(&|| dead.audit(), &|_, said| {
+        said.contains("1 keys, 1 logs") && said.contains("5 intent")
+    });
     let mut dead = dead;
     proxy.set(Fault::Down);
     calls(&dead.gateway, 7).await;
@@ -122,7 +113,7 @@ impl Dead {
     /// A bundle of the last exchange, which the closer sealed, checked with the trust file that the registry resolves to
     /// and with the same without closers. Gives the first.
     fn proof_of_the_end(&self, closer: &str) -> PathBuf {
-        let trust = self.registry.dir.join("trust.yaml");
+        let trust = self.deployment.trust_file();
         let resolved = self.ask(&["trust", "resolve"], &trust, &[]);
         assert!(resolved.status.success(), "{}", said(&resolved));
         let file = |name: &str, bytes: &[u8]| {
@@ -164,7 +155,7 @@ impl Dead {
     }
 
     fn audit(&self) -> (i32, String) {
-        self.audit_with(&self.registry.dir.join("trust.yaml"))
+        self.audit_with(&self.deployment.trust_file())
     }
 
     /// Another machine: the dead host's journal and key table, a configuration of its own, and this seal key.
@@ -226,7 +217,7 @@ impl Dead {
                 .expect("the second verifier");
             (output.status.success(), said(&output))
         };
-        let whole = judge(&self.registry.dir.join("trust.yaml"));
+        let whole = judge(&self.deployment.trust_file());
         std::fs::remove_dir_all(folder.join("test/registry")).expect("the registry's copy");
         [whole, judge(resolved)]
     }
@@ -279,10 +270,10 @@ async fn a_dead_hosts_journal_is_shipped_from_another_machine_with_its_own_key()
     );
     eprintln!("salvaged into MinIO in {} ms", begun.elapsed().as_millis());
     let own = public(&dead.gateway.dir.join("seal.key"));
-    dead.registry.sign("revoke", &["revoke-key", "--gateway", "gw1", "--key", &own]);
+    dead.deployment.sign("revoke", &["revoke-key", "--gateway", "gw1", "--key", &own]);
     // Everything that a caller was told is there, and the key's end does not touch what was registered before.
     let wanted = |code: i32, text: &str| code == 0 && text.contains("closed (salvaged)");
-    let text = dead.registry.until(&|| dead.audit(), &wanted);
+    let text = dead.registrar.until_said(&|| dead.audit(), &wanted);
     assert!(text.starts_with("VERIFIED"), "{text}");
     assert!(text.contains(&format!("{} intent", dead.answered)), "{text}");
     assert!(text.contains(&format!("{} outcome", dead.answered)) && text.contains("1 admin"), "{text}");
@@ -297,14 +288,14 @@ async fn a_dead_hosts_journal_is_shipped_from_another_machine_with_its_own_key()
 #[ignore = "needs S3"]
 async fn a_closing_key_closes_a_log_whose_own_key_is_gone_and_no_other_key_does() {
     let dead = dies().await;
-    let stranger = dead.registry.key("stranger.key");
+    let stranger = dead.deployment.key("stranger.key");
     let machine = dead.machine("other", &stranger);
     let before = dead.objects().await;
     // The stranger's key is not the log's, nor one of its closers: nothing is put.
     let output = dead.salvage(&machine, &[]);
     assert!(!output.status.success() && said(&output).contains("closing key"), "{}", said(&output));
     let path = |path: &Path| path.display().to_string();
-    let (entry, root) = (path(&dead.entry), path(&dead.registry.dir.join("root.pub")));
+    let (entry, root) = (path(&dead.entry), path(&dead.deployment.dir.join("root.pub")));
     let with = |key: &Path| {
         let key = path(key);
         dead.salvage(&machine, &["--closing-key", &key, "--enrolled-by", &entry, "--root-key", &root])
@@ -314,9 +305,9 @@ async fn a_closing_key_closes_a_log_whose_own_key_is_gone_and_no_other_key_does(
     assert_eq!(dead.objects().await, before, "nothing was sealed by a key that may not");
     // The host and its key are lost: the key is revoked, and counts up to what was registered.
     let own = public(&dead.gateway.dir.join("seal.key"));
-    dead.registry.sign("revoke", &["revoke-key", "--gateway", "gw1", "--key", &own]);
-    dead.registry
-        .until(&|| dead.audit(), &|_, text| text.contains("3 entries") || !text.contains("2 entries"));
+    dead.deployment.sign("revoke", &["revoke-key", "--gateway", "gw1", "--key", &own]);
+    dead.registrar
+        .until_said(&|| dead.audit(), &|_, text| text.contains("3 entries") || !text.contains("2 entries"));
     tokio::time::sleep(Duration::from_secs(1)).await;
     let output = with(&dead.closing);
     assert!(
@@ -328,7 +319,7 @@ async fn a_closing_key_closes_a_log_whose_own_key_is_gone_and_no_other_key_does(
     let wanted = |code: i32, text: &str| {
         code == 0 && text.contains(&format!("closed (salvaged by the closer {closer})"))
     };
-    let text = dead.registry.until(&|| dead.audit(), &wanted);
+    let text = dead.registrar.until_said(&|| dead.audit(), &wanted);
     assert!(text.starts_with("VERIFIED"), "{text}");
     assert!(text.contains(&format!("{} outcome", dead.answered)) && text.contains("1 admin"), "{text}");
     let resolved = dead.proof_of_the_end(&closer);

@@ -8,8 +8,13 @@ use std::process::Command;
 use std::time::{Duration, Instant, SystemTime};
 
 use aws_sdk_s3::Client;
-use aws_sdk_s3::types::{ChecksumMode, ObjectLockLegalHoldStatus, ServerSideEncryption};
-use evidence::store::{Put, Retention, Source, Sse, Trouble};
+use aws_sdk_s3::types::{
+    BucketLifecycleConfiguration, BucketVersioningStatus, ChecksumMode, DefaultRetention, ExpirationStatus,
+    LifecycleExpiration, LifecycleRule, LifecycleRuleFilter, ObjectLockConfiguration, ObjectLockEnabled,
+    ObjectLockLegalHoldStatus, ObjectLockRetentionMode, ObjectLockRule, ServerSideEncryption,
+    VersioningConfiguration,
+};
+use evidence::store::{BucketFault, Put, Retention, Source, Sse, Trouble};
 use evidence::{S3Settings, S3Store, Store, StoreError};
 use schemas::{ObjectName, Origin, Sha256Hex};
 use tests::client::{Call, send};
@@ -308,6 +313,133 @@ async fn encryption_at_rest_is_asked_for_as_configured() {
             assert_eq!(head.server_side_encryption(), Some(&ServerSideEncryption::AwsKms));
             assert_eq!(head.ssekms_key_id(), id);
         }
+    }
+}
+
+/// What a store says of a bucket: `setting: found` of each fault, and of each warning.
+fn judged(endpoint: &str, bucket: &str) -> (Vec<String>, Vec<String>) {
+    let retention = Retention { records: 3 * DAY, content: 2 * DAY, classes: BTreeMap::new() };
+    let settings = S3Settings { bucket: bucket.into(), retention, ..settings(endpoint) };
+    let report = S3Store::open(settings).expect("a store").judge().expect("a report");
+    let named = |faults: &[BucketFault]| {
+        faults
+            .iter()
+            .map(|fault| {
+                assert_eq!(fault.bucket, bucket);
+                assert!(!fault.wanted.is_empty(), "{fault}");
+                format!("{}: {}", fault.setting, fault.found)
+            })
+            .collect()
+    };
+    let mut warnings: Vec<String> = named(&report.warnings);
+    // versitygw has no lifecycle rules.
+    warnings.retain(|warning| !warning.starts_with("lifecycle: cannot be read (501"));
+    (named(&report.faults), warnings)
+}
+
+fn default_retention(mode: ObjectLockRetentionMode, days: i32) -> ObjectLockConfiguration {
+    let default = DefaultRetention::builder().mode(mode).days(days).build();
+    ObjectLockConfiguration::builder()
+        .object_lock_enabled(ObjectLockEnabled::Enabled)
+        .rule(ObjectLockRule::builder().default_retention(default).build())
+        .build()
+}
+
+async fn settings_are_named(server: S3Server) {
+    let (client, endpoint) = (server.client(), server.endpoint());
+    let judged = |bucket: &str| judged(&endpoint, bucket);
+    let nothing: Vec<String> = vec![];
+    let bare = ["default retention: none".to_owned(), "policy: none".to_owned()];
+
+    client.create_bucket().bucket("plain").send().await.expect("a bucket");
+    let (faults, _) = judged("plain");
+    assert_eq!(faults, ["versioning: off", "object lock: off"], "{}", server.name);
+    let version = async |status| {
+        let versioning = VersioningConfiguration::builder().status(status).build();
+        let put = client.put_bucket_versioning().bucket("plain").versioning_configuration(versioning);
+        put.send().await.expect("a setting");
+    };
+    version(BucketVersioningStatus::Enabled).await;
+    assert_eq!(judged("plain").0, ["object lock: off"], "{}", server.name);
+    version(BucketVersioningStatus::Suspended).await;
+    assert_eq!(judged("plain").0, ["versioning: Suspended", "object lock: off"], "{}", server.name);
+
+    server.create_locked_bucket("locked").await;
+    assert_eq!(judged("locked"), (nothing.clone(), bare.to_vec()), "{}", server.name);
+    for (mode, days, said) in [
+        (ObjectLockRetentionMode::Governance, 3650, Some("default retention: GOVERNANCE, 3650 days")),
+        (ObjectLockRetentionMode::Compliance, 1, Some("default retention: COMPLIANCE, 1 days")),
+        (ObjectLockRetentionMode::Compliance, 2, None),
+    ] {
+        let put = client.put_object_lock_configuration().bucket("locked");
+        put.object_lock_configuration(default_retention(mode, days)).send().await.expect("a setting");
+        let warned = said.into_iter().chain(["policy: none"]).map(str::to_owned).collect();
+        assert_eq!(judged("locked"), (nothing.clone(), warned), "{}", server.name);
+    }
+    // Who may delete: everybody whom no statement forbids it.
+    for (denied, said) in [
+        (r#""Principal":"*","Action":"s3:DeleteObject","Resource":"arn:aws:s3:::locked/*""#, None),
+        (r#""Principal":{"AWS":["*"]},"Action":["s3:Delete*"],"Resource":"arn:aws:s3:::locked/a/*""#, None),
+        (
+            r#""Principal":"*","Action":"s3:DeleteObject","Resource":"arn:aws:s3:::locked/other/*""#,
+            Some("policy: nothing in it denies `s3:DeleteObject` to everyone"),
+        ),
+        (
+            r#""Principal":"*","Action":"s3:PutObject","Resource":"arn:aws:s3:::locked/*""#,
+            Some("policy: nothing in it denies `s3:DeleteObject` to everyone"),
+        ),
+    ] {
+        let policy = format!(r#"{{"Version":"2012-10-17","Statement":[{{"Effect":"Deny",{denied}}}]}}"#);
+        client.put_bucket_policy().bucket("locked").policy(policy).send().await.expect("a policy");
+        let warned: Vec<String> = said.into_iter().map(str::to_owned).collect();
+        assert_eq!(judged("locked"), (nothing.clone(), warned), "{}: {denied}", server.name);
+    }
+    if server.name == "minio" {
+        let rule = LifecycleRule::builder()
+            .id("sweep")
+            .status(ExpirationStatus::Enabled)
+            .filter(LifecycleRuleFilter::builder().prefix("").build())
+            .expiration(LifecycleExpiration::builder().days(1).build());
+        let rules = BucketLifecycleConfiguration::builder().rules(rule.build().expect("a rule"));
+        let put = client.put_bucket_lifecycle_configuration().bucket("locked");
+        put.lifecycle_configuration(rules.build().expect("rules")).send().await.expect("a setting");
+        let (faults, warned) = judged("locked");
+        assert!(faults.is_empty() && warned[0] == "lifecycle: rule `sweep` expires objects", "{warned:?}");
+    }
+    // What a role may not read is named with the permission, and is no fault.
+    let proxy = FaultProxy::start(server.address);
+    proxy.set(Fault::Answer(403, "AccessDenied"));
+    let settings = S3Settings { bucket: "locked".into(), ..settings(&proxy.endpoint()) };
+    let store = S3Store::open(settings).expect("a store");
+    let report = store.judge().expect("a report");
+    assert!(report.faults.is_empty(), "{report:?}");
+    let unread: Vec<_> = report.warnings.iter().map(|w| (w.setting, w.wanted.as_str())).collect();
+    for (setting, permission) in [
+        ("versioning", "s3:GetBucketVersioning"),
+        ("object lock", "s3:GetBucketObjectLockConfiguration"),
+        ("lifecycle", "s3:GetLifecycleConfiguration"),
+        ("policy", "s3:GetBucketPolicy"),
+    ] {
+        assert!(unread.iter().any(|(s, w)| *s == setting && w.contains(permission)), "{setting}: {unread:?}");
+    }
+    // A service that does not answer says nothing of the bucket.
+    proxy.set(Fault::Status(503));
+    assert_eq!(trouble(store.judge()), Trouble::Unavailable);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs S3"]
+async fn each_setting_of_a_bucket_that_harms_evidence_is_named_on_minio() {
+    if with_keys("each_setting_of_a_bucket_that_harms_evidence_is_named_on_minio") {
+        settings_are_named(Minio::start()).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs S3"]
+async fn each_setting_of_a_bucket_that_harms_evidence_is_named_on_versitygw() {
+    if with_keys("each_setting_of_a_bucket_that_harms_evidence_is_named_on_versitygw") {
+        settings_are_named(Versitygw::start()).await;
     }
 }
 

@@ -71,15 +71,22 @@ impl Authority {
         Self { dir: dir.to_owned() }
     }
 
-    /// The answer to a request.
-    fn reply(&self, query: &[u8]) -> Vec<u8> {
+    /// The answer to a request, or the token in it.
+    fn reply(&self, query: &[u8], more: &[&str]) -> Vec<u8> {
         std::fs::write(self.dir.join("query"), query).expect("a file");
         let args = ["ts", "-reply", "-config", "cnf", "-section", "one", "-queryfile", "query"];
-        openssl(
-            &self.dir,
-            &[&args[..], &["-signer", "tsa.pem", "-inkey", "tsa.key", "-out", "answer"]].concat(),
-        );
+        let signer = ["-signer", "tsa.pem", "-inkey", "tsa.key", "-out", "answer"];
+        openssl(&self.dir, &[&args[..], &signer, more].concat());
         std::fs::read(self.dir.join("answer")).expect("an answer")
+    }
+
+    /// The answer to a request with a token that has other content.
+    fn changed(&self, query: &[u8], change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+        let token = self.made(&self.reply(query, &["-token_out"]), "tsa", change);
+        // SEQUENCE { SEQUENCE { INTEGER 0 }, token }
+        let body = [&[0x30, 3, 2, 1, 0][..], &token].concat();
+        let length = u16::try_from(body.len()).expect("a short answer").to_be_bytes();
+        [&[0x30, 0x82][..], &length, &body].concat()
     }
 
     /// A token like this one with other content, by this certificate: what somebody with the authority's key makes.
@@ -116,7 +123,7 @@ impl Authority {
     }
 }
 
-/// Answers over HTTP; the first requests fail: an authority that is down, and one that answers something else.
+/// Answers over HTTP; between good answers it is down, answers something else, or with tokens that must not be kept.
 fn serve(authority: Arc<Authority>) -> (SocketAddr, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("its address");
@@ -125,12 +132,20 @@ fn serve(authority: Arc<Authority>) -> (SocketAddr, Arc<AtomicUsize>) {
     std::thread::spawn(move || {
         for stream in listener.incoming().filter_map(Result::ok) {
             let query = request(&stream);
-            let (status, body) = match count.fetch_add(1, Ordering::SeqCst) {
-                0 => ("503 Service Unavailable", Vec::new()),
-                1 => ("200 OK", b"<html>not a timestamp</html>".to_vec()),
+            let mut status = "200 OK";
+            let body = match count.fetch_add(1, Ordering::SeqCst) {
+                0 => {
+                    status = "503 Service Unavailable";
+                    Vec::new()
+                }
+                1 => b"<html>not a timestamp</html>".to_vec(),
                 // The answer to another request: an old one, shown again.
-                2 => ("200 OK", authority.reply(&other_query(&query))),
-                _ => ("200 OK", authority.reply(&query)),
+                3 => authority.reply(&other_query(&query), &[]),
+                // Made before the checkpoint; not made yet; under another policy than was asked for.
+                4 => authority.changed(&query, |info| shift(info, -2)),
+                6 => authority.changed(&query, |info| shift(info, 2)),
+                7 => authority.changed(&query, |info| other_policy(info)),
+                _ => authority.reply(&query, &[]),
             };
             let head = format!(
                 "HTTP/1.1 {status}\r\ncontent-type: application/timestamp-reply\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
@@ -149,6 +164,31 @@ fn other_query(query: &[u8]) -> Vec<u8> {
     let at = other.len() - 5;
     other[at] ^= 1;
     other
+}
+
+/// Moves the hour of `YYYYMMDDhhmmssZ` in the content of a token.
+fn shift(info: &mut [u8], hours: i64) {
+    let at = info.windows(2).position(|pair| pair == [0x18, 0x0f]).expect("a GeneralizedTime") + 2;
+    let text = String::from_utf8_lossy(&info[at..at + 14]).into_owned();
+    let time = format!(
+        "{}-{}-{}T{}:{}:{}Z",
+        &text[..4],
+        &text[4..6],
+        &text[6..8],
+        &text[8..10],
+        &text[10..12],
+        &text[12..14]
+    );
+    let time: jiff::Timestamp = time.parse().expect("a time");
+    let time = time.checked_add(jiff::SignedDuration::from_hours(hours)).expect("in range");
+    info[at..at + 14].copy_from_slice(time.strftime("%Y%m%d%H%M%S").to_string().as_bytes());
+}
+
+/// `1.3.6.1.4.1.99999.1` becomes `1.3.6.1.4.1.99999.2`.
+fn other_policy(info: &mut [u8]) {
+    let policy = [0x2b, 6, 1, 4, 1, 0x86, 0x8d, 0x1f, 1];
+    let at = info.windows(policy.len()).position(|part| part == policy).expect("the policy");
+    info[at + policy.len() - 1] = 2;
 }
 
 fn request(mut stream: &TcpStream) -> Vec<u8> {
@@ -192,16 +232,16 @@ fn a_registry_is_timestamped_and_every_wrong_token_is_found() {
     let dir = tempfile::tempdir().expect("a folder");
     let authority = Arc::new(Authority::make(&dir.path().join("tsa")));
     let (address, asked) = serve(Arc::clone(&authority));
-    let mut deployment = Deployment::start(dir.path());
-    deployment.registrar(&format!(
+    let (deployment, mut gateway, mut registrar) = Deployment::with_gateway(dir.path());
+    registrar.spawn_with(&format!(
         "timestamp: {{ url: \"http://{address}/\", every: 0s, policy: {POLICY}, roots: tsa/root.pem }}\n"
     ));
-    deployment.settle();
-    let store = deployment.gateway.store();
+    let store = gateway.store();
+    deployment.settle(&registrar, &store);
     let mut trust = deployment.trust();
     trust.timestamp_authorities = vec![authority.trusted("root.pem")];
-    // Three wrong answers come first: none is kept, and the registry goes on.
-    deployment.until("a verdict with a timestamp", || {
+    // Wrong answers come first: none is kept, and the registry goes on.
+    registrar.until("a verdict with a timestamp", || {
         let (code, text) = deployment.verify(
             &store,
             &trust,
@@ -213,15 +253,30 @@ fn a_registry_is_timestamped_and_every_wrong_token_is_found() {
         );
         code == 0 && text.contains("; timestamped up to 20")
     });
-    assert!(asked.load(Ordering::SeqCst) >= 4, "the wrong answers were asked for");
-    assert!(deployment.log().contains("not timestamped"), "{}", deployment.log());
-    assert!(deployment.metrics().contains(r#"anchor_requests_total{by="timestamp",result="failed"} 3"#));
-    let before = deployment.newest(&store).0;
-    deployment.enroll("gw9", &schemas::trust::key_text(&[9; 32]));
-    deployment.until("one more entry", || deployment.newest(&store).0 > before);
-    deployment.until("its timestamp", || deployment.objects(&store, ".timestamp").len() >= 2);
-    deployment.gateway.stop();
-    deployment.stop_registrar();
+    for (n, gateway) in ["gw9", "gw10"].into_iter().enumerate() {
+        let before = deployment.newest(&store).0;
+        deployment.enroll(gateway, &schemas::trust::key_text(&[9 + n as u8; 32]));
+        registrar.until("one more entry", || deployment.newest(&store).0 > before);
+        registrar.until("its timestamp", || deployment.objects(&store, ".timestamp").len() >= n + 2);
+    }
+    assert!(asked.load(Ordering::SeqCst) >= 9, "the wrong answers were asked for");
+    let metrics = registrar.metrics();
+    for (result, count) in [("refused", 1), ("bad_answer", 5)] {
+        let wanted = format!("anchor_requests_total{{by=\"timestamp\",result=\"{result}\"}} {count}\n");
+        assert!(metrics.contains(&wanted), "{wanted}{metrics}");
+    }
+    let log = registrar.log();
+    for wanted in [
+        "503",
+        "nonce",
+        "over a checkpoint that was sealed at",
+        "and now is",
+        "asked for 1.3.6.1.4.1.99999.1",
+    ] {
+        assert!(log.contains(wanted), "{wanted} in {log}");
+    }
+    gateway.stop();
+    registrar.kill();
     // OpenSSL takes what is stored.
     for token in deployment.objects(&store, ".timestamp") {
         let name = token.file_name().map(|name| name.to_string_lossy().into_owned()).expect("a name");
@@ -285,26 +340,8 @@ fn attacks(deployment: &Deployment, authority: &Authority, store: &Path, trust: 
     // A certificate that had ended when it signed.
     let ended = authority.made(&token, "ended", |_| {});
     finds(&beside(batch(last), ended), Code::TimestampUntrusted, verdict.max(Verdict::Policy));
-    // A time before the seal was made, and one that is not yet: the hour of `YYYYMMDDhhmmssZ` is changed.
-    let shifted = |hours: i64| {
-        authority.made(&token, "tsa", |info| {
-            let at = info.windows(2).position(|pair| pair == [0x18, 0x0f]).expect("a GeneralizedTime") + 2;
-            let text = String::from_utf8_lossy(&info[at..at + 14]).into_owned();
-            let time = format!(
-                "{}-{}-{}T{}:{}:{}Z",
-                &text[..4],
-                &text[4..6],
-                &text[6..8],
-                &text[8..10],
-                &text[10..12],
-                &text[12..14]
-            );
-            let time: jiff::Timestamp = time.parse().expect("a time");
-            let time = time.checked_add(jiff::SignedDuration::from_hours(hours)).expect("in range");
-            let text = time.strftime("%Y%m%d%H%M%S").to_string();
-            info[at..at + 14].copy_from_slice(text.as_bytes());
-        })
-    };
+    // A time before the seal was made, and one that is not yet.
+    let shifted = |hours: i64| authority.made(&token, "tsa", |info| shift(info, hours));
     for hours in [-2, 2] {
         finds(&beside(batch(last), shifted(hours)), Code::TimeContradiction, Verdict::Invalid);
     }

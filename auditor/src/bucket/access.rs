@@ -16,13 +16,13 @@ pub(super) async fn read(bucket: &Bucket, out: &mut Read) {
     match is_public(bucket).await {
         Ok(true) => out.add(Code::PublicAccess, "policy status", "not public", "public"),
         Ok(false) => out.lines.push("its policy's status is not public".into()),
-        Err(fault) if fault.is_absent() => {}
+        Err(fault) if fault.is_unset() => {}
         Err(fault) => out.refused("policy status", "s3:GetBucketPolicyStatus", &fault),
     }
     // A store may say of a policy that it is not public and mean something else by it: it is read as well.
     match ask!(bucket, get_bucket_policy) {
         Ok(answer) => policy(answer.policy().unwrap_or_default(), out),
-        Err(fault) if fault.is_absent() => out.lines.push("no bucket policy".into()),
+        Err(fault) if fault.is_unset() => out.lines.push("no bucket policy".into()),
         Err(fault) => out.refused("policy", "s3:GetBucketPolicy", &fault),
     }
     match ask!(bucket, get_bucket_acl) {
@@ -44,7 +44,7 @@ pub(super) async fn read(bucket: &Bucket, out: &mut Read) {
             None => out.unknown.push(BLOCK),
         },
         // Whether the account blocks it is not told by the bucket.
-        Err(fault) if fault.is_absent() => open_block("none for the bucket".into(), out),
+        Err(fault) if fault.is_unset() => open_block("none for the bucket".into(), out),
         Err(fault) => out.refused(BLOCK, "s3:GetBucketPublicAccessBlock", &fault),
     }
 }
@@ -81,7 +81,13 @@ async fn is_public(bucket: &Bucket) -> Result<bool, Fault> {
         .set_expected_bucket_owner(bucket.owner.clone());
     let error = match request.send().await {
         Ok(answer) => {
-            return Ok(answer.policy_status().and_then(|status| status.is_public()).unwrap_or(false));
+            let said = answer.policy_status().and_then(|status| status.is_public());
+            let silent = || Fault {
+                status: None,
+                code: String::new(),
+                message: "an answer without `IsPublic`".into(),
+            };
+            return said.ok_or_else(silent);
         }
         Err(error) => error,
     };

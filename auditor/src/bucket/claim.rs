@@ -79,7 +79,7 @@ impl Judge<'_> {
             lines.push(format!("lock state of {unread} of {total} versions: no answer that says anything"));
         }
         lines.extend(self.sealed.not_checked());
-        lines.push("legal holds against the records of holds: only counted".into());
+        lines.extend(self.holds_not_checked(selection.left_out_holds));
         if self.out.findings.has(Code::Replicated) {
             lines.push("copies in other buckets: verify them by themselves".into());
         }
@@ -142,12 +142,12 @@ mod tests {
         let of = |probed: &Probed, within| Probing::of(Some(probed), within, 20 * time::DAY);
         let enforced = |probing: Probing| matches!(probing, Probing::Enforced(_));
         assert!(enforced(of(&probed(&ENFORCES, &[]), None)));
-        assert!(enforced(of(&probed(&ROWS, &[]), Some(10 * time::DAY))));
-        assert!(!enforced(of(&probed(&ROWS, &[]), Some(9 * time::DAY))));
-        assert!(!enforced(of(&probed(&ROWS, &["clock"]), None)));
+        assert!(enforced(of(&probed(ROWS, &[]), Some(10 * time::DAY))));
+        assert!(!enforced(of(&probed(ROWS, &[]), Some(9 * time::DAY))));
+        assert!(!enforced(of(&probed(ROWS, &["clock"]), None)));
         assert!(!enforced(Probing::of(None, None, 0)));
         for left_out in ENFORCES {
-            let rows: Vec<&str> = ROWS.into_iter().filter(|row| *row != left_out).collect();
+            let rows: Vec<&str> = ROWS.iter().copied().filter(|row| *row != left_out).collect();
             let Probing::Less(why) = of(&probed(&rows, &[]), None) else {
                 std::panic::panic_any(format!("without {left_out}"))
             };

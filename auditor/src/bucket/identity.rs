@@ -1,13 +1,13 @@
 //! Is it the store that is meant, and does it still hold what was seen in it?
 
 use super::Judge;
-use super::lock;
+use super::{lock, settings};
 use crate::finding::{Code, Effect, Finding, Place};
 use crate::time;
 
 impl Judge<'_> {
     /// Is it the store that the mandate names, and the one of the last visit?
-    pub(super) fn identity(&mut self) {
+    pub(super) fn identity(&mut self) -> anyhow::Result<()> {
         let bucket = self.source.bucket().clone();
         let wanted = &self.asked.mandate.store;
         let place = |what: &str| Place::object("the store").of_item(what);
@@ -31,6 +31,22 @@ impl Judge<'_> {
             self.out.kept.owners = owners;
         }
         self.out.kept.store = bucket.describe();
+        if wanted.owner.is_some() {
+            // Every request names the owner: that says something where the store compares it.
+            match self.source.run(async move { settings::of_another_owner(&bucket).await })? {
+                Ok(()) => {
+                    let expected = "a refusal of a request that names another owner";
+                    let found = "an answer: this store does not compare owners";
+                    self.add(Code::CouldNotRead, place("owner"), expected, found);
+                }
+                Err(fault) if fault.is_refused() => {}
+                Err(fault) => {
+                    let expected = "an answer to a request that names another owner";
+                    self.add(Code::CouldNotRead, place("owner"), expected, fault.to_string());
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Versions that were seen before and are not listed any more.
@@ -68,6 +84,10 @@ impl Judge<'_> {
                     self.out.findings.push(found.with(severity, effect));
                 }
                 Err(_) => {
+                    if seen.hold {
+                        let expected = format!("a legal hold, as seen at {}", time::text(seen.at));
+                        self.add(Code::HoldLifted, place, expected, "the version is gone");
+                    }
                     if let Some(versions) = self.out.kept.versions.get_mut(&name) {
                         versions.remove(&id);
                     }

@@ -75,8 +75,9 @@ impl Kept {
         for (name, versions) in other.versions {
             let known = self.versions.entry(name).or_default();
             for (id, seen) in versions {
-                match known.get(&id) {
-                    Some(here) if rank(here) >= rank(&seen) => {}
+                match known.get_mut(&id) {
+                    // The later word on a hold is the one that the next visit is held to.
+                    Some(here) if rank(here) >= rank(&seen) => here.hold |= seen.hold && seen.at > here.at,
                     // What another auditor found sound, this one has not looked at.
                     _ => _ = known.insert(id, Seen { clean: false, ..seen }),
                 }

@@ -26,6 +26,33 @@ pub enum Retention {
     Unknown(String),
 }
 
+/// What the store says of a legal hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Hold {
+    /// HEAD does not speak of it: there is none, or the caller may not read it.
+    #[default]
+    Unseen,
+    /// It is on.
+    On,
+    /// There is none, and the store says so.
+    Off,
+    /// The caller may not ask.
+    Denied(String),
+    /// No answer that says anything.
+    Unknown(String),
+}
+
+impl Hold {
+    fn of(status: Option<&str>) -> Self {
+        match status {
+            Some("ON") => Self::On,
+            Some("OFF") => Self::Off,
+            Some(other) => Self::Unknown(format!("status `{other}`")),
+            None => Self::Unseen,
+        }
+    }
+}
+
 /// What the store shows of a version.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Shown {
@@ -33,8 +60,8 @@ pub struct Shown {
     pub mode: String,
     /// Retain-until of HEAD, microseconds UTC; 0 where it shows none.
     pub until: i64,
-    /// Whether HEAD shows a legal hold.
-    pub hold: bool,
+    /// Whether it is under legal hold: as HEAD says, or GetObjectLegalHold where that was asked.
+    pub hold: Hold,
     /// The stored SHA-256 of the whole object.
     pub sha256: Option<Sha256Hex>,
     /// The key under which it is encrypted, where it is one of a key service.
@@ -81,16 +108,50 @@ pub async fn retention(bucket: &Bucket, name: &str, version: &str) -> Retention 
             if let Some(locked) = body.and_then(|response| other_root(response.body().bytes()?)) {
                 return locked;
             }
-            let none = ["NoSuchObjectLockConfiguration", "ObjectLockConfigurationNotFoundError"];
-            // A bucket without lock is answered with InvalidRequest.
-            if none.contains(&fault.code.as_str())
-                || (fault.status == Some(400) && fault.code == "InvalidRequest")
-            {
+            if says_none(&fault) {
                 Retention::Unlocked
             } else if fault.is_denied() {
                 Retention::Denied(fault.to_string())
             } else {
                 Retention::Unknown(fault.to_string())
+            }
+        }
+    }
+}
+
+/// Whether a refusal says that there is no such lock.
+fn says_none(fault: &Fault) -> bool {
+    let none = ["NoSuchObjectLockConfiguration", "ObjectLockConfigurationNotFoundError"];
+    // A bucket without lock is answered with InvalidRequest.
+    none.contains(&fault.code.as_str()) || (fault.status == Some(400) && fault.code == "InvalidRequest")
+}
+
+/// Asks GetObjectLegalHold.
+pub async fn hold(bucket: &Bucket, name: &str, version: &str) -> Hold {
+    bucket.count();
+    let request = bucket
+        .client
+        .get_object_legal_hold()
+        .bucket(&bucket.address.bucket)
+        .key(bucket.key(name))
+        .version_id(version)
+        .set_expected_bucket_owner(bucket.owner.clone());
+    match request.send().await {
+        Ok(answer) => {
+            let status = answer.legal_hold().and_then(|hold| hold.status());
+            match Hold::of(status.map(|status| status.as_str())) {
+                Hold::Unseen => Hold::Unknown("an answer without a status".into()),
+                said => said,
+            }
+        }
+        Err(error) => {
+            let fault = Fault::of(&error);
+            if says_none(&fault) {
+                Hold::Off
+            } else if fault.is_denied() {
+                Hold::Denied(fault.to_string())
+            } else {
+                Hold::Unknown(fault.to_string())
             }
         }
     }
@@ -127,7 +188,7 @@ pub async fn shown(bucket: &Bucket, name: &str, version: &str, cross: bool) -> R
     let mut out = Shown {
         mode: head.object_lock_mode().map(|mode| mode.as_str().to_owned()).unwrap_or_default(),
         until: crate::source::s3::micros(head.object_lock_retain_until_date()),
-        hold: head.object_lock_legal_hold_status().is_some_and(|status| status.as_str() == "ON"),
+        hold: Hold::of(head.object_lock_legal_hold_status().map(|status| status.as_str())),
         sha256: sha256.map(Sha256Hex),
         key: head.ssekms_key_id().map(str::to_owned),
         retention: None,
@@ -147,6 +208,8 @@ pub struct Wanted {
     pub version: Version,
     /// Ask twice.
     pub cross: bool,
+    /// Ask about a legal hold where HEAD shows none.
+    pub hold: bool,
 }
 
 /// Asks for all of them, some at one time; in the order of `wanted`.
@@ -159,7 +222,13 @@ pub async fn all(
     let asked = futures_util::stream::iter(wanted).map(|wanted| {
         let bucket = bucket.clone();
         async move {
-            let shown = shown(&bucket, &wanted.name, &wanted.version.id, wanted.cross).await;
+            let mut shown = shown(&bucket, &wanted.name, &wanted.version.id, wanted.cross).await;
+            if let Ok(shown) = &mut shown
+                && wanted.hold
+                && shown.hold == Hold::Unseen
+            {
+                shown.hold = hold(&bucket, &wanted.name, &wanted.version.id).await;
+            }
             (wanted, shown)
         }
     });

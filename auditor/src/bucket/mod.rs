@@ -12,6 +12,7 @@ mod access;
 mod claim;
 pub mod estimate;
 mod facts;
+mod holds;
 mod identity;
 pub mod kept;
 pub mod lock;
@@ -55,9 +56,11 @@ pub struct Asked<'a> {
 }
 
 impl Asked<'_> {
-    /// Whether a version that was read before need not be asked about: it was sound then, and is by its date.
-    fn settled(&self, seen: &Seen) -> bool {
-        self.only_new && seen.clean && (self.mandate.retention.is_some() || seen.until >= self.now)
+    /// Whether a version that was read before need not be asked about: it was sound then, and is by its date. A legal
+    /// hold has no date: it is asked about at every visit.
+    fn settled(&self, name: &str, seen: &Seen) -> bool {
+        let held = seen.hold || self.mandate.store.holds.ask_for(name);
+        self.only_new && seen.clean && !held && (self.mandate.retention.is_some() || seen.until >= self.now)
     }
 }
 
@@ -89,6 +92,8 @@ struct Judge<'a> {
     /// Versions that are not locked as they should be.
     short: u64,
     denied: Option<String>,
+    /// Why legal holds may not be read.
+    holds_denied: Option<String>,
 }
 
 /// Judges a bucket. Makes requests; changes nothing.
@@ -98,18 +103,20 @@ struct Judge<'a> {
 pub fn judge(source: &S3Source, asked: &Asked<'_>) -> anyhow::Result<Judged> {
     let mut kept = asked.kept.clone().unwrap_or_default();
     kept.judge_by(asked.mandate);
-    let settled = |seen: &Seen| asked.settled(seen);
-    let mut selection = select::select(source.listing(), &kept, asked.lock_state, settled);
+    let settled = |name: &str, seen: &Seen| asked.settled(name, seen);
+    let holds = &asked.mandate.store.holds;
+    let mut selection = select::select(source.listing(), &kept, asked.lock_state, holds, settled);
     let names = selection.wanted.iter().map(|wanted| wanted.name.as_str());
     let sealed = SealTimes::read(source, asked.in_force, names)?;
     let out = Judged { kept, ..Judged::default() };
-    let mut judge = Judge { source, asked, out, sealed, short: 0, denied: None };
-    judge.identity();
+    let mut judge = Judge { source, asked, out, sealed, short: 0, denied: None, holds_denied: None };
+    judge.identity()?;
     judge.gone()?;
     let wanted = std::mem::take(&mut selection.wanted);
     for (wanted, shown) in source.run(lock::all(source.bucket().clone(), wanted, asked.progress))? {
         judge.version(&wanted, shown);
     }
+    judge.held_anywhere();
     judge.settings()?;
     judge.conclude(&selection);
     Ok(judge.out)
@@ -129,9 +136,11 @@ impl Judge<'_> {
                 Some(seen.until.saturating_sub(version.last_modified))
             })
         });
-        let longest = spans.max().max(self.asked.mandate.retention);
-        let (bucket, wanted) = (self.source.bucket().clone(), self.asked.mandate.retention);
-        let read = self.source.run(settings::read(bucket, wanted, longest))?;
+        let mandate = self.asked.mandate;
+        let longest = spans.max().max(mandate.retention);
+        let (retention, kms_key) = (mandate.retention, mandate.store.kms_key.clone());
+        let against = settings::Against { retention, longest, kms_key };
+        let read = self.source.run(settings::read(self.source.bucket().clone(), against))?;
         if !read.locks {
             self.short += 1;
         }

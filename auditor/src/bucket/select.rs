@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::is_probe;
 use super::kept::{Kept, Seen};
 use super::lock::Wanted;
+use crate::mandate::WantedHolds;
 use crate::source::s3::Listing;
 
 /// Each so many versions both ways of asking are compared.
@@ -43,14 +44,18 @@ pub(super) struct Selection {
     pub(super) left_out: usize,
     /// How many of those an earlier visit read.
     pub(super) left_out_known: usize,
+    /// How many of those should be under a legal hold, or were.
+    pub(super) left_out_holds: usize,
 }
 
-/// Selects. `settled` says of a version that was read before whether it need not be asked about again.
+/// Selects. `settled` says of a version that was read before whether it need not be asked about again; a hold is asked
+/// about where `holds` has the mandate ask for it, or one was seen before.
 pub(super) fn select(
     listing: &Listing,
     kept: &Kept,
     lock_state: LockState,
-    settled: impl Fn(&Seen) -> bool,
+    holds: &WantedHolds,
+    settled: impl Fn(&str, &Seen) -> bool,
 ) -> Selection {
     let mut out = Selection::default();
     let mut newest: BTreeMap<&str, usize> = BTreeMap::new();
@@ -60,15 +65,17 @@ pub(super) fn select(
         }
         for version in &named.versions {
             out.total += 1;
-            if let Some(seen) = kept.seen(name, &version.id).filter(|seen| settled(seen)) {
+            let seen = kept.seen(name, &version.id);
+            if let Some(seen) = seen.filter(|seen| settled(name, seen)) {
                 out.earlier.push(seen.clone());
                 continue;
             }
+            let hold = holds.ask_for(name) || seen.is_some_and(|seen| seen.hold);
             let cross = out.wanted.len().is_multiple_of(CROSS);
             if let Some((folder, _)) = name.rsplit_once('/') {
                 newest.insert(folder, out.wanted.len());
             }
-            out.wanted.push(Wanted { name: name.clone(), version: version.clone(), cross });
+            out.wanted.push(Wanted { name: name.clone(), version: version.clone(), cross, hold });
         }
     }
     for last in newest.values() {
@@ -83,6 +90,7 @@ pub(super) fn select(
             out.wanted.push(wanted);
         } else {
             out.left_out += 1;
+            out.left_out_holds += usize::from(wanted.hold);
             out.left_out_known += usize::from(kept.seen(&wanted.name, &wanted.version.id).is_some());
         }
     }
@@ -146,7 +154,8 @@ mod tests {
 
     /// Asked about, read earlier, left out; and of those how many were read earlier.
     fn counts(kept: &Kept, lock_state: LockState, only_new: bool) -> (usize, usize, usize, usize) {
-        let selected = select(&listing(100), kept, lock_state, |seen| only_new && seen.clean);
+        let holds = WantedHolds::None;
+        let selected = select(&listing(100), kept, lock_state, &holds, |_, seen| only_new && seen.clean);
         assert_eq!(selected.total, 100);
         assert_eq!(selected.wanted.len() + selected.earlier.len() + selected.left_out, selected.total);
         (selected.wanted.len(), selected.earlier.len(), selected.left_out, selected.left_out_known)
@@ -165,7 +174,10 @@ mod tests {
         // What was not sound is asked about at every visit.
         assert_eq!(counts(&kept(0..60, false), LockState::All, true), (100, 0, 0, 0));
         // The newest of a log is always asked about.
-        let selected = select(&listing(100), &none, LockState::Sample(1), |_| false);
+        let holds = WantedHolds::Below(vec!["a/b".into()]);
+        let selected = select(&listing(100), &none, LockState::Sample(1), &holds, |_, _| false);
+        assert!(selected.wanted.iter().all(|wanted| wanted.hold));
+        assert_eq!(selected.left_out_holds, selected.left_out);
         assert!(selected.wanted.iter().any(|wanted| wanted.name == "a/b/c/0099" && wanted.cross));
     }
 }

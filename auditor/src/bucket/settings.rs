@@ -55,8 +55,32 @@ macro_rules! ask {
 
 pub(super) use ask;
 
-/// Reads the settings. `longest`: the longest retention that versions have or the mandate asks for, microseconds.
-pub async fn read(bucket: Bucket, wanted: Option<i64>, longest: Option<i64>) -> Read {
+/// Asks for a setting in the name of an account that the bucket is not of.
+///
+/// # Errors
+/// The store refuses, as it should.
+pub(super) async fn of_another_owner(bucket: &Bucket) -> Result<(), Fault> {
+    let nobody = ["000000000000", "999999999999"].map(str::to_owned);
+    let other = nobody.into_iter().find(|account| bucket.owner.as_ref() != Some(account));
+    let mut bucket = bucket.clone();
+    bucket.owner = other;
+    ask!(bucket, get_bucket_versioning).map(|_| ())
+}
+
+/// What the settings are held against.
+#[derive(Debug, Clone, Default)]
+pub struct Against {
+    /// How long the mandate wants evidence kept, microseconds.
+    pub retention: Option<i64>,
+    /// The longest retention that versions have or the mandate asks for, microseconds.
+    pub longest: Option<i64>,
+    /// The only key under which objects may be encrypted.
+    pub kms_key: Option<String>,
+}
+
+/// Reads the settings.
+pub async fn read(bucket: Bucket, against: Against) -> Read {
+    let Against { retention: wanted, longest, kms_key } = against;
     let mut out = Read::default();
     let versioned = match ask!(bucket, get_bucket_versioning) {
         Ok(answer) if answer.status() == Some(&BucketVersioningStatus::Enabled) => true,
@@ -74,10 +98,11 @@ pub async fn read(bucket: Bucket, wanted: Option<i64>, longest: Option<i64>) -> 
     out.locks = versioned && locked;
     match ask!(bucket, get_bucket_lifecycle_configuration) {
         Ok(answer) => answer.rules().iter().for_each(|rule| lifecycle(&bucket, rule, longest, &mut out)),
-        Err(fault) if fault.is_absent() => out.lines.push("no lifecycle rules".into()),
+        Err(fault) if fault.is_unset() => out.lines.push("no lifecycle rules".into()),
         Err(fault) => out.refused("lifecycle rules", "s3:GetLifecycleConfiguration", &fault),
     }
     access::read(&bucket, &mut out).await;
+    encryption(&bucket, kms_key.as_deref(), &mut out).await;
     match ask!(bucket, get_bucket_replication) {
         Ok(answer) => {
             for rule in answer.replication_configuration().map(|c| c.rules()).into_iter().flatten() {
@@ -90,7 +115,7 @@ pub async fn read(bucket: Bucket, wanted: Option<i64>, longest: Option<i64>) -> 
                 );
             }
         }
-        Err(fault) if fault.is_absent() => out.lines.push("no replication".into()),
+        Err(fault) if fault.is_unset() => out.lines.push("no replication".into()),
         Err(fault) => out.refused("replication", "s3:GetReplicationConfiguration", &fault),
     }
     out
@@ -99,7 +124,7 @@ pub async fn read(bucket: Bucket, wanted: Option<i64>, longest: Option<i64>) -> 
 async fn lock(bucket: &Bucket, wanted: Option<i64>, out: &mut Read) -> bool {
     let answer = match ask!(bucket, get_object_lock_configuration) {
         Ok(answer) => answer,
-        Err(fault) if fault.is_absent() => {
+        Err(fault) if fault.is_unset() => {
             out.add(Code::NotWorm, "object lock", "enabled", "the bucket has none");
             return false;
         }
@@ -131,6 +156,31 @@ async fn lock(bucket: &Bucket, wanted: Option<i64>, out: &mut Read) -> bool {
         out.lines.push(format!("default retention {found}"));
     }
     enabled
+}
+
+/// Under which key the bucket puts objects that name none. Each version's own key is judged with the version.
+async fn encryption(bucket: &Bucket, named: Option<&str>, out: &mut Read) {
+    const WHAT: &str = "default encryption";
+    let answer = match ask!(bucket, get_bucket_encryption) {
+        Ok(answer) => answer,
+        Err(fault) if fault.is_unset() => {
+            out.lines.push("no default encryption".into());
+            return;
+        }
+        Err(fault) => return out.refused(WHAT, "s3:GetEncryptionConfiguration", &fault),
+    };
+    let rules = answer.server_side_encryption_configuration().map(|configuration| configuration.rules());
+    for by in rules.into_iter().flatten().filter_map(|rule| rule.apply_server_side_encryption_by_default()) {
+        let key = by.kms_master_key_id();
+        let found = format!("{}{}", by.sse_algorithm(), key.map(|key| format!(" {key}")).unwrap_or_default());
+        match named {
+            Some(named) if key != Some(named) => {
+                let finding = Finding::new(Code::EncryptionKey, Read::place(WHAT), named, found);
+                out.findings.push(finding.as_note());
+            }
+            _ => out.lines.push(format!("{WHAT} {found}")),
+        }
+    }
 }
 
 fn lifecycle(bucket: &Bucket, rule: &LifecycleRule, longest: Option<i64>, out: &mut Read) {

@@ -2,10 +2,10 @@
 
 use schemas::ObjectName;
 
-use super::Judge;
 use super::kept::Seen;
 use super::lock::{Retention, Shown, Wanted};
 use super::versions::parse;
+use super::{Judge, holds};
 use crate::finding::{Code, Effect, Finding, Findings, Place, Severity};
 use crate::mandate::Mandate;
 use crate::source::s3::{Fault, Version};
@@ -60,6 +60,14 @@ impl Judge<'_> {
         one.checksum(name, &shown);
         one.class();
         one.encryption(&shown);
+        let before = self.out.kept.seen(name, &version.id);
+        let asked = self.asked.mandate.store.holds.ask_for(name);
+        let held = holds::judge(&one.place, asked, before, &shown.hold);
+        one.findings.append(held.findings);
+        let untold = held.denied.is_some();
+        if let Some(why) = held.denied {
+            self.holds_denied(one.place.clone(), why);
+        }
         let Some((mode, until)) = shown.lock().map(|(mode, until)| (mode.to_owned(), until)) else {
             let One { place, findings, .. } = one;
             self.out.findings.append(findings);
@@ -73,19 +81,18 @@ impl Judge<'_> {
             self.out.facts.lock(until);
         }
         self.short += u64::from(!sound);
-        self.out.facts.holds += u64::from(shown.hold);
+        self.out.facts.holds += u64::from(held.hold);
         let now = self.asked.now;
-        let mut seen =
-            Seen { mode, until, hold: shown.hold, at: now, sealed_at: one.sealed_at, clean: false };
+        let mut seen = Seen { mode, until, hold: held.hold, at: now, sealed_at: one.sealed_at, clean: false };
         if let Some(before) = self.out.kept.seen(name, &version.id)
             && one.reduced(before, &seen)
         {
             self.short += 1;
             // What was known stays: the store is held to it.
-            seen = Seen { clean: false, ..before.clone() };
+            seen = Seen { clean: false, hold: held.hold, ..before.clone() };
         }
         // Whatever was found is found again at the next visit, and what could not be told is asked again.
-        seen.clean = one.findings.is_empty() && sealed_at.is_ok();
+        seen.clean = one.findings.is_empty() && sealed_at.is_ok() && !untold;
         self.out.findings.append(one.findings);
         self.out.kept.versions.entry(name.clone()).or_default().insert(version.id.clone(), seen);
     }
@@ -148,7 +155,10 @@ impl One<'_> {
 
     fn encryption(&mut self, shown: &Shown) {
         let named = &self.mandate.store.kms_key;
-        let Some(key) = shown.key.as_ref().filter(|key| named.as_ref() != Some(*key)) else { return };
+        if shown.key == *named {
+            return;
+        }
+        let key = shown.key.as_deref().unwrap_or("none of a key service");
         let expected = named.clone().unwrap_or_else(|| "the store's own key".into());
         let finding = Finding::new(Code::EncryptionKey, self.place.clone(), expected, key);
         self.findings.push(match named {
@@ -269,6 +279,7 @@ mod tests {
         assert!(
             codes(|_, s, m, _| (s.key, m.store.kms_key) = (Some("k".into()), Some("k".into()))).is_empty()
         );
+        assert_eq!(codes(|_, _, m, _| m.store.kms_key = Some("k".into())), ["ENCRYPTION_KEY"]);
         assert_eq!(codes(|_, s, _, _| s.mode = "GOVERNANCE".into()), ["NOT_WORM"]);
         assert_eq!(codes(|_, s, _, _| s.until = NOW - 1), ["RETENTION_SHORT"]);
         assert_eq!(codes(|_, _, m, _| m.retention = Some(time::SECOND)), ["RETENTION_SHORT"]);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use schemas::Origin;
-use schemas::trust::{Trust, public_key};
+use schemas::trust::Trust;
 
 use crate::bucket::estimate::Estimate;
 use crate::bucket::kept::{self, Kept};
@@ -16,7 +16,7 @@ use crate::bucket::{self, Asked, Judged, LockState, probed};
 use crate::cache::Cache;
 use crate::cli::{Evidence, Remote};
 use crate::finding::{Code, Findings, Place};
-use crate::mandate::Mandate;
+use crate::mandate::{Mandate, WantedStore};
 use crate::registry::{Beside, InForce, WitnessNote};
 use crate::report::Report;
 use crate::source::s3::{Address, Settings};
@@ -49,7 +49,6 @@ pub struct Opened {
     pub state: State,
     remembered: Remembered,
     in_force: OnceLock<Trust>,
-    closers: OnceLock<BTreeMap<Origin, [u8; 32]>>,
     bucket: Option<Remotely>,
 }
 
@@ -178,7 +177,6 @@ pub fn open(typed: &Evidence) -> anyhow::Result<Opened> {
         remembered,
         bucket,
         in_force: OnceLock::new(),
-        closers: OnceLock::new(),
     })
 }
 
@@ -211,7 +209,7 @@ fn witness_notes(typed: &Evidence, trust: &Trust) -> anyhow::Result<(Vec<Witness
     let mut notes = Vec::new();
     for path in &typed.witness_note {
         let note = std::fs::read(path).with_context(|| format!("--witness-note `{}`", path.display()))?;
-        notes.push(WitnessNote { from: path.display().to_string(), note });
+        notes.push(WitnessNote { from: path.display().to_string(), note, asked: None });
     }
     if !typed.ask_witnesses {
         return Ok((notes, Vec::new()));
@@ -259,11 +257,6 @@ impl Opened {
         self.in_force.get().unwrap_or(&self.trust)
     }
 
-    /// Who sealed the end of a log, where it was not the log's own key and the store was read.
-    pub fn closers(&self) -> BTreeMap<Origin, [u8; 32]> {
-        self.closers.get().cloned().unwrap_or_default()
-    }
-
     /// Verifies the whole store; proven rows go to the cache, and the visit is remembered.
     ///
     /// # Errors
@@ -301,9 +294,11 @@ impl Opened {
         drop(options);
         report.not_checked.extend(self.silent.iter().map(|why| format!("a witness did not answer: {why}")));
         let _ = self.in_force.set(report.trust_in_force.clone());
-        let logs = report.gateways.iter().flat_map(|gateway| &gateway.logs);
-        let closed = logs.filter_map(|log| Some((log.origin.clone(), public_key(log.closer.as_deref()?)?)));
-        let _ = self.closers.set(closed.collect());
+        if self.bucket.is_none() && self.mandate.store != WantedStore::default() {
+            let expected = "a bucket: the mandate says under `store` what it must be";
+            let found = "a folder: neither its owner nor locks, keys or holds can be seen";
+            cached_findings.add(Code::WrongSource, Place::object("the store"), expected, found);
+        }
         if !cached_findings.is_empty() {
             report.findings.append(cached_findings);
             report.settle();

@@ -87,6 +87,47 @@ fn questions_are_answered_from_proven_rows_also_at_later_visits() {
 }
 
 #[test]
+fn an_answer_in_parquet_holds_the_same_rows() {
+    use arrow::array::{AsArray as _, RecordBatch};
+    use arrow::datatypes::Int64Type;
+    let place = Place::new(&small());
+    let out = place.path("answer.parquet");
+    let asked = place.run("query", &["--format", "parquet", "--out", out.to_str().unwrap(), KINDS]);
+    assert_eq!(asked.unwrap(), 0);
+    let file = std::fs::File::open(&out).unwrap();
+    let reader = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(file).unwrap();
+    let batches: Vec<RecordBatch> = reader.build().unwrap().map(Result::unwrap).collect();
+    let mut text = "kind,n\n".to_owned();
+    for batch in &batches {
+        let kind = arrow::compute::cast(batch.column(0), &arrow::datatypes::DataType::Utf8).unwrap();
+        let count = batch.column(1).as_primitive::<Int64Type>();
+        for n in 0..batch.num_rows() {
+            text.push_str(&format!("{},{}\n", kind.as_string::<i32>().value(n), count.value(n)));
+        }
+    }
+    assert_eq!(text, KINDS_ARE);
+    // Parquet goes to a file, not to a terminal.
+    let error = place.run("query", &["--format", "parquet", KINDS]).unwrap_err();
+    assert!(error.to_string().contains("--out"), "{error}");
+}
+
+#[test]
+fn a_mandate_that_names_a_bucket_is_not_met_by_a_folder() {
+    let place = Place::new(&small());
+    let mandate = place.path("mandate.yaml");
+    for (yaml, exit) in [
+        ("claims: [signed]\n", 0),
+        ("store: { holds: all }\n", 1),
+        ("store: { bucket: evidence }\n", 1),
+        ("store: { probed_within: 30d }\n", 1),
+    ] {
+        std::fs::write(&mandate, yaml).unwrap();
+        let words = ["--mandate", mandate.to_str().unwrap()];
+        assert_eq!(place.run("verify", &words).unwrap(), exit, "{yaml}");
+    }
+}
+
+#[test]
 fn only_new_batches_are_verified_by_a_later_question() {
     let mut writer = Writer::boot("20260921t133320z-00000001", START, None, MemorySource::default());
     writer.now += 3 * SECOND;

@@ -64,10 +64,9 @@ impl Probe<'_> {
     /// Tries a row, unless it is left out.
     async fn row(&mut self, ask: Ask, tried: impl AsyncFnOnce(&mut Self) -> Saw) {
         let skipped = self.skip.iter().any(|skip| skip == ask.name);
-        let (outcome, seen) =
+        let saw =
             if skipped { (Outcome::NotTried, "left out by `--skip`".into()) } else { tried(self).await };
-        let Ask { name, did, expected } = ask;
-        self.rows.push(Row { name, did, expected, seen, outcome });
+        self.rows.push(ask.saw(saw));
     }
 
     async fn all(&mut self) -> anyhow::Result<()> {
@@ -101,8 +100,7 @@ impl Probe<'_> {
             }
         };
         let outcome = if version == "null" { Outcome::NotEnforced } else { Outcome::AsRequired };
-        let Ask { name: row, did, expected } = rows::PUT_LOCKED;
-        self.rows.push(Row { name: row, did, expected, seen: format!("version {version}"), outcome });
+        self.rows.push(rows::PUT_LOCKED.saw((outcome, format!("version {version}"))));
         Ok(Canary { name, version, until: self.until })
     }
 

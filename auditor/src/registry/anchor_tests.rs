@@ -171,6 +171,10 @@ fn checkpoint(size: u64, root: Hash) -> Vec<u8> {
 
 type Hash = Sha256Hex;
 
+fn brought(note: Vec<u8>) -> WitnessNote {
+    WitnessNote { from: "from the bank".into(), note, asked: None }
+}
+
 #[test]
 fn a_fork_that_a_witness_saw_is_shown_to_a_first_visitor() {
     let trust = with(vec![trusted(1, "bank")]);
@@ -178,16 +182,13 @@ fn a_fork_that_a_witness_saw_is_shown_to_a_first_visitor() {
     let mut store = witnessed(&[1]);
     put(&mut store, 1, fork.clone());
     finds(&verify_with(&store, &trust, &[], &[]), Code::Equivocation, Verdict::Diverged);
-    let brought = [WitnessNote { from: "from the bank".into(), note: fork }];
-    let report = verify_with(&witnessed(&[1]), &trust, &[], &brought);
+    let notes = [brought(fork)];
+    let report = verify_with(&witnessed(&[1]), &trust, &[], &notes);
     finds(&report, Code::Equivocation, Verdict::Diverged);
     let place = report.findings.iter().find(|finding| finding.code == Code::Equivocation).unwrap();
     assert_eq!(place.place.object.as_deref(), Some("from the bank"));
     // A size at which this registry was never sealed.
-    let between = [WitnessNote {
-        from: "from the bank".into(),
-        note: cosigned(&checkpoint(5, CompactRange::new().root()), &[1], COSIGNED),
-    }];
+    let between = [brought(cosigned(&checkpoint(5, CompactRange::new().root()), &[1], COSIGNED))];
     finds(&verify_with(&witnessed(&[1]), &trust, &[], &between), Code::Equivocation, Verdict::Diverged);
 }
 
@@ -210,22 +211,22 @@ fn a_registry_that_was_cut_back_is_shown_to_a_first_visitor() {
         finds(&verify_with(&left, &trust, &[], &[]), Code::RegistryRollback, Verdict::Diverged);
     }
     let note = cosigned(&stored_checkpoint(&whole, 1), &[1], COSIGNED);
-    let brought = [WitnessNote { from: "from the bank".into(), note: note.clone() }];
-    let report = verify_with(&cut, &trust, &[], &brought);
+    let notes = [brought(note.clone())];
+    let report = verify_with(&cut, &trust, &[], &notes);
     assert!(report.findings.has(Code::RegistryRollback), "{}", render::text::report(&report));
     assert!(report.verdict >= Verdict::Diverged);
     // What the witness says itself, without the log's signature, is enough.
     let said = note::parse_unverified(&note).unwrap().text.to_owned();
     let (name, signer) = witness(1);
     let own = format!("{said}\n{}\n", cosign(&said, &name, COSIGNED, &signer).unwrap()).into_bytes();
-    let brought = [WitnessNote { from: "from the bank".into(), note: own }];
-    assert!(verify_with(&cut, &trust, &[], &brought).findings.has(Code::RegistryRollback));
-    let report = verify_with(&whole, &trust, &["witnessed"], &brought);
+    let notes = [brought(own)];
+    assert!(verify_with(&cut, &trust, &[], &notes).findings.has(Code::RegistryRollback));
+    let report = verify_with(&whole, &trust, &["witnessed"], &notes);
     assert_eq!(report.verdict, Verdict::Verified, "{}", render::text::report(&report));
     // Everything is gone, also the key that would name the log's signature.
     let mut none = whole.clone();
     none.objects.retain(|name, _| !name.starts_with("acme/registry/"));
-    assert!(verify_with(&none, &trust, &[], &brought).findings.has(Code::RegistryRollback));
+    assert!(verify_with(&none, &trust, &[], &notes).findings.has(Code::RegistryRollback));
 }
 
 #[test]
@@ -245,6 +246,42 @@ fn times_that_contradict_a_cosignature_and_anchors_that_are_old() {
     finds(&report, Code::StaleAnchor, Verdict::Policy);
     assert!(report.findings.has(Code::ClaimNotReached));
     assert_eq!(verify_with(&store, &trust, &["witnessed_within=1h"], &[]).verdict, Verdict::Verified);
+}
+
+#[test]
+fn an_old_answer_of_a_witness_is_judged_and_listed() {
+    let trust = with(vec![trusted(1, "bank")]);
+    let store = witnessed(&[1]);
+    let answer = |batch: u64, at_s: u64, asked: Option<i64>| {
+        let note = cosigned(&stored_checkpoint(&store, batch), &[1], at_s);
+        WitnessNote { asked, ..brought(note) }
+    };
+    let listed = |store: &MemorySource, answer: WitnessNote| {
+        let report = verify_with(store, &trust, &["witnessed"], &[answer]);
+        assert_eq!(report.verdict, Verdict::Verified, "{}", render::text::report(&report));
+        let old: Vec<_> = report.findings.iter().filter(|one| one.code == Code::StaleAnchor).collect();
+        assert!(old.iter().all(|one| one.effect == Effect::Note
+            && one.place.object.as_deref() == Some("from the bank")
+            && one.found.starts_with("an old answer: witness w1.example/w (bank) cosigned size ")));
+        old.first().map(|one| (one.expected.clone(), one.found.clone()))
+    };
+    // Just now, and from a file, of which nobody says when it was got.
+    assert_eq!(listed(&store, answer(1, COSIGNED, Some(NOW))), None);
+    assert_eq!(listed(&store, answer(1, COSIGNED, None)), None);
+    // The witness saw more since, as the store shows.
+    for asked in [None, Some(NOW)] {
+        let (expected, _) = listed(&store, answer(0, COSIGNED, asked)).unwrap();
+        assert!(expected.starts_with("what it cosigned last: size 6 at 2026-"), "{expected}");
+    }
+    // Asked now, it answers as of an hour ago; the store holds nothing newer.
+    let later = NOW + 3600 * SECOND;
+    let (expected, found) = listed(&store, answer(1, COSIGNED, Some(later))).unwrap();
+    assert!(expected.starts_with("an answer made when the witness was asked, 2026-"), "{expected}");
+    assert!(found.contains("size 6"), "{found}");
+    // It is judged all the same.
+    let fork = cosigned(&checkpoint(6, Sha256Hex([9; 32])), &[1], COSIGNED);
+    let fork = [WitnessNote { asked: Some(later), ..brought(fork) }];
+    finds(&verify_with(&store, &trust, &[], &fork), Code::Equivocation, Verdict::Diverged);
 }
 
 #[test]

@@ -24,6 +24,9 @@ use crate::verify::batch::read_error;
 use crate::verify::listing::LogListing;
 use crate::verify::seal_name;
 
+/// How many unknown keys are named.
+const UNKNOWN_KEPT: usize = 100;
+
 /// The largest object with a cosignature.
 const COSIGNATURE_LIMIT: u64 = 64 << 10;
 
@@ -37,6 +40,17 @@ pub struct WitnessNote {
     pub from: String,
     /// The signed note.
     pub note: Vec<u8>,
+    /// When the witness was asked for it, microseconds UTC; absent: it was not asked just now.
+    pub asked: Option<i64>,
+}
+
+/// From whose hand a statement is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hand {
+    /// The store: the log must have signed it too.
+    Store,
+    /// The auditor, who asked the witness at this time, or did not.
+    Auditor { asked: Option<i64> },
 }
 
 /// A statement by a trusted witness.
@@ -47,7 +61,30 @@ struct Statement {
     organisation: String,
     /// When it was cosigned, microseconds UTC.
     at: i64,
+    from: Hand,
     place: Place,
+}
+
+impl Statement {
+    fn text(&self) -> String {
+        let Self { head, witness, organisation, at, .. } = self;
+        let at = time::text(*at);
+        format!("witness {witness} ({organisation}) cosigned size {}, root {} at {at}", head.size, head.root)
+    }
+
+    /// What an answer should have been that is an old one: `newest` is what is known of the same witness.
+    fn wanted(&self, newest: Option<&(u64, i64)>) -> Option<String> {
+        let Hand::Auditor { asked } = self.from else { return None };
+        match newest {
+            Some((size, at)) if *size > self.head.size => {
+                Some(format!("what it cosigned last: size {size} at {}", time::text(*at)))
+            }
+            _ => {
+                let asked = asked.filter(|asked| self.at.saturating_add(CLOCKS) < *asked)?;
+                Some(format!("an answer made when the witness was asked, {}", time::text(asked)))
+            }
+        }
+    }
 }
 
 /// What was said of a registry, as it is read.
@@ -82,19 +119,24 @@ impl Anchors {
         }
     }
 
+    /// Counts what no key of the trust file is for, under a bounded number of names.
+    fn unknown(&mut self, what: String) {
+        let full = self.unknown.len() >= UNKNOWN_KEPT && !self.unknown.contains_key(&what);
+        let what = if full { "cosignatures by others".into() } else { what };
+        *self.unknown.entry(what).or_default() += 1;
+    }
+
     /// A batch was proven.
     pub(super) fn batch(&mut self, size: u64, root: Hash, sealed_at: i64) {
         self.sizes.insert(size, (root, sealed_at));
     }
 
     /// Takes a note apart: the log's own signature, and those of trusted witnesses.
-    ///
-    /// `own`: whether the log must have signed it too.
     fn statement(
         &mut self,
         note: &[u8],
         log: (&str, &[u8; 32]),
-        own: bool,
+        from: Hand,
         place: &Place,
         findings: &mut Findings,
     ) {
@@ -116,7 +158,7 @@ impl Anchors {
         let by_log = |signature: &&note::Signature| signature.name == key.name() && signature.id == key.id();
         let signed = parsed.signatures.iter().filter(by_log).collect::<Vec<_>>();
         if signed.iter().any(|line| !key.holds(parsed.text.as_bytes(), &line.bytes))
-            || (own && signed.is_empty())
+            || (from == Hand::Store && signed.is_empty())
         {
             let found = "none that holds".to_owned();
             return bad("the checkpoint key's signature, as the `registry` entry names it", found);
@@ -125,7 +167,7 @@ impl Anchors {
             let named = self.witnesses.iter().find(|(witness, _)| witness.is_named_by(line));
             let Some((witness, organisation)) = named else {
                 let name: String = line.name.chars().take(100).collect();
-                *self.unknown.entry(format!("cosignatures by {name}+{:08x}", line.id)).or_default() += 1;
+                self.unknown(format!("cosignatures by {name}+{:08x}", line.id));
                 continue;
             };
             match witness.verify(parsed.text, line) {
@@ -134,6 +176,7 @@ impl Anchors {
                     witness: witness.name().to_owned(),
                     organisation: organisation.clone(),
                     at: i64::try_from(time_s).unwrap_or(i64::MAX).saturating_mul(SECOND),
+                    from,
                     place: place.clone(),
                 }),
                 Err(error) => {
@@ -154,8 +197,7 @@ impl Anchors {
         findings: &mut Findings,
     ) {
         if self.authorities.is_empty() {
-            *self.unknown.entry("timestamp tokens: the trust file names no authority".into()).or_default() +=
-                1;
+            self.unknown("timestamp tokens: the trust file names no authority".into());
             return;
         }
         let authorities: Vec<Authority> =
@@ -178,14 +220,13 @@ impl Anchors {
             }
         };
         let (size, sealed_at) = sealed;
-        let slack = CLOCKS.saturating_add(stamp.accuracy.unwrap_or(0));
-        if stamp.time.saturating_add(slack) < sealed_at {
+        if stamp.is_before(sealed_at, CLOCKS) {
             let expected = format!("a seal made before its token: token of {}", time::text(stamp.time));
             let found = format!("a seal that says {}", time::text(sealed_at));
             findings.add(Code::TimeContradiction, place, expected, found);
             return;
         }
-        if stamp.time > now.saturating_add(slack) {
+        if stamp.is_after(now, CLOCKS) {
             let expected = format!("a token made before now, {}", time::text(now));
             findings.add(
                 Code::TimeContradiction,
@@ -210,14 +251,10 @@ impl Anchors {
     /// Holds every statement against the proven registry.
     fn judge(&mut self, log: &str, size: u64, operator: &str, now: i64, findings: &mut Findings) {
         let mut own = BTreeMap::new();
+        let mut sound = Vec::new();
         for statement in std::mem::take(&mut self.statements) {
-            let Statement { head, witness, organisation, at, place } = statement;
-            let said = format!(
-                "witness {witness} ({organisation}) cosigned size {}, root {} at {}",
-                head.size,
-                head.root,
-                time::text(at)
-            );
+            let said = statement.text();
+            let Statement { head, witness, organisation, at, place, .. } = statement.clone();
             let Some((root, sealed_at)) = self.sizes.get(&head.size) else {
                 let (code, found) = if head.size > size {
                     (Code::RegistryRollback, format!("size {size} proven in the store"))
@@ -243,6 +280,7 @@ impl Anchors {
                 findings.add(Code::TimeContradiction, place, expected, format!("one of {}", time::text(at)));
                 continue;
             }
+            sound.push(statement);
             let report = WitnessReport {
                 organisation: organisation.clone(),
                 witness,
@@ -256,6 +294,7 @@ impl Anchors {
                 of.insert(organisation, report);
             }
         }
+        old_answers(&sound, findings);
         for (organisation, report) in own {
             let found = format!("{} of the operator, `{organisation}`", report.witness);
             let expected = "witnesses that the operator does not run";
@@ -272,6 +311,22 @@ impl Anchors {
             let expected = "signatures by keys that the trust file names; others are not judged";
             findings.add(Code::UnknownSignature, Place::log(log), expected, found);
         }
+    }
+}
+
+/// Lists the answers that are old ones: somebody between witness and auditor may have kept them and shown them again.
+/// What they say is as true as it was; that the witness saw no more since is not.
+fn old_answers(statements: &[Statement], findings: &mut Findings) {
+    let mut newest: BTreeMap<&str, (u64, i64)> = BTreeMap::new();
+    for statement in statements {
+        let of = newest.entry(&statement.witness).or_default();
+        *of = (*of).max((statement.head.size, statement.at));
+    }
+    for statement in statements {
+        let Some(expected) = statement.wanted(newest.get(statement.witness.as_str())) else { continue };
+        let found = format!("an old answer: {}", statement.text());
+        let place = statement.place.clone();
+        findings.push(Finding::new(Code::StaleAnchor, place, expected, found).as_note());
     }
 }
 
@@ -311,7 +366,7 @@ impl Registry {
                 AnchorKind::Cosignature => {
                     let Some(key) = self.checkpoint_key() else { continue };
                     let origin = self.origin.to_string();
-                    self.anchors.statement(&bytes, (&origin, &key), true, &place, findings);
+                    self.anchors.statement(&bytes, (&origin, &key), Hand::Store, &place, findings);
                 }
                 AnchorKind::Timestamp => {
                     // Without a checkpoint there is nothing that it could be over.
@@ -367,7 +422,7 @@ impl Registry {
             self.anchors.statement(
                 &brought.note,
                 (&origin, &key.unwrap_or([0; 32])),
-                false,
+                Hand::Auditor { asked: brought.asked },
                 &place,
                 findings,
             );

@@ -63,3 +63,45 @@ pub fn text(report: &Report, registers: &[Register], sql: Option<&str>) -> Strin
     );
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use schemas::Sha256Hex;
+
+    use super::*;
+    use crate::finding::{Code, Place};
+    use crate::fixture::{START, small, trust};
+    use crate::mandate::Mandate;
+    use crate::time::SECOND;
+    use crate::verify::{NoSink, Options, run};
+
+    #[test]
+    fn an_answer_says_what_it_rests_on_and_what_it_leaves_open() {
+        let (writer, trust, mandate) = (small(), trust(), Mandate::default());
+        let options = Options::new(&trust, &mandate, START + 20 * SECOND);
+        let (mut report, _) = run(&writer.store, &options, &mut NoSink);
+        report.findings.add(Code::LeafMismatch, Place::default(), "", "");
+        report.findings.add(Code::BenignRetry, Place::default(), "", "");
+        report.not_judged.insert("kind \u{1b}[31mred".into(), 3);
+        report.settle();
+        let sha256 = Sha256Hex([7; 32]);
+        let register = Register { name: "owners".into(), file: PathBuf::from("owners.csv"), sha256 };
+        let text = text(&report, &[register], Some("SELECT 1"));
+        let log = report.logs().next().unwrap();
+        for wanted in [
+            "-- this answer rests on\nverdict   INVALID ".to_owned(),
+            format!("log       {} size {} root {}\n", log.origin, log.size, log.root),
+            format!("gateway   gw1: asked {} to ", time::text(START)),
+            format!("table     owners = owners.csv (yours, not evidence), SHA-256 {sha256}\n"),
+            "finding   LEAF_MISMATCH: 1; ".to_owned(),
+            "3 times: rows that hold it may mean more than this answer says\n".to_owned(),
+            format!("question  SHA-256 {}\n", Sha256Hex::of(b"SELECT 1")),
+            format!("trust file {}\n", report.trust_fingerprint),
+        ] {
+            assert!(text.contains(&wanted), "{wanted} not in\n{text}");
+        }
+        assert!(!text.contains("BENIGN_RETRY") && !text.contains('\u{1b}'), "{text}");
+    }
+}

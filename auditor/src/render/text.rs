@@ -44,27 +44,21 @@ pub fn report(report: &Report) -> String {
             registry.seal,
             since.unwrap_or_default()
         );
-        for witnessed in &registry.witnessed {
+        let mut anchored = |size: u64, sealed_at: i64, by: String, at: i64| {
+            let (sealed_at, at) = (time::text(sealed_at), time::text(at));
             let _ = writeln!(
                 out,
-                "            size {} sealed at {}: cosigned by {} ({}) at {}",
-                witnessed.size,
-                time::text(witnessed.sealed_at),
-                hostile::line(&witnessed.organisation),
-                hostile::line(&witnessed.witness),
-                time::text(witnessed.cosigned_at)
+                "            size {size} sealed at {sealed_at}: {} at {at}",
+                hostile::line(&by)
             );
+        };
+        for witnessed in &registry.witnessed {
+            let by = format!("cosigned by {} ({})", witnessed.organisation, witnessed.witness);
+            anchored(witnessed.size, witnessed.sealed_at, by, witnessed.cosigned_at);
         }
         if let Some(stamp) = &registry.timestamped {
-            let _ = writeln!(
-                out,
-                "            size {} sealed at {}: timestamped by {} (policy {}) at {}",
-                stamp.size,
-                time::text(stamp.sealed_at),
-                hostile::line(&stamp.authority),
-                hostile::line(&stamp.policy),
-                time::text(stamp.time)
-            );
+            let by = format!("timestamped by {} (policy {})", stamp.authority, stamp.policy);
+            anchored(stamp.size, stamp.sealed_at, by, stamp.time);
         }
     }
     for gateway in &report.gateways {
@@ -157,9 +151,12 @@ fn counts(out: &mut String, report: &Report) {
     if !tally.ends.is_empty() {
         let _ = writeln!(out, "  outcomes: {}; usage: {}", list(&tally.ends), list(&tally.usage_sources));
     }
-    let costs: Vec<_> =
+    let mut costs: Vec<_> =
         tally.cost.iter().map(|(currency, sum)| format!("{sum} {}", hostile::line(currency))).collect();
     if !costs.is_empty() || tally.unpriced > 0 {
+        if tally.beyond.costs > 0 {
+            costs.push(format!("{} costs in other currencies", tally.beyond.costs));
+        }
         let _ = writeln!(
             out,
             "  cost: {}; {} outcomes with usage have no price; {} costs computed again",

@@ -9,6 +9,7 @@ use schemas::verify::{BatchFault, BatchInput, FaultCode, VerifiedBatch, verify_b
 use schemas::{ObjectName, Origin, Sha256Hex};
 
 use super::content::{self, ContentFacts};
+use super::dictionaries::Dictionaries;
 use super::keys::Keys;
 use super::listing::BatchObjects;
 use super::reference::{self, ReferenceFacts};
@@ -27,6 +28,7 @@ pub(crate) struct Context<'a> {
     pub(crate) closers: &'a [[u8; 32]],
     pub(crate) limits: &'a super::Limits,
     pub(crate) keys: Option<&'a Keys>,
+    pub(crate) dictionaries: &'a Dictionaries,
     /// Files of seals older than this may be gone: microseconds UTC.
     pub(crate) expired_before: Option<i64>,
     /// Whether the log holds a seal under this number.

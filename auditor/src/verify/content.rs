@@ -9,16 +9,16 @@ use std::sync::Arc;
 
 use schemas::content::{
     Assembled, Assembler, CHUNK_BYTES, Committer, ContentError, DataKey, Encoding, KeyId, MAX_DELTA_DEPTH,
-    Row, SALT_BYTES, Salt, apply, open_row,
+    Row, SALT_BYTES, Salt, apply, open_row_with,
 };
 use schemas::files::{FileError, Limits as FileLimits, read_content};
 use schemas::record::{Body, Part, PartName};
 use schemas::verify::VerifiedBatch;
-use schemas::{ExchangeId, Identifier, Origin, Sha256Hex};
+use schemas::{ExchangeId, Identifier, Sha256Hex};
 use serde::{Deserialize, Serialize};
 
 use super::batch::{Context, finding};
-use super::keys::{Held, Keys};
+use super::keys::Held;
 use super::log::LogFold;
 use crate::finding::{Code, Findings, Place};
 use crate::source::Opened;
@@ -169,6 +169,7 @@ pub(crate) fn check(
                 continue;
             }
         };
+        let number = batch.seal().batch;
         let mut reading: Option<Reading> = None;
         let mut last: Option<(u64, PartName)> = None;
         for row in rows {
@@ -193,7 +194,7 @@ pub(crate) fn check(
                 reading = begin(context, &row, &file, &mut wanted, facts, findings);
             }
             if let Some(part) = &mut reading {
-                part.row(context.origin, row, findings);
+                part.row(context, number, row, findings);
             }
         }
         if let Some(done) = reading.take() {
@@ -354,6 +355,14 @@ fn begin(
     })
 }
 
+/// A row cannot be read for want of its dictionary: nothing is said of its content.
+fn no_dictionary(dictionary: Sha256Hex, place: Place, findings: &mut Findings) {
+    let expected = format!(
+        "the dictionary {dictionary} in a reference file of this log, of this batch or an earlier one"
+    );
+    findings.add(Code::ReferenceMissing, place, expected, "none");
+}
+
 impl Reading {
     fn wrong(&mut self, expected: impl Into<String>, found: impl Into<String>, findings: &mut Findings) {
         if !self.broken {
@@ -362,7 +371,7 @@ impl Reading {
         self.broken = true;
     }
 
-    fn row(&mut self, origin: &Origin, row: Row, findings: &mut Findings) {
+    fn row(&mut self, context: &Context<'_>, number: u64, row: Row, findings: &mut Findings) {
         if self.broken {
             return;
         }
@@ -383,8 +392,19 @@ impl Reading {
             return;
         }
         let key = self.key_id.as_ref().zip(self.key.as_ref());
-        match open_row(origin, &row, key) {
+        let dictionaries = context.dictionaries.of(context, number, &row.encoding);
+        match open_row_with(context.origin, &row, key, dictionaries) {
             Ok(plaintext) => self.open(&row, &plaintext, findings),
+            Err(ContentError::DictionaryAbsent(dictionary)) => {
+                self.broken = true;
+                match context.dictionaries.unread() {
+                    Some(error) => {
+                        let expected = format!("the log's reference files, for the dictionary {dictionary}");
+                        findings.add(Code::CouldNotRead, self.place.clone(), expected, error);
+                    }
+                    None => no_dictionary(dictionary, self.place.clone(), findings),
+                }
+            }
             Err(error) => self.wrong("content under its data key", error.to_string(), findings),
         }
     }
@@ -620,6 +640,9 @@ impl ContentFacts {
                     }
                 }
                 Err(ContentError::KeyAbsent(_)) => fold.story.tally.parts_unopened += 1,
+                Err(ContentError::DictionaryAbsent(dictionary)) => {
+                    no_dictionary(dictionary, edited.place.at(edited.position), &mut fold.findings);
+                }
                 Err(error) => {
                     let place = edited.place.at(edited.position);
                     let expected =
@@ -634,17 +657,16 @@ impl ContentFacts {
 /// Where a part stands: the record that commits to it, its exchange, its name.
 pub(crate) type At = (u64, ExchangeId, PartName);
 
-/// Puts the wanted parts of content files together, in the files' order. What is given is not yet held against a
-/// commitment.
+/// Puts the wanted parts of a batch's content files together, in the files' order. What is given is not yet held
+/// against a commitment.
 pub(crate) fn each_part(
-    origin: &Origin,
-    files: Vec<Opened>,
-    keys: Option<&Keys>,
+    context: &Context<'_>,
+    number: u64,
     limit: usize,
     wants: &dyn Fn(&ExchangeId, PartName) -> bool,
     each: &mut dyn FnMut(At, Result<Assembled, ContentError>),
 ) {
-    for file in files {
+    for file in context.content_files(number) {
         let Ok(rows) = read_content(file, &FileLimits::default()) else { continue };
         let mut reading: Option<(At, Result<Assembler, ContentError>)> = None;
         let done = |reading: Option<(At, Result<Assembler, ContentError>)>,
@@ -666,7 +688,7 @@ pub(crate) fn each_part(
             }
             if let Some((_, assembler)) = &mut reading
                 && let Ok(open) = assembler
-                && let Err(error) = take(origin, &row, keys, open)
+                && let Err(error) = take(context, number, &row, open)
             {
                 *assembler = Err(error);
             }
@@ -676,27 +698,29 @@ pub(crate) fn each_part(
 }
 
 fn take(
-    origin: &Origin,
+    context: &Context<'_>,
+    number: u64,
     row: &Row,
-    keys: Option<&Keys>,
     assembler: &mut Assembler,
 ) -> Result<(), ContentError> {
     let key = match &row.key_id {
         None => None,
-        Some(id) => match keys.map(|keys| keys.held(id)) {
+        Some(id) => match context.keys.map(|keys| keys.held(id)) {
             Some(Held::Key(key)) => Some((id, key)),
             _ => return Err(ContentError::KeyAbsent(id.clone())),
         },
     };
-    let plaintext = open_row(origin, row, key.as_ref().map(|(id, key)| (*id, key)))?;
+    let key = key.as_ref().map(|(id, key)| (*id, key));
+    let dictionaries = context.dictionaries.of(context, number, &row.encoding);
+    let plaintext = open_row_with(context.origin, row, key, dictionaries)?;
     assembler.push(row.chunk, row.last, &row.encoding, &plaintext)
 }
 
-/// Finds one part's rows in content files and puts it together; `base` gives the content of the part that it edits.
+/// Finds one part's rows in a batch's content files and puts it together; `base` gives the content of the part that
+/// it edits.
 pub(crate) fn read_part(
-    origin: &Origin,
-    files: Vec<Opened>,
-    keys: Option<&Keys>,
+    context: &Context<'_>,
+    number: u64,
     exchange: &ExchangeId,
     part: PartName,
     limit: usize,
@@ -704,7 +728,7 @@ pub(crate) fn read_part(
 ) -> Result<(Vec<u8>, Salt, usize), ContentError> {
     let mut found = None;
     let wants = |of: &ExchangeId, name: PartName| of == exchange && name == part;
-    each_part(origin, files, keys, limit, &wants, &mut |_, assembled| found = Some(assembled));
+    each_part(context, number, limit, &wants, &mut |_, assembled| found = Some(assembled));
     let absent = || ContentError::BaseAbsent(format!("{exchange} {}", part.as_str()));
     let assembled = found.ok_or_else(absent)??;
     match &assembled.base {

@@ -19,7 +19,7 @@ use super::batch::{Context, Looked, Outcome, Proven, finding};
 use super::content::{self, Bases, KeyUse, Load};
 use super::listing::{BatchObjects, LogListing};
 use super::prices::Books;
-use super::story::Story;
+use super::story::{NAMES_KEPT, Story, Tally};
 use super::{Options, Sink};
 use crate::finding::{Code, Finding, Findings, Place};
 use crate::report::{Counts, Interval};
@@ -522,17 +522,15 @@ impl Tell<'_, '_> {
                 &mut self.fold.findings,
             );
             for key in &decoded.unknown_keys {
-                let name = format!("{}.{key}", decoded.kind());
-                *self.fold.story.tally.unknown_keys.entry(name).or_default() += 1;
+                self.fold.story.tally.unknown_key(&format!("{}.{key}", decoded.kind()));
             }
         }
         for column in batch.unknown_columns() {
-            *self.fold.story.tally.unknown_columns.entry(column.clone()).or_default() += 1;
+            self.fold.story.tally.unknown_column(column, 1);
         }
         if !seal.unknown_signatures().is_empty() {
             let count = seal.unknown_signatures().len() as u64;
-            *self.fold.story.tally.unknown_columns.entry("signatures by other keys".into()).or_default() +=
-                count;
+            self.fold.story.tally.unknown_column("signatures by other keys", count);
         }
         reference.merge(self.fold);
         self.costs(&batch);
@@ -670,20 +668,8 @@ impl Loader<'_> {
         let newest = batch.unwrap_or(self.context.newest);
         let oldest = if batch.is_some() { newest } else { newest.saturating_sub(SEARCHED) };
         for number in (oldest..=newest).rev() {
-            let files = self.context.content_files(number);
-            if files.is_empty() {
-                continue;
-            }
             let mut base = |exchange: &ExchangeId, part| self.at_depth(exchange, part, None, depth + 1);
-            match content::read_part(
-                self.context.origin,
-                files,
-                self.context.keys,
-                exchange,
-                part,
-                self.limit,
-                &mut base,
-            ) {
+            match content::read_part(self.context, number, exchange, part, self.limit, &mut base) {
                 Ok((content, _, depth)) => return Ok((content.into(), depth)),
                 Err(ContentError::BaseAbsent(what)) if what == format!("{exchange} {}", part.as_str()) => {}
                 Err(error) => return Err(error),
@@ -710,10 +696,13 @@ pub(super) fn intervals(runs: &[(i64, i64)]) -> Vec<Interval> {
 }
 
 /// Counts of what is not judged, by name.
-pub(super) fn not_judged(fold: &LogFold) -> BTreeMap<String, u64> {
-    let tally = &fold.story.tally;
+pub(super) fn not_judged(tally: &Tally) -> BTreeMap<String, u64> {
+    let beyond =
+        [("kinds", tally.beyond.kinds), ("keys", tally.beyond.keys), ("columns", tally.beyond.columns)];
+    let beyond = beyond.into_iter().filter(|(_, count)| *count > 0);
+    let beyond = beyond.map(|(of, count)| (format!("other {of}, beyond {NAMES_KEPT} names"), count));
     let kinds = tally.unknown_kinds.iter().map(|(name, count)| (format!("kind {name}"), *count));
     let keys = tally.unknown_keys.iter().map(|(name, count)| (format!("key {name}"), *count));
     let columns = tally.unknown_columns.iter().map(|(name, count)| (format!("column {name}"), *count));
-    kinds.chain(keys).chain(columns).collect()
+    kinds.chain(keys).chain(columns).chain(beyond).collect()
 }

@@ -7,6 +7,7 @@
 
 pub(crate) mod batch;
 pub(crate) mod content;
+pub(crate) mod dictionaries;
 mod gateway;
 pub mod keys;
 pub(crate) mod listing;
@@ -205,19 +206,16 @@ pub fn run(source: &dyn Source, options: &Options<'_>, sink: &mut dyn Sink) -> (
     erasures(options, &mut gateways, &mut findings);
     let mut reports = Vec::new();
     let mut tally = story::Tally::default();
-    let mut not_judged = BTreeMap::new();
     for gateway in &gateways {
         let report =
             gateway::judge(&gateway.expected, gateway.folds.iter().collect(), options, &mut findings);
         for fold in &gateway.folds {
             findings.append(fold.findings.clone());
             tally.add(&fold.story.tally);
-            for (name, count) in log::not_judged(fold) {
-                *not_judged.entry(name).or_default() += count;
-            }
         }
         reports.push(report);
     }
+    let mut not_judged = log::not_judged(&tally);
     notes(&tally, &not_judged, &mut findings);
     unencrypted(&gateways, &mut findings);
     systems(options, &tally, &mut findings);
@@ -347,6 +345,7 @@ fn follow(
     }
     still_there(&fold, &listing, &mut own);
     let has_seal = |number: u64| listing.batches.get(&number).is_some_and(|objects| objects.seal.is_some());
+    let dictionaries = dictionaries::Dictionaries::default();
     let context = batch::Context {
         source,
         origin,
@@ -354,6 +353,7 @@ fn follow(
         closers: trusted.closers,
         limits: &options.limits,
         keys: options.keys,
+        dictionaries: &dictionaries,
         expired_before: options.mandate.retention.map(|kept| options.now.saturating_sub(kept)),
         has_seal: &has_seal,
         newest: listing
@@ -524,10 +524,20 @@ fn unencrypted(gateways: &[Gateway], findings: &mut Findings) {
 
 fn systems(options: &Options<'_>, tally: &story::Tally, findings: &mut Findings) {
     for system in &options.mandate.systems {
-        if !tally.systems.contains_key(system) {
-            let place = Place::default().of_item(format!("system {system}"));
-            findings.add(Code::SystemAbsent, place, "at least one exchange", "none");
+        if tally.systems.contains_key(system) {
+            continue;
         }
+        let place = Place::default().of_item(format!("system {system}"));
+        let expected = "at least one exchange";
+        findings.push(match tally.beyond.systems {
+            0 => Finding::new(Code::SystemAbsent, place, expected, "none"),
+            others => {
+                let found =
+                    format!("not among {} systems; {others} exchanges are of others", story::NAMES_KEPT);
+                let finding = Finding::new(Code::SystemAbsent, place, expected, found);
+                finding.with(crate::finding::Severity::Unjudged, Effect::Unjudged)
+            }
+        });
     }
 }
 

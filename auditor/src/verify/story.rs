@@ -126,9 +126,78 @@ pub struct Tally {
     pub unknown_keys: BTreeMap<String, u64>,
     /// Unknown columns, with counts of files.
     pub unknown_columns: BTreeMap<String, u64>,
+    /// What came under names beyond the first [`NAMES_KEPT`] of those above.
+    #[serde(default, skip_serializing_if = "Beyond::is_empty")]
+    pub beyond: Beyond,
+}
+
+/// How many names from the evidence are kept of each sort: a bound on memory and on the report.
+pub const NAMES_KEPT: usize = 1000;
+
+/// What came under names that are not kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Beyond {
+    /// Exchanges by other systems.
+    pub systems: u64,
+    /// Records of other unknown kinds.
+    pub kinds: u64,
+    /// Other unknown keys.
+    pub keys: u64,
+    /// Other unknown columns.
+    pub columns: u64,
+    /// Costs in other currencies.
+    pub costs: u64,
+}
+
+impl Beyond {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Counts `more` under a name, as long as there are not too many names; gives what was not counted.
+fn count_kept(map: &mut BTreeMap<String, u64>, name: &str, more: u64) -> u64 {
+    let full = map.len() >= NAMES_KEPT;
+    match map.get_mut(name) {
+        Some(count) => *count += more,
+        None if full => return more,
+        None => _ = map.insert(name.to_owned(), more),
+    }
+    0
 }
 
 impl Tally {
+    fn system(&mut self, name: &str) {
+        self.beyond.systems += count_kept(&mut self.systems, name, 1);
+    }
+    /// Known kinds are always counted: counters are held against them.
+    fn kind(&mut self, name: &str, known: bool) {
+        if !known {
+            let beyond = count_kept(&mut self.unknown_kinds, name, 1);
+            self.beyond.kinds += beyond;
+            if beyond > 0 {
+                return;
+            }
+        }
+        count(&mut self.kinds, name);
+    }
+    fn cost(&mut self, currency: &str, amount: Decimal) {
+        let full = self.cost.len() >= NAMES_KEPT;
+        match self.cost.get_mut(currency) {
+            Some(sum) => *sum = sum.plus(amount),
+            None if full => self.beyond.costs += 1,
+            None => _ = self.cost.insert(currency.to_owned(), amount),
+        }
+    }
+    /// Counts an unknown key.
+    pub(super) fn unknown_key(&mut self, name: &str) {
+        self.beyond.keys += count_kept(&mut self.unknown_keys, name, 1);
+    }
+    /// Counts an unknown column.
+    pub(super) fn unknown_column(&mut self, name: &str, more: u64) {
+        self.beyond.columns += count_kept(&mut self.unknown_columns, name, more);
+    }
+
     /// Adds `other`.
     pub fn add(&mut self, other: &Self) {
         fn merge(into: &mut BTreeMap<String, u64>, from: &BTreeMap<String, u64>) {
@@ -136,16 +205,23 @@ impl Tally {
                 *into.entry(key.clone()).or_default() += count;
             }
         }
-        merge(&mut self.kinds, &other.kinds);
         merge(&mut self.ends, &other.ends);
         merge(&mut self.usage_sources, &other.usage_sources);
-        merge(&mut self.systems, &other.systems);
-        merge(&mut self.unknown_kinds, &other.unknown_kinds);
-        merge(&mut self.unknown_keys, &other.unknown_keys);
-        merge(&mut self.unknown_columns, &other.unknown_columns);
+        let kept = |into: &mut BTreeMap<String, u64>, from: &BTreeMap<String, u64>| {
+            from.iter().map(|(name, count)| count_kept(into, name, *count)).sum::<u64>()
+        };
+        self.beyond.systems += other.beyond.systems + kept(&mut self.systems, &other.systems);
+        self.beyond.kinds += other.beyond.kinds + kept(&mut self.unknown_kinds, &other.unknown_kinds);
+        let is_kept =
+            |name: &String| !other.unknown_kinds.contains_key(name) || self.unknown_kinds.contains_key(name);
+        for (name, count) in other.kinds.iter().filter(|(name, _)| is_kept(name)) {
+            *self.kinds.entry(name.clone()).or_default() += count;
+        }
+        self.beyond.keys += other.beyond.keys + kept(&mut self.unknown_keys, &other.unknown_keys);
+        self.beyond.columns += other.beyond.columns + kept(&mut self.unknown_columns, &other.unknown_columns);
+        self.beyond.costs += other.beyond.costs;
         for (currency, amount) in &other.cost {
-            let sum = self.cost.entry(currency.clone()).or_default();
-            *sum = sum.plus(*amount);
+            self.cost(currency, *amount);
         }
         for (into, from) in [
             (&mut self.records, other.records),
@@ -314,7 +390,7 @@ impl Story {
     ) {
         self.tally.records += 1;
         self.tally.leaf_bytes += leaf_bytes as u64;
-        count(&mut self.tally.kinds, kind);
+        self.tally.kind(kind, record.is_some());
         if let Some(close) = &self.close {
             let expected = format!("no record after `close` at position {}", close.position);
             let place = Place::record(&self.origin, position);
@@ -329,10 +405,7 @@ impl Story {
                 format!("kind `{kind}`"),
             );
         }
-        let Some(record) = record else {
-            count(&mut self.tally.unknown_kinds, kind);
-            return;
-        };
+        let Some(record) = record else { return };
         self.time(position, record, findings);
         self.configuration(position, record, findings);
         match &record.body {
@@ -512,7 +585,7 @@ impl Story {
         self.remember(position, &intent.exchange, findings);
         self.parts(position, &intent.parts, findings);
         if let Some(system) = &intent.caller.system {
-            count(&mut self.tally.systems, system.value.as_str());
+            self.tally.system(system.value.as_str());
         }
         if let Some(verdict) = &intent.verdict {
             self.tally.would_deny += u64::from(verdict.decision == Decision::WouldDeny);
@@ -586,8 +659,7 @@ impl Story {
         let sum = classes.map(|classes| classes.into_iter().fold(Decimal::default(), Decimal::plus));
         match (Decimal::parse(&cost.total), sum) {
             (Some(total), Some(sum)) if total == sum => {
-                let all = self.tally.cost.entry(cost.currency.to_string()).or_default();
-                *all = all.plus(total);
+                self.tally.cost(cost.currency.as_str(), total);
             }
             (_, sum) => {
                 let expected =

@@ -471,6 +471,56 @@ fn a_reference_that_is_not_stored_is_found() {
     has(&report, "REFERENCE_MISSING", Verdict::Incomplete);
 }
 
+const DICTIONARY: &[u8] =
+    br#"{"model":"gpt-4o","messages":[{"role":"user","content":"hello"}]}{"id":"r1","choices":[]}"#;
+
+/// A log of three batches, the first two with an exchange each whose content is written with a dictionary; it stands in
+/// the reference file of batch `kept`.
+fn with_dictionary(kept: Option<u64>) -> Writer {
+    let epoch = "20260921t133320z-00000001";
+    let mut writer = Writer::boot_with(epoch, START, None, MemorySource::default(), Encryption::Off);
+    writer.dictionary = Some(DICTIONARY);
+    for batch in 0..2 {
+        if kept == Some(batch) {
+            writer.keep_dictionary(DICTIONARY);
+        }
+        writer.exchange(batch + 1, &DICTIONARY[..65], &DICTIONARY[65..]);
+        writer.seal();
+    }
+    writer.close();
+    writer
+}
+
+#[test]
+fn content_is_read_with_the_dictionary_of_its_batch_or_an_earlier_one() {
+    let report = verify(&with_dictionary(Some(0)).store);
+    assert_eq!(report.verdict, Verdict::Verified, "{}", crate::render::text::report(&report));
+    assert_eq!((report.tally.parts_kept, report.tally.parts_proven), (4, 4));
+}
+
+#[test]
+fn content_whose_dictionary_is_nowhere_or_comes_later_is_found() {
+    let nowhere = verify(&with_dictionary(None).store);
+    has(&nowhere, "REFERENCE_MISSING", Verdict::Incomplete);
+    assert_eq!((nowhere.tally.parts_kept, nowhere.tally.parts_proven), (4, 0));
+    let later = verify(&with_dictionary(Some(1)).store);
+    has(&later, "REFERENCE_MISSING", Verdict::Incomplete);
+    assert_eq!((later.tally.parts_kept, later.tally.parts_proven), (4, 2));
+}
+
+#[test]
+fn a_dictionary_in_a_file_that_cannot_be_read_is_not_said_to_be_missing() {
+    let store = with_dictionary(Some(0)).store;
+    let report = verify_at(&store, NOW, |options| options.limits.reference_bytes = 100);
+    let of_content: BTreeSet<_> = report
+        .findings
+        .iter()
+        .filter(|finding| finding.expected.contains("dictionary"))
+        .map(|finding| finding.code)
+        .collect();
+    assert_eq!(of_content, [Code::CouldNotRead].into());
+}
+
 #[test]
 fn backdated_records_and_times_after_the_seal_are_found() {
     let report = sealed(|writer| {
@@ -718,4 +768,36 @@ fn what_is_older_than_the_mandates_retention_may_be_gone() {
     let (report, _) = run(&gone, &options, &mut NoSink);
     assert_eq!(report.verdict, Verdict::Verified, "{}", crate::render::text::report(&report));
     assert!(report.findings.has(Code::Expired));
+}
+
+#[test]
+fn names_from_the_evidence_are_bounded_and_a_system_beyond_the_bound_is_not_called_absent() {
+    let kept = story::NAMES_KEPT as u64;
+    let tally = |from: u64, to: u64| {
+        let mut tally = story::Tally::default();
+        for n in from..to {
+            tally.unknown_key(&format!("k{n}"));
+            tally.unknown_column(&format!("c{n}"), 2);
+        }
+        tally
+    };
+    let mut sum = tally(0, kept);
+    assert_eq!(sum.beyond, story::Beyond::default());
+    sum.add(&tally(kept - 1, kept + 5));
+    assert_eq!((sum.unknown_keys.len(), sum.unknown_columns.len()), (kept as usize, kept as usize));
+    assert_eq!((sum.beyond.keys, sum.beyond.columns), (5, 10));
+    assert_eq!(sum.unknown_keys[&format!("k{}", kept - 1)], 2);
+    let told = log::not_judged(&sum);
+    assert!(told.iter().any(|(name, count)| name.contains("other keys, beyond") && *count == 5));
+
+    let mandate = Mandate { systems: ["wanted".to_owned()].into(), ..Mandate::default() };
+    let trust = trust();
+    let mut findings = Findings::default();
+    systems(&Options::new(&trust, &mandate, 0), &sum, &mut findings);
+    assert_eq!(findings.effect(), Code::SystemAbsent.effect());
+    sum.beyond.systems = 3;
+    let mut findings = Findings::default();
+    systems(&Options::new(&trust, &mandate, 0), &sum, &mut findings);
+    assert!(findings.has(Code::SystemAbsent));
+    assert_eq!(findings.effect(), Effect::Unjudged);
 }

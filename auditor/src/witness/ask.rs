@@ -12,14 +12,15 @@ use hyper_util::rt::TokioExecutor;
 use schemas::trust::Trust;
 
 use crate::registry::WitnessNote;
+use crate::time;
 
 /// How long a witness may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// The longest answer that is read, in bytes.
 const LIMIT: usize = 64 << 10;
 
-/// Asks every witness of the trust file that has a URL. An answer is only what the witness says: it is verified later.
-/// Gives also who did not answer, and why.
+/// Asks every witness of the trust file that has a URL, all at once. An answer is only what the witness says: it is
+/// verified later. Gives also who did not answer, and why.
 ///
 /// # Errors
 /// No runtime, no TLS.
@@ -35,19 +36,24 @@ pub fn latest(trust: &Trust) -> anyhow::Result<(Vec<WitnessNote>, Vec<String>)> 
         .build();
     let client: Client<HttpsConnector<HttpConnector>, Empty<Bytes>> =
         Client::builder(TokioExecutor::new()).build(connector);
-    runtime.block_on(async {
-        let (mut notes, mut silent) = (Vec::new(), Vec::new());
-        for witness in &trust.witnesses {
-            let Some(base) = &witness.url else { continue };
-            let url = format!("{}/checkpoint/{}", base.trim_end_matches('/'), registry.origin);
-            match tokio::time::timeout(PATIENCE, get(&client, &url)).await {
-                Ok(Ok(note)) => notes.push(WitnessNote { from: url, note }),
-                Ok(Err(error)) => silent.push(format!("{url}: {error:#}")),
-                Err(_) => silent.push(format!("{url}: no answer within {} s", PATIENCE.as_secs())),
-            }
+    let urls = trust.witnesses.iter().filter_map(|witness| witness.url.as_deref());
+    let urls: Vec<String> =
+        urls.map(|base| format!("{}/checkpoint/{}", base.trim_end_matches('/'), registry.origin)).collect();
+    let asked = Some(time::now());
+    // One that is silent must not keep the others waiting.
+    let answers = runtime.block_on(async {
+        let asking = urls.iter().map(|url| tokio::time::timeout(PATIENCE, get(&client, url)));
+        futures_util::future::join_all(asking).await
+    });
+    let (mut notes, mut silent) = (Vec::new(), Vec::new());
+    for (from, answer) in urls.into_iter().zip(answers) {
+        match answer {
+            Ok(Ok(note)) => notes.push(WitnessNote { from, note, asked }),
+            Ok(Err(error)) => silent.push(format!("{from}: {error:#}")),
+            Err(_) => silent.push(format!("{from}: no answer within {} s", PATIENCE.as_secs())),
         }
-        Ok((notes, silent))
-    })
+    }
+    Ok((notes, silent))
 }
 
 async fn get(
@@ -61,4 +67,50 @@ async fn get(
     let body = Limited::new(answer.into_body(), LIMIT).collect().await;
     let body = body.map_err(|error| anyhow::anyhow!("{error}"))?;
     Ok(body.to_bytes().to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+    use std::time::Instant;
+
+    use schemas::Origin;
+    use schemas::trust::{TrustedRegistry, TrustedWitness};
+
+    use super::*;
+
+    /// Answers each request after so long.
+    fn witness(after: Duration) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            let mut open = Vec::new();
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let _ = stream.read(&mut [0; 4096]);
+                std::thread::sleep(after);
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi");
+                open.push(stream);
+            }
+        });
+        url
+    }
+
+    #[test]
+    fn witnesses_are_asked_all_at_once() {
+        let half = Duration::from_millis(1500);
+        let witness =
+            |url: String| TrustedWitness { key: "x".into(), organisation: "y".into(), url: Some(url) };
+        let mut witnesses: Vec<_> = (0..4).map(|_| witness(self::witness(half))).collect();
+        witnesses.push(witness("http://127.0.0.1:1/".into()));
+        let registry = TrustedRegistry { origin: Origin::registry("acme").unwrap(), key: String::new() };
+        let trust = Trust { registry: Some(registry), witnesses, ..Trust::default() };
+        let (asked, begun) = (time::now(), Instant::now());
+        let (notes, silent) = latest(&trust).unwrap();
+        assert!(begun.elapsed() < half * 3, "one after the other: {:?}", begun.elapsed());
+        assert!(notes.iter().all(|note| note.note == b"hi" && note.asked.is_some_and(|at| at >= asked)));
+        assert_eq!((notes.len(), silent.len()), (4, 1));
+        assert!(silent[0].starts_with("http://127.0.0.1:1/checkpoint/acme/registry/log: "), "{silent:?}");
+    }
 }

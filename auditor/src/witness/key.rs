@@ -1,5 +1,6 @@
 //! A witness's key file: an Ed25519 key in PKCS#8 PEM, as `openssl genpkey -algorithm ed25519` makes it too.
 
+use std::fs::File;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
@@ -39,8 +40,11 @@ pub fn make(path: &Path, name: &str) -> Result<WitnessKey> {
         .mode(0o600)
         .open(path)
         .with_context(|| format!("`{}`", path.display()))?;
+    // The name too: logs' operators are given the key, and it cannot be made again.
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     file.write_all(text.as_bytes())
         .and_then(|()| file.sync_all())
+        .and_then(|()| File::open(folder)?.sync_all())
         .with_context(|| format!("`{}`", path.display()))?;
     Ok(key)
 }

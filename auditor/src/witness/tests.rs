@@ -132,6 +132,93 @@ fn a_state_that_is_lost_changed_or_in_use_stops_the_witness() {
     assert!(matches!(opened, Err(StateError::Form { .. })));
 }
 
+fn opened(folder: &Path, origins: &[&str]) -> Result<Witness, StateError> {
+    let logs = origins.iter().map(|origin| VerifyingKey::new(*origin, log().public_key()).unwrap());
+    let logs = logs.collect();
+    Witness::new("w.example/1", Ed25519Signer::from_seed([4; 32]), logs, StateFolder::open(folder, &key())?)
+}
+
+#[test]
+fn a_log_whose_file_was_deleted_is_not_begun_anew() {
+    let (dir, witness) = new();
+    let all = leaves(9);
+    cosigned(&witness, 0, &all[..4]);
+    let file = dir.path().join(StateFolder::name(ORIGIN));
+    // While it runs it knows, and writes the file again with the next head.
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!(witness.add_checkpoint(&body(0, &all, &log()), 1), Answer::OtherSize(4));
+    cosigned(&witness, 4, &all[..6]);
+    assert!(file.is_file());
+    std::fs::remove_file(&file).unwrap();
+    drop(witness);
+    let lost = opened(dir.path(), &[ORIGIN]).unwrap_err();
+    assert!(matches!(&lost, StateError::Lost { origin, .. } if origin == ORIGIN), "{lost}");
+    assert!(lost.to_string().contains("put the file back as it was"), "{lost}");
+    // Other logs are not concerned, and a log that was never cosigned is one that begins.
+    let other = opened(dir.path(), &["else/where/log"]).unwrap();
+    assert_eq!(other.latest("else/where/log", 1), None);
+}
+
+#[test]
+fn a_crash_between_a_log_s_file_and_its_line_is_made_good() {
+    let (dir, witness) = new();
+    let all = leaves(9);
+    cosigned(&witness, 0, &all[..4]);
+    drop(witness);
+    let mark = dir.path().join("witness");
+    let whole = std::fs::read(&mark).unwrap();
+    assert_eq!(whole, format!("{}\n{ORIGIN}\n", key()).into_bytes());
+    // As older versions left it, cut within the line, and with the zeros that a file system may leave.
+    let first = key().to_string().len() + 1;
+    for torn in [whole[..first].to_vec(), whole[..first + 3].to_vec(), [&whole[..first], &[0; 9]].concat()] {
+        std::fs::write(&mark, torn).unwrap();
+        let witness = open(dir.path());
+        assert_eq!(witness.add_checkpoint(&body(0, &all, &log()), 1), Answer::OtherSize(4));
+        assert_eq!(std::fs::read(&mark).unwrap(), whole);
+    }
+    // Cut within the key it is no witness's.
+    std::fs::write(&mark, &whole[..first - 3]).unwrap();
+    assert!(matches!(opened(dir.path(), &[ORIGIN]), Err(StateError::NotOurs { .. })));
+}
+
+#[test]
+fn a_folder_that_was_replaced_while_it_is_used_stops_the_witness() {
+    let (dir, witness) = new();
+    let all = leaves(9);
+    cosigned(&witness, 0, &all[..4]);
+    let mark = dir.path().join("witness");
+    let kept = std::fs::read(&mark).unwrap();
+    std::fs::remove_file(&mark).unwrap();
+    std::fs::write(&mark, kept).unwrap();
+    let Answer::Refused(500, why) = witness.add_checkpoint(&body(4, &all, &log()), 1) else {
+        std::panic::panic_any("cosigned beside another process that may have begun")
+    };
+    assert!(why.contains("replaced the state folder"), "{why}");
+}
+
+#[test]
+fn of_many_trees_that_are_shown_at_once_one_is_cosigned() {
+    let (_dir, witness) = new();
+    let mut seen = leaves(5);
+    cosigned(&witness, 0, &seen);
+    for round in 0..10_u8 {
+        // Each continues what was seen, and none another.
+        let trees: Vec<Vec<Hash>> =
+            (0..8_u8).map(|n| [&seen[..], &[Sha256Hex([n; 32]), Sha256Hex([round; 32])]].concat()).collect();
+        let old = seen.len() as u64;
+        let answers: Vec<u16> = std::thread::scope(|scope| {
+            let ask = |tree: &Vec<Hash>| status(&witness.add_checkpoint(&body(old, tree, &log()), 1));
+            let asking: Vec<_> = trees.iter().map(|tree| scope.spawn(move || ask(tree))).collect();
+            asking.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        let taken: Vec<usize> = (0..8).filter(|n| answers[*n] == 200).collect();
+        assert_eq!(taken.len(), 1, "{answers:?}");
+        assert!(answers.iter().all(|status| [200, 409].contains(status)), "{answers:?}");
+        seen.clone_from(&trees[taken[0]]);
+        assert!(witness.latest(ORIGIN, 1).unwrap().starts_with(&text(&seen)));
+    }
+}
+
 #[test]
 fn what_cannot_be_remembered_is_not_cosigned() {
     let (dir, witness) = new();
@@ -177,6 +264,14 @@ fn every_problem_of_a_configuration_is_told() {
         .unwrap();
     let config = Config::read(&path).unwrap();
     assert_eq!((config.key, config.logs), (dir.path().join("k"), vec![log]));
+}
+
+#[test]
+fn the_example_is_taken() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples/witness.yaml");
+    let config = Config::read(&path).unwrap();
+    assert_eq!((config.name.as_str(), config.logs.len()), ("witness.bank.example/w1", 1));
+    assert!(WitnessKey::new(config.name, [1; 32]).is_ok());
 }
 
 proptest! {

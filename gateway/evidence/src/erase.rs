@@ -1,5 +1,6 @@
 //! Erasure: `erasure` is recorded, then the data key is destroyed. The chain stays whole.
 
+mod elsewhere;
 mod find;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,6 +9,7 @@ use std::time::Duration;
 use schemas::record::{Body, CloseReason, Erasure};
 use schemas::{ExchangeId, Identifier, Origin};
 
+use self::elsewhere::Elsewhere;
 use crate::error::{OpenError, Unavailable};
 use crate::inner::Inner;
 use crate::keys::{KeyError, KeyFolder, Looked};
@@ -93,13 +95,14 @@ pub enum EraseError {
 
 pub(crate) fn erase(inner: &Inner, request: &EraseRequest) -> Result<EraseReport, EraseError> {
     let mut due = inner.erasing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let elsewhere = Elsewhere::of(inner)?;
     let journaled = inner.journal.journaled();
     inner.seal_soon();
     if !inner.wait_archived_blocking(journaled, ARCHIVE_WAIT) {
         return Err(EraseError::Failed("what is journaled could not be archived; nothing was erased".into()));
     }
     let keys = KeyFolder::new(inner.disk.clone(), &inner.settings.key_table_dir);
-    let found = find::find(inner, &request.target)?;
+    let (found, elsewhere) = elsewhere::find(inner, &request.target, elsewhere)?;
     let mut report = EraseReport { without_content: found.without_content, ..EraseReport::default() };
     let mut by_key: BTreeMap<Identifier, Vec<Erased>> = BTreeMap::new();
     for target in found.targets {
@@ -109,6 +112,9 @@ pub(crate) fn erase(inner: &Inner, request: &EraseRequest) -> Result<EraseReport
             _ => by_key.entry(target.content_key.clone()).or_default().push(target),
         }
     }
+    // Who else uses a key of such a log cannot be told yet.
+    let held = by_key.keys().filter(|key| elsewhere.has(key)).count();
+    by_key.retain(|key, _| !elsewhere.has(key));
     let wanted: BTreeSet<ExchangeId> =
         by_key.values().flatten().map(|target| target.exchange.clone()).collect();
     let users = find::users(inner, &by_key.keys().cloned().collect())?;
@@ -157,6 +163,10 @@ pub(crate) fn erase(inner: &Inner, request: &EraseRequest) -> Result<EraseReport
     }
     report.erased = by_key.into_values().flatten().collect();
     report.erased.sort();
+    if held > 0 || !elsewhere.is_empty() && matches!(request.target, EraseTarget::Subject(_)) {
+        let done = report.erased.len();
+        return Err(EraseError::Failed(format!("{done} exchanges are erased; {}", elsewhere.told())));
+    }
     Ok(report)
 }
 

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::store::StoreError;
+
 /// Why a record could not be made durable, or an exchange not admitted. The caller of the gateway gets 503.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("evidence cannot be written ({reason}): {detail}")]
@@ -124,7 +126,10 @@ pub enum OpenError {
     Store(String),
     /// The store does not answer now; an earlier epoch waits for it.
     #[error("store: {0}")]
-    StoreAway(String),
+    StoreAway(StoreError),
+    /// The start was asked to end ([`crate::Stop`]). The next one goes on from there.
+    #[error("the start was asked to end")]
+    Stopped,
     /// What was to be sealed breaks the format.
     #[error("format: {0}")]
     Format(String),

@@ -24,6 +24,7 @@ use crate::erase::{EraseError, EraseReport, EraseRequest};
 use crate::error::{OpenError, Reason, Unavailable};
 use crate::inner::Inner;
 use crate::refusals::PreAuth;
+use crate::stop::Stop;
 use crate::store::Store;
 use crate::watermarks::Watermarks;
 
@@ -113,6 +114,10 @@ pub struct LedgerConfig {
     pub disk: SharedDisk,
     /// The clock: [`crate::clock::SystemClock`] but in tests.
     pub clock: Arc<dyn Clock>,
+    /// How long a start that cannot do without the store waits for its answer.
+    pub store_wait: Duration,
+    /// Asks the start to end.
+    pub stop: Stop,
 }
 
 /// One epoch, open for writing. Cheap to clone; all clones are one ledger.
@@ -244,7 +249,8 @@ impl Ledger {
     /// Erases content: records `erasure` for each exchange, then destroys its data key.
     ///
     /// Seals and ships what is pending first, so that every exchange that had its outcome when this was called can be
-    /// erased. On return the keys are destroyed on stable storage. A crash in between is made good by the next start.
+    /// erased; logs of this gateway that another process still writes, or that wait for their recovery, are waited for
+    /// where they may hold any of it. On return the keys are destroyed on stable storage. A crash in between is made good by the next start.
     ///
     /// # Errors
     /// [`EraseError::Shared`] where other exchanges use the same key and `whole_key` is not set: lists them.

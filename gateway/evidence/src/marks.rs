@@ -4,12 +4,15 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::error::Unavailable;
+use crate::stop::Stop;
 use crate::watermarks::Watermarks;
 
 #[derive(Debug, Default)]
 pub(crate) struct Marks {
     state: Mutex<State>,
     changed: Condvar,
+    /// Asked when the threads are to end: what they recover meanwhile ends then too.
+    pub(crate) stop: Stop,
 }
 
 #[derive(Debug, Default)]
@@ -74,6 +77,7 @@ impl Marks {
     /// Ends the threads.
     pub(crate) fn finish(&self) {
         self.state().finish = true;
+        self.stop.ask();
         self.changed.notify_all();
     }
 

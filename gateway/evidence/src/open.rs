@@ -22,10 +22,15 @@ use crate::sealer::{Sealer, SealerParts, Tip};
 use crate::ship::Shipper;
 use crate::space::{self, Space};
 use crate::spool::Spool;
+use crate::stop::Stop;
+use crate::store::StoreError;
 use crate::threads;
 
-/// How long a start waits for another one in the same journal folder.
-const OPENING_WAIT: Duration = Duration::from_secs(30);
+/// How long a start waits for another process that starts, or recovers a neighbour, in the same journal folder.
+const OPENING_WAIT: Duration = Duration::from_secs(120);
+/// Between two tries of a store that does not answer: at first, and at last.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LAST_PAUSE: Duration = Duration::from_secs(5);
 /// The largest seal that is read.
 const MAX_SEAL_BYTES: u64 = 1 << 20;
 /// Bytes of one reserve file of the spool.
@@ -42,33 +47,49 @@ pub(crate) fn open(settings: LedgerConfig) -> Result<Arc<Inner>, OpenError> {
         .map_err(OpenError::io("clean", &settings.spool_dir))?;
     let signer = Arc::new(Ed25519Signer::from_seed(settings.seal_seed));
     let mut newest = epoch::newest(&*disk, &settings.journal_dir)?;
+    let mut patience = Patience::new(&settings);
+    let mut away = false;
     for folder in epoch::list(&*disk, &settings.journal_dir)? {
+        settings.stop.check()?;
         let lock_path = folder.join(epoch::LOCK);
         let lock = disk.lock(&lock_path).map_err(OpenError::io("lock", &lock_path))?;
         let Some(lock) = lock else {
             tracing::info!(folder = %folder.display(), "another process still writes this epoch");
             continue;
         };
-        let recovered = match recovery::recover(&settings, &signer, &folder) {
-            // What it left stays on the disk; the running process recovers it when the store is back.
-            // One that began behind the remembered log may be the next `boot`'s predecessor: that must be known first.
-            Err(OpenError::StoreAway(error))
-                if newest.as_ref().is_some_and(|newest| {
-                    folder.file_name().and_then(|name| name.to_str()) <= Some(newest.origin.epoch())
-                }) =>
-            {
-                tracing::warn!(folder = %folder.display(), %error, "an earlier epoch waits for the store");
-                continue;
+        // What it left stays on the disk; the running process recovers it when the store is back.
+        // One that began behind the remembered log may be the next `boot`'s predecessor: that must be known first.
+        let can_wait = newest.as_ref().is_some_and(|newest| {
+            folder.file_name().and_then(|name| name.to_str()) <= Some(newest.origin.epoch())
+        });
+        if can_wait && away {
+            tracing::warn!(folder = %folder.display(), "an earlier epoch waits for the store");
+            continue;
+        }
+        let recovered = loop {
+            match recovery::recover(&settings, &signer, &folder) {
+                Err(OpenError::StoreAway(error)) if can_wait => {
+                    tracing::warn!(folder = %folder.display(), %error, "an earlier epoch waits for the store");
+                    away = true;
+                    break None;
+                }
+                Err(OpenError::StoreAway(error)) => {
+                    patience.wait("what it holds of the newest log, which is not closed", error)?;
+                }
+                other => break Some(other?),
             }
-            other => other?,
         };
+        let Some(recovered) = recovered else { continue };
         drop(lock);
         note(&settings, &mut newest, &folder, &recovered)?;
     }
     if newest.is_none() {
-        newest = newest_in_store(&settings)?;
+        newest = newest_in_store(&settings, &mut patience)?;
     }
-    let newest = newest.map(|newest| end_in_store(&settings, &signer.public_key(), newest));
+    if !away {
+        newest = newest.map(|newest| end_in_store(&settings, &signer.public_key(), newest));
+    }
+    settings.stop.check()?;
     let inner = begin(settings, &signer, newest)?;
     drop(opening);
     Ok(inner)
@@ -98,6 +119,7 @@ fn check(settings: &LedgerConfig) -> Result<(), OpenError> {
 fn lock_opening(settings: &LedgerConfig) -> Result<Box<dyn crate::disk::DiskLock>, OpenError> {
     let path = settings.journal_dir.join(epoch::OPENING_LOCK);
     let begun = Instant::now();
+    let mut said = false;
     loop {
         if let Some(lock) = settings.disk.lock(&path).map_err(OpenError::io("lock", &path))? {
             return Ok(lock);
@@ -105,7 +127,46 @@ fn lock_opening(settings: &LedgerConfig) -> Result<Box<dyn crate::disk::DiskLock
         if begun.elapsed() > OPENING_WAIT {
             return Err(OpenError::Locked(settings.journal_dir.display().to_string()));
         }
-        std::thread::sleep(Duration::from_millis(50));
+        if !said && begun.elapsed() > Duration::from_secs(1) {
+            tracing::info!(folder = %settings.journal_dir.display(), "the start waits for another process that starts or recovers here");
+            said = true;
+        }
+        settings.stop.sleep(Duration::from_millis(50))?;
+    }
+}
+
+/// Waits for a store that a start cannot do without, at most for `store_wait` in all.
+struct Patience {
+    bound: Duration,
+    stop: Stop,
+    since: Option<Instant>,
+    pause: Duration,
+}
+
+impl Patience {
+    fn new(settings: &LedgerConfig) -> Self {
+        Self { bound: settings.store_wait, stop: settings.stop.clone(), since: None, pause: FIRST_PAUSE }
+    }
+
+    /// Returns when it is time to ask again for `what`.
+    fn wait(&mut self, what: &str, error: StoreError) -> Result<(), OpenError> {
+        self.stop.check()?;
+        if !error.passes() {
+            return Err(OpenError::Store(error.to_string()));
+        }
+        let waited = self.since.get_or_insert_with(Instant::now).elapsed();
+        let left = self.bound.saturating_sub(waited);
+        if left.is_zero() {
+            let detail = match waited.as_secs() {
+                0 => error.to_string(),
+                seconds => format!("{error}; it was waited for {seconds} s"),
+            };
+            return Err(OpenError::Store(detail));
+        }
+        tracing::warn!(%error, wanted = what, left_s = left.as_secs(), "the start waits for the store");
+        self.stop.sleep(self.pause.min(left))?;
+        self.pause = (self.pause * 2).min(LAST_PAUSE);
+        Ok(())
     }
 }
 
@@ -148,9 +209,16 @@ fn is_newest(remembered: Option<&Predecessor>, origin: &Origin, follows: Option<
 }
 
 /// On a machine that has no memory, the store knows the gateway's logs.
-fn newest_in_store(settings: &LedgerConfig) -> Result<Option<Predecessor>, OpenError> {
-    let logs = settings.store.logs(&settings.deployment, &settings.gateway);
-    let mut logs = logs.map_err(|error| OpenError::Store(error.to_string()))?;
+fn newest_in_store(
+    settings: &LedgerConfig,
+    patience: &mut Patience,
+) -> Result<Option<Predecessor>, OpenError> {
+    let mut logs = loop {
+        match settings.store.logs(&settings.deployment, &settings.gateway) {
+            Ok(logs) => break logs,
+            Err(error) => patience.wait("the gateway's logs: this machine remembers none", error)?,
+        }
+    };
     logs.sort();
     Ok(logs.pop().map(|origin| epoch::predecessor(&origin, None)))
 }

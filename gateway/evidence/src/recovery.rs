@@ -33,6 +33,7 @@ use crate::sealer::{Sealer, SealerParts, SealingError, Slim};
 use crate::ship::{ShipError, Shipper};
 use crate::space;
 use crate::spool::Spool;
+use crate::stop::Stop;
 use crate::tip::{self, Standing, TipError};
 
 /// What became of an epoch's folder.
@@ -98,7 +99,7 @@ pub(crate) fn recover_as(
         Ok(standing) => standing,
         Err(TipError::Disagrees { batch, what }) => return stuck(format!("batch {batch}: {what}")),
         Err(TipError::Store(error)) if error.is_transient() => {
-            return Err(OpenError::StoreAway(error.to_string()));
+            return Err(OpenError::StoreAway(error));
         }
         Err(error) => return Err(OpenError::Store(error.to_string())),
     };
@@ -138,6 +139,7 @@ pub(crate) fn recover_as(
         lenient: !recovery.losses.is_empty(),
     });
     loop {
+        settings.stop.check()?;
         match sealer.seal(end) {
             Ok(Some(_)) => {}
             Ok(None) => break,
@@ -362,8 +364,11 @@ fn finish(
     let origin = recovery.origin.clone();
     let tree = standing.tip.tree;
     let shipper = Shipper { origin: origin.clone(), spool: spool.clone(), store: settings.store.clone() };
-    match ship_all(&shipper) {
-        Ok(()) => {}
+    match ship_all(&shipper, &settings.stop) {
+        Ok(true) => {}
+        Ok(false) => {
+            return Ok(Recovered::Closed { origin, tree: Box::new(tree), archived: false, follows });
+        }
         Err(error) if error.is_transient() => {
             tracing::warn!(%origin, %error, "a recovered log waits for the store");
             return Ok(Recovered::Closed { origin, tree: Box::new(tree), archived: false, follows });
@@ -376,10 +381,13 @@ fn finish(
     Ok(Recovered::Closed { origin, tree: Box::new(tree), archived: true, follows })
 }
 
-fn ship_all(shipper: &Shipper) -> Result<(), ShipError> {
-    let batches = shipper.spool.batches()?;
+/// Whether all is shipped: not, where it was asked to end.
+fn ship_all(shipper: &Shipper, stop: &Stop) -> Result<bool, ShipError> {
     let mut waits = None;
-    for batch in batches {
+    for batch in shipper.spool.batches()? {
+        if stop.asked() {
+            return Ok(false);
+        }
         shipper.put(batch)?;
         if waits.is_some() {
             continue;
@@ -393,7 +401,7 @@ fn ship_all(shipper: &Shipper) -> Result<(), ShipError> {
             }
         }
     }
-    waits.map_or(Ok(()), Err)
+    waits.map_or(Ok(true), Err)
 }
 
 /// Leaves the mark `salvaged`, durable.

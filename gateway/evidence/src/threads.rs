@@ -53,7 +53,8 @@ pub(crate) fn start(inner: &Arc<Inner>, sealer: Sealer, shipper: Shipper) -> io:
     let weak = Arc::downgrade(inner);
     let neighbours = Neighbours {
         own: settings.journal_dir.join(inner.origin.epoch()),
-        settings: settings.clone(),
+        // A recovery that runs when this process ends does not keep it: it goes on in another one.
+        settings: LedgerConfig { stop: inner.marks.stop.clone(), ..settings.clone() },
         marks: inner.marks.clone(),
         stuck: BTreeSet::new(),
     };
@@ -347,7 +348,9 @@ impl Neighbours {
                 continue;
             }
             looked = Instant::now();
-            if let Err(error) = self.look() {
+            if let Err(error) = self.look()
+                && !self.marks.finished()
+            {
                 tracing::warn!(%error, "an earlier epoch is not recovered yet");
             }
         }

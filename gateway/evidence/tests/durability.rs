@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use evidence::disk::{Call, Crash, DiskFile, Fault, SimDisk};
-use evidence::store::{Put, Receipt, Source};
+use evidence::store::{Put, Receipt, Source, Trouble};
 use evidence::{DirectoryStore, KeyScope, Ledger, OpenError, Reason, Salvaged, Store, StoreError, salvage};
 use schemas::record::{Body, CloseReason, End, GapReason, PartName};
 use schemas::{ObjectName, Origin};
@@ -430,4 +430,127 @@ async fn a_drain_over_a_failed_journal_ends_at_once_though_exchanges_are_open() 
     assert_eq!(ended.unwrap_err().reason, Reason::JournalFailed);
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     drop(open);
+}
+
+/// A store that does not answer for a while, or says no.
+#[derive(Debug)]
+struct Silent {
+    gate: Gate,
+    says: Trouble,
+    asked: std::sync::atomic::AtomicU64,
+}
+
+impl Silent {
+    fn new(bed: &Bed, says: Trouble) -> Arc<Self> {
+        let gate = Gate { inner: bed.store(), shut: Arc::new(AtomicBool::new(true)) };
+        Arc::new(Self { gate, says, asked: 0.into() })
+    }
+
+    fn answers(&self) -> Result<(), StoreError> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        if !self.gate.shut.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let (trouble, detail) = (self.says, "as the test says".to_owned());
+        Err(StoreError::Service { action: "cannot list", name: "acme".into(), trouble, detail })
+    }
+}
+
+impl Store for Silent {
+    fn put(&self, name: &ObjectName, source: Source<'_>) -> Result<Put, StoreError> {
+        self.gate.put(name, source)
+    }
+    fn confirm(&self, name: &ObjectName, source: Source<'_>) -> Result<Receipt, StoreError> {
+        self.gate.confirm(name, source)
+    }
+    fn get(&self, name: &ObjectName) -> Result<Option<Arc<dyn DiskFile>>, StoreError> {
+        self.answers()?;
+        self.gate.get(name)
+    }
+    fn list(&self, origin: &Origin) -> Result<Vec<ObjectName>, StoreError> {
+        self.answers()?;
+        self.gate.list(origin)
+    }
+    fn logs(&self, deployment: &str, gateway: &str) -> Result<Vec<Origin>, StoreError> {
+        self.answers()?;
+        self.gate.logs(deployment, gateway)
+    }
+    fn local_folder(&self) -> Option<&Path> {
+        None
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_waits_for_its_store_opens_when_it_answers() {
+    let bed = Bed::real();
+    let store = Silent::new(&bed, Trouble::Connection);
+    let mut config = bed.config_for(store.clone());
+    config.store_wait = Duration::from_secs(30);
+    let opening = tokio::task::spawn_blocking(move || Ledger::open(config));
+    tokio::time::sleep(Duration::from_millis(900)).await;
+    assert!(!opening.is_finished() && store.asked.load(Ordering::Relaxed) > 1, "it asks again");
+    store.gate.shut.store(false, Ordering::Relaxed);
+    let ledger = opening.await.unwrap().unwrap();
+    ledger.drain_and_close(CloseReason::Shutdown, CLOSE).await.unwrap();
+    assert_eq!(verify(&bed).len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_ends_when_its_store_says_no_or_nothing_for_too_long_or_when_it_is_asked() {
+    for says in [Trouble::Denied, Trouble::NoBucket, Trouble::Timeout] {
+        let bed = Bed::real();
+        let store = Silent::new(&bed, says);
+        let mut config = bed.config_for(store.clone());
+        config.store_wait = Duration::from_millis(300);
+        let begun = std::time::Instant::now();
+        let error = Ledger::open(config).unwrap_err();
+        assert!(matches!(error, OpenError::Store(_)) && error.to_string().contains(says.as_str()), "{error}");
+        assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+        assert_eq!(store.asked.load(Ordering::Relaxed) == 1, says.needs_someone(), "{says}");
+    }
+    let bed = Bed::real();
+    let mut config = bed.config_for(Silent::new(&bed, Trouble::Timeout));
+    config.store_wait = Duration::from_secs(60);
+    let stop = config.stop.clone();
+    let opening = tokio::task::spawn_blocking(move || Ledger::open(config));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    stop.ask();
+    let ended =
+        tokio::time::timeout(Duration::from_secs(3), opening).await.expect("it ends when it is asked");
+    assert!(matches!(ended.unwrap(), Err(OpenError::Stopped)));
+    // Nothing stands in the way of the next one.
+    let ledger = Ledger::open(bed.config()).unwrap();
+    ledger.drain_and_close(CloseReason::Shutdown, CLOSE).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_epochs_that_can_wait_for_a_store_that_is_away_one_is_tried() {
+    let bed = Bed::real();
+    for _ in 0..4 {
+        let mut config = bed.config_for(Silent::new(&bed, Trouble::Timeout));
+        // The first start must know that there is nothing before it.
+        if !bed.root.join("journal/newest").exists() {
+            config = bed.config();
+        }
+        config.batch_age = Duration::from_secs(60);
+        let ledger = Ledger::open(config).unwrap();
+        exchange(&ledger, KeyScope::PerExchange, b"1", b"1").await.unwrap();
+        ledger.halt();
+        // Within one second the names of epochs do not tell which was first.
+        tokio::time::sleep(Duration::from_millis(1100)).await;
+    }
+    let store = Silent::new(&bed, Trouble::Timeout);
+    let mut config = bed.config_for(store.clone());
+    config.store_wait = Duration::from_secs(60);
+    let ledger = Ledger::open(config).unwrap();
+    assert_eq!(
+        store.asked.load(Ordering::Relaxed),
+        1,
+        "four logs wait, and each try may take its whole time"
+    );
+    ledger.halt();
+    drop(ledger);
+    let ledger = Ledger::open(bed.config()).unwrap();
+    ledger.drain_and_close(CloseReason::Shutdown, CLOSE).await.unwrap();
+    assert_eq!(verify(&bed).len(), 6);
 }

@@ -35,7 +35,8 @@ async fn one_exchange_becomes_a_verified_store() {
     assert_eq!(content(PartName::ProviderResponse), Some(Content::Proven(Bytes::from_static(answer))));
     let config = Sha256Hex::of(b"deployment: acme\n");
     assert!(logs[0].records.iter().all(|record| record.config == config));
-    assert_eq!(logs[0].references.iter().map(|row| row.sha256).collect::<Vec<_>>(), [config]);
+    let (_, documents) = logs[0].dictionaries_and_documents();
+    assert_eq!(documents.iter().map(|row| row.sha256).collect::<Vec<_>>(), [config]);
     // Nothing is left behind of a closed epoch.
     let left: Vec<_> =
         std::fs::read_dir(bed.root.join("journal")).unwrap().map(|e| e.unwrap().file_name()).collect();
@@ -174,7 +175,7 @@ async fn a_new_configuration_is_in_the_log_before_records_carry_it() {
     }
     assert_eq!(in_force, next.sha256());
     assert!(log.outcome(&before).is_some() && log.outcome(&after).is_some());
-    assert_eq!(log.references.len(), 2);
+    assert_eq!(log.dictionaries_and_documents().1.len(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -408,6 +409,29 @@ async fn a_draining_ledger_admits_nothing_and_lets_running_exchanges_end() {
     end(running, b"the end").await.unwrap();
     ledger.drain_and_close(CloseReason::Shutdown, CLOSE).await.unwrap();
     assert_eq!(verify(&bed)[0].kinds(), ["boot", "config", "intent", "outcome", "close"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn small_parts_need_a_dictionary_that_a_log_of_many_batches_holds_once() {
+    let bed = Bed::real();
+    let ledger = open(&bed);
+    let request =
+        br#"{"model":"gpt-4o-mini","messages":[{"role":"user","content":"Is it kept?"}],"stream":true}"#;
+    let answer = b"data: {\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\",\"created\":1770000001,\"model\":\"gpt-4o-mini-2024-07-18\"}\n\ndata: [DONE]\n\n";
+    for _ in 0..3 {
+        exchange(&ledger, KeyScope::PerExchange, request, answer).await.unwrap();
+        assert!(ledger.wait_archived(ledger.watermarks().journaled, CLOSE).await);
+    }
+    ledger.drain_and_close(CloseReason::Shutdown, CLOSE).await.unwrap();
+    let log = &verify(&bed)[0];
+    assert!(log.batches >= 3, "{} batches", log.batches);
+    assert_eq!(log.dictionaries_and_documents().0.len(), 1);
+    let with = log.encodings.iter().filter(|(name, _)| name.starts_with("zstd_dict ")).map(|(_, of)| *of);
+    let (rows, bytes) = with.fold((0, 0), |sum, of| (sum.0 + of.0, sum.1 + of.1));
+    assert_eq!(rows, 9, "{:?}", log.encodings);
+    // Without salt, nonce and tag.
+    let (stored, parts) = (bytes - rows * 60, 3 * (request.len() + answer.len()) as u64);
+    assert!(stored * 3 < parts * 2, "{stored} of {parts}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

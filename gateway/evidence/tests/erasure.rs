@@ -197,3 +197,37 @@ async fn a_key_that_could_not_be_destroyed_is_tried_again_while_the_ledger_runs(
     ledger.drain_and_close(CloseReason::Shutdown, CLOSE).await.unwrap();
     assert_eq!(*content(&verify(&bed), &gone), Content::KeyDestroyed);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_erasure_waits_for_a_log_that_another_process_still_writes() {
+    let bed = Bed::real();
+    let mut config = bed.config();
+    // What it journals is in the store only when it asks for that, or closes.
+    config.batch_age = Duration::from_secs(60);
+    let old = Ledger::open(config).unwrap();
+    let who = KeyScope::PerDay { who: "ana".into() };
+    let shipped = exchange(&old, who.clone(), b"shipped", b"1").await.unwrap();
+    old.seal_now();
+    assert!(old.wait_archived(4, CLOSE).await);
+    let journaled = exchange(&old, who, b"journaled", b"2").await.unwrap();
+    let new = Ledger::open(bed.config()).unwrap();
+    let kept = exchange(&new, KeyScope::PerExchange, b"kept", b"3").await.unwrap();
+    // One is not in the store, and the key of the other may be anybody's.
+    let asked = [&journaled, &shipped].map(|one| {
+        let (ledger, request) = (new.clone(), request(std::slice::from_ref(one), true));
+        tokio::spawn(async move { ledger.erase(request).await })
+    });
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    assert!(asked.iter().all(|one| !one.is_finished()), "the old process still writes its log");
+    old.hand_over(new.origin().clone(), CLOSE).await.unwrap();
+    let mut erased = 0;
+    for one in asked {
+        erased += one.await.unwrap().unwrap().erased.len();
+    }
+    assert_eq!(erased, 2, "both exchanges, with the key that they share");
+    new.drain_and_close(CloseReason::Shutdown, CLOSE).await.unwrap();
+    let logs = verify(&bed);
+    assert_eq!(*content(&logs, &shipped), Content::KeyDestroyed);
+    assert_eq!(*content(&logs, &journaled), Content::KeyDestroyed);
+    assert_eq!(*content(&logs, &kept), Content::Proven(Bytes::from_static(b"kept")));
+}

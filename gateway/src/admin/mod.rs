@@ -1,6 +1,7 @@
-//! The operator's side: `/healthz`, `/readyz`, `/metrics`, and the socket for erasure.
+//! The operator's side: `/healthz`, `/readyz`, `/metrics`, and the socket for erasure and hand-over.
 
 mod pages;
+mod place;
 pub mod socket;
 
 pub(crate) use pages::{Admin, Starting};

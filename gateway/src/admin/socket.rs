@@ -1,11 +1,9 @@
-//! The admin socket: `gateway erase` talks over it to the process that serves.
+//! The admin socket: `gateway erase` and `gateway serve --take-over` talk over it to the process that serves.
 //!
-//! A Unix socket that only its owner may open. One JSON line in, one JSON line out.
+//! A Unix socket in a folder that only its owner can enter (`place`). One JSON line in, one JSON line out.
 
 use std::io::{self, BufRead as _, BufReader, Write as _};
-use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,12 +12,16 @@ use schemas::{ExchangeId, Identifier};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
 
+use crate::admin::place::{FileId, Place};
 use crate::app::{App, Pseudonyms};
 use crate::hand_over::Handing;
 
 /// The longest line that is read.
 const LINE_BYTES: u64 = 64 << 10;
+/// How many are served at once.
+const ASKED_AT_ONCE: usize = 16;
 
 /// What the serving process is asked to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,6 +76,11 @@ pub enum Response {
 }
 
 impl Response {
+    /// Nothing was done.
+    pub(crate) fn refused(message: impl Into<String>) -> Self {
+        Self::Refused { message: message.into(), shared: Vec::new() }
+    }
+
     /// Of the ledger's answer.
     pub fn of(done: Result<EraseReport, EraseError>) -> Self {
         let ids = |list: &[Erased]| list.iter().map(|one| one.exchange.to_string()).collect();
@@ -137,50 +144,27 @@ pub fn call(path: &Path, request: &Request) -> io::Result<Response> {
 }
 
 /// Connects to the process that serves at `path`.
+///
+/// # Errors
+/// Nobody does (`NotFound`, `ConnectionRefused`), or not who should; or the system's.
 pub(crate) fn connect(path: &Path) -> io::Result<std::os::unix::net::UnixStream> {
-    Short::of(path)?.with(|path| std::os::unix::net::UnixStream::connect(path))
-}
-
-/// A path that fits into a socket address (108 bytes), also where the real one does not: through its open folder.
-struct Short {
-    path: PathBuf,
-    _folder: Option<std::fs::File>,
-}
-
-impl Short {
-    fn of(path: &Path) -> io::Result<Self> {
-        let name = path.file_name().filter(|_| path.as_os_str().len() > 100);
-        let (Some(name), Some(parent)) = (name, path.parent()) else {
-            return Ok(Self { path: path.to_owned(), _folder: None });
-        };
-        let folder = std::fs::File::open(parent)?;
-        let short = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd())).join(name);
-        Ok(Self { path: short, _folder: Some(folder) })
-    }
-
-    fn with<T>(&self, open: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
-        open(&self.path)
-    }
+    Place::find(path)?.connect()
 }
 
 /// The socket, bound. Removed when dropped, where it is still this one's.
+#[derive(Debug)]
 pub(crate) struct Socket {
     listener: UnixListener,
-    path: PathBuf,
-    /// Device and inode of the file.
-    file: Option<(u64, u64)>,
-}
-
-fn file_of(path: &Path) -> Option<(u64, u64)> {
-    use std::os::unix::fs::MetadataExt as _;
-    std::fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()))
+    place: Place,
+    file: Option<FileId>,
 }
 
 impl Drop for Socket {
     fn drop(&mut self) {
         // A socket file that stays is replaced by the next start; that of a gateway that took over is not ours.
-        if self.file.is_some() && file_of(&self.path) == self.file {
-            let _ = std::fs::remove_file(&self.path);
+        let Ok(_lock) = self.place.lock() else { return };
+        if self.is_in_place() {
+            let _ = self.place.clear();
         }
     }
 }
@@ -189,57 +173,97 @@ impl Socket {
     /// Binds `path`; a file that a dead process left there is replaced.
     ///
     /// # Errors
-    /// Another process listens there, or the system's.
+    /// Another process listens there, the folder is not this user's alone, or the system's.
     pub(crate) fn bind(path: &Path) -> io::Result<Self> {
-        if connect(path).is_ok() {
-            return Err(io::Error::new(
-                io::ErrorKind::AddrInUse,
-                "another gateway listens on this admin socket",
-            ));
-        }
-        Self::replace(path)
+        Self::put(Place::make(path)?, true)
     }
 
     /// Binds `path` in the place of whoever listens there.
     ///
     /// # Errors
-    /// The system's.
+    /// The folder is not this user's alone, or the system's.
     pub(crate) fn replace(path: &Path) -> io::Result<Self> {
-        let short = Short::of(path)?;
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let listener = short.with(|path| UnixListener::bind(path))?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-        Ok(Self { listener, path: path.to_owned(), file: file_of(path) })
+        Self::put(Place::make(path)?, false)
     }
 
-    /// Serves, one connection at a time, for as long as it is polled.
-    pub(crate) async fn run(self, app: Arc<App>, handing: Arc<Handing>) {
+    fn put(place: Place, only_if_free: bool) -> io::Result<Self> {
+        let lock = place.lock()?;
+        if only_if_free && place.connect().is_ok() {
+            return Err(io::Error::new(
+                io::ErrorKind::AddrInUse,
+                "another gateway listens on this admin socket",
+            ));
+        }
+        let listener = place.put()?;
+        let file = place.file();
+        drop(lock);
+        Ok(Self { listener, place, file })
+    }
+
+    fn is_in_place(&self) -> bool {
+        self.file.is_some() && self.place.file() == self.file
+    }
+
+    /// Takes its place again, where a gateway that was to take over put its own there and is gone.
+    fn restore(&mut self) {
+        if self.is_in_place() {
+            return;
+        }
+        match Self::bind(self.place.path()) {
+            Ok(socket) => *self = socket,
+            Err(error) => {
+                tracing::error!(%error, socket = %self.place.path().display(), "the admin socket is lost: no erasure and no hand-over until a restart");
+            }
+        }
+    }
+
+    /// Serves for as long as it is polled, a few at once: an erasure takes its time.
+    pub(crate) async fn run(mut self, app: Arc<App>, handing: Arc<Handing>) {
+        let places = Arc::new(Semaphore::new(ASKED_AT_ONCE));
         loop {
-            let Ok((stream, _)) = self.listener.accept().await else {
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+            let accepted = tokio::select! {
+                accepted = self.listener.accept() => accepted,
+                () = handing.failed() => {
+                    self.restore();
+                    continue;
+                }
+            };
+            let Ok((stream, _)) = accepted else {
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             };
-            if let Err(error) = serve(&app, &handing, stream).await {
-                tracing::warn!(%error, "admin socket");
-            }
+            let (asked, handing) = (Arc::clone(&app), Arc::clone(&handing));
+            app.asked.spawn(async move {
+                if let Err(error) = serve(&asked, &handing, stream).await {
+                    tracing::warn!(%error, "admin socket");
+                }
+                drop(place);
+            });
         }
     }
 }
 
 async fn serve(app: &Arc<App>, handing: &Arc<Handing>, mut stream: UnixStream) -> io::Result<()> {
+    let (peer, user) = (stream.peer_cred()?, rustix::process::geteuid().as_raw());
+    if peer.uid() != user && peer.uid() != 0 {
+        let told = format!("user {} asks; only user {user} and root may", peer.uid());
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, told));
+    }
     let mut line = String::new();
     let mut reader = tokio::io::BufReader::new((&mut stream).take(LINE_BYTES));
     tokio::time::timeout(Duration::from_secs(10), reader.read_line(&mut line))
         .await
         .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no request came"))??;
+    if line.is_empty() {
+        // Another start looked whether anyone listens.
+        return Ok(());
+    }
     let response = match serde_json::from_str(&line) {
         Ok(Request::Erase(asked)) => erase(app, asked).await,
         Ok(Request::HandOver {}) => {
             let handing = Arc::clone(handing);
-            // It takes as long as the other one's start: the socket serves on meanwhile.
+            // It takes as long as the other one's start, and no end of this one waits for it.
             tokio::spawn(async move {
                 if let Err(error) = handing.give(stream).await {
                     tracing::warn!(%error, "hand-over");
@@ -247,22 +271,124 @@ async fn serve(app: &Arc<App>, handing: &Arc<Handing>, mut stream: UnixStream) -
             });
             return Ok(());
         }
-        Err(error) => refused(format!("not a request: {error}")),
+        Err(error) => Response::refused(format!("not a request: {error}")),
     };
     let mut answer = serde_json::to_vec(&response)?;
     answer.push(b'\n');
     stream.write_all(&answer).await
 }
 
-fn refused(message: impl Into<String>) -> Response {
-    Response::Refused { message: message.into(), shared: Vec::new() }
-}
-
 async fn erase(app: &App, asked: EraseAsked) -> Response {
     let request = match asked.request(&app.snapshot.load().pseudonyms) {
         Ok(request) => request,
-        Err(message) => return refused(message),
+        Err(message) => return Response::refused(message),
     };
     tracing::info!(reason = %request.reason, whole_key = request.whole_key, "erasure asked for");
     Response::of(app.ledger.erase(request).await)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
+
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        std::fs::metadata(path).unwrap().mode() & 0o777
+    }
+
+    #[tokio::test]
+    async fn the_socket_is_in_a_folder_that_only_its_user_can_enter() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal/admin/admin.sock");
+        let socket = Socket::bind(&path).unwrap();
+        assert_eq!((mode(path.parent().unwrap()), mode(&path)), (0o700, 0o600));
+        connect(&path).unwrap();
+        drop(socket);
+        assert!(!path.exists());
+
+        // A folder that others can enter, or make names in, is used by neither side.
+        let open = dir.path().join("open");
+        std::fs::DirBuilder::new().mode(0o700).create(&open).unwrap();
+        let path = open.join("admin.sock");
+        let socket = Socket::bind(&path).unwrap();
+        std::fs::write(open.join("other"), "").unwrap();
+        for wide in [0o755, 0o711, 0o770, 0o777] {
+            std::fs::set_permissions(&open, std::fs::Permissions::from_mode(wide)).unwrap();
+            for refused in [Socket::bind(&path).err(), connect(&path).err()] {
+                let refused = refused.unwrap();
+                assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied);
+                let told = refused.to_string();
+                assert!(told.contains(&format!("{wide:o}")) && told.contains("wanted: mode 700"), "{told}");
+            }
+        }
+        // With nothing else in it, it is closed to others again.
+        std::fs::remove_file(open.join("other")).unwrap();
+        assert_eq!(connect(&path).unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+        assert_eq!(Socket::bind(&path).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(mode(&open), 0o700);
+        connect(&path).unwrap();
+        drop(socket);
+    }
+
+    #[tokio::test]
+    async fn a_path_that_is_longer_than_a_sockets_address_works() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("d".repeat(100)).join("e".repeat(100)).join("admin.sock");
+        let socket = Socket::bind(&path).unwrap();
+        connect(&path).unwrap();
+        drop(socket);
+        assert_eq!(connect(&path).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn of_many_starters_over_a_stale_socket_one_gets_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("admin/admin.sock");
+        for _ in 0..20 {
+            // What a killed process leaves: the file, and nobody who listens.
+            let mut dead = Socket::replace(&path).unwrap();
+            dead.file = None;
+            drop(dead);
+            assert_eq!(connect(&path).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+            let mut starters = tokio::task::JoinSet::new();
+            for _ in 0..8 {
+                let path = path.clone();
+                starters.spawn_blocking(move || Socket::bind(&path));
+            }
+            let bound = starters.join_all().await;
+            let (won, lost): (Vec<_>, Vec<_>) = bound.into_iter().partition(Result::is_ok);
+            assert_eq!((won.len(), lost.len()), (1, 7));
+            for refused in lost {
+                assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::AddrInUse);
+            }
+            connect(&path).unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_successor_that_dies_gives_the_place_back_and_one_that_lives_keeps_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("admin/admin.sock");
+        let mut old = Socket::bind(&path).unwrap();
+        for clean in [true, false] {
+            let mut dying = Socket::replace(&path).unwrap();
+            assert!(!old.is_in_place());
+            if !clean {
+                dying.file = None;
+            }
+            drop(dying);
+            assert!(connect(&path).is_err());
+            old.restore();
+            assert!(old.is_in_place());
+            connect(&path).unwrap();
+        }
+        let new = Socket::replace(&path).unwrap();
+        old.restore();
+        assert!(new.is_in_place(), "it lives");
+        drop(old);
+        assert!(new.is_in_place(), "what is not its own is not removed");
+        connect(&path).unwrap();
+    }
 }

@@ -24,14 +24,12 @@ use crate::serve::Start;
 /// What went wrong, for people.
 pub fn run(command: Command) -> Result<()> {
     match command {
-        Command::Serve(args) => {
+        Command::Serve(args) => crate::serve::run(|| {
             let loaded = loaded(&args.file.config)?;
             let closing = closing::keys(&args.closing, &loaded.config.deployment)?;
-            crate::serve::run(
-                loaded,
-                Start { accept_loss: args.accept_loss, take_over: args.take_over, closing },
-            )
-        }
+            let (accept_loss, take_over) = (args.accept_loss, args.take_over);
+            Ok((loaded, Start { accept_loss, take_over, closing, ..Start::default() }))
+        }),
         Command::Check(args) => check::run(&args),
         Command::Keygen(args) => keygen::run(&args),
         Command::Registrar(args) => registrar::run(&args),

@@ -22,8 +22,10 @@
 //!   roots: tsa-roots.pem            # optional: a token that does not lead there is not kept
 //! ```
 
+mod asking;
 mod http;
 mod metrics;
+mod rounds;
 mod timestamp;
 mod witness;
 
@@ -35,7 +37,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use evidence::Reference;
 use evidence::clock::SystemClock;
-use evidence::registry::{Head, Registrar, RegistrarConfig, RegistrarError, Round};
+use evidence::registry::{Head, Registrar, RegistrarConfig};
 use policies::document::{self, Fields, Node, Problem};
 use schemas::names::is_part;
 use schemas::note::{Ed25519Signer, Signer as _};
@@ -52,6 +54,9 @@ use crate::store;
 
 /// How many intervals work waits before a registrar that stands by does it.
 const PATIENCE: u32 = 3;
+
+/// How long work that is not a round may take to end behind the last round.
+const END: Duration = Duration::from_secs(2);
 
 /// What was typed.
 struct Typed {
@@ -81,19 +86,22 @@ pub(super) fn run(args: &cli::Registrar) -> Result<()> {
     let mut registrar = Registrar::new(settings)?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("tokio runtime")?;
-    runtime.block_on(async move {
+    let kept = runtime.block_on(async move {
         let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
         tracing::info!(origin = %registrar.origin(), "keeping the registry");
         let (heads, metrics) = ask_others(others, &registrar).await?;
+        let (waits, mut teller) = (registrar.waits(), rounds::Teller::default());
         loop {
             let round = tokio::task::spawn_blocking(move || {
                 let round = registrar.round();
                 (registrar, round)
             });
             // A round is never cut: a signal is heeded behind it.
-            let (back, round) = round.await.context("a round of the registrar")?;
+            let (back, round) =
+                rounds::watched(round, &waits, rounds::LONG).await.context("a round of the registrar")?;
             registrar = back;
+            metrics.set_aside.set(i64::try_from(registrar.set_aside()).unwrap_or(i64::MAX));
             if let Some(head) = registrar.head() {
                 metrics.size.set(i64::try_from(head.size).unwrap_or(i64::MAX));
                 heads.send_if_modified(|known| {
@@ -104,7 +112,7 @@ pub(super) fn run(args: &cli::Registrar) -> Result<()> {
                     newer
                 });
             }
-            let again_at_once = told(&round);
+            let again_at_once = teller.told(&round);
             let pause = if again_at_once { Duration::ZERO } else { interval };
             tokio::select! {
                 _ = terminate.recv() => break,
@@ -114,7 +122,10 @@ pub(super) fn run(args: &cli::Registrar) -> Result<()> {
         }
         tracing::info!(origin = %registrar.origin(), "stopped");
         Ok(())
-    })
+    });
+    // Who is just asked is not waited for: what was not kept is asked for again after the next start.
+    runtime.shutdown_timeout(END);
+    kept
 }
 
 /// Starts a task for each that is asked; it ends with the sender of the heads.
@@ -135,31 +146,14 @@ async fn ask_others(
     let anchors = registrar.anchors();
     for asked in others.witnesses {
         let (anchors, client) = (anchors.clone(), client.clone());
-        tokio::spawn(witness::follow(asked, anchors, client, heads.clone(), Arc::clone(&metrics)));
+        let witness = witness::Witness::new(asked, anchors, client);
+        tokio::spawn(asking::follow(witness, heads.clone(), Arc::clone(&metrics)));
     }
     if let Some(asked) = others.timestamp {
-        tokio::spawn(timestamp::follow(asked, anchors, client, heads, Arc::clone(&metrics)));
+        let authority = timestamp::Stamping::new(asked, anchors, client);
+        tokio::spawn(asking::follow(authority, heads, Arc::clone(&metrics)));
     }
     Ok((sender, metrics))
-}
-
-/// Logs what a round came to; true where the next one should follow at once.
-fn told(round: &Result<Round, RegistrarError>) -> bool {
-    match round {
-        Ok(Round::Stored(_)) => true,
-        Ok(round) => {
-            tracing::debug!(?round, "round");
-            false
-        }
-        Err(error @ RegistrarError::Damaged { .. }) => {
-            tracing::error!(%error, "the registry in the store is not sound: nothing is registered");
-            false
-        }
-        Err(error) => {
-            tracing::warn!(%error, "not registered; tried again");
-            false
-        }
-    }
 }
 
 fn settings(path: &Path) -> Result<(RegistrarConfig, Duration, Others)> {
@@ -288,6 +282,16 @@ fn others(f: &mut Fields<'_, '_>, base: &Path) -> Others {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_example_is_taken() {
+        let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples");
+        let text = std::fs::read_to_string(base.join("registrar.yaml")).unwrap();
+        let typed = read(&text, &base).unwrap_or_else(|problems| {
+            std::panic::panic_any(problems.iter().map(ToString::to_string).collect::<String>())
+        });
+        assert!(typed.others.witnesses.is_empty() && typed.others.timestamp.is_none());
+    }
 
     #[test]
     fn every_problem_of_a_registrar_s_configuration_is_told() {

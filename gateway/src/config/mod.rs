@@ -59,7 +59,8 @@ pub struct Config {
     /// Address of `/healthz`, `/readyz` and `/metrics`. Restart.
     #[schemars(default = "default_admin", with = "String")]
     pub admin: SocketAddr,
-    /// Unix socket for `gateway erase`; default `admin.sock` in the journal's folder. Restart.
+    /// Unix socket for `gateway erase` and `gateway serve --take-over`; default `admin/admin.sock` in the journal's
+    /// folder. Its folder is made where it is missing, and must be this user's with mode 0700. Restart.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub admin_socket: Option<PathBuf>,
     /// Journal, seals and the way out.

@@ -168,6 +168,15 @@ async fn the_providers_credential_and_the_callers_key_stand_nowhere_in_the_evide
     let mut files = Vec::new();
     find(&evidence.store, ".parquet", &mut files);
     let mut content = Vec::new();
+    let references = files.iter().filter(|path| path.to_string_lossy().ends_with("reference.parquet"));
+    let mut dictionaries = Vec::new();
+    for path in references {
+        let bytes = Bytes::from(std::fs::read(path).unwrap());
+        for row in schemas::files::read_reference(&bytes, &schemas::files::Limits::default()).unwrap() {
+            content.extend_from_slice(&row.bytes);
+            dictionaries.extend(schemas::content::Dictionary::new(&row.bytes));
+        }
+    }
     for path in &files {
         let bytes = Bytes::from(std::fs::read(path).unwrap());
         let name = path.to_string_lossy();
@@ -178,11 +187,7 @@ async fn the_providers_credential_and_the_callers_key_stand_nowhere_in_the_evide
                     path.parent().unwrap().strip_prefix(&evidence.store).unwrap().to_string_lossy(),
                 )
                 .unwrap();
-                content.extend(schemas::content::open_row(&origin, &row, None).unwrap());
-            }
-        } else if name.ends_with("reference.parquet") {
-            for row in schemas::files::read_reference(&bytes, &schemas::files::Limits::default()).unwrap() {
-                content.extend_from_slice(&row.bytes);
+                content.extend(schemas::content::open_row_with(&origin, &row, None, &dictionaries).unwrap());
             }
         }
     }

@@ -19,12 +19,12 @@ fn text(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap()
 }
 
-/// The example in a folder of its own, with the files that it names.
-fn example(file: &str) -> tempfile::TempDir {
+/// An example in a folder of its own, with the files that it names.
+fn example(name: &str) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path();
     let state = path.join("state");
-    let yaml = text(&format!("deploy/examples/{file}"));
+    let yaml = text(&format!("deploy/examples/{name}"));
     assert!(yaml.contains("/var/lib/affidavit/"), "the paths of the unit's state folder");
     let yaml = yaml.replace("/var/lib/affidavit", state.to_str().unwrap());
     std::fs::create_dir(state).unwrap();
@@ -33,6 +33,7 @@ fn example(file: &str) -> tempfile::TempDir {
     let seal = secrets::seal_key_text(&[7; 32], &public, "acme/gw1");
     output::write_new(&path.join("seal.key"), seal.as_bytes(), 0o600).unwrap();
     issue_key(&path.join("keys.yaml"), "app");
+    std::fs::copy(root().join("policies/prices/2026-11.csv"), path.join("prices.csv")).unwrap();
     dir
 }
 
@@ -44,15 +45,21 @@ fn check(folder: &Path, variables: &[&str]) -> std::process::Output {
 }
 
 #[test]
-fn the_example_is_sound_once_its_files_and_variables_are_there() {
-    let dir = example("gateway.yaml");
-    let variables = ["OPENAI_API_KEY", "AZURE_OPENAI_API_KEY", "ANTHROPIC_API_KEY"];
-    let done = check(dir.path(), &variables);
-    assert!(done.status.success(), "{}", said(&done));
-    assert!(String::from_utf8_lossy(&done.stdout).contains("is sound"));
-    let missing = check(dir.path(), &variables[1..]);
-    assert!(!missing.status.success(), "a credential that is not there is a problem");
-    assert!(said(&missing).contains("OPENAI_API_KEY"), "{}", said(&missing));
+fn the_examples_are_sound_once_their_files_and_variables_are_there() {
+    for name in ["gateway.yaml", "gateway-s3.yaml"] {
+        let dir = example(name);
+        let variables = ["OPENAI_API_KEY", "AZURE_OPENAI_API_KEY", "ANTHROPIC_API_KEY"];
+        let done = check(dir.path(), &variables);
+        assert!(done.status.success(), "{name}: {}", said(&done));
+        let told = String::from_utf8_lossy(&done.stdout).into_owned();
+        assert!(told.contains("is sound") && !told.contains("no cost is recorded"), "{name}: {told}");
+        let missing = check(dir.path(), &variables[1..]);
+        assert!(!missing.status.success(), "a credential that is not there is a problem");
+        assert!(said(&missing).contains("OPENAI_API_KEY"), "{}", said(&missing));
+        std::fs::remove_file(dir.path().join("prices.csv")).unwrap();
+        let missing = said(&check(dir.path(), &variables));
+        assert!(missing.contains("prices.csv"), "{missing}");
+    }
 }
 
 #[test]
@@ -99,7 +106,8 @@ fn every_key_that_the_documents_tell_is_in_the_schema() {
     assert!(known.contains("fail_mode") && known.contains("drain_after_abort"));
     let mut told = BTreeSet::new();
     // The README's code blocks are fences, not backticks of their own.
-    for file in ["README.md", "deploy/README.md", "deploy/systemd/affidavit-gateway.service"] {
+    let units = UNITS.map(|unit| format!("deploy/systemd/{unit}"));
+    for file in ["README.md", "deploy/README.md"].iter().copied().chain(units.iter().map(String::as_str)) {
         told.extend(keys_told(&text(file).replace("```", "")));
     }
     assert!(told.contains("fail_mode") && told.contains("credential"), "{told:?}");
@@ -107,24 +115,39 @@ fn every_key_that_the_documents_tell_is_in_the_schema() {
     assert!(unknown.is_empty(), "told, but no key of gateway.yaml: {unknown:?}");
 }
 
+/// One instance, and two that take over from each other.
+const UNITS: [&str; 2] = ["affidavit-gateway.service", "affidavit-gateway@.service"];
+
+#[test]
+fn both_units_harden_alike() {
+    let [one, two] = UNITS.map(|unit| {
+        let unit = text(&format!("deploy/systemd/{unit}"));
+        unit.find("StateDirectory=").map(|at| unit[at..].to_owned())
+    });
+    assert!(one.as_ref().is_some_and(|lines| lines.contains("ProtectSystem=strict")));
+    assert_eq!(one, two);
+}
+
 #[test]
 #[ignore = "needs systemd-analyze"]
-fn the_unit_is_one_that_systemd_takes() {
-    let dir = tempfile::tempdir().unwrap();
-    let unit = text("deploy/systemd/affidavit-gateway.service");
-    let installed = "/usr/local/bin/gateway";
-    assert!(unit.matches(installed).count() >= 2);
-    let verify = |unit: &str| {
-        let path = dir.path().join("affidavit-gateway.service");
-        std::fs::write(&path, unit).unwrap();
-        Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(path).output().unwrap()
-    };
-    // The program stands where it was built, not where it is to be installed.
-    let here = unit.replace(installed, env!("CARGO_BIN_EXE_gateway"));
-    let done = verify(&here);
-    let told = said(&done);
-    assert!(done.status.success(), "{told}");
-    assert!(!told.contains("affidavit-gateway.service:"), "{told}");
-    let broken = verify(&here.replace("PrivateTmp=yes", "PrivateTemp=yes"));
-    assert!(said(&broken).contains("PrivateTemp"), "an unknown key is told: {}", said(&broken));
+fn the_units_are_ones_that_systemd_takes() {
+    for name in UNITS {
+        let dir = tempfile::tempdir().unwrap();
+        let unit = text(&format!("deploy/systemd/{name}"));
+        let installed = "/usr/local/bin/gateway";
+        assert!(unit.matches(installed).count() >= 2);
+        let verify = |unit: &str| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, unit).unwrap();
+            Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(path).output().unwrap()
+        };
+        // The program stands where it was built, not where it is to be installed.
+        let here = unit.replace(installed, env!("CARGO_BIN_EXE_gateway"));
+        let done = verify(&here);
+        let told = said(&done);
+        assert!(done.status.success(), "{told}");
+        assert!(!told.contains("affidavit-gateway"), "{told}");
+        let broken = verify(&here.replace("PrivateTmp=yes", "PrivateTemp=yes"));
+        assert!(said(&broken).contains("PrivateTemp"), "an unknown key is told: {}", said(&broken));
+    }
 }

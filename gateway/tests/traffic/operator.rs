@@ -155,7 +155,7 @@ async fn a_subject_is_erased_over_the_admin_socket_by_the_name_that_callers_use(
     let rig = Rig::start(&provider, setup).await;
     let (_, headers, _) = read(rig.chat(QUESTION).await).await;
     let exchange = headers["x-affidavit-exchange"].to_str().unwrap().to_owned();
-    let socket = rig.dir.path().join("journal/admin.sock");
+    let socket = rig.dir.path().join("journal/admin/admin.sock");
     let asked = EraseAsked {
         subject: Some("alice@example.com".into()),
         reason: "art17".into(),

@@ -89,6 +89,23 @@ async fn a_changed_policy_rules_and_a_bad_one_leaves_the_old() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_between_the_reading_of_a_file_and_its_watch_is_not_missed() {
+    let provider = provider().await;
+    let dir = tempfile::tempdir().unwrap();
+    let setup = Setup { policy: Some(ALLOW.into()), ..Setup::default() };
+    let key = crate::rig::prepare(dir.path(), &provider, &setup);
+    let loaded = gateway::config::load(&dir.path().join("gateway.yaml")).unwrap();
+    // The start has read it, and does not watch it yet.
+    replace(&dir.path().join("policy.yaml"), DENY);
+    let started = gateway::serve::Gateway::start(loaded, gateway::serve::Start::default()).await.unwrap();
+    let address = started.addresses()[0];
+    let rig = Rig { gateway: started, address, key, gate: crate::disk::Gate::new(), dir };
+    until(&rig, |status| status == 403).await;
+    let evidence = rig.stop().await;
+    assert_eq!(configs_are_in_the_log_before_they_rule(&evidence), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn changed_prices_are_charged_and_a_bad_book_leaves_the_old() {
     let provider = provider().await;
     let folder = tempfile::tempdir().unwrap();

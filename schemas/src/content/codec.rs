@@ -2,42 +2,64 @@
 
 use std::cell::RefCell;
 use std::fmt;
+use std::sync::OnceLock;
 
-use zstd::bulk::{Compressor, Decompressor};
-use zstd::dict::{DecoderDictionary, EncoderDictionary};
-use zstd::zstd_safe;
+use zstd::zstd_safe::{self, CCtx, CDict, CompressionLevel, DCtx, DDict};
 
 use super::{ContentError, Encoding};
 use crate::digest::Sha256Hex;
 
 /// The level at which rows are written. Any level can be read.
-const LEVEL: i32 = 3;
+const LEVEL: CompressionLevel = 3;
+
+/// The longest dictionary.
+pub const MAX_DICTIONARY_BYTES: usize = 1 << 20;
+
+/// The media type of a dictionary in a reference file.
+pub const DICTIONARY_MEDIA_TYPE: &str = "application/zstd-dictionary";
+
+/// How a trained dictionary begins; those of the format are raw content.
+const TRAINED: [u8; 4] = [0x37, 0xa4, 0x30, 0xec];
 
 thread_local! {
     // Contexts are costly to make and keep no state from one frame to the next.
-    static COMPRESSOR: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
-    static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
+    static COMPRESSOR: RefCell<Option<CCtx<'static>>> = const { RefCell::new(None) };
+    static DECOMPRESSOR: RefCell<Option<DCtx<'static>>> = const { RefCell::new(None) };
 }
 
-/// A zstd dictionary of the reference files, made ready for use.
+/// A zstd dictionary of the reference files: raw content. Made ready for either use when it is first needed.
 pub struct Dictionary {
     sha256: Sha256Hex,
-    encoder: EncoderDictionary<'static>,
-    decoder: DecoderDictionary<'static>,
+    bytes: Box<[u8]>,
+    encoder: OnceLock<CDict<'static>>,
+    decoder: OnceLock<DDict<'static>>,
 }
 
 impl Dictionary {
-    /// Prepares a dictionary.
-    pub fn new(bytes: &[u8]) -> Self {
-        Self {
-            sha256: Sha256Hex::of(bytes),
-            encoder: EncoderDictionary::copy(bytes, LEVEL),
-            decoder: DecoderDictionary::copy(bytes),
+    /// Takes a dictionary's bytes.
+    ///
+    /// # Errors
+    /// More than [`MAX_DICTIONARY_BYTES`], none, or a trained dictionary, which brings tables of its own.
+    pub fn new(bytes: &[u8]) -> Result<Self, ContentError> {
+        let sha256 = Sha256Hex::of(bytes);
+        let refuse = |reason| Err(ContentError::Dictionary { sha256, reason });
+        if bytes.is_empty() || bytes.len() > MAX_DICTIONARY_BYTES {
+            return refuse("it does not have 1 to 1,048,576 bytes");
         }
+        if bytes.starts_with(&TRAINED) {
+            return refuse("it is a trained dictionary, not raw content");
+        }
+        Ok(Self { sha256, bytes: bytes.into(), encoder: OnceLock::new(), decoder: OnceLock::new() })
     }
     /// SHA-256 of its bytes: how an encoding names it.
     pub fn sha256(&self) -> Sha256Hex {
         self.sha256
+    }
+    fn encoder(&self) -> &CDict<'static> {
+        self.encoder.get_or_init(|| zstd_safe::create_cdict(&self.bytes, LEVEL))
+    }
+    fn decoder(&self) -> &DDict<'static> {
+        self.decoder.get_or_init(|| zstd_safe::create_ddict(&self.bytes))
     }
 }
 
@@ -60,22 +82,24 @@ pub(super) fn encode(
     known: &[Dictionary],
     plain: &[u8],
 ) -> Result<Vec<u8>, ContentError> {
-    match encoding {
-        Encoding::Plain => Ok(plain.to_vec()),
-        Encoding::Zstd | Encoding::Delta { .. } => COMPRESSOR.with_borrow_mut(|slot| {
-            let compressor = match slot {
-                Some(compressor) => compressor,
-                None => slot.insert(Compressor::new(LEVEL).map_err(|e| failed(encoding, e))?),
-            };
-            compressor.compress(plain).map_err(|e| failed(encoding, e))
-        }),
-        Encoding::ZstdDict { dictionary: sha256 } => {
-            let dictionary = dictionary(sha256, known)?;
-            let mut compressor =
-                Compressor::with_prepared_dictionary(&dictionary.encoder).map_err(|e| failed(encoding, e))?;
-            compressor.compress(plain).map_err(|e| failed(encoding, e))
-        }
-    }
+    let with = match encoding {
+        Encoding::Plain => return Ok(plain.to_vec()),
+        Encoding::Zstd | Encoding::Delta { .. } => None,
+        Encoding::ZstdDict { dictionary: sha256 } => Some(dictionary(sha256, known)?),
+    };
+    COMPRESSOR.with_borrow_mut(|slot| {
+        let context = match slot {
+            Some(context) => context,
+            None => slot.insert(CCtx::try_create().ok_or_else(|| failed(encoding, "no memory"))?),
+        };
+        let mut out = Vec::with_capacity(zstd_safe::compress_bound(plain.len()));
+        let done = match with {
+            None => context.compress(&mut out, plain, LEVEL),
+            Some(dictionary) => context.compress_using_cdict(&mut out, plain, dictionary.encoder()),
+        };
+        done.map_err(|code| failed(encoding, zstd_safe::get_error_name(code)))?;
+        Ok(out)
+    })
 }
 
 /// Decodes at most `limit` bytes.
@@ -99,21 +123,23 @@ pub(super) fn decode(
     if zstd_safe::find_frame_compressed_size(data) != Ok(data.len()) {
         return Err(failed(encoding, "not exactly one whole zstd frame"));
     }
-    let plain = match encoding {
-        Encoding::ZstdDict { dictionary: sha256 } => {
-            let dictionary = dictionary(sha256, known)?;
-            Decompressor::with_prepared_dictionary(&dictionary.decoder)
-                .and_then(|mut decompressor| decompressor.decompress(data, size))
-        }
-        _ => DECOMPRESSOR.with_borrow_mut(|slot| {
-            let decompressor = match slot {
-                Some(decompressor) => decompressor,
-                None => slot.insert(Decompressor::new()?),
-            };
-            decompressor.decompress(data, size)
-        }),
+    let with = match encoding {
+        Encoding::ZstdDict { dictionary: sha256 } => Some(dictionary(sha256, known)?),
+        _ => None,
     };
-    let plain = plain.map_err(|e| failed(encoding, e))?;
+    let plain = DECOMPRESSOR.with_borrow_mut(|slot| {
+        let context = match slot {
+            Some(context) => context,
+            None => slot.insert(DCtx::try_create().ok_or_else(|| failed(encoding, "no memory"))?),
+        };
+        let mut out = Vec::with_capacity(size);
+        let done = match with {
+            None => context.decompress(&mut out, data),
+            Some(dictionary) => context.decompress_using_ddict(&mut out, data, dictionary.decoder()),
+        };
+        done.map_err(|code| failed(encoding, zstd_safe::get_error_name(code)))?;
+        Ok(out)
+    })?;
     if plain.len() == size {
         Ok(plain)
     } else {

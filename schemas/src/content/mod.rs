@@ -14,7 +14,7 @@ use std::fmt;
 use std::str::FromStr;
 
 pub use assemble::{Assembled, Assembler, Chunk, cut};
-pub use codec::Dictionary;
+pub use codec::{DICTIONARY_MEDIA_TYPE, Dictionary, MAX_DICTIONARY_BYTES};
 pub use delta::{apply, delta};
 pub use keys::{DataKey, NONCE_LABEL};
 pub use row::{Row, RowMeta, aad, open_row, open_row_with, seal_row, seal_row_with};
@@ -73,6 +73,14 @@ pub enum ContentError {
     /// The dictionary that the row names was not given.
     #[error("the dictionary {0} is not there")]
     DictionaryAbsent(Sha256Hex),
+    /// Bytes that are no dictionary of the format.
+    #[error("the dictionary {sha256}: {reason}")]
+    Dictionary {
+        /// SHA-256 of the bytes.
+        sha256: Sha256Hex,
+        /// What is wrong.
+        reason: &'static str,
+    },
     /// More bytes than are allowed.
     #[error("more than {limit} bytes")]
     TooLong {

@@ -156,8 +156,7 @@ fn decompression_is_capped_whatever_a_row_says() {
 
 #[test]
 fn dictionaries_are_named_by_hash() {
-    let samples: Vec<_> = (0..200).map(|i| text(5 + i % 7)).collect();
-    let dictionary = Dictionary::new(&zstd::dict::from_samples(&samples, 4096).unwrap());
+    let dictionary = Dictionary::new(&text(4)).unwrap();
     let encoding = Encoding::ZstdDict { dictionary: dictionary.sha256() };
     let plain = text(6);
     let dictionaries = [dictionary];
@@ -170,6 +169,53 @@ fn dictionaries_are_named_by_hash() {
         seal_row(&origin(), &meta(0, true, encoding), None, &plain),
         Err(ContentError::DictionaryAbsent(_))
     ));
+}
+
+#[test]
+fn a_dictionary_makes_a_short_part_shorter_and_stays_a_dictionary_of_its_hash() {
+    let dictionaries = [Dictionary::new(&text(4)).unwrap(), Dictionary::new(&text(40)).unwrap()];
+    let seal = |encoding| seal_row_with(&origin(), &meta(0, true, encoding), None, &dictionaries, &text(3));
+    let of = |n: usize| Encoding::ZstdDict { dictionary: dictionaries[n].sha256() };
+    let (alone, row) = (seal(Encoding::Zstd).unwrap(), seal(of(0)).unwrap());
+    assert!(row.data.len() * 2 < alone.data.len(), "{} of {}", row.data.len(), alone.data.len());
+    assert_eq!(row, seal(of(0)).unwrap(), "equal input gives equal bytes");
+    let other = Row { encoding: of(1), ..row };
+    assert_ne!(open_row_with(&origin(), &other, None, &dictionaries).ok(), Some(text(3)));
+}
+
+#[test]
+fn a_frame_with_a_dictionary_is_bounded_as_any_other() {
+    let dictionaries = [Dictionary::new(&text(4)).unwrap()];
+    let encoding = Encoding::ZstdDict { dictionary: dictionaries[0].sha256() };
+    let made = |data: Vec<u8>| Row {
+        position: 0,
+        exchange: exchange(1),
+        part: PartName::ClientRequest,
+        chunk: 0,
+        last: true,
+        encoding: encoding.clone(),
+        key_id: None,
+        data,
+    };
+    let bomb = zstd::bulk::compress(&vec![0; CHUNK_BYTES + 33], 3).unwrap();
+    let open = |data| open_row_with(&origin(), &made(data), None, &dictionaries);
+    assert!(matches!(open(bomb), Err(ContentError::TooLong { .. })));
+    let whole = seal_row_with(&origin(), &meta(0, true, encoding.clone()), None, &dictionaries, &text(9))
+        .unwrap()
+        .data;
+    assert!(open(whole.clone()).is_ok());
+    assert!(matches!(open([whole.as_slice(), b"x"].concat()), Err(ContentError::Encoding { .. })));
+    assert!(matches!(open(whole[..whole.len() - 1].to_vec()), Err(ContentError::Encoding { .. })));
+}
+
+#[test]
+fn only_raw_content_is_a_dictionary() {
+    let samples: Vec<_> = (0..200).map(|i| text(5 + i % 7)).collect();
+    let trained = zstd::dict::from_samples(&samples, 4096).unwrap();
+    for bytes in [trained, vec![], vec![b'a'; MAX_DICTIONARY_BYTES + 1]] {
+        assert!(matches!(Dictionary::new(&bytes), Err(ContentError::Dictionary { .. })));
+    }
+    assert!(Dictionary::new(&vec![b'a'; MAX_DICTIONARY_BYTES]).is_ok());
 }
 
 #[test]

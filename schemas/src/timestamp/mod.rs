@@ -15,7 +15,7 @@ use der::asn1::ObjectIdentifier;
 use crate::digest::Sha256Hex;
 
 pub use request::{MAX_RESPONSE_BYTES, ResponseError, request, token_of};
-pub use token::{MAX_TOKEN_BYTES, TimestampFault, verify};
+pub use token::{MAX_TOKEN_BYTES, TimestampFault, stated, verify};
 
 /// Whose tokens count.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +43,23 @@ pub struct Stamp {
     pub signer: Sha256Hex,
     /// When the signing certificate's validity ends, microseconds UTC: behind it the token needs another over it.
     pub expires: i64,
+}
+
+impl Stamp {
+    /// Whether it says an earlier time than this one, whatever its authority's clock is off by its own word, and other
+    /// clocks by `tolerance` microseconds.
+    pub fn is_before(&self, time: i64, tolerance: i64) -> bool {
+        self.time.saturating_add(self.slack(tolerance)) < time
+    }
+
+    /// The same for a later time.
+    pub fn is_after(&self, time: i64, tolerance: i64) -> bool {
+        self.time > time.saturating_add(self.slack(tolerance))
+    }
+
+    fn slack(&self, tolerance: i64) -> i64 {
+        tolerance.saturating_add(self.accuracy.unwrap_or(0))
+    }
 }
 
 /// An object identifier of dotted numbers; `None` where the text is none.

@@ -72,6 +72,27 @@ fn certificates_for_other_purposes_or_that_had_ended_are_not_trusted() {
 }
 
 #[test]
+fn what_a_token_states_is_read_without_an_authority_and_its_accuracy_is_slack() {
+    let stamp = stated(TOKEN, &Sha256Hex::of(DATA)).unwrap();
+    assert_eq!(stamp, judged(TOKEN).unwrap());
+    assert!(matches!(stated(TOKEN, &Sha256Hex([1; 32])), Err(TimestampFault::Imprint(_))));
+    assert!(stated(include_bytes!("testdata/purpose-both.token"), &Sha256Hex::of(DATA)).is_err());
+    let (time, tolerance, accuracy) = (stamp.time, 1_000_000, 1_500_000);
+    for (by, early, late) in [
+        (0, false, false),
+        (tolerance + accuracy, false, false),
+        (tolerance + accuracy + 1, true, false),
+        (-tolerance - accuracy, false, false),
+        (-tolerance - accuracy - 1, false, true),
+    ] {
+        assert_eq!(stamp.is_before(time + by, tolerance), early, "{by}");
+        assert_eq!(stamp.is_after(time + by, tolerance), late, "{by}");
+    }
+    let vague = Stamp { accuracy: Some(i64::MAX), ..stamp };
+    assert!(!vague.is_before(i64::MAX, i64::MAX) && !vague.is_after(0, i64::MAX));
+}
+
+#[test]
 fn no_changed_byte_of_a_token_changes_what_it_proves() {
     let whole = judged(TOKEN).unwrap();
     let mut taken = 0;

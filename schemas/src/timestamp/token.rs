@@ -150,15 +150,17 @@ pub(super) fn info(token: &[u8]) -> Result<Info, TimestampFault> {
     parse(&opened(token)?.1)
 }
 
-/// Verifies a token over bytes with this SHA-256: by one of the authorities, which is told by its place in the list.
-///
-/// # Errors
-/// The first fault; [`TimestampFault::Untrusted`] only where all else holds.
-pub fn verify(
-    token: &[u8],
-    imprint: &Sha256Hex,
-    authorities: &[Authority],
-) -> Result<(usize, Stamp), TimestampFault> {
+/// A token that holds by itself, over the bytes that it should be over.
+struct Sound {
+    info: Info,
+    stamp: Stamp,
+    /// The signing certificate, DER.
+    signer: Vec<u8>,
+    /// All certificates of the token, DER.
+    certificates: Vec<Vec<u8>>,
+}
+
+fn sound(token: &[u8], imprint: &Sha256Hex) -> Result<Sound, TimestampFault> {
     let (signed, content) = opened(token)?;
     let info: Info = parse(&content)?;
     let time = gen_time(&info.gen_time)?;
@@ -187,8 +189,7 @@ pub fn verify(
         .find(|(certificate, _)| is_of(certificate, &signer.sid))
         .ok_or_else(|| bad("its certificate is not in the token"))?;
     signature_holds(signer, &content, der)?;
-    let others: Vec<CertificateDer<'_>> =
-        certificates.iter().map(|(_, der)| CertificateDer::from(der.as_slice())).collect();
+    for_timestamps_only(certificate)?;
     let stamp = Stamp {
         time,
         accuracy: info.accuracy.as_ref().map(accuracy),
@@ -196,10 +197,33 @@ pub fn verify(
         signer: Sha256Hex::of(der),
         expires: micros(certificate.tbs_certificate.validity.not_after.to_unix_duration()),
     };
-    for_timestamps_only(certificate)?;
+    let signer = der.clone();
+    Ok(Sound { info, stamp, signer, certificates: certificates.into_iter().map(|(_, der)| der).collect() })
+}
+
+/// What a token over bytes with this SHA-256 says, where it holds by itself. Whose certificate it is by is not judged.
+///
+/// # Errors
+/// The first fault; [`TimestampFault::Untrusted`] where its certificate is not one for timestamps.
+pub fn stated(token: &[u8], imprint: &Sha256Hex) -> Result<Stamp, TimestampFault> {
+    sound(token, imprint).map(|sound| sound.stamp)
+}
+
+/// Verifies a token over bytes with this SHA-256: by one of the authorities, which is told by its place in the list.
+///
+/// # Errors
+/// The first fault; [`TimestampFault::Untrusted`] only where all else holds.
+pub fn verify(
+    token: &[u8],
+    imprint: &Sha256Hex,
+    authorities: &[Authority],
+) -> Result<(usize, Stamp), TimestampFault> {
+    let Sound { info, stamp, signer, certificates } = sound(token, imprint)?;
+    let others: Vec<CertificateDer<'_>> =
+        certificates.iter().map(|der| CertificateDer::from(der.as_slice())).collect();
     let mut why = String::from("the trust file names no timestamp authority");
     for (n, authority) in authorities.iter().enumerate() {
-        match trusted(authority, &info, &stamp, der, &others) {
+        match trusted(authority, &info, &stamp, &signer, &others) {
             Ok(()) => return Ok((n, stamp)),
             Err(fault) => why = fault,
         }

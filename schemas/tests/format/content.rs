@@ -62,7 +62,7 @@ fn key_id() -> KeyId {
 
 #[test]
 fn rows_are_written_as_the_vectors_say() {
-    let dictionaries = [Dictionary::new(&dictionary())];
+    let dictionaries = [Dictionary::new(&dictionary()).unwrap()];
     let mut made = Vec::new();
     for (i, case) in cases().into_iter().enumerate() {
         let salt = Salt::from_bytes([i as u8 + 1; 32]);
@@ -127,7 +127,7 @@ fn content_of(part: &Value) -> Vec<u8> {
 #[test]
 fn rows_of_the_vectors_are_read() {
     let vectors = super::read_json("content.json");
-    let dictionaries = [Dictionary::new(&super::unbase64(&vectors["dictionary_base64"]))];
+    let dictionaries = [Dictionary::new(&super::unbase64(&vectors["dictionary_base64"])).unwrap()];
     let id: KeyId = vectors["key_id"].as_str().unwrap().parse().unwrap();
     let mut bytes = [0; 32];
     hex::decode_to_slice(vectors["data_key"].as_str().unwrap(), &mut bytes).unwrap();

@@ -129,7 +129,7 @@ fn data_key(slot: u16) -> DataKey {
 }
 
 fn content_file(from: u64, batch: &[Entry]) -> Option<Vec<u8>> {
-    let dictionaries = [Dictionary::new(DICTIONARY)];
+    let dictionaries = [Dictionary::new(DICTIONARY).unwrap()];
     let mut writer = ContentWriter::new(Vec::new()).unwrap();
     for (i, entry) in batch.iter().enumerate() {
         let exchange = match &entry.body {
@@ -341,7 +341,7 @@ fn the_content_of_the_vectors_is_what_the_leaves_commit_to() {
     };
     let limits = Limits::default();
     let references = read_reference(&bytes(FileKind::Reference), &limits).unwrap();
-    let dictionaries: Vec<_> = references.iter().map(|row| Dictionary::new(&row.bytes)).collect();
+    let dictionaries: Vec<_> = references.iter().map(|row| Dictionary::new(&row.bytes).unwrap()).collect();
     let mut parts: Vec<(u64, ExchangeId, PartName, Option<Assembled>)> = Vec::new();
     for row in read_content(bytes(FileKind::Content("standard".into())), &limits).unwrap() {
         let row = row.unwrap();

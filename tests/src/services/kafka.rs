@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 
-use super::process::{Process, cached, free_port};
+use super::cached::cached;
+use crate::process::{Process, free_port};
 
 /// As in `tests/kafka/pom.xml`.
 const VERSION: &str = "4.1.0";
@@ -69,7 +70,7 @@ impl Kafka {
 
     /// What it logged so far.
     pub fn log(&self) -> String {
-        self.process.as_ref().map(Process::text).unwrap_or_default()
+        self.process.as_ref().map(Process::log).unwrap_or_default()
     }
 
     /// Kills the process; what it had acknowledged stays for [`Kafka::resume`].
@@ -82,7 +83,7 @@ impl Kafka {
         let mut command = self.java("kafka.Kafka");
         command.arg(self.folder.path().join("server.properties"));
         let log = self.folder.path().join("server.log");
-        self.process = Some(Process::start(&mut command, &log, self.listens));
+        self.process = Some(Process::listening(&mut command, &log, self.listens));
     }
 }
 

@@ -4,7 +4,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::process::cached;
+use super::cached::cached;
 use super::s3::S3Server;
 
 /// As in `tests/run`.

@@ -2,20 +2,20 @@
 //!
 //! `tests/run` builds their binaries once into a cache folder outside of the checkout, keyed by version.
 
+mod cached;
 mod faults;
 mod kafka;
 mod liar;
 mod minio;
 mod moto;
-mod process;
 mod s3;
 mod versitygw;
 
+pub use cached::cached;
 pub use faults::{Fault, FaultProxy, Handled};
 pub use kafka::Kafka;
 pub use liar::{Answer, Asked, Liar};
 pub use minio::{Minio, MinioKeys};
 pub use moto::Moto;
-pub use process::{cached, free_port};
 pub use s3::S3Server;
 pub use versitygw::Versitygw;

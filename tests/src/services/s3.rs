@@ -9,7 +9,7 @@ use aws_credential_types::Credentials;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{BehaviorVersion, Region, RequestChecksumCalculation, ResponseChecksumValidation};
 
-use super::process::{Process, free_port};
+use crate::process::{Process, free_port};
 
 /// Makes the command that serves `data` on an address with these keys.
 type Serve = Box<dyn Fn(SocketAddr, &Path) -> Command + Send + Sync>;
@@ -61,7 +61,7 @@ impl S3Server {
 
     /// What it logged so far.
     pub fn log(&self) -> String {
-        self.process.as_ref().map(Process::text).unwrap_or_default()
+        self.process.as_ref().map(Process::log).unwrap_or_default()
     }
 
     /// Ends the process; its data stays for [`S3Server::resume`].
@@ -76,7 +76,7 @@ impl S3Server {
     pub fn resume(&mut self) {
         let mut command = (self.serve)(self.address, self.folder.path());
         let log = self.folder.path().join("server.log");
-        self.process = Some(Process::start(&mut command, &log, self.address));
+        self.process = Some(Process::listening(&mut command, &log, self.address));
         // It listens before it answers.
         let start = Instant::now();
         while !self.answers() {

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use super::process::cached;
+use super::cached::cached;
 use super::s3::S3Server;
 
 /// As in `tests/run`.

@@ -105,6 +105,10 @@ impl Fault {
     pub fn is_absent(&self) -> bool {
         self.status == Some(404)
     }
+    /// The bucket has no such setting: a 404 that says so, and not that there is no bucket, or nothing at all.
+    pub fn is_unset(&self) -> bool {
+        self.is_absent() && !["", "NotFound", "NoSuchBucket", "NoSuchKey"].contains(&self.code.as_str())
+    }
     /// The store has no such function.
     pub fn is_unknown(&self) -> bool {
         self.status == Some(501)

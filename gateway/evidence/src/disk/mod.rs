@@ -45,10 +45,11 @@ pub trait Disk: Send + Sync + Debug {
     /// # Errors
     /// As the operating system says.
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
-    /// Opens a file for reading only.
+    /// Opens a file for reading only. Anybody may have put something else under the name: a link is not followed, and
+    /// what would block is not waited for.
     ///
     /// # Errors
-    /// As the operating system says.
+    /// `InvalidInput` where it is not a plain file, else as the operating system says.
     fn open_read(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
     /// Creates one directory (mode 0700 on a real disk); refuses a name that is taken.
     ///

@@ -43,7 +43,15 @@ impl Disk for RealDisk {
     }
 
     fn open_read(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        Ok(Box::new(RealFile(open_flags(path, OFlags::RDONLY)?)))
+        let other = || io::Error::new(io::ErrorKind::InvalidInput, "not a plain file");
+        // `NONBLOCK`: opening a FIFO that nobody writes to would wait for ever.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = match fs::open(path, flags, Mode::empty()) {
+            Ok(file) => File::from(file),
+            Err(Errno::LOOP | Errno::NXIO) => return Err(other()),
+            Err(error) => return Err(error.into()),
+        };
+        if file.metadata()?.is_file() { Ok(Box::new(RealFile(file))) } else { Err(other()) }
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {

@@ -72,7 +72,7 @@ fn first_key(settings: &LedgerConfig, origin: &Origin, spool: &Spool) -> Result<
     let spool_error = OpenError::io("read", &settings.spool_dir);
     let spooled = spool.batches().map_err(spool_error)?.contains(&0);
     let read = |name: &ObjectName, limit: u64| match store::read_object(store, name, limit) {
-        Err(error) if error.is_transient() => Err(OpenError::StoreAway(error.to_string())),
+        Err(error) if error.is_transient() => Err(OpenError::StoreAway(error)),
         Err(error) => Err(OpenError::Store(error.to_string())),
         Ok(found) => Ok(found),
     };

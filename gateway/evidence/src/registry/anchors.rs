@@ -14,6 +14,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use schemas::merkle::{CompactRange, Hash, consistency_from};
 use schemas::names::AnchorKind;
+use schemas::note::Ed25519Signer;
 use schemas::registry::Checkpoint;
 use schemas::seal::{self, Seal};
 use schemas::tlog::Submission;
@@ -21,7 +22,7 @@ use schemas::{ObjectName, Origin, Sha256Hex};
 
 use super::RegistrarError;
 use super::read::{batch, seal_note};
-use crate::store::{self, Source, Store};
+use crate::store::{Source, Store};
 
 /// The most batches that are read for one proof: a witness that is further behind is brought forward in steps.
 pub(super) const STEP: u64 = 2048;
@@ -42,6 +43,18 @@ pub struct Head {
 }
 
 impl Head {
+    /// The head that a batch ends with: number, size, root and the time of its seal. The checkpoint's bytes are the
+    /// same whenever it is signed.
+    pub(super) fn new(
+        origin: &Origin,
+        (batch, size, root, sealed_us): (u64, u64, Hash, i64),
+        signer: &Ed25519Signer,
+    ) -> Result<Self, RegistrarError> {
+        let note = Checkpoint { origin: origin.clone(), size, root }.sign(signer);
+        let note = note.map_err(|error| RegistrarError::Batch(error.to_string()))?;
+        Ok(Self { batch, size, root, sealed_us, note: note.into() })
+    }
+
     /// What witnesses sign: the note's text.
     pub fn text(&self, origin: &Origin) -> String {
         Checkpoint { origin: origin.clone(), size: self.size, root: self.root }.to_text()
@@ -55,6 +68,7 @@ pub struct Anchors {
     pub(super) origin: Origin,
     /// The registry's seal key, public.
     pub(super) key: [u8; 32],
+    pub(super) checkpoint_signer: Arc<Ed25519Signer>,
     pub(super) scratch: PathBuf,
     /// The most batches that are read for one proof.
     pub(super) step: u64,
@@ -125,12 +139,9 @@ impl Anchors {
             reached = Some((sealed.to, sealed.root, sealed.time));
         }
         let head = match reached {
+            // Made anew and not read: what stands under its name in the store may be somebody else's.
             Some((size, root, sealed_us)) if last < head.batch => {
-                let name = ObjectName::Checkpoint { origin: self.origin.clone(), batch: last };
-                let note = store::read_object(&*self.store, &name, schemas::note::MAX_NOTE_BYTES as u64)?;
-                let what = "its checkpoint is not in the store".to_owned();
-                let note = note.ok_or(RegistrarError::Damaged { batch: last, what })?;
-                Head { batch: last, size, root, sealed_us, note }
+                Head::new(&self.origin, (last, size, root, sealed_us), &self.checkpoint_signer)?
             }
             _ => head.clone(),
         };

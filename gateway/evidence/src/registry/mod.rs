@@ -7,14 +7,18 @@
 //! No journal: the state is what the store holds, and an entry counts once its seal is stored. Who finds the seal's
 //! name taken discards its batch, reads again and derives anew; data files of a refused try stay behind, named by
 //! nobody. A refused registrar stands by: it acts again only after work has waited longer than `patience`, as it does
-//! when the other one has died. Format: `schemas/FORMAT.md` 15.
+//! when the other one has died. What somebody else put into the store stops nothing (`aside`); a clock that was set
+//! neither stops it nor makes a log lost: how long something takes is told by the monotonic clock, and times in the
+//! registry never go back. Format: `schemas/FORMAT.md` 15.
 
 mod anchors;
+mod aside;
 mod keys;
 mod read;
 mod scan;
 #[cfg(test)]
 mod tests;
+mod waits;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,10 +37,16 @@ use schemas::verify::{BatchFault, SealTail};
 use schemas::{Identifier, Origin, Sha256Hex};
 
 pub use anchors::{Anchors, Head};
+pub use waits::{Spent, Waits};
 
 use crate::clock::Clock;
 use crate::ledger::Reference;
 use crate::store::{Store, StoreError};
+
+use waits::TimedStore;
+
+/// How far the clock may be behind the registry's last seal before that is told, microseconds.
+const BEHIND_US: i64 = 1_000_000;
 
 /// Why a round came to nothing. Nothing of it is in the registry then, or all of it.
 #[derive(Debug, thiserror::Error)]
@@ -126,6 +136,19 @@ pub enum Round {
 struct Followed {
     tail: SealTail,
     public: [u8; 32],
+    /// When this tail was first seen here, by the monotonic clock.
+    seen: i64,
+    /// Whether the tail's batch ends the log.
+    end: End,
+}
+
+/// What is known of a batch as the end of its log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum End {
+    /// It was read: the reason that `close` gives, where it is one.
+    Read(Option<Identifier>),
+    /// Not read yet; when it was tried last, by the monotonic clock.
+    Unread(Option<i64>),
 }
 
 /// Keeps one registry.
@@ -134,18 +157,26 @@ pub struct Registrar {
     settings: RegistrarConfig,
     origin: Origin,
     signer: Ed25519Signer,
-    checkpoint_signer: Ed25519Signer,
+    checkpoint_signer: Arc<Ed25519Signer>,
     state: State,
     tree: CompactRange,
     tail: Option<SealTail>,
     /// Reference documents that the registry holds.
     held: BTreeSet<Sha256Hex>,
     followed: BTreeMap<Origin, Followed>,
-    /// Warned of once.
+    /// The store, as rounds use it.
+    store: Arc<TimedStore>,
+    /// Told once.
     warned: BTreeSet<String>,
     standing_by: bool,
-    /// Since when there is work that nobody did.
+    /// Since when there is work that nobody did, by the monotonic clock.
     waiting_since: Option<i64>,
+    /// When the newest seal was first seen here, by the monotonic clock.
+    tail_seen: i64,
+    /// The seal that was put last: its answer may have been lost.
+    tried: Option<Sha256Hex>,
+    /// Whether the clock is behind the newest seal.
+    behind: bool,
     checkpoint_due: bool,
     /// The newest checkpoint that is stored.
     head: Option<Head>,
@@ -161,8 +192,10 @@ impl Registrar {
         std::fs::create_dir_all(&settings.scratch)
             .map_err(|source| RegistrarError::Folder { path: settings.scratch.clone(), source })?;
         let signer = Ed25519Signer::from_seed(settings.seal_seed);
-        let checkpoint_signer = Ed25519Signer::from_seed(settings.checkpoint_seed);
+        let checkpoint_signer = Arc::new(Ed25519Signer::from_seed(settings.checkpoint_seed));
         let state = State::new(&settings.deployment, settings.root, signer.public_key());
+        let store = TimedStore { store: settings.store.clone(), waits: Arc::default() };
+        let tail_seen = settings.clock.elapsed_us();
         Ok(Self {
             settings,
             origin,
@@ -173,9 +206,13 @@ impl Registrar {
             tail: None,
             held: BTreeSet::new(),
             followed: BTreeMap::new(),
+            store: Arc::new(store),
             warned: BTreeSet::new(),
             standing_by: false,
             waiting_since: None,
+            tail_seen,
+            tried: None,
+            behind: false,
             checkpoint_due: false,
             head: None,
         })
@@ -197,6 +234,7 @@ impl Registrar {
             store: self.settings.store.clone(),
             origin: self.origin.clone(),
             key: self.signer.public_key(),
+            checkpoint_signer: self.checkpoint_signer.clone(),
             scratch: self.settings.scratch.clone(),
             step: anchors::STEP,
         }
@@ -207,14 +245,20 @@ impl Registrar {
         &self.state
     }
 
+    /// What the round that runs waits for.
+    pub fn waits(&self) -> Arc<Waits> {
+        Arc::clone(&self.store.waits)
+    }
+
     /// One round. Blocks; may be repeated after any error.
     ///
     /// # Errors
     /// [`RegistrarError`].
     pub fn round(&mut self) -> Result<Round, RegistrarError> {
-        let read = self.read_on()?;
+        self.store.waits.begin();
+        let others = self.read_others()?;
         self.put_checkpoint()?;
-        if read > 0 && !self.standing_by && self.waiting_since.is_some() {
+        if others && !self.standing_by && self.waiting_since.is_some() {
             // Somebody else works here.
             self.standing_by = true;
         }
@@ -223,9 +267,9 @@ impl Registrar {
             self.waiting_since = None;
             return Ok(Round::Idle);
         }
-        let now = self.settings.clock.now_us();
+        let now = self.settings.clock.elapsed_us();
         let since = match self.waiting_since {
-            Some(since) if read == 0 => since,
+            Some(since) if !others => since,
             _ => now,
         };
         self.waiting_since = Some(since);
@@ -233,19 +277,49 @@ impl Registrar {
         if self.standing_by && now.saturating_sub(since) < patience {
             return Ok(Round::StandingBy);
         }
+        // Looking at the logs takes its time. What another registrar stored meanwhile makes these entries old: nothing
+        // of them is put, not even as a file that nobody names.
+        if self.read_others()? {
+            return Ok(self.refused());
+        }
         if self.standing_by {
             tracing::warn!(origin = %self.origin, "work has waited too long: taking over");
         }
         let count = entries.len();
-        let stored = self.write(&entries)?;
-        self.waiting_since = None;
-        self.standing_by = !stored;
-        if !stored {
-            tracing::info!(origin = %self.origin, "another registrar was faster: standing by");
-            return Ok(Round::Refused);
+        if !self.write(&entries)? {
+            return Ok(self.refused());
         }
+        (self.waiting_since, self.standing_by) = (None, false);
         self.put_checkpoint()?;
         Ok(Round::Stored(count))
+    }
+
+    fn refused(&mut self) -> Round {
+        (self.waiting_since, self.standing_by) = (None, true);
+        tracing::info!(origin = %self.origin, "another registrar was faster: standing by");
+        Round::Refused
+    }
+
+    /// Reads on; true where anything was by another registrar than this one.
+    fn read_others(&mut self) -> Result<bool, RegistrarError> {
+        let read = self.read_on()?;
+        let own = self.tail.as_ref().is_some_and(|tail| Some(tail.sha256) == self.tried);
+        Ok(read > 1 || (read == 1 && !own))
+    }
+
+    /// The time of day, and never before the newest seal (CH: times never go back).
+    fn now_us(&mut self) -> i64 {
+        let now = self.settings.clock.now_us();
+        let Some(tail) = &self.tail else { return now };
+        let behind = tail.time.saturating_sub(now) > BEHIND_US;
+        if behind && !self.behind {
+            tracing::warn!(
+                behind_s = tail.time.saturating_sub(now) / 1_000_000,
+                "the clock is behind the registry's newest seal: entries get the seal's time until it has caught up"
+            );
+        }
+        self.behind = behind;
+        now.max(tail.time)
     }
 
     /// The entries that are due: none, or all that one batch takes.
@@ -254,7 +328,7 @@ impl Registrar {
         let mut trial = self.state.clone();
         let mut next = self.tree.size();
         let mut entries = Vec::new();
-        let at = self.settings.clock.now_us();
+        let at = self.now_us();
         let config = self.settings.config.sha256();
         let mut take = |trial: &mut State, body: EntryBody| -> Result<(), String> {
             let entry = Entry { v: VERSION, at, config, body };
@@ -285,7 +359,9 @@ impl Registrar {
         while self.keys(&mut trial, &mut take)? {
             self.logs(&mut trial, &mut take)?;
         }
-        let silent = self.tail.as_ref().map_or(0, |tail| at.saturating_sub(tail.time));
+        // By the seal's time, for a registrar that was started anew; by the monotonic clock where the time was set back.
+        let seen = self.settings.clock.elapsed_us().saturating_sub(self.tail_seen);
+        let silent = self.tail.as_ref().map_or(0, |tail| at.saturating_sub(tail.time).max(seen));
         let bound = i64::try_from(self.settings.heartbeat_bound.as_micros()).unwrap_or(i64::MAX);
         let quiet = entries.is_empty() && silent > bound / 4 * 3;
         if quiet {
@@ -301,12 +377,6 @@ impl Registrar {
             });
         }
         Ok(entries)
-    }
-
-    fn warn_once(&mut self, about: String, what: &str) {
-        if self.warned.insert(format!("{about} {what}")) {
-            tracing::warn!(about, what, "not registered");
-        }
     }
 }
 

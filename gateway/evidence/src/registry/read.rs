@@ -6,12 +6,14 @@ use schemas::note::Signer as _;
 use schemas::verify::{BatchInput, VerifiedBatch, chain_seal, verify_batch};
 use schemas::{ObjectName, Origin, registry, seal};
 
+use super::aside::of_object;
 use super::{Registrar, RegistrarError};
 use crate::store::{self, Store};
 
-/// The largest seal and records file that are read.
+/// The largest seal that is read.
 const MAX_SEAL_BYTES: u64 = schemas::note::MAX_NOTE_BYTES as u64;
-const MAX_RECORDS_BYTES: u64 = 1 << 30;
+/// The largest records file that is read, into memory as a whole: a writer of this format ends a batch at 16 MiB of leaves.
+pub(super) const MAX_RECORDS_BYTES: u64 = 64 << 20;
 
 /// The bytes of a batch's seal; `None` where it is not there.
 pub(super) fn seal_note(
@@ -38,7 +40,12 @@ pub(super) fn batch(
     let Ok(name) = ObjectName::parse_file(origin, &file.name) else {
         return Ok(Err(format!("`{}` is not the name of a file of {origin}", file.name)));
     };
-    let Some(records) = store::read_object(store, &name, MAX_RECORDS_BYTES)? else {
+    if file.length > MAX_RECORDS_BYTES {
+        let found = file.length;
+        return Ok(Err(format!("`{name}` has {found} bytes: at most {MAX_RECORDS_BYTES} are read")));
+    }
+    // Another length than the sealed one is not read at all.
+    let Some(records) = store::read_object(store, &name, file.length)? else {
         return Ok(Err(format!("`{name}` is not in the store")));
     };
     let verified = verify_batch(BatchInput { origin, key, seal: note, records });
@@ -51,10 +58,16 @@ impl Registrar {
         let mut read = 0;
         loop {
             let number = self.tail.as_ref().map_or(0, |tail| tail.batch + 1);
-            let Some(note) = seal_note(&*self.settings.store, &self.origin, number)? else { return Ok(read) };
+            let damaged = |what| RegistrarError::Damaged { batch: number, what };
+            // What stands under a name of the registry and cannot be read is not what this key wrote.
+            let own = |error| match of_object(&error) {
+                Some(what) => damaged(what),
+                None => error,
+            };
+            let note = seal_note(&*self.store, &self.origin, number).map_err(own)?;
+            let Some(note) = note else { return Ok(read) };
             let key = self.signer.public_key();
-            let verified = batch(&*self.settings.store, &self.origin, &key, &note)?
-                .map_err(|what| RegistrarError::Damaged { batch: number, what })?;
+            let verified = batch(&*self.store, &self.origin, &key, &note).map_err(own)?.map_err(damaged)?;
             let faults = chain_seal(self.tail.as_ref(), verified.seal());
             if !faults.is_empty() || verified.seal().batch != number {
                 return Err(RegistrarError::damaged(number, &faults));
@@ -76,6 +89,7 @@ impl Registrar {
             self.state.keep_last_heads();
             self.tree = verified.after().clone();
             self.tail = Some(verified.tail());
+            self.tail_seen = self.settings.clock.elapsed_us();
             self.checkpoint_due = true;
             read += 1;
         }

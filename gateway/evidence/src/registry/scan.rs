@@ -1,17 +1,23 @@
 //! Looking at the logs: what was opened, how far each has come, which ended, which are silent too long.
 
+use std::sync::Arc;
+
 use schemas::record::{Body, Boot, CloseReason};
-use schemas::registry::{EntryBody, LogClosed, LogHead, LogLost, LogOpened, State};
+use schemas::registry::{EntryBody, LogClosed, LogHead, LogLost, LogOpened, LogState, State};
 use schemas::seal::{self, SignedSeal};
 use schemas::trust::public_key;
 use schemas::verify::{SealTail, chain_seal};
 use schemas::{Identifier, Origin, Sha256Hex};
 
 use super::read::{batch, seal_note};
-use super::{Followed, Registrar, RegistrarError, Take};
+use super::{End, Followed, Registrar, RegistrarError, Take};
+use crate::store::Store as _;
 
 /// Beyond heartbeat bound and batch age, before a log counts as lost: a write takes its time.
 const SLACK_US: i64 = 5_000_000;
+
+/// How long after a try the end of a log that could not be read is tried again, microseconds.
+const AGAIN_US: i64 = 60_000_000;
 
 impl Registrar {
     /// Looks at every log of every gateway that has a key.
@@ -20,22 +26,33 @@ impl Registrar {
         gateways.sort();
         gateways.dedup();
         for gateway in gateways {
-            let mut origins = self.settings.store.logs(&self.settings.deployment, &gateway)?;
+            let listed = self.store.logs(&self.settings.deployment, &gateway);
+            let Some(mut origins) = self.unless_aside(&gateway, listed.map_err(RegistrarError::from))? else {
+                continue;
+            };
             origins.sort();
             for origin in origins {
-                let known = trial.logs().get(&origin);
-                if known.is_some_and(|log| log.closed.is_some()) {
-                    self.followed.remove(&origin);
-                    continue;
-                }
-                if known.is_none() {
-                    self.opened(&origin, trial, take)?;
-                }
-                if trial.logs().contains_key(&origin) {
-                    self.grown(&origin, trial, take)?;
-                    self.silent(&origin, trial, take);
-                }
+                self.log(&origin, trial, take)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Looks at one log. What somebody put there under its names keeps nobody from the others.
+    fn log(&mut self, origin: &Origin, trial: &mut State, take: &mut Take<'_>) -> Result<(), RegistrarError> {
+        let known = trial.logs().get(origin);
+        if known.is_some_and(|log| log.closed.is_some()) {
+            self.followed.remove(origin);
+            return Ok(());
+        }
+        if known.is_none() {
+            let opened = self.opened(origin, trial, take);
+            self.unless_aside(origin.as_str(), opened)?;
+        }
+        if trial.logs().contains_key(origin) {
+            let grown = self.grown(origin, trial, take);
+            self.unless_aside(origin.as_str(), grown)?;
+            self.silent(origin, trial, take);
         }
         Ok(())
     }
@@ -48,7 +65,7 @@ impl Registrar {
         trial: &mut State,
         take: &mut Take<'_>,
     ) -> Result<(), RegistrarError> {
-        let store = self.settings.store.clone();
+        let store = Arc::clone(&self.store);
         let Some(note) = seal_note(&*store, origin, 0)? else { return Ok(()) };
         let keys: Vec<String> = trial.keys_in_force(origin.gateway()).map(str::to_owned).collect();
         let signer = keys.iter().find_map(|text| {
@@ -58,13 +75,13 @@ impl Registrar {
             signer.map(|public| (text, public))
         });
         let Some((key, public)) = signer else {
-            self.warn_once(origin.to_string(), "its seals are not by a key of the gateway that is in force");
+            self.warn_once(origin.as_str(), "its seals are not by a key of the gateway that is in force");
             return Ok(());
         };
         let verified = match batch(&*store, origin, &public, &note)? {
             Ok(verified) => verified,
             Err(why) => {
-                self.warn_once(origin.to_string(), &why);
+                self.warn_once(origin.as_str(), &why);
                 return Ok(());
             }
         };
@@ -73,16 +90,16 @@ impl Registrar {
             Body::Boot(boot) => Some((boot, record.config)),
             _ => None,
         }) else {
-            self.warn_once(origin.to_string(), "it does not begin with `boot`");
+            self.warn_once(origin.as_str(), "it does not begin with `boot`");
             return Ok(());
         };
         if boot.seal_key != *key {
-            self.warn_once(origin.to_string(), "its `boot` names another seal key");
+            self.warn_once(origin.as_str(), "its `boot` names another seal key");
             return Ok(());
         }
         let entry = opening(origin, boot, key, Sha256Hex::of(&note), log_config);
         if let Err(why) = take(trial, entry) {
-            self.warn_once(origin.to_string(), &why);
+            self.warn_once(origin.as_str(), &why);
         }
         Ok(())
     }
@@ -94,108 +111,151 @@ impl Registrar {
         trial: &mut State,
         take: &mut Take<'_>,
     ) -> Result<(), RegistrarError> {
-        let store = self.settings.store.clone();
         let Some(log) = trial.logs().get(origin).cloned() else { return Ok(()) };
         let mut signers: Vec<[u8; 32]> = public_key(&log.opened.key).into_iter().collect();
         let closers = trial.keys().get(&log.opened.key).map_or(&[][..], |key| &key.closers);
         signers.extend(closers.iter().filter_map(|key| public_key(key)));
-        let mut tail: Option<(SealTail, [u8; 32])> =
-            self.followed.get(origin).map(|followed| (followed.tail.clone(), followed.public));
-        if let Some((number, head)) = log.last()
-            && tail.as_ref().is_none_or(|(tail, _)| tail.batch < number)
-        {
-            // After a start, or where another registrar was faster: the registered head is where to go on.
-            let sealed = seal_note(&*store, origin, number)?.filter(|note| Sha256Hex::of(note) == head.seal);
-            match sealed.and_then(|note| signed(&note, origin, &signers)) {
-                Some((sealed, public)) => tail = Some((SealTail::of(&sealed, None), public)),
-                None => {
-                    self.warn_once(origin.to_string(), "the seal of its registered head is not in the store");
-                    return Ok(());
-                }
+        if !self.registered(origin, &log, &signers)? {
+            return Ok(());
+        }
+        // Also where a seal cannot be read: the log came as far as the one before.
+        let followed = self.follow(origin, &log, &signers);
+        let Some(Followed { tail, public, end, .. }) = self.followed.get(origin).cloned() else {
+            return followed;
+        };
+        if log.last().is_none_or(|(number, _)| number < tail.batch) {
+            let head = LogHead {
+                origin: origin.clone(),
+                batch: tail.batch,
+                size: tail.to,
+                root: tail.root,
+                seal: tail.sha256,
+            };
+            if let Err(why) = take(trial, EntryBody::LogHead(head)) {
+                self.warn_once(origin.as_str(), &why);
+                return followed;
             }
         }
-        let registered = log.last().map(|(number, _)| number);
-        let mut newest = None;
+        let reason = match end {
+            End::Read(reason) => reason,
+            End::Unread(tried) => self.ended(origin, (&tail, &public), tried)?,
+        };
+        if let Some(reason) = reason {
+            let closed = LogClosed { origin: origin.clone(), size: tail.to, reason };
+            if let Err(why) = take(trial, EntryBody::LogClosed(closed)) {
+                self.warn_once(origin.as_str(), &why);
+            }
+        }
+        followed
+    }
+
+    /// Where to go on with a log: after a start, or where another registrar was faster, at the registered head. False
+    /// where that one is not in the store.
+    fn registered(
+        &mut self,
+        origin: &Origin,
+        log: &LogState,
+        signers: &[[u8; 32]],
+    ) -> Result<bool, RegistrarError> {
+        let Some((number, head)) = log.last() else { return Ok(true) };
+        if self.followed.get(origin).is_some_and(|followed| followed.tail.batch >= number) {
+            return Ok(true);
+        }
+        let note = seal_note(&*self.store, origin, number)?;
+        let sealed = note.filter(|note| Sha256Hex::of(note) == head.seal);
+        let Some((sealed, public)) = sealed.and_then(|note| signed(&note, origin, signers)) else {
+            self.warn_once(origin.as_str(), "the seal of its registered head is not in the store");
+            return Ok(false);
+        };
+        self.reached(origin, SealTail::of(&sealed, None), public);
+        Ok(true)
+    }
+
+    /// The log came so far.
+    fn reached(&mut self, origin: &Origin, tail: SealTail, public: [u8; 32]) {
+        let seen = self.settings.clock.elapsed_us();
+        self.followed.insert(origin.clone(), Followed { tail, public, seen, end: End::Unread(None) });
+    }
+
+    /// Verifies the seals that the log has more, each as a continuation of the one before.
+    fn follow(
+        &mut self,
+        origin: &Origin,
+        log: &LogState,
+        signers: &[[u8; 32]],
+    ) -> Result<(), RegistrarError> {
         loop {
-            let number = tail.as_ref().map_or(0, |(tail, _)| tail.batch + 1);
-            let Some(note) = seal_note(&*store, origin, number)? else { break };
-            let Some((sealed, public)) = signed(&note, origin, &signers) else {
-                self.warn_once(
-                    origin.to_string(),
-                    &format!("batch {number} is not signed by a key of the log"),
-                );
-                break;
+            let before = self.followed.get(origin).map(|followed| (followed.tail.clone(), followed.public));
+            let number = before.as_ref().map_or(0, |(tail, _)| tail.batch + 1);
+            let Some(note) = seal_note(&*self.store, origin, number)? else { return Ok(()) };
+            let Some((sealed, public)) = signed(&note, origin, signers) else {
+                let what = format!("batch {number} is not signed by a key of the log");
+                self.warn_once(origin.as_str(), &what);
+                return Ok(());
             };
-            let before = tail.as_ref().map(|(tail, _)| tail);
+            let own = signers.first() == Some(&public);
             // The log's key has no word after a closer's.
-            let handed_back = tail.as_ref().is_some_and(|(_, last)| signers.first() != Some(last))
-                && signers.first() == Some(&public);
-            let faults = chain_seal(before, &sealed);
+            let handed_back = own && before.as_ref().is_some_and(|(_, last)| signers.first() != Some(last));
+            let faults = chain_seal(before.as_ref().map(|(tail, _)| tail), &sealed);
             if sealed.batch != number || !faults.is_empty() || handed_back {
                 let what = faults
                     .first()
                     .map_or("signed by the log's key after a closer's".into(), ToString::to_string);
-                self.warn_once(
-                    origin.to_string(),
-                    &format!("batch {number} does not continue the log: {what}"),
-                );
-                break;
+                let what = format!("batch {number} does not continue the log: {what}");
+                self.warn_once(origin.as_str(), &what);
+                return Ok(());
             }
-            let own = signers.first() == Some(&public);
             if own && log.limit.is_some_and(|limit| sealed.to > limit) {
-                self.warn_once(origin.to_string(), "it goes on under a key that was revoked");
-                break;
+                self.warn_once(origin.as_str(), "it goes on under a key that was revoked");
+                return Ok(());
             }
-            tail = Some((SealTail::of(&sealed, None), public));
-            newest = Some(note);
+            self.reached(origin, SealTail::of(&sealed, None), public);
         }
-        let Some((tail, public)) = tail else { return Ok(()) };
-        self.followed.insert(origin.clone(), Followed { tail: tail.clone(), public });
-        if registered.is_some_and(|number| number >= tail.batch) {
-            return Ok(());
-        }
-        let head = LogHead {
-            origin: origin.clone(),
-            batch: tail.batch,
-            size: tail.to,
-            root: tail.root,
-            seal: tail.sha256,
-        };
-        if let Err(why) = take(trial, EntryBody::LogHead(head)) {
-            self.warn_once(origin.to_string(), &why);
-            return Ok(());
-        }
-        let note = match newest {
-            Some(note) => note,
-            None => match seal_note(&*store, origin, tail.batch)? {
-                Some(note) => note,
-                None => return Ok(()),
-            },
-        };
-        match batch(&*store, origin, &public, &note)? {
-            Ok(verified) => {
-                let last = verified.rows().last().and_then(|row| row.decoded().record.as_ref());
-                if let Some(Body::Close(close)) = last.map(|record| &record.body)
-                    && let Ok(reason) = Identifier::new(word(close.reason))
-                {
-                    let closed = LogClosed { origin: origin.clone(), size: tail.to, reason };
-                    if let Err(why) = take(trial, EntryBody::LogClosed(closed)) {
-                        self.warn_once(origin.to_string(), &why);
-                    }
-                }
-            }
-            Err(why) => self.warn_once(origin.to_string(), &why),
-        }
-        Ok(())
     }
 
-    /// Says once that a log is silent past its bounds.
+    /// Why a log ended, where its newest batch says that it did. A batch that cannot be read is tried again later.
+    fn ended(
+        &mut self,
+        origin: &Origin,
+        (tail, public): (&SealTail, &[u8; 32]),
+        tried: Option<i64>,
+    ) -> Result<Option<Identifier>, RegistrarError> {
+        let now = self.settings.clock.elapsed_us();
+        if tried.is_some_and(|tried| now.saturating_sub(tried) < AGAIN_US) {
+            return Ok(None);
+        }
+        self.looked(origin, End::Unread(Some(now)));
+        let Some(note) = seal_note(&*self.store, origin, tail.batch)? else { return Ok(None) };
+        let verified = match batch(&*self.store, origin, public, &note)? {
+            Ok(verified) => verified,
+            Err(why) => {
+                self.warn_once(origin.as_str(), &why);
+                return Ok(None);
+            }
+        };
+        let last = verified.rows().last().and_then(|row| row.decoded().record.as_ref());
+        let reason = match last.map(|record| &record.body) {
+            Some(Body::Close(close)) => Identifier::new(word(close.reason)).ok(),
+            _ => None,
+        };
+        self.looked(origin, End::Read(reason.clone()));
+        Ok(reason)
+    }
+
+    fn looked(&mut self, origin: &Origin, end: End) {
+        if let Some(followed) = self.followed.get_mut(origin) {
+            followed.end = end;
+        }
+    }
+
+    /// Says once that a log is silent past its bounds: that nothing came for so long while this registrar looked. Clocks
+    /// that somebody sets, here or at the gateway, have no part in it.
     fn silent(&mut self, origin: &Origin, trial: &mut State, take: &mut Take<'_>) {
         let Some(log) = trial.logs().get(origin) else { return };
         let Some(followed) = self.followed.get(origin) else { return };
         let bound = log.opened.heartbeat_bound_ms.saturating_add(log.opened.batch_age_ms);
         let bound = bound.saturating_mul(1000).saturating_add(SLACK_US);
-        let silent = self.settings.clock.now_us().saturating_sub(followed.tail.time);
+        let silent = self.settings.clock.elapsed_us().saturating_sub(followed.seen);
         if log.closed.is_some() || log.lost.is_some() || silent <= bound {
             return;
         }
@@ -205,7 +265,7 @@ impl Registrar {
             Ok(()) => {
                 tracing::warn!(%origin, silent_s = silent / 1_000_000, "a log is silent past its bounds")
             }
-            Err(why) => self.warn_once(origin.to_string(), &why),
+            Err(why) => self.warn_once(origin.as_str(), &why),
         }
     }
 }

@@ -5,13 +5,14 @@ use std::path::PathBuf;
 
 use schemas::files::{LeafRow, ReferenceRow, schema_fingerprint, write_records, write_reference};
 use schemas::names::FileKind;
-use schemas::registry::{self, Checkpoint, Entry};
-use schemas::seal::{self, Seal, SealedFile};
+use schemas::registry::{self, Entry};
+use schemas::seal::{Seal, SealedFile};
 use schemas::verify::SealTail;
 use schemas::{ObjectName, Sha256Hex, leaf};
 
+use super::aside::is_squatted;
 use super::{Head, Registrar, RegistrarError};
-use crate::store::{Put, Source, StoreError};
+use crate::store::{Put, Source, Store as _, StoreError};
 
 impl Registrar {
     /// Writes a batch with these entries. False where another registrar was faster: nothing of it counts then.
@@ -26,8 +27,7 @@ impl Registrar {
             tree.append(hash);
             rows.push(LeafRow { position, leaf, hash });
         }
-        let now = self.settings.clock.now_us();
-        let time = self.tail.as_ref().map_or(now, |tail| now.max(tail.time));
+        let time = self.now_us();
         let records = write_records(&rows).map_err(|error| made(error.to_string()))?;
         let mut files = vec![self.put_file(batch, FileKind::Records, &records, time)?];
         let config = self.settings.config.clone();
@@ -37,8 +37,7 @@ impl Registrar {
                 media_type: config.media_type.to_string(),
                 bytes: config.bytes.to_vec(),
             };
-            let reference = write_reference(&[row]).map_err(|error| made(error.to_string()))?;
-            files.push(self.put_file(batch, FileKind::Reference, &reference, time)?);
+            files.push(self.put_reference(batch, row, time)?);
         }
         files.sort();
         let sealed = Seal {
@@ -54,6 +53,7 @@ impl Registrar {
             time,
         };
         let note = sealed.sign(&self.signer).map_err(|error| made(error.to_string()))?;
+        self.tried = Some(Sha256Hex::of(&note));
         match self.put_bytes(&sealed.object_name(), &note, time) {
             Ok(_) => {}
             Err(RegistrarError::Store(StoreError::Taken { .. })) => return Ok(false),
@@ -74,28 +74,56 @@ impl Registrar {
             sha256: Sha256Hex::of(&note),
             closed: Some(false),
         });
+        self.tail_seen = self.settings.clock.elapsed_us();
         self.checkpoint_due = true;
         tracing::info!(origin = %self.origin, batch, size = sealed.to, entries = entries.len(), "registered");
         Ok(true)
     }
 
+    /// Puts the reference file. Its name is made of its bytes, and they can be foretold: where somebody took the name
+    /// before, the file gets one more row.
+    fn put_reference(
+        &mut self,
+        batch: u64,
+        row: ReferenceRow,
+        time: i64,
+    ) -> Result<SealedFile, RegistrarError> {
+        let write = |rows: &[ReferenceRow]| {
+            write_reference(rows).map_err(|error| RegistrarError::Batch(error.to_string()))
+        };
+        let rows = [row];
+        let error = match self.put_file(batch, FileKind::Reference, &write(&rows)?, time) {
+            Err(error) if is_squatted(&error) => error,
+            done => return done,
+        };
+        self.taken(&error);
+        let bytes = format!("{error}, at {time}").into_bytes();
+        let more = ReferenceRow { sha256: Sha256Hex::of(&bytes), media_type: "text/plain".into(), bytes };
+        let [row] = rows;
+        self.put_file(batch, FileKind::Reference, &write(&[row, more])?, time)
+    }
+
+    /// Tells once that a name of the registry is somebody else's.
+    fn taken(&mut self, error: &RegistrarError) {
+        if self.is_new(format!("taken {error}")) {
+            tracing::error!(%error, "a name of the registry is taken: someone else writes there; the registry goes on");
+        }
+    }
+
     /// Puts the checkpoint beside the newest seal, where it may be missing: a crash between the two leaves it out.
+    ///
+    /// Where somebody took its name the registry goes on without it in the store; witnesses are shown it all the same.
     pub(super) fn put_checkpoint(&mut self) -> Result<(), RegistrarError> {
         let Some(tail) = self.tail.clone().filter(|_| self.checkpoint_due) else { return Ok(()) };
-        let checkpoint = Checkpoint { origin: self.origin.clone(), size: tail.to, root: tail.root };
-        let note = checkpoint
-            .sign(&self.checkpoint_signer)
-            .map_err(|error| RegistrarError::Batch(seal::SealError::from(error).to_string()))?;
+        let head =
+            Head::new(&self.origin, (tail.batch, tail.to, tail.root, tail.time), &*self.checkpoint_signer)?;
         let name = ObjectName::Checkpoint { origin: self.origin.clone(), batch: tail.batch };
-        self.put_bytes(&name, &note, tail.time)?;
+        match self.put_bytes(&name, &head.note, tail.time) {
+            Err(error) if is_squatted(&error) => self.taken(&error),
+            put => _ = put?,
+        }
         self.checkpoint_due = false;
-        self.head = Some(Head {
-            batch: tail.batch,
-            size: tail.to,
-            root: tail.root,
-            sealed_us: tail.time,
-            note: note.into(),
-        });
+        self.head = Some(head);
         Ok(())
     }
 
@@ -119,7 +147,7 @@ impl Registrar {
         fs::write(&path, bytes).map_err(failed)?;
         let sha256 = Sha256Hex::of(bytes);
         let source = Source { path: &path, sha256: &sha256, length: bytes.len() as u64, sealed_us };
-        let put = self.settings.store.put(name, source);
+        let put = self.store.put(name, source);
         // What is left in the scratch folder is nobody's.
         let _ = fs::remove_file(&path);
         Ok(put?)

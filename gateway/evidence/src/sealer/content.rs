@@ -11,7 +11,7 @@ use schemas::record::Part;
 use schemas::seal::SealedFile;
 
 use super::bases::{self, Base};
-use super::{Sealer, SealingError, Slim};
+use super::{Sealer, SealingError, Slim, dictionary};
 use crate::cipher::{self, SALT_BYTES};
 use crate::journal::ContentFrames;
 use crate::keys::CachedKey;
@@ -188,11 +188,13 @@ fn write_rows(
                 let encoding = Encoding::Delta { base_exchange: from.exchange.clone(), base_part: from.part };
                 (encoding, Bytes::from(ops))
             }
-            None => (Encoding::Zstd, base.content.clone()),
+            None => (dictionary::encoding(base.content.len()), base.content.clone()),
         };
         for chunk in content::cut(&salt, &stream) {
             let meta = meta(chunk.chunk, chunk.last, encoding.clone());
-            let row = content::seal_row(origin, &meta, key, &chunk.plaintext).map_err(wrong)?;
+            let row = content::seal_row_with(origin, &meta, key, dictionary::known(), &chunk.plaintext)
+                .map_err(wrong)?;
+            sealer.dictionary.row(&row.encoding);
             files.file(class)?.write(row)?;
         }
         sealer.bases.keep(base);

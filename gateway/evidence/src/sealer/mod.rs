@@ -5,6 +5,7 @@
 
 mod bases;
 mod content;
+mod dictionary;
 mod slim;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -111,6 +112,7 @@ pub(crate) struct Sealer {
     /// Damage was accepted: a part whose content is gone is left out, and the auditor will say so.
     pub(crate) lenient: bool,
     bases: Bases,
+    dictionary: dictionary::Written,
     open: BTreeSet<u64>,
 }
 
@@ -144,6 +146,7 @@ impl Sealer {
             batch_bytes,
             lenient,
             bases: Bases::default(),
+            dictionary: dictionary::Written::default(),
             open: BTreeSet::new(),
         }
     }
@@ -207,6 +210,7 @@ impl Sealer {
         let to = from + rows.len() as u64;
         let batch = self.tip.next_batch;
         self.bases.begin(batch);
+        self.dictionary.begin();
         let mut kept: Vec<(ExchangeId, PartName)> = Vec::new();
         let mut built = ContentFiles::new(self.spool.clone());
         for (row, slim) in rows.iter().zip(&slims) {
@@ -220,7 +224,10 @@ impl Sealer {
             }
         }
         let mut files = built.finish(batch)?;
-        files.extend(self.reference_file(from..to, batch)?);
+        let time = self.clock.now_us().max(self.tip.time);
+        let dictionary = self.dictionary.due(time);
+        let with_dictionary = dictionary.is_some();
+        files.extend(self.reference_file(from..to, batch, dictionary)?);
         let mut tree = self.tip.tree.clone();
         for row in &rows {
             tree.append(row.hash);
@@ -242,11 +249,12 @@ impl Sealer {
             files,
             previous: self.tip.previous,
             schema: files::schema_fingerprint(),
-            time: self.clock.now_us().max(self.tip.time),
+            time,
         };
         let note = seal.sign(&*self.signer)?;
         self.spool.complete(batch, &note)?;
         self.tip = Tip { tree, next_batch: batch + 1, previous: Some(Sha256Hex::of(&note)), time: seal.time };
+        self.dictionary.sealed(with_dictionary, time);
         self.segments.sealed(to, &kept);
         for (slim, position) in slims.into_iter().zip(from..) {
             self.note_open(&slim, position);
@@ -282,8 +290,10 @@ impl Sealer {
         &mut self,
         range: std::ops::Range<u64>,
         batch: u64,
+        dictionary: Option<ReferenceRow>,
     ) -> Result<Option<schemas::seal::SealedFile>, SealingError> {
-        let mut rows: BTreeMap<Sha256Hex, ReferenceRow> = BTreeMap::new();
+        let mut rows: BTreeMap<Sha256Hex, ReferenceRow> =
+            dictionary.into_iter().map(|row| (row.sha256, row)).collect();
         for (_, sha256) in self.segments.references(range) {
             if rows.contains_key(&sha256) {
                 continue;

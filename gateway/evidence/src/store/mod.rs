@@ -101,6 +101,16 @@ impl StoreError {
         matches!(self, Self::Full(_) | Self::Io { .. } | Self::Service { .. } | Self::Pending { .. })
     }
 
+    /// Whether the same call may succeed later without anyone's doing: the store did not answer, or asks for patience.
+    pub fn passes(&self) -> bool {
+        match self {
+            Self::Service { trouble, .. } => !trouble.needs_someone(),
+            Self::Pending { .. } => true,
+            Self::Io { source, .. } => source.kind() != io::ErrorKind::PermissionDenied,
+            Self::Full(_) | Self::Taken { .. } | Self::Source { .. } | Self::ReadBack { .. } => false,
+        }
+    }
+
     /// What is in the way, where the same call may succeed later.
     pub fn trouble(&self) -> Option<Trouble> {
         match self {

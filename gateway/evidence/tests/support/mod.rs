@@ -92,6 +92,8 @@ impl Bed {
             counters: Arc::new(|| BTreeMap::from([("exchanges".to_string(), 3)])),
             disk: self.disk.clone(),
             clock: Arc::new(SystemClock),
+            store_wait: Duration::ZERO,
+            stop: evidence::Stop::default(),
         }
     }
 
@@ -240,6 +242,11 @@ impl LogView {
         self.records.iter().map(|record| &record.body)
     }
 
+    /// The rows of all reference files that hold a dictionary, and the others.
+    pub fn dictionaries_and_documents(&self) -> (Vec<&ReferenceRow>, Vec<&ReferenceRow>) {
+        self.references.iter().partition(|row| row.media_type == content::DICTIONARY_MEDIA_TYPE)
+    }
+
     pub fn kinds(&self) -> Vec<&'static str> {
         self.bodies().map(Body::kind).collect()
     }
@@ -341,6 +348,12 @@ pub fn verify_log(bed: &Bed, store: &DirectoryStore, origin: &Origin) -> LogView
                 _ => {}
             }
         }
+        let dictionaries: Vec<_> = view
+            .references
+            .iter()
+            .filter(|row| row.media_type == content::DICTIONARY_MEDIA_TYPE)
+            .map(|row| content::Dictionary::new(&row.bytes).unwrap())
+            .collect();
         for leaf in verified.rows() {
             let record = leaf.decoded().record.clone().unwrap();
             assert_eq!(leaf.position(), view.records.len() as u64);
@@ -354,7 +367,7 @@ pub fn verify_log(bed: &Bed, store: &DirectoryStore, origin: &Origin) -> LogView
                 let key = (exchange.unwrap().clone(), part.part);
                 let found = rows.remove(&key).unwrap_or_else(|| panic!("no rows of {key:?}"));
                 assert!(found.iter().all(|row| row.position == leaf.position()));
-                let content = open_part(bed, origin, part, &found, &view.contents);
+                let content = open_part(bed, origin, part, &found, &dictionaries, &view.contents);
                 view.contents.insert(key, content);
             }
             view.records.push(record);
@@ -370,6 +383,7 @@ fn open_part(
     origin: &Origin,
     part: &Part,
     rows: &[content::Row],
+    dictionaries: &[content::Dictionary],
     known: &HashMap<(ExchangeId, PartName), Content>,
 ) -> Content {
     let key = rows[0].key_id.as_ref().map(|id| {
@@ -384,7 +398,7 @@ fn open_part(
     };
     let mut assembler = Assembler::new(1 << 30);
     for row in rows {
-        let plain = content::open_row(origin, row, key).unwrap();
+        let plain = content::open_row_with(origin, row, key, dictionaries).unwrap();
         assembler.push(row.chunk, row.last, &row.encoding, &plain).unwrap();
     }
     let assembled = assembler.finish().unwrap();

@@ -29,6 +29,7 @@ pub(super) struct Metrics {
     pub(super) anchored: Family<By, Gauge>,
     pub(super) sealed: Family<By, Gauge<f64, AtomicU64>>,
     pub(super) size: Gauge,
+    pub(super) set_aside: Gauge,
 }
 
 impl Metrics {
@@ -39,6 +40,7 @@ impl Metrics {
             anchored: Family::default(),
             sealed: Family::default(),
             size: Gauge::default(),
+            set_aside: Gauge::default(),
         };
         let registry = &mut metrics.registry;
         let asked = "Requests to witnesses and timestamp authorities, by result";
@@ -48,6 +50,9 @@ impl Metrics {
         let sealed = "When that tree was sealed, seconds since 1970";
         registry.register("anchored_sealed_timestamp_seconds", sealed, metrics.sealed.clone());
         registry.register("registry_size", "Size of the registry's tree", metrics.size.clone());
+        let aside =
+            "Things in the store, or in the folder of key entries, that were set aside since the start";
+        registry.register("set_aside", aside, metrics.set_aside.clone());
         metrics
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use aws_sdk_s3::types::{
     BucketVersioningStatus, ExpirationStatus, ObjectLockEnabled, ObjectLockRetentionMode,
 };
+use serde_json::Value;
 
 use super::Shared;
 use super::call::Failed;
@@ -50,6 +51,13 @@ struct Judge<'a> {
 impl Judge<'_> {
     fn bucket(&self) -> String {
         self.shared.settings.bucket.clone()
+    }
+
+    /// What bucket and name of every object begin with.
+    fn objects(&self) -> String {
+        let settings = &self.shared.settings;
+        let slash = if settings.prefix.is_empty() { "" } else { "/" };
+        format!("{}/{}{slash}", settings.bucket, settings.prefix)
     }
 
     fn fault(&mut self, setting: &'static str, found: impl Into<String>, wanted: impl Into<String>) {
@@ -152,8 +160,8 @@ impl Judge<'_> {
         const WANTED: &str = "a statement that denies `s3:DeleteObject` to everyone, as in `deploy/s3/bucket-policy.json`: a delete marker hides evidence";
         let call = self.shared.client.get_bucket_policy().bucket(self.bucket());
         match self.shared.call(0, call.send()) {
-            Ok(got) if got.policy().is_some_and(denies_delete) => {}
-            Ok(_) => self.warn("policy", "nothing in it denies `s3:DeleteObject`", WANTED),
+            Ok(got) if got.policy().is_some_and(|policy| denies_delete(policy, &self.objects())) => {}
+            Ok(_) => self.warn("policy", "nothing in it denies `s3:DeleteObject` to everyone", WANTED),
             Err(failed) if failed.is("NoSuchBucketPolicy") => self.warn("policy", "none", WANTED),
             Err(failed) if failed.status == 404 && !failed.is("NoSuchBucket") => {
                 self.warn("policy", "none", WANTED);
@@ -164,24 +172,35 @@ impl Judge<'_> {
     }
 }
 
-/// Whether any statement denies deletion.
-fn denies_delete(policy: &str) -> bool {
-    let Ok(policy) = serde_json::from_str::<serde_json::Value>(policy) else { return false };
-    let each = |value: &serde_json::Value| match value {
-        serde_json::Value::Array(items) => items.clone(),
-        other => vec![other.clone()],
-    };
-    let denied = ["s3:deleteobject", "s3:delete*", "s3:*", "*"];
+/// Whether a statement denies deletion to everyone, whatever the circumstances, of all names that begin with `objects`
+/// (`<bucket>/<prefix>/`).
+fn denies_delete(policy: &str, objects: &str) -> bool {
+    let Ok(policy) = serde_json::from_str::<Value>(policy) else { return false };
     policy.get("Statement").map(each).unwrap_or_default().iter().any(|statement| {
-        statement.get("Effect").and_then(|effect| effect.as_str()) == Some("Deny")
-            && statement
-                .get("Action")
-                .map(each)
-                .unwrap_or_default()
-                .iter()
-                .filter_map(|action| action.as_str().map(str::to_lowercase))
-                .any(|action| denied.contains(&action.as_str()))
+        let any = |key: &str, wanted: &dyn Fn(&str) -> bool| {
+            let values = statement.get(key).map(each).unwrap_or_default();
+            values.iter().filter_map(Value::as_str).any(wanted)
+        };
+        let principals = statement.get("Principal").map(|who| each(who.get("AWS").unwrap_or(who)));
+        statement.get("Effect").and_then(Value::as_str) == Some("Deny")
+            && statement.get("Condition").is_none()
+            && principals.unwrap_or_default().iter().any(|who| who == "*")
+            && any("Action", &|action| covers(&action.to_lowercase(), "s3:deleteobject"))
+            && any("Resource", &|arn| covers(arn.split_once(":::").map_or(arn, |(_, name)| name), objects))
     })
+}
+
+/// A value of a policy as a list: one stands for a list of one.
+fn each(value: &Value) -> Vec<Value> {
+    match value {
+        Value::Array(items) => items.clone(),
+        other => vec![other.clone()],
+    }
+}
+
+/// Whether a pattern, a text or the beginning of one with `*` behind it, takes in all that begins with `text`.
+fn covers(pattern: &str, text: &str) -> bool {
+    pattern == text || pattern.strip_suffix('*').is_some_and(|beginning| text.starts_with(beginning))
 }
 
 #[cfg(test)]
@@ -189,15 +208,54 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_policy_denies_deletion_or_not() {
-        for (policy, denies) in [
-            (r#"{"Statement":[{"Effect":"Deny","Action":["s3:DeleteObject","s3:PutBucketPolicy"]}]}"#, true),
-            (r#"{"Statement":{"Effect":"Deny","Action":"s3:Delete*"}}"#, true),
-            (r#"{"Statement":[{"Effect":"Allow","Action":"s3:DeleteObject"}]}"#, false),
-            (r#"{"Statement":[{"Effect":"Deny","Action":"s3:PutObject"}]}"#, false),
-            ("none", false),
+    fn a_policy_denies_deletion_to_everyone_or_not() {
+        let all = r#""Resource":"arn:aws:s3:::b/*""#;
+        for (statement, denies) in [
+            (
+                format!(
+                    r#""Effect":"Deny","Principal":"*","Action":["s3:DeleteObject","s3:PutBucketPolicy"],{all}"#
+                ),
+                true,
+            ),
+            (format!(r#""Effect":"Deny","Principal":{{"AWS":"*"}},"Action":"s3:Delete*",{all}"#), true),
+            (r#""Effect":"Deny","Principal":{"AWS":["*"]},"Action":"*","Resource":"*""#.into(), true),
+            (
+                r#""Effect":"Deny","Principal":"*","Action":"s3:*","Resource":["x","arn:aws-cn:s3:::b/a/*"]"#
+                    .into(),
+                true,
+            ),
+            (
+                r#""Effect":"Deny","Principal":"*","Action":"s3:*","Resource":"arn:aws:s3:::b/a/c/*""#.into(),
+                false,
+            ),
+            (
+                r#""Effect":"Deny","Principal":"*","Action":"s3:*","Resource":"arn:aws:s3:::other/*""#.into(),
+                false,
+            ),
+            (
+                format!(
+                    r#""Effect":"Deny","Principal":{{"AWS":"arn:aws:iam::1:role/x"}},"Action":"s3:*",{all}"#
+                ),
+                false,
+            ),
+            (
+                format!(
+                    r#""Effect":"Deny","Principal":"*","Action":"s3:*",{all},"Condition":{{"Bool":{{}}}}"#
+                ),
+                false,
+            ),
+            (format!(r#""Effect":"Allow","Principal":"*","Action":"s3:DeleteObject",{all}"#), false),
+            (format!(r#""Effect":"Deny","Principal":"*","Action":"s3:PutObject",{all}"#), false),
+            (r#""Effect":"Deny""#.into(), false),
         ] {
-            assert_eq!(denies_delete(policy), denies, "{policy}");
+            let one = format!(r#"{{"Statement":{{{statement}}}}}"#);
+            let listed = format!(r#"{{"Statement":[{{"Effect":"Allow"}},{{{statement}}}]}}"#);
+            for policy in [one, listed] {
+                assert_eq!(denies_delete(&policy, "b/a/"), denies, "{policy}");
+            }
         }
+        assert!(!denies_delete("none", "b/a/"));
+        let ours = include_str!("../../../../../deploy/s3/bucket-policy.json");
+        assert!(denies_delete(ours, "acme-evidence/llm/evidence/") && !denies_delete(ours, "acme-evidence/"));
     }
 }

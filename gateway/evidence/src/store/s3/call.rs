@@ -29,7 +29,10 @@ impl Failed {
             let text = text.to_lowercase();
             text.contains("credential") || text.contains("identity")
         };
+        // Whoever answers there is not the one that is meant, and time does not change that.
+        let about_certificates = || text.to_lowercase().contains("certificate");
         let trouble = match error {
+            SdkError::DispatchFailure(_) if about_certificates() => Trouble::Refused,
             SdkError::TimeoutError(_) => Trouble::Timeout,
             SdkError::DispatchFailure(failure) if failure.is_timeout() => Trouble::Timeout,
             SdkError::DispatchFailure(failure) if failure.is_io() => Trouble::Connection,
