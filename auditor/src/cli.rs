@@ -109,6 +109,10 @@ pub struct Evidence {
 
 /// `verify`.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "A verification that was interrupted (Ctrl-C, a crash, a network that went away) goes on where it was when the \
+    same command is given again within 7 days: batches that were proven are not read again while the store lists the same objects for them."
+)]
 pub struct Verify {
     /// What to verify.
     #[command(flatten)]
@@ -116,6 +120,9 @@ pub struct Verify {
     /// Verify only what is new since the last visit; the versions of a bucket are listed in full all the same.
     #[arg(long)]
     pub since_last: bool,
+    /// Read everything again, also what an interrupted verification had proven.
+    #[arg(long, conflicts_with = "since_last")]
+    pub anew: bool,
     /// How the report is written.
     #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
     pub format: ReportFormat,

@@ -29,8 +29,9 @@ use crate::source::Source;
 use crate::verify::batch::Context;
 use crate::verify::content::{At, each_part, parts_of};
 use crate::verify::dictionaries::Dictionaries;
+use crate::verify::ids::Ids;
 use crate::verify::keys::{Held, Keys};
-use crate::verify::log::{KEPT_WHOLE, Loader};
+use crate::verify::loader::{BaseError, KEPT_WHOLE, Loader};
 use crate::verify::{Limits, seal_name};
 
 /// What became of a part's content.
@@ -159,9 +160,9 @@ impl Reader {
             dictionaries: &dictionaries,
             expired_before: None,
             has_seal: &|_| true,
-            newest: number,
         };
         let loader = Loader { context: &context, limit: KEPT_WHOLE };
+        let ids = Ids::default();
         let mut wanted: std::collections::BTreeMap<(u64, PartName), (ExchangeId, Part, Option<String>)> =
             Default::default();
         for row in batch.rows() {
@@ -187,10 +188,10 @@ impl Reader {
                 return;
             };
             let limit = usize::try_from(part.length).unwrap_or(usize::MAX);
-            let content = assembled.and_then(|assembled| match &assembled.base {
+            let content = assembled.map_err(BaseError::from).and_then(|assembled| match &assembled.base {
                 None => Ok((assembled.salt, assembled.stream)),
                 Some((base_exchange, base_part)) => {
-                    let (base, _) = loader.at_depth(base_exchange, *base_part, None, 0)?;
+                    let (base, _) = loader.load((base_exchange, *base_part), number, &ids, 0)?;
                     Ok((assembled.salt, apply(&base, &assembled.stream, limit)?))
                 }
             });
@@ -201,13 +202,17 @@ impl Reader {
                     (PartState::Proven, Some((salt, bytes)))
                 }
                 Ok(_) => (PartState::Mismatch, None),
-                Err(ContentError::KeyAbsent(_)) => (self.without_key(key.as_deref()), None),
-                Err(ContentError::DictionaryAbsent(_)) => (PartState::Missing, None),
+                Err(BaseError::Content(ContentError::KeyAbsent(_))) => {
+                    (self.without_key(key.as_deref()), None)
+                }
+                // What it is stored as edits of, or the dictionary that it was written with, cannot be read or was not found.
+                Err(BaseError::Content(ContentError::DictionaryAbsent(_)))
+                | Err(BaseError::Unread(_) | BaseError::Limit) => (PartState::Missing, None),
                 Err(_) => (PartState::Mismatch, None),
             };
             goes_on = each(PartContent { position, exchange, part, state, opened });
         };
-        each_part(&context, number, KEPT_WHOLE, &wants, &mut take);
+        each_part(&context, number, context.content_files(number)?, KEPT_WHOLE, &wants, &mut take);
         for ((position, _), (exchange, part, _)) in wanted {
             if !goes_on {
                 break;

@@ -16,7 +16,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -183,6 +183,8 @@ codes! {
     ErasureNotDone "ERASURE_NOT_DONE" Medium Policy "the gateway destroys the key at its next start; run `gateway erase` again";
     /// Stored cost is not what book and usage give.
     CostRecomputeDiff "COST_RECOMPUTE_DIFF" High Invalid "cost was not computed by the price book that the record names";
+    /// A price book is stored and cannot be read.
+    CostNotRecomputed "COST_NOT_RECOMPUTED" Unjudged Unjudged "costs by this price book were not computed again; use a newer auditor, or ask what the book is";
     /// Token classes contradict each other.
     UsageContradiction "USAGE_CONTRADICTION" Medium Note "a class is larger than the count that it is part of";
     /// Usage does not come from the provider's final count.
@@ -412,7 +414,7 @@ impl fmt::Display for Place {
 }
 
 /// One thing that is not as it should be.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// The stable code.
     pub code: Code,
@@ -430,8 +432,28 @@ pub struct Finding {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub during: Option<(i64, i64)>,
     /// What to do.
-    #[serde(skip_deserializing)]
     pub hint: &'static str,
+}
+
+/// A finding as it is read back; its hint comes from its code.
+#[derive(Deserialize)]
+struct Stored {
+    code: Code,
+    severity: Severity,
+    effect: Effect,
+    place: Place,
+    expected: String,
+    found: String,
+    #[serde(default)]
+    during: Option<(i64, i64)>,
+}
+
+impl<'de> Deserialize<'de> for Finding {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Stored { code, severity, effect, place, expected, found, during } =
+            Stored::deserialize(deserializer)?;
+        Ok(Self { code, severity, effect, place, expected, found, during, hint: code.hint() })
+    }
 }
 
 impl Finding {
@@ -458,6 +480,10 @@ impl Finding {
         self.effect = Effect::Note;
         self.severity = Severity::Info;
         self
+    }
+    /// Says that the check could not be made.
+    pub fn unjudged(self) -> Self {
+        self.with(Severity::Unjudged, Effect::Unjudged)
     }
     /// Gives it another effect and severity.
     pub fn with(mut self, severity: Severity, effect: Effect) -> Self {
@@ -566,6 +592,13 @@ mod tests {
             assert_eq!(Code::parse(code.as_str()), Some(*code));
             assert_eq!(serde_json::to_string(code).unwrap(), format!("\"{code}\""));
         }
+    }
+
+    #[test]
+    fn a_finding_is_read_back_with_its_hint() {
+        let finding = Finding::new(Code::SeqGap, Place::record("a/b/c", 1), "x", "y").during(1, 2);
+        let text = serde_json::to_string(&finding).unwrap();
+        assert_eq!(serde_json::from_str::<Finding>(&text).unwrap(), finding);
     }
 
     #[test]

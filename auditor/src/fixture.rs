@@ -42,6 +42,7 @@ pub(crate) struct Writer {
     pub(crate) encrypt: bool,
     /// What parts that are no edits are written with.
     pub(crate) dictionary: Option<&'static [u8]>,
+    pub(crate) suppression: Vec<Identifier>,
     pending: Vec<Vec<u8>>,
     content: Vec<schemas::content::Row>,
     references: Vec<ReferenceRow>,
@@ -86,24 +87,8 @@ impl Writer {
         store: MemorySource,
         encryption: Encryption,
     ) -> Self {
-        let config = reference(b"{\"deployment\":\"acme\"}", "application/json");
-        let mut writer = Self {
-            origin: Origin::join("acme", "gw1", epoch).unwrap(),
-            now,
-            config: config.sha256,
-            store,
-            keys: (0..KEYS).map(|n| Sha256Hex::of(format!("{epoch} {n}").as_bytes()).0).collect(),
-            range: CompactRange::new(),
-            previous: None,
-            batch: 0,
-            encrypt: encryption == Encryption::Aes256Gcm,
-            dictionary: None,
-            pending: Vec::new(),
-            content: Vec::new(),
-            references: vec![config],
-            next_key: 0,
-            kinds: BTreeMap::new(),
-        };
+        let mut writer = Self::without_boot(epoch, now, store);
+        writer.encrypt = encryption == Encryption::Aes256Gcm;
         writer.push(Body::Boot(Boot {
             gateway_version: id("0.1.0"),
             binary_sha256: None,
@@ -114,12 +99,60 @@ impl Writer {
             predecessor,
             encryption,
         }));
-        let (next, book) = (writer.config, include_bytes!("../../policies/prices/2026-11.csv"));
-        let book = reference(book, "text/csv");
-        let price_book = Some(book.sha256);
-        writer.references.push(book);
-        writer.push(Body::Config(Config { next, reason: ConfigReason::Start, policy: None, price_book }));
+        let (next, reason) = (writer.config, ConfigReason::Start);
+        let book = writer.reference(include_bytes!("../../policies/prices/2026-11.csv"), "text/csv");
+        writer.push(Body::Config(Config { next, reason, policy: None, price_book: Some(book) }));
         writer
+    }
+
+    /// A log that nothing was written to.
+    pub(crate) fn without_boot(epoch: &str, now: i64, store: MemorySource) -> Self {
+        let config = reference(b"{\"deployment\":\"acme\"}", "application/json");
+        Self {
+            origin: Origin::join("acme", "gw1", epoch).unwrap(),
+            now,
+            config: config.sha256,
+            store,
+            keys: (0..KEYS).map(|n| Sha256Hex::of(format!("{epoch} {n}").as_bytes()).0).collect(),
+            range: CompactRange::new(),
+            previous: None,
+            batch: 0,
+            encrypt: true,
+            dictionary: None,
+            suppression: Vec::new(),
+            pending: Vec::new(),
+            content: Vec::new(),
+            references: vec![config],
+            next_key: 0,
+            kinds: BTreeMap::new(),
+        }
+    }
+
+    /// Puts a reference into the next batch.
+    pub(crate) fn reference(&mut self, bytes: &[u8], media_type: &str) -> Sha256Hex {
+        let row = reference(bytes, media_type);
+        let hash = row.sha256;
+        self.references.push(row);
+        hash
+    }
+
+    /// A refusal of a caller that nobody knows.
+    pub(crate) fn refusal(count: Option<u64>) -> Refusal {
+        Refusal {
+            exchange: None,
+            reason: id("unauthenticated"),
+            status: 401,
+            count,
+            first: None,
+            last: None,
+            caller: None,
+            asked: None,
+            verdict: None,
+            parts: vec![],
+            content_key: None,
+            retention: None,
+            suppression: vec![],
+        }
     }
 
     /// The whole key table, as files.
@@ -251,7 +284,7 @@ impl Writer {
             content_key,
             retention: id("standard"),
             fail_mode: None,
-            suppression: vec![],
+            suppression: self.suppression.clone(),
         }));
         (position, key)
     }
@@ -353,6 +386,11 @@ impl Writer {
     }
 
     pub(crate) fn seal(&mut self) {
+        self.seal_with(None);
+    }
+
+    /// Seals the batch, with other bytes in the place of its records file.
+    pub(crate) fn seal_with(&mut self, records: Option<&[u8]>) {
         self.now += SECOND;
         let before = self.range.clone();
         let from = before.size();
@@ -364,7 +402,8 @@ impl Writer {
         for row in &rows {
             self.range.append(row.hash);
         }
-        let mut files = vec![self.put(FileKind::Records, write_records(&rows).unwrap())];
+        let records = records.map_or_else(|| write_records(&rows).unwrap(), <[u8]>::to_vec);
+        let mut files = vec![self.put(FileKind::Records, records)];
         let content = std::mem::take(&mut self.content);
         if !content.is_empty() {
             let mut writer = ContentWriter::new(Vec::new()).unwrap();

@@ -14,6 +14,7 @@ pub mod commands;
 pub mod content;
 pub mod decimal;
 pub mod finding;
+pub mod interrupt;
 pub mod mandate;
 pub mod probe;
 pub mod proof;

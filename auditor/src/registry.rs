@@ -366,6 +366,7 @@ impl Registry {
             root: tail.root,
             seal: tail.sha256,
             seen_at: now,
+            sealed_at: Some(tail.time),
         })
     }
 
@@ -397,7 +398,8 @@ impl Registry {
         findings: &mut Findings,
     ) {
         for (origin, log) in self.state.logs() {
-            match folds.iter().find(|fold| fold.origin == *origin) {
+            // A folder with something in it is not yet a log.
+            match folds.iter().find(|fold| fold.origin == *origin && fold.is_there()) {
                 Some(fold) => self.log(source, fold, log, gone, findings),
                 None if log.last().is_none_or(|(_, head)| !gone(head.at)) => {
                     let size = log.last().map_or(0, |(_, head)| head.size);

@@ -31,6 +31,17 @@ pub struct Visit {
     pub seal: Sha256Hex,
     /// When it was seen, microseconds UTC.
     pub seen_at: i64,
+    /// The time of that seal: retention counts from it. Visits of earlier versions do not know it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed_at: Option<i64>,
+}
+
+impl Visit {
+    /// True where all that was seen may have been removed: its newest seal is older than the retention.
+    pub(crate) fn is_expired(&self, retention: Option<i64>, now: i64) -> bool {
+        let since = self.sealed_at.unwrap_or(self.seen_at);
+        retention.is_some_and(|kept| since.saturating_add(kept) < now)
+    }
 }
 
 /// What was last seen of all logs.
@@ -44,6 +55,26 @@ pub struct Visits {
     /// By bucket and endpoint ([`crate::bucket::probed::id`]): the last probe.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub probes: BTreeMap<String, Probed>,
+}
+
+impl Visits {
+    /// Takes over what stands there and is farther: what was seen of a log only moves forward. Of two that saw another log
+    /// at one size, the one that stands there stays.
+    fn forward(&mut self, there: Self) {
+        for (origin, theirs) in there.logs {
+            let behind = |ours: &Visit| ours.key == theirs.key && ours.size <= theirs.size;
+            let same = |ours: &Visit| ours.size == theirs.size && ours.root == theirs.root;
+            match self.logs.get(&origin) {
+                Some(ours) if !behind(ours) || (same(ours) && ours.seen_at >= theirs.seen_at) => {}
+                _ => _ = self.logs.insert(origin, theirs),
+            }
+        }
+        for (id, theirs) in there.probes {
+            if self.probes.get(&id).is_none_or(|ours| ours.at < theirs.at) {
+                self.probes.insert(id, theirs);
+            }
+        }
+    }
 }
 
 /// What opening the state found.
@@ -85,6 +116,7 @@ pub struct State {
 
 const KEY_FILE: &str = "key";
 const VISITS_FILE: &str = "visits.json";
+const LOCK_FILE: &str = "lock";
 
 impl State {
     /// Opens the folder, making it and its key where they are not there.
@@ -150,16 +182,23 @@ impl State {
         }
     }
 
-    /// Writes what was seen now.
+    /// Writes what was seen now. What another auditor with this state saw in the meantime, and more of, stays.
     ///
     /// # Errors
     /// The file cannot be written; what was there stays.
     pub fn remember(&self, visits: &Visits) -> Result<(), StateError> {
         let path = self.folder.join(VISITS_FILE);
-        let body = serde_json::to_vec(visits)
-            .map_err(|error| StateError::Io { path: path.clone(), error: error.into() })?;
-        self.write_authentic(&path, "affidavit/auditor/visits/v1", &body)
-            .map_err(|error| StateError::Io { path, error })
+        let failed = |error| StateError::Io { path: path.clone(), error };
+        let lock = self.folder.join(LOCK_FILE);
+        let lock = fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(lock);
+        let lock = lock.map_err(failed)?;
+        lock.lock().map_err(failed)?;
+        let mut visits = visits.clone();
+        if let Ok(Remembered::Known(there)) = self.remembered() {
+            visits.forward(there);
+        }
+        let body = serde_json::to_vec(&visits).map_err(|error| failed(error.into()))?;
+        self.write_authentic(&path, "affidavit/auditor/visits/v1", &body).map_err(failed)
     }
 
     /// Reads a file whose first line is its MAC. `None` where the MAC does not fit.
@@ -227,7 +266,8 @@ mod tests {
     fn visits() -> Visits {
         let origin = Origin::new("a/b/c").unwrap();
         let hash = Sha256Hex([1; 32]);
-        let visit = Visit { key: "k".into(), batch: 1, size: 9, root: hash, seal: hash, seen_at: 5 };
+        let visit =
+            Visit { key: "k".into(), batch: 1, size: 9, root: hash, seal: hash, seen_at: 5, sealed_at: None };
         Visits { logs: BTreeMap::from([(origin, visit)]), ..Visits::default() }
     }
 
@@ -241,6 +281,33 @@ mod tests {
         assert_eq!(again.remembered().unwrap(), Remembered::Known(visits()));
         fs::remove_file(dir.path().join(VISITS_FILE)).unwrap();
         assert_eq!(again.remembered().unwrap(), Remembered::Lost);
+    }
+
+    #[test]
+    fn what_was_seen_only_moves_forward() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::open(dir.path()).unwrap();
+        let at = |size, root, seen_at| {
+            let mut visits = visits();
+            for visit in visits.logs.values_mut() {
+                (visit.size, visit.root, visit.seen_at) = (size, Sha256Hex([root; 32]), seen_at);
+            }
+            visits
+        };
+        for (now, known) in [
+            (at(9, 1, 5), at(9, 1, 5)),
+            // A slower auditor that began earlier.
+            (at(7, 2, 4), at(9, 1, 5)),
+            (at(9, 1, 6), at(9, 1, 6)),
+            (at(9, 1, 2), at(9, 1, 6)),
+            // One that saw another log at this size.
+            (at(9, 3, 7), at(9, 1, 6)),
+            (Visits::default(), at(9, 1, 6)),
+            (at(12, 4, 7), at(12, 4, 7)),
+        ] {
+            state.remember(&now).unwrap();
+            assert_eq!(state.remembered().unwrap(), Remembered::Known(known));
+        }
     }
 
     #[test]

@@ -461,10 +461,18 @@ impl Asking {
         reason: Reason,
     ) -> Response<Flow> {
         let Self { app, route, dialect, caller, asked, head, suppression, verdict, .. } = self;
+        // A refusal on a route with `fail_mode: open` is missed where others pass unrecorded.
+        let fail_open = route.as_ref().is_some_and(|route| route.fail_open);
+        let unrecorded = |app: &App, reason: Reason| {
+            app.telemetry.refused_unrecorded(reason.name());
+            if fail_open {
+                app.ledger.count_unrecorded(1);
+            }
+        };
         let admission = match admission {
             // What the ledger itself refuses has no record: a counter of the next heartbeat says it.
             _ if matches!(reason, Reason::Evidence(_)) => {
-                app.telemetry.refused_unrecorded(reason.name());
+                unrecorded(&app, reason);
                 return respond::answer(dialect, reason, None, None);
             }
             Some(admission) => Ok(admission),
@@ -512,7 +520,7 @@ impl Asking {
                 respond::answer(dialect, reason, Some(exchange.as_str()), None)
             }
             Err(unavailable) => {
-                app.telemetry.refused_unrecorded(reason.name());
+                unrecorded(&app, reason);
                 let evidence = Reason::Evidence(unavailable.reason);
                 respond::answer(dialect, evidence, None, Some(unavailable.retry_after_s))
             }

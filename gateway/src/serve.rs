@@ -113,10 +113,11 @@ pub fn salvage(loaded: Loaded, journal: &Path, start: Start) -> anyhow::Result<(
     start_logging(&loaded.config.log)?;
     let settings = ledger_config(&loaded, start, &Arc::new(Telemetry::new()))?;
     let salvaged = evidence::salvage(&settings, journal)?;
-    let mut stuck = 0;
+    let (mut stuck, mut waiting) = (0, 0);
     for log in &salvaged {
         match log {
             Salvaged::Closed { origin, size, root, archived } => {
+                waiting += u32::from(!archived);
                 let place =
                     if *archived { "all of it is in the store" } else { "not all of it is in the store yet" };
                 output::line(format_args!("{origin} closed: {size} records, root {root}, {place}"));
@@ -134,6 +135,11 @@ pub fn salvage(loaded: Loaded, journal: &Path, start: Start) -> anyhow::Result<(
         output::note(format_args!("`{}` holds no open log", journal.display()));
     }
     anyhow::ensure!(stuck == 0, "{stuck} of {} logs could not be closed", salvaged.len());
+    anyhow::ensure!(
+        waiting == 0,
+        "{waiting} of {} logs are closed and not all in the store: run this again before you remove anything",
+        salvaged.len()
+    );
     Ok(())
 }
 

@@ -72,7 +72,8 @@ fn topics(loaded: &Loaded, out: &config::KafkaOut) -> anyhow::Result<KafkaStore>
 }
 
 /// Opens the bucket, and refuses one that would not keep evidence. One that does not answer now is taken: nothing
-/// counts as archived before the bucket shows the lock of each object.
+/// counts as archived before the bucket shows the lock of each object, and where it may be without lock nothing is put
+/// before it was judged.
 fn bucket(out: &config::S3Out, key: &str) -> anyhow::Result<S3Store> {
     let store = S3Store::open(out.settings()).with_context(|| format!("`{key}` cannot be used"))?;
     let report = match store.judge() {
@@ -95,13 +96,8 @@ fn bucket(out: &config::S3Out, key: &str) -> anyhow::Result<S3Store> {
             "the bucket"
         );
     }
-    let accepted = out.without_lock == config::WithoutLock::Accept;
-    if accepted && report.faults.is_empty() {
-        // The bucket can lock: then it does.
-        let settings = evidence::S3Settings { without_lock: false, ..out.settings() };
-        return S3Store::open(settings).with_context(|| format!("`{key}` cannot be used"));
-    }
-    if accepted {
+    // One that can lock does; the store has seen which it is.
+    if out.without_lock == config::WithoutLock::Accept {
         for fault in &report.faults {
             tracing::warn!(%fault, "accepted by `{key}.without_lock`: evidence can be deleted");
         }

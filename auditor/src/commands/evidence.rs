@@ -1,6 +1,5 @@
 //! From what was typed to a verified store: the common beginning of most commands.
 
-use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -13,9 +12,10 @@ use schemas::trust::Trust;
 use crate::bucket::estimate::Estimate;
 use crate::bucket::kept::{self, Kept};
 use crate::bucket::{self, Asked, Judged, LockState, probed};
-use crate::cache::Cache;
+use crate::cache::{Cache, Continue};
 use crate::cli::{Evidence, Remote};
 use crate::finding::{Code, Findings, Place};
+use crate::interrupt::Interrupt;
 use crate::mandate::{Mandate, WantedStore};
 use crate::registry::{Beside, InForce, WitnessNote};
 use crate::report::Report;
@@ -23,6 +23,7 @@ use crate::source::s3::{Address, Settings};
 use crate::source::{DirectorySource, S3Source, Source};
 use crate::state::{Remembered, State, Visits};
 use crate::verify::keys::Keys;
+use crate::verify::log::LogFold;
 use crate::verify::{self, Options};
 use crate::{time, trust};
 
@@ -230,15 +231,33 @@ struct Progress {
     began: Instant,
     last: Mutex<Instant>,
     terminal: bool,
+    /// The log that is followed, its batches that are done, and all of them.
+    at: Mutex<Option<(Origin, u64, u64)>>,
 }
 
 impl Progress {
     fn new() -> Self {
         let now = Instant::now();
-        Self { began: now, last: Mutex::new(now), terminal: std::io::stderr().is_terminal() }
+        Self {
+            began: now,
+            last: Mutex::new(now),
+            terminal: std::io::stderr().is_terminal(),
+            at: Mutex::default(),
+        }
+    }
+
+    /// How far it came, in words.
+    fn reached(&self) -> String {
+        match self.at.lock().ok().and_then(|at| at.clone()) {
+            Some((origin, done, total)) => format!("{origin} is verified to batch {done} of {total}"),
+            None => "nothing was verified yet".into(),
+        }
     }
 
     fn tell(&self, origin: &Origin, done: u64, total: u64) {
+        if let Ok(mut at) = self.at.lock() {
+            *at = Some((origin.clone(), done, total));
+        }
         let Ok(mut last) = self.last.lock() else { return };
         let every = if self.terminal { Duration::from_millis(200) } else { Duration::from_secs(10) };
         if self.began.elapsed() < Duration::from_secs(2) || last.elapsed() < every {
@@ -257,12 +276,13 @@ impl Opened {
         self.in_force.get().unwrap_or(&self.trust)
     }
 
-    /// Verifies the whole store; proven rows go to the cache, and the visit is remembered.
+    /// Verifies the whole store; proven rows go to the cache, and the visit is remembered. Goes on where the last whole
+    /// verification was interrupted, unless `anew`.
     ///
     /// # Errors
-    /// State or cache that cannot be written.
-    pub fn verify(&self) -> anyhow::Result<(Report, Cache<'_>)> {
-        self.run(false)
+    /// State or cache that cannot be written; interrupted from outside.
+    pub fn verify(&self, anew: bool) -> anyhow::Result<(Report, Cache<'_>)> {
+        self.run(if anew { Continue::Nothing } else { Continue::Interrupted })
     }
 
     /// Verifies what is new since the cache was written, and continues the earlier findings.
@@ -270,10 +290,11 @@ impl Opened {
     /// # Errors
     /// As [`Opened::verify`].
     pub fn verify_new(&self) -> anyhow::Result<(Report, Cache<'_>)> {
-        self.run(true)
+        self.run(Continue::Known)
     }
 
-    fn run(&self, only_new: bool) -> anyhow::Result<(Report, Cache<'_>)> {
+    fn run(&self, from: Continue) -> anyhow::Result<(Report, Cache<'_>)> {
+        let only_new = from == Continue::Known;
         let mut cache = Cache::open(&self.state, &self.trust);
         let progress = Progress::new();
         let tell = |origin: &Origin, done: u64, total: u64| progress.tell(origin, done, total);
@@ -288,10 +309,18 @@ impl Opened {
         options.bucket = judged.as_ref();
         options.in_force = self.bucket.as_ref().map(|bucket| &bucket.in_force);
         let mut cached_findings = crate::finding::Findings::default();
-        options.earlier = if only_new { cache.earlier(&mut cached_findings) } else { BTreeMap::new() };
-        cache.begin(&options.earlier);
+        options.earlier = cache.begin(from, options.now, &mut cached_findings)?;
+        if !only_new {
+            options.earlier.retain(|_, (fold, _)| same_keys(fold, self.keys.is_some()));
+        }
+        let interrupt = Interrupt::watch(&mut options)?;
         let (mut report, mut visits) = verify::run(&*self.source, &options, &mut cache);
         drop(options);
+        if interrupt.came() {
+            cache.finish(false)?;
+            bail!("interrupted: {}; the same command goes on from there", progress.reached());
+        }
+        drop(interrupt);
         report.not_checked.extend(self.silent.iter().map(|why| format!("a witness did not answer: {why}")));
         let _ = self.in_force.set(report.trust_in_force.clone());
         if self.bucket.is_none() && self.mandate.store != WantedStore::default() {
@@ -303,7 +332,7 @@ impl Opened {
             report.findings.append(cached_findings);
             report.settle();
         }
-        cache.finish()?;
+        cache.finish(!report.findings.has(Code::CouldNotRead))?;
         if !matches!(self.remembered, Remembered::Tampered(_) | Remembered::Lost) {
             if let (Some(bucket), Some(judged)) = (&self.bucket, &judged)
                 && bucket.kept.is_ok()
@@ -355,6 +384,14 @@ impl Opened {
         }
         Ok(Some(judged))
     }
+}
+
+/// Whether content was looked at with the same keys: what had none may have one now.
+fn same_keys(fold: &LogFold, keys: bool) -> bool {
+    let without = fold.story.tally.parts_unopened > 0
+        || fold.findings.has(Code::KeyAbsent)
+        || fold.findings.has(Code::KeyTableDamaged);
+    fold.with_keys == keys && !(keys && without)
 }
 
 /// What is known of earlier visits, for commands that add to it.

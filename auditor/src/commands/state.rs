@@ -116,7 +116,8 @@ mod tests {
 
     fn visits(size: u64, root: u8) -> Visits {
         let hash = Sha256Hex([root; 32]);
-        let visit = Visit { key: "k".into(), batch: size, size, root: hash, seal: hash, seen_at: 5 };
+        let (key, seen_at, sealed_at) = ("k".into(), 5, None);
+        let visit = Visit { key, batch: size, size, root: hash, seal: hash, seen_at, sealed_at };
         Visits { logs: BTreeMap::from([(Origin::new("a/b/c").unwrap(), visit)]), ..Visits::default() }
     }
 

@@ -272,3 +272,62 @@ fn a_changed_state_cannot_be_judged_and_a_rollback_is_named() {
     std::fs::write(&visits, text.replace("\"batch\":2", "\"batch\":1")).unwrap();
     assert_eq!(place.run("verify", &[]).unwrap(), 2);
 }
+
+#[test]
+fn rows_of_a_batch_that_was_put_back_are_in_later_answers() {
+    let place = Place::new(&small());
+    let all = place.files("store");
+    let records = all.iter().find(|file| {
+        let name = file.to_string_lossy();
+        name.contains("0000000001-") && name.contains("records")
+    });
+    let (path, bytes) = (records.unwrap(), std::fs::read(records.unwrap()).unwrap());
+    std::fs::remove_file(path).unwrap();
+    assert_eq!(place.run("verify", &[]).unwrap(), 1);
+    std::fs::write(path, bytes).unwrap();
+    assert_eq!(place.run("verify", &[]).unwrap(), 0);
+    assert_eq!(place.ask("query", "csv", &[KINDS]), KINDS_ARE);
+}
+
+#[test]
+fn content_that_vanished_after_its_proof_is_found_by_the_next_question() {
+    let place = Place::new(&small());
+    assert_eq!(place.run("query", &[KINDS]).unwrap(), 0);
+    let all = place.files("store");
+    let content = all.iter().find(|file| file.to_string_lossy().contains("content")).unwrap();
+    std::fs::remove_file(content).unwrap();
+    assert_eq!(place.run("query", &[KINDS]).unwrap(), 1);
+}
+
+/// What a command printed as findings, by code.
+fn codes(place: &Place, more: &[&str]) -> Vec<String> {
+    let opened = {
+        let text = |name: &str| place.path(name).to_str().unwrap().to_owned();
+        let to = time::text(START + 2 * SECOND);
+        let mut words = vec!["auditor".to_owned(), "verify".into(), text("store"), "--trust".into()];
+        words.extend([text("trust.yaml"), "--state".into(), text("state"), "--to".into(), to]);
+        words.extend(more.iter().map(ToString::to_string));
+        let crate::cli::Command::Verify(verify) = Cli::try_parse_from(words).unwrap().command else {
+            panic!("another command")
+        };
+        super::evidence::open(&verify.evidence).unwrap()
+    };
+    let (report, _) = opened.verify_new().unwrap();
+    report.findings.iter().map(|finding| finding.code.to_string()).collect()
+}
+
+#[test]
+fn a_damaged_cache_and_a_changed_or_lost_state_have_their_codes() {
+    let place = Place::new(&small());
+    assert_eq!(codes(&place, &[]), Vec::<String>::new());
+    let log = place.files("state/cache").into_iter().find(|file| file.ends_with("log.json")).unwrap();
+    let text = std::fs::read_to_string(&log).unwrap();
+    std::fs::write(&log, text.replace("\"batches\":3", "\"batches\":4")).unwrap();
+    assert_eq!(codes(&place, &[]), ["CACHE_DAMAGED"]);
+    let visits = place.path("state/visits.json");
+    let text = std::fs::read_to_string(&visits).unwrap();
+    std::fs::write(&visits, text.replace("\"batch\":2", "\"batch\":1")).unwrap();
+    assert_eq!(codes(&place, &[]), ["STATE_TAMPERED"]);
+    std::fs::remove_file(&visits).unwrap();
+    assert_eq!(codes(&place, &[]), ["STATE_LOST"]);
+}

@@ -24,7 +24,7 @@ pub fn run(command: &TrustCommand) -> anyhow::Result<u8> {
         }
         TrustCommand::Resolve { evidence } => {
             let opened = evidence::open(evidence)?;
-            let (report, _) = opened.verify()?;
+            let (report, _) = opened.verify(false)?;
             if report.verdict.exit_code() == 0 {
                 let resolved = crate::trust::resolved(&report).map_err(anyhow::Error::msg);
                 let resolved =

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags};
@@ -82,8 +83,9 @@ impl Source for DirectorySource {
                 kind if kind.is_symlink() => EntryKind::Symlink,
                 _ => EntryKind::Other,
             };
-            let length = entry.metadata().map_err(failed)?.len();
-            out.push(Entry { name: entry.file_name().to_string_lossy().into_owned(), kind, length });
+            let metadata = entry.metadata().map_err(failed)?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            out.push(Entry { name, kind, length: metadata.len(), stamp: stamp(&metadata) });
         }
         out.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(out)
@@ -104,6 +106,12 @@ impl Source for DirectorySource {
         }
         Ok(Opened::File(file))
     }
+}
+
+/// File, and when its bytes or its inode were last changed: a time that nobody can set back by a call.
+fn stamp(metadata: &std::fs::Metadata) -> String {
+    let (inode, seconds, nanoseconds) = (metadata.ino(), metadata.ctime(), metadata.ctime_nsec());
+    format!("{inode} {seconds}.{nanoseconds}")
 }
 
 #[cfg(test)]

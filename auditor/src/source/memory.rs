@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use schemas::Sha256Hex;
 
 use super::{Entry, EntryKind, Opened, Source, SourceError};
 
@@ -56,11 +57,13 @@ impl Source for MemorySource {
             name: Self::split(name).1.into(),
             kind: EntryKind::File,
             length: bytes.len() as u64,
+            stamp: Sha256Hex::of(bytes).to_string(),
         });
         let links = self.links.iter().filter(|name| here(&name.as_str())).map(|name| Entry {
             name: Self::split(name).1.into(),
             kind: EntryKind::Symlink,
             length: 0,
+            stamp: String::new(),
         });
         let mut out: Vec<_> = files.chain(links).collect();
         out.sort_by(|a, b| a.name.cmp(&b.name));

@@ -63,6 +63,8 @@ pub struct Entry {
     pub kind: EntryKind,
     /// Its length in bytes.
     pub length: u64,
+    /// What the store says of its state: another one means that it was written or changed since.
+    pub stamp: String,
 }
 
 /// An opened object: read in parts, more than once.

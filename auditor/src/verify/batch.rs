@@ -33,13 +33,13 @@ pub(crate) struct Context<'a> {
     pub(crate) expired_before: Option<i64>,
     /// Whether the log holds a seal under this number.
     pub(crate) has_seal: &'a (dyn Fn(u64) -> bool + Sync),
-    /// The number of the newest seal.
-    pub(crate) newest: u64,
 }
 
 /// A batch that was looked at.
 pub(crate) struct Looked {
     pub(crate) number: u64,
+    /// The mark of its objects in the listing.
+    pub(crate) mark: u64,
     pub(crate) outcome: Outcome,
     /// The closer that signed the seal; `None`: the log's own key, or nobody known.
     pub(crate) closer: Option<[u8; 32]>,
@@ -100,19 +100,31 @@ impl Context<'_> {
         Place::batch(self.origin, number).in_object(format!("{}/{file}", self.origin))
     }
 
+    /// The time that the seal of batch `number` says, where it is there and signed.
+    pub(crate) fn time_of(&self, number: u64) -> Option<i64> {
+        let note = self.source.read(&super::seal_name(self.origin, number), SEAL_LIMIT).ok()?;
+        self.signed(&note).ok().map(|(signed, _)| signed.time)
+    }
+
     /// Opens the content files that the seal of batch `number` names, as far as they are there.
-    pub(crate) fn content_files(&self, number: u64) -> Vec<crate::source::Opened> {
-        let name = super::seal_name(self.origin, number);
-        let Ok(note) = self.source.read(&name, SEAL_LIMIT) else { return Vec::new() };
-        let Ok((signed, _)) = self.signed(&note) else { return Vec::new() };
+    ///
+    /// # Errors
+    /// One that is there and cannot be read.
+    pub(crate) fn content_files(&self, number: u64) -> Result<Vec<crate::source::Opened>, SourceError> {
+        let note = if_there(self.source.read(&super::seal_name(self.origin, number), SEAL_LIMIT))?;
+        let Some(note) = note else { return Ok(Vec::new()) };
+        let Ok((signed, _)) = self.signed(&note) else { return Ok(Vec::new()) };
         let is_content = |file: &&seal::SealedFile| {
             matches!(
                 ObjectName::parse_file(self.origin, &file.name),
                 Ok(ObjectName::Data { kind: FileKind::Content(_), .. })
             )
         };
-        let files = signed.files.iter().filter(is_content);
-        files.filter_map(|file| self.source.open(&format!("{}/{}", self.origin, file.name)).ok()).collect()
+        let mut out = Vec::new();
+        for file in signed.files.iter().filter(is_content) {
+            out.extend(if_there(self.source.open(&format!("{}/{}", self.origin, file.name)))?);
+        }
+        Ok(out)
     }
 
     /// The seal, signed by the log's key or by one of its closers, and which.
@@ -129,6 +141,7 @@ impl Context<'_> {
     pub(crate) fn look(&self, number: u64, objects: &BatchObjects) -> Looked {
         let mut looked = Looked {
             number,
+            mark: objects.mark,
             outcome: Outcome::Broken(None),
             closer: None,
             findings: Findings::default(),
@@ -262,6 +275,7 @@ impl Context<'_> {
                             reference = reference::read(&read, &place, &mut looked.findings);
                         }
                         Err(error) => {
+                            reference.unread = true;
                             looked.findings.push(read_error(error, place));
                         }
                     }
@@ -325,9 +339,11 @@ impl Context<'_> {
                             }
                         }
                         Err(error) => {
+                            let place = place.clone();
+                            content.unread = true;
                             looked.findings.add(
                                 Code::CouldNotRead,
-                                place.clone(),
+                                place,
                                 "a readable object",
                                 error.to_string(),
                             );
@@ -336,6 +352,7 @@ impl Context<'_> {
                     content.files.push(content::File { opened, class, place });
                 }
                 Err(error) => {
+                    content.unread = true;
                     looked.findings.push(read_error(error, place));
                 }
             }
@@ -344,6 +361,14 @@ impl Context<'_> {
         content::check(self, &batch, &mut content, &mut looked.findings);
         // Findings stand even where another file of the batch is broken: the leaves are proven all the same.
         looked.outcome = Outcome::Proven(Box::new(Proven { batch, content, reference, bytes }));
+    }
+}
+
+/// `None` in the place of what is not there.
+fn if_there<T>(read: Result<T, SourceError>) -> Result<Option<T>, SourceError> {
+    match read {
+        Err(SourceError::Absent(_)) => Ok(None),
+        read => read.map(Some),
     }
 }
 

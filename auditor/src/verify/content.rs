@@ -17,10 +17,12 @@ use schemas::verify::VerifiedBatch;
 use schemas::{ExchangeId, Identifier, Sha256Hex};
 use serde::{Deserialize, Serialize};
 
+use super::batch::read_error;
 use super::batch::{Context, finding};
 use super::keys::Held;
+use super::loader::{BaseError, Loader};
 use super::log::LogFold;
-use crate::finding::{Code, Findings, Place};
+use crate::finding::{Code, Finding, Findings, Place};
 use crate::source::Opened;
 
 /// Content up to this size is kept for parts that are stored as its edits.
@@ -77,6 +79,8 @@ pub(crate) struct ContentFacts {
     pub(crate) files: Vec<File>,
     /// Some files of the batch are expired: what is missing is not a finding.
     pub(crate) expired: bool,
+    /// Some files of the batch could not be read: what they hold is not known.
+    pub(crate) unread: bool,
     proven: u64,
     unopened: u64,
     gone: BTreeMap<(u64, String), KeyUse>,
@@ -84,7 +88,6 @@ pub(crate) struct ContentFacts {
     kept_bytes: usize,
     edited: Vec<Edited>,
     edited_bytes: usize,
-    exchanges: Vec<ExchangeId>,
 }
 
 /// A part that a leaf of the batch commits to, and that is kept.
@@ -152,13 +155,6 @@ pub(crate) fn check(
     findings: &mut Findings,
 ) {
     let mut wanted = wanted(batch);
-    for row in batch.rows() {
-        if let Some(record) = &row.decoded().record
-            && let Body::Intent(intent) = &record.body
-        {
-            facts.exchanges.push(intent.exchange.clone());
-        }
-    }
     let files = std::mem::take(&mut facts.files);
     for File { opened, class, place } in files {
         let file = Of { class, place };
@@ -201,7 +197,7 @@ pub(crate) fn check(
             done.finish(facts, findings);
         }
     }
-    if facts.expired {
+    if facts.expired || facts.unread {
         return;
     }
     for ((position, part), wanted) in wanted {
@@ -355,14 +351,6 @@ fn begin(
     })
 }
 
-/// A row cannot be read for want of its dictionary: nothing is said of its content.
-fn no_dictionary(dictionary: Sha256Hex, place: Place, findings: &mut Findings) {
-    let expected = format!(
-        "the dictionary {dictionary} in a reference file of this log, of this batch or an earlier one"
-    );
-    findings.add(Code::ReferenceMissing, place, expected, "none");
-}
-
 impl Reading {
     fn wrong(&mut self, expected: impl Into<String>, found: impl Into<String>, findings: &mut Findings) {
         if !self.broken {
@@ -397,13 +385,7 @@ impl Reading {
             Ok(plaintext) => self.open(&row, &plaintext, findings),
             Err(ContentError::DictionaryAbsent(dictionary)) => {
                 self.broken = true;
-                match context.dictionaries.unread() {
-                    Some(error) => {
-                        let expected = format!("the log's reference files, for the dictionary {dictionary}");
-                        findings.add(Code::CouldNotRead, self.place.clone(), expected, error);
-                    }
-                    None => no_dictionary(dictionary, self.place.clone(), findings),
-                }
+                findings.push(context.dictionaries.absent(dictionary, self.place.clone()));
             }
             Err(error) => self.wrong("content under its data key", error.to_string(), findings),
         }
@@ -554,13 +536,10 @@ pub(super) struct Bases {
     held: HashMap<(ExchangeId, PartName), (Arc<[u8]>, usize)>,
     order: VecDeque<(ExchangeId, PartName)>,
     bytes: usize,
-    batches: HashMap<ExchangeId, u64>,
-    batches_order: VecDeque<ExchangeId>,
 }
 
 impl Bases {
     const BYTES: usize = 256 << 20;
-    const EXCHANGES: usize = 1 << 20;
 
     fn put(&mut self, at: (ExchangeId, PartName), content: Arc<[u8]>, depth: usize) {
         self.bytes += content.len();
@@ -576,58 +555,25 @@ impl Bases {
             }
         }
     }
-
-    fn place(&mut self, exchange: ExchangeId, batch: u64) {
-        if self.batches.insert(exchange.clone(), batch).is_none() {
-            self.batches_order.push_back(exchange);
-        }
-        if self.batches_order.len() > Self::EXCHANGES
-            && let Some(oldest) = self.batches_order.pop_front()
-        {
-            self.batches.remove(&oldest);
-        }
-    }
-}
-
-/// Reads the content of a part that is not held.
-pub(super) trait Load {
-    /// The content of `part` of `exchange`, which batch `batch` holds (absent: not known), with its depth.
-    fn load(
-        &self,
-        exchange: &ExchangeId,
-        part: PartName,
-        batch: Option<u64>,
-    ) -> Result<(Arc<[u8]>, usize), ContentError>;
 }
 
 impl ContentFacts {
     /// Applies edits whose base is known now, and tells the log what was proven.
-    pub(super) fn merge(self, number: u64, fold: &mut LogFold, bases: &mut Bases, load: &dyn Load) {
+    pub(super) fn merge(self, number: u64, fold: &mut LogFold, bases: &mut Bases, loader: &Loader<'_>) {
         let tally = &mut fold.story.tally;
         tally.parts_proven += self.proven;
         tally.parts_unopened += self.unopened;
         fold.destroyed.extend(self.gone.into_values());
-        for exchange in self.exchanges {
-            bases.place(exchange, number);
-        }
         for (at, content) in self.kept {
             bases.put(at, content, 0);
         }
         for edited in self.edited {
+            let (exchange, part) = &edited.base;
             let base = match bases.held.get(&edited.base) {
                 Some((content, depth)) => Ok((content.clone(), *depth)),
-                None => load.load(&edited.base.0, edited.base.1, bases.batches.get(&edited.base.0).copied()),
+                None => loader.load((exchange, *part), number, &fold.story.ids, 0),
             };
-            let done = base.and_then(|(base, depth)| {
-                if depth + 1 > MAX_DELTA_DEPTH {
-                    let reason = "a chain of edits deeper than 256";
-                    return Err(ContentError::Delta { offset: 0, reason });
-                }
-                let limit = usize::try_from(edited.length).unwrap_or(usize::MAX);
-                let content = apply(&base, &edited.edits, limit)?;
-                Ok((content, depth + 1))
-            });
-            match done {
+            match base.and_then(|base| Ok(edited.apply(&base)?)) {
                 Ok((content, depth)) => {
                     let commitment = schemas::content::commitment(&edited.salt, &content);
                     if content.len() as u64 != edited.length || commitment != edited.commitment {
@@ -639,16 +585,40 @@ impl ContentFacts {
                         bases.put((edited.exchange, edited.part), content.into(), depth);
                     }
                 }
-                Err(ContentError::KeyAbsent(_)) => fold.story.tally.parts_unopened += 1,
-                Err(ContentError::DictionaryAbsent(dictionary)) => {
-                    no_dictionary(dictionary, edited.place.at(edited.position), &mut fold.findings);
+                Err(BaseError::Content(ContentError::KeyAbsent(_))) => {
+                    fold.story.tally.parts_unopened += 1;
                 }
-                Err(error) => {
+                Err(BaseError::Content(ContentError::DictionaryAbsent(dictionary))) => {
                     let place = edited.place.at(edited.position);
-                    let expected =
-                        format!("edits of {} of exchange {}", edited.base.1.as_str(), edited.base.0);
-                    fold.findings.add(Code::ContentMismatch, place, expected, error.to_string());
+                    fold.findings.push(loader.context.dictionaries.absent(dictionary, place));
                 }
+                Err(error) => fold.findings.push(edited.without_base(error)),
+            }
+        }
+    }
+}
+
+impl Edited {
+    /// The content, and the length of its chain of edits.
+    fn apply(&self, (base, depth): &(Arc<[u8]>, usize)) -> Result<(Vec<u8>, usize), ContentError> {
+        if depth + 1 > MAX_DELTA_DEPTH {
+            return Err(ContentError::Delta { offset: 0, reason: "a chain of edits deeper than 256" });
+        }
+        let limit = usize::try_from(self.length).unwrap_or(usize::MAX);
+        Ok((apply(base, &self.edits, limit)?, depth + 1))
+    }
+
+    fn without_base(&self, error: BaseError) -> Finding {
+        let place = self.place.clone().at(self.position);
+        let expected = format!("edits of {} of exchange {}", self.base.1.as_str(), self.base.0);
+        match error {
+            BaseError::Content(error) => {
+                Finding::new(Code::ContentMismatch, place, expected, error.to_string())
+            }
+            BaseError::Unread(error) => read_error(error, place),
+            BaseError::Limit => {
+                let found = "not in the batches that were searched for it";
+                Finding::new(Code::ResourceLimit, place, expected, found)
             }
         }
     }
@@ -662,11 +632,12 @@ pub(crate) type At = (u64, ExchangeId, PartName);
 pub(crate) fn each_part(
     context: &Context<'_>,
     number: u64,
+    files: Vec<Opened>,
     limit: usize,
     wants: &dyn Fn(&ExchangeId, PartName) -> bool,
     each: &mut dyn FnMut(At, Result<Assembled, ContentError>),
 ) {
-    for file in context.content_files(number) {
+    for file in files {
         let Ok(rows) = read_content(file, &FileLimits::default()) else { continue };
         let mut reading: Option<(At, Result<Assembler, ContentError>)> = None;
         let done = |reading: Option<(At, Result<Assembler, ContentError>)>,
@@ -720,7 +691,7 @@ fn take(
 /// it edits.
 pub(crate) fn read_part(
     context: &Context<'_>,
-    number: u64,
+    (number, files): (u64, Vec<Opened>),
     exchange: &ExchangeId,
     part: PartName,
     limit: usize,
@@ -728,7 +699,7 @@ pub(crate) fn read_part(
 ) -> Result<(Vec<u8>, Salt, usize), ContentError> {
     let mut found = None;
     let wants = |of: &ExchangeId, name: PartName| of == exchange && name == part;
-    each_part(context, number, limit, &wants, &mut |_, assembled| found = Some(assembled));
+    each_part(context, number, files, limit, &wants, &mut |_, assembled| found = Some(assembled));
     let absent = || ContentError::BaseAbsent(format!("{exchange} {}", part.as_str()));
     let assembled = found.ok_or_else(absent)??;
     match &assembled.base {

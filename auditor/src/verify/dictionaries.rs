@@ -10,6 +10,7 @@ use schemas::names::FileKind;
 use schemas::{ObjectName, Sha256Hex};
 
 use super::batch::Context;
+use crate::finding::{Code, Finding, Place};
 
 /// Of one log at most so many are held: a gateway writes one.
 const MOST: usize = 16;
@@ -44,9 +45,20 @@ impl Dictionaries {
         }
     }
 
-    /// Why a dictionary may be there and yet not known.
-    pub(crate) fn unread(&self) -> Option<&str> {
-        self.0.get()?.unread.as_deref()
+    /// A row cannot be read for want of its dictionary: nothing is said of its content.
+    pub(crate) fn absent(&self, dictionary: Sha256Hex, place: Place) -> Finding {
+        match self.0.get().and_then(|read| read.unread.as_deref()) {
+            Some(error) => {
+                let expected = format!("the log's reference files, for the dictionary {dictionary}");
+                Finding::new(Code::CouldNotRead, place, expected, error)
+            }
+            None => {
+                let expected = format!(
+                    "the dictionary {dictionary} in a reference file of this log, of this batch or an earlier one"
+                );
+                Finding::new(Code::ReferenceMissing, place, expected, "none")
+            }
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use schemas::Origin;
 use schemas::record::CloseReason;
 
 use super::Options;
-use super::log::{LogFold, intervals};
+use super::fold::{LogFold, intervals};
 use crate::finding::{Code, Finding, Findings, Place};
 use crate::report::{GatewayReport, Interval, LogReport};
 use crate::time;
@@ -155,7 +155,9 @@ fn epochs(expected: &Expected, folds: &[&LogFold], options: &Options<'_>, findin
             } else {
                 let finding =
                     Finding::new(Code::LogMissing, Place::log(&predecessor.origin), expected, "nothing");
-                findings.push(finding.during(i64::MIN, boot.at));
+                // One that was not closed yet went on beside its successor: nobody knows until when.
+                let closed = predecessor.size.is_some();
+                findings.push(if closed { finding.during(i64::MIN, boot.at) } else { finding });
             }
             continue;
         };
@@ -174,7 +176,8 @@ fn epochs(expected: &Expected, folds: &[&LogFold], options: &Options<'_>, findin
         {
             let expected = format!("the log {successor}, which `close` of {} names as the next", fold.origin);
             let finding = Finding::new(Code::LogMissing, Place::log(successor), expected, "nothing");
-            findings.push(finding.during(close.alive_until, i64::MAX));
+            // A log that knows the next one has handed over to it: that one began before this one's end.
+            findings.push(finding.during(starts(fold), i64::MAX));
         }
     }
 }

@@ -6,7 +6,7 @@ use schemas::names::{AnchorKind, FileKind};
 use schemas::{ObjectName, Origin, Sha256Hex};
 
 use crate::finding::{Code, Findings, Place};
-use crate::source::{EntryKind, Source, SourceError};
+use crate::source::{Entry, EntryKind, Source, SourceError};
 
 /// Where a directory store keeps unfinished writes.
 pub(crate) const LEFTOVERS: &str = ".tmp";
@@ -36,6 +36,17 @@ pub(crate) struct BatchObjects {
     pub anchors: Vec<(AnchorKind, Sha256Hex)>,
     /// The data files.
     pub data: Vec<DataFile>,
+    /// A mark of all its objects as they are listed: another one where any of them is new, gone or changed.
+    pub mark: u64,
+}
+
+impl BatchObjects {
+    /// Takes one more object into the mark. Entries come in the order of their names.
+    fn marks(&mut self, entry: &Entry) {
+        let text = format!("{} {} {} {}", self.mark, entry.name, entry.length, entry.stamp);
+        let [a, b, c, d, e, f, g, h, ..] = Sha256Hex::of(text.as_bytes()).0;
+        self.mark = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
+    }
 }
 
 /// The objects of one log.
@@ -125,6 +136,7 @@ pub(crate) fn log(
             continue;
         };
         let batch = out.batches.entry(name.batch()).or_default();
+        batch.marks(&entry);
         match name {
             ObjectName::Seal { .. } => batch.seal = Some(entry.length),
             ObjectName::Checkpoint { .. } => batch.checkpoint = true,

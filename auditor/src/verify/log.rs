@@ -1,159 +1,26 @@
-//! One log: its batches in order, chained, their records told to its [`Story`].
+//! One log: its batches in order, chained, their records told to its [`Story`](super::story::Story).
 //!
 //! Batches are looked at on all cores, a window at a time, while the window before is told in order. What is kept
 //! between windows does not grow with the log.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use rayon::prelude::*;
-use schemas::content::ContentError;
-use schemas::record::{Body, PartName};
+use schemas::Origin;
+use schemas::record::Body;
 use schemas::verify::{SealTail, VerifiedBatch, chain_seal};
-use schemas::{ExchangeId, Origin, Sha256Hex};
-use serde::{Deserialize, Serialize};
 
 use schemas::trust::TrustedGateway;
 
 use super::batch::{Context, Looked, Outcome, Proven, finding};
-use super::content::{self, Bases, KeyUse, Load};
+use super::content::Bases;
+pub use super::fold::{Closer, LogFold, Newest};
 use super::listing::{BatchObjects, LogListing};
-use super::prices::Books;
-use super::story::{NAMES_KEPT, Story, Tally};
+use super::loader::{KEPT_WHOLE, Loader};
 use super::{Options, Sink};
-use crate::finding::{Code, Finding, Findings, Place};
-use crate::report::{Counts, Interval};
+use crate::finding::{Code, Finding, Place};
 use crate::state::Visit;
 use crate::time;
-
-/// The newest proven seal of a log.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Newest {
-    /// Its batch.
-    pub batch: u64,
-    /// The tree's size.
-    pub size: u64,
-    /// The tree's root.
-    pub root: Sha256Hex,
-    /// SHA-256 of the seal.
-    pub seal: Sha256Hex,
-    /// Its time.
-    pub time: i64,
-}
-
-/// Who went on with a log in the place of its own key.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Closer {
-    /// The closer's public key, base64.
-    pub key: String,
-    /// The first batch that it sealed.
-    pub batch: u64,
-    /// The first position of that batch: the log's own key sealed what stands before.
-    pub from: u64,
-}
-
-/// Everything that was found out about one log. Can be stored and continued with newer batches.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct LogFold {
-    /// The log.
-    pub origin: Origin,
-    /// Its trusted key, base64.
-    pub key: String,
-    /// Who sealed its end, where it is not that key.
-    #[serde(default)]
-    pub closer: Option<Closer>,
-    /// What its records say.
-    pub story: Story,
-    /// Findings about this log.
-    pub findings: Findings,
-    /// Counts.
-    pub counts: CountsOfLog,
-    /// The newest proven seal.
-    pub newest: Option<Newest>,
-    /// Runs of proven records.
-    pub proven: Vec<(i64, i64)>,
-    /// Time of the newest seal whose records are expired.
-    pub expired_until: Option<i64>,
-    /// The number of the next batch.
-    pub next_batch: u64,
-    /// Positions below this are proven, expired or named in a finding.
-    pub next_position: u64,
-    /// Reference hashes that a reference file of this log holds.
-    pub held: std::collections::BTreeSet<Sha256Hex>,
-    /// Price books of this log.
-    pub books: Books,
-    /// Exchanges whose data key is destroyed: `(position, key id)`, with the exchange.
-    pub destroyed: Vec<KeyUse>,
-    /// Whether content was looked at with a key table.
-    pub with_keys: bool,
-    /// The time of the earlier visit with which this log is consistent.
-    pub consistent_since: Option<i64>,
-    /// The earlier visit could not be compared yet.
-    pub unmet_visit: bool,
-    /// Batches that were taken from the cache.
-    pub batches_from_cache: u64,
-    /// The next proven batch does not continue the run before it.
-    torn: bool,
-}
-
-/// Counts of one log.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CountsOfLog {
-    /// Objects listed.
-    pub objects: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Seals checked.
-    pub seals: u64,
-    /// Bytes hashed.
-    pub bytes_hashed: u64,
-    /// Leaves hashed.
-    pub leaves: u64,
-    /// Batches proven.
-    pub batches: u64,
-    /// Batches expired.
-    pub expired: u64,
-}
-
-impl CountsOfLog {
-    /// Adds them to those of all logs.
-    pub fn add_to(&self, all: &mut Counts) {
-        all.objects += self.objects;
-        all.bytes += self.bytes;
-        all.seals += self.seals;
-        all.bytes_hashed += self.bytes_hashed;
-        all.leaves += self.leaves;
-        all.batches += self.batches;
-        all.expired += self.expired;
-    }
-}
-
-impl LogFold {
-    /// Nothing is known yet.
-    pub fn new(origin: Origin, key: String) -> Self {
-        Self {
-            story: Story::new(origin.clone(), key.clone()),
-            origin,
-            key,
-            closer: None,
-            findings: Findings::default(),
-            counts: CountsOfLog::default(),
-            newest: None,
-            proven: Vec::new(),
-            expired_until: None,
-            next_batch: 0,
-            next_position: 0,
-            held: Default::default(),
-            books: Books::default(),
-            destroyed: Vec::new(),
-            with_keys: false,
-            consistent_since: None,
-            unmet_visit: false,
-            batches_from_cache: 0,
-            torn: false,
-        }
-    }
-}
 
 /// Follows one log through its batches.
 pub(super) struct Follow<'a> {
@@ -167,23 +34,27 @@ pub(super) struct Follow<'a> {
 }
 
 impl Follow<'_> {
-    /// Where the log goes on from an earlier visit's proof: that proof holds what was seen then.
+    /// Where the log goes on from an earlier proof: whether that holds what was seen before.
     fn met_before(&mut self) {
+        self.fold.consistent_since = None;
         let (Some(visit), Some(newest)) = (self.visit, &self.fold.newest) else { return };
-        if visit.size < newest.size || (visit.size == newest.size && visit.seal == newest.seal) {
+        if visit.seal == newest.seal || self.fold.met == Some(visit.seal) {
             self.fold.consistent_since = Some(visit.seen_at);
-        } else if visit.size == newest.size {
-            let expected = format!("seal {} as at {}", visit.seal, time::text(visit.seen_at));
-            let place = Place::batch(&self.fold.origin, newest.batch);
-            self.fold.findings.add(Code::Equivocation, place, expected, format!("seal {}", newest.seal));
+            self.fold.met = Some(visit.seal);
         }
     }
 
-    /// Follows the log to its end.
-    pub(super) fn run(&mut self, listing: &LogListing, sink: &mut dyn Sink) {
+    /// True where whoever asked does not want to wait for the end.
+    fn is_stopped(&self) -> bool {
+        self.options.stop.is_some_and(|stop| stop.load(Ordering::Relaxed))
+    }
+
+    /// Follows the log to its end. False where it was stopped before.
+    pub(super) fn run(&mut self, listing: &LogListing, sink: &mut dyn Sink) -> bool {
         self.fold.counts.objects = listing.objects;
         self.fold.counts.bytes = listing.bytes;
         self.fold.with_keys = self.context.keys.is_some();
+        self.fold.retention = self.options.mandate.retention;
         self.met_before();
         let sealed: Vec<(u64, &BatchObjects)> = listing
             .batches
@@ -193,6 +64,8 @@ impl Follow<'_> {
             .collect();
         let windows = windows(&sealed, self.options.limits.window_bytes);
         let total = sealed.len();
+        // What an earlier run came to counts.
+        let behind = self.fold.marks.len() as u64;
         let mut done = 0;
         let mut looked: Vec<Looked> = Vec::new();
         for window in windows.into_iter().map(Some).chain([None]) {
@@ -216,15 +89,21 @@ impl Follow<'_> {
                 options: self.options,
                 entry: self.entry,
                 bases: &mut self.bases,
-                load: &Loader { context, limit: KEPT_WHOLE },
+                loader: &Loader { context, limit: KEPT_WHOLE },
             };
             if before.is_empty() {
                 looked = look();
             } else {
                 ((), looked) = rayon::join(|| tell.all(before, &mut *sink), look);
-                (self.options.progress)(context.origin, done as u64, total as u64);
+                (self.options.progress)(context.origin, behind + done as u64, behind + total as u64);
+                let stops = self.is_stopped() && done < total;
+                sink.reached(&self.fold, self.tail.as_ref(), stops);
+                if stops {
+                    return false;
+                }
             }
         }
+        true
     }
 
     /// What can be said only when the log was followed to its end.
@@ -267,7 +146,10 @@ impl Follow<'_> {
             if !self.fold.held.contains(hash) {
                 let place = Place::record(&self.fold.origin, named.position).of_item(&named.what);
                 let expected = format!("the {} {hash} in a reference file of this log", named.what);
-                self.fold.findings.add(Code::ReferenceMissing, place, expected, "none");
+                let missing = Finding::new(Code::ReferenceMissing, place, expected, "none");
+                // It may stand in a file that could not be read: that is named by itself.
+                let unjudged = self.fold.unread_references;
+                self.fold.findings.push(if unjudged { missing.unjudged() } else { missing });
             }
         }
     }
@@ -278,7 +160,9 @@ impl Follow<'_> {
         let size = self.fold.newest.as_ref().map_or(0, |newest| newest.size);
         let place = Place::log(&self.fold.origin);
         let seen = format!("size {} at {}", visit.size, time::text(visit.seen_at));
-        if size < visit.size {
+        if size < visit.size && visit.is_expired(self.options.mandate.retention, self.options.now) {
+            self.fold.findings.add(Code::Expired, place, seen, format!("size {size}"));
+        } else if size < visit.size {
             let found = format!("size {size}");
             self.fold.findings.add(Code::Rollback, place, seen, found);
         } else if self.fold.consistent_since.is_none()
@@ -289,19 +173,19 @@ impl Follow<'_> {
             let finding =
                 Finding::new(Code::Diverged, place, expected, "the records up to there cannot be proven");
             // What is missing is named elsewhere; the comparison could not be made.
-            self.fold
-                .findings
-                .push(finding.with(crate::finding::Severity::Unjudged, crate::finding::Effect::Unjudged));
+            self.fold.findings.push(finding.unjudged());
         }
     }
 }
 
-/// Splits sealed batches into runs of at most `bytes`, each at least one batch and at most 64 for each core.
+/// Splits sealed batches into runs of at most `bytes` of records files and 16 times that of all, since only records are
+/// held whole; each at least one batch and at most 64 for each core.
 fn windows<'a, 'b>(sealed: &'b [(u64, &'a BatchObjects)], bytes: u64) -> Vec<&'b [(u64, &'a BatchObjects)]> {
     let most = rayon::current_num_threads() * 64;
     let mut out = Vec::new();
     let mut start = 0;
     let mut sum = 0;
+    let mut sum_of_all = 0;
     for (n, (_, objects)) in sealed.iter().enumerate() {
         let length: u64 = objects
             .data
@@ -309,12 +193,16 @@ fn windows<'a, 'b>(sealed: &'b [(u64, &'a BatchObjects)], bytes: u64) -> Vec<&'b
             .filter(|data| data.kind == schemas::names::FileKind::Records)
             .map(|data| data.length)
             .sum();
-        if n > start && (sum + length > bytes || n - start >= most) {
+        let all: u64 = objects.data.iter().map(|data| data.length).sum();
+        let full = sum + length > bytes || sum_of_all + all > bytes.saturating_mul(16);
+        if n > start && (full || n - start >= most) {
             out.push(&sealed[start..n]);
             start = n;
             sum = 0;
+            sum_of_all = 0;
         }
         sum += length;
+        sum_of_all += all;
     }
     if start < sealed.len() {
         out.push(&sealed[start..]);
@@ -331,7 +219,7 @@ struct Tell<'a, 'b> {
     options: &'a Options<'a>,
     entry: &'a TrustedGateway,
     bases: &'b mut Bases,
-    load: &'b (dyn Load + Sync),
+    loader: &'b Loader<'b>,
 }
 
 impl Tell<'_, '_> {
@@ -342,10 +230,11 @@ impl Tell<'_, '_> {
     }
 
     fn one(&mut self, looked: Looked, sink: &mut dyn Sink) {
-        let Looked { number, outcome, closer, findings, seals, bytes_hashed } = looked;
+        let Looked { number, mark, outcome, closer, findings, seals, bytes_hashed } = looked;
         self.fold.findings.append(findings);
         self.fold.counts.seals += seals;
         self.fold.counts.bytes_hashed += bytes_hashed;
+        self.fold.marks.insert(number, mark);
         let missing = number > self.fold.next_batch;
         let first_missing = self.fold.next_batch;
         self.fold.next_batch = number + 1;
@@ -511,6 +400,7 @@ impl Tell<'_, '_> {
             return;
         }
         self.times(number, seal.time, &batch);
+        self.fold.story.begin_batch(number);
         for row in batch.rows() {
             let decoded = row.decoded();
             let record = decoded.record.as_ref();
@@ -534,7 +424,7 @@ impl Tell<'_, '_> {
         }
         reference.merge(self.fold);
         self.costs(&batch);
-        content.merge(number, self.fold, self.bases, self.load);
+        content.merge(number, self.fold, self.bases, self.loader);
         self.met(number, &batch);
         self.span(&batch);
         self.fold.counts.batches += 1;
@@ -594,7 +484,13 @@ impl Tell<'_, '_> {
                 let place = || Place::record(self.origin, row.position()).of_exchange(&outcome.exchange);
                 match self.fold.books.check(record.at, outcome, place, &mut self.fold.findings) {
                     Some(true) => self.fold.story.tally.recomputed += 1,
-                    Some(false) => self.fold.story.tally.not_recomputed += 1,
+                    Some(false) => {
+                        self.fold.story.tally.not_recomputed += 1;
+                        let book = outcome.cost.as_ref().map(|cost| cost.price_book);
+                        if let Some(book) = book.filter(|book| self.fold.held.contains(book)) {
+                            self.fold.books.unread(book, place(), &mut self.fold.findings);
+                        }
+                    }
                     None => {}
                 }
             }
@@ -609,6 +505,7 @@ impl Tell<'_, '_> {
         if number == visit.batch && seal.to == visit.size && seal.root == visit.root {
             if seal.sha256() == visit.seal {
                 self.fold.consistent_since = Some(visit.seen_at);
+                self.fold.met = Some(visit.seal);
             } else {
                 let expected = format!("seal {} as at {}", visit.seal, time::text(visit.seen_at));
                 self.fold.findings.add(
@@ -639,70 +536,4 @@ impl Tell<'_, '_> {
             }
         }
     }
-}
-
-/// The largest content that is put together in memory as the base of edits.
-pub(crate) const KEPT_WHOLE: usize = 256 << 20;
-
-/// How many batches are searched for an exchange whose batch is not known.
-const SEARCHED: u64 = 1000;
-
-/// Reads content again that fell out of memory.
-pub(crate) struct Loader<'a> {
-    pub(crate) context: &'a Context<'a>,
-    pub(crate) limit: usize,
-}
-
-impl Loader<'_> {
-    pub(crate) fn at_depth(
-        &self,
-        exchange: &ExchangeId,
-        part: PartName,
-        batch: Option<u64>,
-        depth: usize,
-    ) -> Result<(Arc<[u8]>, usize), ContentError> {
-        let absent = || ContentError::BaseAbsent(format!("{exchange} {}", part.as_str()));
-        if depth > schemas::content::MAX_DELTA_DEPTH {
-            return Err(absent());
-        }
-        let newest = batch.unwrap_or(self.context.newest);
-        let oldest = if batch.is_some() { newest } else { newest.saturating_sub(SEARCHED) };
-        for number in (oldest..=newest).rev() {
-            let mut base = |exchange: &ExchangeId, part| self.at_depth(exchange, part, None, depth + 1);
-            match content::read_part(self.context, number, exchange, part, self.limit, &mut base) {
-                Ok((content, _, depth)) => return Ok((content.into(), depth)),
-                Err(ContentError::BaseAbsent(what)) if what == format!("{exchange} {}", part.as_str()) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Err(absent())
-    }
-}
-
-impl Load for Loader<'_> {
-    fn load(
-        &self,
-        exchange: &ExchangeId,
-        part: PartName,
-        batch: Option<u64>,
-    ) -> Result<(Arc<[u8]>, usize), ContentError> {
-        self.at_depth(exchange, part, batch, 0)
-    }
-}
-
-/// Proven runs as intervals.
-pub(super) fn intervals(runs: &[(i64, i64)]) -> Vec<Interval> {
-    runs.iter().map(|(from, to)| Interval { from: *from, to: *to }).collect()
-}
-
-/// Counts of what is not judged, by name.
-pub(super) fn not_judged(tally: &Tally) -> BTreeMap<String, u64> {
-    let beyond =
-        [("kinds", tally.beyond.kinds), ("keys", tally.beyond.keys), ("columns", tally.beyond.columns)];
-    let beyond = beyond.into_iter().filter(|(_, count)| *count > 0);
-    let beyond = beyond.map(|(of, count)| (format!("other {of}, beyond {NAMES_KEPT} names"), count));
-    let kinds = tally.unknown_kinds.iter().map(|(name, count)| (format!("kind {name}"), *count));
-    let keys = tally.unknown_keys.iter().map(|(name, count)| (format!("key {name}"), *count));
-    let columns = tally.unknown_columns.iter().map(|(name, count)| (format!("column {name}"), *count));
-    kinds.chain(keys).chain(columns).chain(beyond).collect()
 }

@@ -8,15 +8,21 @@
 pub(crate) mod batch;
 pub(crate) mod content;
 pub(crate) mod dictionaries;
+mod earlier;
+pub mod fold;
 mod gateway;
+pub mod ids;
 pub mod keys;
 pub(crate) mod listing;
+pub(crate) mod loader;
 pub mod log;
 pub mod prices;
 mod reference;
 pub mod story;
+pub mod tally;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use schemas::trust::{Trust, TrustedGateway};
 use schemas::verify::{SealTail, VerifiedBatch};
@@ -54,6 +60,8 @@ impl Default for Limits {
 pub trait Sink: Send {
     /// A batch was proven, in its place in the log. `bytes` is the length of its data files.
     fn batch(&mut self, origin: &Origin, batch: &VerifiedBatch, bytes: u64);
+    /// A log was followed so far, and its batches that came before this call are told. `stops`: it goes no farther.
+    fn reached(&mut self, _fold: &LogFold, _tail: Option<&SealTail>, _stops: bool) {}
     /// A log was followed to its end.
     fn log(&mut self, _fold: &LogFold, _tail: Option<&SealTail>) {}
 }
@@ -82,7 +90,7 @@ pub struct Options<'a> {
     pub keys: Option<&'a Keys>,
     /// What was seen before; absent: no state is kept.
     pub remembered: Option<&'a Remembered>,
-    /// Logs that were followed at an earlier visit: they continue from there.
+    /// Proofs of earlier runs: where nothing that they rest on has changed, their logs are followed from there.
     pub earlier: BTreeMap<Origin, (LogFold, SealTail)>,
     /// What witnesses said elsewhere than in the store.
     pub witness_notes: &'a [WitnessNote],
@@ -94,6 +102,8 @@ pub struct Options<'a> {
     pub limits: Limits,
     /// Told of progress: log, batches done, batches in all.
     pub progress: &'a (dyn Fn(&Origin, u64, u64) + Sync),
+    /// Once it is set, no more is read.
+    pub stop: Option<&'a AtomicBool>,
 }
 
 impl std::fmt::Debug for Options<'_> {
@@ -119,7 +129,12 @@ impl<'a> Options<'a> {
             bucket: None,
             limits: Limits::default(),
             progress: &|_, _, _| {},
+            stop: None,
         }
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stop.is_some_and(|stop| stop.load(Ordering::Relaxed))
     }
 
     /// What the registry is read with.
@@ -164,6 +179,10 @@ pub fn run(source: &dyn Source, options: &Options<'_>, sink: &mut dyn Sink) -> (
         if registry.as_ref().is_some_and(|registry| registry.origin == *origin) {
             continue;
         }
+        if options.is_stopped() {
+            stopped(origin, &mut findings);
+            break;
+        }
         let entry = in_force.entry(origin).and_then(|entry| Some((entry, entry.public_key().ok()?)));
         let gateway = gateways.iter_mut().find(|gateway| gateway.expected.name == origin.gateway());
         match gateway.zip(entry) {
@@ -189,7 +208,7 @@ pub fn run(source: &dyn Source, options: &Options<'_>, sink: &mut dyn Sink) -> (
             }
         }
     }
-    empty_or_gone(options, trust, known.as_ref(), &present, &mut findings);
+    empty_or_gone(options, trust, known.as_ref(), (&present, &gateways), &mut findings);
     if let Some(registry) = registry {
         let folds: Vec<&LogFold> = gateways.iter().flat_map(|gateway| &gateway.folds).collect();
         let gone =
@@ -205,7 +224,7 @@ pub fn run(source: &dyn Source, options: &Options<'_>, sink: &mut dyn Sink) -> (
     }
     erasures(options, &mut gateways, &mut findings);
     let mut reports = Vec::new();
-    let mut tally = story::Tally::default();
+    let mut tally = tally::Tally::default();
     for gateway in &gateways {
         let report =
             gateway::judge(&gateway.expected, gateway.folds.iter().collect(), options, &mut findings);
@@ -215,7 +234,7 @@ pub fn run(source: &dyn Source, options: &Options<'_>, sink: &mut dyn Sink) -> (
         }
         reports.push(report);
     }
-    let mut not_judged = log::not_judged(&tally);
+    let mut not_judged = tally::not_judged(&tally);
     notes(&tally, &not_judged, &mut findings);
     unencrypted(&gateways, &mut findings);
     systems(options, &tally, &mut findings);
@@ -309,25 +328,12 @@ fn follow(
     findings: &mut Findings,
     sink: &mut dyn Sink,
 ) -> LogFold {
-    let earlier = options.earlier.get(origin).filter(|(fold, tail)| {
-        // The log goes on from there only where its newest proven seal is still the same.
-        let closes = |key: &str| trusted.closers.iter().any(|closer| schemas::trust::key_text(closer) == key);
-        fold.key == trusted.entry.key
-            && fold.closer.as_ref().is_none_or(|closer| closes(&closer.key))
-            && source
-                .read(&seal_name(origin, tail.batch), 1 << 20)
-                .is_ok_and(|note| schemas::Sha256Hex::of(&note) == tail.sha256)
-    });
-    let (fold, tail) = match earlier {
-        Some((fold, tail)) => (fold.clone(), Some(tail.clone())),
-        None => (LogFold::new(origin.clone(), trusted.entry.key.clone()), None),
-    };
     let mut own = Findings::default();
     let listing = match listing::log(source, origin, &mut own) {
         Ok(listing) => listing,
         Err(error) => {
             findings.push(batch::read_error(error, Place::log(origin)));
-            return fold;
+            return LogFold::new(origin.clone(), trusted.entry.key.clone());
         }
     };
     let mut visit = known.and_then(|visits| visits.logs.get(origin));
@@ -343,7 +349,6 @@ fn follow(
         );
         visit = None;
     }
-    still_there(&fold, &listing, &mut own);
     let has_seal = |number: u64| listing.batches.get(&number).is_some_and(|objects| objects.seal.is_some());
     let dictionaries = dictionaries::Dictionaries::default();
     let context = batch::Context {
@@ -356,19 +361,26 @@ fn follow(
         dictionaries: &dictionaries,
         expired_before: options.mandate.retention.map(|kept| options.now.saturating_sub(kept)),
         has_seal: &has_seal,
-        newest: listing
-            .batches
-            .iter()
-            .rev()
-            .find(|(_, objects)| objects.seal.is_some())
-            .map_or(0, |(number, _)| *number),
+    };
+    let retention = options.mandate.retention;
+    let present =
+        earlier::Present { context: &context, entry: trusted.entry, listing: &listing, visit, retention };
+    let (fold, tail) = match options.earlier.get(origin).and_then(|earlier| present.continues(earlier)) {
+        Some((fold, tail)) => (fold, Some(tail)),
+        None => (LogFold::new(origin.clone(), trusted.entry.key.clone()), None),
     };
     let bases = content::Bases::default();
     let mut follow = log::Follow { context, options, visit, fold, tail, entry: trusted.entry, bases };
-    follow.run(&listing, sink);
+    if !follow.run(&listing, sink) {
+        stopped(origin, findings);
+        return follow.fold;
+    }
     sink.log(&follow.fold, follow.tail.as_ref());
     follow.end(&listing);
     let log::Follow { mut fold, .. } = follow;
+    // Logs are many: what the next one does not need is let go.
+    fold.story.forget_ids();
+    fold.marks.clear();
     if let (Some(bound), Some(boot)) = (trusted.heartbeat_bound_us, &fold.story.boot)
         && bound < boot.heartbeat_bound_us
     {
@@ -387,26 +399,9 @@ fn follow(
     fold
 }
 
-/// Objects of batches that were proven at an earlier visit, and are gone.
-fn still_there(fold: &LogFold, listing: &listing::LogListing, findings: &mut Findings) {
-    let known_missing = fold.findings.has(Code::BatchMissing) || fold.counts.expired > 0;
-    if fold.next_batch == 0 || known_missing {
-        return;
-    }
-    for number in 0..fold.next_batch {
-        let objects = listing.batches.get(&number);
-        let records = objects.is_some_and(|objects| {
-            objects.data.iter().any(|data| data.kind == schemas::names::FileKind::Records)
-        });
-        if !records || objects.is_none_or(|objects| objects.seal.is_none()) {
-            findings.add(
-                Code::BatchMissing,
-                Place::batch(&fold.origin, number),
-                "a batch that was proven earlier",
-                "objects of it are gone",
-            );
-        }
-    }
+/// The verification was ended from outside: nothing may be taken for judged.
+fn stopped(origin: &Origin, findings: &mut Findings) {
+    findings.add(Code::CouldNotRead, Place::log(origin), "the log followed to its end", "stopped before");
 }
 
 /// Nothing at all, or logs that were seen before and are gone.
@@ -414,7 +409,7 @@ fn empty_or_gone(
     options: &Options<'_>,
     trust: &Trust,
     known: Option<&Visits>,
-    present: &BTreeSet<Origin>,
+    (present, gateways): (&BTreeSet<Origin>, &[Gateway]),
     findings: &mut Findings,
 ) {
     let mut gone = 0;
@@ -425,11 +420,12 @@ fn empty_or_gone(
         if origin.deployment() != trust.deployment || !ours || present.contains(origin) {
             continue;
         }
-        if options.mandate.retention.is_some_and(|kept| visit.seen_at.saturating_add(kept) < options.now) {
+        let expected = format!("size {} as at {}", visit.size, time::text(visit.seen_at));
+        if visit.is_expired(options.mandate.retention, options.now) {
+            findings.add(Code::Expired, Place::log(origin), expected, "nothing");
             continue;
         }
         gone += 1;
-        let expected = format!("size {} as at {}", visit.size, time::text(visit.seen_at));
         let code = if present.is_empty() { Code::EmptyEvidence } else { Code::Rollback };
         findings.add(code, Place::log(origin), expected, "nothing");
     }
@@ -439,7 +435,10 @@ fn empty_or_gone(
     }
     // A registry names the logs themselves; a gateway without one is not a finding.
     for trusted in trust.gateways.iter().filter(|_| options.trust.registry.is_none()) {
-        let here = present.iter().any(|origin| origin.gateway() == trusted.name);
+        // A folder with something in it is not yet a log.
+        let here = gateways.iter().any(|gateway| {
+            gateway.expected.name == trusted.name && gateway.folds.iter().any(LogFold::is_there)
+        });
         if !here && !present.is_empty() {
             let expected = format!("a log of gateway `{}`", trusted.name);
             findings.add(
@@ -487,7 +486,7 @@ fn erasures(options: &Options<'_>, gateways: &mut [Gateway], findings: &mut Find
     }
 }
 
-fn notes(tally: &story::Tally, not_judged: &BTreeMap<String, u64>, findings: &mut Findings) {
+fn notes(tally: &tally::Tally, not_judged: &BTreeMap<String, u64>, findings: &mut Findings) {
     let outcomes: u64 = tally.usage_sources.values().sum();
     let uncertain: Vec<String> = ["drained", "partial", "estimated", "unknown"]
         .iter()
@@ -522,7 +521,7 @@ fn unencrypted(gateways: &[Gateway], findings: &mut Findings) {
     }
 }
 
-fn systems(options: &Options<'_>, tally: &story::Tally, findings: &mut Findings) {
+fn systems(options: &Options<'_>, tally: &tally::Tally, findings: &mut Findings) {
     for system in &options.mandate.systems {
         if tally.systems.contains_key(system) {
             continue;
@@ -533,7 +532,7 @@ fn systems(options: &Options<'_>, tally: &story::Tally, findings: &mut Findings)
             0 => Finding::new(Code::SystemAbsent, place, expected, "none"),
             others => {
                 let found =
-                    format!("not among {} systems; {others} exchanges are of others", story::NAMES_KEPT);
+                    format!("not among {} systems; {others} exchanges are of others", tally::NAMES_KEPT);
                 let finding = Finding::new(Code::SystemAbsent, place, expected, found);
                 finding.with(crate::finding::Severity::Unjudged, Effect::Unjudged)
             }
@@ -579,7 +578,8 @@ fn visits(
     for fold in gateways.iter().flat_map(|gateway| &gateway.folds) {
         let Some(newest) = &fold.newest else { continue };
         let older = out.logs.get(&fold.origin).is_some_and(|visit| visit.size > newest.size);
-        if older || bad.contains(fold.origin.as_str()) {
+        let contradicts = fold.findings.effect() >= Effect::Diverged;
+        if older || contradicts || bad.contains(fold.origin.as_str()) {
             continue;
         }
         let visit = Visit {
@@ -589,6 +589,7 @@ fn visits(
             root: newest.root,
             seal: newest.seal,
             seen_at: options.now,
+            sealed_at: Some(newest.time),
         };
         out.logs.insert(fold.origin.clone(), visit);
     }
@@ -607,7 +608,7 @@ fn claims(
     options: &Options<'_>,
     gateways: &[Gateway],
     registry: Option<&Registry>,
-    tally: &story::Tally,
+    tally: &tally::Tally,
     findings: &mut Findings,
 ) -> Vec<ClaimState> {
     let folds: Vec<&LogFold> = gateways.iter().flat_map(|gateway| &gateway.folds).collect();
@@ -722,7 +723,7 @@ fn fresh(
     false
 }
 
-fn not_checked(options: &Options<'_>, registry: Option<&Registry>, tally: &story::Tally) -> Vec<String> {
+fn not_checked(options: &Options<'_>, registry: Option<&Registry>, tally: &tally::Tally) -> Vec<String> {
     let mut out = Vec::new();
     if tally.parts_unopened > 0 {
         let why = if options.keys.is_some() { "no key in the key table" } else { "no key table was given" };
@@ -730,6 +731,11 @@ fn not_checked(options: &Options<'_>, registry: Option<&Registry>, tally: &story
     }
     if tally.not_recomputed > 0 {
         out.push(format!("cost of {} outcomes: their price book cannot be read", tally.not_recomputed));
+    }
+    let told = |kind: &str| tally.kinds.get(kind).copied().unwrap_or_default();
+    if told("intent") + told("refusal") > ids::REMEMBERED_IDS as u64 {
+        let among = format!("within {} exchanges of a log", ids::REMEMBERED_IDS);
+        out.push(format!("exchange ids that are used again: compared {among}"));
     }
     if options.remembered.is_none() {
         out.push("consistency with an earlier visit: no state folder".into());
@@ -773,4 +779,10 @@ impl Report {
 }
 
 #[cfg(test)]
+mod code_tests;
+#[cfg(test)]
+mod memory_tests;
+#[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod unjudged_tests;

@@ -1,6 +1,6 @@
 //! Cost, computed again from usage and the price book that the record names.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use policies::price::PriceBook;
 use schemas::Sha256Hex;
@@ -17,9 +17,19 @@ pub struct Books {
     texts: BTreeMap<Sha256Hex, String>,
     #[serde(skip)]
     parsed: BTreeMap<Sha256Hex, Option<PriceBook>>,
+    /// Books that are stored and cannot be read, once they are named.
+    unread: BTreeSet<Sha256Hex>,
 }
 
 impl Books {
+    /// Names a stored book by which costs could not be computed again, the first time.
+    pub(super) fn unread(&mut self, book: Sha256Hex, place: Place, findings: &mut Findings) {
+        if self.unread.insert(book) {
+            let found = format!("{book}, which is none");
+            findings.add(Code::CostNotRecomputed, place, "a price book in a form of this version", found);
+        }
+    }
+
     /// Adds a book whose hash was checked.
     pub(super) fn add(&mut self, hash: Sha256Hex, row: &ReferenceRow) {
         if let Ok(text) = String::from_utf8(row.bytes.clone()) {

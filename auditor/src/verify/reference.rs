@@ -14,6 +14,8 @@ use crate::finding::{Code, Findings, Place};
 #[derive(Debug, Default)]
 pub(crate) struct ReferenceFacts {
     rows: BTreeMap<Sha256Hex, ReferenceRow>,
+    /// There is a reference file, and it could not be read.
+    pub(super) unread: bool,
 }
 
 /// Reads a reference file whose hash was checked.
@@ -34,8 +36,11 @@ pub(super) fn read(bytes: &Bytes, place: &Place, findings: &mut Findings) -> Ref
 impl ReferenceFacts {
     /// Tells the log what it holds. Called after the batch's records were told.
     pub(super) fn merge(self, fold: &mut LogFold) {
+        fold.unread_references |= self.unread;
         for (hash, row) in self.rows {
-            if fold.story.named.get(&hash).is_some_and(|named| named.what == "price book") {
+            let named = fold.story.named.get(&hash).is_some_and(|named| named.what == "price book");
+            // A book may be stored before the record that names it.
+            if named || row.media_type == "text/csv" {
                 fold.books.add(hash, &row);
             }
             fold.held.insert(hash);

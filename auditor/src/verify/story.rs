@@ -1,10 +1,10 @@
 //! The story of one log: what its records say, told in order of position, and whether it holds together.
 //!
 //! Sees proven leaves only. Holds open exchanges, counters and hashes, never rows: its size does not grow with the
-//! log, except by one entry for each open exchange, configuration, erasure and unknown name. It can be stored and
-//! continued at the next visit.
+//! log, except by one entry for each open exchange (some 40 bytes), configuration, erasure and unknown name, and by the
+//! ids of the newest exchanges, which are bounded. It can be stored and continued at the next visit.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use schemas::record::{
     Attempt, Body, Boot, Close, CloseReason, Config, Decision, Encryption, End, Erasure, Gap, GapReason,
@@ -13,6 +13,8 @@ use schemas::record::{
 use schemas::{ExchangeId, Origin, Sha256Hex};
 use serde::{Deserialize, Serialize};
 
+use super::ids::{Ids, number_of, text_of};
+pub use super::tally::Tally;
 use crate::decimal::Decimal;
 use crate::finding::{Code, Findings, Place};
 
@@ -23,9 +25,6 @@ const fn silence_slack_us(bound_us: i64) -> i64 {
 
 /// How far the times of neighbouring records may be out of order: records are made before they are queued.
 const DISORDER_US: i64 = 60_000_000;
-
-/// How many exchange ids are remembered to find one that is used twice.
-const REMEMBERED_IDS: usize = 1 << 20;
 
 /// What `boot` said.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -59,17 +58,6 @@ pub struct CloseFacts {
     pub successor: Option<Origin>,
 }
 
-/// An exchange that has no outcome yet.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct OpenExchange {
-    /// Its id.
-    pub exchange: ExchangeId,
-    /// The intent's time.
-    pub at: i64,
-    /// Its data key.
-    pub content_key: Option<String>,
-}
-
 /// A hash that a record names and a reference file must hold.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Named {
@@ -79,183 +67,12 @@ pub struct Named {
     pub position: u64,
 }
 
-/// What was counted in a log, or in all.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Tally {
-    /// Records by kind, unknown ones too.
-    pub kinds: BTreeMap<String, u64>,
-    /// Records.
-    pub records: u64,
-    /// Leaf bytes.
-    pub leaf_bytes: u64,
-    /// Outcomes by how they ended.
-    pub ends: BTreeMap<String, u64>,
-    /// Outcomes by where their usage comes from.
-    pub usage_sources: BTreeMap<String, u64>,
-    /// Outcomes with usage incurred but without a cost.
-    pub unpriced: u64,
-    /// Cost by currency.
-    pub cost: BTreeMap<String, Decimal>,
-    /// Costs that were computed again from price book and usage.
-    pub recomputed: u64,
-    /// Costs that could not be computed again.
-    pub not_recomputed: u64,
-    /// Parts named by records, and those of them whose content was kept.
-    pub parts: u64,
-    /// Parts that were kept.
-    pub parts_kept: u64,
-    /// Kept parts whose commitment was checked.
-    pub parts_proven: u64,
-    /// Kept parts whose content was read but not opened: no key.
-    pub parts_unopened: u64,
-    /// Kept parts whose key was destroyed by a recorded erasure.
-    pub parts_erased: u64,
-    /// Exchanges by system.
-    pub systems: BTreeMap<String, u64>,
-    /// Refused exchanges, folded ones counted each.
-    pub refused: u64,
-    /// Policy verdicts that would have refused.
-    pub would_deny: u64,
-    /// Exchanges that passed on a route with `fail_mode: open`.
-    pub fail_open: u64,
-    /// Attempts of callers to switch recording off.
-    pub suppressions: u64,
-    /// Unknown kinds, with counts.
-    pub unknown_kinds: BTreeMap<String, u64>,
-    /// Unknown keys as `kind.key`, with counts.
-    pub unknown_keys: BTreeMap<String, u64>,
-    /// Unknown columns, with counts of files.
-    pub unknown_columns: BTreeMap<String, u64>,
-    /// What came under names beyond the first [`NAMES_KEPT`] of those above.
-    #[serde(default, skip_serializing_if = "Beyond::is_empty")]
-    pub beyond: Beyond,
-}
-
-/// How many names from the evidence are kept of each sort: a bound on memory and on the report.
-pub const NAMES_KEPT: usize = 1000;
-
-/// What came under names that are not kept.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Beyond {
-    /// Exchanges by other systems.
-    pub systems: u64,
-    /// Records of other unknown kinds.
-    pub kinds: u64,
-    /// Other unknown keys.
-    pub keys: u64,
-    /// Other unknown columns.
-    pub columns: u64,
-    /// Costs in other currencies.
-    pub costs: u64,
-}
-
-impl Beyond {
-    fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-}
-
-/// Counts `more` under a name, as long as there are not too many names; gives what was not counted.
-fn count_kept(map: &mut BTreeMap<String, u64>, name: &str, more: u64) -> u64 {
-    let full = map.len() >= NAMES_KEPT;
-    match map.get_mut(name) {
-        Some(count) => *count += more,
-        None if full => return more,
-        None => _ = map.insert(name.to_owned(), more),
-    }
-    0
-}
-
-impl Tally {
-    fn system(&mut self, name: &str) {
-        self.beyond.systems += count_kept(&mut self.systems, name, 1);
-    }
-    /// Known kinds are always counted: counters are held against them.
-    fn kind(&mut self, name: &str, known: bool) {
-        if !known {
-            let beyond = count_kept(&mut self.unknown_kinds, name, 1);
-            self.beyond.kinds += beyond;
-            if beyond > 0 {
-                return;
-            }
-        }
-        count(&mut self.kinds, name);
-    }
-    fn cost(&mut self, currency: &str, amount: Decimal) {
-        let full = self.cost.len() >= NAMES_KEPT;
-        match self.cost.get_mut(currency) {
-            Some(sum) => *sum = sum.plus(amount),
-            None if full => self.beyond.costs += 1,
-            None => _ = self.cost.insert(currency.to_owned(), amount),
-        }
-    }
-    /// Counts an unknown key.
-    pub(super) fn unknown_key(&mut self, name: &str) {
-        self.beyond.keys += count_kept(&mut self.unknown_keys, name, 1);
-    }
-    /// Counts an unknown column.
-    pub(super) fn unknown_column(&mut self, name: &str, more: u64) {
-        self.beyond.columns += count_kept(&mut self.unknown_columns, name, more);
-    }
-
-    /// Adds `other`.
-    pub fn add(&mut self, other: &Self) {
-        fn merge(into: &mut BTreeMap<String, u64>, from: &BTreeMap<String, u64>) {
-            for (key, count) in from {
-                *into.entry(key.clone()).or_default() += count;
-            }
-        }
-        merge(&mut self.ends, &other.ends);
-        merge(&mut self.usage_sources, &other.usage_sources);
-        let kept = |into: &mut BTreeMap<String, u64>, from: &BTreeMap<String, u64>| {
-            from.iter().map(|(name, count)| count_kept(into, name, *count)).sum::<u64>()
-        };
-        self.beyond.systems += other.beyond.systems + kept(&mut self.systems, &other.systems);
-        self.beyond.kinds += other.beyond.kinds + kept(&mut self.unknown_kinds, &other.unknown_kinds);
-        let is_kept =
-            |name: &String| !other.unknown_kinds.contains_key(name) || self.unknown_kinds.contains_key(name);
-        for (name, count) in other.kinds.iter().filter(|(name, _)| is_kept(name)) {
-            *self.kinds.entry(name.clone()).or_default() += count;
-        }
-        self.beyond.keys += other.beyond.keys + kept(&mut self.unknown_keys, &other.unknown_keys);
-        self.beyond.columns += other.beyond.columns + kept(&mut self.unknown_columns, &other.unknown_columns);
-        self.beyond.costs += other.beyond.costs;
-        for (currency, amount) in &other.cost {
-            self.cost(currency, *amount);
-        }
-        for (into, from) in [
-            (&mut self.records, other.records),
-            (&mut self.leaf_bytes, other.leaf_bytes),
-            (&mut self.unpriced, other.unpriced),
-            (&mut self.recomputed, other.recomputed),
-            (&mut self.not_recomputed, other.not_recomputed),
-            (&mut self.parts, other.parts),
-            (&mut self.parts_kept, other.parts_kept),
-            (&mut self.parts_proven, other.parts_proven),
-            (&mut self.parts_unopened, other.parts_unopened),
-            (&mut self.parts_erased, other.parts_erased),
-            (&mut self.refused, other.refused),
-            (&mut self.would_deny, other.would_deny),
-            (&mut self.fail_open, other.fail_open),
-            (&mut self.suppressions, other.suppressions),
-        ] {
-            *into += from;
-        }
-    }
-}
-
 /// Counts one more of `key`.
 fn count(map: &mut BTreeMap<String, u64>, key: &str) {
     match map.get_mut(key) {
         Some(count) => *count += 1,
         None => _ = map.insert(key.to_owned(), 1),
     }
-}
-
-/// The exchange id's 128 bits.
-fn number_of(exchange: &ExchangeId) -> u128 {
-    let digits = exchange.as_str().bytes().filter(|b| *b != b'-');
-    digits.fold(0, |sum, b| (sum << 4) | u128::from((b as char).to_digit(16).unwrap_or(0)))
 }
 
 fn end_of(end: End) -> &'static str {
@@ -309,12 +126,12 @@ pub struct Story {
     announced: BTreeSet<Sha256Hex>,
     /// Hashes that a reference file must hold.
     pub named: BTreeMap<Sha256Hex, Named>,
-    /// Exchanges without an outcome.
-    pub open: BTreeMap<u64, OpenExchange>,
-    #[serde(skip)]
-    ids: HashSet<u128>,
-    #[serde(skip)]
-    ids_in_order: VecDeque<u128>,
+    /// Exchanges without an outcome: the intent's position, and the 128 bits of the id.
+    pub open: BTreeMap<u64, u128>,
+    /// The newest exchanges.
+    pub ids: Ids,
+    /// The batch whose records are told.
+    batch: u64,
     /// Time of the first told record.
     pub first_at: Option<i64>,
     /// The latest time of a told record.
@@ -325,8 +142,6 @@ pub struct Story {
     beat: Option<Beat>,
     /// `(origin, position, key id)` of each recorded erasure.
     pub erasures: BTreeSet<(Origin, u64, String)>,
-    /// Silences longer than the bound, both ends.
-    pub silences: Vec<(i64, i64)>,
     /// Counts.
     pub tally: Tally,
 }
@@ -345,15 +160,14 @@ impl Story {
             announced: BTreeSet::new(),
             named: BTreeMap::new(),
             open: BTreeMap::new(),
-            ids: HashSet::new(),
-            ids_in_order: VecDeque::new(),
+            ids: Ids::default(),
+            batch: 0,
             first_at: None,
             last_at: None,
             alive_at: None,
             recovering: false,
             beat: None,
             erasures: BTreeSet::new(),
-            silences: Vec::new(),
             tally: Tally::default(),
         }
     }
@@ -375,6 +189,16 @@ impl Story {
         self.beat = None;
         self.alive_at = None;
         self.recovering = false;
+    }
+
+    /// Lets go of what only later records are held against.
+    pub fn forget_ids(&mut self) {
+        self.ids = Ids::default();
+    }
+
+    /// Says which batch the next records are in.
+    pub fn begin_batch(&mut self, number: u64) {
+        self.batch = number;
     }
 
     /// Tells one proven record.
@@ -411,7 +235,7 @@ impl Story {
         match &record.body {
             Body::Boot(boot) => self.boot(position, record.at, boot, findings),
             Body::Config(config) => self.config(position, config),
-            Body::Intent(intent) => self.intent(position, record.at, intent, findings),
+            Body::Intent(intent) => self.intent(position, intent, findings),
             Body::Outcome(outcome) => self.outcome(position, outcome, findings),
             Body::Refusal(refusal) => self.refusal(position, refusal, findings),
             Body::Attempt(attempt) | Body::SideCall(attempt) => self.attempt(position, attempt, findings),
@@ -457,7 +281,6 @@ impl Story {
                 let found = format!("nothing from {} to {}", crate::time::text(alive), crate::time::text(at));
                 let finding = crate::finding::Finding::new(Code::Silence, place(), expected, found);
                 findings.push(finding.during(alive, at));
-                self.silences.push((alive, at));
             }
         }
         self.last_at = self.last_at.max(Some(at));
@@ -562,8 +385,7 @@ impl Story {
     }
 
     fn remember(&mut self, position: u64, exchange: &ExchangeId, findings: &mut Findings) {
-        let id = number_of(exchange);
-        if !self.ids.insert(id) {
+        if !self.ids.insert(exchange, self.batch) {
             let place = Place::record(&self.origin, position).of_exchange(exchange);
             findings.add(
                 Code::DuplicateExchange,
@@ -571,17 +393,10 @@ impl Story {
                 "an exchange id used once",
                 "an id of an earlier exchange",
             );
-            return;
-        }
-        self.ids_in_order.push_back(id);
-        if self.ids_in_order.len() > REMEMBERED_IDS
-            && let Some(oldest) = self.ids_in_order.pop_front()
-        {
-            self.ids.remove(&oldest);
         }
     }
 
-    fn intent(&mut self, position: u64, at: i64, intent: &Intent, findings: &mut Findings) {
+    fn intent(&mut self, position: u64, intent: &Intent, findings: &mut Findings) {
         self.remember(position, &intent.exchange, findings);
         self.parts(position, &intent.parts, findings);
         if let Some(system) = &intent.caller.system {
@@ -593,8 +408,7 @@ impl Story {
         self.tally.fail_open +=
             u64::from(intent.fail_mode.as_ref().is_some_and(|mode| mode.as_str() == "open"));
         self.tally.suppressions += u64::from(!intent.suppression.is_empty());
-        let content_key = intent.content_key.as_ref().map(ToString::to_string);
-        self.open.insert(position, OpenExchange { exchange: intent.exchange.clone(), at, content_key });
+        self.open.insert(position, number_of(&intent.exchange));
     }
 
     fn outcome(&mut self, position: u64, outcome: &Outcome, findings: &mut Findings) {
@@ -604,11 +418,12 @@ impl Story {
         let origin = &self.origin;
         let place = || Place::record(origin, position).of_exchange(&outcome.exchange);
         match self.open.remove(&outcome.intent_position) {
-            Some(open) if open.exchange == outcome.exchange => {}
+            Some(open) if open == number_of(&outcome.exchange) => {}
             Some(open) => {
                 let expected = format!(
                     "an outcome of exchange {} for the intent at {}",
-                    open.exchange, outcome.intent_position
+                    text_of(open),
+                    outcome.intent_position
                 );
                 findings.add(
                     Code::OrphanOutcome,
@@ -686,8 +501,7 @@ impl Story {
     }
 
     fn attempt(&mut self, position: u64, attempt: &Attempt, findings: &mut Findings) {
-        let matches =
-            self.open.get(&attempt.intent_position).is_some_and(|open| open.exchange == attempt.exchange);
+        let matches = self.open.get(&attempt.intent_position) == Some(&number_of(&attempt.exchange));
         if !matches && self.is_whole() {
             let place = Place::record(&self.origin, position).of_exchange(&attempt.exchange);
             let expected = format!("an open intent of the exchange at position {}", attempt.intent_position);
@@ -708,11 +522,19 @@ impl Story {
         if let Some(beat) = &self.beat {
             for (name, before) in &beat.counters {
                 let now = counters.get(name).copied();
-                if now.is_none_or(|now| now < *before) {
+                // One that is always there and is gone is named below.
+                let counted = COUNTED_KINDS.iter().any(|(counted, _)| counted == name);
+                if now.map_or(!counted, |now| now < *before) {
                     let expected = format!("at least {before}, as at position {}", beat.position);
                     let found = now.map_or("the counter is gone".into(), |now| now.to_string());
                     findings.add(Code::CounterMismatch, place.clone().of_item(name), expected, found);
                 }
+            }
+        }
+        for (name, _) in COUNTED_KINDS {
+            if !counters.contains_key(name) {
+                let expected = "the counter, which every heartbeat and orderly `close` has";
+                findings.add(Code::CounterMismatch, place.clone().of_item(name), expected, "none");
             }
         }
         if self.is_whole() {
@@ -773,12 +595,13 @@ impl Story {
         if self.close.is_some() {
             return;
         }
-        if !close.counters.is_empty() {
+        // Whoever recovers a log does not know what was counted.
+        if close.reason == CloseReason::Shutdown || !close.counters.is_empty() {
             self.counters(position, &close.counters, true, findings);
         }
         if self.is_whole() {
             for (intent, open) in &self.open {
-                let place = Place::record(&self.origin, *intent).of_exchange(&open.exchange);
+                let place = Place::record(&self.origin, *intent).of_exchange(text_of(*open));
                 findings.add(Code::OrphanIntent, place, "an outcome before `close`", "none");
             }
         }

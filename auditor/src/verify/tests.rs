@@ -12,35 +12,35 @@ use crate::source::MemorySource;
 use crate::time::SECOND;
 
 /// Just after the small store's end: the gateway is younger than its bounds.
-const NOW: i64 = START + 20 * SECOND;
+pub(super) const NOW: i64 = START + 20 * SECOND;
 
-fn verify_at(store: &MemorySource, now: i64, adapt: impl FnOnce(&mut Options<'_>)) -> Report {
+pub(super) fn verify_at(store: &MemorySource, now: i64, adapt: impl FnOnce(&mut Options<'_>)) -> Report {
     let (trust, mandate) = (trust(), Mandate::default());
     let mut options = Options::new(&trust, &mandate, now);
     adapt(&mut options);
     run(store, &options, &mut NoSink).0
 }
 
-fn verify(store: &MemorySource) -> Report {
+pub(super) fn verify(store: &MemorySource) -> Report {
     verify_at(store, NOW, |_| {})
 }
 
-fn codes(report: &Report) -> BTreeSet<&'static str> {
+pub(super) fn codes(report: &Report) -> BTreeSet<&'static str> {
     report.findings.iter().filter(|f| f.effect != Effect::Note).map(|f| f.code.as_str()).collect()
 }
 
 #[track_caller]
-fn has(report: &Report, code: &str, verdict: Verdict) {
+pub(super) fn has(report: &Report, code: &str, verdict: Verdict) {
     assert!(codes(report).contains(code), "{code} not in {:?}", codes(report));
     assert_eq!(report.verdict, verdict, "{}", crate::render::text::report(report));
 }
 
-fn names(store: &MemorySource, part: &str) -> Vec<String> {
+pub(super) fn names(store: &MemorySource, part: &str) -> Vec<String> {
     store.objects.keys().filter(|name| name.contains(part)).cloned().collect()
 }
 
 /// The interval of the small store, asked for by name.
-fn whole(options: &mut Options<'_>) {
+pub(super) fn whole(options: &mut Options<'_>) {
     options.from = Some(START);
     options.to = Some(START + 2 * SECOND + SECOND / 5);
 }
@@ -216,7 +216,7 @@ fn another_key_is_not_trusted() {
     assert_eq!(report.verdict, Verdict::Invalid);
 }
 
-fn two_logs(named: bool) -> Writer {
+pub(super) fn two_logs(named: bool) -> Writer {
     let first = small();
     let predecessor = named.then(|| first.as_predecessor());
     let mut second = Writer::boot("20260921t133330z-00000002", START + 10 * SECOND, predecessor, first.store);
@@ -346,7 +346,7 @@ fn silence_beyond_the_bound_is_found() {
     has(&verify_at(&writer.store, writer.now + SECOND, |_| {}), "SILENCE", Verdict::Incomplete);
 }
 
-fn sealed(push: impl FnOnce(&mut Writer)) -> Report {
+pub(super) fn sealed(push: impl FnOnce(&mut Writer)) -> Report {
     let mut writer = Writer::boot("20260921t133320z-00000001", START, None, MemorySource::default());
     writer.exchange(1, b"q", b"a");
     push(&mut writer);
@@ -410,7 +410,7 @@ fn a_crashed_log_is_whole_and_its_silence_is_declared() {
     assert_eq!(report.gateways[0].logs[0].proven[0].to, alive_until, "recovery's own records prove no life");
 }
 
-fn unknown_usage() -> Usage {
+pub(super) fn unknown_usage() -> Usage {
     Usage {
         source: UsageSource::Unknown,
         role: UsageRole::None,
@@ -772,9 +772,9 @@ fn what_is_older_than_the_mandates_retention_may_be_gone() {
 
 #[test]
 fn names_from_the_evidence_are_bounded_and_a_system_beyond_the_bound_is_not_called_absent() {
-    let kept = story::NAMES_KEPT as u64;
+    let kept = tally::NAMES_KEPT as u64;
     let tally = |from: u64, to: u64| {
-        let mut tally = story::Tally::default();
+        let mut tally = tally::Tally::default();
         for n in from..to {
             tally.unknown_key(&format!("k{n}"));
             tally.unknown_column(&format!("c{n}"), 2);
@@ -782,12 +782,12 @@ fn names_from_the_evidence_are_bounded_and_a_system_beyond_the_bound_is_not_call
         tally
     };
     let mut sum = tally(0, kept);
-    assert_eq!(sum.beyond, story::Beyond::default());
+    assert_eq!(sum.beyond, tally::Beyond::default());
     sum.add(&tally(kept - 1, kept + 5));
     assert_eq!((sum.unknown_keys.len(), sum.unknown_columns.len()), (kept as usize, kept as usize));
     assert_eq!((sum.beyond.keys, sum.beyond.columns), (5, 10));
     assert_eq!(sum.unknown_keys[&format!("k{}", kept - 1)], 2);
-    let told = log::not_judged(&sum);
+    let told = tally::not_judged(&sum);
     assert!(told.iter().any(|(name, count)| name.contains("other keys, beyond") && *count == 5));
 
     let mandate = Mandate { systems: ["wanted".to_owned()].into(), ..Mandate::default() };

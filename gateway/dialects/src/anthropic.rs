@@ -55,9 +55,19 @@ fn merge(gathered: &mut Gathered, usage: Option<&str>) {
     gathered.regressed |= counts.regressed_from(&before);
     gathered.counts = (counts != Counts::default()).then_some(counts);
     if let Some([tier, speed, geo]) = pick(usage, &["service_tier", "speed", "inference_geo"]) {
-        keep(&mut gathered.service_tier, tier);
-        keep(&mut gathered.speed, speed);
-        keep(&mut gathered.inference_geo, geo);
+        keep_word(&mut gathered.service_tier, tier);
+        keep_word(&mut gathered.speed, speed);
+        keep_word(&mut gathered.inference_geo, geo);
+    }
+}
+
+/// Keeps a word that changes the price. What is there and no text is a word that nobody knows: it must not look as if
+/// nothing were said.
+fn keep_word(place: &mut Option<String>, told: Option<&str>) {
+    keep(place, told);
+    let is_text = |told: &str| told.starts_with('"') || told == "null";
+    if told.is_some_and(|told| !is_text(told.trim())) {
+        *place = Some("unread".to_owned());
     }
 }
 

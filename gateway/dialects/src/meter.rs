@@ -576,6 +576,8 @@ mod tests {
             (r#""service_tier":"standard","speed":"fast""#, Some("standard/fast")),
             (r#""speed":"fast","inference_geo":"us""#, Some("standard/fast/us")),
             (r#""speed":null,"inference_geo":null"#, None),
+            (r#""service_tier":"standard","speed":7"#, Some("standard/unread")),
+            (r#""inference_geo":["us"]"#, Some("standard/unread")),
         ];
         let operation = crate::operation(Dialect::Anthropic, &http::Method::POST, "/v1/messages");
         for (usage, tier) in table {

@@ -8,6 +8,8 @@
 //! <journal>/<epoch>/segment-*     the journal
 //! <journal>/<epoch>/recovery      what recovery adds to it
 //! <journal>/<epoch>/salvaged      the mark of a log that was closed elsewhere
+//! <journal>/<epoch>/unrecorded    how much passed unrecorded that no record tells of
+//! <journal>/unrecorded-<epoch>    the same, where only the next log can tell of it
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -23,6 +25,7 @@ pub(crate) const OPENING_LOCK: &str = "opening.lock";
 pub(crate) const LOCK: &str = "lock";
 pub(crate) const RECOVERY: &str = "recovery";
 pub(crate) const SALVAGED: &str = "salvaged";
+pub(crate) const UNRECORDED: &str = "unrecorded";
 const NEWEST: &str = "newest";
 
 /// A new epoch's name: start time and chance, never a counter.

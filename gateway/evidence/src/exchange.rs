@@ -107,10 +107,35 @@ impl Core {
     }
 
     /// Extends what is reserved by `bytes`, in the journal and in the spool (CA-7).
+    ///
+    /// Where all that is allocated is promised it waits in line, on this thread, for the journal's own thread to allocate
+    /// more: a burst of streams is slowed down for that long, and cut only where the disk has no more.
     pub(crate) fn extend(&self, bytes: u64) -> Result<(), Unavailable> {
+        if self.try_extend(bytes)? {
+            return Ok(());
+        }
+        let more =
+            self.inner.journal.reserve_blocking(bytes).map_err(|error| self.inner.journal_failed(error))?;
+        self.add(more, bytes)
+    }
+
+    /// Takes from what is allocated; false where that is short.
+    fn try_extend(&self, bytes: u64) -> Result<bool, Unavailable> {
         let mut held = self.held();
         match &mut held.journal {
-            Some(journal) => journal.try_extend(bytes).map_err(|error| self.inner.journal_failed(error))?,
+            Some(journal) => match journal.try_extend(bytes) {
+                Ok(()) => held.spool.extend(bytes).map(|()| true),
+                Err(_) => Ok(false),
+            },
+            None => Err(Unavailable::new(Reason::Draining, "the exchange is over")),
+        }
+    }
+
+    /// Adds what was reserved for this exchange.
+    fn add(&self, more: Reservation, bytes: u64) -> Result<(), Unavailable> {
+        let mut held = self.held();
+        match &mut held.journal {
+            Some(journal) => journal.absorb(more),
             None => return Err(Unavailable::new(Reason::Draining, "the exchange is over")),
         }
         held.spool.extend(bytes)
@@ -194,23 +219,39 @@ impl Core {
         Ok((frames, named, bodies))
     }
 
+    /// As [`Core::extend`], for tasks: waits in line without holding a thread.
     async fn extend_waiting(&self, bytes: u64) -> Result<(), Unavailable> {
-        let mut refused = match self.extend(bytes) {
-            Ok(()) => return Ok(()),
-            Err(error) => error,
+        if self.try_extend(bytes)? {
+            return Ok(());
+        }
+        let more =
+            self.inner.journal.reserve(bytes).await.map_err(|error| self.inner.journal_failed(error))?;
+        self.add(more, bytes)
+    }
+
+    /// Hands the outcome to the journal: from here on the exchange is over. Where it is refused, the exchange stays open
+    /// with its parts, and the ledger closes it.
+    fn end(&self, mut outcome: Outcome) -> Result<Ticket, Unavailable> {
+        let mut held = self.held();
+        let held = &mut *held;
+        let Some(Open { intent, .. }) = &held.open else {
+            return Err(Unavailable::new(Reason::RecordRefused, "the exchange has its outcome"));
         };
-        // The free space of the journal's segments was short: wait until more is allocated, without holding a lock.
-        // Another exchange may take it first, so a few tries.
-        for _ in 0..4 {
-            let more =
-                self.inner.journal.reserve(bytes).await.map_err(|error| self.inner.journal_failed(error))?;
-            drop(more);
-            match self.extend(bytes) {
-                Ok(()) => return Ok(()),
-                Err(error) => refused = error,
+        // One exchange, one retention class: its intent's.
+        outcome.retention = intent.retention.clone();
+        let (frames, parts) = (held.last_frames.clone(), outcome.parts.clone());
+        match self.inner.submit(held.journal.as_mut(), frames, Body::Outcome(outcome)) {
+            Ok(ticket) => {
+                held.open = None;
+                held.last_frames.clear();
+                self.inner.open_exchanges.fetch_sub(1, Ordering::AcqRel);
+                Ok(ticket)
+            }
+            Err(error) => {
+                held.left.extend(parts);
+                Err(error)
             }
         }
-        Err(refused)
     }
 
     /// A part that is in memory: what a record says of it, and its frames.
@@ -317,8 +358,11 @@ pub(crate) struct Abandoned {
 
 impl Abandoned {
     /// Writes the outcome. Blocks until the intent is synced, not for the outcome.
-    pub(crate) fn close(mut self, inner: &Inner) -> Result<Ticket, Unavailable> {
-        let intent_position = match self.position {
+    ///
+    /// # Errors
+    /// It is not in the journal's queue; [`Abandoned::may_be_closed`] says whether another try may help.
+    pub(crate) fn close(&mut self, inner: &Inner) -> Result<(), Unavailable> {
+        let intent_position = match std::mem::replace(&mut self.position, Position::Nowhere) {
             Position::Nowhere => {
                 return Err(Unavailable::new(Reason::JournalFailed, "the intent was not synced"));
             }
@@ -327,11 +371,17 @@ impl Abandoned {
                 ticket.wait().map_err(|error| inner.journal_failed(error))?.positions.start
             }
         };
-        let parts = std::mem::take(&mut self.parts);
-        let mut outcome = cut_outcome(self.intent, intent_position, End::GatewayAbort, parts, self.delivered);
-        outcome.exchange = self.exchange;
-        outcome.content_key = self.key_id;
-        inner.submit(self.journal.as_mut(), std::mem::take(&mut self.frames), Body::Outcome(outcome))
+        self.position = Position::Known(intent_position);
+        let (intent, parts) = (self.intent.clone(), self.parts.clone());
+        let mut outcome = cut_outcome(intent, intent_position, End::GatewayAbort, parts, self.delivered);
+        outcome.exchange = self.exchange.clone();
+        outcome.content_key = self.key_id.clone();
+        inner.submit(self.journal.as_mut(), self.frames.clone(), Body::Outcome(outcome)).map(drop)
+    }
+
+    /// Whether its intent is in the journal, as far as anyone knows.
+    pub(crate) fn may_be_closed(&self) -> bool {
+        matches!(self.position, Position::Known(_))
     }
 }
 
@@ -482,27 +532,13 @@ impl OpenExchange {
         parts: Vec<Part>,
         make: impl FnOnce(Vec<Part>, Option<Identifier>) -> Outcome,
     ) -> Result<(), Unavailable> {
-        let ticket = {
-            let core = &self.core;
-            let key = core.key_id().cloned().filter(|_| core.keeps());
-            let mut outcome = make(parts.clone(), key.clone());
-            outcome.exchange = core.exchange.clone();
-            outcome.intent_position = self.position;
-            outcome.parts = parts;
-            outcome.content_key = key;
-            let mut held = core.held();
-            let held = &mut *held;
-            let Some(Open { intent, .. }) = &held.open else {
-                return Err(Unavailable::new(Reason::RecordRefused, "the exchange has its outcome"));
-            };
-            // One exchange, one retention class: its intent's.
-            outcome.retention = intent.retention.clone();
-            let frames = std::mem::take(&mut held.last_frames);
-            let ticket = core.inner.submit(held.journal.as_mut(), frames, Body::Outcome(outcome))?;
-            held.open = None;
-            core.inner.open_exchanges.fetch_sub(1, Ordering::AcqRel);
-            ticket
-        };
-        ticket.await.map(|_| ()).map_err(|error| self.core.inner.journal_failed(error))
+        let core = &self.core;
+        let key = core.key_id().cloned().filter(|_| core.keeps());
+        let mut outcome = make(parts.clone(), key.clone());
+        outcome.exchange = core.exchange.clone();
+        outcome.intent_position = self.position;
+        outcome.parts = parts;
+        outcome.content_key = key;
+        core.end(outcome)?.await.map(|_| ()).map_err(|error| core.inner.journal_failed(error))
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use schemas::record::{Body, Close, CloseReason, Config, Record, VERSION};
+use schemas::record::{Body, Close, CloseReason, Config, Heartbeat, Record, VERSION};
 use schemas::{Identifier, Origin, Sha256Hex};
 
 use crate::clock::Clock;
@@ -17,16 +17,15 @@ use crate::journal::{Frame, Journal, JournalError, Reservation, Ticket};
 use crate::keys::KeyTable;
 use crate::ledger::{LedgerConfig, Reference};
 use crate::marks::Marks;
+use crate::own::{OwnSpace, Purpose};
 use crate::part;
 use crate::refusals::{Folds, PreAuth, folded};
 use crate::space::Space;
+use crate::unrecorded::{self, Unrecorded};
 use crate::watermarks::Watermarks;
 
 /// How long a stream's bytes wait in memory at most; swept ten times a second, within the 1 s of CA-6.
 const FLUSH_AFTER: Duration = Duration::from_millis(700);
-
-/// Journal bytes that are kept for records of the log itself: about 16 of them.
-const OWN_BYTES: u64 = 256 << 10;
 
 pub(crate) struct Inner {
     pub(crate) origin: Origin,
@@ -39,7 +38,8 @@ pub(crate) struct Inner {
     pub(crate) keys: Option<KeyTable>,
     pub(crate) space: Space,
     pub(crate) marks: Arc<Marks>,
-    pub(crate) unrecorded: AtomicU64,
+    pub(crate) unrecorded: Unrecorded,
+    /// Exchanges that have an intent in the journal's queue and no outcome there. While there is one, `close` waits.
     pub(crate) open_exchanges: AtomicU64,
     /// The configuration in force. Held for reading while a record is made and handed to the journal, so that the
     /// log's order and the hashes in the records agree (CH-4).
@@ -56,7 +56,7 @@ pub(crate) struct Inner {
     /// Keeps the epoch ours.
     pub(crate) lock: Mutex<Option<Box<dyn DiskLock>>>,
     /// Space for records of the log itself.
-    own: Mutex<Option<Reservation>>,
+    pub(crate) own: OwnSpace,
     /// Serialises erasures; holds the keys whose erasure is recorded and that are not destroyed yet.
     pub(crate) erasing: Mutex<BTreeSet<Identifier>>,
 }
@@ -104,7 +104,7 @@ impl Inner {
             keys,
             space,
             marks,
-            unrecorded: AtomicU64::new(0),
+            unrecorded: Unrecorded::default(),
             open_exchanges: AtomicU64::new(0),
             stopped: Mutex::new(None),
             is_stopped: AtomicBool::new(false),
@@ -113,7 +113,7 @@ impl Inner {
             abandoned: Mutex::default(),
             threads: Mutex::default(),
             lock: Mutex::new(Some(lock)),
-            own: Mutex::new(None),
+            own: OwnSpace::default(),
             erasing: Mutex::default(),
         }
     }
@@ -187,6 +187,9 @@ impl Inner {
     }
 
     /// Encodes `body` under the configuration in force and hands it, behind `frames`, to the journal.
+    ///
+    /// # Errors
+    /// It is not in the journal's queue and will never be.
     pub(crate) fn submit(
         &self,
         reservation: Option<&mut Reservation>,
@@ -195,37 +198,16 @@ impl Inner {
     ) -> Result<Ticket, Unavailable> {
         let in_force = self.config.read().unwrap_or_else(PoisonError::into_inner);
         in_force.takes_records()?;
+        let purpose = match &body {
+            Body::Erasure(_) => Purpose::Erasure,
+            _ => Purpose::Record,
+        };
         frames.push(encode(self.clock.now_us(), in_force.config, body)?);
-        Ok(match reservation {
-            Some(reservation) => self.journal.submit(reservation, frames),
-            None => self.submit_own(frames),
-        })
-    }
-
-    /// Reserves space for records of the log itself, so that it can be closed on a full disk.
-    pub(crate) fn keep_own_space(&self) -> Result<(), JournalError> {
-        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
-        *own = Some(self.journal.reserve_blocking(OWN_BYTES)?);
-        Ok(())
-    }
-
-    fn submit_own(&self, frames: Vec<Frame>) -> Ticket {
-        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(own) = own.as_mut() else { return self.journal.submit_free(frames) };
-        let cost = Journal::cost(frames.iter().map(Frame::payload_bytes));
-        if own.try_extend(cost).is_err() {
-            tracing::warn!(
-                left = own.left(),
-                "the disk is full; a record of the log itself takes from its own space"
-            );
-        }
-        self.journal.submit(own, frames)
-    }
-
-    /// Whether records that can wait (heartbeats, counts) may be written: what is kept back is for erasures and `close`.
-    pub(crate) fn has_own_space(&self) -> bool {
-        let own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
-        own.as_ref().is_none_or(|own| own.left() >= OWN_BYTES / 2)
+        let ticket = match reservation {
+            Some(reservation) => self.journal.try_submit(reservation, frames),
+            None => self.own.submit(&self.journal, purpose, frames),
+        };
+        ticket.map_err(|error| self.journal_failed(error))
     }
 
     /// Appends a record of the log itself; durable on return, with its position.
@@ -254,7 +236,11 @@ impl Inner {
         in_force.takes_records()?;
         let mut all = frames;
         all.push(encode(self.clock.now_us(), in_force.config, Body::Config(record))?);
-        let ticket = self.submit_own(all);
+        // Where it is refused the old one stays in force: no record may name what the log does not hold.
+        let ticket = self
+            .own
+            .submit(&self.journal, Purpose::Record, all)
+            .map_err(|error| self.journal_failed(error))?;
         in_force.config = next;
         drop(in_force);
         *self.references.lock().unwrap_or_else(PoisonError::into_inner) = (references, self.clock.now_us());
@@ -265,8 +251,10 @@ impl Inner {
         self.config.read().unwrap_or_else(PoisonError::into_inner).config
     }
 
-    /// Puts `close` into the log, where no exchange is open; every later record is refused. Durable on return, with its position.
+    /// Puts `close` into the log, where no exchange is open, with what was counted until now before it; every later
+    /// record is refused. Durable on return, with its position.
     fn close_log(&self, reason: CloseReason, successor: Option<Origin>) -> Result<u64, Unavailable> {
+        let telling = self.unrecorded.tell();
         let mut in_force = self.config.write().unwrap_or_else(PoisonError::into_inner);
         in_force.takes_records()?;
         let open = self.open_exchanges.load(Ordering::Acquire);
@@ -277,24 +265,47 @@ impl Inner {
         let alive_until = self.clock.now_us();
         let counters = (self.settings.counters)();
         let close = Close { reason, successor, alive_until, counters };
-        let frame = encode(self.clock.now_us(), in_force.config, Body::Close(close))?;
-        let ticket = self.submit_own(vec![frame]);
+        let (folded, passed) = (self.folds.take(), telling.pending());
+        let mut bodies: Vec<Body> = folded.iter().cloned().map(Body::Refusal).collect();
+        bodies.extend((passed > 0).then(|| unrecorded::gap(Some(passed))));
+        bodies.push(Body::Close(close));
+        let (now, config) = (self.clock.now_us(), in_force.config);
+        let frames: Result<Vec<_>, _> = bodies.into_iter().map(|body| encode(now, config, body)).collect();
+        let submitted = frames.and_then(|frames| {
+            let ticket = self.own.submit(&self.journal, Purpose::Close, frames);
+            ticket.map_err(|error| self.journal_failed(error))
+        });
+        let ticket = match submitted {
+            Ok(ticket) => ticket,
+            Err(error) => {
+                folded.iter().for_each(|refusal| self.folds.put_back(refusal));
+                return Err(error);
+            }
+        };
         in_force.closed = true;
         drop(in_force);
         let synced = ticket.wait().map_err(|error| self.journal_failed(error))?;
-        Ok(synced.positions.start)
+        telling.told(passed);
+        Ok(synced.positions.end.saturating_sub(1))
     }
 
-    /// Writes the documents in force again where the last time was 30 days ago, with the next heartbeat.
-    pub(crate) fn due_references(&self) -> Vec<Frame> {
+    /// Records that the process lives, with its counters. Where the documents in force were written 30 days ago they
+    /// go with it.
+    pub(crate) fn beat(&self) -> Result<(), Unavailable> {
         const DAYS_30_US: i64 = 30 * 86_400 * 1_000_000;
-        let mut references = self.references.lock().unwrap_or_else(PoisonError::into_inner);
+        let heartbeat = Body::Heartbeat(Heartbeat { counters: (self.settings.counters)() });
         let now = self.clock.now_us();
-        if now - references.1 < DAYS_30_US {
-            return Vec::new();
+        let due = {
+            let references = self.references.lock().unwrap_or_else(PoisonError::into_inner);
+            (now - references.1 >= DAYS_30_US).then(|| references.0.clone())
+        };
+        let frames = due.as_deref().map(reference_frames).unwrap_or_default();
+        self.submit(None, frames, heartbeat)?;
+        if due.is_some() {
+            // Only now: what was refused stays due.
+            self.references.lock().unwrap_or_else(PoisonError::into_inner).1 = now;
         }
-        references.1 = now;
-        reference_frames(&references.0)
+        Ok(())
     }
 
     /// A stream has bytes in memory since `since`.
@@ -317,19 +328,30 @@ impl Inner {
         }
     }
 
-    /// An exchange lost all its handles before its outcome.
+    /// An exchange lost all its handles before its outcome. It stays counted as open until that is in the journal's
+    /// queue.
     pub(crate) fn abandon(&self, exchange: Abandoned) {
         self.abandoned.lock().unwrap_or_else(PoisonError::into_inner).push(exchange);
-        // Behind the push: a drain that counts none finds all of them in the list.
-        self.open_exchanges.fetch_sub(1, Ordering::AcqRel);
     }
 
-    /// Writes the outcomes of abandoned exchanges.
+    /// Whether exchanges wait for [`Inner::close_abandoned`].
+    fn has_abandoned(&self) -> bool {
+        !self.abandoned.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    /// Writes the outcomes of abandoned exchanges. One that is refused now is tried again with the next call.
     pub(crate) fn close_abandoned(&self) {
         let abandoned = std::mem::take(&mut *self.abandoned.lock().unwrap_or_else(PoisonError::into_inner));
-        for exchange in abandoned {
+        for mut exchange in abandoned {
             match exchange.close(self) {
-                Ok(ticket) => drop(ticket),
+                // Only now `close` may come: it stands behind every outcome.
+                Ok(()) => {
+                    self.open_exchanges.fetch_sub(1, Ordering::AcqRel);
+                }
+                Err(error) if exchange.may_be_closed() => {
+                    tracing::debug!(%error, "an outcome waits for the journal");
+                    self.abandon(exchange);
+                }
                 Err(error) => tracing::warn!(%error, "an exchange stays open; the next start closes it"),
             }
         }
@@ -342,8 +364,13 @@ impl Inner {
     ) -> Result<PreAuth, Unavailable> {
         self.check_stopped()?;
         let now = self.clock.now_us();
-        if !self.folds.single(&reason, status, now) {
-            return Ok(PreAuth::Folded);
+        {
+            // No count comes behind the last ones, which go with `close`.
+            let in_force = self.config.read().unwrap_or_else(PoisonError::into_inner);
+            in_force.takes_records()?;
+            if !self.folds.single(&reason, status, now) {
+                return Ok(PreAuth::Folded);
+            }
         }
         let exchange = crate::exchange_id::new(now);
         let mut refusal = folded(reason, status, None);
@@ -419,16 +446,19 @@ impl Inner {
         while self.open_exchanges.load(Ordering::Acquire) > 0 && Instant::now() < until {
             // Nothing is written any more: no exchange can end, and the next start closes them.
             if let Some(error) = self.journal.failed() {
+                self.save_unrecorded();
                 return Err(self.journal_failed(error));
+            }
+            if self.has_abandoned() {
+                let inner = self.clone();
+                // What it could not close is tried again, and counted.
+                let _ = tokio::task::spawn_blocking(move || inner.close_abandoned()).await;
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let inner = self.clone();
         let last = tokio::task::spawn_blocking(move || -> Result<u64, Unavailable> {
-            inner.close_abandoned();
-            inner.write_folded();
-            inner.write_unrecorded();
-            let last = inner.close_log(reason, successor)?;
+            let last = inner.close_log(reason, successor).inspect_err(|_| inner.save_unrecorded())?;
             inner.journal.close();
             Ok(last)
         })
@@ -462,17 +492,19 @@ impl Inner {
 
     /// Records what passed without a record.
     pub(crate) fn write_unrecorded(&self) {
-        let count = self.unrecorded.swap(0, Ordering::Relaxed);
-        if count == 0 {
-            return;
+        let telling = self.unrecorded.tell();
+        let count = telling.pending();
+        if count > 0 && self.append_blocking(unrecorded::gap(Some(count))).is_ok() {
+            telling.told(count);
         }
-        let gap = schemas::record::Gap {
-            reason: schemas::record::GapReason::Unrecorded,
-            count: Some(count),
-            bytes: None,
-        };
-        if self.append_blocking(Body::Gap(gap)).is_err() {
-            self.unrecorded.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Keeps beside the journal how much passed that no record tells of.
+    pub(crate) fn save_unrecorded(&self) {
+        let folder = self.settings.journal_dir.join(self.origin.epoch());
+        let mut telling = self.unrecorded.tell();
+        if let Err(error) = telling.save(&*self.disk, &folder, self.journal.journaled()) {
+            tracing::error!(%error, count = telling.pending(), "how much passed unrecorded is in memory only");
         }
     }
 

@@ -10,7 +10,6 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -191,10 +190,11 @@ impl Ledger {
         self.inner.refuse_before_authentication(reason, status).await
     }
 
-    /// Counts exchanges that passed unrecorded on a route with `fail_mode: open`. A `gap` record says how many as
-    /// soon as evidence can be written again.
+    /// Counts exchanges on a route with `fail_mode: open` that passed, or were refused, unrecorded. A `gap` record says
+    /// how many as soon as evidence can be written again. Until then the count is kept beside the journal, at most a
+    /// second behind, and where this log can never say it, the next start does.
     pub fn count_unrecorded(&self, exchanges: u64) {
-        self.inner.unrecorded.fetch_add(exchanges, Ordering::Relaxed);
+        self.inner.unrecorded.add(exchanges);
     }
 
     /// Records that a new configuration takes effect, with the documents themselves (CH-4).
@@ -303,6 +303,7 @@ impl Ledger {
         self.inner.stop(Unavailable::new(Reason::Draining, "the ledger is halted"));
         self.inner.marks.finish();
         self.inner.join();
+        self.inner.save_unrecorded();
         if let Some(keys) = &self.inner.keys {
             keys.close();
         }

@@ -24,6 +24,7 @@ mod keys;
 pub mod ledger;
 mod marks;
 mod open;
+mod own;
 pub mod part;
 pub mod random;
 mod recovery;
@@ -39,6 +40,7 @@ pub mod store;
 mod threads;
 mod tip;
 pub mod topic;
+mod unrecorded;
 pub mod watermarks;
 
 pub use admission::{Admission, KeyScope, NewPart, PartContent};

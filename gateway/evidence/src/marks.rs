@@ -22,6 +22,8 @@ struct State {
     finish: bool,
     alarm: Option<Unavailable>,
     oldest_open: Option<u64>,
+    /// How many batches are complete.
+    batches: u64,
     /// From here on the journal holds erasures whose keys are not destroyed yet.
     undone: Option<u64>,
 }
@@ -41,14 +43,21 @@ impl Marks {
         self.changed.notify_all();
     }
 
-    /// A batch up to `to` is complete; `oldest_open` is the intent of the oldest exchange that is still open there.
-    pub(crate) fn sealed(&self, to: u64, oldest_open: Option<u64>) {
+    /// A batch up to `to` is complete, as the last of `batches`; `oldest_open` is the intent of the oldest exchange that
+    /// is still open there.
+    pub(crate) fn sealed(&self, batches: u64, to: u64, oldest_open: Option<u64>) {
         let mut state = self.state();
+        state.batches = batches;
         state.marks.sealed = to;
         state.marks.oldest_unsealed_us = None;
         state.oldest_open = oldest_open;
         drop(state);
         self.changed.notify_all();
+    }
+
+    /// How many batches are complete: these may be shipped.
+    pub(crate) fn batches(&self) -> u64 {
+        self.state().batches
     }
 
     /// The first position that a start after a crash must find in the journal, though it is archived: the intent of the

@@ -13,7 +13,7 @@ use crate::disk;
 use crate::epoch;
 use crate::error::OpenError;
 use crate::inner::{Inner, Parts};
-use crate::journal::{Journal, JournalConfig};
+use crate::journal::{Journal, JournalConfig, MAX_CONTENT_BYTES};
 use crate::keys::{KeyCache, KeyFolder, KeyTable};
 use crate::ledger::LedgerConfig;
 use crate::marks::Marks;
@@ -25,6 +25,7 @@ use crate::spool::Spool;
 use crate::stop::Stop;
 use crate::store::StoreError;
 use crate::threads;
+use crate::unrecorded;
 
 /// How long a start waits for another process that starts, or recovers a neighbour, in the same journal folder.
 const OPENING_WAIT: Duration = Duration::from_secs(120);
@@ -268,10 +269,10 @@ fn begin(
     let mut journal = JournalConfig::new(origin.clone(), Arc::new(move || clock.now_us()));
     journal.segment_bytes = settings.segment_bytes;
     journal.ahead_bytes = settings.segment_bytes.min(journal.ahead_bytes);
-    journal.group_bytes =
-        journal.group_bytes.min(usize::try_from(settings.segment_bytes / 8).unwrap_or(usize::MAX));
-    journal.frame_bytes =
-        journal.frame_bytes.min(usize::try_from(settings.segment_bytes / 8).unwrap_or(usize::MAX));
+    let eighth = usize::try_from(settings.segment_bytes / 8).unwrap_or(usize::MAX);
+    journal.group_bytes = journal.group_bytes.min(eighth);
+    // Never below a frame of content with its head.
+    journal.frame_bytes = journal.frame_bytes.min(eighth.max(MAX_CONTENT_BYTES));
     let journal = Journal::create(disk.clone(), &folder, journal)
         .map_err(|error| OpenError::Journal(error.to_string()))?;
     let keys = match settings.encryption {
@@ -316,8 +317,11 @@ fn begin(
         marks,
         lock,
     }));
-    inner.keep_own_space().map_err(|error| OpenError::Journal(error.to_string()))?;
+    inner.own.keep(&inner.journal).map_err(|error| OpenError::Journal(error.to_string()))?;
     first_records(&inner, predecessor)?;
+    unrecorded::take_over(&*disk, &inner.settings.journal_dir, |gap| {
+        Ok(inner.append_blocking(gap).map(drop)?)
+    })?;
     epoch::remember(&*inner.disk, &inner.settings.journal_dir, &epoch::predecessor(&origin, None))?;
     threads::start(&inner, sealer, shipper).map_err(OpenError::io("start a thread for", &folder))?;
     tracing::info!(%origin, "evidence is open");
@@ -384,6 +388,11 @@ pub(crate) fn finish_epoch(inner: &Inner) -> Result<(), OpenError> {
     if newest.is_none_or(|newest| newest.origin == inner.origin) {
         let closed = epoch::predecessor(&inner.origin, Some(&standing.tip.tree));
         epoch::remember(disk, &inner.settings.journal_dir, &closed)?;
+    }
+    // What passed behind `close` is the next log's to tell.
+    let passed = inner.unrecorded.tell().pending();
+    if passed > 0 {
+        unrecorded::leave(disk, &inner.settings.journal_dir, inner.origin.epoch(), Some(passed))?;
     }
     inner.journal.segments().remove_all().map_err(OpenError::io("remove", &folder))?;
     spool.remove_all().map_err(OpenError::io("remove", &inner.settings.spool_dir))?;

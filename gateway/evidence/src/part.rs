@@ -45,6 +45,8 @@ struct State {
     seq: u32,
     delivered: u64,
     keep: bool,
+    /// Whether the part's reserved unit is whole: half of it is enough for the end, so the first flush takes the other.
+    unit_whole: bool,
     cut: Option<Unavailable>,
 }
 
@@ -69,13 +71,15 @@ impl PartWriter {
         let cut = if keep { core.reserve_unit().err() } else { None };
         let salt = random::bytes();
         let committer = Some(Committer::new(&Salt::from_bytes(salt)));
-        let state = State { buffer: Vec::new(), salt, committer, seq: 0, delivered: 0, keep, cut };
+        let state =
+            State { buffer: Vec::new(), salt, committer, seq: 0, delivered: 0, keep, unit_whole: true, cut };
         let shared = Shared { core, part, media_type, content_encoding, state: Mutex::new(state) };
         Self { shared: Arc::new(shared) }
     }
 
     /// Takes the next bytes; `delivered_total` is what was handed to the caller's connection so far. Call it before the
-    /// bytes are passed on. Never waits for the disk.
+    /// bytes are passed on. Never waits for the disk to take them; where more bytes come than space stands ready for, it
+    /// waits on this thread until more is allocated (CA-7).
     ///
     /// # Errors
     /// The bytes were not taken and must not be passed on: no space could be had for them, or the journal failed. What
@@ -137,12 +141,16 @@ impl Shared {
         Ok(())
     }
 
-    /// Journals what waits. Asks for the space of the next unit first: what is reserved stays for the end.
+    /// Journals what waits. But for the first time it asks for the space of it first: what is reserved stays for the end.
     fn flush(&self, state: &mut State) -> Result<(), Unavailable> {
         if let Some(cut) = &state.cut {
             return Err(cut.clone());
         }
-        let flushed = self.core.extend(Journal::cost([state.buffer.len() + 256])).and_then(|()| {
+        let space = match std::mem::take(&mut state.unit_whole) {
+            true => Ok(()),
+            false => self.core.extend(Journal::cost([state.buffer.len() + 256])),
+        };
+        let flushed = space.and_then(|()| {
             let frame = self.frame(state)?;
             self.core.submit_unacked(frame)
         });

@@ -35,6 +35,7 @@ use crate::space;
 use crate::spool::Spool;
 use crate::stop::Stop;
 use crate::tip::{self, Standing, TipError};
+use crate::unrecorded;
 
 /// What became of an epoch's folder.
 #[derive(Debug)]
@@ -77,9 +78,12 @@ pub(crate) fn recover_as(
     let recovery = journal::recover(disk.clone(), folder, &mut |found| survey.visit(found))
         .map_err(|error| OpenError::Journal(format!("`{}`: {error}", folder.display())))?;
     let Some(recovery) = recovery else { return Ok(Recovered::Nothing) };
+    let salvages = reason == CloseReason::Salvaged;
     if recovery.positions.end == 0 && recovery.losses.is_empty() {
         // Not even `boot` was acknowledged: there is no log.
-        recovery.segments.remove_all().map_err(OpenError::io("remove", folder))?;
+        if !salvages {
+            recovery.segments.remove_all().map_err(OpenError::io("remove", folder))?;
+        }
         return Ok(Recovered::Nothing);
     }
     let origin = recovery.origin.clone();
@@ -114,7 +118,7 @@ pub(crate) fn recover_as(
             }
             // Everything that is here was completed by another recovery of the same journal.
             tracing::warn!(%origin, "the log was closed by another recovery of a copy of its journal");
-            return finish(settings, &recovery, spool, standing, follows);
+            return finish(settings, &recovery, spool, standing, follows, salvages);
         }
         extra = Some(complete(settings, &recovery, &survey, sealed, folder, reason)?);
     }
@@ -155,7 +159,24 @@ pub(crate) fn recover_as(
         let tree = Box::new(standing.tip.tree);
         return Ok(Recovered::Closed { origin, tree, archived: false, follows });
     }
-    finish(settings, &recovery, spool, standing, follows)
+    if survey.closed
+        && !salvages
+        && let Some(count) = untold(&*settings.disk, folder, &survey)?
+    {
+        // What passed behind `close` is the next log's to tell.
+        unrecorded::leave(&*settings.disk, &settings.journal_dir, origin.epoch(), count)?;
+    }
+    finish(settings, &recovery, spool, standing, follows, salvages)
+}
+
+/// How much passed unrecorded that no record in the journal tells of; `None`: nothing.
+fn untold(disk: &dyn disk::Disk, folder: &Path, survey: &Survey) -> Result<Option<Option<u64>>, OpenError> {
+    let Some(kept) = unrecorded::read(disk, folder)? else { return Ok(None) };
+    let told: u64 = survey.unrecorded.iter().filter(|(at, _)| *at >= kept.from).map(|(_, count)| count).sum();
+    Ok(match kept.count.map(|count| count.saturating_sub(told)) {
+        Some(0) => None,
+        count => Some(count),
+    })
 }
 
 /// Where spool and store stand, held against journal and recovery file.
@@ -241,12 +262,16 @@ fn complete(
     for (position, intent) in &survey.open {
         ends.push(interrupted(&recovery.segments, origin, &mut keys, *position, intent));
     }
-    if !survey.closed || !ends.is_empty() || !extra_is_empty(&recovery.losses, sealed) {
-        let alive_until = recovery.last_time_us.unwrap_or(now).max(survey.last_at);
-        ends.push(Body::Close(Close { reason, successor: None, alive_until, counters: BTreeMap::new() }));
-    }
-    if ends.last().is_some_and(|body| matches!(body, Body::Close(_))) {
-        let close = ends.pop();
+    if survey.closed {
+        // Nothing comes behind `close`: what was behind it was told to nobody, or is damaged content whose record
+        // stands, and says so.
+        for body in ends.drain(..) {
+            tracing::error!(%origin, kind = body.kind(), "the log is closed; this is not recorded behind its `close`");
+        }
+    } else {
+        if let Some(count) = untold(&*settings.disk, folder, survey)? {
+            ends.push(unrecorded::gap(count));
+        }
         let lost = recovery.losses.iter().any(|loss| loss.positions.end > sealed);
         for (action, done) in [("loss_accepted", lost), ("salvaged", reason == CloseReason::Salvaged)] {
             if done {
@@ -254,7 +279,8 @@ fn complete(
                 ends.push(Body::Admin(Admin { action, actor: settings.operator.clone(), object: None }));
             }
         }
-        ends.extend(close);
+        let alive_until = recovery.last_time_us.unwrap_or(now).max(survey.last_at);
+        ends.push(Body::Close(Close { reason, successor: None, alive_until, counters: BTreeMap::new() }));
     }
     for body in ends {
         put(next, body)?;
@@ -264,10 +290,6 @@ fn complete(
         file::write(&*settings.disk, folder, origin, &extra)?;
     }
     Ok(extra)
-}
-
-fn extra_is_empty(losses: &[journal::Loss], sealed: u64) -> bool {
-    losses.iter().all(|loss| loss.positions.end <= sealed)
 }
 
 /// The outcome of an exchange that the dead process left open, with the content that is found.
@@ -353,13 +375,15 @@ fn redo_erasures(settings: &LedgerConfig, erasures: &[Identifier]) -> bool {
     all
 }
 
-/// Ships what is in the spool and, where all of it is archived, removes journal and spool.
+/// Ships what is in the spool and, where all of it is archived, removes journal and spool. `keeps` the journal of a dead
+/// host: that is for its operator to remove.
 fn finish(
     settings: &LedgerConfig,
     recovery: &Recovery,
     spool: Spool,
     standing: Standing,
     follows: Option<Origin>,
+    keeps: bool,
 ) -> Result<Recovered, OpenError> {
     let origin = recovery.origin.clone();
     let tree = standing.tip.tree;
@@ -377,7 +401,9 @@ fn finish(
     }
     let folder: &Path = recovery.segments.dir();
     spool.remove_all().map_err(OpenError::io("remove", &settings.spool_dir))?;
-    recovery.segments.remove_all().map_err(OpenError::io("remove", folder))?;
+    if !keeps {
+        recovery.segments.remove_all().map_err(OpenError::io("remove", folder))?;
+    }
     Ok(Recovered::Closed { origin, tree: Box::new(tree), archived: true, follows })
 }
 

@@ -6,8 +6,6 @@ use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use schemas::record::{Body, Heartbeat};
-
 use crate::epoch;
 use crate::error::{OpenError, Reason, Unavailable};
 use crate::inner::Inner;
@@ -26,6 +24,8 @@ const ANSWER_WAIT: Duration = Duration::from_secs(5);
 const TICK: Duration = Duration::from_millis(100);
 /// Between tries to destroy a key whose erasure is recorded.
 const DESTROY_EVERY: Duration = Duration::from_secs(1);
+/// How often what passed unrecorded is put beside the journal, while no record can tell of it.
+const SAVE_EVERY: Duration = Duration::from_secs(1);
 /// How often folded refusals are journaled; CA-3 promises 1 s.
 const FOLD_EVERY: Duration = Duration::from_millis(500);
 /// How often a running process looks whether a neighbour has died, or a recovered log still waits for the store.
@@ -173,7 +173,7 @@ impl Sealing {
                 self.marks.update(|marks| marks.spool_bytes = bytes);
             }
             let oldest_open = self.sealer.oldest_open();
-            self.marks.sealed(sealed.to, oldest_open);
+            self.marks.sealed(sealed.batch + 1, sealed.to, oldest_open);
         }
     }
 }
@@ -247,7 +247,10 @@ impl Shipping {
     fn ship(&self) -> Result<Shipped, ShipError> {
         let mut waits: Option<ShipError> = None;
         let mut has_moved = false;
-        for batch in self.shipper.spool.batches()? {
+        // Only what the sealer has called complete: a batch whose last sync failed is built anew (DU-3), and which
+        // exchanges are open in it must be known before its journal may go.
+        let complete = self.marks.batches();
+        for batch in self.shipper.spool.batches()?.into_iter().filter(|batch| *batch < complete) {
             let shipped = self.shipper.put(batch)?;
             self.marks.update(|marks| marks.shipped = marks.shipped.max(shipped));
             if waits.is_none() {
@@ -297,10 +300,12 @@ fn keep_time(inner: &Weak<Inner>) {
     let mut beaten = Instant::now();
     let mut folded = Instant::now();
     let mut destroyed = Instant::now();
+    let mut saved = Instant::now();
     loop {
         std::thread::sleep(TICK);
         let Some(inner) = inner.upgrade() else { return };
         if inner.marks.finished() {
+            inner.save_unrecorded();
             return;
         }
         inner.flush_aged();
@@ -311,19 +316,22 @@ fn keep_time(inner: &Weak<Inner>) {
             destroyed = Instant::now();
             crate::erase::destroy_due(&inner);
         }
-        if !inner.has_own_space() {
-            continue;
-        }
-        if folded.elapsed() >= FOLD_EVERY {
+        let has_space = inner.own.refill();
+        if has_space && folded.elapsed() >= FOLD_EVERY {
             folded = Instant::now();
             inner.write_folded();
             inner.write_unrecorded();
         }
+        if saved.elapsed() >= SAVE_EVERY {
+            saved = Instant::now();
+            inner.save_unrecorded();
+        }
+        if !has_space {
+            continue;
+        }
         if beaten.elapsed() >= inner.settings.heartbeat_bound.mul_f64(0.75) {
-            let counters = (inner.settings.counters)();
-            let frames = inner.due_references();
-            match inner.submit(None, frames, Body::Heartbeat(Heartbeat { counters })) {
-                Ok(_) => beaten = Instant::now(),
+            match inner.beat() {
+                Ok(()) => beaten = Instant::now(),
                 Err(error) => tracing::warn!(%error, "no heartbeat"),
             }
         }

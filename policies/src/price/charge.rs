@@ -10,8 +10,9 @@ use crate::decimal::Decimal;
 impl PriceBook {
     /// The cost of an exchange.
     ///
-    /// `models` are tried in order: the one that served first, then the one that was asked for (a deployment's
-    /// name prices nothing). `served_tier` is the tier as the provider spelled it. Counts that are a lower bound
+    /// Of `models` the first that the book knows counts: the one that served first, then the one that was asked for (a
+    /// deployment's name prices nothing). One that is known, but not in the tier or with a surcharge that served,
+    /// leaves no cost: another model's price is not its price. `served_tier` is the tier as the provider spelled it. Counts that are a lower bound
     /// or an estimate (`usage.source`) are charged as they stand: the record says what they are.
     ///
     /// # Errors
@@ -31,10 +32,9 @@ impl PriceBook {
             return Err(Unpriced::NoUsage);
         }
         let input = all_input(usage)?;
-        let (row, prices) = models
-            .iter()
-            .find_map(|model| self.prices(provider, model, at_us, served_tier, input))
-            .ok_or(Unpriced::NoPrice)?;
+        let model = models.iter().find(|model| self.knows(provider, model)).ok_or(Unpriced::NoPrice)?;
+        let (row, prices) =
+            self.prices(provider, model, at_us, served_tier, input).ok_or(Unpriced::NoPrice)?;
         let (total, classes) = charge(usage, &prices)?;
         Ok(Cost {
             currency: row.currency.clone(),
@@ -355,6 +355,32 @@ q,p,q,standard,,2026-01-01,,USD,1,,,,2,,,=,https://x.test,2026-01-01,,fast=100
         assert_eq!(plain.classes.len(), 5);
         for (class, cost) in &plain.classes {
             assert_eq!(units(cost) * 11, units(&us.classes[class]) * 10, "{class}");
+        }
+    }
+
+    #[test]
+    fn a_model_that_has_no_price_for_what_served_does_not_get_another_models() {
+        const BOOK: &str = "\
+id,provider,model,tier,input_above,valid_from,valid_until,currency,input,cache_read,cache_write_5m,cache_write_1h,output,input_audio,output_audio,input_image,source,read_on,note,surcharges
+plain,p,served,standard,,2026-01-01,,USD,5,,,,25,,,=,https://x.test,2026-01-01,,
+old,p,former,standard,,2026-01-01,2026-02-01,USD,5,,,,25,,,=,https://x.test,2026-01-01,,
+cheap,p,asked,standard,,2026-01-01,,USD,1,,,,2,,,=,https://x.test,2026-01-01,,fast=2
+flex,p,asked,flex,,2026-01-01,,USD,1,,,,1,,,=,https://x.test,2026-01-01,,
+";
+        let book = PriceBook::parse(BOOK.as_bytes()).unwrap();
+        type Case = ([&'static str; 2], Option<&'static str>, Result<&'static str, Unpriced>);
+        let table: [Case; 6] = [
+            (["served", "asked"], None, Ok("plain")),
+            (["served", "asked"], Some("standard/fast"), Err(Unpriced::NoPrice)),
+            (["served", "asked"], Some("flex"), Err(Unpriced::NoPrice)),
+            (["former", "asked"], None, Err(Unpriced::NoPrice)),
+            (["deployment-7", "asked"], Some("standard/fast"), Ok("cheap")),
+            (["deployment-7", "asked"], Some("standard/slow"), Err(Unpriced::NoPrice)),
+        ];
+        for (models, tier, want) in table {
+            let found = book.price(&tokens(1, 0, (0, 0), 1), "p", &models, DAY, tier);
+            let told = found.as_ref().map(|cost| cost.price_row.as_str()).map_err(|e| *e);
+            assert_eq!(told, want, "{models:?} {tier:?}");
         }
     }
 

@@ -17,6 +17,13 @@ pub(super) fn places(rows: &[Row]) -> HashMap<String, HashMap<String, Vec<usize>
 }
 
 impl PriceBook {
+    /// Whether any row of the provider names the model, in whatever tier and at whatever time.
+    pub(super) fn knows(&self, provider: &str, model: &str) -> bool {
+        let tiers = self.places.get(provider).into_iter().flat_map(HashMap::values);
+        let mut rows = tiers.flatten().filter_map(|place| self.rows.get(*place));
+        rows.any(|row| closeness(&row.models, model).is_some())
+    }
+
     /// The row for a model, at a time (microseconds UTC), in a tier, for so much input.
     ///
     /// Of the rows that fit, the pattern with the most characters of its own wins, an exact one before all; then

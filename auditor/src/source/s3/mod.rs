@@ -205,8 +205,9 @@ impl Source for S3Source {
         let objects = self.listing.in_folder(folder);
         Ok(objects
             .filter_map(|(last, named)| {
-                let length = named.chosen()?.length;
-                Some(Entry { name: last.to_owned(), kind: EntryKind::File, length })
+                let version = named.chosen()?;
+                let stamp = format!("{} {}", version.id, version.last_modified);
+                Some(Entry { name: last.to_owned(), kind: EntryKind::File, length: version.length, stamp })
             })
             .collect())
     }

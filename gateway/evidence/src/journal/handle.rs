@@ -111,7 +111,7 @@ impl Wake for Unpark {
     }
 }
 
-/// Runs a future on this thread. It must not be one of a runtime.
+/// Runs a future on this thread. One of a runtime may only wait so for what another thread does at once.
 pub(super) fn block_on<F: Future>(future: F) -> F::Output {
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     let mut context = Context::from_waker(&waker);
@@ -254,17 +254,27 @@ impl Journal {
     ///
     /// They are charged to `reservation`, and to free space where it is short.
     pub fn submit(&self, reservation: &mut Reservation, frames: Vec<Frame>) -> Ticket {
+        self.try_submit(reservation, frames).unwrap_or_else(Ticket::refused)
+    }
+
+    /// As [`Journal::submit`], for callers that must know at once whether the frames are in the queue.
+    ///
+    /// # Errors
+    /// Nothing was taken: no space, a frame that is too large, or the journal has ended.
+    pub fn try_submit(
+        &self,
+        reservation: &mut Reservation,
+        frames: Vec<Frame>,
+    ) -> Result<Ticket, JournalError> {
         let (done, ticket) = oneshot::channel();
         if frames.is_empty() {
             let at = self.journaled();
             // The receiver is here.
             let _ = done.send(Ok(Synced { positions: at..at, time_us: (self.0.shared.config.now_us)() }));
-            return Ticket(ticket);
+        } else {
+            self.enqueue(reservation, frames, Some(done), false)?;
         }
-        match self.enqueue(reservation, frames, Some(done), false) {
-            Ok(()) => Ticket(ticket),
-            Err(error) => Ticket::refused(error),
-        }
+        Ok(Ticket(ticket))
     }
 
     /// Submits frames without a reservation: records of the log itself.

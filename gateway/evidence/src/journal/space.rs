@@ -341,6 +341,18 @@ impl Reservation {
         super::handle::block_on(self.extend(bytes))
     }
 
+    /// Takes over what is left of another reservation of the same journal.
+    pub fn absorb(&mut self, mut other: Self) {
+        self.left += std::mem::take(&mut other.left);
+    }
+
+    /// Gives back what is above `bytes`.
+    pub fn keep_at_most(&mut self, bytes: u64) {
+        let surplus = self.left.saturating_sub(bytes);
+        self.left -= surplus;
+        self.space.give_back(surplus);
+    }
+
     /// Moves `charge` out of the reservation, taking from free space what it lacks.
     pub(super) fn pay(&mut self, charge: u64) -> Result<(), JournalError> {
         if let Some(lacking) = charge.checked_sub(self.left).filter(|lacking| *lacking > 0) {

@@ -16,8 +16,10 @@ pub(super) struct Survey {
     pub(super) open: BTreeMap<u64, Intent>,
     /// The configuration in force at the end.
     pub(super) config: Option<Sha256Hex>,
-    /// Whether the last record is `close`.
+    /// Whether there is a `close`: nothing may come behind it.
     pub(super) closed: bool,
+    /// How much the `gap` records say that passed unrecorded, by position.
+    pub(super) unrecorded: Vec<(u64, u64)>,
     /// Keys that `erasure` records name.
     pub(super) erasures: Vec<Identifier>,
     /// `boot`'s key, where `boot` is still in the journal.
@@ -44,6 +46,10 @@ struct Glance {
     seal_key: Option<String>,
     #[serde(default)]
     predecessor: Option<Predecessor>,
+    #[serde(default)]
+    reason: Option<String>,
+    #[serde(default)]
+    count: Option<u64>,
 }
 
 impl Survey {
@@ -54,7 +60,6 @@ impl Survey {
         let glance: Glance = serde_json::from_slice(leaf).map_err(|error| format(error.to_string()))?;
         self.last_at = self.last_at.max(glance.at);
         self.config = Some(glance.config);
-        self.closed = false;
         match glance.kind.as_str() {
             "boot" => {
                 self.seal_key = glance.seal_key;
@@ -73,6 +78,9 @@ impl Survey {
                 }
             }
             "erasure" => self.erasures.extend(glance.content_key),
+            "gap" if glance.reason.as_deref() == Some("unrecorded") => {
+                self.unrecorded.push((position, glance.count.unwrap_or(0)));
+            }
             "close" => self.closed = true,
             _ => {}
         }

@@ -92,6 +92,8 @@ impl Tip {
 /// What a sealed batch is.
 #[derive(Debug, Clone)]
 pub(crate) struct SealedBatch {
+    /// Its number.
+    pub(crate) batch: u64,
     /// The position behind it.
     pub(crate) to: u64,
 }
@@ -259,7 +261,7 @@ impl Sealer {
         for (slim, position) in slims.into_iter().zip(from..) {
             self.note_open(&slim, position);
         }
-        Ok(Some(SealedBatch { to }))
+        Ok(Some(SealedBatch { batch, to }))
     }
 
     /// Keeps track of which exchanges are open: the journal keeps their intents for a crash.

@@ -96,12 +96,17 @@ impl Trouble {
             (_, Some("SlowDown" | "Throttling" | "ThrottlingException" | "RequestLimitExceeded"))
             | (_, Some("TooManyRequests" | "BandwidthLimitExceeded"))
             | (429, _) => Self::Throttled,
-            (_, Some("RequestTimeTooSkewed")) => Self::Clock,
+            (_, Some("RequestTimeTooSkewed" | "RequestExpired")) => Self::Clock,
             (
                 _,
                 Some(
                     "ExpiredToken"
+                    | "ExpiredTokenException"
                     | "InvalidToken"
+                    | "InvalidTokenId"
+                    | "InvalidClientTokenId"
+                    | "UnrecognizedClientException"
+                    | "InvalidSecurity"
                     | "TokenRefreshRequired"
                     | "InvalidAccessKeyId"
                     | "SignatureDoesNotMatch",
@@ -139,6 +144,8 @@ mod tests {
             (503, None, Trouble::Unavailable),
             (500, Some("InternalError"), Trouble::Unavailable),
             (400, Some("ExpiredToken"), Trouble::Credentials),
+            (400, Some("InvalidToken"), Trouble::Credentials),
+            (403, Some("InvalidTokenId"), Trouble::Credentials),
             (403, Some("RequestTimeTooSkewed"), Trouble::Clock),
             (403, Some("SignatureDoesNotMatch"), Trouble::Credentials),
             (403, Some("AccessDenied"), Trouble::Denied),

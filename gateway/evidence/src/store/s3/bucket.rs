@@ -72,9 +72,10 @@ impl Judge<'_> {
         self.report.warnings.push(fault);
     }
 
-    /// A setting that cannot be read is a warning; a service that does not answer is an error.
+    /// A setting that cannot be read is a warning; a service that does not answer, or not with an S3 answer, is an error.
     fn unread(&mut self, setting: &'static str, failed: Failed, needs: &str) -> Result<(), StoreError> {
-        if failed.trouble == Trouble::Denied || failed.status == 501 || failed.trouble == Trouble::Refused {
+        let refused = failed.trouble == Trouble::Refused && failed.code.is_some();
+        if failed.trouble == Trouble::Denied || failed.status == 501 || refused {
             let found = format!("cannot be read ({})", failed.detail);
             self.warn(setting, found, format!("the permission {needs}, so that it can be judged"));
             return Ok(());
@@ -102,7 +103,8 @@ impl Judge<'_> {
         let call = self.shared.client.get_object_lock_configuration().bucket(self.bucket());
         let got = match self.shared.call(0, call.send()) {
             Ok(got) => got,
-            Err(failed) if failed.status == 404 && !failed.is("NoSuchBucket") => {
+            // Only these words say so: any other answer (expired credentials, a proxy's own page) says nothing of it.
+            Err(failed) if failed.says_no_lock() => {
                 self.fault("object lock", "off", WANTED);
                 return Ok(());
             }
@@ -163,9 +165,6 @@ impl Judge<'_> {
             Ok(got) if got.policy().is_some_and(|policy| denies_delete(policy, &self.objects())) => {}
             Ok(_) => self.warn("policy", "nothing in it denies `s3:DeleteObject` to everyone", WANTED),
             Err(failed) if failed.is("NoSuchBucketPolicy") => self.warn("policy", "none", WANTED),
-            Err(failed) if failed.status == 404 && !failed.is("NoSuchBucket") => {
-                self.warn("policy", "none", WANTED);
-            }
             Err(failed) => self.unread("policy", failed, "`s3:GetBucketPolicy`")?,
         }
         Ok(())

@@ -58,6 +58,12 @@ impl Failed {
         self.code.as_deref() == Some(code)
     }
 
+    /// Whether the service says that there is no lock: on the bucket, or on the object that was asked about.
+    pub(super) fn says_no_lock(&self) -> bool {
+        const WORDS: [&str; 2] = ["ObjectLockConfigurationNotFoundError", "NoSuchObjectLockConfiguration"];
+        self.code.as_deref().is_some_and(|code| WORDS.contains(&code))
+    }
+
     /// The error for the caller; `needs` are the permissions that the call takes.
     pub(super) fn store(self, action: &'static str, name: impl ToString, needs: &str) -> StoreError {
         let detail = match self.trouble {

@@ -24,8 +24,7 @@ impl DiskFile for ObjectFile {
         if count == 0 {
             return Ok(0);
         }
-        let range = format!("bytes={offset}-{}", offset + count as u64 - 1);
-        let bytes = self.shared.get_range(&self.key, self.version.as_deref(), &range, count as u64);
+        let bytes = self.shared.get_range(&self.key, self.version.as_deref(), offset, count);
         let bytes = bytes.map_err(|failed| io::Error::other(failed.detail))?;
         let part = bytes.get(..count).ok_or(io::ErrorKind::UnexpectedEof)?;
         for (to, from) in buffer.iter_mut().zip(part) {

@@ -17,10 +17,13 @@ mod bucket;
 mod call;
 mod file;
 mod retention;
+#[cfg(test)]
+mod tests;
 mod worker;
 
+use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aws_sdk_s3::Client;
@@ -36,7 +39,7 @@ use aws_sdk_s3::types::{
 };
 use aws_smithy_http_client::tls;
 use base64::Engine as _;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use schemas::{ObjectName, Origin, Sha256Hex};
 
 use self::call::Failed;
@@ -89,7 +92,8 @@ pub struct S3Settings {
     pub retention: Retention,
     /// Whether every object gets a legal hold too.
     pub legal_hold: bool,
-    /// Whether a bucket without lock is accepted: objects are put without retention then.
+    /// Whether a bucket without lock is accepted: objects are put without retention then. One that can lock does, and
+    /// nothing is put before it is known which of the two it is.
     pub without_lock: bool,
     /// The longest wait for an answer; transfers get more by their length.
     pub timeout: Duration,
@@ -106,6 +110,8 @@ struct Shared {
     client: Client,
     settings: S3Settings,
     worker: Worker,
+    /// Whether objects are locked, where the bucket was judged.
+    locks: Mutex<Option<bool>>,
 }
 
 impl S3Store {
@@ -121,15 +127,16 @@ impl S3Store {
         let client = worker.run(timeout, async move { client(&wanted).await }).ok_or_else(|| {
             std::io::Error::new(std::io::ErrorKind::TimedOut, "no S3 configuration in time")
         })?;
-        Ok(Self { shared: Arc::new(Shared { client, settings, worker }) })
+        Ok(Self { shared: Arc::new(Shared { client, settings, worker, locks: Mutex::default() }) })
     }
 
-    /// What the bucket is, held against what evidence needs.
+    /// What the bucket is, held against what evidence needs. With `without_lock` it is also decided whether objects are
+    /// locked: they are, unless the bucket was found to be without lock.
     ///
     /// # Errors
-    /// The service does not answer.
+    /// The service does not answer, or not to these credentials; nothing is decided.
     pub fn judge(&self) -> Result<BucketReport, StoreError> {
-        bucket::judge(&self.shared)
+        self.shared.judge()
     }
 }
 
@@ -179,6 +186,28 @@ impl Shared {
         }
     }
 
+    fn judge(&self) -> Result<BucketReport, StoreError> {
+        let report = bucket::judge(self)?;
+        let locks = !self.settings.without_lock || report.faults.is_empty();
+        *self.locks.lock().unwrap_or_else(PoisonError::into_inner) = Some(locks);
+        Ok(report)
+    }
+
+    /// Whether objects are locked. A bucket that may be without lock and could not be judged yet is judged now.
+    fn locks(&self) -> Result<bool, StoreError> {
+        if !self.settings.without_lock {
+            return Ok(true);
+        }
+        if let Some(locks) = *self.locks.lock().unwrap_or_else(PoisonError::into_inner) {
+            return Ok(locks);
+        }
+        let report = self.judge()?;
+        for fault in &report.faults {
+            tracing::warn!(%fault, "accepted by `without_lock`: evidence can be deleted");
+        }
+        Ok(report.faults.is_empty())
+    }
+
     fn key(&self, name: &str) -> String {
         match self.settings.prefix.as_str() {
             "" => name.to_owned(),
@@ -197,19 +226,39 @@ impl Shared {
         }
     }
 
-    fn get_range(&self, key: &str, version: Option<&str>, range: &str, bytes: u64) -> Result<Bytes, Failed> {
+    /// Reads `count` bytes from `offset` on, or fewer where the object ends; never more, whatever the server sends.
+    fn get_range(
+        &self,
+        key: &str,
+        version: Option<&str>,
+        offset: u64,
+        count: usize,
+    ) -> Result<Bytes, Failed> {
+        let bytes = count as u64;
+        let range = format!("bytes={offset}-{}", offset.saturating_add(bytes).saturating_sub(1));
         let call = self.client.get_object().bucket(&self.settings.bucket).key(key).range(range);
         let call = call.set_version_id(version.map(str::to_owned));
         let bound = self.settings.timeout + Duration::from_secs(bytes / BYTES_PER_SECOND);
         let work = async move {
-            let got = call.send().await.map_err(|error| Failed::of(&error))?;
-            let body = got.body.collect().await.map_err(|error| Failed {
-                status: 200,
-                code: None,
-                trouble: Trouble::Connection,
-                detail: error.to_string(),
-            })?;
-            Ok(body.into_bytes())
+            let mut got = call.send().await.map_err(|error| Failed::of(&error))?;
+            let failed = |trouble, detail| Failed { status: 200, code: None, trouble, detail };
+            let wrong = |detail: String| failed(Trouble::Refused, detail);
+            match got.content_range() {
+                Some(told) if !told.starts_with(&format!("bytes {offset}-")) => {
+                    return Err(wrong(format!("bytes from {offset} on were asked for, it sends `{told}`")));
+                }
+                None if offset > 0 => return Err(wrong("a range was asked for, it sends the whole".into())),
+                _ => {}
+            }
+            let mut body = BytesMut::new();
+            while let Some(piece) = got.body.next().await {
+                let piece = piece.map_err(|error| failed(Trouble::Connection, error.to_string()))?;
+                if body.len() + piece.len() > count {
+                    return Err(wrong(format!("{count} bytes were asked for, it sends more")));
+                }
+                body.extend_from_slice(&piece);
+            }
+            Ok(body.freeze())
         };
         self.worker.run(bound, work).unwrap_or_else(|| Err(Failed::timeout()))
     }
@@ -289,8 +338,8 @@ impl Shared {
                     mode = got.retention().and_then(|r| r.mode()).map(|mode| mode.as_str().to_owned());
                     until = got.retention().and_then(|r| r.retain_until_date()).map(DateTime::secs);
                 }
-                Err(failed) if failed.status == 404 || failed.is("NoSuchObjectLockConfiguration") => {}
-                Err(failed) if failed.status == 400 => {}
+                // An expired token has status 400 too: only the word tells.
+                Err(failed) if failed.says_no_lock() || failed.is("InvalidRequest") => {}
                 Err(failed) => {
                     return Err(failed.store("cannot read the retention of", key, RETENTION_NEEDS));
                 }
@@ -338,7 +387,7 @@ impl Shared {
         match self.call(0, call.send()) {
             Ok(got) if on(got.legal_hold().and_then(|hold| hold.status())) => return Ok(()),
             Ok(_) => {}
-            Err(failed) if failed.status == 404 || failed.status == 400 => {}
+            Err(failed) if failed.says_no_lock() || failed.is("InvalidRequest") => {}
             Err(failed) => return Err(failed.store("cannot read the legal hold of", key, HOLD_NEEDS)),
         }
         let hold = ObjectLockLegalHold::builder().status(ObjectLockLegalHoldStatus::On).build();
@@ -356,7 +405,14 @@ impl Shared {
     /// Lists below `prefix` to the end: keys, and the parts behind it up to the next `/`.
     fn list(&self, prefix: &str) -> Result<(Vec<String>, Vec<String>), StoreError> {
         let (mut keys, mut folders) = (Vec::new(), Vec::new());
-        let mut next = None;
+        let mut next: Option<String> = None;
+        let mut asked = BTreeSet::new();
+        let wrong = |detail: &str| StoreError::Service {
+            action: "cannot list",
+            name: prefix.to_owned(),
+            trouble: Trouble::Refused,
+            detail: detail.to_owned(),
+        };
         loop {
             let call = self.client.list_objects_v2().bucket(&self.settings.bucket);
             let call = call.prefix(prefix).delimiter("/").set_continuation_token(next.take());
@@ -367,9 +423,16 @@ impl Shared {
             keys.extend(page.contents().iter().filter_map(|object| object.key().and_then(rest)));
             let parts = page.common_prefixes().iter().filter_map(|part| part.prefix().and_then(rest));
             folders.extend(parts.map(|part| part.trim_end_matches('/').to_owned()));
-            next = page.next_continuation_token().map(str::to_owned);
-            if next.is_none() {
-                return Ok((keys, folders));
+            next = page.next_continuation_token().filter(|token| !token.is_empty()).map(str::to_owned);
+            match &next {
+                None if page.is_truncated() == Some(true) => {
+                    return Err(wrong("the list goes on, and the service does not say where"));
+                }
+                None => return Ok((keys, folders)),
+                Some(token) if !asked.insert(token.clone()) => {
+                    return Err(wrong("the service gives the same part of the list again and again"));
+                }
+                Some(_) => {}
             }
         }
     }
@@ -380,6 +443,7 @@ impl Store for S3Store {
         let shared = &self.shared;
         let settings = &shared.settings;
         let key = shared.key(&name.to_string());
+        let locks = shared.locks()?;
         let path = source.path.to_owned();
         let checksum = base64::engine::general_purpose::STANDARD.encode(source.sha256.0);
         let mut call = shared
@@ -391,7 +455,7 @@ impl Store for S3Store {
             .checksum_algorithm(ChecksumAlgorithm::Sha256)
             .checksum_sha256(checksum)
             .content_length(i64::try_from(source.length).unwrap_or(i64::MAX));
-        if !settings.without_lock {
+        if locks {
             let until = DateTime::from_secs(settings.retention.until_s(name, source.sealed_us));
             call = call.object_lock_mode(shared.mode()).object_lock_retain_until_date(until);
             // Never sent as OFF: on some stores that switches a bucket's default retention off.
@@ -457,7 +521,7 @@ impl Store for S3Store {
             return Err(wrong(format!("{} bytes with SHA-256 {digest}", source.length)));
         }
         let version = head.version_id().filter(|version| *version != "null");
-        if shared.settings.without_lock {
+        if !shared.locks()? {
             return Ok(Receipt { version: version.map(str::to_owned), retain_until_s: None });
         }
         let version =

@@ -1,0 +1,120 @@
+//! Codes that nothing else asks for by name.
+
+use schemas::record::{Body, Erasure, Gap, GapReason, Heartbeat, Outcome, Usage, UsageRole, UsageSource};
+
+use super::tests::{has, sealed, unknown_usage, verify_at};
+use super::*;
+use crate::fixture::{START, Writer, exchange_id, id};
+use crate::source::MemorySource;
+
+/// A log whose second exchange is ended by `adapt`'s outcome.
+fn ended(adapt: impl FnOnce(&mut Outcome)) -> Report {
+    sealed(|writer| {
+        let (position, key) = writer.intent(2, b"q");
+        let mut outcome = writer.outcome_of(exchange_id(2), position, Some(&key), vec![], unknown_usage());
+        adapt(&mut outcome);
+        writer.push(Body::Outcome(outcome));
+    })
+}
+
+#[track_caller]
+fn notes(report: &Report, code: Code, found: &str) {
+    assert_eq!(report.verdict, Verdict::Verified, "{}", crate::render::text::report(report));
+    let of_code: Vec<_> = report.findings.iter().filter(|finding| finding.code == code).collect();
+    assert!(of_code.iter().any(|finding| finding.found.contains(found)), "{code}: {of_code:?}");
+}
+
+#[test]
+fn a_log_that_does_not_begin_with_boot_is_found() {
+    let mut writer = Writer::without_boot("20260921t133320z-00000001", START, MemorySource::default());
+    let counters = writer.counters();
+    writer.push(Body::Heartbeat(Heartbeat { counters }));
+    writer.seal();
+    has(&verify_at(&writer.store, writer.now, |_| {}), "BOOT_MISPLACED", Verdict::Invalid);
+    // A kind that this version does not know is no `boot` either.
+    let mut writer = Writer::without_boot("20260921t133320z-00000001", START, MemorySource::default());
+    let (at, config) = (writer.now, writer.config);
+    let leaf = format!(r#"{{"at":{at},"config":"{config}","kind":"message","v":1}}"#);
+    writer.push_leaf(leaf.into_bytes());
+    writer.seal();
+    let report = verify_at(&writer.store, writer.now, |_| {});
+    assert_eq!(report.verdict, Verdict::Invalid, "{}", crate::render::text::report(&report));
+    let mut story = story::Story::new(writer.origin.clone(), String::new());
+    let mut findings = Findings::default();
+    story.tell(0, "message", 10, None, &mut findings);
+    assert!(findings.has(Code::BootMissing));
+}
+
+#[test]
+fn bytes_that_are_no_file_of_the_format_are_unreadable() {
+    let mut writer = Writer::boot("20260921t133320z-00000001", START, None, MemorySource::default());
+    writer.exchange(1, b"q", b"a");
+    writer.seal_with(Some(b"PAR1 no records PAR1"));
+    has(&verify_at(&writer.store, writer.now, |_| {}), "UNREADABLE", Verdict::Invalid);
+}
+
+#[test]
+fn usage_that_is_not_the_providers_last_word_is_named() {
+    for source in [UsageSource::Drained, UsageSource::Partial, UsageSource::Estimated, UsageSource::Unknown] {
+        let report = ended(|outcome| outcome.usage.source = source);
+        notes(&report, Code::UsageEstimated, "1 ");
+    }
+}
+
+#[test]
+fn token_classes_that_do_not_fit_are_named() {
+    let usage = |usage: &mut Usage| {
+        (usage.source, usage.role) = (UsageSource::Provider, UsageRole::Incurred);
+        (usage.input_tokens, usage.cache_read_tokens) = (Some(5), Some(6));
+    };
+    notes(&ended(|outcome| usage(&mut outcome.usage)), Code::UsageContradiction, "6");
+}
+
+#[test]
+fn a_refusal_that_is_neither_one_exchange_nor_a_count_is_no_record() {
+    let refused = |count| sealed(|writer| _ = writer.push(Body::Refusal(Writer::refusal(count))));
+    has(&refused(None), "RECORD_INVALID", Verdict::Invalid);
+    has(&refused(Some(2)), "RECORD_INVALID", Verdict::Invalid);
+}
+
+#[test]
+fn a_torn_tail_and_late_records_are_notes() {
+    let gap = |reason| Body::Gap(Gap { reason, count: Some(3), bytes: None });
+    let late = sealed(|writer| _ = writer.push(gap(GapReason::Late)));
+    notes(&late, Code::LateRecords, "3 records");
+    let torn = sealed(|writer| _ = writer.push(gap(GapReason::TornTail)));
+    assert!(torn.findings.has(Code::TornTail));
+}
+
+#[test]
+fn an_attempt_to_switch_recording_off_is_counted() {
+    let report = sealed(|writer| {
+        writer.suppression = vec![id("x-affidavit-record")];
+        writer.exchange(2, b"q", b"a");
+    });
+    notes(&report, Code::SuppressionTried, "1 requests");
+}
+
+#[test]
+fn an_erasure_whose_key_is_still_there_is_named() {
+    let mut writer = Writer::boot("20260921t133320z-00000001", START, None, MemorySource::default());
+    let (position, key) = writer.intent(5, b"to be erased");
+    writer.outcome(5, position, &key, b"also");
+    writer.push(Body::Erasure(Erasure {
+        exchange: exchange_id(5),
+        origin: writer.origin.clone(),
+        position,
+        content_key: key.to_identifier(),
+        reason: id("gdpr-17"),
+        actor: None,
+    }));
+    writer.close();
+    let folder = tempfile::tempdir().unwrap();
+    let (name, page) = writer.key_table();
+    std::fs::create_dir_all(folder.path().join(&name).parent().unwrap()).unwrap();
+    std::fs::write(folder.path().join(name), page).unwrap();
+    let keys = Keys::open(&[folder.path()]).unwrap();
+    let report =
+        verify_at(&writer.store, writer.now, |options| options.keys = Some(Box::leak(Box::new(keys))));
+    has(&report, "ERASURE_NOT_DONE", Verdict::Policy);
+}

@@ -1,0 +1,92 @@
+//! Content that a part is stored as edits of, and that fell out of memory or was read by an earlier run.
+
+use std::sync::Arc;
+
+use schemas::ExchangeId;
+use schemas::content::{ContentError, MAX_DELTA_DEPTH};
+use schemas::record::PartName;
+
+use super::batch::Context;
+use super::content;
+use super::ids::Ids;
+use crate::source::SourceError;
+
+/// The largest content that is put together in memory as the base of edits.
+pub(crate) const KEPT_WHOLE: usize = 256 << 20;
+
+/// How many batches are searched for one part.
+const SEARCHED: u64 = 1000;
+
+/// Why the base of edits is not at hand.
+#[derive(Debug)]
+pub(crate) enum BaseError {
+    /// It is not in the evidence, is not what edits apply to, or has no key.
+    Content(ContentError),
+    /// An object that may hold it cannot be read.
+    Unread(SourceError),
+    /// It is not in the batches that were searched, and there are more.
+    Limit,
+}
+
+impl From<ContentError> for BaseError {
+    fn from(error: ContentError) -> Self {
+        Self::Content(error)
+    }
+}
+
+/// Reads content again.
+pub(crate) struct Loader<'a> {
+    pub(crate) context: &'a Context<'a>,
+    pub(crate) limit: usize,
+}
+
+impl Loader<'_> {
+    /// The content of a part that content of batch `until` is stored as edits of, with the length of its own chain of
+    /// edits. It stands in that batch or an earlier one.
+    pub(crate) fn load(
+        &self,
+        (exchange, part): (&ExchangeId, PartName),
+        until: u64,
+        ids: &Ids,
+        depth: usize,
+    ) -> Result<(Arc<[u8]>, usize), BaseError> {
+        let what = format!("{exchange} {}", part.as_str());
+        if depth > MAX_DELTA_DEPTH {
+            return Err(ContentError::BaseAbsent(what).into());
+        }
+        let known = ids.batch_of(exchange).filter(|first| *first <= until);
+        // The records of an exchange stand in few batches from its first one on.
+        let (oldest, newest) = match known {
+            Some(first) => (first, until.min(first.saturating_add(SEARCHED))),
+            None => (until.saturating_sub(SEARCHED), until),
+        };
+        let steps = newest - oldest;
+        for step in 0..=steps {
+            let number = if known.is_some() { oldest + step } else { newest - step };
+            let files = self.context.content_files(number).map_err(BaseError::Unread)?;
+            if files.is_empty() {
+                continue;
+            }
+            let mut below = None;
+            let mut base = |exchange: &ExchangeId, part| {
+                self.load((exchange, part), number, ids, depth + 1).map_err(|error| match error {
+                    BaseError::Content(error) => error,
+                    other => {
+                        below = Some(other);
+                        ContentError::BaseAbsent(String::new())
+                    }
+                })
+            };
+            let read =
+                content::read_part(self.context, (number, files), exchange, part, self.limit, &mut base);
+            match (read, below) {
+                (Ok((content, _, depth)), _) => return Ok((content.into(), depth)),
+                (Err(_), Some(below)) => return Err(below),
+                (Err(ContentError::BaseAbsent(absent)), None) if absent == what => {}
+                (Err(error), None) => return Err(error.into()),
+            }
+        }
+        let all = if known.is_some() { newest == until } else { oldest == 0 };
+        Err(if all { ContentError::BaseAbsent(what).into() } else { BaseError::Limit })
+    }
+}
