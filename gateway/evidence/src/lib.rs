@@ -9,6 +9,7 @@
 //! [`Ledger`] is what the gateway sees. A start recovers what an earlier process left before it opens its own log.
 
 pub mod admission;
+pub mod archive;
 pub mod body;
 mod cipher;
 pub mod clock;

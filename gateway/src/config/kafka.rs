@@ -13,8 +13,8 @@ use super::read::{DAY, PART_FORM, Reader, SECOND, credential, is_part};
 use super::units::{duration_schema, duration_text};
 
 /// The topics where nothing is typed.
-const TOPIC: &str = "affidavit-batches";
-const RECEIPTS: &str = "affidavit-receipts";
+pub(super) const TOPIC: &str = "affidavit-batches";
+pub(super) const RECEIPTS: &str = "affidavit-receipts";
 
 /// Batches through Kafka to `gateway archive`, which puts them into the store and answers with receipts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
@@ -152,17 +152,13 @@ impl KafkaOut {
             Some(schemas::ship::ArchiverKey { name: one.name.clone(), key })
         };
         topic::TopicSettings {
-            connection: topic::Connection {
-                brokers: self.brokers.clone(),
-                security: topic::Security {
-                    tls: self.tls.as_ref().map(|tls| topic::Tls {
-                        ca: tls.ca.clone(),
-                        client: tls.certificate.clone().zip(tls.key.clone()),
-                    }),
-                    sasl: self.sasl.as_ref().map(|sasl| sasl.settings(secret.unwrap_or_default())),
-                },
-                timeout: self.timeout,
-            },
+            connection: connection(
+                &self.brokers,
+                self.tls.as_ref(),
+                self.sasl.as_ref(),
+                self.timeout,
+                secret,
+            ),
             topic: self.topic.clone(),
             receipts: self.receipts.clone(),
             deployment: deployment.to_owned(),
@@ -179,12 +175,38 @@ impl KafkaOut {
 
     /// The password's place, where it is read at the start.
     pub(crate) fn password(&self) -> Option<&Credential> {
-        let sasl = self.sasl.as_ref()?;
-        (sasl.mechanism != Mechanism::OAuthBearer).then_some(&sasl.secret)
+        self.sasl.as_ref()?.password()
+    }
+}
+
+/// A connection as the evidence's side takes it; `secret` is the password.
+pub(super) fn connection(
+    brokers: &[String],
+    tls: Option<&KafkaTls>,
+    sasl: Option<&KafkaSasl>,
+    timeout: Duration,
+    secret: Option<&str>,
+) -> evidence::topic::Connection {
+    use evidence::topic;
+    topic::Connection {
+        brokers: brokers.to_vec(),
+        security: topic::Security {
+            tls: tls.map(|tls| topic::Tls {
+                ca: tls.ca.clone(),
+                client: tls.certificate.clone().zip(tls.key.clone()),
+            }),
+            sasl: sasl.map(|sasl| sasl.settings(secret.unwrap_or_default())),
+        },
+        timeout,
     }
 }
 
 impl KafkaSasl {
+    /// The password's place, where it is read at the start.
+    pub(super) fn password(&self) -> Option<&Credential> {
+        (self.mechanism != Mechanism::OAuthBearer).then_some(&self.secret)
+    }
+
     fn settings(&self, secret: &str) -> evidence::topic::Sasl {
         use evidence::topic::{Sasl, Scram};
         let user = self.user.clone().unwrap_or_default();
@@ -195,14 +217,14 @@ impl KafkaSasl {
             (Mechanism::Scram512, _) => Sasl::Scram { hash: Scram::Sha512, user, password },
             (Mechanism::OAuthBearer, place) => {
                 let place = place.clone();
-                Sasl::OAuthBearer(std::sync::Arc::new(move || token(&place)))
+                Sasl::OAuthBearer(std::sync::Arc::new(move || read_secret(&place)))
             }
         }
     }
 }
 
-/// The token as it is now.
-fn token(place: &Credential) -> Result<zeroize::Zeroizing<String>, String> {
+/// The password or token as it is now.
+pub(super) fn read_secret(place: &Credential) -> Result<zeroize::Zeroizing<String>, String> {
     let text = match place {
         Credential::File(path) => {
             std::fs::read_to_string(path).map_err(|error| format!("`{}`: {error}", path.display()))?
@@ -217,9 +239,7 @@ fn token(place: &Credential) -> Result<zeroize::Zeroizing<String>, String> {
 pub(super) fn read(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem>) -> Option<KafkaOut> {
     let mut f = Reader::new(node, path, base, problems);
     let brokers = brokers(&mut f);
-    let form = "a topic's name `[A-Za-z0-9._-]{1,249}`";
-    let topic = f.fields.optional("topic", form, |text| is_topic(text).then(|| text.to_owned()));
-    let receipts = f.fields.optional("receipts", form, |text| is_topic(text).then(|| text.to_owned()));
+    let (topic, receipts) = topics(&mut f);
     let archivers = f.list("archivers", "at least one archiver as `{name: ar1, key: BASE64}`", archiver);
     let tls = f.part_of("tls", tls);
     let sasl = f.part_of("sasl", sasl);
@@ -227,17 +247,11 @@ pub(super) fn read(node: &Node, path: &str, base: &Path, problems: &mut Vec<Prob
     let outage = f.duration("outage", 60 * 60 * SECOND..=3650 * DAY, 7 * DAY);
     let reship_after = f.duration("reship_after", SECOND..=DAY, 300 * SECOND);
     let timeout = f.duration("timeout", SECOND..=300 * SECOND, 30 * SECOND);
-    let (topic, receipts) =
-        (topic.unwrap_or_else(|| TOPIC.into()), receipts.unwrap_or_else(|| RECEIPTS.into()));
-    if topic == receipts {
-        let (place, key) = (f.fields.place_of("receipts"), f.fields.path("receipts"));
-        f.fields.report(Problem::at(place, key, "another topic than `topic`").value(&receipts));
-    }
     f.fields.finish();
     Some(KafkaOut {
         brokers: brokers?,
-        topic,
-        receipts,
+        topic: topic.unwrap_or_else(|| TOPIC.into()),
+        receipts: receipts.unwrap_or_else(|| RECEIPTS.into()),
         archivers: archivers?,
         tls: whole(tls)?,
         sasl: whole(sasl)?,
@@ -248,15 +262,28 @@ pub(super) fn read(node: &Node, path: &str, base: &Path, problems: &mut Vec<Prob
     })
 }
 
+/// The names of the two topics, where they were typed.
+pub(super) fn topics(f: &mut Reader<'_, '_>) -> (Option<String>, Option<String>) {
+    let form = "a topic's name `[A-Za-z0-9._-]{1,249}`";
+    let mut name = |key| f.fields.optional(key, form, |text| is_topic(text).then(|| text.to_owned()));
+    let (topic, receipts) = (name("topic"), name("receipts"));
+    let found = receipts.as_deref().unwrap_or(RECEIPTS);
+    if topic.as_deref().unwrap_or(TOPIC) == found {
+        let (place, key) = (f.fields.place_of("receipts"), f.fields.path("receipts"));
+        f.fields.report(Problem::at(place, key, "another topic than `topic`").value(found));
+    }
+    (topic, receipts)
+}
+
 /// Nothing typed is fine; something typed must have been read.
-fn whole<T>(value: Option<Option<T>>) -> Option<Option<T>> {
+pub(super) fn whole<T>(value: Option<Option<T>>) -> Option<Option<T>> {
     match value {
         None => Some(None),
         Some(value) => value.map(Some),
     }
 }
 
-fn brokers(f: &mut Reader<'_, '_>) -> Option<Vec<String>> {
+pub(super) fn brokers(f: &mut Reader<'_, '_>) -> Option<Vec<String>> {
     const FORM: &str = "brokers as `[kafka1.example:9093, kafka2.example:9093]`";
     let node = f.fields.required_node("brokers", FORM)?;
     let path = f.fields.path("brokers");
@@ -284,7 +311,7 @@ fn archiver(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem>) -
     Some(Archiver { name: name?, key: key? })
 }
 
-fn tls(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem>) -> Option<KafkaTls> {
+pub(super) fn tls(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem>) -> Option<KafkaTls> {
     let mut f = Reader::new(node, path, base, problems);
     let tls = KafkaTls { ca: f.path("ca"), certificate: f.path("certificate"), key: f.path("key") };
     if tls.certificate.is_some() != tls.key.is_some() {
@@ -295,7 +322,7 @@ fn tls(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem>) -> Opt
     Some(tls)
 }
 
-fn sasl(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem>) -> Option<KafkaSasl> {
+pub(super) fn sasl(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem>) -> Option<KafkaSasl> {
     let mut f = Reader::new(node, path, base, problems);
     let mechanisms = [
         ("plain", Mechanism::Plain),
@@ -338,7 +365,7 @@ fn is_broker(text: &str) -> bool {
         && port.parse::<u16>().is_ok_and(|port| port != 0)
 }
 
-fn is_topic(text: &str) -> bool {
+pub(super) fn is_topic(text: &str) -> bool {
     (1..=249).contains(&text.len())
         && !matches!(text, "." | "..")
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
