@@ -17,6 +17,8 @@ pub const RECEIPTS: &str = "receipts";
 pub struct Archiver {
     /// Its line in a gateway's `archivers`.
     pub line: String,
+    /// Variables of its process.
+    pub environment: Vec<(String, String)>,
     dir: PathBuf,
     metrics: SocketAddr,
     process: Option<Process>,
@@ -43,7 +45,7 @@ impl Archiver {
         );
         std::fs::write(dir.join("archive.yaml"), config).expect("the archiver's configuration");
         let line = line.trim().trim_start_matches("- ").to_owned();
-        Self { line, dir, metrics, process: None }
+        Self { line, environment: Vec::new(), dir, metrics, process: None }
     }
 
     /// Starts it; one that runs is killed before.
@@ -51,6 +53,7 @@ impl Archiver {
         self.kill();
         let mut command = Command::new(crate::binary("gateway"));
         command.args(["archive", "--log", "info", "-c"]).arg(self.dir.join("archive.yaml"));
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         self.process = Some(Process::start(&mut command, &self.dir.join("archiver.log")));
     }
 

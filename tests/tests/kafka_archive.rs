@@ -16,13 +16,14 @@ use schemas::names::FileKind;
 use schemas::note::Ed25519Signer;
 use schemas::ship::{CHUNK_BYTES, Chunk};
 use schemas::{ObjectName, Origin, Sha256Hex, seal};
+use tests::archive::{self, check_and_copy};
 use tests::archiver::{Archiver, RECEIPTS, TOPIC};
 use tests::client::{Call, send};
 use tests::deployment::Deployment;
 use tests::gateway::{Gateway, Setup};
 use tests::process::free_port;
 use tests::provider::Provider;
-use tests::services::Kafka;
+use tests::services::{Kafka, Minio};
 
 const WAIT: Duration = Duration::from_secs(120);
 
@@ -99,18 +100,21 @@ struct World {
 
 impl World {
     /// Nothing runs yet.
-    fn prepare(
+    fn prepare(dir: &Path, kafka: &Kafka, provider: &Provider, archivers: usize) -> Self {
+        let out = format!("{{ directory: {} }}", dir.join("gateway/store").display());
+        Self::over(dir, kafka, provider, archivers, &dir.join("gateway/trust.yaml"), &out)
+    }
+
+    fn over(
         dir: &Path,
         kafka: &Kafka,
         provider: &Provider,
         archivers: usize,
-        trust: Option<&Path>,
+        trust: &Path,
+        out: &str,
     ) -> Self {
-        let own = dir.join("gateway/trust.yaml");
-        let out = format!("{{ directory: {} }}", dir.join("gateway/store").display());
-        let trust = trust.unwrap_or(&own);
         let archivers: Vec<Archiver> = (1..=archivers)
-            .map(|n| Archiver::prepare(dir, &format!("ar{n}"), kafka, &out, trust, "patience: 20s\n"))
+            .map(|n| Archiver::prepare(dir, &format!("ar{n}"), kafka, out, trust, "patience: 20s\n"))
             .collect();
         let lines: Vec<&str> = archivers.iter().map(|archiver| archiver.line.as_str()).collect();
         let out = format!(
@@ -125,7 +129,7 @@ impl World {
     }
 
     fn start(dir: &Path, kafka: &Kafka, provider: &Provider, archivers: usize) -> Self {
-        let mut world = Self::prepare(dir, kafka, provider, archivers, None);
+        let mut world = Self::prepare(dir, kafka, provider, archivers);
         world.gateway.serve();
         world.archivers.iter_mut().for_each(Archiver::spawn);
         world
@@ -184,13 +188,23 @@ impl World {
         });
     }
 
-    /// Stops everything: the end of the log is archived too, and what was acknowledged verifies.
-    fn verified(mut self) {
+    /// Stops everything: the end of the log is archived too.
+    fn stop(&mut self) {
         self.all_archived();
         assert_eq!(self.gateway.stop(), Some(0), "{}", self.gateway.log());
         for archiver in &mut self.archivers {
             assert!(matches!(archiver.stop(), Some(0) | None), "{}", archiver.log());
         }
+    }
+
+    /// Stops everything, and what was acknowledged verifies.
+    fn verified(mut self) {
+        self.stop();
+        self.judged();
+    }
+
+    /// What was acknowledged verifies.
+    fn judged(&self) {
         let (code, out, err) = self.gateway.verify(&[]);
         assert_eq!(code, 0, "{out}{err}");
         assert!(out.contains("VERIFIED"), "{out}");
@@ -307,7 +321,7 @@ async fn what_a_forger_sends_is_found_and_stops_nothing() {
     let dir = tempfile::tempdir().expect("a folder");
     let provider = Provider::start([]).await;
     anew(&kafka, false);
-    let mut world = World::prepare(dir.path(), &kafka, &provider, 1, None);
+    let mut world = World::prepare(dir.path(), &kafka, &provider, 1);
     world.gateway.serve();
     world.calls(4).await;
     world.all_sent();
@@ -374,9 +388,9 @@ async fn keys_come_from_the_registry_as_it_grows() {
     anew(&kafka, false);
     let deployment = Deployment::new(&dir.path().join("deployment"));
     let trust = deployment.trust_file();
-    let mut world = World::prepare(dir.path(), &kafka, &provider, 1, Some(&trust));
-    let store = world.gateway.store();
+    let store = dir.path().join("gateway/store");
     let out = format!("{{ directory: {} }}", store.display());
+    let mut world = World::over(dir.path(), &kafka, &provider, 1, &trust, &out);
     let mut registrar = deployment.registrar("registrar", &out, &[]);
     registrar.spawn();
     registrar.until("the registry to be opened", || deployment.newest(&store).0 >= 1);
@@ -397,4 +411,38 @@ async fn keys_come_from_the_registry_as_it_grows() {
         code == 0 && report.contains("VERIFIED")
     });
     assert_eq!(registrar.stop(), Some(0), "{}", registrar.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Kafka and MinIO"]
+async fn a_bucket_that_goes_away_is_waited_for_and_holds_everything_under_lock() {
+    let kafka = Kafka::start();
+    let mut server = Minio::start();
+    server.create_locked_bucket(archive::BUCKET).await;
+    let dir = tempfile::tempdir().expect("a folder");
+    let provider = Provider::start([]).await;
+    anew(&kafka, false);
+    let (trust, out) = (dir.path().join("gateway/trust.yaml"), archive::out(&server.endpoint()));
+    let mut world = World::over(dir.path(), &kafka, &provider, 1, &trust, &out);
+    world.archivers[0].environment = archive::environment();
+    world.gateway.serve();
+    world.archivers[0].spawn();
+    world.calls(3).await;
+    world.all_archived();
+    server.pause();
+    world.calls(3).await;
+    world.until("the store to be missed", |world| {
+        world.archivers[0].metric("gateway_archive_store_failures_total") >= 1.0
+    });
+    // One that dies while the store is away; the next waits for it as well.
+    world.archivers[0].kill();
+    world.calls(1).await;
+    world.archivers[0].spawn();
+    std::thread::sleep(Duration::from_secs(2));
+    server.resume();
+    world.all_archived();
+    assert_eq!(world.archivers[0].quarantine(), Vec::<String>::new(), "{}", world.archivers[0].log());
+    world.stop();
+    assert!(check_and_copy(&server, "test/gw1", &world.gateway.store()).await > 4);
+    world.judged();
 }

@@ -98,7 +98,7 @@ pub(super) fn run(args: &cli::Archive) -> Result<()> {
         tracing::info!(deployment, name, key = public, "archiving");
         let stopped = Arc::clone(&stop);
         let follower = Arc::clone(&trust);
-        let work = tokio::task::spawn_blocking(move || {
+        let mut work = tokio::task::spawn_blocking(move || {
             std::thread::scope(|threads| {
                 // Nothing is judged before it is known whose seals count.
                 if trust.wait(&*store, &stopped) {
@@ -110,6 +110,10 @@ pub(super) fn run(args: &cli::Archive) -> Result<()> {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
+            ended = &mut work => {
+                ended.context("the archiver")?;
+                anyhow::bail!("the archiver ended by itself");
+            }
         }
         stop.store(true, Ordering::Release);
         work.await.context("the archiver")?;

@@ -105,6 +105,13 @@ mod tests {
     }
 
     #[test]
+    fn the_printed_archiver_is_one_item_of_a_list() {
+        let typed: serde_json::Value = serde_saphyr::from_str(&archiver_line("ar1", &[7; 32])).unwrap();
+        let key = schemas::trust::key_text(&[7; 32]);
+        assert_eq!(typed, serde_json::json!([{ "name": "ar1", "key": key }]));
+    }
+
+    #[test]
     fn a_made_key_is_its_owners_alone_and_never_overwritten() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("seal.key");
