@@ -10,8 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
-use schemas::Identifier;
+use schemas::digest::Hasher;
 use schemas::record::{Admin, ConfigReason};
+use schemas::{Identifier, Sha256Hex};
 use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -23,6 +24,9 @@ use crate::telemetry::ByReason;
 /// How long files must be quiet before they are read: editors and key tools write more than once.
 const QUIET: Duration = Duration::from_millis(250);
 
+/// Told by SIGHUP.
+const SIGNAL: &str = "signal";
+
 /// How many records are journaled together.
 const RECORDS_AT_ONCE: usize = 256;
 
@@ -31,6 +35,8 @@ pub(crate) struct Reloader {
     hangup: Signal,
     watch: Watch,
     told: mpsc::Receiver<()>,
+    /// What the files held when they were read last: one change is often seen more than once, and is refused once.
+    seen: Option<Sha256Hex>,
 }
 
 impl Reloader {
@@ -40,7 +46,7 @@ impl Reloader {
     /// The watcher cannot be set up.
     pub(crate) fn new(hangup: Signal) -> notify::Result<Self> {
         let (tell, told) = mpsc::channel(1);
-        Ok(Self { hangup, watch: Watch::new(tell)?, told })
+        Ok(Self { hangup, watch: Watch::new(tell)?, told, seen: None })
     }
 
     /// Reloads when told, until `stop`.
@@ -48,20 +54,43 @@ impl Reloader {
         loop {
             // What changed before a folder was watched shows when it is read anew.
             while self.watch.follow(app.snapshot.load().loaded.inputs()) {
-                reload(&app, "change before the watch").await;
+                self.look(&app, "change before the watch").await;
             }
             let why = tokio::select! {
                 () = stop.cancelled() => return,
-                _ = self.hangup.recv() => "signal",
+                _ = self.hangup.recv() => SIGNAL,
                 _ = self.told.recv() => {
                     tokio::time::sleep(QUIET).await;
                     "file change"
                 }
             };
             while self.told.try_recv().is_ok() {}
-            reload(&app, why).await;
+            self.look(&app, why).await;
         }
     }
+
+    /// Reloads where the files hold something else than when they were read last, and always on a signal.
+    async fn look(&mut self, app: &Arc<App>, why: &'static str) {
+        let inputs = app.snapshot.load().loaded.inputs();
+        // What changes behind this reading is another change.
+        let held = tokio::task::spawn_blocking(move || held(&inputs)).await.ok();
+        if why != SIGNAL && held.is_some() && held == self.seen {
+            return;
+        }
+        self.seen = held;
+        reload(app, why).await;
+    }
+}
+
+/// SHA-256 of what the files hold; one that cannot be read holds the reason.
+fn held(inputs: &[PathBuf]) -> Sha256Hex {
+    let mut hasher = Hasher::default();
+    for path in inputs {
+        let content = std::fs::read(path).unwrap_or_else(|error| error.to_string().into_bytes());
+        hasher.update(Sha256Hex::of(path.as_os_str().as_encoded_bytes()).0);
+        hasher.update(Sha256Hex::of(&content).0);
+    }
+    hasher.finish()
 }
 
 /// Reads the configuration anew, and swaps it in where it can rule.
@@ -82,7 +111,7 @@ async fn reload(app: &Arc<App>, why: &'static str) {
         }
     };
     if next.hash == before.loaded.hash {
-        if why == "signal" {
+        if why == SIGNAL {
             tracing::info!("reload: nothing changed");
         }
         return;

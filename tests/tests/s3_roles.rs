@@ -1,6 +1,8 @@
 //! The roles and the policy of `deploy/s3`, on servers that judge policies: what each role needs works, what it must not do is
 //! refused, and the programs do their work under them.
 
+#![allow(clippy::panic, reason = "tests fail by panicking")]
+
 use std::process::Command;
 use std::time::{Duration, Instant};
 

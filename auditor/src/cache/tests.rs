@@ -283,7 +283,7 @@ fn an_unfinished_proof_that_was_changed_is_not_gone_on_from() {
         };
         let text = std::fs::read_to_string(&path).unwrap();
         let changed = if file == UNFINISHED_FILE {
-            text.replace("DUPLICATE", "DUPLICATE").replacen("\"torn\":false", "\"torn\":true ", 1)
+            text.replacen("\"torn\":false", "\"torn\":true ", 1)
         } else {
             text.replacen("\"began\":", "\"began\": ", 1)
         };

@@ -74,7 +74,7 @@ impl Telling<'_> {
     pub(crate) fn save(&mut self, disk: &dyn Disk, folder: &Path, journaled: u64) -> std::io::Result<()> {
         let path = folder.join(epoch::UNRECORDED);
         match self.pending() {
-            count if self.on_disk.unwrap_or(0) == count => return Ok(()),
+            count if self.on_disk.unwrap_or(0) == count => Ok(()),
             0 => {
                 disk.unlink(&path)?;
                 *self.on_disk = None;

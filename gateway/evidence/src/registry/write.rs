@@ -116,7 +116,7 @@ impl Registrar {
     pub(super) fn put_checkpoint(&mut self) -> Result<(), RegistrarError> {
         let Some(tail) = self.tail.clone().filter(|_| self.checkpoint_due) else { return Ok(()) };
         let head =
-            Head::new(&self.origin, (tail.batch, tail.to, tail.root, tail.time), &*self.checkpoint_signer)?;
+            Head::new(&self.origin, (tail.batch, tail.to, tail.root, tail.time), &self.checkpoint_signer)?;
         let name = ObjectName::Checkpoint { origin: self.origin.clone(), batch: tail.batch };
         match self.put_bytes(&name, &head.note, tail.time) {
             Err(error) if is_squatted(&error) => self.taken(&error),
