@@ -46,6 +46,8 @@ pub(crate) enum Taken {
     Repeat,
     /// It is not a piece of the object.
     Forged,
+    /// The object never finds room beside its pieces.
+    TooLong,
     /// No room for it: not taken.
     Full,
 }
@@ -126,6 +128,9 @@ impl Assembly {
         if count == wanted.length && sha256 != wanted.sha256 {
             return Ok(Taken::Forged);
         }
+        if wanted.length.saturating_mul(2) > self.bound {
+            return Ok(Taken::TooLong);
+        }
         if let Some(object) = self.objects.get_mut(&wanted) {
             if object.whole.is_some() {
                 return Ok(object.again(chunk.offset, at));
@@ -135,9 +140,13 @@ impl Assembly {
                 return Ok(taken);
             }
         }
+        let object = self.objects.get(&wanted);
+        let is_new = object.is_none();
+        let others = object.map_or(0, |object| object.pieces.keys().filter(|b| **b != chunk.offset).count());
         // An object that is whole stands beside its pieces for a moment.
-        let is_new = !self.objects.contains_key(&wanted);
-        let is_over = self.held.saturating_add(count.saturating_mul(2)) > self.bound;
+        let is_last = others + 1 == pieces(wanted.length).count();
+        let needed = if is_last { count.saturating_add(wanted.length) } else { count };
+        let is_over = self.held.saturating_add(needed) > self.bound;
         if is_over || (is_new && self.objects.len() >= MAX_OBJECTS) {
             return Ok(Taken::Full);
         }
@@ -171,6 +180,9 @@ impl Assembly {
         let path = self.next("whole");
         let Some(object) = self.objects.get_mut(wanted) else { return Ok(()) };
         if object.pieces.len() as u64 != pieces(wanted.length).count() as u64 {
+            return Ok(());
+        }
+        if self.held.saturating_add(wanted.length) > self.bound {
             return Ok(());
         }
         for choice in object.choices(offset) {
@@ -469,19 +481,25 @@ mod tests {
         let bytes = bytes();
         let wanted = object(&bytes);
         let mut desk = Desk::new(CHUNK_BYTES * 6);
+        let long = Wanted { length: CHUNK_BYTES * 3 + 1, ..wanted.clone() };
+        assert_eq!(desk.take(&chunk(&long, 0, &bytes[..CHUNK_BYTES as usize])), Taken::TooLong);
         let filled = |fill: usize| vec![fill as u8; CHUNK_BYTES as usize];
         for fill in 0..MAX_VERSIONS {
             assert_eq!(desk.take(&chunk(&wanted, 0, &filled(fill))), HELD);
         }
-        let forgotten = Some(At { partition: 0, offset: 1 });
+        let forgotten = Some(At { partition: 0, offset: 2 });
         assert_eq!(desk.take(&cut(&wanted, &bytes)[0]), Taken::Held { forgotten });
         assert_eq!(desk.assembly.held(), CHUNK_BYTES * MAX_VERSIONS as u64);
         assert_eq!(desk.take(&cut(&wanted, &bytes)[1]), HELD);
-        assert_eq!(desk.take(&chunk(&wanted, CHUNK_BYTES, &filled(9))), Taken::Full);
+        assert_eq!(desk.take(&chunk(&wanted, CHUNK_BYTES, &filled(9))), HELD);
+        assert_eq!(desk.take(&chunk(&wanted, CHUNK_BYTES, &filled(10))), Taken::Full);
+        // The last piece needs room for the whole too.
+        let last = cut(&wanted, &bytes)[2].clone();
+        assert_eq!(desk.take(&last), Taken::Full);
         assert_eq!(desk.assembly.oldest_of(|_| true).unwrap().0, wanted);
         assert_eq!(desk.assembly.begun_before(Instant::now()), [wanted.clone()]);
         let dropped = desk.assembly.drop(&wanted).unwrap();
-        assert_eq!((dropped.messages.len(), desk.assembly.held(), desk.files()), (MAX_VERSIONS + 1, 0, 0));
+        assert_eq!((dropped.messages.len(), desk.assembly.held(), desk.files()), (MAX_VERSIONS + 2, 0, 0));
         assert!(desk.assembly.oldest_of(|_| true).is_none());
     }
 

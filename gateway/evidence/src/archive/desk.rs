@@ -185,6 +185,11 @@ impl Desk {
                     self.aside(Fault::ForgedPiece, &chunk.name.to_string(), detail, at, message);
                     return Ok(Read::Taken);
                 }
+                Taken::TooLong => {
+                    let detail = format!("its {} bytes do not fit into the work folder twice", wanted.length);
+                    self.aside(Fault::Unfinished, &chunk.name.to_string(), &detail, at, &[]);
+                    return Ok(Read::Taken);
+                }
                 Taken::Full if self.make_room(now) => continue,
                 Taken::Full => return Ok(Read::NoRoom),
             }
