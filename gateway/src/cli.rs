@@ -25,10 +25,12 @@ pub enum Command {
     Serve(Serve),
     /// Check a configuration and everything that it refers to; tells all problems at once.
     Check(Check),
-    /// Make the key that signs seals, and print the trust file for auditors.
+    /// Make the key that signs seals, and print the trust file for auditors; or the key of an archiver.
     Keygen(Keygen),
     /// Keep the registry, the log of logs, until told to stop.
     Registrar(Registrar),
+    /// Put batches from a topic into the store and answer with receipts, until told to stop.
+    Archive(Archive),
     /// Make the deployment's root key, which signs key entries and can stay offline.
     #[command(subcommand)]
     Root(Root),
@@ -110,9 +112,12 @@ pub struct Keygen {
     #[arg(long)]
     pub deployment: String,
     /// Second part of the logs' names; `registry` for the key of a registry.
-    #[arg(long)]
-    pub gateway: String,
-    /// The seal key's file; must not exist.
+    #[arg(long, required_unless_present = "archiver")]
+    pub gateway: Option<String>,
+    /// Instead: the name of an archiver, for the key that signs its receipts.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["gateway", "pseudonym_key", "heartbeat"])]
+    pub archiver: Option<String>,
+    /// The key's file; must not exist.
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
     /// Make a key of pseudonyms too; must not exist.
@@ -128,6 +133,17 @@ pub struct Keygen {
 pub struct Registrar {
     /// The configuration.
     #[arg(short = 'c', long = "config", value_name = "FILE", default_value = "registrar.yaml")]
+    pub config: PathBuf,
+    /// What is logged: a filter as `info` or `evidence=debug,info`.
+    #[arg(long, value_name = "FILTER", default_value = "info")]
+    pub log: String,
+}
+
+/// `archive`
+#[derive(Debug, Args)]
+pub struct Archive {
+    /// The configuration.
+    #[arg(short = 'c', long = "config", value_name = "FILE", default_value = "archive.yaml")]
     pub config: PathBuf,
     /// What is logged: a filter as `info` or `evidence=debug,info`.
     #[arg(long, value_name = "FILTER", default_value = "info")]

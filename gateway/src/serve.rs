@@ -613,7 +613,7 @@ async fn journal_fails(app: &App) {
 fn ledger_config(loaded: &Loaded, start: Start, telemetry: &Arc<Telemetry>) -> anyhow::Result<LedgerConfig> {
     let evidence = &loaded.config.evidence;
     let disk: evidence::disk::SharedDisk = Arc::new(RealDisk);
-    let store = store::open(&evidence.out, "evidence.out")?;
+    let store = store::of(loaded)?;
     let documents = Documents::of(loaded)?;
     let counters = Arc::clone(telemetry);
     Ok(LedgerConfig {

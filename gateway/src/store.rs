@@ -1,18 +1,29 @@
-//! The way out as configured: a directory, or a bucket that was judged.
+//! The way out as configured: a directory, a bucket or topics that were judged.
 
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use evidence::disk::RealDisk;
 use evidence::store::Trouble;
-use evidence::{DirectoryStore, S3Store, Store};
+use evidence::{DirectoryStore, KafkaStore, S3Store, Store};
 
-use crate::config::{self, Out};
+use crate::config::{self, Loaded, Out};
 
-/// Opens the way out; `key` is where the configuration names it.
+/// Opens a gateway's way out.
 ///
 /// # Errors
-/// A directory that cannot be used, or a bucket that would not keep evidence.
+/// A directory that cannot be used, a bucket that would not keep evidence, or topics that would let none through.
+pub(crate) fn of(loaded: &Loaded) -> anyhow::Result<Arc<dyn Store>> {
+    match &loaded.config.evidence.out {
+        Out::Kafka(out) => Ok(Arc::new(topics(loaded, out)?)),
+        other => open(other, "evidence.out"),
+    }
+}
+
+/// Opens a store that is written to straight; `key` is where the configuration names it.
+///
+/// # Errors
+/// As [`of`], and where it is no such store.
 pub(crate) fn open(out: &Out, key: &str) -> anyhow::Result<Arc<dyn Store>> {
     Ok(match out {
         Out::Directory(folder) => Arc::new(
@@ -20,7 +31,44 @@ pub(crate) fn open(out: &Out, key: &str) -> anyhow::Result<Arc<dyn Store>> {
                 .with_context(|| format!("`{key}.directory` is `{}`: cannot be used", folder.display()))?,
         ),
         Out::S3(out) => Arc::new(bucket(out, &format!("{key}.s3"))?),
+        Out::Kafka(_) => {
+            anyhow::bail!("`{key}.kafka`: wanted `directory` or `s3`, only a gateway ships through Kafka")
+        }
     })
+}
+
+/// Opens the topics, and refuses those that no batch would get through. Brokers that do not answer now are taken:
+/// nothing counts as archived before its receipt.
+fn topics(loaded: &Loaded, out: &config::KafkaOut) -> anyhow::Result<KafkaStore> {
+    let config = &loaded.config;
+    let password = loaded.kafka_password.as_ref().map(config::Secret::expose);
+    let settings = out.settings(&config.deployment, &config.gateway, password);
+    let report = match KafkaStore::judge(&settings) {
+        Ok(report) => report,
+        Err(error) => {
+            tracing::warn!(%error, "the topics cannot be judged now");
+            evidence::topic::TopicReport::default()
+        }
+    };
+    for topic in &report.made {
+        tracing::info!(topic, "the topic was made");
+    }
+    for warning in &report.warnings {
+        tracing::warn!(
+            topic = warning.topic,
+            setting = warning.setting,
+            found = warning.found,
+            wanted = warning.wanted,
+            "the topic"
+        );
+    }
+    let faults: Vec<String> = report.faults.iter().map(ToString::to_string).collect();
+    anyhow::ensure!(
+        faults.is_empty(),
+        "{}; no batch would get through (`evidence.out.kafka`)",
+        faults.join("; ")
+    );
+    KafkaStore::open(settings).context("`evidence.out.kafka` cannot be used")
 }
 
 /// Opens the bucket, and refuses one that would not keep evidence. One that does not answer now is taken: nothing

@@ -91,6 +91,8 @@ pub(crate) struct Telemetry {
     pub(crate) ready: Gauge,
     pub(crate) spool_full_in: Gauge<f64, AtomicU64>,
     pub(crate) store_failures: Family<ByReason, Counter>,
+    pub(crate) receipts_forged: Counter,
+    pub(crate) put_again: Counter,
     pub(crate) reloads: Family<ByReason, Counter>,
     signed: Signed,
 }
@@ -176,6 +178,16 @@ impl Telemetry {
             "store_failures",
             "Batches that the store did not take and that are tried again, by reason"
         );
+        let receipts_forged = add!(
+            Counter::default(),
+            "receipts_forged",
+            "Messages of the receipts topic that no configured archiver signed"
+        );
+        let put_again = add!(
+            Counter::default(),
+            "batches_put_again",
+            "Batches that were put into the topic again, for want of a receipt"
+        );
         let reloads = add!(Family::default(), "reloads", "Reloads of the configuration, by how they ended");
         Self {
             registry,
@@ -199,6 +211,8 @@ impl Telemetry {
             ready,
             spool_full_in,
             store_failures,
+            receipts_forged,
+            put_again,
             reloads,
             signed: Signed::default(),
         }

@@ -2,14 +2,15 @@
 //!
 //! `provider` is an LLM provider on loopback that speaks the real wire formats, replays recorded exchanges and
 //! remembers every byte it saw; `gateway` runs the real binary; `client` is an HTTP caller that remembers every
-//! byte it got; `deployment` is the keys, files and trust of a deployment with a registry, `registrar` and `witness` its
-//! processes; `process` is any child process; `services` are the real stores that they meet; `oracle` holds what both
+//! byte it got; `deployment` is the keys, files and trust of a deployment with a registry, `registrar`, `witness` and `archiver`
+//! its processes; `process` is any child process; `services` are the real stores that they meet; `oracle` holds what both
 //! remember against the evidence, `archive` a bucket against what is promised of it; `marks` reads how far evidence has
 //! come; `audited` puts evidence into buckets and runs the auditor over it.
 
 #![allow(clippy::panic, reason = "tests fail by panicking")]
 
 pub mod archive;
+pub mod archiver;
 pub mod audited;
 pub mod client;
 pub mod corpus;

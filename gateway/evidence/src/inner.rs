@@ -395,7 +395,10 @@ impl Inner {
     pub(crate) fn watermarks(&self) -> Watermarks {
         let marks = self.marks.snapshot();
         let journaled = self.journal.journaled();
+        let figures = self.settings.store.figures();
         Watermarks {
+            receipts_forged: figures.receipts_forged,
+            put_again: figures.put_again,
             journaled,
             journal_bytes: self.journal.segments().bytes(),
             reserved_bytes: self.space.promised(),

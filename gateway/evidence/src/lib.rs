@@ -9,6 +9,7 @@
 //! [`Ledger`] is what the gateway sees. A start recovers what an earlier process left before it opens its own log.
 
 pub mod admission;
+pub mod archive;
 pub mod body;
 mod cipher;
 pub mod clock;
@@ -39,6 +40,7 @@ mod stop;
 pub mod store;
 mod threads;
 mod tip;
+pub mod topic;
 mod unrecorded;
 pub mod watermarks;
 
@@ -52,5 +54,5 @@ pub use part::PartWriter;
 pub use refusals::PreAuth;
 pub use salvage::{Salvaged, salvage};
 pub use stop::Stop;
-pub use store::{DirectoryStore, S3Settings, S3Store, Store, StoreError};
+pub use store::{DirectoryStore, KafkaStore, S3Settings, S3Store, Store, StoreError};
 pub use watermarks::Watermarks;

@@ -237,6 +237,10 @@ fn end_in_store(settings: &LedgerConfig, key: &[u8; 32], newest: Predecessor) ->
     let last = store.list(&newest.origin).ok().and_then(|names| {
         names.into_iter().filter(|name| matches!(name, ObjectName::Seal { .. })).max_by_key(ObjectName::batch)
     });
+    let word = last.as_ref().and_then(|name| store.word(&newest.origin, name.batch()).ok().flatten());
+    if let Some(word) = word {
+        return Predecessor { size: Some(word.to), root: Some(word.root), ..newest };
+    }
     let note = last.and_then(|name| crate::store::read_object(store, &name, MAX_SEAL_BYTES).ok().flatten());
     match note.and_then(|note| schemas::seal::verify(&note, key).ok()) {
         Some(sealed) if sealed.origin == newest.origin => {

@@ -409,15 +409,25 @@ fn finish(
 
 /// Whether all is shipped: not, where it was asked to end.
 fn ship_all(shipper: &Shipper, stop: &Stop) -> Result<bool, ShipError> {
+    let mut waits = None;
     for batch in shipper.spool.batches()? {
         if stop.asked() {
             return Ok(false);
         }
         shipper.put(batch)?;
-        shipper.read_back(batch)?;
-        shipper.spool.remove(batch)?;
+        if waits.is_some() {
+            continue;
+        }
+        match shipper.read_back(batch) {
+            // What is behind it need not wait for its answer to be put.
+            Err(error) if error.is_waiting() => waits = Some(error),
+            other => {
+                other?;
+                shipper.archived(batch)?;
+            }
+        }
     }
-    Ok(true)
+    waits.map_or(Ok(true), Err)
 }
 
 /// Leaves the mark `salvaged`, durable.

@@ -46,6 +46,11 @@ impl ShipError {
         }
     }
 
+    /// Whether the batch is on its way, and its answer is still to come: those behind it can be put meanwhile.
+    pub(crate) fn is_waiting(&self) -> bool {
+        matches!(self, Self::Store(StoreError::Pending { .. })) || self.trouble() == Some(Trouble::Unanswered)
+    }
+
     /// What is in the way, where the same may succeed later.
     pub(crate) fn trouble(&self) -> Option<Trouble> {
         match self {
@@ -82,6 +87,18 @@ impl Shipper {
             tracing::debug!(%name, version = ?receipt.version, retain_until_s = ?receipt.retain_until_s, "archived");
             Ok(())
         })
+    }
+
+    /// A batch is archived, and its files go. Where the store gives no seal back those of the newest stay: a start needs
+    /// the last seal to go on behind it.
+    pub(crate) fn archived(&self, batch: u64) -> Result<(), ShipError> {
+        if self.store.gives_back() {
+            return Ok(self.spool.remove(batch)?);
+        }
+        for older in self.spool.batches()?.into_iter().filter(|older| *older < batch) {
+            self.spool.remove(older)?;
+        }
+        Ok(())
     }
 
     /// Does `work` with the data files of a batch, then with its seal.

@@ -14,10 +14,12 @@ use crate::ledger::LedgerConfig;
 use crate::marks::Marks;
 use crate::recovery::{self, Recovered};
 use crate::sealer::{Sealer, Slim};
-use crate::ship::{BackOff, Shipper};
+use crate::ship::{BackOff, ShipError, Shipper};
 use crate::space::Space;
 use crate::store::Trouble;
 
+/// The longest wait between looks whether an answer has come.
+const ANSWER_WAIT: Duration = Duration::from_secs(5);
 /// How often the threads look at the time.
 const TICK: Duration = Duration::from_millis(100);
 /// Between tries to destroy a key whose erasure is recorded.
@@ -185,7 +187,7 @@ struct Shipping {
 
 impl Shipping {
     fn run(self) {
-        let mut back_off = BackOff::default();
+        let (mut back_off, mut answers) = (BackOff::default(), BackOff::default());
         while !self.marks.finished() {
             self.marks.wait(TICK, false);
             let marks = self.marks.snapshot();
@@ -193,11 +195,17 @@ impl Shipping {
                 continue;
             }
             match self.ship() {
-                Ok(()) => {
+                Ok(shipped) => {
                     back_off.succeeded();
                     if marks.ship_trouble.is_some() {
                         tracing::info!("the store takes batches again");
                         self.marks.update(|marks| marks.ship_trouble = None);
+                    }
+                    match shipped {
+                        Shipped::OnItsWay { has_moved: false } => {
+                            self.pause(answers.failed().min(ANSWER_WAIT))
+                        }
+                        _ => answers.succeeded(),
                     }
                 }
                 Err(error) if error.is_transient() => {
@@ -216,10 +224,7 @@ impl Shipping {
                             *count += 1;
                         }
                     });
-                    let until = Instant::now() + wait;
-                    while Instant::now() < until && !self.marks.finished() {
-                        std::thread::sleep(TICK.min(wait));
-                    }
+                    self.pause(wait);
                 }
                 Err(error) => {
                     tracing::error!(%error, "shipping stopped; journal and spool are kept");
@@ -230,30 +235,64 @@ impl Shipping {
         }
     }
 
-    fn ship(&self) -> Result<(), crate::ship::ShipError> {
+    fn pause(&self, wait: Duration) {
+        let until = Instant::now() + wait;
+        while Instant::now() < until && !self.marks.finished() {
+            std::thread::sleep(TICK.min(wait));
+        }
+    }
+
+    /// Puts what is in the spool, and has it confirmed in its order. A batch whose answer is still to come keeps
+    /// nothing behind it from being put.
+    fn ship(&self) -> Result<Shipped, ShipError> {
+        let mut waits: Option<ShipError> = None;
+        let mut has_moved = false;
         // Only what the sealer has called complete: a batch whose last sync failed is built anew (DU-3), and which
         // exchanges are open in it must be known before its journal may go.
         let complete = self.marks.batches();
         for batch in self.shipper.spool.batches()?.into_iter().filter(|batch| *batch < complete) {
             let shipped = self.shipper.put(batch)?;
-            self.marks.update(|marks| marks.shipped = shipped);
-            let archived = self.shipper.read_back(batch)?;
-            self.shipper.spool.remove(batch)?;
-            let bytes = self.shipper.spool.bytes()?;
-            self.space.spooled(bytes);
-            self.marks.update(|marks| {
-                marks.archived = archived;
-                marks.spool_bytes = bytes;
-            });
-            // The intents of open exchanges stay, and erasures that are not done: a crash must find them.
-            let behind = self.marks.needed_from().map_or(archived, |needed| needed.min(archived));
-            self.journal.segments().archived(behind)?;
+            self.marks.update(|marks| marks.shipped = marks.shipped.max(shipped));
+            if waits.is_none() {
+                match self.shipper.read_back(batch) {
+                    Err(error) if error.is_waiting() => waits = Some(error),
+                    archived => has_moved |= self.archived(batch, archived?)?,
+                }
+            }
             if self.marks.finished() {
                 break;
             }
         }
-        Ok(())
+        match waits {
+            None => Ok(Shipped::All),
+            Some(error) if error.trouble().is_some() => Err(error),
+            Some(_) => Ok(Shipped::OnItsWay { has_moved }),
+        }
     }
+
+    /// A batch up to `archived` is in the store: spool and journal give way. Whether that is news.
+    fn archived(&self, batch: u64, archived: u64) -> Result<bool, ShipError> {
+        self.shipper.archived(batch)?;
+        let bytes = self.shipper.spool.bytes()?;
+        self.space.spooled(bytes);
+        let before = self.marks.snapshot().archived;
+        self.marks.update(|marks| {
+            marks.archived = marks.archived.max(archived);
+            marks.spool_bytes = bytes;
+        });
+        // The intents of open exchanges stay, and erasures that are not done: a crash must find them.
+        let behind = self.marks.needed_from().map_or(archived, |needed| needed.min(archived));
+        self.journal.segments().archived(behind)?;
+        Ok(archived > before)
+    }
+}
+
+/// What a look at the spool came to.
+enum Shipped {
+    /// All of it is archived.
+    All,
+    /// All of it is put, and an answer is still to come; whether one came meanwhile.
+    OnItsWay { has_moved: bool },
 }
 
 /// Flushes, folds, beats, and tries again what an erasure could not destroy.

@@ -9,7 +9,7 @@ use schemas::{ObjectName, Origin, Sha256Hex};
 
 use crate::sealer::{Slim, Tip};
 use crate::spool::Spool;
-use crate::store::{self, Store, StoreError};
+use crate::store::{self, SealWord, Store, StoreError};
 
 /// The largest seal and records file that are read.
 const MAX_SEAL_BYTES: u64 = 1 << 20;
@@ -62,13 +62,25 @@ pub(crate) fn find(
         .collect();
     let in_spool: BTreeSet<u64> = spool.batches()?.into_iter().collect();
     let mut standing: Option<Standing> = None;
+    // Newer than all that is here: batches that are known by an archiver's word only.
+    let mut words: Vec<SealWord> = Vec::new();
     for batch in in_store.union(&in_spool).copied().collect::<Vec<_>>().into_iter().rev() {
         let disagrees = |what: String| TipError::Disagrees { batch, what };
         let mut note: Option<Bytes> = None;
         if in_spool.contains(&batch) {
             note = Some(spool.seal(batch)?.into());
         }
-        if in_store.contains(&batch) {
+        let word = if in_store.contains(&batch) { store.word(origin, batch)? } else { None };
+        if let Some(word) = word {
+            match &note {
+                Some(own) if Sha256Hex::of(own) != word.seal => {
+                    return Err(disagrees("a receipt is for another seal than the spool's".into()));
+                }
+                Some(_) => {}
+                None if standing.is_none() => words.push(word),
+                None => {}
+            }
+        } else if in_store.contains(&batch) {
             let name = ObjectName::Seal { origin: origin.clone(), batch };
             let stored = store::read_object(store, &name, MAX_SEAL_BYTES)?;
             match (&note, stored) {
@@ -95,7 +107,38 @@ pub(crate) fn find(
             break;
         }
     }
-    Ok(standing.unwrap_or_else(|| Standing { tip: Tip::start(), closed: false }))
+    let standing = standing.unwrap_or_else(|| Standing { tip: Tip::start(), closed: false });
+    words.iter().rev().try_fold(standing, |standing, word| follow(standing, word, journaled))
+}
+
+/// Goes on over a batch of which only an archiver's word is here: the journal must have its records, and they must
+/// give its root.
+fn follow(
+    standing: Standing,
+    word: &SealWord,
+    journaled: &mut dyn FnMut(u64) -> Option<Sha256Hex>,
+) -> Result<Standing, TipError> {
+    let disagrees = |what: String| TipError::Disagrees { batch: word.batch, what };
+    let Tip { mut tree, next_batch, .. } = standing.tip;
+    if (word.batch, word.from) != (next_batch, tree.size()) {
+        return Err(disagrees(format!(
+            "its receipt is for positions {}..{}, and what is known here ends with batch {next_batch}, position {}: the spool lacks a seal",
+            word.from,
+            word.to,
+            tree.size()
+        )));
+    }
+    for position in word.from..word.to {
+        let known = journaled(position);
+        tree.append(known.ok_or_else(|| {
+            disagrees(format!("it has a receipt, and neither spool nor journal has record {position}"))
+        })?);
+    }
+    if tree.root() != word.root {
+        return Err(disagrees("the journal's records do not give the root of its receipt".into()));
+    }
+    let tip = Tip { tree, next_batch: word.batch + 1, previous: Some(word.seal), time: word.sealed_us };
+    Ok(Standing { tip, closed: false })
 }
 
 /// The seal, signed by one of the keys.

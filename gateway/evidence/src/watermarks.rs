@@ -31,6 +31,10 @@ pub struct Watermarks {
     pub ship_failures: [u64; Trouble::ALL.len()],
     /// What is in the way of shipping now.
     pub ship_trouble: Option<Trouble>,
+    /// Receipts by nobody who counts, found among those that answer batches.
+    pub receipts_forged: u64,
+    /// Batches that were put again, for want of a receipt.
+    pub put_again: u64,
     /// In how many seconds the spool is over its bound, if it goes on as in the last minutes; `None` where it does not
     /// fill.
     pub spool_full_in_s: Option<u64>,

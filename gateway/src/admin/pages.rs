@@ -173,6 +173,11 @@ fn observe(app: &App) {
         let counter = telemetry.store_failures.get_or_create(&ByReason { reason: trouble.as_str() });
         counter.inner().store(count, std::sync::atomic::Ordering::Relaxed);
     }
+    for (counter, count) in
+        [(&telemetry.receipts_forged, marks.receipts_forged), (&telemetry.put_again, marks.put_again)]
+    {
+        counter.inner().store(count, std::sync::atomic::Ordering::Relaxed);
+    }
     telemetry.journal.set(gauge(marks.journal_bytes));
     telemetry.ready.set(i64::from(app.ledger.readiness().is_ok() && !app.is_draining()));
 }

@@ -1,4 +1,4 @@
-//! `gateway keygen`: the key that signs seals, and what auditors must know of it.
+//! `gateway keygen`: the key that signs seals or receipts, and what others must know of it.
 
 use std::path::Path;
 
@@ -16,11 +16,20 @@ pub(super) fn run(args: &Keygen) -> Result<()> {
     let Some(heartbeat) = parse_duration(&args.heartbeat) else {
         bail!("`--heartbeat {}`: wanted a duration as `5m`", args.heartbeat);
     };
-    let public = make_seal_key(&args.out, &args.deployment, &args.gateway)?;
+    // clap asks for one of both.
+    let gateway = args.gateway.as_deref().unwrap_or_default();
+    if let Some(archiver) = &args.archiver {
+        let public = make_seal_key(&args.out, &args.deployment, archiver)?;
+        output::note(format_args!("key: {} (keep it secret; mode 0600)", args.out.display()));
+        output::note("for `archivers` of each gateway's `evidence.out.kafka`, on stdout:");
+        output::line(archiver_line(archiver, &public));
+        return Ok(());
+    }
+    let public = make_seal_key(&args.out, &args.deployment, gateway)?;
     if let Some(path) = &args.pseudonym_key {
         make_pseudonym_key(path)?;
     }
-    if args.gateway == schemas::names::REGISTRY {
+    if gateway == schemas::names::REGISTRY {
         output::note(format_args!("key: {} (keep it secret; mode 0600)", args.out.display()));
         output::note("public key, for `registry.key` in trust.yaml where it is the seal key, on stdout:");
         output::line(STANDARD.encode(public));
@@ -29,8 +38,13 @@ pub(super) fn run(args: &Keygen) -> Result<()> {
     output::note(format_args!("seal key:   {} (keep it secret; mode 0600)", args.out.display()));
     output::note(format_args!("public key: {}", STANDARD.encode(public)));
     output::note("trust file for auditors, to be handed over by another way than the evidence, on stdout:");
-    output::line(trust_text(&args.deployment, &args.gateway, &public, heartbeat.as_secs()).trim_end());
+    output::line(trust_text(&args.deployment, gateway, &public, heartbeat.as_secs()).trim_end());
     Ok(())
+}
+
+/// An archiver as a gateway pins it.
+fn archiver_line(name: &str, public: &[u8; 32]) -> String {
+    format!("- {{ name: {name}, key: \"{}\" }}", STANDARD.encode(public))
 }
 
 /// Makes a seal key file and gives the public key.
@@ -88,6 +102,13 @@ mod tests {
         assert_eq!(trust.check(), []);
         assert_eq!(trust.gateways[0].public_key().unwrap(), [7; 32]);
         assert_eq!((trust.deployment.as_str(), trust.gateways[0].heartbeat_bound_s), ("acme", Some(300)));
+    }
+
+    #[test]
+    fn the_printed_archiver_is_one_item_of_a_list() {
+        let typed: serde_json::Value = serde_saphyr::from_str(&archiver_line("ar1", &[7; 32])).unwrap();
+        let key = schemas::trust::key_text(&[7; 32]);
+        assert_eq!(typed, serde_json::json!([{ "name": "ar1", "key": key }]));
     }
 
     #[test]

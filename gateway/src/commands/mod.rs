@@ -1,5 +1,6 @@
 //! One file a command.
 
+mod archive;
 mod check;
 mod closing;
 mod keygen;
@@ -7,6 +8,7 @@ mod keys;
 mod quickstart;
 mod registrar;
 mod root;
+mod shown;
 
 use std::path::Path;
 
@@ -33,6 +35,7 @@ pub fn run(command: Command) -> Result<()> {
         Command::Check(args) => check::run(&args),
         Command::Keygen(args) => keygen::run(&args),
         Command::Registrar(args) => registrar::run(&args),
+        Command::Archive(args) => archive::run(&args),
         Command::Root(command) => root::run(&command),
         Command::Enroll(args) => root::enroll(&args),
         Command::RotateKey(args) => root::rotate(&args),

@@ -136,7 +136,8 @@ async fn ask_others(
     let (sender, heads) = watch::channel(None);
     let metrics = Arc::new(metrics::Metrics::new());
     if let Some(listen) = others.metrics {
-        let shown = http::show(listen, Arc::clone(&metrics)).await;
+        let text = Arc::clone(&metrics);
+        let shown = super::shown::metrics(listen, move || text.text()).await;
         shown.with_context(|| format!("`metrics` is `{listen}`: cannot be listened on"))?;
     }
     if others.witnesses.is_empty() && others.timestamp.is_none() {

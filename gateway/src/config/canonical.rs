@@ -21,6 +21,10 @@ pub(super) fn canonical(loaded: &Loaded, fingerprints: &Fingerprints) -> Result<
         let label = format!("{CREDENTIAL_LABEL}/{provider}");
         secrets.insert(label.clone(), fingerprints.of(&label, secret.expose().as_bytes()).into());
     }
+    if let Some(secret) = &loaded.kafka_password {
+        let label = "evidence.out.kafka.sasl.secret".to_owned();
+        secrets.insert(label.clone(), fingerprints.of(&label, secret.expose().as_bytes()).into());
+    }
     for (index, tls) in loaded.tls.iter().enumerate() {
         if let Some(tls) = tls {
             let label = format!("listen[{index}].tls.key");

@@ -127,6 +127,7 @@ impl Check<'_> {
             self.warnings.push(problem.value("off"));
         }
         self.warn_of_s3(config);
+        self.warn_of_kafka(config);
         for (index, route) in config.routes.iter().enumerate() {
             if route.fail_mode == FailMode::Open {
                 let wanted =
@@ -190,6 +191,22 @@ impl Check<'_> {
             if classes.clone().all(|used| used != class) {
                 warn("retention.classes", class.clone(), "retention classes that routes name");
             }
+        }
+    }
+}
+
+impl Check<'_> {
+    fn warn_of_kafka(&mut self, config: &Config) {
+        let Out::Kafka(kafka) = &config.evidence.out else { return };
+        let is_here = |broker: &String| {
+            let host = broker.rsplit_once(':').map_or(broker.as_str(), |(host, _)| host);
+            let host = host.trim_matches(['[', ']']);
+            host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+        };
+        if kafka.tls.is_none() && !kafka.brokers.iter().all(is_here) {
+            let key = "evidence.out.kafka.tls";
+            let wanted = "TLS, `{}` for the system's roots: evidence would cross the network in the clear";
+            self.warnings.push(Problem::at(place(self.root, "evidence.out.kafka"), key, wanted));
         }
     }
 }

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::load::Loaded;
 
 /// Keys that are read once, when the process starts.
-const RESTART: [&str; 10] = [
+const RESTART: [&str; 11] = [
     "config.deployment",
     "config.gateway",
     "config.listen",
@@ -16,6 +16,7 @@ const RESTART: [&str; 10] = [
     "config.limits.connections",
     "config.limits.provider_idle_connections",
     "config.limits.http2_streams",
+    "secrets.evidence.out.kafka",
 ];
 
 /// What differs between the configuration in force and the next one, as paths into the canonical form.

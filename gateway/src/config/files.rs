@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 use super::check::place;
 use super::load::{LoadedFile, TlsFiles};
 use super::secret::{Secret, SecretBytes};
-use super::{Config, Credential};
+use super::{Config, Credential, Out};
 use crate::keys::Keys;
 use crate::secrets;
 
@@ -36,6 +36,7 @@ type ParseSecret = fn(&[u8]) -> Result<Zeroizing<[u8; 32]>, &'static str>;
 /// What the files and the environment hold.
 pub(super) struct Parts {
     pub(super) credentials: BTreeMap<String, Secret>,
+    pub(super) kafka_password: Option<Secret>,
     pub(super) seal_seed: Zeroizing<[u8; 32]>,
     pub(super) pseudonym_key: Option<Zeroizing<[u8; 32]>>,
     pub(super) keys: Keys,
@@ -57,6 +58,7 @@ impl Loader<'_> {
     /// `None` where anything could not be read; the problems say what.
     pub(super) fn parts(&mut self, config: &Config) -> Option<Parts> {
         let credentials = self.credentials(config);
+        let kafka_password = self.kafka(config);
         let seal_seed =
             self.secret_file("evidence.seal_key", &config.evidence.seal_key, secrets::parse_seal_key);
         let pseudonym_key = config
@@ -85,6 +87,7 @@ impl Loader<'_> {
         }
         Some(Parts {
             credentials,
+            kafka_password: kafka_password?,
             seal_seed: seal_seed?,
             pseudonym_key: all_or_none(pseudonym_key)?,
             keys: keys?,
@@ -159,41 +162,66 @@ impl Loader<'_> {
     }
 
     fn credentials(&mut self, config: &Config) -> BTreeMap<String, Secret> {
-        const FORM: &str = "a key of 1 to 8192 visible ASCII characters";
         let mut credentials = BTreeMap::new();
         for (index, provider) in config.providers.iter().enumerate() {
             let Some(credential) = &provider.credential else { continue };
-            let (key, text) = match credential {
-                Credential::Env(name) => {
-                    let key = format!("providers[{index}].credential.env");
-                    let Some(value) = (self.environment)(name) else {
-                        // A lower-case name may be a key typed into the wrong place: not shown.
-                        let upper = !name.bytes().any(|b| b.is_ascii_lowercase());
-                        let shown = if upper { format!("`{name}`") } else { "of that name".into() };
-                        self.problem(&key, format!("an environment variable {shown} that is set"));
-                        continue;
-                    };
-                    (key, Zeroizing::new(value))
-                }
-                Credential::File(path) => {
-                    let key = format!("providers[{index}].credential.file");
-                    let Ok(bytes) = read_file(path) else {
-                        self.problem(&key, "a file that can be read");
-                        continue;
-                    };
-                    self.warn_if_open(&key, path);
-                    let bytes = SecretBytes(bytes);
-                    (key, Zeroizing::new(String::from_utf8_lossy(&bytes.0).trim().to_owned()))
-                }
-            };
-            match Secret::new(text.trim()) {
-                Some(secret) => {
-                    credentials.insert(provider.name.as_str().to_owned(), secret);
-                }
-                None => self.problem(&key, FORM),
+            if let Some(secret) = self.secret(&format!("providers[{index}].credential"), credential) {
+                credentials.insert(provider.name.as_str().to_owned(), secret);
             }
         }
         credentials
+    }
+
+    /// Reads a secret from where it is.
+    fn secret(&mut self, key: &str, credential: &Credential) -> Option<Secret> {
+        const FORM: &str = "a key of 1 to 8192 visible ASCII characters";
+        let (key, text) = match credential {
+            Credential::Env(name) => {
+                let key = format!("{key}.env");
+                let Some(value) = (self.environment)(name) else {
+                    // A lower-case name may be a key typed into the wrong place: not shown.
+                    let upper = !name.bytes().any(|b| b.is_ascii_lowercase());
+                    let shown = if upper { format!("`{name}`") } else { "of that name".into() };
+                    self.problem(&key, format!("an environment variable {shown} that is set"));
+                    return None;
+                };
+                (key, Zeroizing::new(value))
+            }
+            Credential::File(path) => {
+                let key = format!("{key}.file");
+                let Ok(bytes) = read_file(path) else {
+                    self.problem(&key, "a file that can be read");
+                    return None;
+                };
+                self.warn_if_open(&key, path);
+                let bytes = SecretBytes(bytes);
+                (key, Zeroizing::new(String::from_utf8_lossy(&bytes.0).trim().to_owned()))
+            }
+        };
+        let secret = Secret::new(text.trim());
+        if secret.is_none() {
+            self.problem(&key, FORM);
+        }
+        secret
+    }
+
+    /// Reads the password of the way out, and looks whether its PEM files are there.
+    fn kafka(&mut self, config: &Config) -> Option<Option<Secret>> {
+        let Out::Kafka(kafka) = &config.evidence.out else { return Some(None) };
+        if let Some(tls) = &kafka.tls {
+            for (key, path) in [("ca", &tls.ca), ("certificate", &tls.certificate)] {
+                if let Some(path) = path {
+                    self.certificates(&format!("evidence.out.kafka.tls.{key}"), path)?;
+                }
+            }
+            if let Some(path) = &tls.key {
+                let key = "evidence.out.kafka.tls.key";
+                SecretBytes(self.bytes(key, path)?);
+                self.warn_if_open(key, path);
+            }
+        }
+        let place = kafka.password();
+        all_or_none(place.map(|place| self.secret("evidence.out.kafka.sasl.secret", place)))
     }
 
     fn certificates(&mut self, key: &str, path: &Path) -> Option<Vec<CertificateDer<'static>>> {

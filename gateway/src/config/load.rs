@@ -26,6 +26,8 @@ pub struct Loaded {
     pub path: PathBuf,
     /// Each provider's key, by the provider's name.
     pub credentials: BTreeMap<String, Secret>,
+    /// The password for the brokers of `evidence.out.kafka`, where one is configured.
+    pub kafka_password: Option<Secret>,
     /// The seed of the key that signs seals.
     pub seal_seed: Zeroizing<[u8; 32]>,
     /// The key of pseudonyms (CA-8).
@@ -185,6 +187,7 @@ fn load_text(
         config,
         path: path.to_owned(),
         credentials: parts.credentials,
+        kafka_password: parts.kafka_password,
         pseudonym_key: parts
             .pseudonym_key
             .unwrap_or_else(|| derive(&parts.seal_seed, b"affidavit/pseudonym/v1")),

@@ -10,6 +10,8 @@ mod check;
 mod defaults;
 mod diff;
 mod files;
+mod kafka;
+mod kafka_in;
 mod load;
 mod read;
 mod s3;
@@ -30,6 +32,8 @@ use serde::Serialize;
 
 pub use defaults::DEFAULT_ADMIN;
 pub use diff::Changes;
+pub use kafka::{Archiver, CreateTopics, KafkaOut, KafkaSasl, KafkaTls, Mechanism};
+pub(crate) use kafka_in::{KafkaIn, kafka_in};
 pub use load::{Loaded, LoadedFile, TlsFiles, keys_path, load, load_with};
 pub use policies::document::Problem;
 pub(crate) use read::out;
@@ -132,7 +136,7 @@ pub struct Evidence {
     pub pseudonym_key: Option<PathBuf>,
     /// The evidence store. Restart.
     pub out: Out,
-    /// The longest time that a record waits for its batch to be sealed; with `out.s3` 60s where not typed. Restart.
+    /// The longest time that a record waits for its batch to be sealed; with `out.s3` and `out.kafka` 60s where not typed. Restart.
     #[serde(serialize_with = "duration_text")]
     #[schemars(default = "default_batch_age", schema_with = "duration_schema")]
     pub batch_age: Duration,
@@ -176,6 +180,8 @@ pub enum Out {
     Directory(PathBuf),
     /// A bucket under Object Lock.
     S3(Box<S3Out>),
+    /// A topic that archivers read.
+    Kafka(Box<KafkaOut>),
 }
 
 impl Out {
@@ -183,7 +189,7 @@ impl Out {
     pub fn directory(&self) -> Option<&PathBuf> {
         match self {
             Self::Directory(folder) => Some(folder),
-            Self::S3(_) => None,
+            Self::S3(_) | Self::Kafka(_) => None,
         }
     }
 }

@@ -80,7 +80,7 @@ impl<'a, 'p> Reader<'a, 'p> {
         self.fields.optional(key, IDENTIFIER_FORM, |text| Identifier::new(text).ok())
     }
 
-    fn path(&mut self, key: &'static str) -> Option<PathBuf> {
+    pub(super) fn path(&mut self, key: &'static str) -> Option<PathBuf> {
         self.fields.optional(key, "a path", |text| Some(self.base.join(text)))
     }
 
@@ -114,7 +114,7 @@ impl<'a, 'p> Reader<'a, 'p> {
     }
 
     /// A list that must not be empty; `None` where an item could not be read.
-    fn list<T>(
+    pub(super) fn list<T>(
         &mut self,
         key: &'static str,
         wanted: &str,
@@ -181,10 +181,11 @@ fn evidence(node: &Node, base: &Path, problems: &mut Vec<Problem>) -> Option<Evi
     let key_table = f.required_path("key_table");
     let seal_key = f.required_path("seal_key");
     let pseudonym_key = f.path("pseudonym_key");
-    let out_node =
-        f.fields.required_node("out", "the evidence store as `{directory: PATH}` or `{s3: {...}}`");
+    let out_node = f
+        .fields
+        .required_node("out", "the evidence store as `{directory: PATH}`, `{s3: {...}}` or `{kafka: {...}}`");
     let out = out_node.and_then(|node| out(node, "evidence.out", base, f.fields.problems()));
-    let age = if matches!(out, Some(Out::S3(_))) { 60 * SECOND } else { 10 * SECOND };
+    let age = if matches!(out, Some(Out::S3(_) | Out::Kafka(_))) { 60 * SECOND } else { 10 * SECOND };
     let batch_age = f.duration("batch_age", Duration::from_millis(100)..=60 * 60 * SECOND, age);
     let batch_size = f.size("batch_size", 1 << 20..=1 << 30, 64 << 20);
     let heartbeat = f.duration("heartbeat", SECOND..=DAY, 300 * SECOND);
@@ -212,16 +213,20 @@ fn evidence(node: &Node, base: &Path, problems: &mut Vec<Problem>) -> Option<Evi
 pub(crate) fn out(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem>) -> Option<Out> {
     let mut f = Reader::new(node, path, base, problems);
     let s3 = f.part_of("s3", super::s3::read);
-    let out = match s3 {
-        None => f.required_path("directory").map(Out::Directory),
-        Some(s3) => {
-            if f.fields.node("directory").is_some() {
-                let place = f.fields.place_of("directory");
-                let wanted = "one way out: `directory` or `s3`";
-                f.fields.report(Problem::at(place, format!("{path}.directory"), wanted));
-            }
-            s3.map(|s3| Out::S3(Box::new(s3)))
+    let kafka = f.part_of("kafka", super::kafka::read);
+    let taken = [("s3", s3.is_some()), ("kafka", kafka.is_some())];
+    let first = taken.iter().find(|(_, is_typed)| *is_typed).map(|(key, _)| *key);
+    for other in ["directory", "kafka"] {
+        if first.is_some_and(|first| first != other) && f.fields.node(other).is_some() {
+            let place = f.fields.place_of(other);
+            let wanted = "one way out: `directory`, `s3` or `kafka`";
+            f.fields.report(Problem::at(place, format!("{path}.{other}"), wanted));
         }
+    }
+    let out = match (s3, kafka) {
+        (None, None) => f.required_path("directory").map(Out::Directory),
+        (Some(s3), _) => s3.map(|s3| Out::S3(Box::new(s3))),
+        (None, Some(kafka)) => kafka.map(|kafka| Out::Kafka(Box::new(kafka))),
     };
     f.fields.finish();
     out
@@ -315,7 +320,12 @@ fn drain_after_abort(node: &Node, path: &str, base: &Path, problems: &mut Vec<Pr
 }
 
 /// No value found here is ever shown: it may be the key itself, typed into the wrong place.
-fn credential(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem>) -> Option<Credential> {
+pub(super) fn credential(
+    node: &Node,
+    path: &str,
+    base: &Path,
+    problems: &mut Vec<Problem>,
+) -> Option<Credential> {
     const FORM: &str = "`{env: NAME}` or `{file: PATH}`: where the key is, never the key itself";
     let Shape::Map(entries) = &node.shape else {
         problems.push(Problem::at(node.place, path, FORM));

@@ -202,6 +202,81 @@ fn what_weakens_a_bucket_is_warned_about() {
     }
 }
 
+const ARCHIVERS: &str = "archivers: [{ name: ar1, key: '11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=' }]";
+
+#[test]
+fn brokers_are_read_with_whose_receipts_count() {
+    let folder = Folder::new();
+    std::fs::write(folder.path("kafka.password"), "hunter2-hunter2").unwrap();
+    let yaml = with_out(&format!(
+        "  out:\n    kafka:\n      brokers: ['k1:9093', '[::1]:9093']\n      {ARCHIVERS}\n      tls: {{}}\n      sasl: {{ mechanism: \
+         scram-sha-512, user: gw1, secret: {{ file: kafka.password }} }}\n      create: {{ partitions: 12, replication: 3 }}",
+    ));
+    let loaded = folder.load(&yaml).unwrap();
+    let Out::Kafka(kafka) = &loaded.config.evidence.out else { panic!("no topic") };
+    assert_eq!((kafka.topic.as_str(), kafka.receipts.as_str()), ("affidavit-batches", "affidavit-receipts"));
+    assert_eq!(
+        (kafka.outage, kafka.reship_after),
+        (Duration::from_secs(7 * 86_400), Duration::from_secs(300))
+    );
+    assert_eq!(loaded.kafka_password.as_ref().unwrap().expose(), "hunter2-hunter2");
+    let settings = kafka.settings("acme", "gw1", Some("hunter2-hunter2"));
+    assert_eq!(settings.archivers[0].name, "ar1");
+    assert!(!format!("{settings:?}").contains("hunter2"), "{settings:?}");
+    let canonical = String::from_utf8(loaded.canonical.clone()).unwrap();
+    assert!(canonical.contains(r#""evidence.out.kafka.sasl.secret":"hmac-sha256:"#), "{canonical}");
+    assert!(!canonical.contains("hunter2"), "{canonical}");
+    let batch_age = loaded.config.evidence.batch_age;
+    assert!(yaml.contains("batch_age") || batch_age == Duration::from_secs(60), "{batch_age:?}");
+    std::fs::write(folder.path("kafka.password"), "another-password").unwrap();
+    assert_eq!(loaded.restart_keys(&folder.load(&yaml).unwrap()), ["secrets.evidence.out.kafka.sasl.secret"]);
+}
+
+#[test]
+fn brokers_that_mean_nothing_are_refused_with_every_problem() {
+    let folder = Folder::new();
+    let yaml = with_out(
+        "  out:\n    kafka:\n      brokers: [k1]\n      topic: 'a b'\n      archivers: [{ name: Ar 1, key: x }]\n      tls: { \
+         certificate: c.pem }\n      sasl: { mechanism: plain, secret: { env: NOT_SET } }\n      create: { partitions: 0, replication: x \
+         }\n      outage: 1m",
+    );
+    let told = folder.told(&yaml).join("\n");
+    for key in [
+        "brokers",
+        "topic",
+        "archivers[0].name",
+        "archivers[0].key",
+        "tls.key",
+        "sasl.user",
+        "create.partitions",
+        "create.replication",
+        "outage",
+    ] {
+        assert!(told.contains(&format!("evidence.out.kafka.{key}")), "{key}:\n{told}");
+    }
+    let same =
+        with_out(&format!("  out: {{ kafka: {{ brokers: ['k:1'], topic: a, receipts: a, {ARCHIVERS} }} }}"));
+    assert!(folder.told(&same).join("\n").contains("evidence.out.kafka.receipts"));
+    let both =
+        with_out(&format!("  out: {{ directory: store, kafka: {{ brokers: ['k:1'], {ARCHIVERS} }} }}"));
+    assert!(folder.told(&both).join("\n").contains("evidence.out.directory"));
+    let missing = "sasl: { mechanism: plain, user: u, secret: { env: NOT_SET } }";
+    let missing = with_out(&format!("  out: {{ kafka: {{ brokers: ['k:1'], {ARCHIVERS}, {missing} }} }}"));
+    assert!(folder.told(&missing).join("\n").contains("evidence.out.kafka.sasl.secret.env"));
+}
+
+#[test]
+fn brokers_over_the_network_in_the_clear_are_warned_about() {
+    let folder = Folder::new();
+    let warnings = |brokers: &str| {
+        let yaml = with_out(&format!("  out: {{ kafka: {{ brokers: ['{brokers}'], {ARCHIVERS} }} }}"));
+        let warnings = folder.load(&yaml).unwrap().warnings;
+        warnings.iter().any(|warning| warning.to_string().contains("evidence.out.kafka.tls"))
+    };
+    assert!(warnings("k1.example:9092"));
+    assert!(!warnings("127.0.0.1:9092") && !warnings("[::1]:9092") && !warnings("localhost:9092"));
+}
+
 #[test]
 fn every_key_is_read() {
     let folder = Folder::new();
@@ -287,8 +362,16 @@ fn schema_and_reader_know_the_same_keys() {
          sse: kms, kms_key: k, mode: compliance, legal_hold: false, without_lock: refuse, timeout: 1m, \
          retention: { records: 1d, content: 1d, classes: { legal: 9d } } }",
     );
+    let topic = |secret: &str| {
+        with_out(&format!(
+            "  out:\n    kafka: {{ brokers: ['k:1'], topic: a, receipts: b, {ARCHIVERS}, tls: {{ ca: tls.crt, certificate: \
+             tls.crt, key: tls.key }}, sasl: {{ mechanism: plain, user: u, secret: {{ {secret} }} }}, create: {{ partitions: 1, \
+             replication: 1 }}, outage: 1d, reship_after: 1m, timeout: 1m }}",
+        ))
+    };
+    let topics = [topic("env: OPENAI_API_KEY"), topic("file: azure.key")];
     let mut in_file = Vec::new();
-    for text in [FULL, &bucket] {
+    for text in [FULL, &bucket, &topics[0], &topics[1]] {
         folder.load(text).unwrap();
         let typed: Value = serde_saphyr::from_str(text).unwrap();
         keys_of(&typed, "", &mut in_file);

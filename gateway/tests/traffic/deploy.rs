@@ -62,6 +62,18 @@ fn the_examples_are_sound_once_their_files_and_variables_are_there() {
     }
 }
 
+#[test]
+fn the_example_with_kafka_is_sound_too() {
+    let dir = example("gateway-kafka.yaml");
+    let ca = rcgen::generate_simple_self_signed(["kafka".to_owned()]).unwrap().cert.pem();
+    std::fs::write(dir.path().join("kafka-ca.pem"), ca).unwrap();
+    let variables = ["OPENAI_API_KEY", "AZURE_OPENAI_API_KEY", "ANTHROPIC_API_KEY", "KAFKA_PASSWORD"];
+    let done = check(dir.path(), &variables);
+    assert!(done.status.success(), "{}", said(&done));
+    let missing = check(dir.path(), &variables[..3]);
+    assert!(said(&missing).contains("evidence.out.kafka.sasl.secret.env"), "{}", said(&missing));
+}
+
 /// The names of all properties anywhere in a schema.
 fn properties(schema: &Value, out: &mut BTreeSet<String>) {
     match schema {

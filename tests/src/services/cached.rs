@@ -1,8 +1,8 @@
-//! Where the binaries of services are.
+//! Where the files of services are.
 
 use std::path::{Path, PathBuf};
 
-/// A binary that `tests/run` built into the cache folder: `<cache>/affidavit/<name>-<version>/<name>`.
+/// What `tests/run` put into the cache folder, a binary or a folder: `<cache>/affidavit/<name>-<version>/<name>`.
 ///
 /// # Panics
 /// Where it is not there.
@@ -12,6 +12,10 @@ pub fn cached(name: &str, version: &str) -> PathBuf {
         .or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache")))
         .expect("XDG_CACHE_HOME or HOME");
     let path = cache.join("affidavit").join(format!("{name}-{version}")).join(name);
-    assert!(path.exists(), "`{}` is not built: `tests/run s3` builds it", path.display());
+    assert!(
+        path.exists(),
+        "`{}` is not there: `tests/run s3` and `tests/run kafka` make what they need",
+        path.display()
+    );
     path
 }

@@ -4,6 +4,7 @@
 
 mod cached;
 mod faults;
+mod kafka;
 mod liar;
 mod minio;
 mod moto;
@@ -12,6 +13,7 @@ mod versitygw;
 
 pub use cached::cached;
 pub use faults::{Fault, FaultProxy, Handled};
+pub use kafka::Kafka;
 pub use liar::{Answer, Asked, Liar};
 pub use minio::{Minio, MinioKeys};
 pub use moto::Moto;

@@ -30,7 +30,10 @@ fn object(error: &StoreError) -> Option<&str> {
         StoreError::Service { name, trouble: Trouble::Refused | Trouble::Damaged, .. }
         | StoreError::Taken { name, .. }
         | StoreError::ReadBack { name, .. } => Some(name),
-        StoreError::Service { .. } | StoreError::Source { .. } | StoreError::Full(_) => None,
+        StoreError::Service { .. }
+        | StoreError::Source { .. }
+        | StoreError::Full(_)
+        | StoreError::Pending { .. } => None,
     }
 }
 

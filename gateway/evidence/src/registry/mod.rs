@@ -14,7 +14,7 @@
 mod anchors;
 mod aside;
 mod keys;
-mod read;
+pub(crate) mod read;
 mod scan;
 #[cfg(test)]
 mod tests;
@@ -83,7 +83,7 @@ pub enum RegistrarError {
 }
 
 impl RegistrarError {
-    fn damaged(batch: u64, faults: &[BatchFault]) -> Self {
+    pub(crate) fn damaged(batch: u64, faults: &[BatchFault]) -> Self {
         let what = faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
         Self::Damaged { batch, what }
     }

@@ -16,7 +16,7 @@ const MAX_SEAL_BYTES: u64 = schemas::note::MAX_NOTE_BYTES as u64;
 pub(super) const MAX_RECORDS_BYTES: u64 = 64 << 20;
 
 /// The bytes of a batch's seal; `None` where it is not there.
-pub(super) fn seal_note(
+pub(crate) fn seal_note(
     store: &dyn Store,
     origin: &Origin,
     batch: u64,
@@ -26,7 +26,7 @@ pub(super) fn seal_note(
 }
 
 /// Reads and verifies a batch whose seal is known. The outer error is the store's, the inner one the batch's.
-pub(super) fn batch(
+pub(crate) fn batch(
     store: &dyn Store,
     origin: &Origin,
     key: &[u8; 32],

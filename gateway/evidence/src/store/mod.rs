@@ -3,6 +3,7 @@
 //! A store is create-only: a name that is taken keeps its bytes. Data files go before their seal.
 
 mod directory;
+mod kafka;
 mod s3;
 mod trouble;
 
@@ -16,6 +17,7 @@ use schemas::{ObjectName, Origin, Sha256Hex};
 use crate::disk::DiskFile;
 
 pub use directory::DirectoryStore;
+pub use kafka::KafkaStore;
 pub use s3::{BucketFault, BucketReport, Retention, S3Settings, S3Store, Sse};
 pub use trouble::Trouble;
 
@@ -71,6 +73,12 @@ pub enum StoreError {
         /// What the service said.
         detail: String,
     },
+    /// It is on its way, and the answer is still to come. Nothing is in the way.
+    #[error("`{name}` is on its way: no receipt yet")]
+    Pending {
+        /// The object.
+        name: String,
+    },
     /// The store has no space. Worth trying again.
     #[error("the store is full: {0}")]
     Full(io::Error),
@@ -90,13 +98,14 @@ pub enum StoreError {
 impl StoreError {
     /// Whether the same call may succeed later.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Full(_) | Self::Io { .. } | Self::Service { .. })
+        matches!(self, Self::Full(_) | Self::Io { .. } | Self::Service { .. } | Self::Pending { .. })
     }
 
     /// Whether the same call may succeed later without anyone's doing: the store did not answer, or asks for patience.
     pub fn passes(&self) -> bool {
         match self {
             Self::Service { trouble, .. } => !trouble.needs_someone(),
+            Self::Pending { .. } => true,
             Self::Io { source, .. } => source.kind() != io::ErrorKind::PermissionDenied,
             Self::Full(_) | Self::Taken { .. } | Self::Source { .. } | Self::ReadBack { .. } => false,
         }
@@ -108,7 +117,7 @@ impl StoreError {
             Self::Service { trouble, .. } => Some(*trouble),
             Self::Full(_) => Some(Trouble::Full),
             Self::Io { .. } => Some(Trouble::Local),
-            Self::Taken { .. } | Self::Source { .. } | Self::ReadBack { .. } => None,
+            Self::Taken { .. } | Self::Source { .. } | Self::ReadBack { .. } | Self::Pending { .. } => None,
         }
     }
 }
@@ -133,6 +142,32 @@ pub struct Receipt {
     pub version: Option<String>,
     /// Until when it cannot be deleted, seconds UTC, where the store enforces that.
     pub retain_until_s: Option<i64>,
+}
+
+/// What is said of a batch where the batch itself is not given back: by an archiver's receipt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SealWord {
+    /// Its number.
+    pub batch: u64,
+    /// Its first position.
+    pub from: u64,
+    /// The position behind its last.
+    pub to: u64,
+    /// Root of the tree of `to` leaves.
+    pub root: Sha256Hex,
+    /// SHA-256 of its seal's whole note.
+    pub seal: Sha256Hex,
+    /// The seal's time, microseconds UTC.
+    pub sealed_us: i64,
+}
+
+/// What a store counts, since the process started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Receipts by nobody who counts.
+    pub receipts_forged: u64,
+    /// Batches that were put again, for want of an answer.
+    pub put_again: u64,
 }
 
 /// Keeps objects under names, create-only. All calls block; all may be repeated.
@@ -167,6 +202,25 @@ pub trait Store: Send + Sync + Debug {
     /// # Errors
     /// The store does not answer.
     fn logs(&self, deployment: &str, gateway: &str) -> Result<Vec<Origin>, StoreError>;
+
+    /// What is said of a batch that [`Store::list`] names, where its objects cannot be read back: `None` where they can.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    fn word(&self, _origin: &Origin, _batch: u64) -> Result<Option<SealWord>, StoreError> {
+        Ok(None)
+    }
+
+    /// Whether seals can be read back. Where not, the newest batch stays in the spool, so that a start finds where the
+    /// log stands.
+    fn gives_back(&self) -> bool {
+        true
+    }
+
+    /// What it counts.
+    fn figures(&self) -> Figures {
+        Figures::default()
+    }
 
     /// The folder that the store writes to on this machine, where it has one: its space is reserved too (CA-7).
     fn local_folder(&self) -> Option<&Path>;

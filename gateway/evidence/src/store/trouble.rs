@@ -21,6 +21,10 @@ pub enum Trouble {
     Denied,
     /// The bucket is not there.
     NoBucket,
+    /// The topic is not there.
+    NoTopic,
+    /// Sent, and no archiver has answered for too long.
+    Unanswered,
     /// The store has no space.
     Full,
     /// The bytes changed on the way to it.
@@ -33,7 +37,7 @@ pub enum Trouble {
 
 impl Trouble {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Throttled,
         Self::Unavailable,
         Self::Timeout,
@@ -43,6 +47,8 @@ impl Trouble {
         Self::Clock,
         Self::Denied,
         Self::NoBucket,
+        Self::NoTopic,
+        Self::Unanswered,
         Self::Full,
         Self::Damaged,
         Self::Refused,
@@ -61,6 +67,8 @@ impl Trouble {
             Self::Clock => "clock",
             Self::Denied => "denied",
             Self::NoBucket => "no_bucket",
+            Self::NoTopic => "no_topic",
+            Self::Unanswered => "unanswered",
             Self::Full => "full",
             Self::Damaged => "damaged",
             Self::Refused => "refused",
@@ -72,7 +80,13 @@ impl Trouble {
     pub fn needs_someone(self) -> bool {
         matches!(
             self,
-            Self::Credentials | Self::Clock | Self::Denied | Self::NoBucket | Self::Full | Self::Refused
+            Self::Credentials
+                | Self::Clock
+                | Self::Denied
+                | Self::NoBucket
+                | Self::NoTopic
+                | Self::Full
+                | Self::Refused
         )
     }
 

@@ -1,22 +1,17 @@
-//! HTTP of the registrar: asking witnesses and timestamp authorities, and showing its metrics.
+//! HTTP of the registrar: asking witnesses and timestamp authorities.
 
-use std::convert::Infallible;
-use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::service::service_fn;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client as Pool;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::TokioExecutor;
 
 use super::asking::Trouble;
-use super::metrics::Metrics;
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -102,35 +97,4 @@ fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
-}
-
-/// Binds the address of the metrics and shows them under `/metrics`, in a task of its own.
-pub(super) async fn show(listen: SocketAddr, metrics: Arc<Metrics>) -> std::io::Result<()> {
-    let listener = tokio::net::TcpListener::bind(listen).await?;
-    tokio::spawn(async move {
-        loop {
-            let Ok((stream, _)) = listener.accept().await else {
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            };
-            let metrics = Arc::clone(&metrics);
-            tokio::spawn(async move {
-                let service = service_fn(move |request: Request<hyper::body::Incoming>| {
-                    let found = request.uri().path() == "/metrics";
-                    let body = if found { metrics.text() } else { String::new() };
-                    let mut response = Response::new(Full::new(Bytes::from(body)));
-                    if !found {
-                        *response.status_mut() = StatusCode::NOT_FOUND;
-                    }
-                    std::future::ready(Ok::<_, Infallible>(response))
-                });
-                let connection = hyper::server::conn::http1::Builder::new()
-                    .timer(TokioTimer::new())
-                    .header_read_timeout(PATIENCE)
-                    .serve_connection(TokioIo::new(stream), service);
-                let _ = tokio::time::timeout(PATIENCE, connection).await;
-            });
-        }
-    });
-    Ok(())
 }

@@ -1,0 +1,144 @@
+//! One batch, from whole objects to a receipt.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use schemas::names::FileKind;
+use schemas::note::Ed25519Signer;
+use schemas::seal::SignedSeal;
+use schemas::ship::{Archived, Receipt};
+use schemas::verify::{BatchInput, verify_batch};
+use schemas::{ObjectName, Sha256Hex};
+
+use super::assembly::Wanted;
+use super::quarantine::Fault;
+use crate::clock::Clock;
+use crate::store::{Source, Store, StoreError};
+
+/// The largest records file that is read: it is verified in memory.
+const MAX_RECORDS_BYTES: u64 = 1 << 30;
+
+/// A batch whose objects are all whole.
+#[derive(Debug, Clone)]
+pub(crate) struct Whole {
+    pub(crate) seal: SignedSeal,
+    pub(crate) key: [u8; 32],
+    pub(crate) note: Vec<u8>,
+    /// The data files, then the seal, with where their bytes are.
+    pub(crate) objects: Vec<(Wanted, PathBuf)>,
+}
+
+/// A batch that is in the store.
+#[derive(Debug)]
+pub(crate) struct Stored {
+    /// The signed receipt.
+    pub(crate) receipt: Vec<u8>,
+    /// What of it this version does not know: kept, and marked.
+    pub(crate) unknown: Vec<String>,
+    /// The batch before it is not in the store: on its way, or lost.
+    pub(crate) predecessor_missing: bool,
+}
+
+/// Why a batch is not in the store.
+#[derive(Debug)]
+pub(crate) enum NotStored {
+    /// It may work later.
+    Later(StoreError),
+    /// It never will.
+    Never(Fault, String),
+}
+
+/// Who archives, and where to.
+#[derive(Debug, Clone)]
+pub(crate) struct Hand {
+    pub(crate) name: String,
+    pub(crate) signer: Arc<Ed25519Signer>,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+impl Hand {
+    /// Verifies a batch on its own proof, puts its files and then its seal, and has the store show each of them.
+    pub(crate) fn archive(&self, batch: &Whole) -> Result<Stored, NotStored> {
+        let unknown = judge(batch)?;
+        for (wanted, path) in &batch.objects {
+            self.store.put(&wanted.name, source(batch, wanted, path)).map_err(refused)?;
+        }
+        let mut kept = Vec::with_capacity(batch.objects.len());
+        for (wanted, path) in &batch.objects {
+            let shown = self.store.confirm(&wanted.name, source(batch, wanted, path)).map_err(refused)?;
+            kept.push(Archived {
+                name: wanted.name.file_name(),
+                version: shown.version,
+                retain_until_s: shown.retain_until_s,
+            });
+        }
+        let receipt = Receipt::of(&batch.seal, Sha256Hex::of(&batch.note), kept, self.clock.now_us());
+        let receipt = receipt.sign(&self.name, &*self.signer).map_err(|error| {
+            NotStored::Never(Fault::ReadBack, format!("its receipt cannot be written: {error}"))
+        })?;
+        Ok(Stored { receipt, unknown, predecessor_missing: self.lacks_predecessor(batch) })
+    }
+
+    /// Whether the store shows no seal of the batch before. Where it does not answer, nothing is said.
+    fn lacks_predecessor(&self, batch: &Whole) -> bool {
+        let Some(before) = batch.seal.batch.checked_sub(1) else { return false };
+        let name = ObjectName::Seal { origin: batch.seal.origin.clone(), batch: before };
+        matches!(self.store.get(&name), Ok(None))
+    }
+}
+
+fn source<'a>(batch: &Whole, wanted: &'a Wanted, path: &'a std::path::Path) -> Source<'a> {
+    Source { path, sha256: &wanted.sha256, length: wanted.length, sealed_us: batch.seal.time }
+}
+
+fn refused(error: StoreError) -> NotStored {
+    match &error {
+        StoreError::Taken { .. } => NotStored::Never(Fault::NameTaken, error.to_string()),
+        StoreError::ReadBack { .. } => NotStored::Never(Fault::ReadBack, error.to_string()),
+        // The copy in the work folder is not what it was. No receipt is sent, so that its gateway puts the batch again.
+        StoreError::Source { .. } => NotStored::Never(Fault::Unfinished, error.to_string()),
+        _ => NotStored::Later(error),
+    }
+}
+
+/// Whether the batch holds by its own seal; what of it is not known here.
+fn judge(batch: &Whole) -> Result<Vec<String>, NotStored> {
+    let invalid = |what: String| NotStored::Never(Fault::InvalidBatch, what);
+    let records = batch
+        .objects
+        .iter()
+        .find(|(wanted, _)| matches!(&wanted.name, ObjectName::Data { kind: FileKind::Records, .. }));
+    let (wanted, path) = records.ok_or_else(|| invalid("no records file".into()))?;
+    if wanted.length > MAX_RECORDS_BYTES {
+        return Err(invalid(format!(
+            "a records file of {} bytes, at most {MAX_RECORDS_BYTES} are read",
+            wanted.length
+        )));
+    }
+    let bytes = std::fs::read(path).map_err(|source| {
+        let name = path.display().to_string();
+        NotStored::Later(StoreError::Io { action: "cannot read", name, source })
+    })?;
+    let input = BatchInput {
+        origin: &batch.seal.origin,
+        key: &batch.key,
+        seal: &batch.note,
+        records: Bytes::from(bytes),
+    };
+    let verified = verify_batch(input)
+        .map_err(|faults| invalid(faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")))?;
+    let mut unknown: Vec<String> =
+        verified.unknown_columns().iter().map(|column| format!("column {column}")).collect();
+    for row in verified.rows() {
+        let decoded = row.decoded();
+        if decoded.record.is_none() {
+            unknown.push(format!("kind {}", decoded.kind()));
+        }
+        unknown.extend(decoded.unknown_keys.iter().map(|key| format!("key {key}")));
+    }
+    unknown.sort();
+    unknown.dedup();
+    Ok(unknown)
+}

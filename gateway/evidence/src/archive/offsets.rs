@@ -1,0 +1,145 @@
+//! How far the offset of a partition may be committed: never past a message whose batch is not archived yet.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Where a message stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct At {
+    /// The partition of the topic.
+    pub(crate) partition: i32,
+    /// The message's offset in it.
+    pub(crate) offset: i64,
+}
+
+/// One partition.
+#[derive(Debug)]
+struct Partition {
+    /// Messages that are still needed.
+    open: BTreeSet<i64>,
+    /// Behind the last message that was read.
+    next: i64,
+    /// What was committed last.
+    committed: Option<i64>,
+}
+
+/// The partitions that this archiver reads.
+#[derive(Debug, Default)]
+pub(crate) struct Offsets {
+    partitions: BTreeMap<i32, Partition>,
+}
+
+impl Offsets {
+    /// A message was read, and is needed until [`Offsets::done`].
+    pub(crate) fn read(&mut self, at: At) {
+        let partition = self.partitions.entry(at.partition).or_insert_with(|| Partition {
+            open: BTreeSet::new(),
+            next: at.offset,
+            committed: None,
+        });
+        partition.open.insert(at.offset);
+        partition.next = partition.next.max(at.offset.saturating_add(1));
+    }
+
+    /// Whether a message stands before one that was read: the topic was made anew, its offsets were reset, or the
+    /// partition was another archiver's meanwhile.
+    pub(crate) fn goes_back(&self, at: At) -> bool {
+        self.partitions.get(&at.partition).is_some_and(|partition| at.offset < partition.next)
+    }
+
+    /// The partitions that were read.
+    pub(crate) fn partitions(&self) -> Vec<i32> {
+        self.partitions.keys().copied().collect()
+    }
+
+    /// A message is not needed any more.
+    pub(crate) fn done(&mut self, at: At) {
+        if let Some(partition) = self.partitions.get_mut(&at.partition) {
+            partition.open.remove(&at.offset);
+        }
+    }
+
+    /// A partition is read by another archiver now.
+    pub(crate) fn lost(&mut self, partition: i32) {
+        self.partitions.remove(&partition);
+    }
+
+    /// Where each partition would be read on after a death now, where that has moved since it was asked last.
+    pub(crate) fn to_commit(&mut self) -> Vec<At> {
+        let moved = self.partitions.iter_mut().filter_map(|(number, partition)| {
+            let offset = partition.open.first().copied().unwrap_or(partition.next);
+            let moved = partition.committed.is_none_or(|before| before < offset);
+            partition.committed = Some(partition.committed.map_or(offset, |before| before.max(offset)));
+            moved.then_some(At { partition: *number, offset })
+        });
+        moved.collect()
+    }
+
+    /// What was to be committed was not: it is asked for again.
+    pub(crate) fn not_committed(&mut self) {
+        self.partitions.values_mut().for_each(|partition| partition.committed = None);
+    }
+
+    /// Messages that are still needed.
+    pub(crate) fn open(&self) -> usize {
+        self.partitions.values().map(|partition| partition.open.len()).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(offset: i64) -> At {
+        At { partition: 3, offset }
+    }
+
+    #[test]
+    fn the_oldest_message_that_is_needed_holds_the_offset() {
+        let mut offsets = Offsets::default();
+        for offset in 10..15 {
+            offsets.read(at(offset));
+        }
+        assert_eq!(offsets.to_commit(), [at(10)]);
+        offsets.done(at(11));
+        offsets.done(at(12));
+        assert_eq!(offsets.to_commit(), []);
+        offsets.done(at(10));
+        assert_eq!(offsets.to_commit(), [at(13)]);
+        offsets.not_committed();
+        assert_eq!(offsets.to_commit(), [at(13)]);
+        offsets.done(at(13));
+        offsets.done(at(14));
+        assert_eq!((offsets.to_commit(), offsets.open()), (vec![at(15)], 0));
+        assert!(offsets.goes_back(at(14)) && !offsets.goes_back(at(15)));
+        assert_eq!(offsets.partitions(), [3]);
+        offsets.lost(3);
+        offsets.done(at(14));
+        assert_eq!(offsets.to_commit(), []);
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_that_is_needed_lies_before_what_is_committed(steps in proptest::collection::vec((any::<bool>(), 0_i64..40), 0..200)) {
+            let (mut offsets, mut needed, mut next) = (Offsets::default(), BTreeSet::new(), 0);
+            for (read, pick) in steps {
+                if read {
+                    offsets.read(at(next));
+                    needed.insert(next);
+                    next += 1;
+                } else {
+                    offsets.done(at(pick));
+                    needed.remove(&pick);
+                }
+                for committed in offsets.to_commit() {
+                    prop_assert!(needed.first().is_none_or(|first| committed.offset <= *first));
+                    prop_assert!(committed.offset <= next);
+                }
+            }
+            needed.iter().for_each(|offset| offsets.done(at(*offset)));
+            let last = offsets.to_commit();
+            prop_assert!(next == 0 || last.is_empty() || last == [at(next)]);
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! One of the archivers that read the topic together: Kafka gives each some of the partitions.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
+
+use rdkafka::Message as _;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
+use rdkafka::error::KafkaError;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use super::ArchiveConfig;
+use super::offsets::At;
+use crate::topic::{Context, Failed, trouble};
+
+/// How long the others wait until they take the partitions of one that fell silent.
+const SESSION_MS: &str = "10000";
+
+/// A message: where it stood, its key, its value.
+pub(super) type Taken = (At, Option<Vec<u8>>, Vec<u8>);
+
+pub(super) struct Reading {
+    topic: String,
+    reader: BaseConsumer<Context>,
+    /// The partitions that this archiver had when it looked last.
+    had: BTreeSet<i32>,
+    /// Messages that came when none were wanted: few, from before the partitions were paused.
+    ahead: VecDeque<Taken>,
+    paused: Option<TopicPartitionList>,
+}
+
+impl Reading {
+    pub(super) fn open(config: &ArchiveConfig) -> Result<Self, Failed> {
+        let mut kafka = config.connection.config(&config.name);
+        kafka
+            .set("group.id", &config.group)
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            // A topic that was made anew, or whose offsets were reset, is read from its beginning: repeats are harmless.
+            .set("auto.offset.reset", "earliest")
+            .set("session.timeout.ms", SESSION_MS)
+            .set("heartbeat.interval.ms", "2000")
+            .set("max.poll.interval.ms", "300000")
+            .set("fetch.wait.max.ms", "250")
+            .set("queued.max.messages.kbytes", "32768");
+        let made = kafka.create_with_context(config.connection.context());
+        let reader: BaseConsumer<Context> =
+            made.map_err(|error: KafkaError| Failed::new(trouble(&error), error.to_string()))?;
+        reader.subscribe(&[&config.topic]).map_err(|error| reader.context().failed(&error))?;
+        Ok(Self {
+            topic: config.topic.clone(),
+            reader,
+            had: BTreeSet::new(),
+            ahead: VecDeque::new(),
+            paused: None,
+        })
+    }
+
+    /// The next message, where one comes within `wait`.
+    pub(super) fn next(&mut self, wait: Duration) -> Result<Option<Taken>, Failed> {
+        if let Some(message) = self.ahead.pop_front() {
+            return Ok(Some(message));
+        }
+        if let Some(paused) = self.paused.take() {
+            self.reader.resume(&paused).map_err(|error| self.told(&error))?;
+        }
+        self.poll(wait)
+    }
+
+    fn poll(&self, wait: Duration) -> Result<Option<Taken>, Failed> {
+        match self.reader.poll(wait) {
+            None => Ok(None),
+            Some(Ok(message)) => {
+                self.reader.context().done();
+                let at = At { partition: message.partition(), offset: message.offset() };
+                let key = message.key().map(<[u8]>::to_vec);
+                Ok(Some((at, key, message.payload().unwrap_or_default().to_vec())))
+            }
+            Some(Err(error)) => self.bear(&error).map(|()| None),
+        }
+    }
+
+    /// Stays a member of the group for a while without reading on.
+    pub(super) fn keep_alive(&mut self, wait: Duration) -> Result<(), Failed> {
+        let assigned = self.reader.assignment().map_err(|error| self.told(&error))?;
+        if self.paused.as_ref() != Some(&assigned) {
+            self.reader.pause(&assigned).map_err(|error| self.told(&error))?;
+            self.paused = Some(assigned);
+        }
+        if let Some(message) = self.poll(wait)? {
+            self.ahead.push_back(message);
+        }
+        Ok(())
+    }
+
+    /// The partitions that went to another archiver since this was asked last.
+    pub(super) fn lost(&mut self) -> Vec<i32> {
+        let Ok(assigned) = self.reader.assignment() else { return Vec::new() };
+        let now: BTreeSet<i32> = assigned.elements().iter().map(|one| one.partition()).collect();
+        let lost: Vec<i32> = self.had.difference(&now).copied().collect();
+        self.ahead.retain(|(at, ..)| !lost.contains(&at.partition));
+        self.had = now;
+        lost
+    }
+
+    /// Whether it has partitions.
+    pub(super) fn reads(&self) -> bool {
+        !self.had.is_empty()
+    }
+
+    /// Commits offsets.
+    pub(super) fn commit(&self, offsets: &[At]) -> Result<(), Failed> {
+        if offsets.is_empty() {
+            return Ok(());
+        }
+        let mut list = TopicPartitionList::new();
+        for at in offsets {
+            list.add_partition_offset(&self.topic, at.partition, Offset::Offset(at.offset))
+                .map_err(|error| self.told(&error))?;
+        }
+        self.reader.commit(&list, CommitMode::Sync).map_err(|error| self.told(&error))
+    }
+
+    /// What the library mends by itself is passed over.
+    fn bear(&self, error: &KafkaError) -> Result<(), Failed> {
+        let failed = self.told(error);
+        let fatal = matches!(error, KafkaError::MessageConsumptionFatal(_));
+        if failed.trouble.needs_someone() || fatal {
+            return Err(failed);
+        }
+        tracing::debug!(%error, "batches");
+        Ok(())
+    }
+
+    fn told(&self, error: &KafkaError) -> Failed {
+        self.reader.context().failed(error)
+    }
+}

@@ -1,0 +1,443 @@
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use schemas::note::{Ed25519Signer, Signer as _};
+use schemas::seal::{self, SealedFile};
+use schemas::ship::{ArchiverKey, Chunk, Receipt, pieces};
+use schemas::trust::{Trust, TrustedGateway, key_text};
+use schemas::{ObjectName, Origin, Sha256Hex};
+
+use super::assembly::Wanted;
+use super::batch::{Hand, NotStored, Whole};
+use super::desk::{Desk, Read};
+use super::keys::Keys;
+use super::offsets::At;
+use super::quarantine::Fault;
+use crate::clock::SystemClock;
+use crate::disk::RealDisk;
+use crate::store::DirectoryStore;
+
+const SEED: [u8; 32] = *b"affidavit test vectors, version1";
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[derive(Debug)]
+struct Fixed(Arc<Trust>);
+
+impl Keys for Fixed {
+    fn trust(&self) -> Arc<Trust> {
+        Arc::clone(&self.0)
+    }
+}
+
+fn origin() -> Origin {
+    Origin::new("acme/gw1/20261120t101500z-3f9a1c20").unwrap()
+}
+
+fn keys() -> Arc<dyn Keys> {
+    let key = key_text(&Ed25519Signer::from_seed(SEED).public_key());
+    let gateway = TrustedGateway { name: "gw1".into(), key, ..TrustedGateway::default() };
+    Arc::new(Fixed(Arc::new(Trust {
+        v: 1,
+        deployment: "acme".into(),
+        root: None,
+        registry: None,
+        operator: None,
+        witnesses: Vec::new(),
+        timestamp_authorities: Vec::new(),
+        gateways: vec![gateway],
+    })))
+}
+
+/// The store of the golden vectors: three batches.
+fn objects() -> BTreeMap<ObjectName, Vec<u8>> {
+    let store = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../schemas/testdata/v1/store");
+    let folder = store.join(origin().as_str());
+    let read = |entry: std::fs::DirEntry| {
+        let name = ObjectName::parse_file(&origin(), entry.file_name().to_str().unwrap()).unwrap();
+        (name, std::fs::read(entry.path()).unwrap())
+    };
+    std::fs::read_dir(folder).unwrap().map(|entry| read(entry.unwrap())).collect()
+}
+
+fn messages(objects: &BTreeMap<ObjectName, Vec<u8>>) -> Vec<Vec<u8>> {
+    let cut = |(name, bytes): (&ObjectName, &Vec<u8>)| -> Vec<Vec<u8>> {
+        let (length, sha256) = (bytes.len() as u64, Sha256Hex::of(bytes));
+        let piece = |(offset, count): (u64, u64)| {
+            let bytes = &bytes[offset as usize..(offset + count) as usize];
+            Chunk { name: name.clone(), length, sha256, offset, bytes }.encode().unwrap()
+        };
+        pieces(length).map(piece).collect()
+    };
+    objects.iter().flat_map(cut).collect()
+}
+
+struct Rig {
+    desk: Desk,
+    folder: tempfile::TempDir,
+    next: i64,
+    settled: Vec<u64>,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let desk = Self::desk(folder.path());
+        Self { desk, folder, next: 0, settled: Vec::new() }
+    }
+
+    fn desk(folder: &Path) -> Desk {
+        let (work, quarantine) = (folder.join("work"), folder.join("quarantine"));
+        let clock = Arc::new(SystemClock);
+        Desk::open(keys(), clock, (&work, 1 << 30), (&quarantine, 1 << 20), PATIENCE).unwrap()
+    }
+
+    fn give(&mut self, message: &[u8]) {
+        let at = At { partition: 0, offset: self.next };
+        self.next += 1;
+        let read =
+            self.desk.take(at, Some(origin().as_str().as_bytes()), message, Instant::now(), false).unwrap();
+        assert_eq!(read, Read::Taken);
+    }
+
+    fn settle_all(&mut self) {
+        while let Some((seal, batch)) = self.desk.next() {
+            self.settled.push(batch.seal.batch);
+            self.desk.settle(&seal, None);
+        }
+    }
+
+    fn faults(&self) -> Vec<(Fault, u64)> {
+        self.desk.quarantine().counts().filter(|(_, count)| *count > 0).collect()
+    }
+
+    /// Where a reader would go on after a death now.
+    fn committed(&mut self) -> Option<i64> {
+        self.desk.offsets().to_commit().last().map(|at| at.offset)
+    }
+}
+
+/// A small generator, so that an order can be given again.
+fn shuffled(messages: &[Vec<u8>], seed: u64) -> Vec<Vec<u8>> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut roll = move |below: usize| {
+        state ^= state >> 12;
+        state ^= state << 25;
+        state ^= state >> 27;
+        (state.wrapping_mul(0x2545_F491_4F6C_DD1D) % below as u64) as usize
+    };
+    let mut out = messages.to_vec();
+    for at in (1..out.len()).rev() {
+        out.swap(at, roll(at + 1));
+    }
+    for _ in 0..roll(5) {
+        let again = out[roll(out.len())].clone();
+        out.insert(roll(out.len() + 1), again);
+    }
+    out
+}
+
+#[test]
+fn in_any_order_and_repeated_every_batch_comes_out_and_offsets_follow() {
+    let messages = messages(&objects());
+    for seed in 0..200 {
+        let mut rig = Rig::new();
+        for message in shuffled(&messages, seed) {
+            rig.give(&message);
+            rig.settle_all();
+        }
+        let mut settled = rig.settled.clone();
+        settled.sort_unstable();
+        settled.dedup();
+        assert_eq!(settled, [0, 1, 2], "seed {seed}");
+        assert_eq!(rig.faults(), [], "seed {seed}");
+        // What a repeat left behind settled batches is given up once it is overdue.
+        for wanted in rig.desk.overdue(Instant::now() + PATIENCE * 2) {
+            rig.desk.give_up(&wanted, true, "a repeat");
+        }
+        assert_eq!(rig.committed(), Some(rig.next), "seed {seed}");
+        assert_eq!((rig.desk.held(), rig.desk.open_messages()), (0, 0), "seed {seed}");
+    }
+}
+
+#[test]
+fn after_a_death_at_any_message_nothing_is_lost() {
+    let messages = shuffled(&messages(&objects()), 7);
+    for death in 0..=messages.len() {
+        let mut rig = Rig::new();
+        for message in &messages[..death] {
+            rig.give(message);
+            rig.settle_all();
+        }
+        let from = usize::try_from(rig.committed().unwrap_or(0)).unwrap();
+        // The next one has an empty folder, and reads from what was committed.
+        rig.desk = Rig::desk(&rig.folder.path().join("next"));
+        rig.next = from as i64;
+        for message in &messages[from..] {
+            rig.give(message);
+            rig.settle_all();
+        }
+        let mut settled = rig.settled.clone();
+        settled.sort_unstable();
+        settled.dedup();
+        assert_eq!(settled, [0, 1, 2], "death at {death}");
+    }
+}
+
+#[test]
+fn what_does_not_hold_is_set_aside_and_stops_nothing() {
+    let objects = objects();
+    let mut rig = Rig::new();
+    let stranger = Ed25519Signer::from_seed([9; 32]);
+    let first = ObjectName::Seal { origin: origin(), batch: 0 };
+    let forged = seal::parse_unverified(&objects[&first]).unwrap().sign(&stranger).unwrap();
+    rig.give(b"no chunk at all");
+    for message in self::messages(&BTreeMap::from([(first.clone(), forged)])) {
+        rig.give(&message);
+    }
+    let foreign = Origin::new("other/gw1/20261120t101500z-3f9a1c20").unwrap();
+    let theirs = ObjectName::Seal { origin: foreign, batch: 0 };
+    for message in self::messages(&BTreeMap::from([(theirs, b"theirs".to_vec())])) {
+        rig.give(&message);
+    }
+    let elsewhere = Origin::new("acme/gw2/20261120t101500z-3f9a1c20").unwrap();
+    let misplaced = ObjectName::Seal { origin: elsewhere, batch: 0 };
+    for message in self::messages(&BTreeMap::from([(misplaced, b"x".to_vec())])) {
+        rig.give(&message);
+    }
+    for message in self::messages(&objects) {
+        rig.give(&message);
+        rig.settle_all();
+    }
+    rig.settled.sort_unstable();
+    assert_eq!(rig.settled, [0, 1, 2]);
+    assert_eq!(rig.faults(), [(Fault::NotAChunk, 1), (Fault::ForeignKey, 1), (Fault::ForgedSeal, 1)]);
+    assert_eq!((rig.desk.foreign(), rig.committed()), (1, Some(rig.next)));
+}
+
+#[test]
+fn what_stays_incomplete_is_a_finding_and_frees_the_offset() {
+    let all = messages(&objects());
+    let mut rig = Rig::new();
+    rig.give(&all[0]);
+    assert_eq!(rig.committed(), Some(0));
+    let overdue = rig.desk.overdue(Instant::now() + PATIENCE * 2);
+    assert_eq!(overdue.len(), 1);
+    assert_eq!(rig.desk.overdue(Instant::now()), []);
+    rig.desk.give_up(&overdue[0], false, "overdue");
+    assert_eq!((rig.faults(), rig.committed()), (vec![(Fault::Unfinished, 1)], Some(1)));
+}
+
+#[test]
+fn a_lost_partition_is_another_archivers() {
+    let all = messages(&objects());
+    let mut rig = Rig::new();
+    for message in &all[..all.len() - 1] {
+        rig.give(message);
+    }
+    rig.desk.lose(&[0]);
+    assert_eq!((rig.desk.held(), rig.committed(), rig.faults()), (0, None, vec![]));
+    assert!(rig.desk.next().is_none());
+}
+
+#[test]
+fn a_topic_that_was_made_anew_is_never_committed_past_what_is_needed() {
+    let all = messages(&objects());
+    let mut rig = Rig::new();
+    // Batches of the old topic are at the store when the new one's messages have the same offsets.
+    for message in &all {
+        rig.give(message);
+    }
+    let at_work: Vec<_> = std::iter::from_fn(|| rig.desk.next()).collect();
+    assert_eq!(at_work.len(), 3);
+    rig.next = 0;
+    for message in &all[..4] {
+        rig.give(message);
+    }
+    let batch = |message: &Vec<u8>| Chunk::decode(message).unwrap().name.batch();
+    let mut needed: Vec<u64> = all[..4].iter().map(batch).collect();
+    let mut committed = rig.committed().unwrap_or(0);
+    for (seal, whole) in &at_work {
+        rig.desk.settle(seal, None);
+        committed = rig.committed().unwrap_or(committed);
+        needed.iter_mut().filter(|batch| **batch == whole.seal.batch).for_each(|batch| *batch = u64::MAX);
+        let first = needed.iter().position(|batch| *batch != u64::MAX).unwrap_or(4);
+        assert_eq!(committed, first as i64, "the first of those that are still needed: {needed:?}");
+    }
+    assert_eq!((rig.desk.open_messages(), rig.desk.held()), (0, 0));
+}
+
+#[test]
+fn a_batch_at_the_store_holds_the_offset_also_after_its_partition_came_back() {
+    let all = messages(&objects());
+    let mut rig = Rig::new();
+    for message in &all {
+        rig.give(message);
+    }
+    let at_work: Vec<_> = std::iter::from_fn(|| rig.desk.next()).collect();
+    rig.desk.lose(&[0]);
+    assert_eq!(rig.desk.open_messages(), 0);
+    rig.next = 0;
+    for message in &all {
+        rig.give(message);
+    }
+    assert!(rig.desk.next().is_none(), "nothing is handed out twice");
+    assert_eq!((rig.desk.open_messages(), rig.committed()), (all.len(), Some(0)));
+    for (seal, _) in &at_work {
+        rig.desk.settle(seal, None);
+    }
+    assert_eq!((rig.desk.open_messages(), rig.committed(), rig.faults()), (0, Some(rig.next), vec![]));
+}
+
+#[test]
+fn a_full_folder_gives_up_what_is_old_and_never_a_batch_that_is_whole() {
+    let objects = objects();
+    let folder = tempfile::tempdir().unwrap();
+    let (work, quarantine) = (folder.path().join("work"), folder.path().join("quarantine"));
+    let total: u64 = objects.values().map(|bytes| bytes.len() as u64).sum();
+    let mut desk =
+        Desk::open(keys(), Arc::new(SystemClock), (&work, total * 2), (&quarantine, 1 << 20), PATIENCE)
+            .unwrap();
+    let (mut next, mut again) = (0, false);
+    let mut give = |desk: &mut Desk, message: &[u8], now: Instant| {
+        let at = At { partition: 0, offset: next };
+        let read = desk.take(at, Some(origin().as_str().as_bytes()), message, now, again).unwrap();
+        again = read == Read::NoRoom;
+        next += i64::from(read == Read::Taken);
+        read
+    };
+    let begun = Instant::now();
+    let junk = |fill: u8| {
+        let bytes = vec![fill; 900];
+        let sha256 = Sha256Hex::of(&bytes);
+        let kind = schemas::names::FileKind::Records;
+        let name = ObjectName::Data { origin: origin(), batch: 77, sha256, kind };
+        messages(&BTreeMap::from([(name, bytes)])).remove(0)
+    };
+    let mut fill = 0;
+    while give(&mut desk, &junk(fill), begun) == Read::Taken {
+        fill += 1;
+    }
+    // Nothing young is given up, and what is old is.
+    let later = begun + Duration::from_secs(5);
+    let mut settled = 0;
+    for message in messages(&objects) {
+        assert_eq!(give(&mut desk, &message, later), Read::Taken);
+        while let Some((seal, _)) = desk.next() {
+            desk.settle(&seal, None);
+            settled += 1;
+        }
+    }
+    assert_eq!(settled, 3);
+    assert!(desk.quarantine().counts().any(|(fault, count)| fault == Fault::Unfinished && count > 0));
+    // A batch that is whole waits for the store: no room, however old anything is.
+    let first = |name: &&ObjectName| name.batch() == 0;
+    let batch = objects.keys().filter(first).map(|name| (name.clone(), objects[name].clone())).collect();
+    for message in messages(&batch) {
+        assert_eq!(give(&mut desk, &message, later + PATIENCE), Read::Taken);
+    }
+    let much_later = later + PATIENCE * 9;
+    let mut fill = 100;
+    while give(&mut desk, &junk(fill), much_later) == Read::Taken {
+        fill += 1;
+    }
+    assert!(desk.overdue(much_later).iter().all(|wanted| wanted.name.batch() == 77));
+    let (seal, _) = desk.next().unwrap();
+    assert_eq!(give(&mut desk, &junk(fill), much_later), Read::NoRoom);
+    desk.settle(&seal, None);
+    assert_eq!(give(&mut desk, &junk(fill), much_later), Read::Taken);
+}
+
+#[test]
+fn a_log_without_a_known_key_is_no_forgery() {
+    let stranger = Origin::new("acme/gw9/20261120t101500z-3f9a1c20").unwrap();
+    let mut said =
+        seal::parse_unverified(&objects()[&ObjectName::Seal { origin: origin(), batch: 0 }]).unwrap();
+    said.origin = stranger.clone();
+    let Ok(note) = said.sign(&Ed25519Signer::from_seed([9; 32])) else { std::panic::panic_any("not signed") };
+    let mut rig = Rig::new();
+    let objects = BTreeMap::from([(ObjectName::Seal { origin: stranger.clone(), batch: 0 }, note)]);
+    for message in messages(&objects) {
+        let at = At { partition: 0, offset: 0 };
+        rig.desk.take(at, Some(stranger.as_str().as_bytes()), &message, Instant::now(), false).unwrap();
+    }
+    assert_eq!((rig.faults(), rig.committed()), (vec![(Fault::UnknownLog, 1)], Some(1)));
+}
+
+fn hand(folder: &Path) -> Hand {
+    Hand {
+        name: "ar1".into(),
+        signer: Arc::new(Ed25519Signer::from_seed([3; 32])),
+        store: Arc::new(DirectoryStore::open(Arc::new(RealDisk), &folder.join("store")).unwrap()),
+        clock: Arc::new(SystemClock),
+    }
+}
+
+/// The batches, as the desk hands them out.
+fn batches(rig: &mut Rig, objects: &BTreeMap<ObjectName, Vec<u8>>) -> Vec<(Wanted, Whole)> {
+    for message in messages(objects) {
+        rig.give(&message);
+    }
+    std::iter::from_fn(|| rig.desk.next()).collect()
+}
+
+#[test]
+fn an_archived_batch_has_a_receipt_and_a_repeat_has_the_same() {
+    let mut rig = Rig::new();
+    let hand = hand(rig.folder.path());
+    let pinned = [ArchiverKey { name: "ar1".into(), key: Ed25519Signer::from_seed([3; 32]).public_key() }];
+    let objects = objects();
+    for (_, batch) in batches(&mut rig, &objects) {
+        for _ in 0..2 {
+            let stored = hand.archive(&batch).unwrap();
+            let receipt = Receipt::verify(&stored.receipt, &pinned).unwrap();
+            assert!(receipt.answers(&batch.seal, Sha256Hex::of(&batch.note)));
+            assert_eq!((stored.unknown.len(), stored.predecessor_missing), (0, false));
+        }
+    }
+    let mut names = hand.store.list(&origin()).unwrap();
+    names.sort();
+    assert_eq!(names, objects.into_keys().collect::<Vec<_>>());
+}
+
+#[test]
+fn a_batch_that_lacks_its_predecessor_is_archived_and_said() {
+    let mut rig = Rig::new();
+    let hand = hand(rig.folder.path());
+    let batches = batches(&mut rig, &objects());
+    let (_, last) = batches.iter().find(|(_, batch)| batch.seal.batch == 2).unwrap();
+    assert!(hand.archive(last).unwrap().predecessor_missing);
+}
+
+#[test]
+fn a_batch_that_its_own_key_sealed_wrongly_and_a_second_one_under_its_name_are_refused() {
+    let mut rig = Rig::new();
+    let hand = hand(rig.folder.path());
+    let signer = Ed25519Signer::from_seed(SEED);
+    let mut objects = objects();
+    let first = ObjectName::Seal { origin: origin(), batch: 0 };
+    let true_batch =
+        batches(&mut rig, &objects).into_iter().find(|(_, batch)| batch.seal.batch == 0).unwrap().1;
+    hand.archive(&true_batch).unwrap();
+    // The same batch under another seal.
+    let mut said = seal::parse_unverified(&objects[&first]).unwrap();
+    said.time += 1;
+    objects.insert(first.clone(), said.sign(&signer).unwrap());
+    let mut second = Rig::new();
+    let other =
+        batches(&mut second, &objects).into_iter().find(|(_, batch)| batch.seal.batch == 0).unwrap().1;
+    assert!(matches!(hand.archive(&other), Err(NotStored::Never(Fault::NameTaken, _))));
+    // A seal over a records file that is none.
+    let junk = b"not parquet".to_vec();
+    let sha256 = Sha256Hex::of(&junk);
+    let kind = schemas::names::FileKind::Records;
+    let name = ObjectName::Data { origin: origin(), batch: 0, sha256, kind };
+    said.files = vec![SealedFile { name: name.file_name(), length: junk.len() as u64, sha256 }];
+    let wrong = BTreeMap::from([(first, said.sign(&signer).unwrap()), (name, junk)]);
+    let mut third = Rig::new();
+    let wrong = batches(&mut third, &wrong).remove(0).1;
+    assert!(matches!(hand.archive(&wrong), Err(NotStored::Never(Fault::InvalidBatch, _))));
+}

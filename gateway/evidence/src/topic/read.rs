@@ -1,0 +1,182 @@
+//! Reads the receipts topic: every partition, from the beginning of what is kept, for as long as the gateway lives.
+//!
+//! Partitions are assigned by hand: each gateway reads all receipts, and nothing is committed. Where the topic changes
+//! (more partitions, made anew) or a connection is refused, everything is read again.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rdkafka::Message as _;
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::error::KafkaError;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use super::client::{Connection, Context, Failed, trouble};
+use super::receipts::Receipts;
+use crate::store::Trouble;
+
+/// How long one look for messages takes at most.
+const TICK: Duration = Duration::from_millis(100);
+/// How often the topic's partitions are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// Between tries.
+const PAUSE: Duration = Duration::from_secs(1);
+const LONG_PAUSE: Duration = Duration::from_secs(5);
+
+/// The thread that reads; it ends soon after this is dropped.
+#[derive(Debug)]
+pub(crate) struct ReceiptsReader {
+    stop: Arc<AtomicBool>,
+}
+
+impl ReceiptsReader {
+    pub(crate) fn start(
+        connection: Connection,
+        topic: &str,
+        who: &str,
+        receipts: Arc<Receipts>,
+    ) -> io::Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let work =
+            Reading { connection, topic: topic.into(), who: who.into(), receipts, stop: Arc::clone(&stop) };
+        std::thread::Builder::new().name("evidence-receipts".into()).spawn(move || work.run())?;
+        Ok(Self { stop })
+    }
+}
+
+impl Drop for ReceiptsReader {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+    }
+}
+
+struct Reading {
+    connection: Connection,
+    topic: String,
+    who: String,
+    receipts: Arc<Receipts>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Reading {
+    fn is_over(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    fn run(self) {
+        let mut said: Option<Trouble> = None;
+        while !self.is_over() {
+            let begun = Instant::now();
+            match self.read() {
+                Ok(()) => said = None,
+                Err(failed) => {
+                    if begun.elapsed() > LOOK_EVERY {
+                        said = None;
+                    }
+                    if said != Some(failed.trouble) {
+                        tracing::warn!(topic = self.topic, reason = %failed.trouble, detail = failed.detail, "receipts cannot be read now");
+                        said = Some(failed.trouble);
+                    }
+                    let is_long = failed.trouble.needs_someone() && failed.trouble != Trouble::NoTopic;
+                    let pause = if is_long { LONG_PAUSE } else { PAUSE };
+                    self.receipts.failed(failed);
+                    let until = Instant::now() + pause;
+                    while Instant::now() < until && !self.is_over() {
+                        std::thread::sleep(TICK);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads until the topic changes.
+    fn read(&self) -> Result<(), Failed> {
+        let mut config = self.connection.config(&self.who);
+        config
+            // The library wants a name here; the group has no members and no offsets.
+            .set("group.id", format!("affidavit-receipts-{}", self.who))
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("enable.partition.eof", "true")
+            .set("auto.offset.reset", "earliest")
+            .set("fetch.wait.max.ms", "250")
+            .set("queued.max.messages.kbytes", "16384");
+        let reader: BaseConsumer<Context> = config
+            .create_with_context(self.connection.context())
+            .map_err(|error: KafkaError| Failed::new(trouble(&error), error.to_string()))?;
+        let partitions = self.partitions(&reader)?;
+        let mut list = TopicPartitionList::new();
+        for partition in &partitions {
+            let added = list.add_partition_offset(&self.topic, *partition, Offset::Beginning);
+            added.map_err(|error| told(&reader, &error))?;
+        }
+        reader.assign(&list).map_err(|error| told(&reader, &error))?;
+        let mut ended = BTreeSet::new();
+        let mut looked = Instant::now();
+        while !self.is_over() {
+            match reader.poll(TICK) {
+                None => {}
+                Some(Ok(message)) => {
+                    self.receipts.take(message.key(), message.payload().unwrap_or_default());
+                }
+                Some(Err(KafkaError::PartitionEOF(partition))) => {
+                    ended.insert(partition);
+                    if ended == partitions {
+                        reader.context().done();
+                        self.receipts.read_to_end();
+                    }
+                }
+                Some(Err(error)) => self.bear(&reader, &error)?,
+            }
+            if looked.elapsed() >= LOOK_EVERY {
+                looked = Instant::now();
+                match self.partitions(&reader) {
+                    Ok(now) if now != partitions => return Ok(()),
+                    Ok(_) => {}
+                    Err(failed) if failed.trouble == Trouble::NoTopic => return Err(failed),
+                    // Brokers that are away come back; the library goes on where it was.
+                    Err(failed) => self.receipts.failed(failed),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What the library mends by itself is only remembered.
+    fn bear(&self, reader: &BaseConsumer<Context>, error: &KafkaError) -> Result<(), Failed> {
+        let failed = told(reader, error);
+        if failed.trouble.needs_someone() || matches!(error, KafkaError::MessageConsumptionFatal(_)) {
+            return Err(failed);
+        }
+        tracing::debug!(%error, "receipts");
+        self.receipts.failed(failed);
+        Ok(())
+    }
+
+    fn partitions(&self, reader: &BaseConsumer<Context>) -> Result<BTreeSet<i32>, Failed> {
+        let patience = self.connection.timeout.min(Duration::from_secs(10));
+        let metadata =
+            reader.fetch_metadata(Some(&self.topic), patience).map_err(|error| told(reader, &error))?;
+        let topic = metadata.topics().iter().find(|topic| topic.name() == self.topic);
+        let partitions: BTreeSet<i32> = topic
+            .map(|topic| topic.partitions().iter().map(|partition| partition.id()).collect())
+            .unwrap_or_default();
+        if let Some(error) = topic.and_then(|topic| topic.error()) {
+            let error = KafkaError::MetadataFetch(error.into());
+            return Err(Failed::new(trouble(&error), format!("topic `{}`: {error}", self.topic)));
+        }
+        if partitions.is_empty() {
+            return Err(Failed::new(Trouble::NoTopic, format!("topic `{}` is not there", self.topic)));
+        }
+        Ok(partitions)
+    }
+}
+
+fn told(reader: &BaseConsumer<Context>, error: &KafkaError) -> Failed {
+    reader.context().failed(error)
+}
+
+impl ConsumerContext for Context {}

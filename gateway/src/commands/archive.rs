@@ -1,0 +1,265 @@
+//! `gateway archive`: puts batches from a topic into the store, until told to stop.
+//!
+//! ```yaml
+//! deployment: acme
+//! name: ar1                         # in receipts; gateways pin it with the key
+//! key: archiver.key                 # gateway keygen --archiver ar1
+//! trust: trust.yaml                 # whose seals count: gateways, or the registry in the store
+//! kafka:
+//!   brokers: ["kafka1.acme.example:9093"]
+//!   topic: affidavit-batches        # optional
+//!   receipts: affidavit-receipts    # optional
+//!   group: affidavit-archivers      # optional: archivers of one group share the partitions
+//!   tls: { ca: kafka-ca.pem }       # optional, as a gateway has it
+//!   sasl: { mechanism: scram-sha-512, user: archiver, secret: { env: KAFKA_PASSWORD } }   # optional
+//!   timeout: 30s                    # optional
+//! out: { directory: evidence }      # or s3, as a gateway has it
+//! work: /var/lib/affidavit/archive  # what is not settled; not another archiver's
+//! work_bound: 4GiB                  # optional
+//! quarantine: /var/lib/affidavit/quarantine
+//! quarantine_bound: 1GiB            # optional
+//! patience: 10m                     # optional: how long the pieces of a batch may take to come
+//! workers: 4                        # optional: batches archived at once
+//! metrics: 127.0.0.1:9466           # optional: `/metrics` for Prometheus
+//! ```
+
+mod metrics;
+mod trust;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use evidence::archive::{ArchiveConfig, Archiver};
+use evidence::clock::SystemClock;
+use policies::document::{self, Fields, Problem};
+use schemas::names::is_part;
+use schemas::note::{Ed25519Signer, Signer as _};
+use schemas::trust::key_text;
+use tokio::signal::unix::{SignalKind, signal};
+
+use self::trust::TrustFile;
+use super::shown;
+use crate::cli;
+use crate::config::{self, KafkaIn, Out, parse_duration, parse_size};
+use crate::secrets::parse_seal_key;
+use crate::store;
+
+const WORK_BOUND: u64 = 4 << 30;
+const QUARANTINE_BOUND: u64 = 1 << 30;
+const PATIENCE: Duration = Duration::from_secs(600);
+const WORKERS: usize = 4;
+
+/// What was typed.
+#[derive(Debug, PartialEq)]
+struct Typed {
+    deployment: String,
+    name: String,
+    key: PathBuf,
+    trust: PathBuf,
+    kafka: KafkaIn,
+    out: Out,
+    work: PathBuf,
+    work_bound: u64,
+    quarantine: PathBuf,
+    quarantine_bound: u64,
+    patience: Duration,
+    workers: usize,
+    metrics: Option<SocketAddr>,
+}
+
+pub(super) fn run(args: &cli::Archive) -> Result<()> {
+    let text =
+        std::fs::read_to_string(&args.config).with_context(|| format!("`{}`", args.config.display()))?;
+    let base = args.config.parent().unwrap_or(Path::new("."));
+    let typed = read(&text, base).map_err(|problems| super::told(&args.config, &problems))?;
+    super::start_logging(&args.log)?;
+    let trust = Arc::new(TrustFile::open(&typed.trust, &typed.deployment)?);
+    let (name, deployment, listen) = (typed.name.clone(), typed.deployment.clone(), typed.metrics);
+    let settings = settings(typed, Arc::clone(&trust))?;
+    let public = key_text(&Ed25519Signer::from_seed(settings.seed).public_key());
+    let (store, work) = (Arc::clone(&settings.store), settings.work.clone());
+    let archiver = Archiver::open(settings)
+        .with_context(|| format!("`work` is `{}`, or `quarantine`: cannot be used", work.display()))?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("tokio runtime")?;
+    runtime.block_on(async move {
+        let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
+        if let Some(listen) = listen {
+            let figures = archiver.figures();
+            let shown = shown::metrics(listen, move || metrics::text(&figures.counts())).await;
+            shown.with_context(|| format!("`metrics` is `{listen}`: cannot be listened on"))?;
+        }
+        tracing::info!(deployment, name, key = public, "archiving");
+        let stopped = Arc::clone(&stop);
+        let follower = Arc::clone(&trust);
+        let mut work = tokio::task::spawn_blocking(move || {
+            std::thread::scope(|threads| {
+                // Nothing is judged before it is known whose seals count.
+                if trust.wait(&*store, &stopped) {
+                    threads.spawn(|| follower.follow(&*store, &stopped));
+                    archiver.run(&stopped);
+                }
+            });
+        });
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            ended = &mut work => {
+                ended.context("the archiver")?;
+                anyhow::bail!("the archiver ended by itself");
+            }
+        }
+        stop.store(true, Ordering::Release);
+        work.await.context("the archiver")?;
+        tracing::info!(deployment, name, "stopped");
+        Ok(())
+    })
+}
+
+fn settings(typed: Typed, trust: Arc<TrustFile>) -> Result<ArchiveConfig> {
+    let file = std::fs::read(&typed.key).with_context(|| format!("`key` is `{}`", typed.key.display()))?;
+    let seed = parse_seal_key(&file)
+        .map_err(|form| anyhow::anyhow!("`key` is `{}`: wanted {form}", typed.key.display()))?;
+    let connection = typed.kafka.connection().map_err(|why| anyhow::anyhow!("`kafka.sasl.secret`: {why}"))?;
+    Ok(ArchiveConfig {
+        name: typed.name,
+        seed: *seed,
+        connection,
+        topic: typed.kafka.topic,
+        receipts: typed.kafka.receipts,
+        group: typed.kafka.group,
+        store: store::open(&typed.out, "out")?,
+        keys: trust,
+        work: typed.work,
+        work_bound: typed.work_bound,
+        quarantine: typed.quarantine,
+        quarantine_bound: typed.quarantine_bound,
+        patience: typed.patience,
+        workers: typed.workers,
+        clock: Arc::new(SystemClock),
+    })
+}
+
+fn read(text: &str, base: &Path) -> Result<Typed, Vec<Problem>> {
+    const PART: &str = "a name `[a-z0-9][a-z0-9.-]{0,62}`";
+    const SIZE: &str = "a size as `4GiB`, at least 64MiB";
+    const DURATION: &str = "a duration as `10m`, from 10s to 1d";
+    let node = document::parse(text)?;
+    let mut problems = Vec::new();
+    let mut f = Fields::new(&node, "", &mut problems);
+    let part = |text: &str| is_part(text).then(|| text.to_owned());
+    let path = |text: &str| Some(base.join(text));
+    let size = |text: &str| parse_size(text).filter(|size| *size >= 64 << 20);
+    let within = Duration::from_secs(10)..=Duration::from_secs(86_400);
+    let patience = |text: &str| parse_duration(text).filter(|found| within.contains(found));
+    let deployment = f.required("deployment", PART, part);
+    let name = f.required("name", PART, part);
+    let key = f.required("key", "a path", path);
+    let trust = f.required("trust", "a path", path);
+    let work = f.required("work", "a path", path);
+    let quarantine = f.required("quarantine", "a path", path);
+    let work_bound = f.optional("work_bound", SIZE, size).unwrap_or(WORK_BOUND);
+    let quarantine_bound = f.optional("quarantine_bound", SIZE, size).unwrap_or(QUARANTINE_BOUND);
+    let patience = f.optional("patience", DURATION, patience).unwrap_or(PATIENCE);
+    let workers = f.optional("workers", "a whole number from 1 to 64", |text| {
+        text.parse().ok().filter(|count| (1..=64).contains(count))
+    });
+    let metrics = f.optional("metrics", "an address and port as `127.0.0.1:9466`", |text| text.parse().ok());
+    let kafka = f.required_node("kafka", "`brokers`: the cluster that batches come from");
+    let kafka = kafka.and_then(|node| config::kafka_in(node, "kafka", base, f.problems()));
+    let out = f.required_node("out", "`directory` or `s3`: where batches go");
+    let out = out.and_then(|node| config::out(node, "out", base, f.problems()));
+    f.finish();
+    let whole = || {
+        Some(Typed {
+            deployment: deployment?,
+            name: name?,
+            key: key?,
+            trust: trust?,
+            kafka: kafka?,
+            out: out?,
+            work: work?,
+            work_bound,
+            quarantine: quarantine?,
+            quarantine_bound,
+            patience,
+            workers: workers.unwrap_or(WORKERS),
+            metrics,
+        })
+    };
+    match whole() {
+        Some(typed) if problems.is_empty() => Ok(typed),
+        _ => Err(problems),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXAMPLE: &str = include_str!("../../../deploy/examples/archive.yaml");
+
+    #[test]
+    fn the_example_is_read_as_it_stands() {
+        let Ok(typed) = read(EXAMPLE, Path::new("/etc/affidavit")) else { std::panic::panic_any("refused") };
+        assert_eq!((typed.deployment.as_str(), typed.name.as_str()), ("acme", "ar1"));
+        assert_eq!(typed.key, Path::new("/etc/affidavit/archiver.key"));
+        assert_eq!(
+            (typed.kafka.topic.as_str(), typed.kafka.group.as_str()),
+            ("affidavit-batches", "affidavit-archivers")
+        );
+        assert_eq!((typed.work_bound, typed.patience, typed.workers), (WORK_BOUND, PATIENCE, WORKERS));
+        assert_eq!(typed.metrics, "127.0.0.1:9466".parse().ok());
+    }
+
+    #[test]
+    fn every_problem_of_an_archiver_s_configuration_is_told() {
+        let text = "deployment: ACME\nname: \"\"\nout: { folder: x }\nwork_bound: 1KiB\nquarantine_bound: much\n\
+                    patience: 1s\nworkers: 0\nmetrics: here\ncolour: red\n\
+                    kafka: { brokers: [nowhere], topic: a b, receipts: t, group: \"?\", tls: { key: k }, \
+                    sasl: { mechanism: best, secret: x }, timeout: 0s, archivers: [] }\n";
+        let Err(problems) = read(text, Path::new("/")) else { std::panic::panic_any("accepted") };
+        let told: Vec<_> = problems.iter().map(ToString::to_string).collect();
+        for key in [
+            "deployment",
+            "name",
+            "key",
+            "trust",
+            "work",
+            "quarantine",
+            "work_bound",
+            "quarantine_bound",
+            "patience",
+            "workers",
+            "metrics",
+            "colour",
+            "out.directory",
+            "kafka.brokers",
+            "kafka.topic",
+            "kafka.group",
+            "kafka.tls.key",
+            "kafka.sasl.mechanism",
+            "kafka.sasl.secret",
+            "kafka.timeout",
+            "kafka.archivers",
+        ] {
+            assert!(
+                told.iter().any(|problem| problem.contains(&format!("`{key}`"))),
+                "{key} not in {told:#?}"
+            );
+        }
+    }
+
+    #[test]
+    fn one_topic_for_both_ways_is_refused() {
+        let text = EXAMPLE.replace("affidavit-receipts", "affidavit-batches");
+        let Err(problems) = read(&text, Path::new("/")) else { std::panic::panic_any("accepted") };
+        assert!(problems[0].to_string().contains("kafka.receipts"), "{problems:?}");
+    }
+}

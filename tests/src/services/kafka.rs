@@ -1,0 +1,112 @@
+//! Apache Kafka, one process that is broker and controller (KRaft), from the jars that `tests/run kafka` fetches.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+
+use super::cached::cached;
+use crate::process::{Process, free_port};
+
+/// As in `tests/kafka/pom.xml`.
+const VERSION: &str = "4.1.0";
+
+/// A running broker. Ends when dropped, with its data.
+#[derive(Debug)]
+pub struct Kafka {
+    /// Where clients find it.
+    pub address: SocketAddr,
+    listens: SocketAddr,
+    process: Option<Process>,
+    folder: tempfile::TempDir,
+}
+
+impl Kafka {
+    /// Starts one on a free port with an empty folder. Topics are not made by writing to them.
+    pub fn start() -> Self {
+        let address = free_port();
+        Self::over(address, address)
+    }
+
+    /// Starts one that tells its clients to come to `proxy`; the proxy's way on is [`Kafka::listens`].
+    pub fn start_behind(proxy: impl FnOnce(SocketAddr) -> SocketAddr) -> Self {
+        let listens = free_port();
+        Self::over(proxy(listens), listens)
+    }
+
+    fn over(address: SocketAddr, listens: SocketAddr) -> Self {
+        let folder = tempfile::Builder::new().prefix("kafka").tempdir().expect("a folder for a broker");
+        let settings = folder.path().join("server.properties");
+        let text = properties(address, listens, free_port(), &folder.path().join("data"));
+        std::fs::write(&settings, text).expect("the broker's settings");
+        let kafka = Self { address, listens, process: None, folder };
+        let mut format = kafka.java("kafka.tools.StorageTool");
+        format.args(["format", "--cluster-id", "YWZmaWRhdml0LXRlc3RzMQ", "--config"]).arg(settings);
+        let done = format.output().unwrap_or_else(|e| std::panic::panic_any(format!("{format:?}: {e}")));
+        assert!(done.status.success(), "{format:?}: {}", String::from_utf8_lossy(&done.stderr));
+        let mut kafka = kafka;
+        kafka.resume();
+        kafka
+    }
+
+    fn java(&self, class: &str) -> Command {
+        let mut command = Command::new("java");
+        command
+            .args(["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp"])
+            .arg(cached("kafka", VERSION).join("*"))
+            .arg("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn")
+            .arg(class);
+        command
+    }
+
+    /// Where the broker itself takes connections.
+    pub fn listens(&self) -> SocketAddr {
+        self.listens
+    }
+
+    /// Its folder: settings, data, and its log `server.log`.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// What it logged so far.
+    pub fn log(&self) -> String {
+        self.process.as_ref().map(Process::log).unwrap_or_default()
+    }
+
+    /// Kills the process; what it had acknowledged stays for [`Kafka::resume`].
+    pub fn pause(&mut self) {
+        self.process = None;
+    }
+
+    /// Starts the process on the same ports and data.
+    pub fn resume(&mut self) {
+        let mut command = self.java("kafka.Kafka");
+        command.arg(self.folder.path().join("server.properties"));
+        let log = self.folder.path().join("server.log");
+        self.process = Some(Process::listening(&mut command, &log, self.listens));
+    }
+}
+
+fn properties(address: SocketAddr, listens: SocketAddr, controller: SocketAddr, data: &Path) -> String {
+    format!(
+        "process.roles=broker,controller\n\
+         node.id=1\n\
+         controller.quorum.voters=1@{controller}\n\
+         controller.listener.names=CONTROLLER\n\
+         inter.broker.listener.name=INTERNAL\n\
+         listeners=PLAINTEXT://{listens},INTERNAL://{internal},CONTROLLER://{controller}\n\
+         advertised.listeners=PLAINTEXT://{address},INTERNAL://{internal}\n\
+         listener.security.protocol.map=PLAINTEXT:PLAINTEXT,INTERNAL:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
+         log.dirs={data}\n\
+         auto.create.topics.enable=false\n\
+         offsets.topic.replication.factor=1\n\
+         offsets.topic.num.partitions=4\n\
+         transaction.state.log.replication.factor=1\n\
+         transaction.state.log.min.isr=1\n\
+         transaction.state.log.num.partitions=4\n\
+         group.initial.rebalance.delay.ms=0\n\
+         group.min.session.timeout.ms=1000\n",
+        internal = free_port(),
+        data = data.display(),
+    )
+}
