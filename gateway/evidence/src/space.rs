@@ -148,7 +148,10 @@ impl Space {
         unit: u64,
         bound: u64,
     ) -> std::io::Result<Self> {
-        disk::create_dir_all(&*disk, folder)?;
+        // Not durable: after a loss of power nothing is promised any more, and what is held is freed.
+        for made in folder.parent().into_iter().chain([folder]) {
+            disk::create_dir(&*disk, made)?;
+        }
         let state = Mutex::new(State::default());
         let opened = Instant::now();
         Ok(Self(Arc::new(Shared { disk, folder: folder.to_owned(), copies, unit, bound, state, opened })))

@@ -118,14 +118,14 @@ pub(crate) fn leave(
     disk::replace(disk, &path, &bytes).map_err(OpenError::io("write", &path))
 }
 
-/// Puts what earlier epochs left into the new log by `tell`, and removes it then.
+/// Puts what earlier epochs left into the new log by `tell`, and removes it then; durably only with the next sync of the
+/// folder, by [`epoch::remember`].
 pub(crate) fn take_over(
     disk: &dyn Disk,
     journal_dir: &Path,
     tell: impl Fn(Body) -> Result<(), OpenError>,
 ) -> Result<(), OpenError> {
     let entries = disk.list(journal_dir).map_err(OpenError::io("list", journal_dir))?;
-    let mut taken = false;
     for entry in entries.iter().filter(|entry| !entry.is_dir && entry.name.starts_with(FOR_NEXT)) {
         // A half that a crash left; the whole one is there, or is made again.
         let path = journal_dir.join(&entry.name);
@@ -135,10 +135,6 @@ pub(crate) fn take_over(
             tell(gap(kept.count))?;
         }
         disk.unlink(&path).map_err(OpenError::io("remove", &path))?;
-        taken = true;
-    }
-    if taken {
-        disk.sync_dir(journal_dir).map_err(OpenError::io("sync", journal_dir))?;
     }
     Ok(())
 }

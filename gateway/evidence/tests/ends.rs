@@ -4,61 +4,19 @@
 
 mod support;
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
 use evidence::clock::{Clock, SystemClock};
-use evidence::disk::{Call, Crash, DiskFile, Fault, SimDisk};
-use evidence::store::{Put, Receipt, Source};
-use evidence::{DirectoryStore, KeyScope, Ledger, Reference, Salvaged, Store, StoreError, salvage};
+use evidence::disk::{Call, Crash, Fault, SimDisk};
+use evidence::{KeyScope, Ledger, Reference, Salvaged, salvage};
 use schemas::record::{Body, CloseReason, ConfigReason, End, GapReason, PartName};
-use schemas::{ObjectName, Origin};
-use support::{Bed, Client, LogView, after, begin, id, noise, outcome, verify};
+use support::{Bed, Client, Gate, LogView, after, begin, id, noise, outcome, verify};
 
 const CLOSE: Duration = Duration::from_secs(60);
-
-/// A directory store that can be out of reach for puts.
-#[derive(Debug)]
-struct Gate {
-    inner: Arc<DirectoryStore>,
-    shut: Arc<AtomicBool>,
-}
-
-impl Gate {
-    fn of(bed: &Bed) -> (Arc<dyn Store>, Arc<AtomicBool>) {
-        let shut = Arc::new(AtomicBool::new(true));
-        (Arc::new(Self { inner: bed.store(), shut: shut.clone() }), shut)
-    }
-}
-
-impl Store for Gate {
-    fn put(&self, name: &ObjectName, source: Source<'_>) -> Result<Put, StoreError> {
-        if self.shut.load(Ordering::Relaxed) {
-            let source = io::Error::from(io::ErrorKind::ConnectionRefused);
-            return Err(StoreError::Io { action: "cannot put", name: name.to_string(), source });
-        }
-        self.inner.put(name, source)
-    }
-    fn confirm(&self, name: &ObjectName, source: Source<'_>) -> Result<Receipt, StoreError> {
-        self.inner.confirm(name, source)
-    }
-    fn get(&self, name: &ObjectName) -> Result<Option<Arc<dyn DiskFile>>, StoreError> {
-        self.inner.get(name)
-    }
-    fn list(&self, origin: &Origin) -> Result<Vec<ObjectName>, StoreError> {
-        self.inner.list(origin)
-    }
-    fn logs(&self, deployment: &str, gateway: &str) -> Result<Vec<Origin>, StoreError> {
-        self.inner.logs(deployment, gateway)
-    }
-    fn local_folder(&self) -> Option<&Path> {
-        self.inner.local_folder()
-    }
-}
 
 /// A clock that is slow on the thread that closes abandoned exchanges.
 #[derive(Debug)]

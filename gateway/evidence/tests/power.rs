@@ -3,27 +3,28 @@
 //! Each case is one life on a disk of its own: it loses power before one changing call, the disk comes up with some of
 //! what was not synced, and the next start must find everything that was acknowledged. The normal round takes the same
 //! sample of cases each time, `AFFIDAVIT_SEED=N` another one, `AFFIDAVIT_LONG=1` all.
+//!
+//! And each kind of sync is left out in turn, with power lost where just that loses something: see `syncs`.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "tests")]
 
 mod support;
+mod syncs;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use evidence::disk::{Crash, Fault, SimDisk, Site};
+use evidence::disk::{Crash, Fault, SimDisk};
 use evidence::{KeyScope, Ledger};
 use schemas::record::{CloseReason, PartName};
-use support::{Bed, Client, after, begin, noise, quick};
+use support::{Bed, Client, after, begin, check_seals, noise, quick};
 
 const CLOSE: Duration = Duration::from_secs(60);
 /// Cases at a time: most of a case is waiting for the ledger's threads.
 const AT_ONCE: usize = 6;
-/// Crashes that a kind of sync must be shown to be needed in.
-const TRIES: u64 = 60;
 /// The normal round takes so many cases, and begins no further one after so long.
 const SAMPLE: usize = 40;
 const ROUND: Duration = Duration::from_secs(20);
@@ -82,9 +83,12 @@ fn run<C: Send + Sync + std::fmt::Debug, T: Send>(
 
 /// Runs one life of a process: when this returns, nothing of it runs any more.
 fn process<T>(life: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    process_of(tokio::runtime::Builder::new_current_thread().enable_all(), life)
+}
+
+fn process_of<T>(runtime: &mut tokio::runtime::Builder, life: impl Future<Output = T>) -> T {
     // Dropping the runtime waits for its blocking tasks.
-    runtime.block_on(life)
+    runtime.build().unwrap().block_on(life)
 }
 
 /// Waits until power is lost.
@@ -151,6 +155,7 @@ fn recover(disk: &SimDisk) {
 
 /// The start that must find everything.
 fn check(disk: &SimDisk, client: &Client) {
+    check_seals(&Bed::sim(disk));
     client.check(&process(after(&Bed::sim(disk))));
 }
 
@@ -213,53 +218,4 @@ fn a_recovery_that_loses_power_itself_is_repeated_to_the_same_end() {
     });
     let cut: u64 = hits.iter().sum();
     assert!(cut > 0 && cut >= hits.len() as u64 / 4, "power was lost {cut} times in {} cases", hits.len());
-}
-
-/// Loses power once in a life and once in its recovery while syncs of one kind do nothing, at points of chance.
-fn survives_without(site: &Site, all: u64, seed: u64) -> bool {
-    let chance = noise(seed, 8);
-    let number = |at: usize| u64::from(u16::from_le_bytes([chance[at], chance[at + 1]]));
-    let mode = |n: u64| match n % 3 {
-        0 => Crash::DropAll,
-        _ => Crash::Random { seed: n, sector: 512 },
-    };
-    catch_unwind(AssertUnwindSafe(|| {
-        let disk = SimDisk::new();
-        let mut client = Client::default();
-        disk.ignore(Some(site.clone()));
-        disk.fault_at_change(number(0) % (all + all / 8), Fault::PowerOff);
-        life(&disk, &mut client);
-        disk.crash(mode(number(2)));
-        disk.ignore(Some(site.clone()));
-        disk.fault_at_change(number(4) % all, Fault::PowerOff);
-        recover(&disk);
-        disk.crash(mode(number(6)));
-        check(&disk, &client);
-    }))
-    .is_ok()
-}
-
-/// Takes each kind of sync out in turn: some crash must then lose what was acknowledged, or the sync is not needed.
-#[test]
-#[ignore = "takes minutes, and shows it of 20 of 32 kinds only: run it by hand with AFFIDAVIT_LONG=1"]
-fn every_sync_is_needed() {
-    let seed = seed();
-    let all = changes_of_a_life();
-    let mut sites = BTreeSet::new();
-    for point in [all, all / 2, all / 3] {
-        let disk = SimDisk::new();
-        disk.fault_at_change(point, Fault::PowerOff);
-        life(&disk, &mut Client::default());
-        disk.crash(Crash::KeepAll);
-        recover(&disk);
-        sites.extend(disk.sites());
-    }
-    let sites: Vec<Site> = sites.into_iter().collect();
-    let found = run(shuffled(sites, seed), |site| {
-        let lost_at = (0..TRIES).find(|n| !survives_without(site, all, seed ^ (n + 1)));
-        eprintln!("without {site:?}: lost at try {lost_at:?}");
-        lost_at.is_none().then(|| site.clone())
-    });
-    let idle: Vec<Site> = found.into_iter().flatten().collect();
-    assert!(idle.is_empty(), "nothing is lost without {idle:#?}");
 }

@@ -220,11 +220,19 @@ pub fn create_dir_all(disk: &dyn Disk, path: &Path) -> io::Result<()> {
     }
     let above = parent(path);
     create_dir_all(disk, above)?;
-    match disk.create_dir(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        other => other?,
-    }
+    create_dir(disk, path)?;
     disk.sync_dir(above)
+}
+
+/// Creates one directory where it is missing. It is not durable: for what means nothing after a loss of power.
+///
+/// # Errors
+/// As the disk says.
+pub fn create_dir(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+    match disk.create_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other,
+    }
 }
 
 /// The directory that holds `path`; `.` for a bare name.

@@ -47,14 +47,26 @@ impl Call {
     }
 }
 
-/// A kind of sync in the code: the call, and the name of what is synced with its numbers as `#`; a file's first sync is
-/// told from its later ones, and a directory's by the name that was changed last.
+/// A kind of sync in the code: the call, and the path of what is synced with its numbers as `#`; a file's first sync is
+/// told from its later ones, and a directory's by the name that the same thread made or removed last.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Site {
     /// [`Call::SyncData`] or [`Call::SyncDir`].
     pub call: Call,
-    /// For example `segment-#.journal`, `segment-#.journal, first`, `journal: segment-#.journal`.
+    /// For example `/j/segment-#.journal`, `/j/segment-#.journal, first`, `/j: +segment-#.journal`, `/j: -#.spill`. To
+    /// name more than one kind: `*` for whatever is in its place.
     pub name: String,
+}
+
+impl Site {
+    /// Whether `other` is of the kinds that this names.
+    pub fn covers(&self, other: &Self) -> bool {
+        let named = match self.name.split_once('*') {
+            Some((before, behind)) => other.name.starts_with(before) && other.name.ends_with(behind),
+            None => other.name == self.name,
+        };
+        named && self.call == other.call
+    }
 }
 
 /// What goes wrong at a chosen call.
@@ -75,6 +87,10 @@ pub enum Crash {
     DropAll,
     /// All.
     KeepAll,
+    /// All but what a sync that was left out ([`SimDisk::ignore`]) would have made durable.
+    LeftOut,
+    /// Only the process ends: all survive, and are no more durable than before.
+    Process,
     /// Each by chance; of a write, each sector of this many bytes by chance.
     Random {
         /// Where chance starts from.
@@ -132,9 +148,16 @@ impl SimDisk {
         world.at_call.insert((call, at), fault);
     }
 
+    /// Lets the `n`th next sync of this kind (the next is 0) meet `fault`. Where a kind is watched or ignored, those
+    /// behind its first are counted.
+    pub fn fault_at_site(&self, site: Site, n: u64, fault: Fault) {
+        self.lock_world().at_site.push((site, n, fault));
+    }
+
     /// Takes back all faults that were not met.
     pub fn clear_faults(&self) {
         let mut world = self.lock_world();
+        world.at_site.clear();
         world.at_change.clear();
         world.at_call.clear();
     }
@@ -156,7 +179,19 @@ impl SimDisk {
 
     /// Lets syncs of this kind return success and do nothing.
     pub fn ignore(&self, site: Option<Site>) {
-        self.lock_world().ignored = site;
+        let mut world = self.lock_world();
+        (world.watched, world.met) = (site.map(|site| (site, true)), 0);
+    }
+
+    /// Counts syncs of this kind, and lets them be.
+    pub fn watch(&self, site: Site) {
+        let mut world = self.lock_world();
+        (world.watched, world.met) = (Some((site, false)), 0);
+    }
+
+    /// How many syncs of the kind that is watched or ignored were made.
+    pub fn met(&self) -> u64 {
+        self.lock_world().met
     }
 
     /// Loses power and comes up again: open files are dead, locks are free, faults and what was ignored are forgotten.
@@ -256,8 +291,7 @@ impl Disk for SimDisk {
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         let mut world = self.lock_world();
         let id = world.resolve(path)?;
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        world.sync(Call::SyncDir, id, &name)
+        world.sync(Call::SyncDir, id)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -397,9 +431,7 @@ impl DiskFile for SimFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        let mut world = self.world()?;
-        let name = world.name_of(self.id);
-        world.sync(Call::SyncData, self.id, &name)
+        self.world()?.sync(Call::SyncData, self.id)
     }
 
     fn len(&self) -> io::Result<u64> {

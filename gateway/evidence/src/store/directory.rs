@@ -32,8 +32,15 @@ impl DirectoryStore {
     /// # Errors
     /// As the disk says.
     pub fn open(disk: SharedDisk, root: &Path) -> io::Result<Self> {
-        disk::create_dir_all(&*disk, &root.join(TEMPORARY))?;
-        Ok(Self { disk, root: root.to_owned() })
+        let store = Self { disk, root: root.to_owned() };
+        store.make_temporary()?;
+        Ok(store)
+    }
+
+    /// Makes the folder for temporary files where it is missing. Only what it is in need be durable: nothing in it is.
+    fn make_temporary(&self) -> io::Result<()> {
+        disk::create_dir_all(&*self.disk, &self.root)?;
+        disk::create_dir(&*self.disk, &self.root.join(TEMPORARY))
     }
 
     /// The folder.
@@ -104,8 +111,7 @@ impl Store for DirectoryStore {
         let path = self.path(name);
         let folder = disk::parent(&path);
         let failed = |action| move |error: io::Error| sort(action, name.to_string(), error);
-        disk::create_dir_all(&*self.disk, &self.root.join(TEMPORARY))
-            .map_err(failed("cannot make `.tmp` for"))?;
+        self.make_temporary().map_err(failed("cannot make `.tmp` for"))?;
         disk::create_dir_all(&*self.disk, folder).map_err(failed("cannot make the folder of"))?;
         let mut random = [0; 16];
         SystemRandom::new().fill(&mut random).map_err(|_| {

@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::panic, reason = "shared by tests")]
 
 mod client;
+mod gate;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -29,6 +30,8 @@ use schemas::{ExchangeId, Identifier, ObjectName, Origin, Sha256Hex};
 
 #[allow(unused_imports, reason = "not every test has a client")]
 pub use client::Client;
+#[allow(unused_imports, reason = "not every test shuts the store")]
+pub use gate::Gate;
 
 pub const SEED: [u8; 32] = [42; 32];
 
@@ -41,22 +44,48 @@ pub fn id(text: &str) -> Identifier {
 pub struct Bed {
     pub disk: SharedDisk,
     pub root: PathBuf,
+    /// Each folder is on a volume of its own.
+    apart: bool,
     _dir: Option<Arc<tempfile::TempDir>>,
 }
 
 impl Bed {
     pub fn real() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        Self { disk: Arc::new(RealDisk), root: dir.path().to_owned(), _dir: Some(Arc::new(dir)) }
+        Self {
+            disk: Arc::new(RealDisk),
+            root: dir.path().to_owned(),
+            apart: false,
+            _dir: Some(Arc::new(dir)),
+        }
     }
 
     pub fn sim(disk: &SimDisk) -> Self {
         let root = PathBuf::from("/host");
-        Self { disk: Arc::new(disk.clone()), root, _dir: None }
+        Self { disk: Arc::new(disk.clone()), root, apart: false, _dir: None }
+    }
+
+    /// Each folder on a volume of its own, so that no sync for one makes another's name durable too.
+    pub fn apart(disk: &SimDisk) -> Self {
+        Self { apart: true, root: PathBuf::from("/"), ..Self::sim(disk) }
+    }
+
+    /// A disk with the volumes of [`Bed::apart`].
+    pub fn volumes() -> SimDisk {
+        let disk = SimDisk::new();
+        for name in ["journal", "spool", "keys", "out"] {
+            disk::create_dir(&disk, disk::parent(&Self::apart(&disk).folder(name))).unwrap();
+        }
+        disk.crash(disk::Crash::KeepAll);
+        disk
+    }
+
+    pub fn folder(&self, name: &str) -> PathBuf {
+        if self.apart { self.root.join(format!("{name}-volume")).join(name) } else { self.root.join(name) }
     }
 
     pub fn store(&self) -> Arc<DirectoryStore> {
-        Arc::new(DirectoryStore::open(self.disk.clone(), &self.root.join("out")).unwrap())
+        Arc::new(DirectoryStore::open(self.disk.clone(), &self.folder("out")).unwrap())
     }
 
     pub fn config(&self) -> LedgerConfig {
@@ -67,9 +96,9 @@ impl Bed {
         LedgerConfig {
             deployment: "acme".into(),
             gateway: "gw1".into(),
-            journal_dir: self.root.join("journal"),
-            spool_dir: self.root.join("spool"),
-            key_table_dir: self.root.join("keys"),
+            journal_dir: self.folder("journal"),
+            spool_dir: self.folder("spool"),
+            key_table_dir: self.folder("keys"),
             store,
             seal_seed: SEED,
             closing: Vec::new(),
@@ -98,7 +127,7 @@ impl Bed {
     }
 
     pub fn key_table(&self) -> PathBuf {
-        self.root.join("keys")
+        self.folder("keys")
     }
 }
 
@@ -277,6 +306,22 @@ fn read(disk: &SharedDisk, path: &Path) -> Bytes {
     disk::read_file(&**disk, path, 1 << 32).unwrap().into()
 }
 
+/// Whoever sees a seal in the store finds its files there, whole, also where the gateway never comes up again.
+pub fn check_seals(bed: &Bed) {
+    let store = bed.store();
+    for origin in store.logs("acme", "gw1").unwrap() {
+        let folder = store.root().join(origin.as_str());
+        for name in store.list(&origin).unwrap() {
+            if let ObjectName::Seal { .. } = name {
+                let note = read(&bed.disk, &folder.join(name.file_name()));
+                for file in schemas::seal::parse_unverified(&note).unwrap().files {
+                    assert_eq!(Sha256Hex::of(&read(&bed.disk, &folder.join(&file.name))), file.sha256);
+                }
+            }
+        }
+    }
+}
+
 /// Verifies every log of the store and all content that has a key. Panics at the first fault.
 pub fn verify(bed: &Bed) -> Vec<LogView> {
     let store = bed.store();
@@ -429,7 +474,7 @@ pub fn noise(seed: u64, len: usize) -> Vec<u8> {
 
 /// `None` where the disk does not answer.
 pub fn quick(bed: &Bed) -> Option<LedgerConfig> {
-    let store = DirectoryStore::open(bed.disk.clone(), &bed.root.join("out")).ok()?;
+    let store = DirectoryStore::open(bed.disk.clone(), &bed.folder("out")).ok()?;
     let mut config = bed.config_for(Arc::new(store));
     config.batch_age = Duration::from_millis(1);
     config.segment_bytes = 1 << 20;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 use std::path::{Component, Path};
+use std::thread::ThreadId;
 
 use super::{Call, Crash, Fault, Site};
 use crate::disk::{Entry, parent};
@@ -10,7 +11,7 @@ use crate::disk::{Entry, parent};
 const ROOT: u64 = 0;
 
 #[derive(Debug, Clone)]
-enum Op {
+pub(super) enum Op {
     Write { offset: usize, bytes: Vec<u8> },
     Len(usize),
 }
@@ -21,16 +22,64 @@ pub(super) struct File {
     pub(super) bytes: Vec<u8>,
     /// As it is after a loss of power that drops all of `pending`.
     pub(super) durable: Vec<u8>,
-    pub(super) pending: Vec<Pending>,
+    pub(super) pending: Vec<Pending<Op>>,
     pub(super) read_only: bool,
     was_synced: bool,
 }
 
-/// An operation that is not durable; `lost` after a failed sync: no later sync makes it durable.
+/// An operation that is not durable.
 #[derive(Debug, Clone)]
-pub(super) struct Pending {
-    op: Op,
+pub(super) struct Pending<O> {
+    op: O,
+    /// A sync of it failed: no later one makes it durable.
     lost: bool,
+    /// A sync that was left out would have made it durable.
+    left_out: bool,
+}
+
+impl<O> Pending<O> {
+    fn new(op: O) -> Self {
+        Self { op, lost: false, left_out: false }
+    }
+
+    /// Whether it survives a crash; `None`: by chance.
+    fn survives(&self, crash: Crash) -> Option<bool> {
+        match crash {
+            Crash::DropAll => Some(false),
+            Crash::KeepAll | Crash::Process => Some(true),
+            Crash::LeftOut => Some(!self.left_out),
+            Crash::Random { .. } => None,
+        }
+    }
+}
+
+/// What a sync does.
+#[derive(Debug, Clone, Copy)]
+enum Done {
+    Synced,
+    LeftOut,
+    Failed,
+}
+
+impl Done {
+    /// Takes what is durable now out of `pending`.
+    fn settle<O>(self, pending: &mut Vec<Pending<O>>) -> Vec<O> {
+        match self {
+            Self::Synced => {
+                let (lost, kept) = pending.drain(..).partition(|pending| pending.lost);
+                *pending = lost;
+                return Vec::into_iter(kept).map(|kept: Pending<O>| kept.op).collect();
+            }
+            Self::LeftOut => {
+                pending
+                    .iter_mut()
+                    .filter(|pending| !pending.lost)
+                    .for_each(|pending| pending.left_out = true);
+            }
+            Self::Failed => pending.iter_mut().for_each(|pending| pending.lost = true),
+        }
+        Vec::new()
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -44,7 +93,21 @@ enum NameOp {
 pub(super) struct Dir {
     pub(super) names: BTreeMap<String, u64>,
     durable: BTreeMap<String, u64>,
-    pending: Vec<(NameOp, bool)>,
+    pending: Vec<Pending<NameOp>>,
+    /// What each thread changed last and did not sync since, for [`Site`].
+    last: HashMap<ThreadId, String>,
+}
+
+impl Dir {
+    fn change(&mut self, op: NameOp) {
+        apply_name(&mut self.names, &op);
+        let named = match &op {
+            NameOp::Set(name, _) | NameOp::Rename(_, name, _) => format!("+{}", pattern(name)),
+            NameOp::Remove(name) => format!("-{}", pattern(name)),
+        };
+        self.last.insert(std::thread::current().id(), named);
+        self.pending.push(Pending::new(op));
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -67,8 +130,12 @@ pub(super) struct World {
     pub(super) at_call: BTreeMap<(Call, u64), Fault>,
     pub(super) hits: u64,
     pub(super) off: bool,
+    pub(super) at_site: Vec<(Site, u64, Fault)>,
     pub(super) sites: BTreeSet<Site>,
-    pub(super) ignored: Option<Site>,
+    /// The kind of sync that is watched, and whether it is left out.
+    pub(super) watched: Option<(Site, bool)>,
+    /// How many syncs of that kind were met.
+    pub(super) met: u64,
 }
 
 impl Default for World {
@@ -85,8 +152,10 @@ impl Default for World {
             at_call: BTreeMap::new(),
             hits: 0,
             off: false,
+            at_site: Vec::new(),
             sites: BTreeSet::new(),
-            ignored: None,
+            watched: None,
+            met: 0,
         }
     }
 }
@@ -166,8 +235,12 @@ fn pattern(name: &str) -> String {
 impl World {
     /// Counts a call, and lets it fail where that is planned.
     pub(super) fn call(&mut self, call: Call) -> io::Result<()> {
+        self.call_meeting(call, None)
+    }
+
+    fn call_meeting(&mut self, call: Call, planned: Option<Fault>) -> io::Result<()> {
         let count = self.counts.entry(call).or_default();
-        let fault = self.at_call.remove(&(call, *count));
+        let fault = planned.or(self.at_call.remove(&(call, *count)));
         *count += 1;
         let fault = if call.changes() {
             let at_change = self.at_change.remove(&self.changes);
@@ -222,8 +295,7 @@ impl World {
         let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_string_lossy().into_owned();
         let dir = self.dir(parent(path))?;
         let op = id.map_or_else(|| NameOp::Remove(name.clone()), |id| NameOp::Set(name.clone(), id));
-        apply_name(&mut dir.names, &op);
-        dir.pending.push((op, false));
+        dir.change(op);
         Ok(())
     }
 
@@ -239,8 +311,7 @@ impl World {
         };
         let dir = self.dir(parent(from))?;
         let op = NameOp::Rename(old, new, id);
-        apply_name(&mut dir.names, &op);
-        dir.pending.push((op, false));
+        dir.change(op);
         Ok(())
     }
 
@@ -272,12 +343,18 @@ impl World {
         self.named().into_iter().map(len).sum()
     }
 
-    /// The name of an open file, for [`Site`].
-    pub(super) fn name_of(&self, id: u64) -> String {
-        let dirs =
-            self.nodes.values().filter_map(|node| if let Node::Dir(dir) = node { Some(dir) } else { None });
-        let mut names = dirs.flat_map(|dir| dir.names.iter());
-        names.find(|(_, found)| **found == id).map(|(name, _)| name.clone()).unwrap_or_default()
+    /// The path of an open file or a directory, for [`Site`]; empty for the root and for what has no name any more.
+    fn path_of(&self, id: u64) -> String {
+        let dirs = self.nodes.iter().filter_map(|(above, node)| match node {
+            Node::Dir(dir) => Some((*above, dir)),
+            Node::File(_) => None,
+        });
+        let mut names =
+            dirs.flat_map(|(above, dir)| dir.names.iter().map(move |(name, found)| (above, name, *found)));
+        match names.find(|(.., found)| *found == id) {
+            Some((above, name, _)) => format!("{}/{name}", self.path_of(above)),
+            None => String::new(),
+        }
     }
 
     pub(super) fn extend(&mut self, id: u64, len: u64) -> io::Result<()> {
@@ -289,7 +366,7 @@ impl World {
             let op = Op::Len(usize::try_from(len).map_err(|_| io::ErrorKind::FileTooLarge)?);
             let file = self.file(id)?;
             apply(&mut file.bytes, &op);
-            file.pending.push(Pending { op, lost: false });
+            file.pending.push(Pending::new(op));
         }
         Ok(())
     }
@@ -300,77 +377,81 @@ impl World {
         let file = self.file(id)?;
         let op = Op::Write { offset, bytes };
         apply(&mut file.bytes, &op);
-        file.pending.push(Pending { op, lost: false });
+        file.pending.push(Pending::new(op));
         Ok(())
     }
 
-    pub(super) fn sync(&mut self, call: Call, id: u64, name: &str) -> io::Result<()> {
-        let mut name = pattern(name);
+    /// The kind of a sync of this file or directory.
+    fn site(&mut self, call: Call, id: u64) -> Site {
+        let mut name = pattern(&self.path_of(id));
         match self.nodes.get_mut(&id) {
             Some(Node::File(file)) => {
                 let first = !std::mem::replace(&mut file.was_synced, true);
                 name.push_str(if first { ", first" } else { "" });
             }
             Some(Node::Dir(dir)) => {
-                if let Some((NameOp::Set(of, _) | NameOp::Remove(of) | NameOp::Rename(_, of, _), _)) =
-                    dir.pending.last()
-                {
-                    name = format!("{name}: {}", pattern(of));
+                if let Some(last) = dir.last.remove(&std::thread::current().id()) {
+                    name = format!("{name}: {last}");
                 }
             }
             None => {}
         }
-        let site = Site { call, name };
+        Site { call, name }
+    }
+
+    /// The fault that is planned for a sync of this kind.
+    fn planned(&mut self, site: &Site) -> Option<Fault> {
+        if self.watched.is_some() && self.met == 0 {
+            return None;
+        }
+        let (at, (_, left, fault)) =
+            self.at_site.iter_mut().enumerate().find(|(_, (kind, ..))| kind.covers(site))?;
+        let fault = *fault;
+        if *left > 0 {
+            *left -= 1;
+            return None;
+        }
+        self.at_site.remove(at);
+        Some(fault)
+    }
+
+    pub(super) fn sync(&mut self, call: Call, id: u64) -> io::Result<()> {
+        let site = self.site(call, id);
+        let planned = self.planned(&site);
         self.sites.insert(site.clone());
-        let result = self.call(call);
-        if self.off || (result.is_ok() && self.ignored.as_ref() == Some(&site)) {
+        let result = self.call_meeting(call, planned);
+        if self.off {
             return result;
         }
+        let left_out = match &self.watched {
+            Some((kind, left_out)) if result.is_ok() && kind.covers(&site) => {
+                self.met += 1;
+                *left_out
+            }
+            _ => false,
+        };
+        let done = match (&result, left_out) {
+            (Err(_), _) => Done::Failed,
+            (Ok(()), true) => Done::LeftOut,
+            (Ok(()), false) => Done::Synced,
+        };
         match self.nodes.get_mut(&id) {
-            Some(Node::File(file)) if result.is_ok() => {
-                let (lost, kept): (Vec<_>, Vec<_>) = file.pending.drain(..).partition(|pending| pending.lost);
-                kept.iter().for_each(|pending| apply(&mut file.durable, &pending.op));
-                file.pending = lost;
+            Some(Node::File(file)) => {
+                let durable = done.settle(&mut file.pending);
+                durable.iter().for_each(|op| apply(&mut file.durable, op));
             }
-            Some(Node::File(file)) => file.pending.iter_mut().for_each(|pending| pending.lost = true),
-            Some(Node::Dir(dir)) if result.is_ok() => {
-                let (lost, kept): (Vec<_>, Vec<_>) = dir.pending.drain(..).partition(|(_, lost)| *lost);
-                kept.iter().for_each(|(op, _)| apply_name(&mut dir.durable, op));
-                dir.pending = lost;
+            Some(Node::Dir(dir)) => {
+                let durable = done.settle(&mut dir.pending);
+                durable.iter().for_each(|op| apply_name(&mut dir.durable, op));
             }
-            Some(Node::Dir(dir)) => dir.pending.iter_mut().for_each(|(_, lost)| *lost = true),
             None => {}
         }
         result
     }
 
     pub(super) fn crash(&mut self, crash: Crash) {
-        let mut chance = Chance(if let Crash::Random { seed, .. } = crash { seed } else { 0 });
-        let mut ids: Vec<u64> = self.nodes.keys().copied().collect();
-        ids.sort_unstable();
-        for id in ids {
-            match self.nodes.get_mut(&id) {
-                Some(Node::File(file)) => {
-                    for pending in std::mem::take(&mut file.pending) {
-                        survive(&mut file.durable, &pending.op, crash, &mut chance);
-                    }
-                    file.bytes = file.durable.clone();
-                }
-                Some(Node::Dir(dir)) => {
-                    for (op, _) in std::mem::take(&mut dir.pending) {
-                        let keep = match crash {
-                            Crash::DropAll => false,
-                            Crash::KeepAll => true,
-                            Crash::Random { .. } => chance.coin(),
-                        };
-                        if keep {
-                            apply_name(&mut dir.durable, &op);
-                        }
-                    }
-                    dir.names = dir.durable.clone();
-                }
-                None => {}
-            }
+        if crash != Crash::Process {
+            self.lose_power(crash);
         }
         let named = self.named();
         self.nodes.retain(|id, _| *id == ROOT || named.contains(id));
@@ -378,19 +459,45 @@ impl World {
         self.locks.clear();
         self.at_change.clear();
         self.at_call.clear();
-        self.ignored = None;
+        self.at_site.clear();
+        self.watched = None;
+        self.met = 0;
         self.off = false;
+    }
+
+    fn lose_power(&mut self, crash: Crash) {
+        let (seed, sector) = if let Crash::Random { seed, sector } = crash { (seed, sector) } else { (0, 1) };
+        let mut chance = Chance(seed);
+        let mut ids: Vec<u64> = self.nodes.keys().copied().collect();
+        ids.sort_unstable();
+        for id in ids {
+            match self.nodes.get_mut(&id) {
+                Some(Node::File(file)) => {
+                    for pending in std::mem::take(&mut file.pending) {
+                        match pending.survives(crash) {
+                            Some(true) => apply(&mut file.durable, &pending.op),
+                            Some(false) => {}
+                            None => tear(&mut file.durable, &pending.op, sector, &mut chance),
+                        }
+                    }
+                    file.bytes = file.durable.clone();
+                }
+                Some(Node::Dir(dir)) => {
+                    for pending in std::mem::take(&mut dir.pending) {
+                        if pending.survives(crash).unwrap_or_else(|| chance.coin()) {
+                            apply_name(&mut dir.durable, &pending.op);
+                        }
+                    }
+                    dir.names = dir.durable.clone();
+                }
+                None => {}
+            }
+        }
     }
 }
 
-/// Applies what survives of one operation.
-fn survive(durable: &mut Vec<u8>, op: &Op, crash: Crash, chance: &mut Chance) {
-    let Crash::Random { sector, .. } = crash else {
-        if crash == Crash::KeepAll {
-            apply(durable, op);
-        }
-        return;
-    };
+/// Applies what survives of one operation by chance.
+fn tear(durable: &mut Vec<u8>, op: &Op, sector: usize, chance: &mut Chance) {
     match op {
         Op::Len(_) => {
             if chance.coin() {

@@ -152,13 +152,13 @@ fn without_any_one_sync_something_acknowledged_is_lost() {
     }
     let names: Vec<&str> = sites.iter().map(|site| site.name.as_str()).collect();
     for name in [
-        ": journals",
-        "journals: epoch",
-        "segment-#.journal, first",
-        "epoch: segment-#.journal",
-        "segment-#.journal",
-        "#-#-#-#-#-#-#.spill, first",
-        "epoch: #-#-#-#-#-#-#.spill",
+        ": +journals",
+        "/journals: +epoch",
+        "/journals/epoch/segment-#.journal, first",
+        "/journals/epoch: +segment-#.journal",
+        "/journals/epoch/segment-#.journal",
+        "/journals/epoch/#-#-#-#-#-#-#.spill, first",
+        "/journals/epoch: +#-#-#-#-#-#-#.spill",
     ] {
         assert!(names.contains(&name), "{name} is not among {names:?}");
     }
