@@ -420,7 +420,7 @@ mod tests {
             let cut = cut(&wanted, &bytes);
             cut[..kept].iter().for_each(|piece| assert_eq!(desk.take(piece), HELD));
             assert_eq!(desk.assembly.forget(&[7]), []);
-            assert_eq!(desk.assembly.forget(&[0]), [wanted.clone()]);
+            assert_eq!(desk.assembly.forget(&[0]), std::slice::from_ref(&wanted));
             for again in [HELD, Taken::Repeat] {
                 cut[..kept].iter().for_each(|piece| assert_eq!(desk.take(piece), again));
             }
@@ -497,7 +497,7 @@ mod tests {
         let last = cut(&wanted, &bytes)[2].clone();
         assert_eq!(desk.take(&last), Taken::Full);
         assert_eq!(desk.assembly.oldest_of(|_| true).unwrap().0, wanted);
-        assert_eq!(desk.assembly.begun_before(Instant::now()), [wanted.clone()]);
+        assert_eq!(desk.assembly.begun_before(Instant::now()), std::slice::from_ref(&wanted));
         let dropped = desk.assembly.drop(&wanted).unwrap();
         assert_eq!((dropped.messages.len(), desk.assembly.held(), desk.files()), (MAX_VERSIONS + 2, 0, 0));
         assert!(desk.assembly.oldest_of(|_| true).is_none());

@@ -208,7 +208,7 @@ impl Archiver {
 
     /// Commits offsets. What Kafka does not take now is committed later, or read again by another.
     fn commit(&mut self, reading: &Reading) {
-        let offsets = self.desk.offsets().to_commit();
+        let offsets = self.desk.offsets().due_commits();
         if let Err(failed) = reading.commit(&offsets) {
             tracing::debug!(reason = %failed.trouble, detail = failed.detail, "offsets are not committed now");
             self.desk.offsets().not_committed();

@@ -64,7 +64,7 @@ impl Offsets {
     }
 
     /// Where each partition would be read on after a death now, where that has moved since it was asked last.
-    pub(crate) fn to_commit(&mut self) -> Vec<At> {
+    pub(crate) fn due_commits(&mut self) -> Vec<At> {
         let moved = self.partitions.iter_mut().filter_map(|(number, partition)| {
             let offset = partition.open.first().copied().unwrap_or(partition.next);
             let moved = partition.committed.is_none_or(|before| before < offset);
@@ -101,22 +101,22 @@ mod tests {
         for offset in 10..15 {
             offsets.read(at(offset));
         }
-        assert_eq!(offsets.to_commit(), [at(10)]);
+        assert_eq!(offsets.due_commits(), [at(10)]);
         offsets.done(at(11));
         offsets.done(at(12));
-        assert_eq!(offsets.to_commit(), []);
+        assert_eq!(offsets.due_commits(), []);
         offsets.done(at(10));
-        assert_eq!(offsets.to_commit(), [at(13)]);
+        assert_eq!(offsets.due_commits(), [at(13)]);
         offsets.not_committed();
-        assert_eq!(offsets.to_commit(), [at(13)]);
+        assert_eq!(offsets.due_commits(), [at(13)]);
         offsets.done(at(13));
         offsets.done(at(14));
-        assert_eq!((offsets.to_commit(), offsets.open()), (vec![at(15)], 0));
+        assert_eq!((offsets.due_commits(), offsets.open()), (vec![at(15)], 0));
         assert!(offsets.goes_back(at(14)) && !offsets.goes_back(at(15)));
         assert_eq!(offsets.partitions(), [3]);
         offsets.lost(3);
         offsets.done(at(14));
-        assert_eq!(offsets.to_commit(), []);
+        assert_eq!(offsets.due_commits(), []);
     }
 
     proptest! {
@@ -132,13 +132,13 @@ mod tests {
                     offsets.done(at(pick));
                     needed.remove(&pick);
                 }
-                for committed in offsets.to_commit() {
+                for committed in offsets.due_commits() {
                     prop_assert!(needed.first().is_none_or(|first| committed.offset <= *first));
                     prop_assert!(committed.offset <= next);
                 }
             }
             needed.iter().for_each(|offset| offsets.done(at(*offset)));
-            let last = offsets.to_commit();
+            let last = offsets.due_commits();
             prop_assert!(next == 0 || last.is_empty() || last == [at(next)]);
         }
     }

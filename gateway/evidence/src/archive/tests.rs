@@ -116,7 +116,7 @@ impl Rig {
 
     /// Where a reader would go on after a death now.
     fn committed(&mut self) -> Option<i64> {
-        self.desk.offsets().to_commit().last().map(|at| at.offset)
+        self.desk.offsets().due_commits().last().map(|at| at.offset)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -27,7 +27,7 @@ type Job = (Wanted, Whole);
 /// The threads, and the batches that wait for another try.
 #[derive(Debug)]
 pub(super) struct Workers {
-    jobs: Option<Sender<Job>>,
+    jobs: Option<SyncSender<Job>>,
     results: Receiver<Done>,
     threads: Vec<JoinHandle<()>>,
     busy: usize,
@@ -37,11 +37,13 @@ pub(super) struct Workers {
 
 impl Workers {
     pub(super) fn start(hand: &Hand, count: usize) -> io::Result<Self> {
-        let (jobs, taken) = channel::<Job>();
-        let (told, results) = channel();
+        // Never full: at most as many batches are given as there are threads, those that wait among them.
+        let count = count.max(1);
+        let (jobs, taken) = sync_channel::<Job>(count);
+        let (told, results) = sync_channel(count);
         let taken = Arc::new(Mutex::new(taken));
         let mut threads = Vec::new();
-        for number in 0..count.max(1) {
+        for number in 0..count {
             let (hand, taken, told) = (hand.clone(), Arc::clone(&taken), told.clone());
             let work = move || {
                 loop {
