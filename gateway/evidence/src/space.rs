@@ -161,8 +161,16 @@ impl Space {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Promises room for `bytes` of journal.
+    /// Promises room for `bytes` of journal to new traffic: none above the bound.
     pub(crate) fn reserve(&self, bytes: u64) -> Result<SpoolSpace, Unavailable> {
+        let waiting = {
+            let state = self.state();
+            state.spooled + state.unsealed
+        };
+        if waiting > self.0.bound {
+            let detail = format!("{waiting} bytes wait for the store, `spool_bound` is {}", self.0.bound);
+            return Err(Unavailable::new(Reason::SpoolFull, detail));
+        }
         let mut space = SpoolSpace { space: Some(self.clone()), bytes: 0 };
         space.extend(bytes)?;
         Ok(space)
@@ -170,14 +178,6 @@ impl Space {
 
     fn promise(&self, bytes: u64) -> Result<(), Unavailable> {
         let mut state = self.state();
-        if state.spooled + state.unsealed > self.0.bound {
-            let detail = format!(
-                "{} bytes wait for the store, `spool_bound` is {}",
-                state.spooled + state.unsealed,
-                self.0.bound
-            );
-            return Err(Unavailable::new(Reason::SpoolFull, detail));
-        }
         state.promised += bytes;
         let held = self.hold(&mut state);
         if held.is_err() {
@@ -263,6 +263,8 @@ pub(crate) struct SpoolSpace {
 }
 
 impl SpoolSpace {
+    /// Promises more to what was admitted. Only a disk without space refuses that: the bound is for new traffic, and a
+    /// stream that runs is not cut for it (CA-7).
     pub(crate) fn extend(&mut self, bytes: u64) -> Result<(), Unavailable> {
         if let Some(space) = &self.space {
             space.promise(bytes)?;
@@ -335,6 +337,8 @@ mod tests {
         space.spooled(1001);
         assert_eq!(space.reserve(1).unwrap_err().reason, Reason::SpoolFull);
         space.spooled(1000);
-        space.reserve(1).unwrap();
+        let mut admitted = space.reserve(1).unwrap();
+        space.spooled(1001);
+        admitted.extend(1).unwrap();
     }
 }
