@@ -28,15 +28,40 @@ pub(crate) const SALVAGED: &str = "salvaged";
 pub(crate) const UNRECORDED: &str = "unrecorded";
 const NEWEST: &str = "newest";
 
-/// A new epoch's name: start time and chance, never a counter.
-pub(crate) fn name(now_us: i64) -> Result<String, OpenError> {
+/// How far ahead of the clock a predecessor's name may be and still be followed: a clock may have been set back, but what
+/// a stranger put into the store must not name the logs of years.
+const AHEAD_US: i64 = 24 * 3600 * 1_000_000;
+
+/// A new epoch's name: start time and chance, never a counter. It sorts behind its predecessor's also where both begin in
+/// one second or the clock was set back: the logs of a gateway sort by their names.
+pub(crate) fn name(now_us: i64, behind: Option<&str>) -> Result<String, OpenError> {
     let mut random = [0; 4];
     SystemRandom::new()
         .fill(&mut random)
         .map_err(|_| OpenError::Journal("the system gives no random bytes".into()))?;
-    let time = jiff::Timestamp::from_microsecond(now_us)
+    let mut random = u32::from_be_bytes(random);
+    let mut second = now_us.div_euclid(1_000_000);
+    if let Some((started, chance)) = behind.and_then(read)
+        && started >= second
+        && started <= now_us.saturating_add(AHEAD_US).div_euclid(1_000_000)
+    {
+        second = started;
+        match u32::MAX - chance {
+            0 => second = started + 1,
+            left => random = chance + 1 + random % left,
+        }
+    }
+    let time = jiff::Timestamp::from_second(second)
         .map_err(|error| OpenError::Journal(format!("the clock says {now_us} us: {error}")))?;
-    Ok(format!("{}-{}", time.strftime("%Y%m%dt%H%M%Sz"), hex::encode(random)))
+    Ok(format!("{}-{random:08x}", time.strftime("%Y%m%dt%H%M%Sz")))
+}
+
+/// The second and the chance in an epoch's name.
+fn read(epoch: &str) -> Option<(i64, u32)> {
+    let (time, chance) = epoch.split_once('-').filter(|(_, chance)| chance.len() == 8)?;
+    let time = jiff::civil::DateTime::strptime("%Y%m%dt%H%M%Sz", time).ok()?;
+    let time = time.to_zoned(jiff::tz::TimeZone::UTC).ok()?;
+    Some((time.timestamp().as_second(), u32::from_str_radix(chance, 16).ok()?))
 }
 
 /// The epochs in a journal folder, oldest first.
@@ -95,9 +120,28 @@ mod tests {
 
     #[test]
     fn an_epoch_is_named_by_its_start_and_chance() {
-        let name = name(1_795_169_700_000_000).unwrap();
+        let name = name(1_795_169_700_000_000, None).unwrap();
         assert_eq!(&name[..17], "20261120t101500z-");
         assert_eq!(name.len(), 25);
         Origin::join("acme", "gw1", &name).unwrap();
+    }
+
+    #[test]
+    fn an_epoch_sorts_behind_its_predecessor_in_the_same_second_and_behind_a_clock_that_was_set_back() {
+        let now = 1_795_169_700_000_000;
+        let mut before = "20261120t101500z-00000007".to_owned();
+        for _ in 0..20 {
+            let next = name(now, Some(&before)).unwrap();
+            assert!(next > before, "{next} behind {before}");
+            before = next;
+        }
+        let next = name(now, Some("20261120t101500z-ffffffff")).unwrap();
+        assert_eq!(&next[..17], "20261120t101501z-");
+        let next = name(now - 3_600_000_000, Some("20261120t101500z-fffffffe")).unwrap();
+        assert_eq!(next, "20261120t101500z-ffffffff");
+        for other in ["20261120t101459z-ffffffff", "99991231t235959z-00000000", "e1", "20261320t101500z-ffffffff"] {
+            let next = name(now, Some(other)).unwrap();
+            assert_eq!(&next[..17], "20261120t101500z-", "behind {other}");
+        }
     }
 }

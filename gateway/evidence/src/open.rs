@@ -204,7 +204,7 @@ pub(crate) fn note(
 }
 
 /// Whether a log is the one that the next `boot` names: the remembered one, or one that came behind it and died before
-/// it was remembered. Names do not tell: two epochs may begin in one second.
+/// it was remembered.
 fn is_newest(remembered: Option<&Predecessor>, origin: &Origin, follows: Option<&Origin>) -> bool {
     remembered.is_none_or(|newest| newest.origin == *origin || follows == Some(&newest.origin))
 }
@@ -257,7 +257,8 @@ fn begin(
     predecessor: Option<Predecessor>,
 ) -> Result<Arc<Inner>, OpenError> {
     let disk = settings.disk.clone();
-    let name = epoch::name(settings.clock.now_us())?;
+    let behind = predecessor.as_ref().map(|before| before.origin.epoch());
+    let name = epoch::name(settings.clock.now_us(), behind)?;
     let origin = Origin::join(&settings.deployment, &settings.gateway, &name)
         .map_err(|error| OpenError::Format(error.to_string()))?;
     let folder = settings.journal_dir.join(&name);
