@@ -139,7 +139,9 @@ mod tests {
         assert_eq!(&next[..17], "20261120t101501z-");
         let next = name(now - 3_600_000_000, Some("20261120t101500z-fffffffe")).unwrap();
         assert_eq!(next, "20261120t101500z-ffffffff");
-        for other in ["20261120t101459z-ffffffff", "99991231t235959z-00000000", "e1", "20261320t101500z-ffffffff"] {
+        for other in
+            ["20261120t101459z-ffffffff", "99991231t235959z-00000000", "e1", "20261320t101500z-ffffffff"]
+        {
             let next = name(now, Some(other)).unwrap();
             assert_eq!(&next[..17], "20261120t101500z-", "behind {other}");
         }

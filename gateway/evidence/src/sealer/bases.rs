@@ -1,6 +1,6 @@
 //! Recent parts, to write later ones as edits of them: agents resend their whole history with each turn.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
 use schemas::record::PartName;
@@ -35,6 +35,12 @@ pub(super) struct Base {
     pub(super) chain: Chain,
 }
 
+impl Base {
+    fn group(&self) -> Group {
+        (self.key.clone(), self.class.clone())
+    }
+}
+
 /// Where a part stands among the parts that it was made from.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Chain {
@@ -53,10 +59,18 @@ struct Kept {
     base: Base,
 }
 
+/// Parts may refer to one another that have one data key (or none) and one retention class.
+type Group = (Option<Identifier>, String);
+
 #[derive(Debug, Default)]
 pub(super) struct Bases {
     /// Newest last.
     kept: VecDeque<Kept>,
+    /// The number of the oldest that is kept.
+    first: u64,
+    /// The numbers of each group's parts, newest last: where each exchange has its own key there are as many groups as
+    /// exchanges, and a look at all parts would cost more than all the rest of sealing.
+    groups: HashMap<Group, VecDeque<u64>>,
     bytes: usize,
     /// The batch that is being built.
     batch: u64,
@@ -67,9 +81,30 @@ impl Bases {
     /// part must never be written as edits of itself, or of a part that was not stored.
     pub(super) fn begin(&mut self, batch: u64) {
         while let Some(newest) = self.kept.pop_back_if(|kept| kept.batch >= batch) {
-            self.bytes -= newest.base.content.len();
+            self.left(&newest.base, VecDeque::pop_back);
         }
         self.batch = batch;
+    }
+
+    /// The oldest or the newest part is kept no more.
+    fn left(&mut self, base: &Base, take: fn(&mut VecDeque<u64>) -> Option<u64>) {
+        self.bytes -= base.content.len();
+        let group = base.group();
+        if let Some(numbers) = self.groups.get_mut(&group) {
+            take(numbers);
+            if numbers.is_empty() {
+                self.groups.remove(&group);
+            }
+        }
+    }
+
+    /// The parts of a group, newest first.
+    fn of_group(&self, group: &Group) -> impl Iterator<Item = &Base> {
+        let numbers = self.groups.get(group).into_iter().flatten().rev();
+        numbers.filter_map(|number| {
+            let at = usize::try_from(number - self.first).ok()?;
+            self.kept.get(at).map(|kept| &kept.base)
+        })
     }
 
     /// The best part to write a part's content as edits of, and those edits; `like.chain` becomes what it is then.
@@ -90,8 +125,11 @@ impl Bases {
     fn edits<'a>(&'a self, nearest: &'a Base, like: &mut Base) -> Option<(&'a Base, Vec<u8>)> {
         let turn = nearest.chain.turn + 1;
         let [short, long] = &nearest.chain.steps;
-        let back = |step: &Option<_>, every| match step {
-            Some(step) if turn.is_multiple_of(every) => self.find(step),
+        let group = like.group();
+        let back = |step: &Option<(ExchangeId, PartName)>, every| match step {
+            Some((exchange, part)) if turn.is_multiple_of(every) => {
+                self.of_group(&group).find(|base| base.exchange == *exchange && base.part == *part)
+            }
             _ => None,
         };
         // The longest step that is due and of which at least half comes again.
@@ -103,24 +141,13 @@ impl Bases {
         Some((base, ops))
     }
 
-    fn find(&self, (exchange, part): &(ExchangeId, PartName)) -> Option<&Base> {
-        let mut bases = self.kept.iter().rev().map(|kept| &kept.base);
-        bases.find(|base| base.exchange == *exchange && base.part == *part)
-    }
-
     /// The part that begins like this one: the turn before, mostly.
     fn nearest(&self, like: &Base) -> Option<&Base> {
         if like.content.len() < MIN_BYTES {
             return None;
         }
-        let candidates = self
-            .kept
-            .iter()
-            .rev()
-            .map(|kept| &kept.base)
-            .filter(|base| base.class == like.class && base.key == like.key);
         let mut best: Option<(&Base, usize)> = None;
-        for base in candidates.take(LOOKED_AT) {
+        for base in self.of_group(&like.group()).take(LOOKED_AT) {
             let prefix = common_prefix(&base.content, &like.content);
             if base.exchange != like.exchange && prefix < MIN_PREFIX {
                 continue;
@@ -143,12 +170,13 @@ impl Bases {
             return;
         }
         self.bytes += base.content.len();
+        let number = self.first + self.kept.len() as u64;
+        self.groups.entry(base.group()).or_default().push_back(number);
         self.kept.push_back(Kept { batch: self.batch, base });
         while self.bytes > KEPT_BYTES {
-            match self.kept.pop_front() {
-                Some(gone) => self.bytes -= gone.base.content.len(),
-                None => return,
-            }
+            let Some(gone) = self.kept.pop_front() else { return };
+            self.first += 1;
+            self.left(&gone.base, VecDeque::pop_front);
         }
     }
 }
@@ -252,5 +280,10 @@ mod tests {
         }
         assert!(bases.bytes <= KEPT_BYTES);
         assert_eq!(bases.bytes, bases.kept.iter().map(|kept| kept.base.content.len()).sum::<usize>());
+        let group = base(0, "k1", b"").group();
+        let found: Vec<u8> = bases.of_group(&group).map(|base| base.content[0]).collect();
+        assert_eq!(found, (0..40).rev().take(16).collect::<Vec<u8>>());
+        bases.begin(0);
+        assert!(bases.groups.is_empty() && bases.bytes == 0);
     }
 }
