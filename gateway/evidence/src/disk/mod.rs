@@ -128,6 +128,15 @@ pub trait DiskFile: Send + Sync + Debug {
     /// # Errors
     /// As the operating system says.
     fn allocate(&self, len: u64) -> io::Result<()>;
+    /// As [`DiskFile::allocate`], for a file that is about to be written in many small steps, each of them synced: where a
+    /// file system marks allocated blocks as never written, the first sync of each would have to unmark them in its own
+    /// journal, which costs more than the data. They are written once beforehand.
+    ///
+    /// # Errors
+    /// As the operating system says; the file is of no use then.
+    fn prepare(&self, len: u64) -> io::Result<()> {
+        self.allocate(len)
+    }
     /// Makes content and length durable (`fdatasync`).
     ///
     /// # Errors

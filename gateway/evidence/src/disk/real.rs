@@ -13,6 +13,8 @@ use super::{Disk, DiskFile, DiskLock, Entry};
 /// `IOV_MAX` on Linux.
 const MAX_SLICES: usize = 1024;
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+/// Prepared space is synced in steps of this, so that who syncs another file meanwhile waits for a step and not for all.
+const PREPARED_AT_ONCE: u64 = 1 << 20;
 
 /// The operating system's files and directories. New files are private to the user (mode 0600), directories 0700.
 #[derive(Debug, Clone, Copy, Default)]
@@ -20,6 +22,19 @@ pub struct RealDisk;
 
 #[derive(Debug)]
 struct RealFile(File);
+
+impl RealFile {
+    /// Writes zeros from `at` to `end`.
+    fn zero(&self, mut at: u64, end: u64) -> io::Result<()> {
+        while at < end {
+            let count = (end - at).min(ZEROS.len() as u64);
+            let zeros = ZEROS.get(..usize::try_from(count).unwrap_or(0)).unwrap_or_default();
+            self.0.write_all_at(zeros, at)?;
+            at += count;
+        }
+        Ok(())
+    }
+}
 
 #[derive(Debug)]
 struct RealLock {
@@ -155,18 +170,21 @@ impl DiskFile for RealFile {
         }
         match fs::fallocate(&self.0, FallocateFlags::empty(), 0, len) {
             Ok(()) => Ok(()),
-            Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
-                let mut at = old;
-                while at < len {
-                    let count = (len - at).min(ZEROS.len() as u64);
-                    let zeros = ZEROS.get(..usize::try_from(count).unwrap_or(0)).unwrap_or_default();
-                    self.0.write_all_at(zeros, at)?;
-                    at += count;
-                }
-                Ok(())
-            }
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => self.zero(old, len),
             Err(error) => Err(error.into()),
         }
+    }
+
+    fn prepare(&self, len: u64) -> io::Result<()> {
+        let mut at = self.0.metadata()?.len();
+        self.allocate(len)?;
+        while at < len {
+            let end = len.min(at + PREPARED_AT_ONCE);
+            self.zero(at, end)?;
+            self.sync_data()?;
+            at = end;
+        }
+        Ok(())
     }
 
     fn sync_data(&self) -> io::Result<()> {
@@ -189,4 +207,29 @@ fn write_rest(file: &File, parts: &[IoSlice<'_>], mut skip: usize, mut offset: u
         offset += part.len() as u64;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn prepared_space_is_zero_allocated_and_keeps_what_was_there() {
+        use std::os::unix::fs::MetadataExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("segment");
+        let file = RealDisk.create(&path).unwrap();
+        file.write_at(&[IoSlice::new(b"head")], 0).unwrap();
+        let len = 2 * PREPARED_AT_ONCE + 5;
+        file.prepare(len).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        assert_eq!(bytes.len() as u64, len);
+        assert_eq!(&bytes[..4], b"head");
+        assert!(bytes[4..].iter().all(|byte| *byte == 0));
+        assert!(std::fs::metadata(&path).unwrap().blocks() * 512 >= len);
+        // Shorter than it is: nothing changes.
+        file.prepare(10).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), bytes);
+    }
 }

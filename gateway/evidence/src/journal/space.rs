@@ -75,7 +75,7 @@ pub(super) struct Maker {
 }
 
 impl Maker {
-    /// Makes a segment: allocated, its head synced, its name durable, so that whoever finds a later one knows that this
+    /// Makes a segment: allocated and written once, its head synced, its name durable, so that whoever finds a later one knows that this
     /// one was whole.
     ///
     /// A refusal leaves nothing behind and the number free. A failed sync ends the journal (DU-4).
@@ -95,7 +95,7 @@ impl Maker {
         let head =
             SegmentHead { origin: self.origin.clone(), salt: self.salt, index, bytes: self.segment_bytes };
         let head = head.encode();
-        let ready = file.allocate(self.segment_bytes).and_then(|()| file.write_at(&[IoSlice::new(&head)], 0));
+        let ready = file.prepare(self.segment_bytes).and_then(|()| file.write_at(&[IoSlice::new(&head)], 0));
         if let Err(error) = ready {
             if let Err(second) = self.disk.unlink(&path) {
                 tracing::warn!(path = %path.display(), error = %second, "a segment that was refused stays behind");

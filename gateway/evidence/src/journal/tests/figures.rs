@@ -31,8 +31,7 @@ fn figures() {
     // The disk itself: 4 KiB and fdatasync, over zero-filled space.
     let disk = RealDisk;
     let file = crate::disk::Disk::create(&disk, &temp.path().join("probe")).unwrap();
-    file.allocate(64 << 20).unwrap();
-    file.sync_data().unwrap();
+    file.prepare(64 << 20).unwrap();
     let mut plain: Vec<Duration> = (0..1_000)
         .map(|n| {
             let start = Instant::now();
