@@ -225,6 +225,20 @@ def test_archivers_and_registrar_take_their_rendered_configurations(part, comman
             process.wait()
 
 
+def test_metrics_are_read_of_every_pod_under_the_names_that_compose_has_too():
+    docs = documents(CHART / "ci/kafka-values.yaml")
+    jobs = set()
+    for monitor in of_kind(docs, "PodMonitor"):
+        chosen = [pod for pod in pods(docs) if matches(monitor["spec"]["selector"], pod["metadata"]["labels"])]
+        (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+        assert chosen and all(endpoint["port"] in {port["name"] for c in containers(pod) for port in c.get("ports", [])} for pod in chosen)
+        jobs |= {rule["replacement"] for rule in endpoint["relabelings"] if rule["targetLabel"] == "job"}
+    scraped = yaml.safe_load((ROOT / "deploy/compose/prometheus.yaml").read_text())
+    assert jobs == {job["job_name"] for job in scraped["scrape_configs"]} and len(jobs) == 3
+    (rules,) = of_kind(docs, "PrometheusRule")
+    assert [group["name"] for group in rules["spec"]["groups"]] == ["affidavit"]
+
+
 @pytest.mark.parametrize(
     "typed, said",
     [
