@@ -85,7 +85,9 @@ def test_claims_outlive_pods_and_hold_all_that_must_survive(values):
 @sets
 def test_pods_are_restricted_and_whole(values):
     docs = documents(values)
-    made = {name for doc in of_kind(docs, "ConfigMap") for name in [doc["metadata"]["name"]]}
+    made = {doc["metadata"]["name"] for doc in of_kind(docs, "ConfigMap")}
+    pages = {"gateway": "admin/pages.rs", "archiver": "commands/shown.rs", "registrar": "commands/shown.rs"}
+    answered = {name: re.findall(r'"(/\w+)"', (ROOT / "gateway/src" / file).read_text()) for name, file in pages.items()}
     for pod in pods(docs):
         spec = pod["spec"]
         security = spec["securityContext"]
@@ -105,7 +107,8 @@ def test_pods_are_restricted_and_whole(values):
             assert {mount["name"] for mount in container["volumeMounts"]} <= volumes.keys() | claims
             ports = {port["name"] for port in container.get("ports", [])}
             for probe in ("livenessProbe", "readinessProbe"):
-                assert probe not in container or container[probe]["httpGet"]["port"] in ports
+                asked = container.get(probe, {}).get("httpGet")
+                assert asked is None or asked["port"] in ports and asked["path"] in answered[container["name"]], f"{probe}: {asked}"
         own = {v["configMap"]["name"] for v in volumes.values() if "configMap" in v and v["configMap"]["name"].startswith("affidavit-gateway")}
         assert own <= made
 
