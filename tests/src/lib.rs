@@ -5,7 +5,8 @@
 //! byte it got; `deployment` is the keys, files and trust of a deployment with a registry, `registrar`, `witness` and `archiver`
 //! its processes; `process` is any child process; `services` are the real stores that they meet; `oracle` holds what both
 //! remember against the evidence, `archive` a bucket against what is promised of it; `marks` reads how far evidence has
-//! come; `audited` puts evidence into buckets and runs the auditor over it.
+//! come; `audited` puts evidence into buckets and runs the auditor over it; `compose` starts what a compose file says as plain
+//! processes.
 
 #![allow(clippy::panic, reason = "tests fail by panicking")]
 
@@ -13,6 +14,7 @@ pub mod archive;
 pub mod archiver;
 pub mod audited;
 pub mod client;
+pub mod compose;
 pub mod corpus;
 pub mod deployment;
 pub mod gateway;

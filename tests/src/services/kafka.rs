@@ -33,17 +33,24 @@ impl Kafka {
         Self::over(proxy(listens), listens)
     }
 
+    /// Starts one with the settings of a `server.properties`, whose listener for clients is `address`.
+    pub fn with(address: SocketAddr, settings: &str) -> Self {
+        Self::made(address, address, |_| settings.to_owned())
+    }
+
     fn over(address: SocketAddr, listens: SocketAddr) -> Self {
+        Self::made(address, listens, |data| properties(address, listens, free_port(), data))
+    }
+
+    fn made(address: SocketAddr, listens: SocketAddr, text: impl FnOnce(&Path) -> String) -> Self {
         let folder = tempfile::Builder::new().prefix("kafka").tempdir().expect("a folder for a broker");
         let settings = folder.path().join("server.properties");
-        let text = properties(address, listens, free_port(), &folder.path().join("data"));
-        std::fs::write(&settings, text).expect("the broker's settings");
-        let kafka = Self { address, listens, process: None, folder };
+        std::fs::write(&settings, text(&folder.path().join("data"))).expect("the broker's settings");
+        let mut kafka = Self { address, listens, process: None, folder };
         let mut format = kafka.java("kafka.tools.StorageTool");
         format.args(["format", "--cluster-id", "YWZmaWRhdml0LXRlc3RzMQ", "--config"]).arg(settings);
         let done = format.output().unwrap_or_else(|e| std::panic::panic_any(format!("{format:?}: {e}")));
         assert!(done.status.success(), "{format:?}: {}", String::from_utf8_lossy(&done.stderr));
-        let mut kafka = kafka;
         kafka.resume();
         kafka
     }
