@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use policies::document::{Node, Problem};
@@ -22,6 +22,13 @@ use crate::secrets;
 
 /// The largest file that is read: a configuration, policy, price book or keys file.
 const MAX_FILE_BYTES: u64 = 64 << 20;
+
+/// Whether others can read or change a secret with this mode. What another user owns, as the secrets that Kubernetes
+/// mounts, this process can only read by its group.
+fn is_open(mode: u32, is_own: bool) -> bool {
+    let allowed = if is_own { 0o700 } else { 0o740 };
+    mode & 0o777 & !allowed != 0
+}
 
 pub(super) fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     let length = std::fs::metadata(path)?.len();
@@ -140,8 +147,8 @@ impl Loader<'_> {
     }
 
     fn warn_if_open(&mut self, key: &str, path: &Path) {
-        let open = std::fs::metadata(path).is_ok_and(|meta| meta.permissions().mode() & 0o077 != 0);
-        if open {
+        let user = rustix::process::geteuid().as_raw();
+        if std::fs::metadata(path).is_ok_and(|meta| is_open(meta.mode(), meta.uid() == user)) {
             let wanted = "a file that only its owner can read (`chmod 600`)";
             let problem = Problem::at(place(self.root, key), key, wanted);
             self.warnings.push(problem.value(path.display().to_string()));
@@ -279,4 +286,18 @@ fn matches(
         .with_no_client_auth()
         .with_single_cert(certificate.to_vec(), key.clone_key())
         .map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_open;
+
+    #[test]
+    fn a_secret_is_open_where_others_can_read_or_change_it() {
+        assert!([0o600, 0o400].iter().all(|mode| !is_open(*mode, true)));
+        assert!([0o640, 0o604, 0o620, 0o644].iter().all(|mode| is_open(*mode, true)));
+        // As Kubernetes mounts it: root's, for the pod's group.
+        assert!([0o100_440, 0o100_400].iter().all(|mode| !is_open(*mode, false)));
+        assert!([0o460, 0o444].iter().all(|mode| is_open(*mode, false)));
+    }
 }
