@@ -263,6 +263,19 @@ fn check_record(bundle: &Bundle, record: &ProvenRecord, seals: &Seals) -> Result
     Ok(())
 }
 
+/// What of the bundle's records this version does not know, with how often it is there: the answer rests on them too.
+pub fn not_judged(bundle: &Bundle) -> BTreeMap<String, u64> {
+    let mut found = BTreeMap::new();
+    for decoded in bundle.records.iter().filter_map(|record| leaf::decode(record.leaf.as_bytes()).ok()) {
+        let kind = decoded.record.is_none().then(|| format!("kind {}", decoded.kind()));
+        let keys = decoded.unknown_keys.iter().map(|key| format!("key {}.{key}", decoded.kind()));
+        for name in kind.into_iter().chain(keys) {
+            *found.entry(name).or_default() += 1;
+        }
+    }
+    found
+}
+
 /// The exchange that a leaf belongs to, also one of an unknown kind.
 fn exchange_of<'a>(cells: &Cells<'a>) -> Option<&'a str> {
     let column = COLUMNS.iter().position(|column| column.name == "exchange")?;
