@@ -350,6 +350,18 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_known_of_a_bundle_is_named() {
+        let mut bundle = bundle();
+        assert!(not_judged(&bundle).is_empty());
+        let leaf = &mut bundle.records[0].leaf;
+        *leaf = leaf.replacen("\"v\":1", "\"v\":1,\"w\":1", 1);
+        let leaf = &mut bundle.records[1].leaf;
+        *leaf = leaf.replacen("\"kind\":\"outcome\"", "\"kind\":\"verdict\"", 1);
+        let wanted = [("key intent.w".to_owned(), 1), ("kind verdict".to_owned(), 1)];
+        assert_eq!(not_judged(&bundle), wanted.into());
+    }
+
+    #[test]
     fn seals_of_one_bundle_must_be_of_one_log() {
         use schemas::seal::parse_unverified;
         let (own, closer) = (signer(), schemas::note::Ed25519Signer::from_seed([60; 32]));
