@@ -33,11 +33,25 @@ impl Kafka {
         Self::over(proxy(listens), listens)
     }
 
+    /// Starts one with a listener of its own for each of `clients`: who comes by `proxy` of it is told to stay there.
+    /// Gives also where each client finds the broker.
+    pub fn start_for(clients: usize, proxy: impl FnMut(SocketAddr) -> SocketAddr) -> (Self, Vec<SocketAddr>) {
+        let address = free_port();
+        let listens: Vec<SocketAddr> = (0..clients).map(|_| free_port()).collect();
+        let advertised: Vec<SocketAddr> = listens.iter().copied().map(proxy).collect();
+        (Self::with(address, address, &ways(&listens, &advertised)), advertised)
+    }
+
     fn over(address: SocketAddr, listens: SocketAddr) -> Self {
+        Self::with(address, listens, &|text| text)
+    }
+
+    /// `change` changes the settings.
+    fn with(address: SocketAddr, listens: SocketAddr, change: &dyn Fn(String) -> String) -> Self {
         let folder = tempfile::Builder::new().prefix("kafka").tempdir().expect("a folder for a broker");
         let settings = folder.path().join("server.properties");
         let text = properties(address, listens, free_port(), &folder.path().join("data"));
-        std::fs::write(&settings, text).expect("the broker's settings");
+        std::fs::write(&settings, change(text)).expect("the broker's settings");
         let kafka = Self { address, listens, process: None, folder };
         let mut format = kafka.java("kafka.tools.StorageTool");
         format.args(["format", "--cluster-id", "YWZmaWRhdml0LXRlc3RzMQ", "--config"]).arg(settings);
@@ -109,4 +123,24 @@ fn properties(address: SocketAddr, listens: SocketAddr, controller: SocketAddr, 
         internal = free_port(),
         data = data.display(),
     )
+}
+
+/// Adds listeners that each advertise an address of their own.
+fn ways(listens: &[SocketAddr], advertised: &[SocketAddr]) -> impl Fn(String) -> String + use<> {
+    let each = |addresses: &[SocketAddr]| -> String {
+        addresses.iter().enumerate().map(|(n, address)| format!(",WAY{n}://{address}")).collect()
+    };
+    let protocols: String = (0..listens.len()).map(|n| format!(",WAY{n}:PLAINTEXT")).collect();
+    let more = [
+        ("listeners=", each(listens)),
+        ("advertised.listeners=", each(advertised)),
+        ("listener.security.protocol.map=", protocols),
+    ];
+    move |text| {
+        let add = |line: &str| {
+            let found = more.iter().find(|(key, _)| line.starts_with(key));
+            format!("{line}{}\n", found.map_or("", |(_, more)| more))
+        };
+        text.lines().map(add).collect()
+    }
 }
