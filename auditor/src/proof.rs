@@ -263,6 +263,19 @@ fn check_record(bundle: &Bundle, record: &ProvenRecord, seals: &Seals) -> Result
     Ok(())
 }
 
+/// What of the bundle's records this version does not know, with how often it is there: the answer rests on them too.
+pub fn not_judged(bundle: &Bundle) -> BTreeMap<String, u64> {
+    let mut found = BTreeMap::new();
+    for decoded in bundle.records.iter().filter_map(|record| leaf::decode(record.leaf.as_bytes()).ok()) {
+        let kind = decoded.record.is_none().then(|| format!("kind {}", decoded.kind()));
+        let keys = decoded.unknown_keys.iter().map(|key| format!("key {}.{key}", decoded.kind()));
+        for name in kind.into_iter().chain(keys) {
+            *found.entry(name).or_default() += 1;
+        }
+    }
+    found
+}
+
 /// The exchange that a leaf belongs to, also one of an unknown kind.
 fn exchange_of<'a>(cells: &Cells<'a>) -> Option<&'a str> {
     let column = COLUMNS.iter().position(|column| column.name == "exchange")?;
@@ -334,6 +347,18 @@ mod tests {
         other.gateways[0].key = schemas::trust::key_text(&[1; 32]);
         assert!(check(&bundle, &other).iter().all(|check| check.wrong.is_some()));
         assert!(!holds(&Bundle::new(exchange_id(2))));
+    }
+
+    #[test]
+    fn what_is_not_known_of_a_bundle_is_named() {
+        let mut bundle = bundle();
+        assert!(not_judged(&bundle).is_empty());
+        let leaf = &mut bundle.records[0].leaf;
+        *leaf = leaf.replacen("\"v\":1", "\"v\":1,\"w\":1", 1);
+        let leaf = &mut bundle.records[1].leaf;
+        *leaf = leaf.replacen("\"kind\":\"outcome\"", "\"kind\":\"verdict\"", 1);
+        let wanted = [("key intent.w".to_owned(), 1), ("kind verdict".to_owned(), 1)];
+        assert_eq!(not_judged(&bundle), wanted.into());
     }
 
     #[test]

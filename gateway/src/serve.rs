@@ -611,6 +611,11 @@ async fn journal_fails(app: &App) {
 }
 
 fn ledger_config(loaded: &Loaded, start: Start, telemetry: &Arc<Telemetry>) -> anyhow::Result<LedgerConfig> {
+    if evidence::next_minor::is_asked() {
+        let variable = evidence::next_minor::VARIABLE;
+        anyhow::ensure!(cfg!(debug_assertions), "`{variable}` is set: wanted none, it is for tests alone");
+        tracing::warn!(variable, "records, files and seals are those that a later version may write");
+    }
     let evidence = &loaded.config.evidence;
     let disk: evidence::disk::SharedDisk = Arc::new(RealDisk);
     let store = store::of(loaded)?;

@@ -24,6 +24,8 @@ pub use content::{ContentReader, ContentWriter, read_content};
 pub(crate) use open::Extra;
 #[cfg(test)]
 pub(crate) use records::test;
+#[cfg(debug_assertions)]
+pub(crate) use records::write_records_with;
 pub(crate) use records::{Inspected, inspect};
 pub use records::{LeafRow, RecordsFile, read_records, write_records};
 pub use reference::{ReferenceRow, read_reference, write_reference};

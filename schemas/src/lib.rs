@@ -13,6 +13,8 @@ pub mod leaf;
 mod lines;
 pub mod merkle;
 pub mod names;
+#[cfg(debug_assertions)]
+pub mod next;
 pub mod note;
 pub mod record;
 pub mod registry;

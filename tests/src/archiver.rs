@@ -30,6 +30,21 @@ impl Archiver {
     /// # Panics
     /// Where a command of the gateway fails.
     pub fn prepare(dir: &Path, name: &str, kafka: &Kafka, out: &str, trust: &Path, more: &str) -> Self {
+        Self::prepare_at(dir, name, kafka.address, out, trust, more)
+    }
+
+    /// As [`Archiver::prepare`], with a way of its own to the broker.
+    ///
+    /// # Panics
+    /// Where a command of the gateway fails.
+    pub fn prepare_at(
+        dir: &Path,
+        name: &str,
+        broker: SocketAddr,
+        out: &str,
+        trust: &Path,
+        more: &str,
+    ) -> Self {
         let dir = dir.join(name);
         std::fs::create_dir_all(&dir).expect("a folder for the archiver");
         let line = ran(Command::new(crate::binary("gateway"))
@@ -38,10 +53,9 @@ impl Archiver {
         let metrics = free_port();
         let config = format!(
             "deployment: test\nname: {name}\nkey: archiver.key\ntrust: {trust}\nout: {out}\n\
-             kafka: {{ brokers: [\"{brokers}\"], topic: {TOPIC}, receipts: {RECEIPTS}, timeout: 5s }}\n\
+             kafka: {{ brokers: [\"{broker}\"], topic: {TOPIC}, receipts: {RECEIPTS}, timeout: 5s }}\n\
              work: work\nquarantine: quarantine\nmetrics: {metrics}\n{more}",
             trust = trust.display(),
-            brokers = kafka.address,
         );
         std::fs::write(dir.join("archive.yaml"), config).expect("the archiver's configuration");
         let line = line.trim().trim_start_matches("- ").to_owned();
@@ -55,6 +69,11 @@ impl Archiver {
         command.args(["archive", "--log", "info", "-c"]).arg(self.dir.join("archive.yaml"));
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         self.process = Some(Process::start(&mut command, &self.dir.join("archiver.log")));
+    }
+
+    /// Whether the process lives.
+    pub fn is_alive(&mut self) -> bool {
+        self.process.as_mut().is_some_and(Process::is_alive)
     }
 
     /// `kill -9`.

@@ -181,6 +181,12 @@ impl Gateway {
         }
     }
 
+    /// From the next start on its process has these variables.
+    pub fn set_environment(&mut self, environment: &[(&str, &str)]) {
+        let owned = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        self.environment = owned.collect();
+    }
+
     /// Starts the process and does not wait.
     ///
     /// # Panics

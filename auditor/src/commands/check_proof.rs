@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 use super::out;
 use crate::cli::{CheckProof, ReportFormat};
 use crate::proof::{self, Bundle};
-use crate::render::hostile;
+use crate::render::{hostile, rests};
 
 /// The largest bundle.
 const LIMIT: u64 = 1 << 30;
@@ -26,10 +26,12 @@ pub fn run(typed: &CheckProof) -> anyhow::Result<u8> {
     let bundle: Bundle = serde_json::from_str(&text).with_context(name)?;
     let checks = proof::check(&bundle, &trust);
     let holds = checks.iter().all(|check| check.wrong.is_none());
+    let not_judged = proof::not_judged(&bundle);
     let verdict = if holds { "VERIFIED" } else { "INVALID" };
     if typed.format == ReportFormat::Json {
         let fingerprint = trust.fingerprint()?;
-        let value = serde_json::json!({ "verdict": verdict, "exchange": bundle.exchange, "checks": checks, "trust_fingerprint": fingerprint });
+        let value = serde_json::json!({ "verdict": verdict, "exchange": bundle.exchange, "checks": checks,
+            "not_judged": not_judged, "trust_fingerprint": fingerprint });
         out(&(crate::render::json::harmless(&serde_json::to_string_pretty(&value)?) + "\n"))?;
         return Ok(u8::from(!holds));
     }
@@ -45,6 +47,7 @@ pub fn run(typed: &CheckProof) -> anyhow::Result<u8> {
             check.wrong.as_deref().map_or("holds".into(), |wrong| format!("WRONG: {}", hostile::line(wrong)));
         let _ = writeln!(text, "  {}  {result}", hostile::line(&check.what));
     }
+    text.push_str(&rests::unjudged(&not_judged));
     let _ = writeln!(text, "trust file fingerprint {}", trust.fingerprint()?);
     out(&text)?;
     Ok(u8::from(!holds))

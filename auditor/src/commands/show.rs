@@ -122,7 +122,7 @@ fn as_json(
             })
         })
         .collect();
-    json!({ "exchange": exchange, "verdict": report.verdict, "records": records, "parts": parts })
+    json!({ "exchange": exchange, "verdict": report.verdict, "not_judged": report.not_judged, "records": records, "parts": parts })
 }
 
 fn story(exchange: &ExchangeId, found: &[Found], parts: &[PartContent]) -> String {

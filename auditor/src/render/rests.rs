@@ -1,5 +1,6 @@
 //! What an answer rests on: verdict, interval, logs, roots, registers, and what was not judged.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::hostile;
@@ -45,13 +46,7 @@ pub fn text(report: &Report, registers: &[Register], sql: Option<&str>) -> Strin
             let _ = writeln!(out, "finding   {code}: {count}; run `auditor verify` for places");
         }
     }
-    for (name, count) in &report.not_judged {
-        let _ = writeln!(
-            out,
-            "unjudged  {}, {count} times: rows that hold it may mean more than this answer says",
-            hostile::line(name)
-        );
-    }
+    out.push_str(&unjudged(&report.not_judged));
     if let Some(sql) = sql {
         let _ = writeln!(out, "question  SHA-256 {}", schemas::Sha256Hex::of(sql.as_bytes()));
     }
@@ -62,6 +57,15 @@ pub fn text(report: &Report, registers: &[Register], sql: Option<&str>) -> Strin
         report.trust_fingerprint
     );
     out
+}
+
+/// A line for each thing that this version does not know, and that the answer may depend on.
+pub fn unjudged(not_judged: &BTreeMap<String, u64>) -> String {
+    let line = |(name, count): (&String, &u64)| {
+        let name = hostile::line(name);
+        format!("unjudged  {name}, {count} times: rows that hold it may mean more than this answer says\n")
+    };
+    not_judged.iter().map(line).collect()
 }
 
 #[cfg(test)]

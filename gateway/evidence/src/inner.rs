@@ -17,6 +17,7 @@ use crate::journal::{Frame, Journal, JournalError, Reservation, Ticket};
 use crate::keys::KeyTable;
 use crate::ledger::{LedgerConfig, Reference};
 use crate::marks::Marks;
+use crate::next_minor;
 use crate::own::{OwnSpace, Purpose};
 use crate::part;
 use crate::refusals::{Folds, PreAuth, folded};
@@ -202,7 +203,7 @@ impl Inner {
             Body::Erasure(_) => Purpose::Erasure,
             _ => Purpose::Record,
         };
-        frames.push(encode(self.clock.now_us(), in_force.config, body)?);
+        frames.extend(next_minor::frames(encode(self.clock.now_us(), in_force.config, body)?));
         let ticket = match reservation {
             Some(reservation) => self.journal.try_submit(reservation, frames),
             None => self.own.submit(&self.journal, purpose, frames),

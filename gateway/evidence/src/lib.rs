@@ -24,6 +24,7 @@ pub mod journal;
 mod keys;
 pub mod ledger;
 mod marks;
+pub mod next_minor;
 mod open;
 mod own;
 pub mod part;

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use parquet::data_type::{ByteArray, FixedLenByteArray};
 use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::types::TypePtr;
 use rayon::prelude::*;
 
 use super::column::{self, Place, Stats};
@@ -52,9 +53,17 @@ pub struct RecordsFile {
 /// # Errors
 /// [`FileError::Row`] for a gap, a hash that is not the leaf's, or a leaf that is not canonical.
 pub fn write_records(rows: &[LeafRow]) -> Result<Vec<u8>, FileError> {
-    let schema = &*RECORDS_SCHEMA;
-    let mut writer =
-        SerializedFileWriter::new(Vec::new(), schema.root.clone(), write::properties(schema.name))?;
+    write_rows(rows, RECORDS_SCHEMA.root.clone(), |_| Vec::new())
+}
+
+/// Writes rows with columns that stand behind the known ones.
+fn write_rows(
+    rows: &[LeafRow],
+    root: TypePtr,
+    further: impl Fn(&[LeafRow]) -> Vec<ColumnData>,
+) -> Result<Vec<u8>, FileError> {
+    let properties = write::properties(RECORDS_SCHEMA.name);
+    let mut writer = SerializedFileWriter::new(Vec::new(), root, properties)?;
     let mut begins = 0;
     while begins < rows.len() {
         let mut bytes = 0;
@@ -63,10 +72,30 @@ pub fn write_records(rows: &[LeafRow]) -> Result<Vec<u8>, FileError> {
             bytes += rows[ends].leaf.len();
             ends += 1;
         }
-        write::write_group(&mut writer, &group_columns(rows, begins, ends)?)?;
+        let mut columns = group_columns(rows, begins, ends)?;
+        columns.extend(further(&rows[begins..ends]));
+        write::write_group(&mut writer, &columns)?;
         begins = ends;
     }
     Ok(writer.into_inner()?)
+}
+
+/// As [`write_records`], with a column of this name behind the known ones: the length of each leaf.
+#[cfg(debug_assertions)]
+pub(crate) fn write_records_with(rows: &[LeafRow], column: &str) -> Result<Vec<u8>, FileError> {
+    use parquet::basic::{Repetition, Type as Physical};
+    use parquet::schema::types::Type;
+
+    let column = Type::primitive_type_builder(column, Physical::INT64)
+        .with_repetition(Repetition::REQUIRED)
+        .build()?;
+    let mut fields = RECORDS_SCHEMA.root.get_fields().to_vec();
+    fields.push(column.into());
+    let root = Type::group_type_builder(RECORDS_SCHEMA.name).with_fields(fields).build()?;
+    write_rows(rows, root.into(), |rows| {
+        let lengths = rows.iter().map(|row| i64::try_from(row.leaf.len()).unwrap_or(i64::MAX)).collect();
+        vec![ColumnData::required(Values::Int(lengths))]
+    })
 }
 
 struct Builder {

@@ -66,7 +66,7 @@ fn decode(head: &Parts, body: &Bytes) -> Vec<u8> {
 }
 
 /// A count that a test can foresee: the words of the request's text.
-fn words(request: &Value) -> i64 {
+pub fn words(request: &Value) -> i64 {
     i64::try_from(request.to_string().split_whitespace().count()).unwrap_or(0)
 }
 
@@ -125,6 +125,8 @@ fn chat(request: &Value) -> Response<Body> {
     let model = request["model"].as_str().unwrap_or("gpt-4o-mini");
     let tool = wants_tool(request, "messages");
     let prompt = words(request);
+    // One answer, one id, where the caller names itself.
+    let id = request["user"].as_str().map_or("chatcmpl-api1".into(), |user| format!("chatcmpl-{user}"));
     let usage = json!({ "prompt_tokens": prompt, "completion_tokens": 6, "total_tokens": prompt + 6,
         "prompt_tokens_details": { "cached_tokens": 0, "audio_tokens": 0 },
         "completion_tokens_details": { "reasoning_tokens": 0, "audio_tokens": 0 } });
@@ -135,16 +137,14 @@ fn chat(request: &Value) -> Response<Body> {
         } else {
             json!({ "role": "assistant", "content": ANSWER.concat(), "refusal": null })
         };
-        return json_answer(
-            &json!({ "id": "chatcmpl-api1", "object": "chat.completion", "created": 1_700_000_000,
+        return json_answer(&json!({ "id": id, "object": "chat.completion", "created": 1_700_000_000,
             "model": model, "choices": [{ "index": 0, "message": message, "logprobs": null,
                 "finish_reason": if tool { "tool_calls" } else { "stop" } }],
-            "usage": usage, "service_tier": "default", "system_fingerprint": "fp_1" }),
-        );
+            "usage": usage, "service_tier": "default", "system_fingerprint": "fp_1" }));
     }
     let ask = request["stream_options"]["include_usage"] == true;
     let chunk = |choices: Value, usage: Option<&Value>| {
-        let mut chunk = json!({ "id": "chatcmpl-api1", "object": "chat.completion.chunk", "created": 1_700_000_000,
+        let mut chunk = json!({ "id": id, "object": "chat.completion.chunk", "created": 1_700_000_000,
             "model": model, "service_tier": "default", "system_fingerprint": "fp_1", "choices": choices });
         if ask {
             chunk["usage"] = usage.cloned().unwrap_or(Value::Null);

@@ -38,6 +38,17 @@ impl Kafka {
         Self::made(address, address, |_| settings.to_owned())
     }
 
+    /// Starts one with a listener of its own for each of `clients`: who comes by `proxy` of it is told to stay there.
+    /// Gives also where each client finds the broker.
+    pub fn start_for(clients: usize, proxy: impl FnMut(SocketAddr) -> SocketAddr) -> (Self, Vec<SocketAddr>) {
+        let address = free_port();
+        let listens: Vec<SocketAddr> = (0..clients).map(|_| free_port()).collect();
+        let advertised: Vec<SocketAddr> = listens.iter().copied().map(proxy).collect();
+        let change = ways(&listens, &advertised);
+        let text = |data: &Path| change(properties(address, address, free_port(), data));
+        (Self::made(address, address, text), advertised)
+    }
+
     fn over(address: SocketAddr, listens: SocketAddr) -> Self {
         Self::made(address, listens, |data| properties(address, listens, free_port(), data))
     }
@@ -116,4 +127,24 @@ fn properties(address: SocketAddr, listens: SocketAddr, controller: SocketAddr, 
         internal = free_port(),
         data = data.display(),
     )
+}
+
+/// Adds listeners that each advertise an address of their own.
+fn ways(listens: &[SocketAddr], advertised: &[SocketAddr]) -> impl Fn(String) -> String + use<> {
+    let each = |addresses: &[SocketAddr]| -> String {
+        addresses.iter().enumerate().map(|(n, address)| format!(",WAY{n}://{address}")).collect()
+    };
+    let protocols: String = (0..listens.len()).map(|n| format!(",WAY{n}:PLAINTEXT")).collect();
+    let more = [
+        ("listeners=", each(listens)),
+        ("advertised.listeners=", each(advertised)),
+        ("listener.security.protocol.map=", protocols),
+    ];
+    move |text| {
+        let add = |line: &str| {
+            let found = more.iter().find(|(key, _)| line.starts_with(key));
+            format!("{line}{}\n", found.map_or("", |(_, more)| more))
+        };
+        text.lines().map(add).collect()
+    }
 }

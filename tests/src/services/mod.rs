@@ -10,6 +10,7 @@ mod minio;
 mod moto;
 mod s3;
 mod versitygw;
+mod wire;
 
 pub use cached::cached;
 pub use faults::{Fault, FaultProxy, Handled};
@@ -19,3 +20,4 @@ pub use minio::{Minio, MinioKeys};
 pub use moto::Moto;
 pub use s3::S3Server;
 pub use versitygw::Versitygw;
+pub use wire::{Network, Wire};

@@ -48,10 +48,17 @@ pub(super) fn is_squatted(error: &RegistrarError) -> bool {
     }
 }
 
+/// Whether the service failed just now while the object was read: it says nothing about the object.
+fn failed_now(error: &StoreError) -> bool {
+    matches!(error, StoreError::Io { source, .. } if Trouble::met(source).is_some_and(|met| !met.needs_someone()))
+}
+
 /// What is wrong with an object, where the trouble is its own.
 pub(super) fn of_object(error: &RegistrarError) -> Option<String> {
     match error {
-        RegistrarError::Store(error) if object(error).is_some() => Some(error.to_string()),
+        RegistrarError::Store(error) if object(error).is_some() && !failed_now(error) => {
+            Some(error.to_string())
+        }
         _ => None,
     }
 }
@@ -89,6 +96,13 @@ impl Registrar {
         };
         let RegistrarError::Store(of_store) = &error else { return Err(error) };
         let Some(name) = object(of_store) else { return Err(error) };
+        if failed_now(of_store) {
+            // One object that never comes must not hold up the others.
+            if self.is_new(format!("object {name}, for now")) {
+                tracing::warn!(about, %error, "not read now; the rest goes on");
+            }
+            return Ok(None);
+        }
         // By the name alone: what a service says differs from time to time.
         if self.is_new(format!("object {name}")) {
             tracing::warn!(about, %error, "set aside; the rest goes on");

@@ -27,6 +27,7 @@ pub(crate) use self::slim::Slim;
 use crate::clock::Clock;
 use crate::journal::{ReadError, Segments};
 use crate::keys::{KeyCache, KeyError};
+use crate::next_minor;
 use crate::spool::Spool;
 
 /// Leaf bytes of a batch at most.
@@ -234,7 +235,7 @@ impl Sealer {
         for row in &rows {
             tree.append(row.hash);
         }
-        let bytes = files::write_records(&rows)?;
+        let (bytes, schema) = next_minor::records_file(&rows)?;
         drop(rows);
         let mut file = self.spool.create("records")?;
         io::Write::write_all(&mut file, &bytes)?;
@@ -250,7 +251,7 @@ impl Sealer {
             compact: self.tip.tree.nodes().to_vec(),
             files,
             previous: self.tip.previous,
-            schema: files::schema_fingerprint(),
+            schema,
             time,
         };
         let note = seal.sign(&*self.signer)?;

@@ -106,7 +106,10 @@ impl StoreError {
         match self {
             Self::Service { trouble, .. } => !trouble.needs_someone(),
             Self::Pending { .. } => true,
-            Self::Io { source, .. } => source.kind() != io::ErrorKind::PermissionDenied,
+            Self::Io { source, .. } => match Trouble::met(source) {
+                Some(trouble) => !trouble.needs_someone(),
+                None => source.kind() != io::ErrorKind::PermissionDenied,
+            },
             Self::Full(_) | Self::Taken { .. } | Self::Source { .. } | Self::ReadBack { .. } => false,
         }
     }
@@ -116,7 +119,7 @@ impl StoreError {
         match self {
             Self::Service { trouble, .. } => Some(*trouble),
             Self::Full(_) => Some(Trouble::Full),
-            Self::Io { .. } => Some(Trouble::Local),
+            Self::Io { source, .. } => Some(Trouble::met(source).unwrap_or(Trouble::Local)),
             Self::Taken { .. } | Self::Source { .. } | Self::ReadBack { .. } | Self::Pending { .. } => None,
         }
     }

@@ -1,5 +1,7 @@
 //! Why a store service did not do what it was asked: a closed set, for back-off, log and metrics.
 
+use std::io;
+
 /// What is in the way. All may pass; some only when someone acts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Trouble {
@@ -90,6 +92,16 @@ impl Trouble {
         )
     }
 
+    /// The error of a read that met it: objects are read as files.
+    pub(crate) fn of_read(self, detail: String) -> io::Error {
+        io::Error::other(Met { trouble: self, detail })
+    }
+
+    /// What a read met, where it was a service that failed.
+    pub(crate) fn met(error: &io::Error) -> Option<Self> {
+        error.get_ref()?.downcast_ref::<Met>().map(|met| met.trouble)
+    }
+
     /// What an S3 service means by a status and an error code.
     pub(crate) fn of_answer(status: u16, code: Option<&str>) -> Self {
         match (status, code) {
@@ -125,6 +137,14 @@ impl Trouble {
             _ => Self::Refused,
         }
     }
+}
+
+/// A trouble in the place of bytes.
+#[derive(Debug, thiserror::Error)]
+#[error("{detail} ({trouble})")]
+struct Met {
+    trouble: Trouble,
+    detail: String,
 }
 
 impl std::fmt::Display for Trouble {

@@ -2,6 +2,7 @@
 
 mod clocks;
 mod hostile;
+mod mute;
 mod several;
 
 use std::path::Path;

@@ -25,7 +25,7 @@ impl DiskFile for ObjectFile {
             return Ok(0);
         }
         let bytes = self.shared.get_range(&self.key, self.version.as_deref(), offset, count);
-        let bytes = bytes.map_err(|failed| io::Error::other(failed.detail))?;
+        let bytes = bytes.map_err(|failed| failed.trouble.of_read(failed.detail))?;
         let part = bytes.get(..count).ok_or(io::ErrorKind::UnexpectedEof)?;
         for (to, from) in buffer.iter_mut().zip(part) {
             *to = *from;
