@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use aws_sdk_s3::types::ChecksumAlgorithm;
 use base64::Engine as _;
 use schemas::files::{Limits, read_records, write_records};
 use schemas::names::FileKind;
@@ -12,9 +13,12 @@ use schemas::note::Ed25519Signer;
 use schemas::seal::{Seal, SealedFile, parse_unverified};
 use schemas::{ObjectName, Sha256Hex};
 use serde_json::Value;
+use tests::archive::BUCKET;
+use tests::audited::Evidence;
 use tests::client::{Call, send};
 use tests::gateway::{Gateway, Setup};
 use tests::provider::Provider;
+use tests::services::{Minio, S3Server};
 
 /// A store in a folder, and the key that its seals are signed with.
 struct Store {
@@ -354,9 +358,63 @@ async fn spark_and_the_auditor_find_the_same_in_what_gateways_wrote_and_in_attac
     );
 }
 
+#[tokio::test]
+#[ignore = "needs Spark, S3"]
+async fn spark_reads_a_bucket_and_names_the_object_that_was_changed_in_it() {
+    let python =
+        std::env::var_os("AFFIDAVIT_SPARK_PYTHON").expect("AFFIDAVIT_SPARK_PYTHON, as `tests/run` sets it");
+    let (server, evidence) = (Minio::start(), Evidence::shared());
+    server.create_locked_bucket(BUCKET).await;
+    let records = |name: &str| name.ends_with(".records.parquet");
+    let changed = &evidence.objects.iter().find(|(name, _)| records(name)).expect("a records file").0;
+    for prefix in ["whole", "changed"] {
+        for (name, bytes) in &evidence.objects {
+            let mut bytes = bytes.clone();
+            if prefix == "changed" && name == changed {
+                let last = bytes.len() - 1;
+                bytes[last] ^= 1;
+            }
+            let put = server
+                .client()
+                .put_object()
+                .bucket(BUCKET)
+                .key(format!("{prefix}/{name}"))
+                .body(bytes.into());
+            put.checksum_algorithm(ChecksumAlgorithm::Sha256).send().await.expect("an object");
+        }
+    }
+    let host = server.endpoint();
+    let host = host.trim_start_matches("http://");
+    let address = |prefix: &str| {
+        format!("s3a://{BUCKET}/{prefix}?endpoint_override={host}&scheme=http&region=us-east-1")
+    };
+    let output = Command::new(python)
+        .arg(tests::root().join("auditor/spark/verify.py"))
+        .args([address("whole"), address("changed")])
+        .arg("--trust")
+        .arg(&evidence.trust)
+        .args(["--to", &evidence.to, "--json"])
+        .env("SPARK_LOCAL_IP", "127.0.0.1")
+        .envs(S3Server::environment())
+        .output()
+        .expect("the Spark job");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    let reports: Vec<Value> = said.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    assert_eq!(reports.len(), 2, "{said}\n{errors}");
+    assert_eq!(
+        (&reports[0]["verdict"], reports[0]["findings"].as_array()),
+        (&"VERIFIED".into(), Some(&vec![]))
+    );
+    assert_eq!(reports[1]["verdict"], "INVALID");
+    let findings = reports[1]["findings"].as_array().expect("findings");
+    assert!(findings.iter().all(|finding| finding["place"]["object"] == changed.as_str()), "{said}");
+    assert!(findings.iter().any(|finding| finding["code"] == "FILE_MISMATCH"), "{said}");
+}
+
 #[test]
 #[ignore = "needs Spark"]
-fn a_trust_file_inside_the_store_or_over_a_registry_is_not_judged_by() {
+fn a_trust_file_inside_the_store_or_with_a_registry_is_refused() {
     let python =
         std::env::var_os("AFFIDAVIT_SPARK_PYTHON").expect("AFFIDAVIT_SPARK_PYTHON, as `tests/run` sets it");
     let vectors = tests::root().join("schemas/testdata/v1");
