@@ -381,6 +381,29 @@ def bench_verify():
         note("a later query over proven rows", f"{ours:.2f} s", f"DuckDB {peer:.2f} s", f"{ours / peer:.2f}x", "<= 1x")
 
 
+def bench_spark():
+    """The Spark job on both cores, beside the auditor over the same store."""
+    python = os.environ.get("AFFIDAVIT_SPARK_PYTHON")
+    if not python:
+        raise SystemExit("AFFIDAVIT_SPARK_PYTHON is not set: run `tests/run bench spark`")
+    with Provider() as provider, Affidavit(provider) as gateway:
+        wrk(gateway, 64, seconds=max(SECONDS, 5))
+        gateway.stop()
+        store, trust = gateway.dir / "store", gateway.dir / "trust.yaml"
+        begin, used = time.time(), os.times().children_user
+        subprocess.run([BIN / "auditor", "verify", store, "--trust", trust, "--state", gateway.dir / "state"], check=True, capture_output=True)
+        wall, busy = time.time() - begin, os.times().children_user - used
+        done = subprocess.run([python, ROOT / "auditor/spark/verify.py", store, "--trust", trust, "--json"], capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(f"the Spark job: {done.stdout}{done.stderr}")
+        report = json.loads(done.stdout)
+        leaf_bytes, core_seconds = report["leaf_bytes"], report["cpu_us"] / 1e6
+        rate, peer = leaf_bytes / core_seconds, leaf_bytes / busy
+        note("leaf bytes an exchange", f"{leaf_bytes / report['records'] * 2:.0f} bytes", f"{report['records'] // 2} exchanges", "", "")
+        note("verify by Spark, leaf bytes a core second", f"{rate / 1e6:.2f} MB/s", f"auditor {peer / 1e6:.0f} MB/s", f"{rate / peer:.3f}x", "")
+        note("verify by Spark, wall", f"{report['seconds']:.0f} s, {core_seconds:.0f} core s", f"auditor {wall:.1f} s, {busy:.1f} core s", "", "")
+
+
 KEYS = {"AWS_ACCESS_KEY_ID": "affidavit-bench", "AWS_SECRET_ACCESS_KEY": "affidavit-bench-secret", "AWS_REGION": "us-east-1",
         "AWS_EC2_METADATA_DISABLED": "true"}
 # List prices of S3 Standard, us-east-1, https://aws.amazon.com/s3/pricing/ (November 2026), in USD.
@@ -434,6 +457,11 @@ class Minio:
     def bytes(self, name):
         pages = self.client().get_paginator("list_object_versions").paginate(Bucket=name)
         return sum(version["Size"] for page in pages for version in page.get("Versions", []))
+
+
+def s3_out(server, bucket):
+    return (f"{{ s3: {{ bucket: {bucket}, prefix: llm, region: us-east-1, endpoint: 'http://127.0.0.1:{server.port}', path_style: true, "
+            "retention: { records: 365d, content: 90d } } }")
 
 
 class Counter:
@@ -526,47 +554,52 @@ class Lag:
         return found
 
 
+class Load:
+    """Exchanges through a gateway for some seconds, and the wait until all that was journaled is archived."""
+
+    def __init__(self, gateway):
+        connections, seconds = int(os.environ.get("BENCH_CONNECTIONS", "32")), SECONDS * 4
+        first = watermarks(gateway)["archived"]
+        with Lag(gateway) as lag:
+            begin = time.monotonic()
+            self.taken = wrk(gateway, connections, seconds=seconds)
+            self.while_loaded = (watermarks(gateway)["archived"] - first) / 2
+            self.loaded_for = time.monotonic() - begin
+            # What is journaled now is archived before the watching ends.
+            self.records = watermarks(gateway)["journaled"]
+            while watermarks(gateway)["archived"] < self.records:
+                time.sleep(0.1)
+            # Two records of an exchange; over the whole time until the last one was archived.
+            self.rate = (self.records - first) / 2 / (time.monotonic() - begin)
+            time.sleep(0.3)
+        self.lags = lag.lags()
+
+
 def bench_archive():
     """Into MinIO under Object Lock: lag, sustained rate, requests and money per million exchanges, verifying from there."""
-    seconds, connections = SECONDS * 4, int(os.environ.get("BENCH_CONNECTIONS", "32"))
     with Minio() as minio, Counter(minio.port) as proxy, Provider() as provider:
         minio.make_locked("bench")
-        out = (f"{{ s3: {{ bucket: bench, prefix: llm, region: us-east-1, endpoint: 'http://127.0.0.1:{proxy.port}', path_style: true, "
-               "retention: { records: 365d, content: 90d } } }")
-        with Affidavit(provider, out=out, evidence="  spool_bound: 8GiB\n", env=KEYS) as gateway:
-            wrk(gateway, connections, seconds=2)
+        with Affidavit(provider, out=s3_out(proxy, "bench"), evidence="  spool_bound: 8GiB\n", env=KEYS) as gateway:
+            wrk(gateway, 32, seconds=2)
             time.sleep(12)
             before, _ = proxy.counts()
-            first = watermarks(gateway)["archived"]
-            with Lag(gateway) as lag:
-                begin = time.monotonic()
-                ours = wrk(gateway, connections, seconds=seconds)
-                loaded = watermarks(gateway)["archived"]
-                spent = time.monotonic() - begin
-                # What is journaled now is archived before the watching ends.
-                wanted = watermarks(gateway)["journaled"]
-                while watermarks(gateway)["archived"] < wanted:
-                    time.sleep(0.1)
-                drained = time.monotonic() - begin
-                time.sleep(0.3)
+            load = Load(gateway)
             after, refused = proxy.counts()
             gateway.stop()
             stopped, _ = proxy.counts()
             asked = less(after, before)
-            lags = lag.lags()
+            lags, ours = load.lags, load.taken
             exchanges = ours["n"]
             note("archive lag (batch_age 10 s)", f"p50 {quantile(lags, 0.5):.1f} s", f"p99 {quantile(lags, 0.99):.1f} s", "", "")
-            # Two records of an exchange; over the whole time until the last one was archived.
-            rate = (wanted - first) / 2 / drained
-            note("exchanges/s into MinIO, sustained", f"{rate:.0f}", f"taken in {ours['rps']:.0f}", f"{rate / ours['rps']:.2f}x", "1x")
-            note("archived while the load ran", f"{(loaded - first) / 2:.0f}", f"of {exchanges} in {spent:.0f} s", "", "")
+            note("exchanges/s into MinIO, sustained", f"{load.rate:.0f}", f"taken in {ours['rps']:.0f}", f"{load.rate / ours['rps']:.2f}x", "1x")
+            note("archived while the load ran", f"{load.while_loaded:.0f}", f"of {exchanges} in {load.loaded_for:.0f} s", "", "")
             million = {method: count / exchanges * 1e6 for method, count in sorted(asked.items())}
             text = ", ".join(f"{count:.0f} {method}" for method, count in million.items())
             note("S3 requests per million exchanges", text, f"{refused} refused", "", "")
             kept = minio.bytes("bench")
             puts, gets = million.get("PUT", 0) + million.get("POST", 0), million.get("GET", 0) + million.get("HEAD", 0)
             # All that was ever stored, over all that was ever recorded.
-            per = kept / (wanted / 2) * 1e6 / 1e9
+            per = kept / (load.records / 2) * 1e6 / 1e9
             money = puts * PUT_PRICE + gets * GET_PRICE
             note("money per million exchanges, requests", f"{money:.4f} USD", "AWS list, us-east-1", "", "")
             note("money per million exchanges, storage", f"{per * GB_MONTH:.4f} USD/month", f"{per:.2f} GB", "", "")
@@ -585,7 +618,157 @@ def bench_archive():
             note("  its requests", text, "", "", "")
 
 
-BENCHES = {"requests": bench_requests, "streams": bench_streams, "storage": bench_storage, "verify": bench_verify, "archive": bench_archive}
+class Kafka:
+    """Apache Kafka as `tests/run kafka` fetches it: one process, broker and controller, on the client's core."""
+
+    def __enter__(self):
+        cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")) / "affidavit"
+        fetched = sorted(cache.glob("kafka-*/kafka"))
+        if not fetched:
+            raise SystemExit("Kafka is not there: run `tests/run kafka` once, or `tests/run bench kafka`")
+        self.jars = f"{fetched[-1]}/*"
+        self.dir = pathlib.Path(tempfile.mkdtemp(dir=ROOT / "target"))
+        self.port, controller = port(), port()
+        settings = self.dir / "server.properties"
+        settings.write_text(
+            "process.roles=broker,controller\nnode.id=1\n"
+            f"controller.quorum.voters=1@127.0.0.1:{controller}\ncontroller.listener.names=CONTROLLER\n"
+            f"listeners=PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{controller}\n"
+            f"advertised.listeners=PLAINTEXT://127.0.0.1:{self.port}\n"
+            "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\n"
+            f"log.dirs={self.dir}/data\nauto.create.topics.enable=false\noffsets.topic.replication.factor=1\n"
+            "offsets.topic.num.partitions=4\ngroup.initial.rebalance.delay.ms=0\n"
+        )
+        self.run("kafka.tools.StorageTool", "format", "--cluster-id", "YWZmaWRhdml0LWJlbmNobTE", "--config", settings)
+        self.process = start(self.java("kafka.Kafka", settings), 1, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_for(self.port)
+        return self
+
+    def java(self, name, *args):
+        return ["java", "-Xmx1g", "-XX:+UseSerialGC", "-cp", self.jars, "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", name, *args]
+
+    def run(self, name, *args):
+        done = subprocess.run(["taskset", "-c", "1", *map(str, self.java(name, *args))], capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(f"{name}: {done.stdout}{done.stderr}")
+        return done.stdout
+
+    def producer(self, megabytes=400, size=917_504):
+        """MB/s of Kafka's own producer in messages of the chunks' size, acknowledged by all replicas; the broker's CPU ms a MB."""
+        server = f"127.0.0.1:{self.port}"
+        self.run("org.apache.kafka.tools.TopicCommand", "--bootstrap-server", server, "--create", "--topic", "peer",
+                 "--partitions", 12, "--replication-factor", 1)
+        used = Used(broker=self.process)
+        said = self.run("org.apache.kafka.tools.ProducerPerformance", "--topic", "peer", "--num-records", megabytes * 1_000_000 // size,
+                        "--record-size", size, "--throughput", -1, "--producer-props", f"bootstrap.servers={server}", "acks=all",
+                        "max.request.size=2000000")
+        return float(re.findall(r"\(([0-9.]+) MB/sec\)", said)[-1]) * (1 << 20) / 1e6, used.since()["broker"] / megabytes * 1e3
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+        shutil.rmtree(self.dir, ignore_errors=True)
+
+
+class Archiver:
+    """`gateway archive` on the client's core; its key is made before the gateway that pins it is configured."""
+
+    def __init__(self, kafka, minio):
+        self.kafka, self.minio = kafka, minio
+        self.dir = pathlib.Path(tempfile.mkdtemp(dir=ROOT / "target"))
+        keygen = [BIN / "gateway", "keygen", "--deployment", "bench", "--archiver", "ar1", "--out", self.dir / "archiver.key"]
+        self.line = subprocess.run(keygen, check=True, capture_output=True, text=True).stdout.strip().removeprefix("- ")
+
+    def start(self, trust):
+        self.metrics = port()
+        (self.dir / "archive.yaml").write_text(
+            f"deployment: bench\nname: ar1\nkey: archiver.key\ntrust: {trust}\nwork: work\nquarantine: quarantine\n"
+            f"metrics: 127.0.0.1:{self.metrics}\n"
+            f"kafka: {{ brokers: ['127.0.0.1:{self.kafka.port}'], topic: batches, receipts: receipts }}\n"
+            f"out: {s3_out(self.minio, 'through')}\n"
+        )
+        self.process = start([BIN / "gateway", "archive", "-c", self.dir / "archive.yaml"], 1, stdout=subprocess.DEVNULL,
+                             stderr=open(self.dir / "log", "w"), env={**os.environ, **KEYS})
+        wait_for(self.metrics)
+
+    def stop(self):
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(60)
+        shutil.rmtree(self.dir, ignore_errors=True)
+
+
+def spent(after, before, names=lambda name: True):
+    return sum(seconds - before.get(name, 0) for name, seconds in after.items() if names(name))
+
+
+def is_shipping(name):
+    return is_sealing(name) or name.startswith("rdk")
+
+
+class Used:
+    """CPU seconds of some processes since it was made."""
+
+    def __init__(self, **processes):
+        self.pids = {name: process.pid for name, process in processes.items()}
+        self.before = {name: cpu(pid) for name, pid in self.pids.items()}
+
+    def since(self):
+        """By process; of the gateway by what it does."""
+        out = {}
+        for name, pid in self.pids.items():
+            now = cpu(pid)
+            if name == "gateway":
+                out["gateway, request path"] = spent(now, self.before[name], lambda thread: not is_shipping(thread))
+                out["gateway, sealing and shipping"] = spent(now, self.before[name], is_shipping)
+            else:
+                out[name] = spent(now, self.before[name])
+        return out
+
+
+def bench_kafka():
+    """Through Kafka and the archiver into MinIO under Object Lock, beside the gateway that puts into the bucket itself."""
+    with Minio() as minio, Provider() as provider:
+        minio.make_locked("straight")
+        minio.make_locked("through")
+        with Affidavit(provider, out=s3_out(minio, "straight"), evidence="  spool_bound: 8GiB\n", env=KEYS) as gateway:
+            used = Used(gateway=gateway.process, minio=minio.process)
+            wrk(gateway, 32, seconds=2)
+            straight = Load(gateway)
+            straight_used = used.since()
+            gateway.stop()
+        with Kafka() as kafka:
+            archiver = Archiver(kafka, minio)
+            out = (f"{{ kafka: {{ brokers: ['127.0.0.1:{kafka.port}'], topic: batches, receipts: receipts, "
+                   f"archivers: [{archiver.line}], create: {{ partitions: 12, replication: 1 }} }} }}")
+            with Affidavit(provider, out=out, evidence="  spool_bound: 8GiB\n") as gateway:
+                archiver.start(gateway.dir / "trust.yaml")
+                used = Used(gateway=gateway.process, archiver=archiver.process, broker=kafka.process, minio=minio.process)
+                wrk(gateway, 32, seconds=2)
+                through = Load(gateway)
+                through_used = used.since()
+                gateway.stop()
+            archiver.stop()
+            size = minio.bytes("through")
+            plain, plain_cpu = kafka.producer()
+        ours, peer = through.taken, straight.taken
+        note("exchanges/s through Kafka into MinIO", f"{through.rate:.0f} of {ours['rps']:.0f} taken in",
+             f"straight {straight.rate:.0f} of {peer['rps']:.0f}", f"{through.rate / straight.rate:.2f}x", "")
+        note("archive lag through Kafka (batch_age 10 s)", f"p50 {quantile(through.lags, 0.5):.1f} s, p99 {quantile(through.lags, 0.99):.1f} s",
+             f"straight p50 {quantile(straight.lags, 0.5):.1f} s, p99 {quantile(straight.lags, 0.99):.1f} s", "", "")
+        megabytes, peer_megabytes = size / 1e6, minio.bytes("straight") / 1e6
+        note("evidence on its way", f"{size / (through.records / 2):.0f} bytes an exchange", f"{megabytes:.0f} MB", "", "")
+        for part, seconds in through_used.items():
+            beside = f"straight {straight_used[part] / peer_megabytes * 1e3:.1f} ms" if part in straight_used else ""
+            if part == "broker":
+                beside = f"under its own producer {plain_cpu:.1f} ms"
+            ratio = f"{seconds / megabytes / (straight_used[part] / peer_megabytes):.2f}x" if straight_used.get(part) else ""
+            note(f"CPU a MB of evidence, {part}", f"{seconds / megabytes * 1e3:.1f} ms", beside, ratio, "")
+        sent = through.rate * size / (through.records / 2) / 1e6
+        note("MB/s of evidence through the topic", f"{sent:.1f}", f"Kafka's producer {plain:.0f}", f"{sent / plain:.2f}x", "")
+
+
+BENCHES = {"requests": bench_requests, "streams": bench_streams, "storage": bench_storage, "verify": bench_verify, "archive": bench_archive,
+           "kafka": bench_kafka, "spark": bench_spark}
 
 if __name__ == "__main__":
     (ROOT / "target").mkdir(exist_ok=True)

@@ -7,11 +7,10 @@ from hashlib import sha256
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-import canonical
-import files
-import leaf as leaves
-import seal as seals
-import tree
+from affidavit import canonical, files, tree
+from affidavit import leaf as leaves
+from affidavit import seal as seals
+from affidavit.findings import Place
 
 ACTIONS = {"key_added": "add", "key_rotated": "rotate", "key_revoked": "revoke"}
 
@@ -90,9 +89,9 @@ class Registry:
                 return None
             if seals.NAME.fullmatch(name)[3] == "records":
                 exact = seal["schema"] == self.form.fingerprint
-                rows = files.records(raw, self.form, exact, place, self.findings)
+                rows = files.records(raw, self.form, exact, Place(self.origin, number), self.findings)
             else:
-                files.references(raw, self.form, True, place, self.findings)
+                files.references(raw, self.form, True, Place(self.origin, number), self.findings)
         if rows is None or [row[0] for row in rows] != list(range(seal["from"], seal["to"])):
             self.findings.add("SEQ_GAP", place, "a row for each position", "others")
             return None

@@ -7,15 +7,13 @@ import tempfile
 from hashlib import sha256
 from pathlib import Path
 
-import canonical
 import content
-import leaf
 import registry
-import seal as seals
-import tree
-import trust as trusts
-from findings import Findings
-from form import Form
+from affidavit import canonical, leaf, tree
+from affidavit import seal as seals
+from affidavit import trust as trusts
+from affidavit.findings import Findings
+from affidavit.form import Form
 
 
 class Counter:

@@ -4,7 +4,8 @@
     verify.py STORE --trust trust.yaml [--key-table DIR]     one line a finding; exit 0, 1 (findings), 2 (could not judge)
     verify.py --vectors schemas/testdata/v1                  the golden vectors, both directions
 
-It shares no code with the product. What it does not do: mandates, asked intervals, saved state, silence.
+It shares no code with the gateway and the auditor; the format itself is in auditor/spark/affidavit, as the Spark job reads it.
+What it does not do: mandates, asked intervals, saved state, silence.
 """
 
 import argparse
@@ -13,16 +14,16 @@ import sys
 from hashlib import sha256
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parents[1] / "auditor" / "spark")]
 
 import content
-import files
 import registry as registries
-import seal as seals
-import tree
-import trust as trusts
-from findings import Findings
-from form import Form
+from affidavit import files, tree
+from affidavit import seal as seals
+from affidavit import trust as trusts
+from affidavit.findings import Findings, Place
+from affidavit.form import Form
 
 
 class Store:
@@ -156,7 +157,7 @@ def verify_batch(store, origin, number, public, entry, state, log, named, form, 
                          f"{len(raw)} bytes, {sha256(raw).hexdigest()}")
         data[seals.NAME.fullmatch(name)[3]] = raw
     exact = seal["schema"] == form.fingerprint
-    rows = files.records(data["records"], form, exact, place, findings) if "records" in data else None
+    rows = files.records(data["records"], form, exact, Place(origin, number), findings) if "records" in data else None
     after = None
     if rows is not None:
         check_positions(seal, rows, place, findings)
@@ -169,13 +170,13 @@ def verify_batch(store, origin, number, public, entry, state, log, named, form, 
         check_ends(rows, entry, state, log, place, findings)
     state.update(previous={**seal, "sha256": sha256(note).hexdigest()}, range=after)
     if "reference" in data:
-        found = files.references(data["reference"], form, exact, f"{place}, reference", findings)
+        found = files.references(data["reference"], form, exact, Place(origin, number), findings)
         for h, (media, raw) in found.items():
             if media == "application/zstd-dictionary" and h not in log.dictionaries:
                 log.dictionaries[h] = content.dictionary(raw)
     if rows is not None:
         classes = {
-            kind.removeprefix("content-"): files.content_rows(raw, form, exact, f"{place}, {kind}", findings)
+            kind.removeprefix("content-"): files.content_rows(raw, form, exact, Place(origin, number), findings)
             for kind, raw in data.items() if kind.startswith("content-")
         }
         log.batch(seal, classes, state["encrypted"])

@@ -4,9 +4,9 @@ import json
 import re
 from hashlib import sha256
 
-import canonical
-from leaf import PART, TYPES
-from seal import Bad, unbase64
+from . import canonical
+from .leaf import PART, TYPES
+from .seal import Bad, unbase64
 
 KEYS = {"name", "key", "first_origin", "last_origin", "heartbeat_bound_s", "closed", "revoked", "closers", "logs"}
 
@@ -66,6 +66,18 @@ def key_for(trust, origin):
 def listed(entry, origin):
     """What an entry says of one of its logs."""
     return next((log for log in entry.get("logs", []) if log["origin"] == origin), {})
+
+
+def counts_for(entry, origin, size, closer=False):
+    """Whether a key of the entry, its own or a closer's, counts for a seal of the log that ends at `size`."""
+    known, revoked = listed(entry, origin), entry.get("revoked")
+    if size > known.get("closed", size):
+        return False
+    if closer:
+        return True
+    if size > known.get("size", size):
+        return False
+    return not revoked or origin < revoked["origin"] or (origin == revoked["origin"] and size <= revoked["size"])
 
 
 def scalar(text):

@@ -11,6 +11,7 @@ TYPES = {
 }
 TEXT = re.compile(r"[A-Za-z0-9_.:/@+=-]{1,191}")
 MONEY = re.compile(r"-?(0|[1-9][0-9]{0,25})(\.[0-9]{1,12})?")
+LINK = re.compile(r"\[(\w+)\]\(#\w+\)")
 LISTS = ("parts", "suppression", "rules", "finish_reasons", "tool_names")
 
 
@@ -85,7 +86,7 @@ def check_object(form, table, value, path, unknown):
 
 def check_value(form, type_, value, path, unknown):
     wrong = Invalid(f"`{path}` is no {type_}")
-    link = re.fullmatch(r"\[(\w+)\]\(#\w+\)", type_)
+    link = LINK.fullmatch(type_)
     if link and link[1] in form.objects:
         check_object(form, form.objects[link[1]], value, path, unknown)
     elif link:

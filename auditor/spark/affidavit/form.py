@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-FORMAT = Path(__file__).resolve().parents[2] / "schemas" / "FORMAT.md"
+FORMAT = Path(__file__).resolve().parents[3] / "schemas" / "FORMAT.md"
 
 
 def block(text, name):

@@ -7,7 +7,7 @@ from hashlib import sha256
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from leaf import PART, TYPES
+from .leaf import PART, TYPES
 
 HASH = "[0-9a-f]{64}"
 NAME = re.compile(rf"(\d{{10}})-({HASH})\.(records|reference|content-({PART}))\.parquet")
@@ -18,6 +18,10 @@ ANCHOR_NAME = re.compile(rf"(\d{{10}})-({HASH})\.(cosignature|timestamp)")
 
 class Bad(Exception):
     pass
+
+
+class NotSigned(Bad):
+    """A note of the right form by somebody else."""
 
 
 def key_id(name, public, kind=1):
@@ -73,7 +77,7 @@ def verify(note, public):
                 raise Bad("a signature of the log's key does not hold") from None
             good = True
     if not good:
-        raise Bad("no signature by the log's key")
+        raise NotSigned("no signature by the log's key")
     return seal
 
 

@@ -44,6 +44,25 @@ def _encode(value, depth):
         raise NotCanonical(f"a value of type {type(value).__name__}")
 
 
+def _walk(value, depth):
+    """The bounds of section 2 that the text alone does not show."""
+    if value is None:
+        raise NotCanonical("`null`")
+    if isinstance(value, (dict, list)):
+        if depth > MAX_DEPTH:
+            raise NotCanonical("nested too deeply")
+        for item in value.values() if isinstance(value, dict) else value:
+            _walk(item, depth + 1)
+    elif isinstance(value, int) and abs(value) > LIMIT:
+        raise NotCanonical("an integer beyond 2^53")
+
+
+def _plain(value):
+    """As `encode`, for text without a character beyond ASCII: there the order of keys is Python's own."""
+    _walk(value, 1)
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
+
+
 SHORT = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\t": "\\t", "\n": "\\n", "\f": "\\f", "\r": "\\r"}
 
 
@@ -69,7 +88,7 @@ def parse(data):
         value = json.loads(
             data.decode(), object_pairs_hook=pairs, parse_float=refuse, parse_constant=refuse
         )
-        text = encode(value)
+        text = _plain(value) if data.isascii() else encode(value)
     except (ValueError, RecursionError) as error:
         raise NotCanonical(str(error)) from None
     if text != data:

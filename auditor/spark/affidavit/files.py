@@ -6,9 +6,9 @@ from hashlib import sha256
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-import canonical
-import leaf as leaves
-import tree
+from . import canonical
+from . import leaf as leaves
+from . import tree
 
 decimal.getcontext().prec = 60
 MAX_DATA = 1_057_792
@@ -20,22 +20,22 @@ def open_file(data, kind, form, exact, place, findings):
         file = pq.ParquetFile(pa.BufferReader(data))
         schema = [file.schema.column(i) for i in range(len(file.schema))]
     except (pa.ArrowException, OSError, ValueError) as error:
-        findings.add("UNREADABLE", place, "a Parquet file", error)
+        findings.add("UNREADABLE", place.of(kind), "a Parquet file", error)
         return None
     wanted = form.schemas[kind]
     found = [describe(column) for column in schema]
     for i, column in enumerate(wanted):
         if i >= len(found) or found[i] != expected(column):
-            findings.add("SCHEMA_DRIFT", f"{place}, column {column[0]}", expected(column), found[i:i + 1])
+            findings.add("SCHEMA_DRIFT", place.of(f"{kind} schema, column {column[0]}"), expected(column), found[i:i + 1])
             return None
     for column in found[len(wanted):]:
         code = "SCHEMA_DRIFT" if exact else "NOT_JUDGED"
-        findings.add(code, f"{place}, column {column[0]}", "no such column", column)
+        findings.add(code, place.of(f"{kind} schema, column {column[0]}"), "no such column", column)
     if len({column[0] for column in found}) != len(found):
-        findings.add("SCHEMA_DRIFT", place, "each name once", [column[0] for column in found])
+        findings.add("SCHEMA_DRIFT", place.of(f"{kind} schema"), "each name once", [column[0] for column in found])
         return None
     if file.metadata.metadata:
-        findings.add("SCHEMA_DRIFT", place, "no key-value metadata", list(file.metadata.metadata))
+        findings.add("SCHEMA_DRIFT", place.of(f"{kind} footer, file"), "no key-value metadata", list(file.metadata.metadata))
     check_footer(file, kind, place, findings)
     return file
 
@@ -69,17 +69,18 @@ def check_footer(file, kind, place, findings):
         group = metadata.row_group(g)
         for c in range(group.num_columns):
             chunk = group.column(c)
-            where = f"{place}, row group {g}, {chunk.path_in_schema}"
+            where = place.of(f"{kind} row group {g}, column {chunk.path_in_schema}")
             codec = "UNCOMPRESSED" if (kind, chunk.path_in_schema) == ("content", "data") else "ZSTD"
             if chunk.compression != codec:
                 findings.add("SCHEMA_DRIFT", where, codec, chunk.compression)
             if chunk.has_column_index or chunk.has_offset_index:
-                findings.add("STATS_LIE", where, "no page index", "one")
+                findings.add("STATS_LIE", place.of(f"{kind} footer, column chunk"), "no page index", "one")
             bare = kind != "records" or chunk.path_in_schema in ("leaf", "leaf_hash")
             if bare and chunk.is_stats_set:
-                findings.add("STATS_LIE", where, "no statistics", chunk.statistics)
+                findings.add("STATS_LIE", where.of(f"{where.item}, statistics"), "no statistics", chunk.statistics)
             if chunk.num_values != group.num_rows:
-                findings.add("STATS_LIE", where, f"{group.num_rows} values", chunk.num_values)
+                item = f"{kind} footer, row group {g}, {chunk.path_in_schema}"
+                findings.add("STATS_LIE", place.of(item), f"{group.num_rows} values", chunk.num_values)
 
 
 def check_statistics(chunk, cells, where, findings):
@@ -90,14 +91,14 @@ def check_statistics(chunk, cells, where, findings):
     present = [cell for cell in cells if cell is not None]
     nulls = len(cells) - len(present)
     if stats.has_null_count and stats.null_count != nulls:
-        findings.add("STATS_LIE", f"{where}, null count", nulls, stats.null_count)
+        findings.add("STATS_LIE", where.of(f"{where.item}, null count"), nulls, stats.null_count)
     if stats.has_distinct_count and stats.distinct_count is not None:
-        findings.add("STATS_LIE", f"{where}, distinct count", "none", stats.distinct_count)
+        findings.add("STATS_LIE", where.of(f"{where.item}, distinct count"), "none", stats.distinct_count)
     if stats.has_min_max:
-        wanted = (min(present, key=order), max(present, key=order)) if present else None
-        found = (plain(stats.min), plain(stats.max))
-        if wanted != found:
-            findings.add("STATS_LIE", f"{where}, smallest and largest value", wanted, found)
+        ends = (min(present, key=order), max(present, key=order)) if present else (None, None)
+        for what, wanted, found in zip(("smallest", "largest"), ends, (plain(stats.min), plain(stats.max))):
+            if wanted != found:
+                findings.add("STATS_LIE", where.of(f"{where.item}, {what} value"), wanted, found)
 
 
 def order(value):
@@ -134,39 +135,50 @@ def records(data, form, exact, place, findings):
             table = file.read_row_group(g)
             columns = {name: column_cells(table.column(name)) for name, *_ in form.schemas["records"]}
         except (pa.ArrowException, OSError, ValueError) as error:
-            findings.add("UNREADABLE", f"{place}, row group {g}", "rows", error)
+            item = f"records row group {g}, column {unreadable(file, g, form)}"
+            findings.add("UNREADABLE", place.of(item), "decodable pages", error)
             return None
         group = file.metadata.row_group(g)
         if table.num_rows != group.num_rows:
-            findings.add("STATS_LIE", f"{place}, row group {g}", f"{table.num_rows} rows", group.num_rows)
+            findings.add("STATS_LIE", place.of(f"records footer, row group {g}"), f"{table.num_rows} rows", group.num_rows)
         for c, (name, *_) in enumerate(form.schemas["records"]):
             if name not in ("leaf", "leaf_hash"):
-                check_statistics(group.column(c), columns[name], f"{place}, row group {g}, {name}", findings)
+                check_statistics(group.column(c), columns[name], place.of(f"records row group {g}, column {name}"), findings)
         for i, (position, leaf, stored) in enumerate(zip(columns["position"], columns["leaf"], columns["leaf_hash"])):
-            where = f"{place}, position {position}"
+            where = place.at(position)
             hash_ = tree.leaf_hash(leaf)
             if stored != hash_:
-                findings.add("LEAF_MISMATCH", where, hash_.hex(), stored.hex())
+                findings.add("LEAF_MISMATCH", where.of("leaf_hash"), hash_.hex(), stored.hex())
             value = None
             try:
                 value = canonical.parse(leaf)
                 unknown = leaves.check(form, value)
                 if unknown is None:
-                    findings.add("NOT_JUDGED", where, "a known kind", value["kind"])
+                    findings.add("NOT_JUDGED", where.of("kind"), "a known kind", value["kind"])
                 for key in unknown or []:
-                    findings.add("NOT_JUDGED", where, "a known key", key)
+                    findings.add("NOT_JUDGED", where.of("key"), "a known key", key)
             except canonical.NotCanonical as error:
-                findings.add("NON_CANONICAL_LEAF", where, "canonical JSON", error)
+                findings.add("NON_CANONICAL_LEAF", where.of("leaf"), "canonical JSON", error)
             except leaves.Invalid as error:
-                findings.add("LEAF_INVALID", where, "a leaf of version 1", error)
+                findings.add("LEAF_INVALID", where.of("leaf"), "a leaf of version 1", error)
                 value = None
             if value is not None:
                 for column in form.columns:
                     wanted, found = leaves.cell(column, value), columns[column[0]][i]
                     if wanted != found or type(wanted) is not type(found):
-                        findings.add("COLUMN_NOT_LEAF", f"{where}, {column[0]}", wanted, found)
+                        findings.add("COLUMN_NOT_LEAF", where.of(column[0]), wanted, found)
             out.append((position, leaf, hash_, value))
     return out
+
+
+def unreadable(file, g, form):
+    """The first column of a row group that cannot be read."""
+    for name, *_ in form.schemas["records"]:
+        try:
+            column_cells(file.read_row_group(g, columns=[name]).column(name))
+        except (pa.ArrowException, OSError, ValueError):
+            return name
+    return "leaf"
 
 
 def content_rows(data, form, exact, place, findings):
@@ -178,7 +190,7 @@ def content_rows(data, form, exact, place, findings):
         try:
             table = file.read_row_group(g)
         except (pa.ArrowException, OSError, ValueError) as error:
-            findings.add("UNREADABLE", f"{place}, row group {g}", "rows", error)
+            findings.add("UNREADABLE", place.of(f"content row group {g}"), "rows", error)
             return
         for row in table.to_pylist():
             if len(row["data"]) > MAX_DATA:
@@ -196,7 +208,7 @@ def references(data, form, exact, place, findings):
         try:
             table = file.read_row_group(g)
         except (pa.ArrowException, OSError, ValueError) as error:
-            findings.add("UNREADABLE", f"{place}, row group {g}", "rows", error)
+            findings.add("UNREADABLE", place.of(f"reference row group {g}"), "rows", error)
             return out
         for row in table.to_pylist():
             if sha256(row["bytes"]).digest() != row["sha256"]:
