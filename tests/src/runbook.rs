@@ -103,9 +103,10 @@ unit=$UNITS/$name
 alive() { [[ -s $unit.pid ]] && [[ -d /proc/$(<"$unit.pid") ]] && ! grep -q '^State:.Z' "/proc/$(<"$unit.pid")/status" 2>/dev/null; }
 case $1 in
 stop)
-    alive || exit 0
+    ended() { alive && return 1; rm -f "$unit.pid"; }
+    ended && exit 0
     kill -TERM "$(<"$unit.pid")"
-    for _ in {1..600}; do alive || exit 0; sleep 0.1; done
+    for _ in {1..600}; do ended && exit 0; sleep 0.1; done
     echo "affidavit-$name does not end" >&2
     exit 1
     ;;
@@ -252,6 +253,10 @@ impl Host {
         if let Some(pid) = self.pid(unit).and_then(rustix::process::Pid::from_raw) {
             // One that is gone needs no signal.
             let _ = rustix::process::kill_process(pid, signal);
+            if signal == rustix::process::Signal::KILL {
+                // Its number may be another's soon.
+                let _ = std::fs::remove_file(self.dir.join(format!("units/{unit}.pid")));
+            }
         }
     }
 
@@ -264,8 +269,11 @@ impl Host {
 /// Nothing that was started outlives its test.
 impl Drop for Host {
     fn drop(&mut self) {
-        let units = std::fs::read_dir(self.dir.join("units")).into_iter().flatten().flatten();
-        for path in units.map(|entry| entry.path()) {
+        let units = std::fs::read_dir(self.dir.join("units"));
+        if units.is_err() && !std::thread::panicking() {
+            panic!("the host's folder went before the host: what runs in it cannot be ended");
+        }
+        for path in units.into_iter().flatten().flatten().map(|entry| entry.path()) {
             if path.extension().is_some_and(|extension| extension == "pid") {
                 let unit = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
                 self.signal(&unit, rustix::process::Signal::KILL);

@@ -55,12 +55,12 @@ fn every_section_is_followed_by_a_test() {
     assert!(steps > 40, "{steps} blocks of commands");
 }
 
-/// A gateway that is prepared, on a host.
+/// A gateway that is prepared, on a host. The host ends before its folder does.
 struct World {
-    dir: tempfile::TempDir,
-    _provider: Provider,
-    gateway: Gateway,
     host: Host,
+    gateway: Gateway,
+    _provider: Provider,
+    dir: tempfile::TempDir,
 }
 
 impl World {
@@ -78,7 +78,7 @@ impl World {
         let gateway = Gateway::prepare(dir.path(), &setup);
         let mut host = Host::new(dir.path());
         host.serves(&gateway, &evidence);
-        Self { dir, _provider: provider, gateway, host }
+        Self { host, gateway, _provider: provider, dir }
     }
 
     async fn start(setup: Setup) -> Self {
