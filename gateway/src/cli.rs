@@ -128,6 +128,15 @@ pub struct Keygen {
     pub heartbeat: String,
 }
 
+/// The form of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogLines {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
 /// `registrar`
 #[derive(Debug, Args)]
 pub struct Registrar {
@@ -137,6 +146,9 @@ pub struct Registrar {
     /// What is logged: a filter as `info` or `evidence=debug,info`.
     #[arg(long, value_name = "FILTER", default_value = "info")]
     pub log: String,
+    /// How: `text`, or `json` with one object a line.
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogLines::Text)]
+    pub log_format: LogLines,
 }
 
 /// `archive`
@@ -148,6 +160,9 @@ pub struct Archive {
     /// What is logged: a filter as `info` or `evidence=debug,info`.
     #[arg(long, value_name = "FILTER", default_value = "info")]
     pub log: String,
+    /// How: `text`, or `json` with one object a line.
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogLines::Text)]
+    pub log_format: LogLines,
 }
 
 /// `root`

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::{App, Snapshot};
 use crate::config;
-use crate::telemetry::ByReason;
+use crate::telemetry::ByResult;
 
 /// How long files must be quiet before they are read: editors and key tools write more than once.
 const QUIET: Duration = Duration::from_millis(250);
@@ -138,13 +138,13 @@ async fn reload(app: &Arc<App>, why: &'static str) {
     match changed {
         Ok(()) => {
             tracing::info!(hash = %snapshot.loaded.hash, why, "configuration reloaded");
-            app.telemetry.reloads.get_or_create(&ByReason { reason: "taken" }).inc();
+            app.telemetry.reloads.get_or_create(&ByResult { result: "taken" }).inc();
             key_changes(app, &before, &snapshot).await;
             app.snapshot.store(Arc::new(snapshot));
         }
         Err(error) => {
             tracing::error!(%error, "configuration refused, the old one stays: it could not be recorded");
-            app.telemetry.reloads.get_or_create(&ByReason { reason: "unrecorded" }).inc();
+            app.telemetry.reloads.get_or_create(&ByResult { result: "unrecorded" }).inc();
         }
     }
 }
@@ -170,7 +170,7 @@ async fn key_changes(app: &Arc<App>, before: &Snapshot, next: &Snapshot) {
 }
 
 async fn refused(app: &Arc<App>, why: &str, object: Option<Identifier>) {
-    app.telemetry.reloads.get_or_create(&ByReason { reason: "refused" }).inc();
+    app.telemetry.reloads.get_or_create(&ByResult { result: "refused" }).inc();
     tracing::warn!(why, "reload refused");
     let Ok(action) = Identifier::new("config_refused") else { return };
     if let Err(error) = app.ledger.admin(Admin { action, actor: None, object }).await {

@@ -48,6 +48,36 @@ pub(crate) struct ByReason {
     pub(crate) reason: &'static str,
 }
 
+/// Labels of what is counted by how it ended.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ByResult {
+    pub(crate) result: &'static str,
+}
+
+/// Labels of what is counted by its state.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ByState {
+    pub(crate) state: &'static str,
+}
+
+/// Labels of one of the gateway's folders, by its key in the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ByFolder {
+    pub(crate) folder: &'static str,
+}
+
+/// Labels of a listener, by its address in the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ByListener {
+    pub(crate) listen: String,
+}
+
+/// Labels of the log that the process writes: one a process.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ByLog {
+    pub(crate) log: String,
+}
+
 /// Labels of the four watermarks.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct ByMark {
@@ -67,6 +97,9 @@ impl MetricConstructor<Histogram> for Seconds {
     }
 }
 
+/// What a process may be doing, as labels.
+pub(crate) const PHASES: [&str; 3] = ["starting", "serving", "draining"];
+
 /// Everything that the gateway counts.
 #[derive(Debug)]
 pub(crate) struct Telemetry {
@@ -85,15 +118,30 @@ pub(crate) struct Telemetry {
     pub(crate) watermarks: Family<ByMark, Gauge>,
     pub(crate) lag: Family<ByMark, Gauge>,
     pub(crate) oldest_unsealed: Gauge<f64, AtomicU64>,
+    pub(crate) oldest_unshipped: Gauge<f64, AtomicU64>,
     pub(crate) oldest_unarchived: Gauge<f64, AtomicU64>,
+    pub(crate) oldest_earlier_log: Gauge<f64, AtomicU64>,
+    pub(crate) earlier_logs: Family<ByState, Gauge>,
     pub(crate) spool: Gauge,
+    pub(crate) spool_bound: Gauge,
+    pub(crate) reserved: Gauge,
+    pub(crate) disk_free: Family<ByFolder, Gauge>,
+    pub(crate) unavailable: Family<ByReason, Gauge>,
+    pub(crate) store_trouble: Family<ByReason, Gauge>,
+    pub(crate) unrecorded: Counter,
+    pub(crate) untold: Gauge,
+    pub(crate) erasures_due: Gauge,
+    pub(crate) phase: Family<ByState, Gauge>,
+    pub(crate) log: Family<ByLog, Gauge>,
+    pub(crate) clock: Gauge<f64, AtomicU64>,
+    pub(crate) certificate: Family<ByListener, Gauge<f64, AtomicU64>>,
     pub(crate) journal: Gauge,
     pub(crate) ready: Gauge,
     pub(crate) spool_full_in: Gauge<f64, AtomicU64>,
     pub(crate) store_failures: Family<ByReason, Counter>,
     pub(crate) receipts_forged: Counter,
     pub(crate) put_again: Counter,
-    pub(crate) reloads: Family<ByReason, Counter>,
+    pub(crate) reloads: Family<ByResult, Counter>,
     signed: Signed,
 }
 
@@ -143,7 +191,7 @@ impl Telemetry {
             add!(Seconds.new_metric(), "intent_commit", "How long intents wait for the disk", Unit::Seconds);
         let refusals = add!(Family::default(), "refusals", "Requests refused by the gateway, by reason");
         let failures = add!(Family::default(), "failures", "What failed below HTTP, by reason");
-        let drains = add!(
+        let drains: Family<ByReason, Counter> = add!(
             Family::default(),
             "drains",
             "Answers read on after their caller had left, by whether their usage came (`usage`, `none`)"
@@ -164,13 +212,79 @@ impl Telemetry {
             "Age of the oldest record not yet archived",
             Unit::Seconds
         );
+        let oldest_unshipped = add!(
+            Gauge::default(),
+            "oldest_unshipped",
+            "Age of the oldest record not yet put into the store",
+            Unit::Seconds
+        );
+        let earlier_logs = add!(
+            Family::default(),
+            "earlier_logs",
+            "Logs of earlier processes in the journal folder: `running` in a process that drains, `waiting` for their recovery or the store, `stopped` until someone acts"
+        );
+        let oldest_earlier_log = add!(
+            Gauge::default(),
+            "oldest_earlier_log",
+            "Since when the oldest of these logs was begun; 0 where there is none",
+            Unit::Seconds
+        );
+        let spool_bound = add!(
+            Gauge::default(),
+            "spool_bound",
+            "What may wait for the store before traffic is refused",
+            Unit::Bytes
+        );
+        let reserved =
+            add!(Gauge::default(), "reserved", "Room that is promised to exchanges under way", Unit::Bytes);
+        let disk_free =
+            add!(Family::default(), "disk_free", "Free space where a folder of the evidence is", Unit::Bytes);
+        let unavailable = add!(
+            Family::default(),
+            "evidence_unavailable",
+            "1 for the reason why no evidence can be written now and traffic is refused, 0 for all others"
+        );
+        let store_trouble = add!(
+            Family::default(),
+            "store_trouble",
+            "1 for what keeps the store from taking batches now, 0 for all others"
+        );
+        let unrecorded = add!(
+            Counter::default(),
+            "unrecorded_exchanges",
+            "Exchanges on routes with `fail_mode: open` that passed, or were refused, without a record"
+        );
+        let untold = add!(
+            Gauge::default(),
+            "unrecorded_exchanges_untold",
+            "Those of them that no `gap` record counts yet"
+        );
+        let erasures_due = add!(
+            Gauge::default(),
+            "erasures_due",
+            "Content keys whose erasure is recorded and that could not be destroyed yet"
+        );
+        let phase = add!(Family::default(), "phase", "1 for what the process does now, 0 for all others");
+        let log = add!(Family::default(), "log_info", "The log that the process writes");
+        let clock = add!(
+            Gauge::default(),
+            "clock_timestamp",
+            "What the clock of the process says, to be held against Prometheus' own",
+            Unit::Seconds
+        );
+        let certificate = add!(
+            Family::default(),
+            "certificate_expiry_timestamp",
+            "When the certificate of a listener, or one of its chain, ends",
+            Unit::Seconds
+        );
         let journal = add!(Gauge::default(), "journal", "Size of the journal's segments", Unit::Bytes);
         let ready = add!(Gauge::default(), "ready", "Whether new exchanges are admitted");
         let spool = add!(Gauge::default(), "spool", "Size of batches on their way out", Unit::Bytes);
         let spool_full_in = add!(
             Gauge::<f64, AtomicU64>::default(),
             "spool_full_in",
-            "When the spool is over its bound, if it goes on filling as in the last minutes; +Inf where it does not",
+            "When the spool is over its bound, or its disk full, if it goes on filling as in the last minutes; +Inf where it does not",
             Unit::Seconds
         );
         let store_failures = add!(
@@ -188,7 +302,15 @@ impl Telemetry {
             "batches_put_again",
             "Batches that were put into the topic again, for want of a receipt"
         );
-        let reloads = add!(Family::default(), "reloads", "Reloads of the configuration, by how they ended");
+        let reloads: Family<ByResult, Counter> =
+            add!(Family::default(), "reloads", "Reloads of the configuration, by how they ended");
+        // A counter that is not there yet has not grown: each begins with 0, so that its first step is seen.
+        for result in ["taken", "refused", "unrecorded"] {
+            reloads.get_or_create(&ByResult { result }).inc_by(0);
+        }
+        for reason in ["usage", "none"] {
+            drains.get_or_create(&ByReason { reason }).inc_by(0);
+        }
         Self {
             registry,
             exchanges,
@@ -205,8 +327,23 @@ impl Telemetry {
             watermarks,
             lag,
             oldest_unsealed,
+            oldest_unshipped,
             oldest_unarchived,
+            oldest_earlier_log,
+            earlier_logs,
             spool,
+            spool_bound,
+            reserved,
+            disk_free,
+            unavailable,
+            store_trouble,
+            unrecorded,
+            untold,
+            erasures_due,
+            phase,
+            log,
+            clock,
+            certificate,
             journal,
             ready,
             spool_full_in,
@@ -278,6 +415,20 @@ impl Telemetry {
     }
 }
 
+/// Sets 1 for the one of `all` that holds, and 0 for the others.
+pub(crate) fn holds<L>(
+    family: &Family<L, Gauge>,
+    label: impl Fn(&'static str) -> L,
+    all: impl IntoIterator<Item = &'static str>,
+    holds: Option<&'static str>,
+) where
+    L: Clone + std::hash::Hash + Eq,
+{
+    for word in all {
+        family.get_or_create(&label(word)).set(i64::from(holds == Some(word)));
+    }
+}
+
 /// The class of an HTTP status, as a label.
 pub(crate) fn status_class(status: Option<u16>) -> &'static str {
     match status {
@@ -308,5 +459,17 @@ mod tests {
         assert_eq!(counters.get("exchanges"), Some(&1));
         assert_eq!(counters.get("outcomes"), Some(&0));
         assert!(telemetry.encode().contains("gateway_refusals_total{reason=\"draining\"} 1"));
+    }
+
+    #[test]
+    fn a_set_of_states_has_a_series_for_each_and_one_that_holds() {
+        let telemetry = Telemetry::new();
+        holds(&telemetry.phase, |state| ByState { state }, PHASES, Some("serving"));
+        holds(&telemetry.phase, |state| ByState { state }, PHASES, Some("draining"));
+        let text = telemetry.encode();
+        for (state, value) in [("starting", 0), ("serving", 0), ("draining", 1)] {
+            let line = format!("gateway_phase{{state=\"{state}\"}} {value}");
+            assert!(text.lines().any(|found| found == line), "{line} not in\n{text}");
+        }
     }
 }

@@ -106,3 +106,27 @@ impl Archiver {
         names
     }
 }
+
+/// An archiver without brokers, and where its metrics are: what it shows does not depend on them.
+///
+/// # Panics
+/// Where it cannot be made, or does not show its metrics.
+pub fn without_brokers(dir: &Path) -> (Process, SocketAddr) {
+    std::fs::create_dir_all(dir).expect("a folder for the archiver");
+    let binary = crate::binary("gateway");
+    let keygen = |more: &[&str], out: &Path| {
+        ran(Command::new(&binary).args(["keygen", "--deployment", "test"]).args(more).arg("--out").arg(out))
+    };
+    keygen(&["--archiver", "ar1"], &dir.join("archiver.key"));
+    let trust = keygen(&["--gateway", "gw1"], &dir.join("seal.key"));
+    std::fs::write(dir.join("trust.yaml"), trust).expect("a trust file");
+    let metrics = free_port();
+    let config = format!(
+        "deployment: test\nname: ar1\nkey: archiver.key\ntrust: trust.yaml\nout: {{ directory: store }}\n\
+         kafka: {{ brokers: [\"127.0.0.1:9\"], timeout: 1s }}\nwork: work\nquarantine: quarantine\nmetrics: {metrics}\n"
+    );
+    std::fs::write(dir.join("archive.yaml"), config).expect("the configuration");
+    let mut command = Command::new(binary);
+    command.args(["archive", "--log-format", "json", "-c"]).arg(dir.join("archive.yaml")).current_dir(dir);
+    (Process::listening(&mut command, &dir.join("archiver.log"), metrics), metrics)
+}

@@ -5,7 +5,7 @@
 //! byte it got; `deployment` is the keys, files and trust of a deployment with a registry, `registrar`, `witness` and `archiver`
 //! its processes; `process` is any child process; `services` are the real stores that they meet; `oracle` holds what both
 //! remember against the evidence, `archive` a bucket against what is promised of it; `marks` reads how far evidence has
-//! come; `audited` puts evidence into buckets and runs the auditor over it; `compose` starts what a compose file says as plain
+//! come; `audited` puts evidence into buckets and runs the auditor over it; `runbook` follows the runbook; `compose` starts what a compose file says as plain
 //! processes.
 
 #![allow(clippy::panic, reason = "tests fail by panicking")]
@@ -19,10 +19,12 @@ pub mod corpus;
 pub mod deployment;
 pub mod gateway;
 pub mod marks;
+pub mod metrics;
 pub mod oracle;
 pub mod process;
 pub mod provider;
 pub mod registrar;
+pub mod runbook;
 pub mod services;
 pub mod witness;
 

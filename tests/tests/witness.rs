@@ -78,7 +78,7 @@ fn a_registry_that_was_cut_back_gets_no_cosignature_and_is_shown_to_a_first_visi
     registrar.spawn_with(&Witness::asked(&[&witness]));
     deployment.settle(&registrar, &store);
     registrar.until("what was set aside, in the metrics", || {
-        registrar.metrics().contains("gateway_registrar_set_aside 1\n")
+        registrar.metrics().contains("gateway_registrar_set_aside_total 1\n")
     });
     assert_eq!(registrar.log().matches("20200101t000000z-00000000/0000000000.seal").count(), 1);
     for n in 0..4_u8 {

@@ -12,6 +12,7 @@
 //! <journal>/unrecorded-<epoch>    the same, where only the next log can tell of it
 //! ```
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use ring::rand::{SecureRandom as _, SystemRandom};
@@ -20,6 +21,7 @@ use schemas::record::Predecessor;
 
 use crate::disk::{self, Disk};
 use crate::error::OpenError;
+use crate::watermarks::{EarlierLog, EarlierLogs};
 
 pub(crate) const OPENING_LOCK: &str = "opening.lock";
 pub(crate) const LOCK: &str = "lock";
@@ -71,6 +73,36 @@ pub(crate) fn list(disk: &dyn Disk, journal_dir: &Path) -> Result<Vec<PathBuf>, 
     Ok(epochs.map(|entry| journal_dir.join(entry.name)).collect())
 }
 
+/// How many logs of other processes are in a journal folder, for metrics; what cannot be looked at is not counted. The
+/// caller holds the opening lock, so that nobody takes a log for one that is written because it is looked at here.
+pub(crate) fn earlier(
+    disk: &dyn Disk,
+    journal_dir: &Path,
+    own: &Path,
+    stuck: &BTreeSet<PathBuf>,
+) -> EarlierLogs {
+    let mut earlier = EarlierLogs::default();
+    for folder in list(disk, journal_dir).unwrap_or_default() {
+        if folder == own {
+            continue;
+        }
+        let log = match disk.lock(&folder.join(LOCK)) {
+            _ if stuck.contains(&folder) => EarlierLog::Stopped,
+            Ok(None) => EarlierLog::Running,
+            Ok(Some(_)) => EarlierLog::Waiting,
+            Err(_) => continue,
+        };
+        earlier.add(log, began_us(&folder));
+    }
+    earlier
+}
+
+/// When the epoch in a folder began, microseconds UTC, by its name.
+pub(crate) fn began_us(folder: &Path) -> Option<i64> {
+    let (second, _) = read(folder.file_name()?.to_str()?)?;
+    Some(second.saturating_mul(1_000_000))
+}
+
 /// The newest log of this gateway, as the journal folder remembers it.
 pub(crate) fn newest(disk: &dyn Disk, journal_dir: &Path) -> Result<Option<Predecessor>, OpenError> {
     let path = journal_dir.join(NEWEST);
@@ -117,6 +149,30 @@ pub(crate) fn predecessor(origin: &Origin, tree: Option<&schemas::merkle::Compac
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
+
+    #[test]
+    fn logs_of_other_processes_are_counted_by_how_they_stand() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = crate::disk::RealDisk;
+        let own = dir.path().join("20261120t101800z-00000001");
+        let folder = |name: &str| {
+            let folder = dir.path().join(name);
+            std::fs::create_dir(&folder).unwrap();
+            folder
+        };
+        std::fs::create_dir(&own).unwrap();
+        std::fs::create_dir(dir.path().join("admin")).unwrap();
+        assert_eq!(earlier(&disk, dir.path(), &own, &BTreeSet::new()), EarlierLogs::default());
+        let stuck = BTreeSet::from([folder("20261120t101500z-00000001")]);
+        folder("20261120t101600z-00000001");
+        let running = folder("20261120t101700z-00000001");
+        let lock = disk.lock(&running.join(LOCK)).unwrap().unwrap();
+        let found = earlier(&disk, dir.path(), &own, &stuck);
+        let oldest_us = Some(1_795_169_700_000_000);
+        assert_eq!(found, EarlierLogs { running: 1, waiting: 1, stopped: 1, oldest_us });
+        drop(lock);
+        assert_eq!(earlier(&disk, dir.path(), &own, &stuck).waiting, 2);
+    }
 
     #[test]
     fn an_epoch_is_named_by_its_start_and_chance() {

@@ -185,6 +185,7 @@ fn destroy(inner: &Inner, due: &mut BTreeSet<Identifier>) -> Option<KeyError> {
     if due.is_empty() {
         inner.marks.set_undone(None);
     }
+    inner.marks.update(|marks| marks.erasures_due = due.len() as u64);
     failed
 }
 

@@ -50,6 +50,18 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::DiskFull,
+        Self::SpoolFull,
+        Self::Busy,
+        Self::Draining,
+        Self::JournalFailed,
+        Self::StoreRefused,
+        Self::SealingFailed,
+        Self::RecordRefused,
+    ];
+
     /// The word for logs, metrics and `x-affidavit-reason`.
     pub fn as_str(self) -> &'static str {
         match self {

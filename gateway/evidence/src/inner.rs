@@ -23,7 +23,7 @@ use crate::part;
 use crate::refusals::{Folds, PreAuth, folded};
 use crate::space::Space;
 use crate::unrecorded::{self, Unrecorded};
-use crate::watermarks::Watermarks;
+use crate::watermarks::{Room, Watermarks};
 
 /// How long a stream's bytes wait in memory at most; swept ten times a second, within the 1 s of CA-6.
 const FLUSH_AFTER: Duration = Duration::from_millis(700);
@@ -397,15 +397,31 @@ impl Inner {
         let marks = self.marks.snapshot();
         let journaled = self.journal.journaled();
         let figures = self.settings.store.figures();
+        let (unrecorded, untold) = self.unrecorded.counts();
         Watermarks {
+            unrecorded,
+            untold,
             receipts_forged: figures.receipts_forged,
             put_again: figures.put_again,
             journaled,
             journal_bytes: self.journal.segments().bytes(),
             reserved_bytes: self.space.promised(),
             open_exchanges: self.open_exchanges.load(Ordering::Relaxed),
-            spool_full_in_s: self.space.full_in_s(),
             ..marks
+        }
+    }
+
+    /// How much the disks still take.
+    pub(crate) fn room(&self) -> Room {
+        let settings = &self.settings;
+        let free = |folder| self.disk.free_bytes(folder).ok();
+        let spool = free(&settings.spool_dir);
+        Room {
+            journal: free(&settings.journal_dir),
+            spool,
+            key_table: free(&settings.key_table_dir),
+            spool_bound: settings.spool_bound_bytes,
+            full_in_s: self.space.full_in_s(spool),
         }
     }
 

@@ -25,7 +25,7 @@ use crate::inner::Inner;
 use crate::refusals::PreAuth;
 use crate::stop::Stop;
 use crate::store::Store;
-use crate::watermarks::Watermarks;
+use crate::watermarks::{Room, Watermarks};
 
 /// Counters for heartbeats: name (`[a-z0-9_]+`) to cumulative count since the process started.
 pub type Counters = Arc<dyn Fn() -> BTreeMap<String, u64> + Send + Sync>;
@@ -265,6 +265,11 @@ impl Ledger {
     /// How far evidence has come.
     pub fn watermarks(&self) -> Watermarks {
         self.inner.watermarks()
+    }
+
+    /// How much the disks still take. Asks the system.
+    pub fn room(&self) -> Room {
+        self.inner.room()
     }
 
     /// Seals what is journaled now without waiting for the batch's age. Does not wait for the seal.

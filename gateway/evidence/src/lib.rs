@@ -56,4 +56,4 @@ pub use refusals::PreAuth;
 pub use salvage::{Salvaged, salvage};
 pub use stop::Stop;
 pub use store::{DirectoryStore, KafkaStore, S3Settings, S3Store, Store, StoreError};
-pub use watermarks::Watermarks;
+pub use watermarks::{EarlierLogs, Room, Watermarks};

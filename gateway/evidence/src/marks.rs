@@ -1,5 +1,6 @@
 //! The watermarks, the wish to seal now, and the alarm, shared by the ledger and its threads.
 
+use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -26,6 +27,23 @@ struct State {
     batches: u64,
     /// From here on the journal holds erasures whose keys are not destroyed yet.
     undone: Option<u64>,
+    /// Complete batches that are not archived, in order.
+    on_their_way: VecDeque<Batch>,
+}
+
+/// A batch: the position behind it, and the time of its first record.
+#[derive(Debug)]
+struct Batch {
+    to: u64,
+    first_us: Option<i64>,
+}
+
+impl State {
+    /// The time of the oldest record at or behind a position that was sealed up to.
+    fn oldest_from(&self, position: u64) -> Option<i64> {
+        let at = self.on_their_way.partition_point(|batch| batch.to <= position);
+        self.on_their_way.get(at).map_or(self.marks.oldest_unsealed_us, |batch| batch.first_us)
+    }
 }
 
 impl Marks {
@@ -34,19 +52,31 @@ impl Marks {
     }
 
     pub(crate) fn snapshot(&self) -> Watermarks {
-        self.state().marks
+        let state = self.state();
+        Watermarks {
+            oldest_unshipped_us: state.oldest_from(state.marks.shipped),
+            oldest_unarchived_us: state.oldest_from(state.marks.archived),
+            ..state.marks
+        }
     }
 
     /// Changes the marks and wakes who waits.
     pub(crate) fn update(&self, change: impl FnOnce(&mut Watermarks)) {
-        change(&mut self.state().marks);
+        let mut state = self.state();
+        change(&mut state.marks);
+        let archived = state.marks.archived;
+        while state.on_their_way.front().is_some_and(|batch| batch.to <= archived) {
+            state.on_their_way.pop_front();
+        }
+        drop(state);
         self.changed.notify_all();
     }
 
-    /// A batch up to `to` is complete, as the last of `batches`; `oldest_open` is the intent of the oldest exchange that
-    /// is still open there.
-    pub(crate) fn sealed(&self, batches: u64, to: u64, oldest_open: Option<u64>) {
+    /// A batch up to `to` is complete, as the last of `batches`; its first record is of `first_us`, and `oldest_open` is
+    /// the intent of the oldest exchange that is still open there.
+    pub(crate) fn sealed(&self, batches: u64, to: u64, first_us: Option<i64>, oldest_open: Option<u64>) {
         let mut state = self.state();
+        state.on_their_way.push_back(Batch { to, first_us });
         state.batches = batches;
         state.marks.sealed = to;
         state.marks.oldest_unsealed_us = None;
@@ -116,5 +146,34 @@ impl Marks {
         }
         // Whatever woke us, the caller looks at everything again.
         drop(self.changed.wait_timeout(state, bound));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ages(marks: &Marks) -> [Option<i64>; 3] {
+        let now = marks.snapshot();
+        [now.oldest_unsealed_us, now.oldest_unshipped_us, now.oldest_unarchived_us]
+    }
+
+    #[test]
+    fn the_oldest_record_of_each_mark_is_that_of_the_first_batch_that_is_not_there_yet() {
+        let marks = Marks::default();
+        assert_eq!(ages(&marks), [None; 3]);
+        marks.update(|marks| marks.oldest_unsealed_us = Some(10));
+        assert_eq!(ages(&marks), [Some(10); 3], "what is not sealed is not shipped either");
+        marks.sealed(1, 5, Some(10), None);
+        marks.sealed(2, 9, Some(20), None);
+        marks.update(|marks| marks.oldest_unsealed_us = Some(30));
+        assert_eq!(ages(&marks), [Some(30), Some(10), Some(10)]);
+        marks.update(|marks| marks.shipped = 5);
+        assert_eq!(ages(&marks), [Some(30), Some(20), Some(10)]);
+        marks.update(|marks| (marks.shipped, marks.archived) = (9, 5));
+        assert_eq!(ages(&marks), [Some(30), Some(30), Some(20)]);
+        marks.update(|marks| marks.archived = 9);
+        assert_eq!(ages(&marks), [Some(30); 3]);
+        assert!(marks.state().on_their_way.is_empty());
     }
 }

@@ -26,6 +26,7 @@ use crate::stop::Stop;
 use crate::store::StoreError;
 use crate::threads;
 use crate::unrecorded;
+use crate::watermarks::{EarlierLog, EarlierLogs};
 
 /// How long a start waits for another process that starts, or recovers a neighbour, in the same journal folder.
 const OPENING_WAIT: Duration = Duration::from_secs(120);
@@ -49,13 +50,14 @@ pub(crate) fn open(settings: LedgerConfig) -> Result<Arc<Inner>, OpenError> {
     let signer = Arc::new(Ed25519Signer::from_seed(settings.seal_seed));
     let mut newest = epoch::newest(&*disk, &settings.journal_dir)?;
     let mut patience = Patience::new(&settings);
-    let mut away = false;
+    let (mut away, mut earlier) = (false, EarlierLogs::default());
     for folder in epoch::list(&*disk, &settings.journal_dir)? {
         settings.stop.check()?;
         let lock_path = folder.join(epoch::LOCK);
         let lock = disk.lock(&lock_path).map_err(OpenError::io("lock", &lock_path))?;
         let Some(lock) = lock else {
             tracing::info!(folder = %folder.display(), "another process still writes this epoch");
+            earlier.add(EarlierLog::Running, epoch::began_us(&folder));
             continue;
         };
         // What it left stays on the disk; the running process recovers it when the store is back.
@@ -65,6 +67,7 @@ pub(crate) fn open(settings: LedgerConfig) -> Result<Arc<Inner>, OpenError> {
         });
         if can_wait && away {
             tracing::warn!(folder = %folder.display(), "an earlier epoch waits for the store");
+            earlier.add(EarlierLog::Waiting, epoch::began_us(&folder));
             continue;
         }
         let recovered = loop {
@@ -80,9 +83,19 @@ pub(crate) fn open(settings: LedgerConfig) -> Result<Arc<Inner>, OpenError> {
                 other => break Some(other?),
             }
         };
-        let Some(recovered) = recovered else { continue };
+        let Some(recovered) = recovered else {
+            earlier.add(EarlierLog::Waiting, epoch::began_us(&folder));
+            continue;
+        };
         drop(lock);
         note(&settings, &mut newest, &folder, &recovered)?;
+        match recovered {
+            Recovered::Stuck { .. } => earlier.add(EarlierLog::Stopped, epoch::began_us(&folder)),
+            Recovered::Closed { archived: false, .. } => {
+                earlier.add(EarlierLog::Waiting, epoch::began_us(&folder))
+            }
+            Recovered::Closed { .. } | Recovered::Nothing => {}
+        }
     }
     if newest.is_none() {
         newest = newest_in_store(&settings, &mut patience)?;
@@ -92,6 +105,7 @@ pub(crate) fn open(settings: LedgerConfig) -> Result<Arc<Inner>, OpenError> {
     }
     settings.stop.check()?;
     let inner = begin(settings, &signer, newest)?;
+    inner.marks.update(|marks| marks.earlier = earlier);
     drop(opening);
     Ok(inner)
 }

@@ -245,9 +245,13 @@ impl Space {
         self.state().spooled = bytes;
     }
 
-    /// In how many seconds traffic is refused, if the spool goes on filling as in the last minutes.
-    pub(crate) fn full_in_s(&self) -> Option<u64> {
-        self.state().fill.full_in_s(self.0.bound)
+    /// In how many seconds traffic is refused, if the spool goes on filling as in the last minutes: when it is over its
+    /// bound, or when `free` bytes of its disk are used up, on which the journal grows by as much.
+    pub(crate) fn full_in_s(&self, free: Option<u64>) -> Option<u64> {
+        let state = self.state();
+        let waiting = state.unsealed + state.spooled;
+        let by_disk = free.map_or(u64::MAX, |free| waiting.saturating_add(free / (self.0.copies + 1)));
+        state.fill.full_in_s(self.0.bound.min(by_disk))
     }
 
     pub(crate) fn promised(&self) -> u64 {
@@ -328,6 +332,20 @@ mod tests {
         }
         assert_eq!(fill.samples.len(), Fill::KEPT);
         assert_eq!(fill.full_in_s(1000), None, "it stands still");
+    }
+
+    #[test]
+    fn a_disk_that_is_full_before_the_bound_is_reached_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        let space = Space::open(Arc::new(RealDisk), dir.path(), 1, 64 << 10, 100_000).unwrap();
+        for (at, bytes) in [(0.0, 0), (2.0, 1000)] {
+            space.state().fill.note(at, bytes);
+        }
+        space.spooled(1000);
+        assert_eq!(space.full_in_s(None), Some(198), "99,000 bytes are left, 500 come a second");
+        assert_eq!(space.full_in_s(Some(1 << 40)), Some(198));
+        assert_eq!(space.full_in_s(Some(20_000)), Some(20), "10,000 here, as much in the journal");
+        assert_eq!(space.full_in_s(Some(0)), Some(0));
     }
 
     #[test]

@@ -126,12 +126,12 @@ impl Sealing {
                 Ok(()) => back_off.succeeded(),
                 Err(error) if error.is_transient() => {
                     let wait = back_off.failed();
-                    tracing::error!(%error, retry_in = ?wait, "a batch could not be sealed");
+                    tracing::error!(origin = %self.sealer.origin, %error, retry_in = ?wait, "a batch could not be sealed");
                     self.pause(wait);
                 }
                 Err(error) => {
                     let detail = format!("log `{}`: {error}", self.sealer.origin);
-                    tracing::error!(detail, "sealing stopped; the journal is kept");
+                    tracing::error!(origin = %self.sealer.origin, detail, "sealing stopped; the journal is kept");
                     self.marks.raise(Unavailable::new(Reason::SealingFailed, detail));
                     return;
                 }
@@ -162,6 +162,8 @@ impl Sealing {
 
     fn seal_to(&mut self, end: u64) -> Result<(), crate::sealer::SealingError> {
         loop {
+            let next = self.sealer.next();
+            let first = if next < end { self.time_of(next) } else { None };
             self.space.give_way(self.journal.segments().unsealed().1.min(4 * self.batch_bytes));
             let sealed = self.sealer.seal(end);
             let (_, unsealed) = self.journal.segments().unsealed();
@@ -173,7 +175,7 @@ impl Sealing {
                 self.marks.update(|marks| marks.spool_bytes = bytes);
             }
             let oldest_open = self.sealer.oldest_open();
-            self.marks.sealed(sealed.batch + 1, sealed.to, oldest_open);
+            self.marks.sealed(sealed.batch + 1, sealed.to, first, oldest_open);
         }
     }
 }
@@ -211,11 +213,11 @@ impl Shipping {
                 Err(error) if error.is_transient() => {
                     let trouble = error.trouble();
                     let wait = back_off.failed_for(trouble);
-                    let reason = trouble.map_or("unknown", Trouble::as_str);
+                    let (origin, reason) = (&self.shipper.origin, trouble.map_or("unknown", Trouble::as_str));
                     if trouble.is_some_and(Trouble::needs_someone) {
-                        tracing::error!(%error, reason, retry_in = ?wait, "the store does not take a batch; someone must act");
+                        tracing::error!(%origin, %error, reason, retry_in = ?wait, "the store does not take a batch; someone must act");
                     } else {
-                        tracing::warn!(%error, reason, retry_in = ?wait, "the store does not take a batch");
+                        tracing::warn!(%origin, %error, reason, retry_in = ?wait, "the store does not take a batch");
                     }
                     self.marks.update(|marks| {
                         marks.ship_retries += 1;
@@ -227,7 +229,7 @@ impl Shipping {
                     self.pause(wait);
                 }
                 Err(error) => {
-                    tracing::error!(%error, "shipping stopped; journal and spool are kept");
+                    tracing::error!(origin = %self.shipper.origin, %error, "shipping stopped; journal and spool are kept");
                     self.marks.raise(error.alarm(&self.shipper.origin));
                     return;
                 }
@@ -365,10 +367,20 @@ impl Neighbours {
     }
 
     fn look(&mut self) -> Result<(), OpenError> {
+        let disk = Arc::clone(&self.settings.disk);
+        let path = self.settings.journal_dir.join(epoch::OPENING_LOCK);
+        let Some(_opening) = disk.lock(&path).map_err(OpenError::io("lock", &path))? else { return Ok(()) };
+        let recovered = self.recover();
+        let earlier =
+            epoch::earlier(&*self.settings.disk, &self.settings.journal_dir, &self.own, &self.stuck);
+        self.marks.update(|marks| marks.earlier = earlier);
+        recovered
+    }
+
+    /// Recovers each epoch whose lock is free.
+    fn recover(&mut self) -> Result<(), OpenError> {
         let settings = &self.settings;
         let disk = &*settings.disk;
-        let path = settings.journal_dir.join(epoch::OPENING_LOCK);
-        let Some(_opening) = disk.lock(&path).map_err(OpenError::io("lock", &path))? else { return Ok(()) };
         let signer = Arc::new(schemas::note::Ed25519Signer::from_seed(settings.seal_seed));
         for folder in epoch::list(disk, &settings.journal_dir)? {
             if folder == self.own || self.stuck.contains(&folder) {

@@ -33,6 +33,8 @@ pub(crate) struct Kept {
 /// Counts what no record tells of yet.
 #[derive(Debug, Default)]
 pub(crate) struct Unrecorded {
+    /// All since the start.
+    total: AtomicU64,
     pending: AtomicU64,
     /// What the file says; `None` where there is none. Held while a `gap` is on its way, so that nothing is said twice.
     on_disk: Mutex<Option<u64>>,
@@ -51,7 +53,13 @@ pub(crate) struct Telling<'a> {
 
 impl Unrecorded {
     pub(crate) fn add(&self, exchanges: u64) {
+        self.total.fetch_add(exchanges, Ordering::Relaxed);
         self.pending.fetch_add(exchanges, Ordering::Relaxed);
+    }
+
+    /// All since the start, and those that no record tells of yet. Waits for nobody.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        (self.total.load(Ordering::Relaxed), self.pending.load(Ordering::Relaxed))
     }
 
     pub(crate) fn tell(&self) -> Telling<'_> {

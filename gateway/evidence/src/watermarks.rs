@@ -15,6 +15,8 @@ pub struct Watermarks {
     pub archived: u64,
     /// Time of the oldest record that is not sealed, microseconds UTC.
     pub oldest_unsealed_us: Option<i64>,
+    /// Time of the oldest record that is not put into the store, microseconds UTC.
+    pub oldest_unshipped_us: Option<i64>,
     /// Time of the oldest record that is not archived, microseconds UTC.
     pub oldest_unarchived_us: Option<i64>,
     /// Bytes in the spool.
@@ -35,7 +37,61 @@ pub struct Watermarks {
     pub receipts_forged: u64,
     /// Batches that were put again, for want of a receipt.
     pub put_again: u64,
-    /// In how many seconds the spool is over its bound, if it goes on as in the last minutes; `None` where it does not
-    /// fill.
-    pub spool_full_in_s: Option<u64>,
+    /// Exchanges that passed, or were refused, unrecorded on routes with `fail_mode: open`, since the start.
+    pub unrecorded: u64,
+    /// Those of them that no `gap` record tells of yet.
+    pub untold: u64,
+    /// Data keys whose erasure is recorded and that are not destroyed yet.
+    pub erasures_due: u64,
+    /// The logs that earlier processes left in the journal folder.
+    pub earlier: EarlierLogs,
+}
+
+/// Logs in the journal folder that are not this process's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct EarlierLogs {
+    /// Another process still writes it: it drains.
+    pub running: u64,
+    /// Not recovered, or not all in the store yet.
+    pub waiting: u64,
+    /// Stopped, with its disk kept: someone must look.
+    pub stopped: u64,
+    /// When the oldest of them began, microseconds UTC.
+    pub oldest_us: Option<i64>,
+}
+
+/// What is known of a log in the journal folder that is not this process's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum EarlierLog {
+    Running,
+    Waiting,
+    Stopped,
+}
+
+impl EarlierLogs {
+    /// One more, that began at `began_us`.
+    pub(crate) fn add(&mut self, log: EarlierLog, began_us: Option<i64>) {
+        *match log {
+            EarlierLog::Running => &mut self.running,
+            EarlierLog::Waiting => &mut self.waiting,
+            EarlierLog::Stopped => &mut self.stopped,
+        } += 1;
+        self.oldest_us = [self.oldest_us, began_us].into_iter().flatten().min();
+    }
+}
+
+/// How much the disks still take.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Room {
+    /// Free bytes where the journal is; `None` where the system does not say.
+    pub journal: Option<u64>,
+    /// Free bytes where the spool is.
+    pub spool: Option<u64>,
+    /// Free bytes where the key table is.
+    pub key_table: Option<u64>,
+    /// Bytes that may wait for the store before traffic is refused.
+    pub spool_bound: u64,
+    /// In how many seconds traffic is refused for want of room, if it goes on as in the last minutes: by the bound, or by
+    /// the spool's disk where that is full before. `None` where nothing fills.
+    pub full_in_s: Option<u64>,
 }

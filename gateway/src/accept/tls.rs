@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use rustls::ServerConfig;
 use rustls::server::WebPkiClientVerifier;
+use x509_cert::der::Decode as _;
 
 use crate::config::TlsFiles;
 
@@ -16,6 +17,15 @@ pub(crate) enum TlsError {
     /// The roots for callers' certificates cannot be used.
     #[error("client_ca: {0}")]
     ClientCa(String),
+}
+
+/// When the first certificate of a listener's chain that ends does so, seconds since 1970; `None` where none can be read.
+pub(crate) fn expires(files: &TlsFiles) -> Option<u64> {
+    let ends = files.certificate.iter().filter_map(|der| {
+        let read = x509_cert::Certificate::from_der(der).ok()?;
+        Some(read.tbs_certificate.validity.not_after.to_unix_duration().as_secs())
+    });
+    ends.min()
 }
 
 /// Makes the TLS configuration of one listener.

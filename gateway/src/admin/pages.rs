@@ -6,8 +6,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use evidence::Watermarks;
+use evidence::error::Reason;
 use evidence::store::Trouble;
+use evidence::{Ledger, Room, Watermarks};
 use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
@@ -15,12 +16,14 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use prometheus_client::metrics::counter::Counter;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
+use crate::accept::tls;
 use crate::app::App;
 use crate::record::now_us;
-use crate::telemetry::{ByMark, ByReason, Telemetry};
+use crate::telemetry::{ByFolder, ByListener, ByLog, ByMark, ByReason, ByState, PHASES, Telemetry, holds};
 
 /// The app, once it runs: the admin address answers before recovery is over.
 pub(crate) type Starting = Arc<OnceLock<Arc<App>>>;
@@ -102,9 +105,7 @@ fn page(app: &Starting, telemetry: &Telemetry, request: &Request<Incoming>) -> R
         "/healthz" => text(StatusCode::OK, "alive\n".into()),
         "/readyz" => ready(app.get()),
         "/metrics" => {
-            if let Some(app) = app.get() {
-                observe(app);
-            }
+            observe(telemetry, app.get().map(|app| &**app));
             let mut response = text(StatusCode::OK, telemetry.encode());
             let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
             response.headers_mut().insert(CONTENT_TYPE, kind);
@@ -123,11 +124,11 @@ fn ready(app: Option<&Arc<App>>) -> Response<Full<Bytes>> {
     }
     match app.ledger.readiness() {
         Ok(()) => {
-            let left = waiting(&app.ledger.watermarks()).map(|waiting| format!(": {waiting}"));
+            let left = waiting(&app.ledger).map(|waiting| format!(": {waiting}"));
             text(StatusCode::OK, format!("ready{}\n", left.unwrap_or_default()))
         }
         Err(unavailable) => {
-            let why = waiting(&app.ledger.watermarks()).map(|waiting| format!("; {waiting}"));
+            let why = waiting(&app.ledger).map(|waiting| format!("; {waiting}"));
             let body = format!("{unavailable}{}\n", why.unwrap_or_default());
             let mut response = text(StatusCode::SERVICE_UNAVAILABLE, body);
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(unavailable.retry_after_s));
@@ -137,20 +138,60 @@ fn ready(app: Option<&Arc<App>>) -> Response<Full<Bytes>> {
 }
 
 /// What is in the way of shipping, and how long the spool lasts.
-fn waiting(marks: &Watermarks) -> Option<String> {
-    let trouble = marks.ship_trouble?;
-    let left = marks.spool_full_in_s.map(|seconds| {
+fn waiting(ledger: &Ledger) -> Option<String> {
+    let trouble = ledger.watermarks().ship_trouble?;
+    let left = ledger.room().full_in_s.map(|seconds| {
         let (hours, minutes) = (seconds / 3600, seconds % 3600 / 60);
         format!(", the spool is full in about {hours} h {minutes} min")
     });
     Some(format!("the store does not take batches ({trouble}){}", left.unwrap_or_default()))
 }
 
-/// Takes the watermarks into the gauges.
-fn observe(app: &App) {
-    let telemetry = &app.telemetry;
+/// Takes into the gauges how things stand now; before the process serves, only that it starts.
+fn observe(telemetry: &Telemetry, app: Option<&App>) {
+    let phase = match app {
+        None => "starting",
+        Some(app) if app.is_draining() => "draining",
+        Some(_) => "serving",
+    };
+    holds(&telemetry.phase, |state| ByState { state }, PHASES, Some(phase));
+    telemetry.clock.set(now_us() as f64 / 1e6);
+    let Some(app) = app else { return };
+    telemetry.log.get_or_create(&ByLog { log: app.ledger.origin().to_string() }).set(1);
+    let readiness = app.ledger.readiness();
+    telemetry.ready.set(i64::from(readiness.is_ok() && !app.is_draining()));
+    let why = readiness.err().map(|unavailable| unavailable.reason.as_str());
+    holds(&telemetry.unavailable, |reason| ByReason { reason }, Reason::ALL.map(Reason::as_str), why);
     let marks = app.ledger.watermarks();
-    let gauge = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+    progress(telemetry, &marks);
+    shipping(telemetry, &marks);
+    room(telemetry, &app.ledger.room(), &marks);
+    let snapshot = app.snapshot.load();
+    let config = &snapshot.loaded.config;
+    for (listen, tls) in config.listen.iter().zip(&snapshot.loaded.tls) {
+        if let Some(end) = tls.as_ref().and_then(tls::expires) {
+            let by = ByListener { listen: listen.address.to_string() };
+            telemetry.certificate.get_or_create(&by).set(end as f64);
+        }
+    }
+}
+
+fn gauge(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// A counter that is kept elsewhere.
+fn counted(counter: &Counter, count: u64) {
+    counter.inner().store(count, std::sync::atomic::Ordering::Relaxed);
+}
+
+/// How old something is.
+fn age_s(since: Option<i64>) -> f64 {
+    since.map_or(0.0, |since| (now_us().saturating_sub(since).max(0)) as f64 / 1e6)
+}
+
+/// How far evidence has come.
+fn progress(telemetry: &Telemetry, marks: &Watermarks) {
     for (mark, at) in [
         ("journaled", marks.journaled),
         ("sealed", marks.sealed),
@@ -162,24 +203,45 @@ fn observe(app: &App) {
             telemetry.lag.get_or_create(&ByMark { mark }).set(gauge(marks.journaled.saturating_sub(at)));
         }
     }
-    let age_s =
-        |since: Option<i64>| since.map_or(0.0, |since| (now_us().saturating_sub(since).max(0)) as f64 / 1e6);
     telemetry.oldest_unsealed.set(age_s(marks.oldest_unsealed_us));
+    telemetry.oldest_unshipped.set(age_s(marks.oldest_unshipped_us));
     telemetry.oldest_unarchived.set(age_s(marks.oldest_unarchived_us));
-    telemetry.spool.set(gauge(marks.spool_bytes));
-    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-    telemetry.spool_full_in.set(marks.spool_full_in_s.map_or(f64::INFINITY, |seconds| seconds as f64));
-    for (trouble, count) in Trouble::ALL.iter().zip(marks.ship_failures) {
-        let counter = telemetry.store_failures.get_or_create(&ByReason { reason: trouble.as_str() });
-        counter.inner().store(count, std::sync::atomic::Ordering::Relaxed);
-    }
-    for (counter, count) in
-        [(&telemetry.receipts_forged, marks.receipts_forged), (&telemetry.put_again, marks.put_again)]
+    let earlier = marks.earlier;
+    telemetry.oldest_earlier_log.set(age_s(earlier.oldest_us));
+    for (state, count) in
+        [("running", earlier.running), ("waiting", earlier.waiting), ("stopped", earlier.stopped)]
     {
-        counter.inner().store(count, std::sync::atomic::Ordering::Relaxed);
+        telemetry.earlier_logs.get_or_create(&ByState { state }).set(gauge(count));
     }
+    counted(&telemetry.unrecorded, marks.unrecorded);
+    telemetry.untold.set(gauge(marks.untold));
+    telemetry.erasures_due.set(gauge(marks.erasures_due));
+}
+
+/// What the store, and who answers for it, say.
+fn shipping(telemetry: &Telemetry, marks: &Watermarks) {
+    for (trouble, count) in Trouble::ALL.iter().zip(marks.ship_failures) {
+        counted(&telemetry.store_failures.get_or_create(&ByReason { reason: trouble.as_str() }), count);
+    }
+    let trouble = marks.ship_trouble.map(Trouble::as_str);
+    holds(&telemetry.store_trouble, |reason| ByReason { reason }, Trouble::ALL.map(Trouble::as_str), trouble);
+    counted(&telemetry.receipts_forged, marks.receipts_forged);
+    counted(&telemetry.put_again, marks.put_again);
+}
+
+/// What journal, spool and key table take, and may still take.
+fn room(telemetry: &Telemetry, room: &Room, marks: &Watermarks) {
     telemetry.journal.set(gauge(marks.journal_bytes));
-    telemetry.ready.set(i64::from(app.ledger.readiness().is_ok() && !app.is_draining()));
+    telemetry.spool.set(gauge(marks.spool_bytes));
+    telemetry.reserved.set(gauge(marks.reserved_bytes));
+    telemetry.spool_bound.set(gauge(room.spool_bound));
+    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+    telemetry.spool_full_in.set(room.full_in_s.map_or(f64::INFINITY, |seconds| seconds as f64));
+    for (folder, free) in [("journal", room.journal), ("spool", room.spool), ("key_table", room.key_table)] {
+        if let Some(free) = free {
+            telemetry.disk_free.get_or_create(&ByFolder { folder }).set(gauge(free));
+        }
+    }
 }
 
 fn text(status: StatusCode, text: String) -> Response<Full<Bytes>> {

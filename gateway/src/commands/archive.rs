@@ -45,6 +45,7 @@ use self::trust::TrustFile;
 use super::shown;
 use crate::cli;
 use crate::config::{self, KafkaIn, Out, parse_duration, parse_size};
+use crate::record::now_us;
 use crate::secrets::parse_seal_key;
 use crate::store;
 
@@ -76,7 +77,7 @@ pub(super) fn run(args: &cli::Archive) -> Result<()> {
         std::fs::read_to_string(&args.config).with_context(|| format!("`{}`", args.config.display()))?;
     let base = args.config.parent().unwrap_or(Path::new("."));
     let typed = read(&text, base).map_err(|problems| super::told(&args.config, &problems))?;
-    super::start_logging(&args.log)?;
+    super::start_logging(&args.log, args.log_format)?;
     let trust = Arc::new(TrustFile::open(&typed.trust, &typed.deployment)?);
     let (name, deployment, listen) = (typed.name.clone(), typed.deployment.clone(), typed.metrics);
     let settings = settings(typed, Arc::clone(&trust))?;
@@ -92,7 +93,7 @@ pub(super) fn run(args: &cli::Archive) -> Result<()> {
         let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
         if let Some(listen) = listen {
             let figures = archiver.figures();
-            let shown = shown::metrics(listen, move || metrics::text(&figures.counts())).await;
+            let shown = shown::metrics(listen, move || metrics::text(&figures.counts(), now_us())).await;
             shown.with_context(|| format!("`metrics` is `{listen}`: cannot be listened on"))?;
         }
         tracing::info!(deployment, name, key = public, "archiving");

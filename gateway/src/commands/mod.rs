@@ -15,7 +15,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, anyhow};
 use policies::document::Problem;
 
-use crate::cli::Command;
+use crate::cli::{Command, LogLines};
 use crate::config::{self, Loaded};
 use crate::output;
 use crate::serve::Start;
@@ -61,14 +61,17 @@ fn loaded(path: &Path) -> Result<Loaded> {
     Ok(loaded)
 }
 
-/// Logs to stderr, as text.
-fn start_logging(filter: &str) -> Result<()> {
+/// Logs to stderr.
+fn start_logging(filter: &str, lines: LogLines) -> Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_new(filter)
         .with_context(|| format!("`--log {filter}`: wanted a tracing filter such as `info`"))?;
     let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A second command in one process (tests) logs where the first does.
-    let _ = builder.with_ansi(ansi).try_init();
+    let _ = match lines {
+        LogLines::Json => builder.json().flatten_event(true).try_init(),
+        LogLines::Text => builder.with_ansi(ansi).try_init(),
+    };
     Ok(())
 }
 

@@ -49,6 +49,7 @@ use tokio::sync::watch;
 
 use crate::cli;
 use crate::config::{self, Out, parse_duration};
+use crate::record::now_us;
 use crate::secrets::parse_seal_key;
 use crate::store;
 
@@ -82,7 +83,7 @@ struct Others {
 
 pub(super) fn run(args: &cli::Registrar) -> Result<()> {
     let (settings, interval, others) = settings(&args.config)?;
-    super::start_logging(&args.log)?;
+    super::start_logging(&args.log, args.log_format)?;
     let mut registrar = Registrar::new(settings)?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("tokio runtime")?;
@@ -101,7 +102,8 @@ pub(super) fn run(args: &cli::Registrar) -> Result<()> {
             let (back, round) =
                 rounds::watched(round, &waits, rounds::LONG).await.context("a round of the registrar")?;
             registrar = back;
-            metrics.set_aside.set(i64::try_from(registrar.set_aside()).unwrap_or(i64::MAX));
+            metrics.round(&round, now_us());
+            metrics.stand(&registrar.gateways(), registrar.sealed_us(), registrar.set_aside());
             if let Some(head) = registrar.head() {
                 metrics.size.set(i64::try_from(head.size).unwrap_or(i64::MAX));
                 heads.send_if_modified(|known| {

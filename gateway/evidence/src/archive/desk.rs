@@ -116,6 +116,11 @@ impl Desk {
         self.offsets.open()
     }
 
+    /// When the oldest of them was read.
+    pub(crate) fn oldest_open(&self) -> Option<Instant> {
+        self.offsets.oldest()
+    }
+
     /// Messages of other deployments that were passed over.
     pub(crate) fn foreign(&self) -> u64 {
         self.foreign

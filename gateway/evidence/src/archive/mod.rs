@@ -119,7 +119,10 @@ impl Archiver {
         };
         let workers = Workers::start(&hand, config.workers)?;
         let sender = Sender::new(config.connection.clone(), &config.name);
-        Ok(Self { config, desk, workers, figures: Arc::default(), sender })
+        let figures = Arc::<ArchiveFigures>::default();
+        figures.set_work_bound(config.work_bound);
+        figures.look(&desk, Duration::ZERO);
+        Ok(Self { config, desk, workers, figures, sender })
     }
 
     /// How it goes, for metrics.
@@ -201,7 +204,7 @@ impl Archiver {
         }
         self.expire(Instant::now());
         self.commit(reading);
-        self.figures.look(&self.desk);
+        self.figures.look(&self.desk, reading.behind());
         self.figures.set_reading(reading.reads());
         waiting
     }
@@ -253,7 +256,7 @@ impl Archiver {
                     tracing::warn!(%origin, batch = batch.seal.batch, "archived; the batch before it is not in the store yet");
                 }
                 tracing::info!(%origin, batch = batch.seal.batch, records = batch.seal.to - batch.seal.from, "archived");
-                self.figures.archived(&batch, &stored);
+                self.figures.archived(&batch, &stored, self.config.clock.now_us());
                 self.desk.settle(&seal, None);
             }
             Err(NotStored::Never(fault, detail)) => self.desk.settle(&seal, Some((fault, detail))),

@@ -1,6 +1,7 @@
 //! How far the offset of a partition may be committed: never past a message whose batch is not archived yet.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::time::Instant;
 
 /// Where a message stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -14,8 +15,8 @@ pub(crate) struct At {
 /// One partition.
 #[derive(Debug)]
 struct Partition {
-    /// Messages that are still needed.
-    open: BTreeSet<i64>,
+    /// Messages that are still needed, and when each was read.
+    open: BTreeMap<i64, Instant>,
     /// Behind the last message that was read.
     next: i64,
     /// What was committed last.
@@ -32,11 +33,11 @@ impl Offsets {
     /// A message was read, and is needed until [`Offsets::done`].
     pub(crate) fn read(&mut self, at: At) {
         let partition = self.partitions.entry(at.partition).or_insert_with(|| Partition {
-            open: BTreeSet::new(),
+            open: BTreeMap::new(),
             next: at.offset,
             committed: None,
         });
-        partition.open.insert(at.offset);
+        partition.open.entry(at.offset).or_insert_with(Instant::now);
         partition.next = partition.next.max(at.offset.saturating_add(1));
     }
 
@@ -66,7 +67,7 @@ impl Offsets {
     /// Where each partition would be read on after a death now, where that has moved since it was asked last.
     pub(crate) fn due_commits(&mut self) -> Vec<At> {
         let moved = self.partitions.iter_mut().filter_map(|(number, partition)| {
-            let offset = partition.open.first().copied().unwrap_or(partition.next);
+            let offset = partition.open.first_key_value().map_or(partition.next, |(offset, _)| *offset);
             let moved = partition.committed.is_none_or(|before| before < offset);
             partition.committed = Some(partition.committed.map_or(offset, |before| before.max(offset)));
             moved.then_some(At { partition: *number, offset })
@@ -83,10 +84,17 @@ impl Offsets {
     pub(crate) fn open(&self) -> usize {
         self.partitions.values().map(|partition| partition.open.len()).sum()
     }
+
+    /// When the oldest of them was read: messages of a partition are read in their order.
+    pub(crate) fn oldest(&self) -> Option<Instant> {
+        self.partitions.values().filter_map(|partition| Some(*partition.open.first_key_value()?.1)).min()
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -102,6 +110,9 @@ mod tests {
             offsets.read(at(offset));
         }
         assert_eq!(offsets.due_commits(), [at(10)]);
+        let oldest = offsets.oldest().expect("a message is open");
+        offsets.read(at(10));
+        assert_eq!(offsets.oldest(), Some(oldest), "read again, it is as old as before");
         offsets.done(at(11));
         offsets.done(at(12));
         assert_eq!(offsets.due_commits(), []);
@@ -112,6 +123,7 @@ mod tests {
         offsets.done(at(13));
         offsets.done(at(14));
         assert_eq!((offsets.due_commits(), offsets.open()), (vec![at(15)], 0));
+        assert_eq!(offsets.oldest(), None);
         assert!(offsets.goes_back(at(14)) && !offsets.goes_back(at(15)));
         assert_eq!(offsets.partitions(), [3]);
         offsets.lost(3);

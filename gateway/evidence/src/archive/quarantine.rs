@@ -118,6 +118,11 @@ impl Quarantine {
         Ok(Self { folder: folder.to_owned(), bound, held, made, counts, said: BTreeMap::new() })
     }
 
+    /// Bytes that its files take, and the most that they may.
+    pub(crate) fn held(&self) -> (u64, u64) {
+        (self.held, self.bound)
+    }
+
     /// How often each fault was found since the start.
     pub(crate) fn counts(&self) -> impl Iterator<Item = (Fault, u64)> + '_ {
         self.counts.iter().map(|(fault, count)| (*fault, *count))

@@ -1,7 +1,7 @@
 //! One of the archivers that read the topic together: Kafka gives each some of the partitions.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use rdkafka::Message as _;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
@@ -26,6 +26,8 @@ pub(super) struct Reading {
     /// Messages that came when none were wanted: few, from before the partitions were paused.
     ahead: VecDeque<Taken>,
     paused: Option<TopicPartitionList>,
+    /// How far behind the newest message it is.
+    behind: Duration,
 }
 
 impl Reading {
@@ -52,6 +54,7 @@ impl Reading {
             had: BTreeSet::new(),
             ahead: VecDeque::new(),
             paused: None,
+            behind: Duration::ZERO,
         })
     }
 
@@ -63,17 +66,31 @@ impl Reading {
         if let Some(paused) = self.paused.take() {
             self.reader.resume(&paused).map_err(|error| self.told(&error))?;
         }
-        self.poll(wait)
+        let message = self.poll(wait)?;
+        if message.is_none() {
+            // Nothing came in that time: all that there is was read.
+            self.behind = Duration::ZERO;
+        }
+        Ok(message)
     }
 
-    fn poll(&self, wait: Duration) -> Result<Option<Taken>, Failed> {
+    /// How long the message that was read last had been in the topic; zero where all of it is read.
+    pub(super) fn behind(&self) -> Duration {
+        self.behind
+    }
+
+    fn poll(&mut self, wait: Duration) -> Result<Option<Taken>, Failed> {
         match self.reader.poll(wait) {
             None => Ok(None),
             Some(Ok(message)) => {
                 self.reader.context().done();
                 let at = At { partition: message.partition(), offset: message.offset() };
                 let key = message.key().map(<[u8]>::to_vec);
-                Ok(Some((at, key, message.payload().unwrap_or_default().to_vec())))
+                let value = message.payload().unwrap_or_default().to_vec();
+                let sent = message.timestamp().to_millis().and_then(|sent| u64::try_from(sent).ok());
+                let sent = sent.map(|sent| UNIX_EPOCH + Duration::from_millis(sent));
+                self.behind = sent.and_then(|sent| sent.elapsed().ok()).unwrap_or_default();
+                Ok(Some((at, key, value)))
             }
             Some(Err(error)) => self.bear(&error).map(|()| None),
         }

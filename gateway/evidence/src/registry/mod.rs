@@ -131,6 +131,19 @@ pub enum Round {
     Refused,
 }
 
+/// How the logs of one gateway stand.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct GatewayLogs {
+    /// Logs that go on.
+    pub open: u64,
+    /// Logs that ended with `close`.
+    pub closed: u64,
+    /// Logs that fell silent and were not closed since.
+    pub lost: u64,
+    /// When the newest seal of a log that is not closed was made, microseconds UTC.
+    pub sealed_us: Option<i64>,
+}
+
 /// What is known of one log beyond the registry's own state.
 #[derive(Debug, Clone)]
 struct Followed {
@@ -243,6 +256,30 @@ impl Registrar {
     /// What the registry says, as far as it was read.
     pub fn state(&self) -> &State {
         &self.state
+    }
+
+    /// How the logs of each gateway stand: of those that have a key, or a log.
+    pub fn gateways(&self) -> BTreeMap<String, GatewayLogs> {
+        let mut gateways: BTreeMap<String, GatewayLogs> = BTreeMap::new();
+        for key in self.state.keys().values() {
+            gateways.entry(key.gateway.clone()).or_default();
+        }
+        for (origin, log) in self.state.logs() {
+            let gateway = gateways.entry(origin.gateway().to_owned()).or_default();
+            match (&log.closed, log.lost) {
+                (Some(_), _) => gateway.closed += 1,
+                (None, Some(_)) => gateway.lost += 1,
+                (None, None) => gateway.open += 1,
+            }
+            let newest = self.followed.get(origin).map(|followed| followed.tail.time);
+            gateway.sealed_us = gateway.sealed_us.max(newest);
+        }
+        gateways
+    }
+
+    /// When the registry's newest seal was made, microseconds UTC.
+    pub fn sealed_us(&self) -> Option<i64> {
+        self.tail.as_ref().map(|tail| tail.time)
     }
 
     /// What the round that runs waits for.

@@ -308,12 +308,16 @@ fn a_silent_log_is_lost_once_and_comes_back() {
     place.clock.advance(320 * SECOND);
     settle(&mut registrar);
     settle(&mut registrar);
+    let (silent, before) = (registrar.gateways()["gw1"], registrar.followed[&log.origin].tail.time);
+    assert_eq!(silent, GatewayLogs { lost: 1, sealed_us: Some(before), ..GatewayLogs::default() });
     log.beat();
     settle(&mut registrar);
     let kinds = place.kinds();
     assert_eq!(kinds.iter().filter(|kind| *kind == "log_lost").count(), 1, "{kinds:?}");
     assert_eq!(kinds.last().unwrap(), "log_head");
     assert_eq!(registrar.state().logs()[&log.origin].lost, None);
+    let back = registrar.gateways()["gw1"];
+    assert!((back.open, back.lost) == (1, 0) && back.sealed_us > Some(before), "{back:?}");
 }
 
 #[test]
