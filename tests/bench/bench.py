@@ -585,7 +585,59 @@ def bench_archive():
             note("  its requests", text, "", "", "")
 
 
-BENCHES = {"requests": bench_requests, "streams": bench_streams, "storage": bench_storage, "verify": bench_verify, "archive": bench_archive}
+class Kafka:
+    """Apache Kafka as `tests/run kafka` has it, one broker on the client's core, with an empty folder."""
+
+    def __enter__(self):
+        cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")) / "affidavit"
+        jars = cache / "kafka-4.1.0" / "kafka"
+        if not jars.is_dir():
+            raise SystemExit("Kafka is not there: run `tests/run kafka` once, or `tests/run bench commit`")
+        self.dir = pathlib.Path(tempfile.mkdtemp(dir=ROOT / "target"))
+        self.port, internal, controller = port(), port(), port()
+        settings = self.dir / "server.properties"
+        settings.write_text(
+            "process.roles=broker,controller\nnode.id=1\n"
+            f"controller.quorum.voters=1@127.0.0.1:{controller}\ncontroller.listener.names=CONTROLLER\n"
+            "inter.broker.listener.name=INTERNAL\n"
+            f"listeners=PLAINTEXT://127.0.0.1:{self.port},INTERNAL://127.0.0.1:{internal},CONTROLLER://127.0.0.1:{controller}\n"
+            f"advertised.listeners=PLAINTEXT://127.0.0.1:{self.port},INTERNAL://127.0.0.1:{internal}\n"
+            "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,INTERNAL:PLAINTEXT,CONTROLLER:PLAINTEXT\n"
+            f"log.dirs={self.dir}/data\nauto.create.topics.enable=false\noffsets.topic.replication.factor=1\n"
+        )
+        java = ["java", "-Xmx512m", "-XX:+UseSerialGC", "-cp", f"{jars}/*", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"]
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        identity = ["--cluster-id", "YWZmaWRhdml0LXRlc3RzMQ", "--config", settings]
+        subprocess.run([*java, "kafka.tools.StorageTool", "format", *identity], check=True, **quiet)
+        self.process = start([*java, "kafka.Kafka", settings], 1, **quiet)
+        wait_for(self.port)
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+        shutil.rmtree(self.dir, ignore_errors=True)
+
+
+def bench_commit():
+    """What `commit: kafka` costs one caller, and many, over `commit: local` in the same run; one broker on this machine."""
+    with Kafka() as kafka, Provider() as provider:
+        topic = f"  commit: {{ kafka: {{ brokers: ['127.0.0.1:{kafka.port}'], create: {{ partitions: 4, replication: 1 }} }} }}\n"
+        measured = {}
+        for name, evidence in (("local", ""), ("kafka", topic)):
+            with Affidavit(provider, evidence=evidence) as gateway:
+                wrk(gateway, 8, seconds=2)
+                measured[name] = wrk(gateway, 1), wrk(gateway, 32)
+        local, ours = measured["local"], measured["kafka"]
+        for part in ("p50", "p99"):
+            note(f"one caller {part}, commit: kafka", f"{ours[0][part]} us", f"commit: local {local[0][part]} us",
+                 f"{ours[0][part] / local[0][part]:.2f}x", "printed")
+        note("exchanges/s, 32 connections, commit: kafka", f"{ours[1]['rps']:.0f}", f"commit: local {local[1]['rps']:.0f}",
+             f"{ours[1]['rps'] / local[1]['rps']:.2f}x", "printed")
+
+
+BENCHES = {"requests": bench_requests, "streams": bench_streams, "storage": bench_storage, "verify": bench_verify, "archive": bench_archive,
+           "commit": bench_commit}
 
 if __name__ == "__main__":
     (ROOT / "target").mkdir(exist_ok=True)

@@ -8,7 +8,11 @@
 //! <journal>/<epoch>/segment-*     the journal
 //! <journal>/<epoch>/recovery      what recovery adds to it
 //! <journal>/<epoch>/salvaged      the mark of a log that was closed elsewhere
+//! <journal>/<epoch>/committed     the mark of a log whose journal is in the commit topic too
+//! <journal>/<epoch>/rebuilt       its journal was made again from that topic
 //! <journal>/<epoch>/unrecorded    how much passed unrecorded that no record tells of
+//! <journal>/fenced.<epoch>        what is here of a log that another gateway has closed
+//! <journal>/closing/<gateway>/<epoch>   another gateway's log that is closed here
 //! <journal>/unrecorded-<epoch>    the same, where only the next log can tell of it
 //! ```
 
@@ -25,6 +29,8 @@ pub(crate) const OPENING_LOCK: &str = "opening.lock";
 pub(crate) const LOCK: &str = "lock";
 pub(crate) const RECOVERY: &str = "recovery";
 pub(crate) const SALVAGED: &str = "salvaged";
+pub(crate) const COMMITTED: &str = "committed";
+pub(crate) const REBUILT: &str = "rebuilt";
 pub(crate) const UNRECORDED: &str = "unrecorded";
 const NEWEST: &str = "newest";
 
@@ -139,7 +145,9 @@ mod tests {
         assert_eq!(&next[..17], "20261120t101501z-");
         let next = name(now - 3_600_000_000, Some("20261120t101500z-fffffffe")).unwrap();
         assert_eq!(next, "20261120t101500z-ffffffff");
-        for other in ["20261120t101459z-ffffffff", "99991231t235959z-00000000", "e1", "20261320t101500z-ffffffff"] {
+        for other in
+            ["20261120t101459z-ffffffff", "99991231t235959z-00000000", "e1", "20261320t101500z-ffffffff"]
+        {
             let next = name(now, Some(other)).unwrap();
             assert_eq!(&next[..17], "20261120t101500z-", "behind {other}");
         }

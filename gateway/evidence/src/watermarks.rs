@@ -1,5 +1,6 @@
 //! Progress: four counts of records that only move forward (DU-1).
 
+use crate::commit::CommitFigures;
 use crate::store::Trouble;
 
 /// How far evidence has come. Each count is the position behind the last record that got there.
@@ -35,6 +36,8 @@ pub struct Watermarks {
     pub receipts_forged: u64,
     /// Batches that were put again, for want of a receipt.
     pub put_again: u64,
+    /// Under `commit: kafka`: how far the brokers are behind.
+    pub commit: Option<CommitFigures>,
     /// In how many seconds the spool is over its bound, if it goes on as in the last minutes; `None` where it does not
     /// fill.
     pub spool_full_in_s: Option<u64>,

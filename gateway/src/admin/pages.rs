@@ -178,6 +178,11 @@ fn observe(app: &App) {
     {
         counter.inner().store(count, std::sync::atomic::Ordering::Relaxed);
     }
+    if let Some(commit) = marks.commit {
+        telemetry.lease_age.set(commit.lease_age.map_or(f64::INFINITY, |age| age.as_secs_f64()));
+        telemetry.uncommitted.set(gauge(commit.groups));
+        telemetry.uncommitted_bytes.set(gauge(commit.bytes));
+    }
     telemetry.journal.set(gauge(marks.journal_bytes));
     telemetry.ready.set(i64::from(app.ledger.readiness().is_ok() && !app.is_draining()));
 }
