@@ -140,6 +140,11 @@ fn public_key(path: &Path) -> String {
     line.trim().to_owned()
 }
 
+fn signal(gateway: &Gateway, name: &str) {
+    let pid = gateway.pid().expect("a process").to_string();
+    assert!(Command::new("kill").args([name, &pid]).status().expect("kill").success());
+}
+
 fn count_of(text: &str, kind: &str) -> usize {
     let of_log = |part: &str| part.trim().strip_suffix(kind)?.trim().parse::<usize>().ok();
     let lines = text.lines().filter_map(|line| line.trim().strip_prefix("records:"));
@@ -305,6 +310,64 @@ async fn while_the_brokers_are_away_nothing_is_admitted_and_nothing_ends_and_the
     let evidence = bed.evidence(&trust);
     assert_eq!(closed(&evidence, "shutdown"), 1, "one log, closed once");
     assert_eq!(bed.provider.seen().len(), 6, "what was refused went nowhere");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs Kafka"]
+async fn a_gateway_that_was_frozen_for_too_long_finds_its_fence_and_what_it_still_wrote_is_a_gap() {
+    let bed = Bed::new().await;
+    let mut frozen = bed.prepare("gw1");
+    let mut survivor = bed.prepare("gw2");
+    // The survivor has the key itself: the same deployment, another name.
+    std::fs::copy(frozen.dir.join("seal.key"), survivor.dir.join("seal.key")).expect("a key");
+    survivor.serve();
+    frozen.serve();
+    let told = calls(&frozen, "before", 4).await;
+    // Streams that are under way when it freezes: their outcomes come behind the fence.
+    let (mut callers, acknowledged) = load(&frozen, 6, 7, Some("script:slow:400"));
+    tokio::time::sleep(Duration::from_millis(1000)).await;
+    signal(&frozen, "-STOP");
+    until("the survivor to close the log", &survivor, || {
+        survivor.log().contains("a dead gateway's log is closed")
+    });
+    let before: BTreeSet<String> = acknowledged.lock().expect("no caller died").iter().cloned().collect();
+    let seen = bed.provider.seen().len();
+    signal(&frozen, "-CONT");
+    until("the frozen gateway to find its fence", &frozen, || frozen.log().contains("the log was fenced"));
+    let (status, _, reason) = call(&frozen, "behind the fence").await;
+    assert_eq!((status, reason.as_str()), (503, "fenced"), "{}", frozen.log());
+    until("late records to be counted", &survivor, || {
+        survivor.log().contains("records behind a fence: they were told to nobody")
+    });
+    frozen.kill();
+    while callers.join_next().await.is_some() {}
+    assert_eq!(survivor.stop(), Some(0), "{}", survivor.log());
+    // Both gateways have the one key.
+    let trust = bed.path("both.yaml");
+    let one = std::fs::read_to_string(frozen.dir.join("trust.yaml")).expect("a trust file");
+    let gateway = &one[one.find("  - name:").expect("a gateway")..];
+    std::fs::write(&trust, format!("{one}{}", gateway.replace("gw1", "gw2"))).expect("a trust file");
+    let evidence = bed.evidence(&trust);
+    let late: Vec<_> = evidence.of_kind("gap").filter(|gap| gap["reason"] == "late").collect();
+    assert_eq!(late.len(), 1, "{late:?}");
+    assert_eq!(closed(&evidence, "salvaged"), 1);
+    // Whatever a caller got whole has its outcome before the fence, also what was in flight when it froze.
+    for id in told.iter().chain(acknowledged.lock().expect("no caller died").iter()) {
+        let outcome = evidence.outcome(id).unwrap_or_else(|| panic!("{id} was told and has no outcome"));
+        assert_eq!(outcome["end"], "complete", "{id}");
+    }
+    eprintln!(
+        "{} exchanges told before it froze, {} after, {} late records, {seen} requests seen by then",
+        before.len() + told.len(),
+        acknowledged.lock().expect("no caller died").len() - before.len(),
+        late[0]["count"]
+    );
+    // It starts again on its own disk: the log is another's already, and stays as it was closed.
+    frozen.serve();
+    calls(&frozen, "a new life", 3).await;
+    assert_eq!(frozen.stop(), Some(0), "{}", frozen.log());
+    let (code, text) = bed.verify(&frozen, &trust);
+    assert!(code == 0 && text.contains("closed (salvaged)"), "{text}\n{}", frozen.log());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
