@@ -371,7 +371,12 @@ pub struct Quickstart {
 #[derive(Debug, Args)]
 pub struct Salvage {
     /// The dead host's journal.
-    pub journal: PathBuf,
+    #[arg(required_unless_present = "from_kafka", conflicts_with = "from_kafka")]
+    pub journal: Option<PathBuf>,
+    /// Close the logs of the deployment that are silent in the commit topic (`evidence.commit.kafka`), where no disk is
+    /// left; also one that another gateway has fenced and does not close.
+    #[arg(long)]
+    pub from_kafka: bool,
     /// The configuration of that gateway: its seal key, store, spool and key table as they are here.
     #[command(flatten)]
     pub file: ConfigFile,

@@ -104,15 +104,19 @@ impl Told {
     }
 }
 
-/// Closes the logs that a dead host left in `journal`, with this configuration's seal key (or a closing key), store and
+/// Closes the logs that a dead host left in `journal`, or in the commit topic, with this configuration's seal key (or a closing key), store and
 /// key table.
 ///
 /// # Errors
 /// A log that could not be closed, or was not found.
-pub fn salvage(loaded: Loaded, journal: &Path, start: Start) -> anyhow::Result<()> {
+pub fn salvage(loaded: Loaded, journal: Option<&Path>, start: Start) -> anyhow::Result<()> {
     start_logging(&loaded.config.log)?;
     let settings = ledger_config(&loaded, start, &Arc::new(Telemetry::new()))?;
-    let salvaged = evidence::salvage(&settings, journal)?;
+    let salvaged = match journal {
+        Some(journal) => evidence::salvage(&settings, journal)?,
+        None => evidence::salvage_from_topic(&settings)?,
+    };
+    let place = journal.map_or("the commit topic".into(), |journal| journal.display().to_string());
     let (mut stuck, mut waiting) = (0, 0);
     for log in &salvaged {
         match log {
@@ -132,7 +136,7 @@ pub fn salvage(loaded: Loaded, journal: &Path, start: Start) -> anyhow::Result<(
         }
     }
     if salvaged.is_empty() {
-        output::note(format_args!("`{}` holds no open log", journal.display()));
+        output::note(format_args!("`{place}` holds no open log that can be closed here"));
     }
     anyhow::ensure!(stuck == 0, "{stuck} of {} logs could not be closed", salvaged.len());
     anyhow::ensure!(
@@ -644,6 +648,7 @@ fn ledger_config(loaded: &Loaded, start: Start, telemetry: &Arc<Telemetry>) -> a
         policy: documents.policy,
         price_book: documents.prices,
         counters: Arc::new(move || counters.signed()),
+        commit: store::commit(loaded)?,
         disk,
         clock: Arc::new(SystemClock),
         store_wait: STORE_WAIT,

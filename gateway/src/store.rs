@@ -5,9 +5,10 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use evidence::disk::RealDisk;
 use evidence::store::Trouble;
-use evidence::{DirectoryStore, KafkaStore, S3Store, Store};
+use evidence::topic::TopicReport;
+use evidence::{DirectoryStore, KafkaStore, S3Store, Store, StoreError};
 
-use crate::config::{self, Loaded, Out};
+use crate::config::{self, Commit, Loaded, Out};
 
 /// Opens a gateway's way out.
 ///
@@ -43,11 +44,38 @@ fn topics(loaded: &Loaded, out: &config::KafkaOut) -> anyhow::Result<KafkaStore>
     let config = &loaded.config;
     let password = loaded.kafka_password.as_ref().map(config::Secret::expose);
     let settings = out.settings(&config.deployment, &config.gateway, password);
-    let report = match KafkaStore::judge(&settings) {
+    judged(KafkaStore::judge(&settings), "evidence.out.kafka", "no batch would get through")?;
+    KafkaStore::open(settings).context("`evidence.out.kafka` cannot be used")
+}
+
+/// Where the journal is committed besides this disk. A topic that would keep no group is refused.
+///
+/// # Errors
+/// What of the topic must change.
+pub(crate) fn commit(loaded: &Loaded) -> anyhow::Result<Option<evidence::CommitSettings>> {
+    let config = &loaded.config;
+    let Commit::Kafka(kafka) = &config.evidence.commit else { return Ok(None) };
+    let out = match &config.evidence.out {
+        Out::Kafka(out) => Some(&**out),
+        _ => None,
+    };
+    let password = match kafka.brokers {
+        Some(_) => &loaded.commit_password,
+        None => &loaded.kafka_password,
+    };
+    let who = format!("{}/{}", config.deployment, config.gateway);
+    let settings = kafka.settings(who, out, password.as_ref().map(config::Secret::expose));
+    judged(settings.judge(), "evidence.commit.kafka", "no record could be committed")?;
+    Ok(Some(settings))
+}
+
+/// Says what is to be said of topics, and refuses those with faults. Brokers that do not answer now are taken.
+fn judged(report: Result<TopicReport, StoreError>, key: &str, or_else: &str) -> anyhow::Result<()> {
+    let report = match report {
         Ok(report) => report,
         Err(error) => {
-            tracing::warn!(%error, "the topics cannot be judged now");
-            evidence::topic::TopicReport::default()
+            tracing::warn!(%error, key, "the topics cannot be judged now");
+            TopicReport::default()
         }
     };
     for topic in &report.made {
@@ -63,12 +91,8 @@ fn topics(loaded: &Loaded, out: &config::KafkaOut) -> anyhow::Result<KafkaStore>
         );
     }
     let faults: Vec<String> = report.faults.iter().map(ToString::to_string).collect();
-    anyhow::ensure!(
-        faults.is_empty(),
-        "{}; no batch would get through (`evidence.out.kafka`)",
-        faults.join("; ")
-    );
-    KafkaStore::open(settings).context("`evidence.out.kafka` cannot be used")
+    anyhow::ensure!(faults.is_empty(), "{}; {or_else} (`{key}`)", faults.join("; "));
+    Ok(())
 }
 
 /// Opens the bucket, and refuses one that would not keep evidence. One that does not answer now is taken: nothing

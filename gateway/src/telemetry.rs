@@ -141,6 +141,9 @@ pub(crate) struct Telemetry {
     pub(crate) store_failures: Family<ByReason, Counter>,
     pub(crate) receipts_forged: Counter,
     pub(crate) put_again: Counter,
+    pub(crate) lease_age: Gauge<f64, AtomicU64>,
+    pub(crate) uncommitted: Gauge,
+    pub(crate) uncommitted_bytes: Gauge,
     pub(crate) reloads: Family<ByResult, Counter>,
     signed: Signed,
 }
@@ -302,6 +305,18 @@ impl Telemetry {
             "batches_put_again",
             "Batches that were put into the topic again, for want of a receipt"
         );
+        let lease_age = add!(
+            Gauge::<f64, AtomicU64>::default(),
+            "commit_lease_age",
+            "Since when the newest lease that counts was sent; with `commit: kafka` only",
+            Unit::Seconds
+        );
+        let uncommitted = add!(
+            Gauge::default(),
+            "uncommitted_groups",
+            "Groups of the journal that the brokers have not acknowledged, or that no lease lets go"
+        );
+        let uncommitted_bytes = add!(Gauge::default(), "uncommitted", "Bytes of these groups", Unit::Bytes);
         let reloads: Family<ByResult, Counter> =
             add!(Family::default(), "reloads", "Reloads of the configuration, by how they ended");
         // A counter that is not there yet has not grown: each begins with 0, so that its first step is seen.
@@ -350,6 +365,9 @@ impl Telemetry {
             store_failures,
             receipts_forged,
             put_again,
+            lease_age,
+            uncommitted,
+            uncommitted_bytes,
             reloads,
             signed: Signed::default(),
         }

@@ -767,8 +767,25 @@ def bench_kafka():
         note("MB/s of evidence through the topic", f"{sent:.1f}", f"Kafka's producer {plain:.0f}", f"{sent / plain:.2f}x", "")
 
 
+def bench_commit():
+    """What `commit: kafka` costs one caller, and many, over `commit: local` in the same run; one broker on this machine."""
+    with Kafka() as kafka, Provider() as provider:
+        topic = f"  commit: {{ kafka: {{ brokers: ['127.0.0.1:{kafka.port}'], create: {{ partitions: 4, replication: 1 }} }} }}\n"
+        measured = {}
+        for name, evidence in (("local", ""), ("kafka", topic)):
+            with Affidavit(provider, evidence=evidence) as gateway:
+                wrk(gateway, 8, seconds=2)
+                measured[name] = wrk(gateway, 1), wrk(gateway, 32)
+        local, ours = measured["local"], measured["kafka"]
+        for part in ("p50", "p99"):
+            note(f"one caller {part}, commit: kafka", f"{ours[0][part]} us", f"commit: local {local[0][part]} us",
+                 f"{ours[0][part] / local[0][part]:.2f}x", "printed")
+        note("exchanges/s, 32 connections, commit: kafka", f"{ours[1]['rps']:.0f}", f"commit: local {local[1]['rps']:.0f}",
+             f"{ours[1]['rps'] / local[1]['rps']:.2f}x", "printed")
+
+
 BENCHES = {"requests": bench_requests, "streams": bench_streams, "storage": bench_storage, "verify": bench_verify, "archive": bench_archive,
-           "kafka": bench_kafka, "spark": bench_spark}
+           "kafka": bench_kafka, "commit": bench_commit, "spark": bench_spark}
 
 if __name__ == "__main__":
     (ROOT / "target").mkdir(exist_ok=True)

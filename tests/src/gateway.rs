@@ -147,7 +147,15 @@ impl Gateway {
     /// # Panics
     /// Where it does not become ready within 60 s; its log is in `gateway.log`.
     pub fn serve(&mut self) {
-        self.spawn();
+        self.serve_with(&[]);
+    }
+
+    /// As [`Gateway::serve`], with more arguments.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn serve_with(&mut self, more: &[&str]) {
+        self.process = Some(self.start_with(more));
         let admin = self.admin;
         if let Some(process) = &mut self.process {
             process.until("the gateway is ready", || ready(admin));

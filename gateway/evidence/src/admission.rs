@@ -9,7 +9,7 @@ use schemas::{ExchangeId, Identifier};
 use crate::body::{BodySink, StoredBody};
 use crate::error::{Reason, Unavailable};
 use crate::exchange::{Core, OpenExchange};
-use crate::inner::Inner;
+use crate::inner::{Inner, LEASE_LOOK};
 use crate::journal::Journal;
 
 /// Which exchanges share a data key, and so are erased together.
@@ -141,12 +141,26 @@ impl Admission {
         intent.content_key = key;
         check_retention(&intent.retention)?;
         // From here on the record may be on disk: where this future is dropped, the ledger closes the exchange.
-        match core.open(intent, frames)?.await {
-            Ok(synced) => Ok(OpenExchange::new(core, synced.positions.start)),
-            Err(error) => {
-                core.unopened();
-                Err(core.inner.journal_failed(error))
-            }
+        let mut waiting = core.open(intent, frames)?;
+        loop {
+            let synced = match core.inner.committer {
+                None => (&mut waiting).await,
+                Some(_) => match tokio::time::timeout(LEASE_LOOK, &mut waiting).await {
+                    Ok(synced) => synced,
+                    // Where the lease is over the intent may still get there: the ledger closes the exchange then.
+                    Err(_) => {
+                        core.inner.check_lease()?;
+                        continue;
+                    }
+                },
+            };
+            return match synced {
+                Ok(synced) => Ok(OpenExchange::new(core, synced.positions.start)),
+                Err(error) => {
+                    core.unopened();
+                    Err(core.inner.journal_failed(error))
+                }
+            };
         }
     }
 
@@ -171,8 +185,8 @@ impl Admission {
         if let Some(class) = &refusal.retention {
             check_retention(class)?;
         }
-        let ticket = core.submit(frames, Body::Refusal(refusal))?;
-        ticket.await.map(|_| ()).map_err(|error| core.inner.journal_failed(error))
+        let mut ticket = core.submit(frames, Body::Refusal(refusal))?;
+        core.inner.told(&mut ticket).await.map(|_| ())
     }
 }
 

@@ -8,7 +8,11 @@
 //! <journal>/<epoch>/segment-*     the journal
 //! <journal>/<epoch>/recovery      what recovery adds to it
 //! <journal>/<epoch>/salvaged      the mark of a log that was closed elsewhere
+//! <journal>/<epoch>/committed     the mark of a log whose journal is in the commit topic too
+//! <journal>/<epoch>/rebuilt       its journal was made again from that topic
 //! <journal>/<epoch>/unrecorded    how much passed unrecorded that no record tells of
+//! <journal>/fenced.<epoch>        what is here of a log that another gateway has closed
+//! <journal>/closing/<gateway>/<epoch>   another gateway's log that is closed here
 //! <journal>/unrecorded-<epoch>    the same, where only the next log can tell of it
 //! ```
 
@@ -27,6 +31,8 @@ pub(crate) const OPENING_LOCK: &str = "opening.lock";
 pub(crate) const LOCK: &str = "lock";
 pub(crate) const RECOVERY: &str = "recovery";
 pub(crate) const SALVAGED: &str = "salvaged";
+pub(crate) const COMMITTED: &str = "committed";
+pub(crate) const REBUILT: &str = "rebuilt";
 pub(crate) const UNRECORDED: &str = "unrecorded";
 const NEWEST: &str = "newest";
 

@@ -19,9 +19,9 @@ pub struct Unavailable {
 impl Unavailable {
     pub(crate) fn new(reason: Reason, detail: impl Into<Arc<str>>) -> Self {
         let retry_after_s = match reason {
-            Reason::DiskFull | Reason::SpoolFull | Reason::Busy => 5,
+            Reason::DiskFull | Reason::SpoolFull | Reason::Busy | Reason::NoLease => 5,
             Reason::Draining => 2,
-            Reason::JournalFailed | Reason::StoreRefused | Reason::SealingFailed => 30,
+            Reason::JournalFailed | Reason::StoreRefused | Reason::SealingFailed | Reason::Fenced => 30,
             Reason::RecordRefused => 1,
         };
         Self { reason, detail: detail.into(), retry_after_s }
@@ -41,6 +41,10 @@ pub enum Reason {
     Draining,
     /// A write or fsync of the journal failed (DU-4). Only a new start helps.
     JournalFailed,
+    /// The brokers of `commit: kafka` do not acknowledge, and the lease is over. Passes when they do.
+    NoLease,
+    /// Another gateway has closed this log, because it was silent for too long. Only a new start helps.
+    Fenced,
     /// The store holds something else under a name of this log (DU-3). Someone must look.
     StoreRefused,
     /// The sealer met something that it cannot explain. Someone must look.
@@ -70,6 +74,8 @@ impl Reason {
             Self::Busy => "evidence_busy",
             Self::Draining => "draining",
             Self::JournalFailed => "journal_failed",
+            Self::NoLease => "no_lease",
+            Self::Fenced => "fenced",
             Self::StoreRefused => "store_refused",
             Self::SealingFailed => "sealing_failed",
             Self::RecordRefused => "record_refused",

@@ -150,6 +150,8 @@ impl Core {
     }
 
     pub(crate) fn submit_unacked(&self, frame: Frame) -> Result<(), Unavailable> {
+        // What the brokers do not get is not given on for longer than a lease.
+        self.inner.check_lease()?;
         match &mut self.held().journal {
             Some(journal) => self
                 .inner
@@ -367,6 +369,13 @@ impl Abandoned {
                 return Err(Unavailable::new(Reason::JournalFailed, "the intent was not synced"));
             }
             Position::Known(position) => position,
+            Position::Coming(mut ticket) if inner.committer.is_some() => match ticket.told() {
+                Some(told) => told.map_err(|error| inner.journal_failed(error))?.positions.start,
+                None => {
+                    self.position = Position::Coming(ticket);
+                    return Err(Unavailable::new(Reason::NoLease, "the intent is not on the brokers yet"));
+                }
+            },
             Position::Coming(ticket) => {
                 ticket.wait().map_err(|error| inner.journal_failed(error))?.positions.start
             }
@@ -381,7 +390,7 @@ impl Abandoned {
 
     /// Whether its intent is in the journal, as far as anyone knows.
     pub(crate) fn may_be_closed(&self) -> bool {
-        matches!(self.position, Position::Known(_))
+        matches!(self.position, Position::Known(_) | Position::Coming(_))
     }
 }
 
@@ -514,9 +523,8 @@ impl OpenExchange {
         attempt.exchange = self.core.exchange.clone();
         attempt.intent_position = self.position;
         self.core.extend_waiting(Journal::cost([4096])).await?;
-        let ticket = self.core.submit(Vec::new(), body(attempt))?;
-        let synced = ticket.await.map_err(|error| self.core.inner.journal_failed(error))?;
-        Ok(synced.positions.start)
+        let mut ticket = self.core.submit(Vec::new(), body(attempt))?;
+        Ok(self.core.inner.told(&mut ticket).await?.positions.start)
     }
 
     /// Records how the exchange ended and waits until that and all its content are on stable storage. Only then may
@@ -539,6 +547,7 @@ impl OpenExchange {
         outcome.intent_position = self.position;
         outcome.parts = parts;
         outcome.content_key = key;
-        core.end(outcome)?.await.map(|_| ()).map_err(|error| core.inner.journal_failed(error))
+        let mut ticket = core.end(outcome)?;
+        core.inner.told(&mut ticket).await.map(|_| ())
     }
 }

@@ -10,10 +10,11 @@ use schemas::record::{Body, Close, CloseReason, Config, Heartbeat, Record, VERSI
 use schemas::{Identifier, Origin, Sha256Hex};
 
 use crate::clock::Clock;
+use crate::commit::Committer;
 use crate::disk::{DiskLock, SharedDisk};
 use crate::error::{Reason, Unavailable};
 use crate::exchange::Abandoned;
-use crate::journal::{Frame, Journal, JournalError, Reservation, Ticket};
+use crate::journal::{Frame, Journal, JournalError, Reservation, Synced, Ticket};
 use crate::keys::KeyTable;
 use crate::ledger::{LedgerConfig, Reference};
 use crate::marks::Marks;
@@ -27,6 +28,8 @@ use crate::watermarks::{Room, Watermarks};
 
 /// How long a stream's bytes wait in memory at most; swept ten times a second, within the 1 s of CA-6.
 const FLUSH_AFTER: Duration = Duration::from_millis(700);
+/// How often who waits for a record looks whether the lease still holds.
+pub(crate) const LEASE_LOOK: Duration = Duration::from_millis(200);
 
 pub(crate) struct Inner {
     pub(crate) origin: Origin,
@@ -35,6 +38,8 @@ pub(crate) struct Inner {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) disk: SharedDisk,
     pub(crate) journal: Journal,
+    /// `None` where the journal is on this disk only.
+    pub(crate) committer: Option<Arc<Committer>>,
     /// `None` where encryption is off.
     pub(crate) keys: Option<KeyTable>,
     pub(crate) space: Space,
@@ -75,6 +80,7 @@ pub(crate) struct Parts {
     pub(crate) seal_public_key: [u8; 32],
     pub(crate) settings: LedgerConfig,
     pub(crate) journal: Journal,
+    pub(crate) committer: Option<Arc<Committer>>,
     pub(crate) keys: Option<KeyTable>,
     pub(crate) space: Space,
     pub(crate) marks: Arc<Marks>,
@@ -92,7 +98,7 @@ impl InForce {
 
 impl Inner {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { origin, seal_public_key, settings, journal, keys, space, marks, lock } = parts;
+        let Parts { origin, seal_public_key, settings, journal, committer, keys, space, marks, lock } = parts;
         Self {
             origin,
             seal_public_key,
@@ -102,6 +108,7 @@ impl Inner {
             references: Mutex::new((Vec::new(), settings.clock.now_us())),
             settings,
             journal,
+            committer,
             keys,
             space,
             marks,
@@ -126,10 +133,12 @@ impl Inner {
             JournalError::NoSpace { .. } => Reason::DiskFull,
             JournalError::Behind { .. } => Reason::Busy,
             JournalError::FrameTooLarge { .. } => Reason::RecordRefused,
+            JournalError::Uncommitted(_) => Reason::NoLease,
+            JournalError::Fenced { .. } => Reason::Fenced,
             JournalError::Closed => Reason::Draining,
         };
         let unavailable = Unavailable::new(reason, error.to_string());
-        if reason == Reason::JournalFailed {
+        if matches!(reason, Reason::JournalFailed | Reason::Fenced) {
             self.stop(unavailable.clone());
         }
         unavailable
@@ -164,7 +173,43 @@ impl Inner {
         if let Some(error) = self.journal.failed() {
             return Err(self.journal_failed(error));
         }
-        Ok(())
+        self.check_lease()
+    }
+
+    /// Whether the brokers know that this gateway lives (CA-7).
+    pub(crate) fn check_lease(&self) -> Result<(), Unavailable> {
+        match &self.committer {
+            None => Ok(()),
+            Some(committer) => committer.check().map_err(|error| self.journal_failed(error)),
+        }
+    }
+
+    /// Waits for a ticket: what was submitted may be told. Where the lease ends meanwhile it is not waited for longer:
+    /// the frames stay in the journal, and are told to nobody.
+    pub(crate) async fn told(&self, ticket: &mut Ticket) -> Result<Synced, Unavailable> {
+        if self.committer.is_none() {
+            return ticket.await.map_err(|error| self.journal_failed(error));
+        }
+        loop {
+            match tokio::time::timeout(LEASE_LOOK, &mut *ticket).await {
+                Ok(told) => return told.map_err(|error| self.journal_failed(error)),
+                Err(_) => self.check_lease()?,
+            }
+        }
+    }
+
+    /// As [`Inner::told`], on a plain thread.
+    pub(crate) fn told_blocking(&self, mut ticket: Ticket) -> Result<Synced, Unavailable> {
+        if self.committer.is_none() {
+            return ticket.wait().map_err(|error| self.journal_failed(error));
+        }
+        loop {
+            match ticket.told() {
+                Some(told) => return told.map_err(|error| self.journal_failed(error)),
+                None => self.check_lease()?,
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Whether an exchange may be admitted.
@@ -213,16 +258,14 @@ impl Inner {
 
     /// Appends a record of the log itself; durable on return, with its position.
     pub(crate) async fn append(&self, body: Body) -> Result<u64, Unavailable> {
-        let synced =
-            self.submit(None, Vec::new(), body)?.await.map_err(|error| self.journal_failed(error))?;
-        Ok(synced.positions.start)
+        let mut ticket = self.submit(None, Vec::new(), body)?;
+        Ok(self.told(&mut ticket).await?.positions.start)
     }
 
     /// [`Inner::append`] on a plain thread.
     pub(crate) fn append_blocking(&self, body: Body) -> Result<u64, Unavailable> {
-        let synced =
-            self.submit(None, Vec::new(), body)?.wait().map_err(|error| self.journal_failed(error))?;
-        Ok(synced.positions.start)
+        let ticket = self.submit(None, Vec::new(), body)?;
+        Ok(self.told_blocking(ticket)?.positions.start)
     }
 
     /// Puts a new configuration into the log, and from then on into every record.
@@ -285,7 +328,7 @@ impl Inner {
         };
         in_force.closed = true;
         drop(in_force);
-        let synced = ticket.wait().map_err(|error| self.journal_failed(error))?;
+        let synced = self.told_blocking(ticket)?;
         telling.told(passed);
         Ok(synced.positions.end.saturating_sub(1))
     }
@@ -385,8 +428,12 @@ impl Inner {
         for refusal in self.folds.take() {
             if let Err(error) = self
                 .submit(None, Vec::new(), Body::Refusal(refusal.clone()))
-                .and_then(|ticket| ticket.wait().map(|_| ()).map_err(|error| self.journal_failed(error)))
+                .and_then(|ticket| self.told_blocking(ticket).map(|_| ()))
             {
+                // It is in the journal's queue, and gets there when the brokers are back.
+                if error.reason == Reason::NoLease {
+                    continue;
+                }
                 tracing::warn!(%error, "a count of refusals waits for the journal");
                 self.folds.put_back(&refusal);
             }
@@ -405,6 +452,7 @@ impl Inner {
             put_again: figures.put_again,
             journaled,
             journal_bytes: self.journal.segments().bytes(),
+            commit: self.committer.as_ref().map(|committer| committer.figures()),
             reserved_bytes: self.space.promised(),
             open_exchanges: self.open_exchanges.load(Ordering::Relaxed),
             ..marks
@@ -511,8 +559,15 @@ impl Inner {
     pub(crate) fn write_unrecorded(&self) {
         let telling = self.unrecorded.tell();
         let count = telling.pending();
-        if count > 0 && self.append_blocking(unrecorded::gap(Some(count))).is_ok() {
-            telling.told(count);
+        // Without a lease it waits: its count is beside the journal.
+        if count == 0 || self.check_lease().is_err() {
+            return;
+        }
+        match self.append_blocking(unrecorded::gap(Some(count))) {
+            Ok(_) => telling.told(count),
+            // It is in the journal's queue, and gets there when the brokers are back.
+            Err(error) if error.reason == Reason::NoLease => telling.told(count),
+            Err(_) => {}
         }
     }
 

@@ -18,6 +18,7 @@ use schemas::{ExchangeId, Identifier, Origin, Sha256Hex};
 
 use crate::admission::{Admission, KeyScope};
 use crate::clock::Clock;
+use crate::commit::CommitSettings;
 use crate::disk::SharedDisk;
 use crate::erase::{EraseError, EraseReport, EraseRequest};
 use crate::error::{OpenError, Reason, Unavailable};
@@ -109,6 +110,8 @@ pub struct LedgerConfig {
     pub price_book: Option<Reference>,
     /// The gateway's counters, for heartbeats.
     pub counters: Counters,
+    /// Where the journal is committed besides this disk; `None`: nowhere.
+    pub commit: Option<CommitSettings>,
     /// The disk: [`crate::disk::RealDisk`] but in tests.
     pub disk: SharedDisk,
     /// The clock: [`crate::clock::SystemClock`] but in tests.
@@ -218,11 +221,8 @@ impl Ledger {
             price_book: price_book.as_ref().map(Reference::sha256),
         };
         let references: Vec<_> = [Some(next), policy, price_book].into_iter().flatten().collect();
-        self.inner
-            .change_config(record, references)?
-            .await
-            .map(|_| ())
-            .map_err(|error| self.inner.journal_failed(error))
+        let mut ticket = self.inner.change_config(record, references)?;
+        self.inner.told(&mut ticket).await.map(|_| ())
     }
 
     /// The configuration in force, by hash.

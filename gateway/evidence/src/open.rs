@@ -6,14 +6,15 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use schemas::note::{Ed25519Signer, Signer as _};
-use schemas::record::{Body, Boot, Config, ConfigReason, Encryption, Predecessor};
+use schemas::record::{Body, Boot, CloseReason, Config, ConfigReason, Encryption, Predecessor};
 use schemas::{ObjectName, Origin};
 
+use crate::commit::{self, Committer, Prepared, Who};
 use crate::disk;
 use crate::epoch;
 use crate::error::OpenError;
 use crate::inner::{Inner, Parts};
-use crate::journal::{Journal, JournalConfig, MAX_CONTENT_BYTES};
+use crate::journal::{Beside, Journal, JournalConfig, MAX_CONTENT_BYTES};
 use crate::keys::{KeyCache, KeyFolder, KeyTable};
 use crate::ledger::LedgerConfig;
 use crate::marks::Marks;
@@ -51,6 +52,7 @@ pub(crate) fn open(settings: LedgerConfig) -> Result<Arc<Inner>, OpenError> {
     let mut newest = epoch::newest(&*disk, &settings.journal_dir)?;
     let mut patience = Patience::new(&settings);
     let (mut away, mut earlier) = (false, EarlierLogs::default());
+    let in_topic = reclaim(&settings, &mut patience)?;
     for folder in epoch::list(&*disk, &settings.journal_dir)? {
         settings.stop.check()?;
         let lock_path = folder.join(epoch::LOCK);
@@ -71,7 +73,7 @@ pub(crate) fn open(settings: LedgerConfig) -> Result<Arc<Inner>, OpenError> {
             continue;
         }
         let recovered = loop {
-            match recovery::recover(&settings, &signer, &folder) {
+            match recover_folder(&settings, &signer, &folder) {
                 Err(OpenError::StoreAway(error)) if can_wait => {
                     tracing::warn!(folder = %folder.display(), %error, "an earlier epoch waits for the store");
                     away = true;
@@ -80,7 +82,7 @@ pub(crate) fn open(settings: LedgerConfig) -> Result<Arc<Inner>, OpenError> {
                 Err(OpenError::StoreAway(error)) => {
                     patience.wait("what it holds of the newest log, which is not closed", error)?;
                 }
-                other => break Some(other?),
+                other => break other?,
             }
         };
         let Some(recovered) = recovered else {
@@ -99,6 +101,10 @@ pub(crate) fn open(settings: LedgerConfig) -> Result<Arc<Inner>, OpenError> {
     }
     if newest.is_none() {
         newest = newest_in_store(&settings, &mut patience)?;
+        let is_newer = |origin: &Origin| newest.as_ref().is_none_or(|newest| newest.origin < *origin);
+        if let Some(origin) = in_topic.filter(is_newer) {
+            newest = Some(epoch::predecessor(&origin, None));
+        }
     }
     if !away {
         newest = newest.map(|newest| end_in_store(&settings, &signer.public_key(), newest));
@@ -185,6 +191,33 @@ impl Patience {
     }
 }
 
+/// Finds logs of this gateway in the commit topic of which this disk has nothing.
+fn reclaim(settings: &LedgerConfig, patience: &mut Patience) -> Result<Option<Origin>, OpenError> {
+    loop {
+        match commit::reclaim(settings) {
+            Err(error) => patience.wait("the commit topic", commit::waits_for(error)?)?,
+            Ok(newest) => return Ok(newest),
+        }
+    }
+}
+
+/// Recovers what a dead process left in a folder, whose lock the caller holds; `None` where another gateway does so.
+pub(crate) fn recover_folder(
+    settings: &LedgerConfig,
+    signer: &Arc<Ed25519Signer>,
+    folder: &Path,
+) -> Result<Option<Recovered>, OpenError> {
+    if let Prepared::Left { by } = commit::prepare(settings, folder)? {
+        tracing::warn!(folder = %folder.display(), by, "another gateway closes this log from the commit topic");
+        return Ok(None);
+    }
+    let rebuilt = folder.join(epoch::REBUILT);
+    match settings.disk.entry(&rebuilt).map_err(OpenError::io("look at", &rebuilt))? {
+        None => recovery::recover(settings, signer, folder).map(Some),
+        Some(_) => commit::recover(settings, signer, folder, CloseReason::Crash).map(Some),
+    }
+}
+
 /// Takes what a recovery found into the memory of the newest log, and clears up.
 pub(crate) fn note(
     settings: &LedgerConfig,
@@ -193,9 +226,17 @@ pub(crate) fn note(
     recovered: &Recovered,
 ) -> Result<(), OpenError> {
     let disk = &*settings.disk;
+    let mark = folder.join(epoch::COMMITTED);
+    let is_committed = disk.entry(&mark).map_err(OpenError::io("look at", &mark))?.is_some();
     match recovered {
         Recovered::Nothing => {
             epoch::remove(disk, folder)?;
+            let name = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if let Ok(origin) = Origin::join(&settings.deployment, &settings.gateway, name)
+                && is_committed
+            {
+                commit::closed(settings, &origin);
+            }
         }
         Recovered::Closed { origin, tree, archived, follows } => {
             let closed = epoch::predecessor(origin, Some(tree));
@@ -205,6 +246,9 @@ pub(crate) fn note(
             }
             if *archived {
                 epoch::remove(disk, folder)?;
+                if is_committed {
+                    commit::closed(settings, origin);
+                }
             }
         }
         Recovered::Stuck { origin, why, follows } => {
@@ -288,8 +332,17 @@ fn begin(
     journal.group_bytes = journal.group_bytes.min(eighth);
     // Never below a frame of content with its head.
     journal.frame_bytes = journal.frame_bytes.min(eighth.max(MAX_CONTENT_BYTES));
+    let committer = committer(&settings, &origin, signer, &folder)?;
+    journal.beside = committer.clone().map(|committer| committer as Arc<dyn Beside>);
     let journal = Journal::create(disk.clone(), &folder, journal)
         .map_err(|error| OpenError::Journal(error.to_string()))?;
+    if let Some(committer) = &committer {
+        let (committer, segments) = (committer.clone(), journal.segments().clone());
+        let lease = std::thread::Builder::new().name("evidence-lease".into());
+        lease
+            .spawn(move || committer.run(|| segments.oldest()))
+            .map_err(OpenError::io("start a thread for", &folder))?;
+    }
     let keys = match settings.encryption {
         true => Some(
             KeyTable::create(disk.clone(), &settings.key_table_dir, origin.clone())
@@ -327,6 +380,7 @@ fn begin(
         seal_public_key: signer.public_key(),
         settings,
         journal,
+        committer,
         keys,
         space,
         marks,
@@ -341,6 +395,33 @@ fn begin(
     threads::start(&inner, sealer, shipper).map_err(OpenError::io("start a thread for", &folder))?;
     tracing::info!(%origin, "evidence is open");
     Ok(inner)
+}
+
+/// Where the new log's journal goes besides the disk.
+fn committer(
+    settings: &LedgerConfig,
+    origin: &Origin,
+    signer: &Arc<Ed25519Signer>,
+    folder: &Path,
+) -> Result<Option<Arc<Committer>>, OpenError> {
+    let Some(commit) = &settings.commit else { return Ok(None) };
+    commit::mark_committed(settings, folder)?;
+    if settings.encryption && shares_device(&settings.key_table_dir, &settings.journal_dir) {
+        tracing::warn!(
+            "the key table is on the journal's file system: where that is lost, so are the keys of what was not sealed yet, and no other gateway can close its log"
+        );
+    }
+    let who = Who {
+        origin: origin.clone(),
+        key: signer.public_key(),
+        encrypted: settings.encryption,
+        disk: settings.disk.clone(),
+        folder: folder.to_owned(),
+    };
+    match Committer::open(commit, who) {
+        Ok(committer) => Ok(Some(committer)),
+        Err(failed) => Err(OpenError::Store(failed.store("cannot use", &commit.topic).to_string())),
+    }
 }
 
 /// `boot` and `config`, durable.
@@ -372,18 +453,22 @@ fn first_records(inner: &Arc<Inner>, predecessor: Option<Predecessor>) -> Result
     let documents = [Some(&settings.config), settings.policy.as_ref(), settings.price_book.as_ref()];
     let config = inner.change_config(config, documents.into_iter().flatten().cloned().collect())?;
     for ticket in [boot, config] {
-        ticket.wait().map_err(|error| inner.journal_failed(error))?;
+        inner.told_blocking(ticket)?;
     }
     Ok(())
 }
 
 /// Whether a batch needs room twice: in the spool and in a directory store on the same file system.
 fn shares_file_system(settings: &LedgerConfig) -> bool {
+    settings.store.local_folder().is_some_and(|store| shares_device(store, &settings.spool_dir))
+}
+
+/// Whether two folders are on one file system.
+fn shares_device(one: &Path, other: &Path) -> bool {
     use std::os::unix::fs::MetadataExt as _;
-    let Some(store) = settings.store.local_folder() else { return false };
     let device = |path: &Path| std::fs::metadata(path).map(|metadata| metadata.dev()).ok();
-    match (device(store), device(&settings.spool_dir)) {
-        (Some(store), Some(spool)) => store == spool,
+    match (device(one), device(other)) {
+        (Some(one), Some(other)) => one == other,
         // A disk that is not the system's: one file system.
         _ => true,
     }
@@ -417,5 +502,8 @@ pub(crate) fn finish_epoch(inner: &Inner) -> Result<(), OpenError> {
     let lock = inner.lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
     epoch::remove(disk, &folder)?;
     drop(lock);
+    if inner.committer.is_some() {
+        commit::closed(&inner.settings, &inner.origin);
+    }
     Ok(())
 }

@@ -388,7 +388,11 @@ fn finish(
     let origin = recovery.origin.clone();
     let tree = standing.tip.tree;
     let shipper = Shipper { origin: origin.clone(), spool: spool.clone(), store: settings.store.clone() };
-    match ship_all(&shipper, &settings.stop) {
+    // What was sealed from the commit topic may meet what the dead process had put: nothing goes behind it before it
+    // has its answer.
+    let is_rebuilt = recovery.segments.dir().join(epoch::REBUILT);
+    let one_by_one = settings.disk.entry(&is_rebuilt).is_ok_and(|entry| entry.is_some());
+    match ship_all(&shipper, &settings.stop, one_by_one) {
         Ok(true) => {}
         Ok(false) => {
             return Ok(Recovered::Closed { origin, tree: Box::new(tree), archived: false, follows });
@@ -408,7 +412,7 @@ fn finish(
 }
 
 /// Whether all is shipped: not, where it was asked to end.
-fn ship_all(shipper: &Shipper, stop: &Stop) -> Result<bool, ShipError> {
+fn ship_all(shipper: &Shipper, stop: &Stop, one_by_one: bool) -> Result<bool, ShipError> {
     let mut waits = None;
     for batch in shipper.spool.batches()? {
         if stop.asked() {
@@ -420,6 +424,7 @@ fn ship_all(shipper: &Shipper, stop: &Stop) -> Result<bool, ShipError> {
         }
         match shipper.read_back(batch) {
             // What is behind it need not wait for its answer to be put.
+            Err(error) if error.is_waiting() && one_by_one => return Err(error),
             Err(error) if error.is_waiting() => waits = Some(error),
             other => {
                 other?;

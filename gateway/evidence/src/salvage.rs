@@ -7,6 +7,8 @@ use schemas::note::Ed25519Signer;
 use schemas::record::CloseReason;
 use schemas::{Origin, Sha256Hex};
 
+use crate::commit::{self, Survived};
+use crate::disk;
 use crate::epoch;
 use crate::error::OpenError;
 use crate::ledger::LedgerConfig;
@@ -71,4 +73,25 @@ pub fn salvage(settings: &LedgerConfig, dir: &Path) -> Result<Vec<Salvaged>, Ope
         });
     }
     Ok(salvaged)
+}
+
+/// Closes, from the commit topic, the logs of the deployment that are silent there and that this configuration's keys
+/// may close, also those that another gateway has fenced and does not close.
+///
+/// # Errors
+/// The brokers or the disk.
+pub fn salvage_from_topic(settings: &LedgerConfig) -> Result<Vec<Salvaged>, OpenError> {
+    for folder in [&settings.journal_dir, &settings.spool_dir, &settings.key_table_dir] {
+        disk::create_dir_all(&*settings.disk, folder).map_err(OpenError::io("make", folder))?;
+    }
+    let survived = commit::survive(settings)?;
+    Ok(survived
+        .into_iter()
+        .map(|one| match one {
+            Survived::Closed { origin, size, root, archived } => {
+                Salvaged::Closed { origin, size, root, archived }
+            }
+            Survived::Stuck { origin, why } => Salvaged::Stuck { origin, why },
+        })
+        .collect())
 }

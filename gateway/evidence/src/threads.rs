@@ -6,13 +6,17 @@ use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use schemas::Origin;
+use schemas::record::{Body, Gap, GapReason};
+
+use crate::commit::{Closing, Committer, Late};
 use crate::epoch;
 use crate::error::{OpenError, Reason, Unavailable};
 use crate::inner::Inner;
 use crate::journal::Journal;
 use crate::ledger::LedgerConfig;
 use crate::marks::Marks;
-use crate::recovery::{self, Recovered};
+use crate::recovery::Recovered;
 use crate::sealer::{Sealer, Slim};
 use crate::ship::{BackOff, ShipError, Shipper};
 use crate::space::Space;
@@ -39,6 +43,7 @@ pub(crate) fn start(inner: &Arc<Inner>, sealer: Sealer, shipper: Shipper) -> io:
         sealer,
         journal: inner.journal.clone(),
         space: inner.space.clone(),
+        committer: inner.committer.clone(),
         marks: inner.marks.clone(),
         batch_age: settings.batch_age,
         batch_bytes: settings.batch_bytes,
@@ -48,6 +53,7 @@ pub(crate) fn start(inner: &Arc<Inner>, sealer: Sealer, shipper: Shipper) -> io:
         shipper,
         journal: inner.journal.clone(),
         space: inner.space.clone(),
+        committer: inner.committer.clone(),
         marks: inner.marks.clone(),
     };
     let weak = Arc::downgrade(inner);
@@ -58,7 +64,7 @@ pub(crate) fn start(inner: &Arc<Inner>, sealer: Sealer, shipper: Shipper) -> io:
         marks: inner.marks.clone(),
         stuck: BTreeSet::new(),
     };
-    let threads = vec![
+    let mut threads = vec![
         spawn(
             "evidence-seal",
             Box::new(move || {
@@ -70,6 +76,17 @@ pub(crate) fn start(inner: &Arc<Inner>, sealer: Sealer, shipper: Shipper) -> io:
         spawn("evidence-time", Box::new(move || keep_time(&weak)))?,
         spawn("evidence-neighbours", Box::new(move || neighbours.run()))?,
     ];
+    let stopped = LedgerConfig { stop: inner.marks.stop.clone(), ..settings.clone() };
+    if let (Some(closing), Some(commit)) = (Closing::new(stopped), &settings.commit) {
+        let survivor = Survivor {
+            closing,
+            inner: Arc::downgrade(inner),
+            own: inner.origin.clone(),
+            marks: inner.marks.clone(),
+            every: commit.lease / 3,
+        };
+        threads.push(spawn("evidence-survivor", Box::new(move || survivor.run()))?);
+    }
     inner.threads.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend(threads);
     Ok(())
 }
@@ -82,10 +99,17 @@ fn yield_to_traffic() {
     }
 }
 
+/// Whether a log may be sealed and shipped by this process: not while another gateway may close it. Once it is closed
+/// in order there is no lease to keep.
+fn may_go_on(committer: Option<&Arc<Committer>>) -> bool {
+    committer.is_none_or(|committer| committer.is_closed() || committer.check().is_ok())
+}
+
 struct Sealing {
     sealer: Sealer,
     journal: Journal,
     space: Space,
+    committer: Option<Arc<Committer>>,
     marks: Arc<Marks>,
     batch_age: Duration,
     batch_bytes: u64,
@@ -99,6 +123,10 @@ impl Sealing {
         let mut waiting: Option<(u64, Instant)> = None;
         while !self.marks.finished() {
             self.marks.wait(TICK.min(self.batch_age), true);
+            if !may_go_on(self.committer.as_ref()) {
+                std::thread::sleep(TICK);
+                continue;
+            }
             let asked = self.marks.take_seal_soon();
             let end = self.journal.journaled();
             let next = self.sealer.next();
@@ -184,6 +212,7 @@ struct Shipping {
     shipper: Shipper,
     journal: Journal,
     space: Space,
+    committer: Option<Arc<Committer>>,
     marks: Arc<Marks>,
 }
 
@@ -193,7 +222,7 @@ impl Shipping {
         while !self.marks.finished() {
             self.marks.wait(TICK, false);
             let marks = self.marks.snapshot();
-            if marks.archived >= marks.sealed {
+            if marks.archived >= marks.sealed || !may_go_on(self.committer.as_ref()) {
                 continue;
             }
             match self.ship() {
@@ -388,10 +417,11 @@ impl Neighbours {
             }
             let path = folder.join(epoch::LOCK);
             let Some(lock) = disk.lock(&path).map_err(OpenError::io("lock", &path))? else { continue };
-            let recovered = recovery::recover(settings, &signer, &folder);
+            let recovered = crate::open::recover_folder(settings, &signer, &folder);
             drop(lock);
             let recovered = match recovered {
-                Ok(recovered) => recovered,
+                Ok(Some(recovered)) => recovered,
+                Ok(None) => continue,
                 Err(error @ (OpenError::Loss { .. } | OpenError::Salvaged(_))) => {
                     self.stuck.insert(folder);
                     return Err(error);
@@ -405,5 +435,47 @@ impl Neighbours {
             crate::open::note(settings, &mut newest, &folder, &recovered)?;
         }
         Ok(())
+    }
+}
+
+/// Closes the logs of gateways that have died with their machines, from the commit topic.
+struct Survivor {
+    closing: Closing,
+    inner: Weak<Inner>,
+    own: Origin,
+    marks: Arc<Marks>,
+    every: Duration,
+}
+
+impl Survivor {
+    fn run(mut self) {
+        let mut looked = Instant::now();
+        while !self.marks.finished() {
+            std::thread::sleep(TICK);
+            if looked.elapsed() < self.every {
+                continue;
+            }
+            let found = self.closing.look(Some(&self.own), false).and_then(|_| self.closing.late());
+            match found {
+                Ok(late) => late.iter().for_each(|late| self.record(late)),
+                Err(error) if !self.marks.finished() => {
+                    tracing::warn!(%error, "other gateways' logs in the commit topic cannot be looked at now");
+                }
+                Err(_) => {}
+            }
+            looked = Instant::now();
+        }
+    }
+
+    /// Nobody was told of these records, and their log does not hold them: ours says so.
+    fn record(&self, late: &Late) {
+        let Late { origin, records, bytes } = late;
+        tracing::warn!(%origin, records, bytes, "records behind a fence: they were told to nobody");
+        let gap = Gap { reason: GapReason::Late, count: Some(*records), bytes: Some(*bytes) };
+        if let Some(inner) = self.inner.upgrade()
+            && let Err(error) = inner.append_blocking(Body::Gap(gap))
+        {
+            tracing::error!(%origin, records, %error, "records behind a fence are not recorded");
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! Progress: four counts of records that only move forward (DU-1).
 
+use crate::commit::CommitFigures;
 use crate::store::Trouble;
 
 /// How far evidence has come. Each count is the position behind the last record that got there.
@@ -37,6 +38,8 @@ pub struct Watermarks {
     pub receipts_forged: u64,
     /// Batches that were put again, for want of a receipt.
     pub put_again: u64,
+    /// Under `commit: kafka`: how far the brokers are behind.
+    pub commit: Option<CommitFigures>,
     /// Exchanges that passed, or were refused, unrecorded on routes with `fail_mode: open`, since the start.
     pub unrecorded: u64,
     /// Those of them that no `gap` record tells of yet.

@@ -216,6 +216,11 @@ fn progress(telemetry: &Telemetry, marks: &Watermarks) {
     counted(&telemetry.unrecorded, marks.unrecorded);
     telemetry.untold.set(gauge(marks.untold));
     telemetry.erasures_due.set(gauge(marks.erasures_due));
+    if let Some(commit) = marks.commit {
+        telemetry.lease_age.set(commit.lease_age.map_or(f64::INFINITY, |age| age.as_secs_f64()));
+        telemetry.uncommitted.set(gauge(commit.groups));
+        telemetry.uncommitted_bytes.set(gauge(commit.bytes));
+    }
 }
 
 /// What the store, and who answers for it, say.

@@ -46,7 +46,7 @@ pub fn run(command: Command) -> Result<()> {
             let loaded = loaded(&args.file.config)?;
             let closing = closing::keys(&args.closing, &loaded.config.deployment)?;
             let start = Start { accept_loss: args.accept_loss, closing, ..Start::default() };
-            crate::serve::salvage(loaded, &args.journal, start)
+            crate::serve::salvage(loaded, args.journal.as_deref(), start)
         }
         Command::Erase(args) => crate::serve::erase(loaded(&args.file.config)?, &args),
     }

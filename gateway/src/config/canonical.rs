@@ -21,9 +21,11 @@ pub(super) fn canonical(loaded: &Loaded, fingerprints: &Fingerprints) -> Result<
         let label = format!("{CREDENTIAL_LABEL}/{provider}");
         secrets.insert(label.clone(), fingerprints.of(&label, secret.expose().as_bytes()).into());
     }
-    if let Some(secret) = &loaded.kafka_password {
-        let label = "evidence.out.kafka.sasl.secret".to_owned();
-        secrets.insert(label.clone(), fingerprints.of(&label, secret.expose().as_bytes()).into());
+    for (part, secret) in [("out", &loaded.kafka_password), ("commit", &loaded.commit_password)] {
+        if let Some(secret) = secret {
+            let label = format!("evidence.{part}.kafka.sasl.secret");
+            secrets.insert(label.clone(), fingerprints.of(&label, secret.expose().as_bytes()).into());
+        }
     }
     for (index, tls) in loaded.tls.iter().enumerate() {
         if let Some(tls) = tls {

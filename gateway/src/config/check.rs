@@ -4,7 +4,7 @@ use std::path::{Component, Path, PathBuf};
 
 use policies::document::{Node, Place, Problem, Shape};
 
-use super::{Config, Encryption, FailMode, LockMode, Out, Sse, WithoutLock};
+use super::{Commit, Config, Encryption, FailMode, LockMode, Out, Sse, WithoutLock};
 
 /// The longest `deployment` and `gateway` together.
 const MAX_NAMES: usize = 83;
@@ -17,6 +17,7 @@ pub(super) fn check(config: &Config, root: &Node) -> (Vec<Problem>, Vec<Problem>
     check.routes(config);
     check.folders(config);
     check.sizes(config);
+    check.commit(config);
     check.warn(config);
     (check.problems, check.warnings)
 }
@@ -120,6 +121,34 @@ impl Check<'_> {
         }
     }
 
+    fn commit(&mut self, config: &Config) {
+        let Commit::Kafka(kafka) = &config.evidence.commit else { return };
+        let key = "evidence.commit.kafka";
+        let out = match &config.evidence.out {
+            Out::Kafka(out) => Some(out),
+            _ => None,
+        };
+        if kafka.brokers.is_none() && out.is_none() {
+            let wanted = "brokers as `[kafka1.example:9093]`: the way out is not `kafka`, whose brokers could be taken";
+            self.problems.push(self.problem(format!("{key}.brokers"), wanted));
+        }
+        if out.is_some_and(|out| [&out.topic, &out.receipts].contains(&&kafka.topic)) {
+            let wanted = "another topic than those of `evidence.out.kafka`";
+            self.problems.push(self.problem(format!("{key}.topic"), wanted).value(&kafka.topic));
+        }
+        if kafka.create.is_some_and(|create| create.partitions == 1) {
+            let wanted = "two or more: the first is the index, and a start reads all of it";
+            self.warnings.push(self.problem(format!("{key}.create.partitions"), wanted).value("1"));
+        }
+        if let Some(brokers) = &kafka.brokers
+            && kafka.tls.is_none()
+            && !brokers.iter().all(is_here)
+        {
+            let wanted = "TLS, `{}` for the system's roots: records would cross the network in the clear";
+            self.warnings.push(Problem::at(place(self.root, key), format!("{key}.tls"), wanted));
+        }
+    }
+
     fn warn(&mut self, config: &Config) {
         if config.evidence.encryption == Encryption::Off {
             let wanted = "`on`: with `off`, locked plaintext cannot be erased before its retention ends";
@@ -198,17 +227,19 @@ impl Check<'_> {
 impl Check<'_> {
     fn warn_of_kafka(&mut self, config: &Config) {
         let Out::Kafka(kafka) = &config.evidence.out else { return };
-        let is_here = |broker: &String| {
-            let host = broker.rsplit_once(':').map_or(broker.as_str(), |(host, _)| host);
-            let host = host.trim_matches(['[', ']']);
-            host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
-        };
         if kafka.tls.is_none() && !kafka.brokers.iter().all(is_here) {
             let key = "evidence.out.kafka.tls";
             let wanted = "TLS, `{}` for the system's roots: evidence would cross the network in the clear";
             self.warnings.push(Problem::at(place(self.root, "evidence.out.kafka"), key, wanted));
         }
     }
+}
+
+/// Whether a broker is on this machine.
+fn is_here(broker: &String) -> bool {
+    let host = broker.rsplit_once(':').map_or(broker.as_str(), |(host, _)| host);
+    let host = host.trim_matches(['[', ']']);
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 /// Where the value of a path such as `routes[0].provider` stands; the nearest part that is there.

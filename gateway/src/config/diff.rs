@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::load::Loaded;
 
 /// Keys that are read once, when the process starts.
-const RESTART: [&str; 11] = [
+const RESTART: [&str; 12] = [
     "config.deployment",
     "config.gateway",
     "config.listen",
@@ -17,6 +17,7 @@ const RESTART: [&str; 11] = [
     "config.limits.provider_idle_connections",
     "config.limits.http2_streams",
     "secrets.evidence.out.kafka",
+    "secrets.evidence.commit.kafka",
 ];
 
 /// What differs between the configuration in force and the next one, as paths into the canonical form.

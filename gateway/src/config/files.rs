@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 use super::check::place;
 use super::load::{LoadedFile, TlsFiles};
 use super::secret::{Secret, SecretBytes};
-use super::{Config, Credential, Out};
+use super::{Commit, Config, Credential, KafkaTls, Out};
 use crate::keys::Keys;
 use crate::secrets;
 
@@ -44,6 +44,7 @@ type ParseSecret = fn(&[u8]) -> Result<Zeroizing<[u8; 32]>, &'static str>;
 pub(super) struct Parts {
     pub(super) credentials: BTreeMap<String, Secret>,
     pub(super) kafka_password: Option<Secret>,
+    pub(super) commit_password: Option<Secret>,
     pub(super) seal_seed: Zeroizing<[u8; 32]>,
     pub(super) pseudonym_key: Option<Zeroizing<[u8; 32]>>,
     pub(super) keys: Keys,
@@ -66,6 +67,7 @@ impl Loader<'_> {
     pub(super) fn parts(&mut self, config: &Config) -> Option<Parts> {
         let credentials = self.credentials(config);
         let kafka_password = self.kafka(config);
+        let commit_password = self.commit(config);
         let seal_seed =
             self.secret_file("evidence.seal_key", &config.evidence.seal_key, secrets::parse_seal_key);
         let pseudonym_key = config
@@ -95,6 +97,7 @@ impl Loader<'_> {
         Some(Parts {
             credentials,
             kafka_password: kafka_password?,
+            commit_password: commit_password?,
             seal_seed: seal_seed?,
             pseudonym_key: all_or_none(pseudonym_key)?,
             keys: keys?,
@@ -215,20 +218,34 @@ impl Loader<'_> {
     /// Reads the password of the way out, and looks whether its PEM files are there.
     fn kafka(&mut self, config: &Config) -> Option<Option<Secret>> {
         let Out::Kafka(kafka) = &config.evidence.out else { return Some(None) };
-        if let Some(tls) = &kafka.tls {
+        self.connection("evidence.out.kafka", kafka.tls.as_ref(), kafka.password())
+    }
+
+    fn commit(&mut self, config: &Config) -> Option<Option<Secret>> {
+        let Commit::Kafka(kafka) = &config.evidence.commit else { return Some(None) };
+        self.connection("evidence.commit.kafka", kafka.tls.as_ref(), kafka.password())
+    }
+
+    /// Reads what a connection to brokers refers to; gives its password.
+    fn connection(
+        &mut self,
+        part: &str,
+        tls: Option<&KafkaTls>,
+        password: Option<&Credential>,
+    ) -> Option<Option<Secret>> {
+        if let Some(tls) = tls {
             for (key, path) in [("ca", &tls.ca), ("certificate", &tls.certificate)] {
                 if let Some(path) = path {
-                    self.certificates(&format!("evidence.out.kafka.tls.{key}"), path)?;
+                    self.certificates(&format!("{part}.tls.{key}"), path)?;
                 }
             }
             if let Some(path) = &tls.key {
-                let key = "evidence.out.kafka.tls.key";
-                SecretBytes(self.bytes(key, path)?);
-                self.warn_if_open(key, path);
+                let key = format!("{part}.tls.key");
+                SecretBytes(self.bytes(&key, path)?);
+                self.warn_if_open(&key, path);
             }
         }
-        let place = kafka.password();
-        all_or_none(place.map(|place| self.secret("evidence.out.kafka.sasl.secret", place)))
+        all_or_none(password.map(|place| self.secret(&format!("{part}.sasl.secret"), place)))
     }
 
     fn certificates(&mut self, key: &str, path: &Path) -> Option<Vec<CertificateDer<'static>>> {

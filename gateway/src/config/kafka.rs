@@ -347,7 +347,12 @@ pub(super) fn sasl(node: &Node, path: &str, base: &Path, problems: &mut Vec<Prob
     Some(KafkaSasl { mechanism: mechanism?, user, secret: secret?? })
 }
 
-fn create(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem>) -> Option<CreateTopics> {
+pub(super) fn create(
+    node: &Node,
+    path: &str,
+    base: &Path,
+    problems: &mut Vec<Problem>,
+) -> Option<CreateTopics> {
     let mut f = Reader::new(node, path, base, problems);
     let count = |most: u32| move |text: &str| text.parse().ok().filter(|n| (1..=most).contains(n));
     let partitions = f.fields.required("partitions", "a whole number from 1 to 1000", count(1000));

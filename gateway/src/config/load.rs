@@ -28,6 +28,8 @@ pub struct Loaded {
     pub credentials: BTreeMap<String, Secret>,
     /// The password for the brokers of `evidence.out.kafka`, where one is configured.
     pub kafka_password: Option<Secret>,
+    /// The password of `evidence.commit.kafka.sasl`, where it has one of its own.
+    pub commit_password: Option<Secret>,
     /// The seed of the key that signs seals.
     pub seal_seed: Zeroizing<[u8; 32]>,
     /// The key of pseudonyms (CA-8).
@@ -188,6 +190,7 @@ fn load_text(
         path: path.to_owned(),
         credentials: parts.credentials,
         kafka_password: parts.kafka_password,
+        commit_password: parts.commit_password,
         pseudonym_key: parts
             .pseudonym_key
             .unwrap_or_else(|| derive(&parts.seal_seed, b"affidavit/pseudonym/v1")),

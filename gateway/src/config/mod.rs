@@ -7,6 +7,7 @@
 
 mod canonical;
 mod check;
+mod commit;
 mod defaults;
 mod diff;
 mod files;
@@ -30,6 +31,7 @@ use schemars::JsonSchema;
 use schemas::Identifier;
 use serde::Serialize;
 
+pub use commit::{Commit, KafkaCommit};
 pub use defaults::DEFAULT_ADMIN;
 pub use diff::Changes;
 pub use kafka::{Archiver, CreateTopics, KafkaOut, KafkaSasl, KafkaTls, Mechanism};
@@ -136,6 +138,9 @@ pub struct Evidence {
     pub pseudonym_key: Option<PathBuf>,
     /// The evidence store. Restart.
     pub out: Out,
+    /// Where a record must be before it counts: `local` (this machine's disk), or `{kafka: {...}}`. Restart.
+    #[schemars(default)]
+    pub commit: Commit,
     /// The longest time that a record waits for its batch to be sealed; with `out.s3` and `out.kafka` 60s where not typed. Restart.
     #[serde(serialize_with = "duration_text")]
     #[schemars(default = "default_batch_age", schema_with = "duration_schema")]

@@ -185,6 +185,7 @@ fn evidence(node: &Node, base: &Path, problems: &mut Vec<Problem>) -> Option<Evi
         .fields
         .required_node("out", "the evidence store as `{directory: PATH}`, `{s3: {...}}` or `{kafka: {...}}`");
     let out = out_node.and_then(|node| out(node, "evidence.out", base, f.fields.problems()));
+    let commit = f.part_of("commit", super::commit::read);
     let age = if matches!(out, Some(Out::S3(_) | Out::Kafka(_))) { 60 * SECOND } else { 10 * SECOND };
     let batch_age = f.duration("batch_age", Duration::from_millis(100)..=60 * 60 * SECOND, age);
     let batch_size = f.size("batch_size", 1 << 20..=1 << 30, 64 << 20);
@@ -200,6 +201,7 @@ fn evidence(node: &Node, base: &Path, problems: &mut Vec<Problem>) -> Option<Evi
         seal_key: seal_key?,
         pseudonym_key,
         out: out?,
+        commit: super::kafka::whole(commit)?.unwrap_or_default(),
         batch_age,
         batch_size,
         heartbeat,

@@ -233,6 +233,50 @@ fn brokers_are_read_with_whose_receipts_count() {
 }
 
 #[test]
+fn commit_is_local_or_the_brokers_of_a_topic() {
+    use super::Commit;
+    let folder = Folder::new();
+    let load = |commit: &str, out: &str| folder.load(&with_out(&format!("  out: {out}\n{commit}")));
+    let kafka = format!("{{ kafka: {{ brokers: ['127.0.0.1:1'], {ARCHIVERS} }} }}");
+    for commit in ["", "  commit: local"] {
+        assert_eq!(load(commit, "{ directory: store }").unwrap().config.evidence.commit, Commit::Local);
+    }
+    let own = load(
+        "  commit: { kafka: { brokers: ['k:1'], create: { partitions: 1, replication: 1 } } }",
+        "{ directory: store }",
+    );
+    let own = own.unwrap();
+    let Commit::Kafka(commit) = &own.config.evidence.commit else { panic!("no topic") };
+    assert_eq!((commit.topic.as_str(), commit.lease), ("affidavit-commit", Duration::from_secs(10)));
+    let warnings = own.warnings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    for key in ["tls", "create.partitions"] {
+        assert!(warnings.contains(&format!("evidence.commit.kafka.{key}")), "{warnings}");
+    }
+    // Without brokers those of the way out are taken.
+    let taken = load("  commit: { kafka: {} }", &kafka).unwrap();
+    let (Commit::Kafka(commit), Out::Kafka(out)) =
+        (&taken.config.evidence.commit, &taken.config.evidence.out)
+    else {
+        panic!("no topics")
+    };
+    let settings = commit.settings("acme/gw1".into(), Some(out), None);
+    assert_eq!(settings.connection.brokers, ["127.0.0.1:1"]);
+    for (commit, out, key) in [
+        ("  commit: { kafka: {} }", "{ directory: store }", "brokers"),
+        ("  commit: { kafka: { tls: {} } }", kafka.as_str(), "tls"),
+        ("  commit: { kafka: { topic: affidavit-batches } }", &kafka, "topic"),
+        ("  commit: { kafka: { lease: 1ms } }", &kafka, "lease"),
+    ] {
+        let told = folder.told(&with_out(&format!("  out: {out}\n{commit}"))).join("\n");
+        assert!(told.contains(&format!("evidence.commit.kafka.{key}")), "{told}");
+    }
+    for commit in ["  commit: everywhere", "  commit: [local]", "  commit: {}"] {
+        let told = folder.told(&with_out(&format!("  out: {{ directory: store }}\n{commit}"))).join("\n");
+        assert!(told.contains("evidence.commit"), "{told}");
+    }
+}
+
+#[test]
 fn brokers_that_mean_nothing_are_refused_with_every_problem() {
     let folder = Folder::new();
     let yaml = with_out(
@@ -370,8 +414,16 @@ fn schema_and_reader_know_the_same_keys() {
         ))
     };
     let topics = [topic("env: OPENAI_API_KEY"), topic("file: azure.key")];
+    let commit = |secret: &str| {
+        with_out(&format!(
+            "  out: {{ directory: store }}\n  commit:\n    kafka: {{ brokers: ['k:1'], topic: c, lease: 5s, tls: {{ ca: tls.crt, \
+             certificate: tls.crt, key: tls.key }}, sasl: {{ mechanism: plain, user: u, secret: {{ {secret} }} }}, create: {{ \
+             partitions: 3, replication: 1 }}, outage: 1d, timeout: 1m }}",
+        ))
+    };
+    let commits = [commit("env: OPENAI_API_KEY"), commit("file: azure.key")];
     let mut in_file = Vec::new();
-    for text in [FULL, &bucket, &topics[0], &topics[1]] {
+    for text in [FULL, &bucket, &topics[0], &topics[1], &commits[0], &commits[1]] {
         folder.load(text).unwrap();
         let typed: Value = serde_saphyr::from_str(text).unwrap();
         keys_of(&typed, "", &mut in_file);

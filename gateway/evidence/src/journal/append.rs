@@ -228,6 +228,12 @@ impl Appender {
         if let Some(first) = slices.first_mut() {
             *first = IoSlice::new(&head_bytes);
         }
+        if let Some(beside) = &shared.config.beside {
+            // At the same time as the disk gets it, so that the slower of the two is waited for, not both.
+            let mut bytes = Vec::with_capacity(GROUP_HEAD + group.bytes);
+            slices.iter().for_each(|slice| bytes.extend_from_slice(slice));
+            beside.send(self.sequence, segment.index, bytes);
+        }
         let padding = usize::try_from(head.span()).unwrap_or(0).saturating_sub(GROUP_HEAD + group.bytes);
         slices.push(IoSlice::new(ZEROS.get(..padding).unwrap_or_default()));
         let failed = |call, error| JournalError::Failed {
@@ -246,34 +252,51 @@ impl Appender {
         let usable = shared.space.usable(segment, self.offset);
         self.offset += head.span();
         let shrank = usable - shared.space.usable(segment, self.offset);
+        let sequence = self.sequence;
         self.sequence += 1;
         self.position = composed.position;
         self.last_time_us = head.time_us;
-        shared.journaled.store(self.position, Ordering::Release);
         shared.groups.fetch_add(1, Ordering::Relaxed);
         let written = taken.get_mut(from.0..group.end.0).unwrap_or_default();
         let paid: u64 = written.iter().map(|submission| submission.charge).sum();
         let unacked: usize = written.iter().map(|submission| submission.unacked).sum();
-        shared.unacked.fetch_sub(unacked, Ordering::Relaxed);
         shared.space.written(shrank, paid);
         let firsts = first_positions.get(from.0..).unwrap_or_default();
-        for (submission, first) in written.iter_mut().zip(firsts) {
-            submission.answer(*first, head.time_us);
+        let answers: Vec<Answer> = written
+            .iter_mut()
+            .zip(firsts)
+            .filter_map(|(submission, first)| submission.answer(*first, head.time_us))
+            .collect();
+        let (told, position) = (self.shared.clone(), self.position);
+        let tell = move |result: Result<(), JournalError>| {
+            told.unacked.fetch_sub(unacked, Ordering::Relaxed);
+            if result.is_ok() {
+                told.journaled.fetch_max(position, Ordering::Release);
+            }
+            for (done, synced) in answers {
+                // Who left does not need the answer.
+                let _ = done.send(result.clone().map(|()| synced));
+            }
+        };
+        match &shared.config.beside {
+            None => tell(Ok(())),
+            Some(beside) => beside.synced(sequence, Box::new(tell)),
         }
         Ok(())
     }
 }
 
+/// Whom to tell what became of a submission.
+type Answer = (oneshot::Sender<Result<Synced, JournalError>>, Synced);
+
 impl Submission {
-    /// Says where it is. What was written and synced is never counted or answered twice.
-    fn answer(&mut self, first: u64, time_us: i64) {
+    /// What is to be said of where it is. What was written and synced is never counted or answered twice.
+    fn answer(&mut self, first: u64, time_us: i64) -> Option<Answer> {
         self.charge = 0;
         self.unacked = 0;
-        if let Some(done) = self.done.take() {
-            let records = self.frames.iter().filter(|frame| frame.meta == Meta::Record).count();
-            // Who left does not need the answer.
-            let _ = done.send(Ok(Synced { positions: first..first + records as u64, time_us }));
-        }
+        let done = self.done.take()?;
+        let records = self.frames.iter().filter(|frame| frame.meta == Meta::Record).count();
+        Some((done, Synced { positions: first..first + records as u64, time_us }))
     }
 }
 

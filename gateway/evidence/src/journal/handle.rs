@@ -17,7 +17,7 @@ use super::frame::{self, COPIED, Encoded, FRAME_FIELDS, FRAME_HEAD};
 use super::group::{BLOCK, GROUP_HEAD, MAX_GROUP, Tag, blocks, segment_index};
 use super::segments::Segments;
 use super::space::{Maker, Reservation, Space};
-use super::{Frame, JournalError};
+use super::{Beside, Frame, JournalError};
 use crate::disk::{self, SharedDisk};
 
 /// How a journal is made.
@@ -37,6 +37,8 @@ pub struct JournalConfig {
     pub ahead_bytes: u64,
     /// The wall clock, in microseconds UTC.
     pub now_us: Arc<dyn Fn() -> i64 + Send + Sync>,
+    /// A second place that each group must reach. Default: none.
+    pub(crate) beside: Option<Arc<dyn Beside>>,
 }
 
 impl JournalConfig {
@@ -50,6 +52,7 @@ impl JournalConfig {
             unacked_bytes: 64 << 20,
             ahead_bytes: 64 << 20,
             now_us,
+            beside: None,
         }
     }
 
@@ -92,6 +95,15 @@ impl Ticket {
         // The receiver is here.
         let _ = sender.send(Err(error));
         Self(receiver)
+    }
+
+    /// What became of it, where that is known.
+    pub(crate) fn told(&mut self) -> Option<Result<Synced, JournalError>> {
+        match self.0.try_recv() {
+            Ok(answer) => Some(answer),
+            Err(oneshot::error::TryRecvError::Empty) => None,
+            Err(oneshot::error::TryRecvError::Closed) => Some(Err(JournalError::Closed)),
+        }
     }
 
     /// Waits on a plain thread.
@@ -137,6 +149,9 @@ struct Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         self.shared.close();
+        if let Some(beside) = &self.shared.config.beside {
+            beside.close();
+        }
     }
 }
 
@@ -173,6 +188,9 @@ impl Journal {
             )));
         }
         let tag = Tag::of(&config.origin, &salt);
+        if let Some(beside) = &config.beside {
+            beside.begin(salt)?;
+        }
         let maker = Maker {
             disk: disk.clone(),
             dir: dir.to_owned(),
@@ -303,8 +321,8 @@ impl Journal {
         unacked: bool,
     ) -> Result<(), JournalError> {
         let shared = &*self.0.shared;
-        if let Some(error) = shared.space.failed.get() {
-            return Err(error.clone());
+        if let Some(error) = self.failed() {
+            return Err(error);
         }
         let mut buffer = Vec::with_capacity(frames.len() * 128 + frames.iter().map(small).sum::<usize>());
         let mut encoded = Vec::with_capacity(frames.len());
@@ -339,7 +357,14 @@ impl Journal {
 
     /// The failure that ended this journal, where one did.
     pub fn failed(&self) -> Option<JournalError> {
-        self.0.shared.space.failed.get().cloned()
+        let shared = &self.0.shared;
+        let beside = || shared.config.beside.as_ref().and_then(|beside| beside.ended());
+        shared.space.failed.get().cloned().or_else(beside)
+    }
+
+    /// The second place, where there is one.
+    pub(super) fn beside(&self) -> Option<&Arc<dyn Beside>> {
+        self.0.shared.config.beside.as_ref()
     }
 
     /// Ends the journal: a file that belongs to it could not be synced.
@@ -371,6 +396,9 @@ impl Journal {
         for thread in threads {
             // A thread that panicked has dropped the tickets: their holders know.
             let _ = thread.join();
+        }
+        if let Some(beside) = self.beside() {
+            beside.close();
         }
     }
 }

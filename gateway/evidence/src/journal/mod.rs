@@ -19,6 +19,8 @@
 //!   ([`Tail::Torn`]).
 //! - Records get their positions in the order in which they were submitted; the frames of one submission stay together
 //!   and in order. Put content before the record that commits to it.
+//! - With a second place ([`Beside`]) each group goes there too, as it is written, and nobody is told of it before both
+//!   have it; `journaled` stands behind the last record that was told.
 //! - A failed write or sync ends the journal: every waiting and later submission gets [`JournalError::Failed`].
 //!
 //! ```ignore
@@ -34,10 +36,12 @@
 //! ```
 
 mod append;
+mod beside;
 mod frame;
 mod group;
 mod handle;
 mod index;
+mod rebuild;
 mod recover;
 mod segments;
 mod space;
@@ -45,8 +49,10 @@ mod spill;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use beside::{Beside, Release};
 pub use frame::{ContentFrame, Frame, SpillFrame};
 pub use handle::{Journal, JournalConfig, Synced, Ticket};
+pub(crate) use rebuild::{Rebuilt, clear, count_records, is_of_journal, read_group};
 pub use recover::{Found, Loss, RecoverError, Recovery, Tail, recover};
 pub use segments::{ContentFrames, ContentSummary, ReadError, Removed, Segments};
 pub use space::Reservation;
@@ -94,6 +100,15 @@ pub enum JournalError {
         bytes: usize,
         /// The limit.
         limit: usize,
+    },
+    /// The brokers have not all of it, and cannot be waited for: the lease is over (CA-7).
+    #[error("the brokers do not acknowledge: {0}")]
+    Uncommitted(Arc<str>),
+    /// Another gateway has closed this log: nothing is ever released again.
+    #[error("the log was fenced by `{by}`: another gateway closes it")]
+    Fenced {
+        /// Who wrote the fence.
+        by: Arc<str>,
     },
     /// The journal was closed.
     #[error("the journal is closed")]

@@ -125,6 +125,11 @@ impl Segments {
         (index.records.len() as u64, index.unsealed_bytes)
     }
 
+    /// The oldest segment that is not deleted.
+    pub(crate) fn oldest(&self) -> Option<u32> {
+        self.lock().segments.first_key_value().map(|(segment, _)| *segment)
+    }
+
     /// Bytes of the segments that are not deleted.
     pub fn bytes(&self) -> u64 {
         self.lock().segments.values().map(|segment| segment.len).sum()

@@ -46,7 +46,12 @@ pub struct SpillWriter {
     allocated: u64,
     buffer: Vec<u8>,
     journal: Journal,
+    /// For the second place: what is written and not sent yet.
+    unsent: Vec<u8>,
 }
+
+/// So many bytes go to the second place at once.
+const SENT_BYTES: usize = 896 << 10;
 
 impl SpillWriter {
     /// Makes an empty spill file beside the journal's segments; `expected` bytes are allocated at once.
@@ -86,6 +91,7 @@ impl SpillWriter {
             allocated: 0,
             buffer: Vec::new(),
             journal: journal.clone(),
+            unsent: Vec::new(),
         };
         writer.allocate(HEAD as u64 + expected)?;
         let head = head(writer.tag);
@@ -115,7 +121,24 @@ impl SpillWriter {
         self.allocate(self.offset + bytes)?;
         self.file()?.write_at(parts, self.offset).map_err(|error| Self::refused(bytes, error))?;
         self.offset += bytes;
+        if self.journal.beside().is_some() {
+            parts.iter().for_each(|part| self.unsent.extend_from_slice(part));
+            while self.unsent.len() >= SENT_BYTES {
+                self.send(SENT_BYTES)?;
+            }
+        }
         Ok(())
+    }
+
+    /// Sends the first bytes of what is unsent to the second place.
+    fn send(&mut self, count: usize) -> Result<(), JournalError> {
+        let rest = self.unsent.split_off(count.min(self.unsent.len()));
+        let bytes = std::mem::replace(&mut self.unsent, rest);
+        let offset = self.offset - (bytes.len() + self.unsent.len()) as u64;
+        match self.journal.beside() {
+            Some(beside) if !bytes.is_empty() => beside.spill(&self.frame.file, offset, bytes),
+            _ => Ok(()),
+        }
     }
 
     /// Appends one frame.
@@ -140,8 +163,10 @@ impl SpillWriter {
     /// Makes the file and its name durable. Submit the frame before the record that commits to the content.
     ///
     /// # Errors
-    /// [`JournalError::Failed`]: a failed sync ends the whole journal (DU-4). The file is removed.
+    /// [`JournalError::Failed`]: a failed sync ends the whole journal (DU-4). [`JournalError::Uncommitted`]: the second
+    /// place does not take it. The file is removed.
     pub fn finish(mut self) -> Result<SpillFrame, JournalError> {
+        self.send(SENT_BYTES)?;
         let synced = match &self.file {
             Some(file) => file.sync_data().and_then(|()| self.disk.sync_dir(&self.dir)),
             None => return Err(JournalError::Closed),
@@ -151,6 +176,9 @@ impl SpillWriter {
             let failed = JournalError::Failed { call: "sync", file, error: error.into() };
             self.journal.fail(failed.clone());
             return Err(failed);
+        }
+        if let Some(beside) = self.journal.beside() {
+            beside.spilled(&self.frame.file)?;
         }
         self.file = None;
         Ok(self.frame.clone())

@@ -8,7 +8,8 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use schemas::ship::MAX_MESSAGE_BYTES;
 
 use super::client::{Context, Failed, trouble};
-use super::{CreateTopics, TopicSettings};
+use super::{Connection, CreateTopics, TopicSettings};
+use crate::commit::CommitSettings;
 use crate::store::{StoreError, Trouble};
 
 /// What a broker puts around a message, and its key.
@@ -49,47 +50,79 @@ struct Found {
 
 /// Looks at the topics, and makes those that are missing where that is allowed.
 pub(crate) fn judge(settings: &TopicSettings) -> Result<TopicReport, StoreError> {
+    let TopicSettings { topic, receipts, outage, .. } = settings;
+    // Receipts are asked for after long: by a start that recovers what an earlier process left.
+    let topics = [(topic.as_str(), *outage, *outage), (receipts.as_str(), *outage, *outage * 4)];
+    judge_all(&settings.connection, &settings.gateway, settings.create, &topics)
+}
+
+/// As [`judge`], the topic of groups.
+pub(crate) fn judge_commit(settings: &CommitSettings) -> Result<TopicReport, StoreError> {
+    let topics = [(settings.topic.as_str(), settings.outage, settings.outage * 2)];
+    judge_all(&settings.connection, &settings.who, settings.create, &topics)
+}
+
+/// Each topic comes with how long it must keep messages, and how long it is made to.
+fn judge_all(
+    connection: &Connection,
+    who: &str,
+    create: Option<CreateTopics>,
+    topics: &[(&str, Duration, Duration)],
+) -> Result<TopicReport, StoreError> {
     // The library's answers are futures: they are waited for on a thread of their own, also inside another runtime.
     let told = std::thread::scope(|scope| {
         scope
-            .spawn(|| look(settings))
+            .spawn(|| look(connection, who, create, topics))
             .join()
             .unwrap_or_else(|_| Err(Failed::new(Trouble::Local, "the look at the topics did not end")))
     });
-    told.map_err(|failed| failed.store("cannot judge", format!("{}, {}", settings.topic, settings.receipts)))
+    let names: Vec<&str> = topics.iter().map(|(topic, ..)| *topic).collect();
+    told.map_err(|failed| failed.store("cannot judge", names.join(", ")))
 }
 
-fn look(settings: &TopicSettings) -> Result<TopicReport, Failed> {
+fn look(
+    connection: &Connection,
+    who: &str,
+    create: Option<CreateTopics>,
+    topics: &[(&str, Duration, Duration)],
+) -> Result<TopicReport, Failed> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()
         .map_err(|error| Failed::new(Trouble::Local, error.to_string()))?;
-    let mut config = settings.connection.config(&settings.gateway);
+    let mut config = connection.config(who);
     config.set("message.timeout.ms", "10000");
     let admin: AdminClient<Context> = config
-        .create_with_context(settings.connection.context())
+        .create_with_context(connection.context())
         .map_err(|error: KafkaError| Failed::new(trouble(&error), error.to_string()))?;
-    let cluster = Cluster { settings, admin, runtime };
+    let cluster = Cluster { timeout: connection.timeout, create, admin, runtime };
     let mut report = TopicReport::default();
-    for topic in [&settings.topic, &settings.receipts] {
-        cluster.judge(topic, &mut report)?;
+    for (topic, outage, kept) in topics {
+        cluster.judge(topic, *outage, *kept, &mut report)?;
     }
     Ok(report)
 }
 
-struct Cluster<'a> {
-    settings: &'a TopicSettings,
+struct Cluster {
+    timeout: Duration,
+    create: Option<CreateTopics>,
     admin: AdminClient<Context>,
     runtime: tokio::runtime::Runtime,
 }
 
-impl Cluster<'_> {
-    fn judge(&self, topic: &str, report: &mut TopicReport) -> Result<(), Failed> {
+impl Cluster {
+    fn judge(
+        &self,
+        topic: &str,
+        outage: Duration,
+        kept: Duration,
+        report: &mut TopicReport,
+    ) -> Result<(), Failed> {
         let mut found = self.find(topic)?;
         if found.is_none()
-            && let Some(create) = self.settings.create
+            && let Some(create) = self.create
         {
-            self.make(topic, create)?;
+            self.make(topic, create, kept)?;
             report.made.push(topic.into());
             // Brokers learn of it one after the other.
             for _ in 0..50 {
@@ -123,7 +156,7 @@ impl Cluster<'_> {
             }
             Err(failed) => return Err(failed),
         }
-        let (faults, warnings) = weigh(topic, &found, self.settings.outage);
+        let (faults, warnings) = weigh(topic, &found, outage);
         report.faults.extend(faults);
         report.warnings.extend(warnings);
         Ok(())
@@ -132,7 +165,7 @@ impl Cluster<'_> {
     fn find(&self, topic: &str) -> Result<Option<Found>, Failed> {
         let client = self.admin.inner();
         let told = |error: KafkaError| client.context().failed(&error);
-        let patience = self.settings.connection.timeout.min(Duration::from_secs(10));
+        let patience = self.timeout.min(Duration::from_secs(10));
         let metadata = client.fetch_metadata(Some(topic), patience).map_err(told)?;
         let Some(of) = metadata.topics().iter().find(|of| of.name() == topic) else { return Ok(None) };
         if let Some(error) = of.error() {
@@ -159,10 +192,7 @@ impl Cluster<'_> {
         Ok(resource.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?))).collect())
     }
 
-    fn make(&self, topic: &str, create: CreateTopics) -> Result<(), Failed> {
-        // Receipts are asked for after long: by a start that recovers what an earlier process left.
-        let kept =
-            if topic == self.settings.receipts { self.settings.outage * 4 } else { self.settings.outage };
+    fn make(&self, topic: &str, create: CreateTopics, kept: Duration) -> Result<(), Failed> {
         let kept_ms = kept.as_millis().to_string();
         let in_sync = create.replication.min(2).to_string();
         let new = NewTopic::new(topic, create.partitions, TopicReplication::Fixed(create.replication))
@@ -183,7 +213,7 @@ impl Cluster<'_> {
     }
 
     fn options(&self) -> AdminOptions {
-        let timeout = Some(self.settings.connection.timeout);
+        let timeout = Some(self.timeout);
         AdminOptions::new().request_timeout(timeout).operation_timeout(timeout)
     }
 }

@@ -41,6 +41,16 @@ impl Sender {
         key: &str,
         messages: impl Iterator<Item = Result<Vec<u8>, E>>,
     ) -> Result<(), E> {
+        self.send_to((topic, None), key, messages)
+    }
+
+    /// As [`Sender::send`]; where a partition is named, to that one.
+    pub(crate) fn send_to<E: From<Failed>>(
+        &self,
+        place: (&str, Option<i32>),
+        key: &str,
+        messages: impl Iterator<Item = Result<Vec<u8>, E>>,
+    ) -> Result<(), E> {
         let mut held = self.producer.lock().unwrap_or_else(PoisonError::into_inner);
         let producer = match &mut *held {
             Some(producer) => producer,
@@ -51,7 +61,7 @@ impl Sender {
         let send = || -> Result<(), E> {
             for message in messages {
                 flight.wait_below(WINDOW, patience).map_err(|error| told(producer, error))?;
-                self.enqueue(producer, &flight, topic, key, &message?)?;
+                self.enqueue(producer, &flight, place, key, &message?)?;
             }
             flight.wait_below(1, patience).map_err(|error| told(producer, error))?;
             Ok(())
@@ -88,14 +98,15 @@ impl Sender {
         &self,
         producer: &ThreadedProducer<Context>,
         flight: &Arc<Flight>,
-        topic: &str,
+        (topic, partition): (&str, Option<i32>),
         key: &str,
         message: &[u8],
     ) -> Result<(), Failed> {
         let until = Instant::now() + self.connection.timeout;
         loop {
             flight.begun();
-            let record = BaseRecord::with_opaque_to(topic, Arc::clone(flight)).key(key).payload(message);
+            let mut record = BaseRecord::with_opaque_to(topic, Arc::clone(flight)).key(key).payload(message);
+            record.partition = partition;
             let Err((error, _)) = producer.send(record) else { return Ok(()) };
             flight.landed(None);
             let is_full = error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull);

@@ -119,6 +119,7 @@ impl Bed {
             policy: None,
             price_book: None,
             counters: Arc::new(|| BTreeMap::from([("exchanges".to_string(), 3)])),
+            commit: None,
             disk: self.disk.clone(),
             clock: Arc::new(SystemClock),
             store_wait: Duration::ZERO,

@@ -1,0 +1,142 @@
+//! `commit: kafka`: a log's journal is on the brokers before anybody is told of a record (CA-1, CA-2), so that a machine
+//! that is lost before it ships loses nothing, and another gateway closes its log from the topic.
+//!
+//! **What is sent.** Each group of the journal goes, as its bytes are written to the segment, into the commit topic while
+//! it is written and synced here; so does each spill file, before the group that names it. All messages of a log go to
+//! one partition, which its `open` names; content is encrypted before it comes here. A group's waiters are told when it
+//! is synced here *and* it and all before it are acknowledged by all in-sync replicas *and* a lease holds. Order and
+//! repetition of messages do not matter: groups are numbered.
+//!
+//! **The lease.** Every third of its length `L` a gateway sends a numbered lease record into its log's partition.
+//! `lease.rs` says which count, and for how long. While none holds the gateway admits nothing, and tells nobody of a
+//! group, whatever is acknowledged.
+//!
+//! **The fence.** Who wants to close a log of another process reads its newest lease, waits `2 L` by its own monotonic
+//! clock without finding a newer one, and writes a fence that names that lease. The first fence that names the newest
+//! lease before it, in the partition's order, counts; any other is void. So when a fence counts, no lease held when it
+//! was written, none holds since without a look at the partition, and every group that anybody was told of stands
+//! before it. Who finds another's fence leaves the log to that one. A gateway that finds a fence in its own partition
+//! ends with [`crate::Reason::Fenced`].
+//!
+//! **The log is what stands before its fence**: its groups from the first that is needed up to the first number that is
+//! missing. They are written into a journal folder, and from there on recovery is the same as of a dead process's disk
+//! ([`crate::salvage()`]): with the log's own key, or with a closing key of it. A start of the same gateway does so too,
+//! whether its disk is still there or not; where the process is known to be dead, because its lock is free, it does not
+//! wait. What its disk has beyond the topic was told to nobody. Two that close one log nevertheless meet at the store,
+//! which takes one seal for each batch (DU-3).
+//!
+//! **Late.** A gateway that was frozen, and finds that it was fenced, says so; who wrote the fence then counts the records
+//! behind it and puts a `gap`, reason `late`, into its own log: nobody was told of them.
+//!
+//! **The index** is partition 0: small records of which logs there are, that they live, and from which place on they are
+//! needed. Logs are in the other partitions, where there are others, so that a start reads little.
+//!
+//! No transactions, and no idempotence of the producer, are rested on. Whoever may write to the topic can fence a
+//! gateway, and can put records into a log that dies: its access list must name the gateways alone.
+
+mod close;
+mod lease;
+mod message;
+mod read;
+mod rebuild;
+mod send;
+mod table;
+
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use schemas::Origin;
+
+use crate::store::StoreError;
+use crate::topic::{Connection, CreateTopics, TopicReport, judge_commit};
+
+pub(crate) use close::{
+    Closing, Late, Prepared, Survived, closed, mark_committed, prepare, reclaim, recover, survive, waits_for,
+};
+pub(crate) use send::{Committer, Who};
+
+/// The partition of the index.
+const INDEX: i32 = 0;
+
+/// Where groups are committed, and how long a lease is.
+#[derive(Debug, Clone)]
+pub struct CommitSettings {
+    /// The brokers, and how to get in.
+    pub connection: Connection,
+    /// The topic.
+    pub topic: String,
+    /// The lease: so long after its last acknowledged record a gateway admits and releases nothing.
+    pub lease: Duration,
+    /// How a missing topic is made; `None`: it is not.
+    pub create: Option<CreateTopics>,
+    /// How long logs may wait for someone to close them: the topic must keep them as long.
+    pub outage: Duration,
+    /// Who we are, for the brokers' logs and in fences: the gateway's own name.
+    pub who: String,
+}
+
+impl CommitSettings {
+    /// What the topic is, held against what groups need. A missing one is made where the settings say how.
+    ///
+    /// # Errors
+    /// The brokers do not answer.
+    pub fn judge(&self) -> Result<TopicReport, StoreError> {
+        judge_commit(self)
+    }
+}
+
+/// How far the brokers are behind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CommitFigures {
+    /// Since when the newest lease that counts was sent.
+    pub lease_age: Option<Duration>,
+    /// Groups that nobody is told of yet.
+    pub groups: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// The partition of a log: never the index, where there is another.
+fn partition_of(origin: &Origin, partitions: i32) -> i32 {
+    let others = u32::try_from(partitions.saturating_sub(1)).unwrap_or(0);
+    if others == 0 {
+        return INDEX;
+    }
+    1 + i32::try_from(crc32c::crc32c(origin.as_str().as_bytes()) % others).unwrap_or(0)
+}
+
+/// How messages are sent.
+fn producing(settings: &CommitSettings) -> ClientConfig {
+    let mut config = settings.connection.config(&settings.who);
+    let timeout_ms = settings.connection.timeout.as_millis().clamp(1000, 300_000).to_string();
+    config
+        .set("acks", "all")
+        .set("message.timeout.ms", timeout_ms)
+        // Groups are gathered already; whoever waits, waits for this.
+        .set("linger.ms", "0")
+        .set("socket.nagle.disable", "true")
+        .set("compression.type", "none")
+        .set("message.max.bytes", "1000000")
+        .set("retry.backoff.ms", "50")
+        .set("reconnect.backoff.ms", "50")
+        .set("reconnect.backoff.max.ms", "1000")
+        .set("queue.buffering.max.kbytes", "262144");
+    config
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn logs_stay_out_of_the_index_where_there_is_another_partition() {
+        let origin = |n: u32| Origin::new(format!("acme/gw{n}/20261120t101500z-3f9a1c20")).unwrap();
+        let mut used = std::collections::BTreeSet::new();
+        for n in 0..200 {
+            assert_eq!(partition_of(&origin(n), 1), 0);
+            used.insert(partition_of(&origin(n), 4));
+        }
+        assert_eq!(used.into_iter().collect::<Vec<_>>(), [1, 2, 3]);
+    }
+}

@@ -1,0 +1,152 @@
+//! From the topic into a journal folder: what stands before a log's fence.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+
+use schemas::Origin;
+
+use super::message::{Said, decode};
+use super::read::{Fence, Reader};
+use super::table::Entry;
+use crate::disk::SharedDisk;
+use crate::error::OpenError;
+use crate::journal::{Rebuilt, count_records, read_group};
+
+/// What was written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Written {
+    pub(super) groups: u64,
+    pub(super) bytes: u64,
+    /// The number of the first group that is not the log's any more.
+    pub(super) next: u64,
+}
+
+/// Groups whose pieces are not all there, or that came before their turn.
+#[derive(Debug, Default)]
+struct Pieces(BTreeMap<u64, BTreeMap<u32, Vec<u8>>>);
+
+impl Pieces {
+    /// Takes a piece; gives the group where it is whole.
+    fn take(&mut self, sequence: u64, piece: u32, pieces: u32, bytes: &[u8]) -> Option<Vec<u8>> {
+        if pieces == 1 {
+            return Some(bytes.to_vec());
+        }
+        let of_group = self.0.entry(sequence).or_default();
+        of_group.insert(piece, bytes.to_vec());
+        if of_group.len() < pieces as usize {
+            return None;
+        }
+        Some(self.0.remove(&sequence)?.into_values().flatten().collect())
+    }
+}
+
+/// Writes the journal of a log into `folder`, which holds none.
+pub(super) fn rebuild(
+    reader: &Reader,
+    disk: &SharedDisk,
+    folder: &Path,
+    segment_bytes: u64,
+    (origin, entry, fence): (&Origin, &Entry, &Fence),
+) -> Result<Written, OpenError> {
+    let salt = entry.opening.salt;
+    let is_start = entry.sequence == 0;
+    let mut journal = Rebuilt::new(disk.clone(), folder, origin, salt, segment_bytes, is_start);
+    let mut next = entry.sequence;
+    let (mut pieces, mut early) = (Pieces::default(), BTreeMap::new());
+    let mut written = Written::default();
+    let mut put = |said: Said<'_>| -> io::Result<()> {
+        match said {
+            Said::Spill { file, offset, bytes } => journal.spill(file, offset, bytes),
+            // A repeat is no news.
+            Said::Group { sequence, piece, pieces: count, bytes } if sequence >= next => {
+                let Some(group) = pieces.take(sequence, piece, count, bytes) else { return Ok(()) };
+                if read_group(origin, &salt, &group) != Some(sequence) {
+                    tracing::warn!(%origin, sequence, "a group in the commit topic is none of this log's");
+                    return Ok(());
+                }
+                early.insert(sequence, group);
+                while let Some(group) = early.remove(&next) {
+                    journal.group(&group)?;
+                    next += 1;
+                    written.groups += 1;
+                    written.bytes += group.len() as u64;
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    };
+    let mut failed = None;
+    let read = reader.read(entry.opening.partition, entry.from, &mut |offset, message| {
+        if offset >= fence.offset {
+            return false;
+        }
+        if let Some((of, said)) = decode(message)
+            && of == *origin
+            && let Err(error) = put(said)
+        {
+            failed = Some(error);
+        }
+        failed.is_none()
+    });
+    let behind = read.map_err(|failed| away(failed, origin))?;
+    if let Some(error) = failed {
+        return Err(OpenError::io("write", folder)(error));
+    }
+    if behind < fence.offset {
+        let error = crate::topic::Failed::new(crate::store::Trouble::Timeout, "it was not read to its fence");
+        return Err(away(error, origin));
+    }
+    if !early.is_empty() {
+        tracing::warn!(%origin, missing = next, behind = early.len(), "groups behind one that is missing were told to nobody, and are left out");
+    }
+    journal.finish().map_err(OpenError::io("sync", folder))?;
+    Ok(Written { next, ..written })
+}
+
+/// The brokers do not answer.
+pub(super) fn away(failed: crate::topic::Failed, what: impl ToString) -> OpenError {
+    OpenError::StoreAway(failed.store("cannot read from the commit topic", what))
+}
+
+/// Counts what stands behind a fence and was not before it: records, and bytes of their groups. `next` is the first
+/// group that is not the log's.
+pub(super) fn count_late(
+    reader: &Reader,
+    (origin, entry): (&Origin, &Entry),
+    (fence, next): (i64, u64),
+) -> Result<(u64, u64), OpenError> {
+    let salt = entry.opening.salt;
+    let mut pieces = Pieces::default();
+    let mut late: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
+    let read = reader.read(entry.opening.partition, fence + 1, &mut |_, message| {
+        let Some((of, said)) = decode(message) else { return true };
+        if of == *origin
+            && let Said::Group { sequence, piece, pieces: count, bytes } = said
+            && sequence >= next
+            && let Some(group) = pieces.take(sequence, piece, count, bytes)
+            && read_group(origin, &salt, &group).is_some()
+        {
+            late.insert(sequence, (count_records(origin, &salt, &group), group.len() as u64));
+        }
+        true
+    });
+    read.map_err(|failed| away(failed, origin))?;
+    Ok(late.values().fold((0, 0), |(records, bytes), (r, b)| (records + r, bytes + b)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_is_whole_with_its_last_piece_in_any_order() {
+        let mut pieces = Pieces::default();
+        assert_eq!(pieces.take(3, 1, 2, b"b"), None);
+        assert_eq!(pieces.take(3, 1, 2, b"b"), None);
+        assert_eq!(pieces.take(4, 0, 1, b"x"), Some(b"x".to_vec()));
+        assert_eq!(pieces.take(3, 0, 2, b"a"), Some(b"ab".to_vec()));
+        assert!(pieces.0.is_empty());
+    }
+}

@@ -1,0 +1,165 @@
+//! `evidence.commit`: where a record and its content must be before they count.
+
+use std::path::Path;
+use std::time::Duration;
+
+use policies::document::{Node, Problem, Shape};
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::kafka::{connection, is_topic, sasl, tls, whole};
+use super::read::{DAY, Reader, SECOND};
+use super::units::{duration_schema, duration_text};
+use super::{CreateTopics, Credential, KafkaOut, KafkaSasl, KafkaTls};
+
+/// The topic where nothing is typed.
+pub(super) const TOPIC: &str = "affidavit-commit";
+
+/// Where a record, and the content that it commits to, must be before a request goes on or an answer ends.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Commit {
+    /// On this machine's disk.
+    #[default]
+    Local,
+    /// On this machine's disk and on the brokers of a topic, encrypted: losing the machine loses nothing.
+    Kafka(Box<KafkaCommit>),
+}
+
+/// The topic of groups.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct KafkaCommit {
+    /// `host:port` of one or more brokers; absent: brokers, TLS and authentication of `evidence.out.kafka`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub brokers: Option<Vec<String>>,
+    /// TLS to `brokers`, `{}` for the system's roots; absent: plain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<KafkaTls>,
+    /// Authentication to `brokers`; absent: none but the certificate of `tls`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sasl: Option<KafkaSasl>,
+    /// The topic, of two partitions or more: the first is its index.
+    #[schemars(default = "default_topic")]
+    pub topic: String,
+    /// So long after its last acknowledged sign of life a gateway admits and ends nothing; after twice as long without
+    /// one another gateway may close its log.
+    #[serde(serialize_with = "duration_text")]
+    #[schemars(default = "default_lease", schema_with = "duration_schema")]
+    pub lease: Duration,
+    /// How the topic is made where it is not there; absent: it is not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub create: Option<CreateTopics>,
+    /// How long a dead gateway's log may wait for the one that closes it: the topic must keep it as long.
+    #[serde(serialize_with = "duration_text")]
+    #[schemars(default = "default_outage", schema_with = "duration_schema")]
+    pub outage: Duration,
+    /// The longest wait for an answer of the brokers.
+    #[serde(serialize_with = "duration_text")]
+    #[schemars(default = "default_timeout", schema_with = "duration_schema")]
+    pub timeout: Duration,
+}
+
+fn default_topic() -> &'static str {
+    TOPIC
+}
+
+fn default_lease() -> &'static str {
+    "10s"
+}
+
+fn default_outage() -> &'static str {
+    "7d"
+}
+
+fn default_timeout() -> &'static str {
+    "30s"
+}
+
+impl KafkaCommit {
+    /// As the evidence's side takes it. `out` is the way out, where it has the brokers; `secret` is the password.
+    pub(crate) fn settings(
+        &self,
+        who: String,
+        out: Option<&KafkaOut>,
+        secret: Option<&str>,
+    ) -> evidence::CommitSettings {
+        let (brokers, tls, sasl) = match (&self.brokers, out) {
+            (None, Some(out)) => (out.brokers.as_slice(), out.tls.as_ref(), out.sasl.as_ref()),
+            (brokers, _) => (brokers.as_deref().unwrap_or_default(), self.tls.as_ref(), self.sasl.as_ref()),
+        };
+        evidence::CommitSettings {
+            connection: connection(brokers, tls, sasl, self.timeout, secret),
+            topic: self.topic.clone(),
+            lease: self.lease,
+            create: self.create.map(|create| evidence::topic::CreateTopics {
+                partitions: i32::try_from(create.partitions).unwrap_or(1),
+                replication: i32::try_from(create.replication).unwrap_or(1),
+            }),
+            outage: self.outage,
+            who,
+        }
+    }
+
+    /// The place of a password of its own, where it is read at the start.
+    pub(super) fn password(&self) -> Option<&Credential> {
+        self.sasl.as_ref()?.password()
+    }
+}
+
+/// Reads `local` or `{kafka: {...}}`; `None` where it could not be read.
+pub(super) fn read(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem>) -> Option<Commit> {
+    const FORM: &str = "`local`, or the brokers' topic as `{kafka: {brokers: [...]}}`";
+    match (&node.shape, node.text()) {
+        (_, Some("local")) => return Some(Commit::Local),
+        (Shape::Map(_), _) => {}
+        (_, text) => {
+            let problem = Problem::at(node.place, path, FORM);
+            problems.push(match text {
+                Some(text) => problem.value(text),
+                None => problem,
+            });
+            return None;
+        }
+    }
+    let mut f = Reader::new(node, path, base, problems);
+    f.fields.required_node("kafka", FORM);
+    let kafka = f.part_of("kafka", kafka);
+    f.fields.finish();
+    kafka.flatten().map(|kafka| Commit::Kafka(Box::new(kafka)))
+}
+
+fn kafka(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem>) -> Option<KafkaCommit> {
+    let mut f = Reader::new(node, path, base, problems);
+    let has_brokers = f.fields.node("brokers").is_some();
+    let brokers = if has_brokers { Some(super::kafka::brokers(&mut f)) } else { None };
+    let tls = f.part_of("tls", tls);
+    let sasl = f.part_of("sasl", sasl);
+    for (key, is_typed) in [("tls", tls.is_some()), ("sasl", sasl.is_some())] {
+        if is_typed && !has_brokers {
+            let (place, key) = (f.fields.place_of(key), f.fields.path(key));
+            f.fields.report(Problem::at(
+                place,
+                key,
+                "nothing without `brokers`: those of `evidence.out.kafka` have their own",
+            ));
+        }
+    }
+    let form = "a topic's name `[A-Za-z0-9._-]{1,249}`";
+    let topic = f.fields.optional("topic", form, |text| is_topic(text).then(|| text.to_owned()));
+    let lease = f.duration("lease", SECOND..=300 * SECOND, 10 * SECOND);
+    let create = f.part_of("create", super::kafka::create);
+    let outage = f.duration("outage", 60 * 60 * SECOND..=3650 * DAY, 7 * DAY);
+    let timeout = f.duration("timeout", SECOND..=300 * SECOND, 30 * SECOND);
+    f.fields.finish();
+    Some(KafkaCommit {
+        brokers: whole(brokers)?,
+        tls: whole(tls)?,
+        sasl: whole(sasl)?,
+        topic: topic.unwrap_or_else(|| TOPIC.into()),
+        lease,
+        create: whole(create)?,
+        outage,
+        timeout,
+    })
+}

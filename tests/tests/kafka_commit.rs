@@ -1,0 +1,402 @@
+//! `commit: kafka` with the real gateway and Apache Kafka: machines that are lost with their disks, brokers that go away,
+//! gateways that are frozen for longer than a lease, and two that would close the same log.
+
+#![allow(clippy::panic, reason = "tests fail by panicking")]
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tests::Dice;
+use tests::client::{Call, Leave, send, send_until};
+use tests::deployment::Deployment;
+use tests::gateway::{Gateway, Setup};
+use tests::oracle::Evidence;
+use tests::provider::Provider;
+use tests::services::Kafka;
+
+/// The lease in these tests.
+const LEASE: Duration = Duration::from_secs(2);
+const WAIT: Duration = Duration::from_secs(60);
+
+/// A cluster, a provider, and gateways that share a key table and a store, each with a disk of its own.
+struct Bed {
+    kafka: Kafka,
+    provider: Provider,
+    dir: tempfile::TempDir,
+}
+
+impl Bed {
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        Self { kafka: Kafka::start(), provider: Provider::start([]).await, dir }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn store(&self) -> PathBuf {
+        self.path("store")
+    }
+
+    fn prepare(&self, name: &str) -> Gateway {
+        let evidence = format!(
+            "  commit:\n    kafka:\n      brokers: [\"{}\"]\n      lease: {}s\n      timeout: 5s\n      create: {{ partitions: 3, replication: 1 }}\n  segment: 4MiB\n",
+            self.kafka.address,
+            LEASE.as_secs()
+        );
+        let setup = Setup {
+            name: name.to_owned(),
+            provider: self.provider.url(),
+            evidence,
+            out: format!("{{ directory: {} }}", self.store().display()),
+            evidence_dir: Some(self.path(&format!("{name}-disk"))),
+            ..Setup::default()
+        };
+        let gateway = Gateway::prepare(&self.path(name), &setup);
+        // The keys of content outlive a machine.
+        let config = gateway.dir.join("gateway.yaml");
+        let text = std::fs::read_to_string(&config).expect("the configuration");
+        let own = format!("{}/keytable", gateway.dir.display());
+        std::fs::write(&config, text.replace(&own, &self.keys().display().to_string()))
+            .expect("the configuration");
+        gateway
+    }
+
+    fn keys(&self) -> PathBuf {
+        self.path("keytable")
+    }
+
+    /// A machine is gone, and what was on its disk.
+    fn lose(&self, gateway: &mut Gateway, name: &str) {
+        gateway.kill();
+        std::fs::remove_dir_all(self.path(&format!("{name}-disk"))).expect("a disk");
+    }
+
+    fn evidence(&self, trust: &Path) -> Evidence {
+        Evidence::read_from(&self.store(), trust, &self.keys())
+    }
+
+    fn verify(&self, gateway: &Gateway, trust: &Path) -> (i32, String) {
+        let text = |path: &Path| path.display().to_string();
+        let (code, out, err) = gateway.auditor(&[
+            "verify".into(),
+            text(&self.store()),
+            "--trust".into(),
+            text(trust),
+            "--key-table".into(),
+            text(&self.keys()),
+            "--state".into(),
+            text(&self.path("auditor-state")),
+        ]);
+        (code, format!("{out}{err}"))
+    }
+}
+
+async fn call(gateway: &Gateway, text: &str) -> (u16, Option<String>, String) {
+    let body =
+        serde_json::json!({ "model": "gpt-4o-mini", "messages": [{ "role": "user", "content": text }] });
+    let call = Call::post("/openai/v1/chat/completions", &gateway.key, body.to_string());
+    let got = send(gateway.address, &call).await;
+    let id = got.exchange().map(str::to_owned);
+    (got.status, id.filter(|_| got.whole), got.header("x-affidavit-reason").unwrap_or_default().to_owned())
+}
+
+async fn calls(gateway: &Gateway, tag: &str, count: usize) -> BTreeSet<String> {
+    let mut ids = BTreeSet::new();
+    for n in 0..count {
+        // One does not fit into a message, nor into memory.
+        let filler = if n == 2 { "a large request ".repeat(150_000) } else { String::new() };
+        let (status, id, reason) = call(gateway, &format!("{tag} {n} {filler}")).await;
+        assert_eq!(status, 200, "{reason}\n{}", gateway.log());
+        ids.extend(id);
+    }
+    assert_eq!(ids.len(), count);
+    ids
+}
+
+fn until(what: &str, gateway: &Gateway, mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < WAIT, "waited for {what}; the gateway:\n{}", gateway.log());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn closed(evidence: &Evidence, reason: &str) -> usize {
+    evidence.of_kind("close").filter(|close| close["reason"] == reason).count()
+}
+
+fn said(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+fn public_key(path: &Path) -> String {
+    let text = std::fs::read_to_string(path).expect("a key's file");
+    let line = text.lines().find_map(|line| line.strip_prefix("# public key: ")).expect("its public key");
+    line.trim().to_owned()
+}
+
+fn signal(gateway: &Gateway, name: &str) {
+    let pid = gateway.pid().expect("a process").to_string();
+    assert!(Command::new("kill").args([name, &pid]).status().expect("kill").success());
+}
+
+fn count_of(text: &str, kind: &str) -> usize {
+    let of_log = |part: &str| part.trim().strip_suffix(kind)?.trim().parse::<usize>().ok();
+    let lines = text.lines().filter_map(|line| line.trim().strip_prefix("records:"));
+    lines.flat_map(|line| line.split(',').filter_map(of_log)).sum()
+}
+
+/// Load until the gateway is gone; what its callers got whole.
+fn load(
+    gateway: &Gateway,
+    callers: u64,
+    seed: u64,
+    replay: Option<&'static str>,
+) -> (tokio::task::JoinSet<()>, Arc<Mutex<Vec<String>>>) {
+    let acknowledged = Arc::new(Mutex::new(Vec::new()));
+    let mut set = tokio::task::JoinSet::new();
+    for caller in 0..callers {
+        let (address, key, acknowledged) = (gateway.address, gateway.key.clone(), Arc::clone(&acknowledged));
+        let mut dice = Dice::new(seed + caller);
+        set.spawn(async move {
+            for n in 0.. {
+                let filler = "middle ".repeat(if dice.below(10) == 0 { 300_000 } else { 200 });
+                let body = serde_json::json!({ "model": "gpt-4o-mini", "stream": dice.below(2) == 0,
+                    "messages": [{ "role": "user", "content": format!("{caller} {n} {filler}") }] });
+                let call = Call::post("/openai/v1/chat/completions", &key, body.to_string());
+                let call = match replay {
+                    Some(replay) => call.header("x-replay", replay),
+                    None => call,
+                };
+                let leave = Leave { after_bytes: None, after_silence: Some(Duration::from_secs(20)) };
+                let got = send_until(address, &call, leave).await;
+                if got.status == 200 && got.whole {
+                    acknowledged.lock().expect("no caller died").extend(got.exchange().map(str::to_owned));
+                }
+                if got.status == 0 {
+                    break;
+                }
+            }
+        });
+    }
+    (set, acknowledged)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs Kafka"]
+async fn a_machine_that_is_lost_under_load_has_lost_nothing_when_its_gateway_starts_on_an_empty_disk() {
+    let rounds = if tests::long_round() { 30 } else { 2 };
+    let bed = Bed::new().await;
+    let mut gateway = bed.prepare("gw1");
+    let mut dice = Dice::new(20_261_121);
+    let mut all = Vec::new();
+    let begun = Instant::now();
+    for round in 0..rounds {
+        gateway.serve();
+        let (mut callers, acknowledged) = load(&gateway, 6, round * 100, None);
+        tokio::time::sleep(Duration::from_millis(700 + dice.below(1500))).await;
+        bed.lose(&mut gateway, "gw1");
+        while callers.join_next().await.is_some() {}
+        all.append(&mut acknowledged.lock().expect("no caller died"));
+    }
+    gateway.serve();
+    calls(&gateway, "the end", 3).await;
+    assert_eq!(gateway.stop(), Some(0), "{}", gateway.log());
+    let trust = gateway.dir.join("trust.yaml");
+    let (code, text) = bed.verify(&gateway, &trust);
+    assert!(code == 0 && text.starts_with("VERIFIED"), "{text}\n{}", gateway.log());
+    let evidence = bed.evidence(&trust);
+    assert!(all.len() > 10, "the load reached the gateway: {}", all.len());
+    for id in &all {
+        let outcome =
+            evidence.outcome(id).unwrap_or_else(|| panic!("{id} was acknowledged and has no outcome"));
+        assert_eq!(outcome["end"], "complete", "{id}");
+        assert!(evidence.content(id, "client_request").is_some(), "{id} has no content");
+    }
+    assert_eq!(closed(&evidence, "crash"), usize::try_from(rounds).expect("a few"));
+    eprintln!(
+        "{rounds} machines lost, {} acknowledged exchanges kept, {} s",
+        all.len(),
+        begun.elapsed().as_secs()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs Kafka"]
+async fn one_of_two_survivors_closes_a_dead_gateways_log_with_its_closing_key() {
+    let bed = Bed::new().await;
+    let mut dead = bed.prepare("gw1");
+    let deployment = Deployment::new(&bed.path("registry"));
+    let closing = deployment.key("closing.key");
+    let text = |path: &Path| path.display().to_string();
+    let entry = deployment
+        .sign("add", &["enroll", "--gateway", "gw1", "--key", &dead.seal_key(), "--closer", &text(&closing)]);
+    let root = deployment.dir.join("root.pub");
+    let more = [
+        "--closing-key".to_owned(),
+        text(&closing),
+        "--enrolled-by".to_owned(),
+        text(&entry),
+        "--root-key".to_owned(),
+        text(&root),
+    ];
+    let mut survivors = Vec::new();
+    for name in ["gw2", "gw3"] {
+        let mut gateway = bed.prepare(name);
+        deployment.enroll(name, &gateway.seal_key());
+        gateway.serve_with(&more.iter().map(String::as_str).collect::<Vec<_>>());
+        survivors.push(gateway);
+    }
+    let mut registrar = deployment.registrar("registrar", &tests::registrar::directory(&bed.store()), &[]);
+    registrar.spawn();
+    dead.serve();
+    let told = calls(&dead, "before the end", 12).await;
+    bed.lose(&mut dead, "gw1");
+    let begun = Instant::now();
+    let done = |gateway: &Gateway| gateway.log().contains("a dead gateway's log is closed");
+    until("a survivor to close the log", &survivors[0], || survivors.iter().any(done));
+    eprintln!(
+        "closed {} ms after the machine was lost, with a lease of {LEASE:?}",
+        begun.elapsed().as_millis()
+    );
+    // The other leaves it: what would be a second close is none.
+    tokio::time::sleep(3 * LEASE).await;
+    assert_eq!(survivors.iter().filter(|gateway| done(gateway)).count(), 1);
+    for gateway in &mut survivors {
+        calls(gateway, "they serve", 3).await;
+        assert_eq!(gateway.stop(), Some(0), "{}", gateway.log());
+    }
+    let trust = deployment.trust_file();
+    let wanted = |code: i32, text: &str| {
+        code == 0 && text.contains(&format!("closed (salvaged by the closer {})", public_key(&closing)))
+    };
+    let text = registrar.until_said(&|| bed.verify(&dead, &trust), &wanted);
+    assert!(text.starts_with("VERIFIED"), "{text}");
+    assert_eq!(count_of(&text, "outcome"), told.len() + 6, "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs Kafka"]
+async fn while_the_brokers_are_away_nothing_is_admitted_and_nothing_ends_and_then_it_goes_on() {
+    let mut bed = Bed::new().await;
+    let mut gateway = bed.prepare("gw1");
+    gateway.serve();
+    calls(&gateway, "before", 3).await;
+    bed.kafka.pause();
+    let away = Instant::now();
+    // Who is under way when they go waits at most until the lease is over.
+    let (status, _, reason) = call(&gateway, "under way").await;
+    assert_eq!((status, reason.as_str()), (503, "no_lease"), "{}", gateway.log());
+    assert!(away.elapsed() < 2 * LEASE, "{:?}", away.elapsed());
+    let (status, _, reason) = call(&gateway, "refused").await;
+    assert_eq!((status, reason.as_str()), (503, "no_lease"));
+    assert!(!gateway.ready(), "not ready");
+    let ready = gateway.admin_get("/readyz").unwrap_or_default();
+    assert!(ready.contains("no_lease"), "{ready}");
+    bed.kafka.resume();
+    until("the gateway to be ready again", &gateway, || gateway.ready());
+    calls(&gateway, "behind", 3).await;
+    let metrics = gateway.admin_get("/metrics").unwrap_or_default();
+    assert!(metrics.contains("gateway_commit_lease_age_seconds "), "{metrics}");
+    assert_eq!(gateway.stop(), Some(0), "{}", gateway.log());
+    let trust = gateway.dir.join("trust.yaml");
+    let (code, text) = bed.verify(&gateway, &trust);
+    assert!(code == 0 && text.starts_with("VERIFIED"), "{text}");
+    let evidence = bed.evidence(&trust);
+    assert_eq!(closed(&evidence, "shutdown"), 1, "one log, closed once");
+    assert_eq!(bed.provider.seen().len(), 6, "what was refused went nowhere");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs Kafka"]
+async fn a_gateway_that_was_frozen_for_too_long_finds_its_fence_and_what_it_still_wrote_is_a_gap() {
+    let bed = Bed::new().await;
+    let mut frozen = bed.prepare("gw1");
+    let mut survivor = bed.prepare("gw2");
+    // The survivor has the key itself: the same deployment, another name.
+    std::fs::copy(frozen.dir.join("seal.key"), survivor.dir.join("seal.key")).expect("a key");
+    survivor.serve();
+    frozen.serve();
+    let told = calls(&frozen, "before", 4).await;
+    // Streams that are under way when it freezes: their outcomes come behind the fence.
+    let (mut callers, acknowledged) = load(&frozen, 6, 7, Some("script:slow:400"));
+    tokio::time::sleep(Duration::from_millis(1000)).await;
+    signal(&frozen, "-STOP");
+    until("the survivor to close the log", &survivor, || {
+        survivor.log().contains("a dead gateway's log is closed")
+    });
+    let before: BTreeSet<String> = acknowledged.lock().expect("no caller died").iter().cloned().collect();
+    let seen = bed.provider.seen().len();
+    signal(&frozen, "-CONT");
+    until("the frozen gateway to find its fence", &frozen, || frozen.log().contains("the log was fenced"));
+    let (status, _, reason) = call(&frozen, "behind the fence").await;
+    assert_eq!((status, reason.as_str()), (503, "fenced"), "{}", frozen.log());
+    until("late records to be counted", &survivor, || {
+        survivor.log().contains("records behind a fence: they were told to nobody")
+    });
+    frozen.kill();
+    while callers.join_next().await.is_some() {}
+    assert_eq!(survivor.stop(), Some(0), "{}", survivor.log());
+    // Both gateways have the one key.
+    let trust = bed.path("both.yaml");
+    let one = std::fs::read_to_string(frozen.dir.join("trust.yaml")).expect("a trust file");
+    let gateway = &one[one.find("  - name:").expect("a gateway")..];
+    std::fs::write(&trust, format!("{one}{}", gateway.replace("gw1", "gw2"))).expect("a trust file");
+    let evidence = bed.evidence(&trust);
+    let late: Vec<_> = evidence.of_kind("gap").filter(|gap| gap["reason"] == "late").collect();
+    assert_eq!(late.len(), 1, "{late:?}");
+    assert_eq!(closed(&evidence, "salvaged"), 1);
+    // Whatever a caller got whole has its outcome before the fence, also what was in flight when it froze.
+    for id in told.iter().chain(acknowledged.lock().expect("no caller died").iter()) {
+        let outcome = evidence.outcome(id).unwrap_or_else(|| panic!("{id} was told and has no outcome"));
+        assert_eq!(outcome["end"], "complete", "{id}");
+    }
+    eprintln!(
+        "{} exchanges told before it froze, {} after, {} late records, {seen} requests seen by then",
+        before.len() + told.len(),
+        acknowledged.lock().expect("no caller died").len() - before.len(),
+        late[0]["count"]
+    );
+    // It starts again on its own disk: the log is another's already, and stays as it was closed.
+    frozen.serve();
+    calls(&frozen, "a new life", 3).await;
+    assert_eq!(frozen.stop(), Some(0), "{}", frozen.log());
+    let (code, text) = bed.verify(&frozen, &trust);
+    assert!(code == 0 && text.contains("closed (salvaged)"), "{text}\n{}", frozen.log());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs Kafka"]
+async fn a_log_without_a_disk_is_closed_by_hand_and_not_without_its_content_keys() {
+    let bed = Bed::new().await;
+    let mut dead = bed.prepare("gw1");
+    dead.serve();
+    let told = calls(&dead, "before the end", 5).await;
+    bed.lose(&mut dead, "gw1");
+    let apart = bed.path("apart");
+    std::fs::rename(bed.keys(), &apart).expect("the key table is elsewhere");
+    let output = dead.command(&["salvage", "--from-kafka"]).output().expect("the gateway's binary");
+    assert!(said(&output).contains("its data keys are not here"), "{}", said(&output));
+    std::fs::remove_dir_all(bed.keys()).ok();
+    std::fs::rename(&apart, bed.keys()).expect("the key table is back");
+    let output = dead.command(&["salvage", "--from-kafka"]).output().expect("the gateway's binary");
+    assert!(
+        output.status.success() && said(&output).contains("all of it is in the store"),
+        "{}",
+        said(&output)
+    );
+    let trust = dead.dir.join("trust.yaml");
+    let evidence = bed.evidence(&trust);
+    assert_eq!(closed(&evidence, "salvaged"), 1);
+    for id in &told {
+        assert_eq!(evidence.outcome(id).expect("an outcome")["end"], "complete");
+    }
+    // A repeat finds nothing to do.
+    let output = dead.command(&["salvage", "--from-kafka"]).output().expect("the gateway's binary");
+    assert!(output.status.success() && said(&output).contains("no open log"), "{}", said(&output));
+}
