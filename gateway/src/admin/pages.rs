@@ -20,7 +20,7 @@ use tokio::sync::Semaphore;
 
 use crate::app::App;
 use crate::record::now_us;
-use crate::telemetry::{ByMark, ByReason, Telemetry};
+use crate::telemetry::{ByMark, ByReason, BySink, BySinkReason, Telemetry};
 
 /// The app, once it runs: the admin address answers before recovery is over.
 pub(crate) type Starting = Arc<OnceLock<Arc<App>>>;
@@ -124,7 +124,12 @@ fn ready(app: Option<&Arc<App>>) -> Response<Full<Bytes>> {
     match app.ledger.readiness() {
         Ok(()) => {
             let left = waiting(&app.ledger.watermarks()).map(|waiting| format!(": {waiting}"));
-            text(StatusCode::OK, format!("ready{}\n", left.unwrap_or_default()))
+            let mut body = format!("ready{}\n", left.unwrap_or_default());
+            // Traffic does not wait for them: a note, no more.
+            for (sink, _) in app.ledger.tap().into_iter().filter(|(_, counts)| counts.failing) {
+                body.push_str(&format!("the tap's sink `{sink}` does not take leaves\n"));
+            }
+            text(StatusCode::OK, body)
         }
         Err(unavailable) => {
             let why = waiting(&app.ledger.watermarks()).map(|waiting| format!("; {waiting}"));
@@ -179,7 +184,31 @@ fn observe(app: &App) {
         counter.inner().store(count, std::sync::atomic::Ordering::Relaxed);
     }
     telemetry.journal.set(gauge(marks.journal_bytes));
+    observe_tap(app);
     telemetry.ready.set(i64::from(app.ledger.readiness().is_ok() && !app.is_draining()));
+}
+
+/// Takes the figures of the tap's sinks.
+fn observe_tap(app: &App) {
+    let tap = &app.telemetry.tap;
+    let gauge = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+    for (sink, counts) in app.ledger.tap() {
+        let by = BySink { sink: sink.clone() };
+        tap.behind.get_or_create(&by).set(gauge(counts.behind));
+        let age_us = counts.oldest_us.map_or(0, |oldest| now_us().saturating_sub(oldest));
+        let age = Duration::from_micros(u64::try_from(age_us).unwrap_or(0));
+        tap.oldest.get_or_create(&by).set(age.as_secs_f64());
+        tap.kept.set(gauge(counts.kept_bytes));
+        for (family, count) in
+            [(&tap.sent, counts.sent), (&tap.gaps, counts.missed), (&tap.gap_records, counts.missed_records)]
+        {
+            family.get_or_create(&by).inner().store(count, std::sync::atomic::Ordering::Relaxed);
+        }
+        for (reason, count) in counts.errors {
+            let by = BySinkReason { sink: sink.clone(), reason };
+            tap.errors.get_or_create(&by).inner().store(count, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
 }
 
 fn text(status: StatusCode, text: String) -> Response<Full<Bytes>> {

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::load::Loaded;
 
 /// Keys that are read once, when the process starts.
-const RESTART: [&str; 11] = [
+const RESTART: [&str; 13] = [
     "config.deployment",
     "config.gateway",
     "config.listen",
@@ -17,6 +17,8 @@ const RESTART: [&str; 11] = [
     "config.limits.provider_idle_connections",
     "config.limits.http2_streams",
     "secrets.evidence.out.kafka",
+    "secrets.evidence.tap",
+    "files.evidence.tap",
 ];
 
 /// What differs between the configuration in force and the next one, as paths into the canonical form.

@@ -356,7 +356,7 @@ fn create(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem>) -> 
     Some(CreateTopics { partitions: partitions?, replication: replication? })
 }
 
-fn is_broker(text: &str) -> bool {
+pub(super) fn is_broker(text: &str) -> bool {
     let Some((host, port)) = text.rsplit_once(':') else { return false };
     !host.is_empty()
         && host

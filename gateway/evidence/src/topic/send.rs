@@ -4,6 +4,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::OwnedHeaders;
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer};
 
 use super::client::{Connection, Context, Failed};
@@ -41,6 +42,17 @@ impl Sender {
         key: &str,
         messages: impl Iterator<Item = Result<Vec<u8>, E>>,
     ) -> Result<(), E> {
+        self.send_with(topic, key, WINDOW, messages.map(|message| message.map(|bytes| (bytes, None))))
+    }
+
+    /// As [`Sender::send`], with headers, and at most `window` messages on their way at once.
+    pub(crate) fn send_with<E: From<Failed>>(
+        &self,
+        topic: &str,
+        key: &str,
+        window: usize,
+        messages: impl Iterator<Item = Result<(Vec<u8>, Option<OwnedHeaders>), E>>,
+    ) -> Result<(), E> {
         let mut held = self.producer.lock().unwrap_or_else(PoisonError::into_inner);
         let producer = match &mut *held {
             Some(producer) => producer,
@@ -50,8 +62,9 @@ impl Sender {
         let patience = self.connection.timeout + Duration::from_secs(5);
         let send = || -> Result<(), E> {
             for message in messages {
-                flight.wait_below(WINDOW, patience).map_err(|error| told(producer, error))?;
-                self.enqueue(producer, &flight, topic, key, &message?)?;
+                flight.wait_below(window, patience).map_err(|error| told(producer, error))?;
+                let (bytes, headers) = message?;
+                self.enqueue(producer, &flight, topic, key, &bytes, headers)?;
             }
             flight.wait_below(1, patience).map_err(|error| told(producer, error))?;
             Ok(())
@@ -91,11 +104,13 @@ impl Sender {
         topic: &str,
         key: &str,
         message: &[u8],
+        headers: Option<OwnedHeaders>,
     ) -> Result<(), Failed> {
         let until = Instant::now() + self.connection.timeout;
         loop {
             flight.begun();
-            let record = BaseRecord::with_opaque_to(topic, Arc::clone(flight)).key(key).payload(message);
+            let mut record = BaseRecord::with_opaque_to(topic, Arc::clone(flight)).key(key).payload(message);
+            record.headers.clone_from(&headers);
             let Err((error, _)) = producer.send(record) else { return Ok(()) };
             flight.landed(None);
             let is_full = error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull);
