@@ -102,7 +102,7 @@ impl Sending<'_> {
                 any |= self.acknowledged(log);
             }
         }
-        self.of.figures.on_its_way_since(self.cursors.values().filter_map(|cursor| cursor.oldest_us).min());
+        self.tell_oldest();
         Ok(Round { acknowledged: any, moved })
     }
 
@@ -180,5 +180,11 @@ impl Sending<'_> {
                 *cursor = Cursor { sent: log.position(&self.of.name), oldest_us, ..Cursor::default() };
             }
         }
+        self.tell_oldest();
+    }
+
+    /// Since when the oldest leaf waits that is not acknowledged.
+    fn tell_oldest(&self) {
+        self.of.figures.on_its_way_since(self.cursors.values().filter_map(|cursor| cursor.oldest_us).min());
     }
 }

@@ -215,6 +215,7 @@ async fn what_a_dead_process_left_comes_from_the_next_one_though_the_sink_was_do
     until("some of it is sealed and archived", || ledger.watermarks().archived > 10);
     append(&ledger, 20).await;
     assert!(bed.figures.counts().failing);
+    assert!(bed.figures.counts().oldest_us.is_some(), "how long it is behind is known while it is down");
     ledger.halt();
     // Its locks go with it.
     drop(ledger);
