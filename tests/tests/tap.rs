@@ -1,5 +1,5 @@
 //! The live tap of the real gateway: what is journaled comes to every sink at least once and in order, through receivers
-//! that fail and a gateway that is killed.
+//! that fail and a gateway that is killed; a sink that is dead stands in nobody's way.
 
 #![allow(clippy::panic, reason = "tests fail by panicking")]
 
@@ -124,6 +124,65 @@ async fn every_journaled_leaf_comes_to_every_sink_through_kills_and_receivers_th
         begun.elapsed()
     );
     assert!(evidence.leaves.len() > 100 && receiver.broken.load(Ordering::Relaxed) > 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "starts a real process; the test command runs it"]
+async fn a_dead_sink_neither_slows_traffic_nor_keeps_disk_and_is_told_of() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let provider = Provider::start([]).await;
+    let hook = WebhookSink::start(|_| Mood::Hang).await;
+    let closed = free_port();
+    let dead = format!("    - name: closed\n      webhook: {{ url: \"http://{closed}/\" }}\n");
+    let tap = format!("  segment: 1MiB\n  tap_keep: 32KiB\n  tap:\n{}{dead}", webhook(hook.address, ""));
+    let setup = Setup { provider: provider.url(), evidence: tap, ..Setup::default() };
+    let mut gateway = Gateway::start(&dir.path().join("gw"), &setup);
+    let calm = Setup { provider: provider.url(), ..Setup::default() };
+    let mut other = Gateway::start(&dir.path().join("calm"), &calm);
+    let run = async |gateway: &Gateway| {
+        let begun = Instant::now();
+        for n in 0..300 {
+            let filler = "x".repeat(4000);
+            let got = send(gateway.address, &call(&gateway.key, &format!("{n} {filler}"))).await;
+            assert_eq!(got.status, 200, "{}", got.text());
+        }
+        begun.elapsed()
+    };
+    let (with, without) = (run(&gateway).await, run(&other).await);
+    eprintln!("300 calls in a row: {with:?} with two dead sinks, {without:?} without a tap");
+    assert!(with < 3 * without + Duration::from_secs(2), "{with:?}, without a tap {without:?}");
+    until("everything is archived", &gateway, || {
+        let mark = |mark: &str| metric(&gateway, &format!("gateway_records{{mark=\"{mark}\"}}"));
+        mark("archived") >= mark("journaled")
+    })
+    .await;
+    until("what is kept comes below its bound", &gateway, || {
+        let kept = metric(&gateway, "gateway_tap_kept_bytes");
+        (0.0..=32_768.0).contains(&kept)
+    })
+    .await;
+    assert!(metric(&gateway, "gateway_journal_bytes") <= 4.0 * 1_048_576.0);
+    assert!(metric(&gateway, "gateway_tap_records_behind{sink=\"hook\"}") > 600.0);
+    assert!(metric(&gateway, "gateway_tap_errors_total{sink=\"closed\",reason=\"connect\"}") > 0.0);
+    until("the age of what waits", &gateway, || {
+        metric(&gateway, "gateway_tap_oldest_seconds{sink=\"closed\"}") > 0.5
+    })
+    .await;
+    let ready = gateway.admin_get("/readyz").unwrap_or_default();
+    assert!(ready.contains("200 OK") || ready.starts_with("ready"), "{ready}");
+    assert!(ready.contains("the tap's sink `closed` does not take leaves"), "{ready}");
+    // It comes back, and gets everything: out of the store what is not kept any more.
+    hook.set(|_| Mood::Take);
+    until("the sink has everything", &gateway, || {
+        metric(&gateway, "gateway_tap_records_behind{sink=\"hook\"}") == 0.0
+    })
+    .await;
+    assert_eq!(metric(&gateway, "gateway_tap_gap_total{sink=\"hook\"}"), 0.0);
+    assert_eq!(gateway.stop(), Some(0), "{}", gateway.log());
+    let evidence = Evidence::read(&gateway);
+    hook.book.wait_for("webhook", &evidence).await;
+    hook.book.hold_against("webhook", &evidence);
+    assert_eq!(other.stop(), Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
