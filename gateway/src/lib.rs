@@ -17,6 +17,7 @@
 //! - `record`: what is known -> what the records say
 //! - `respond`: the one place where a refusal or a failure becomes a status
 //! - `app`: what all stations share; one snapshot of the configuration for each exchange
+//! - `tap`: the sinks that leaves go to besides the store
 //! - [`serve`], `hand_over`, `reload`, [`admin`], `telemetry`: the process around it
 //!
 //! The journal, the seals and the way to the store are the crate `evidence`; what a provider's bytes mean is the
@@ -43,4 +44,5 @@ mod route;
 pub mod secrets;
 pub mod serve;
 mod store;
+mod tap;
 mod telemetry;

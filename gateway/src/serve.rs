@@ -653,6 +653,7 @@ fn ledger_config(loaded: &Loaded, start: Start, telemetry: &Arc<Telemetry>) -> a
         clock: Arc::new(SystemClock),
         store_wait: STORE_WAIT,
         stop: start.stop,
+        tap: crate::tap::of(loaded)?,
     })
 }
 

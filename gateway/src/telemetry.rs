@@ -84,6 +84,63 @@ pub(crate) struct ByMark {
     pub(crate) mark: &'static str,
 }
 
+/// Labels of a sink of the tap.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct BySink {
+    pub(crate) sink: String,
+}
+
+/// Labels of what a sink did not take.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct BySinkReason {
+    pub(crate) sink: String,
+    pub(crate) reason: &'static str,
+}
+
+/// What is measured of the live tap.
+#[derive(Debug)]
+pub(crate) struct TapTelemetry {
+    pub(crate) behind: Family<BySink, Gauge>,
+    pub(crate) oldest: Family<BySink, Gauge<f64, AtomicU64>>,
+    pub(crate) sent: Family<BySink, Counter>,
+    pub(crate) errors: Family<BySinkReason, Counter>,
+    pub(crate) gaps: Family<BySink, Counter>,
+    pub(crate) gap_records: Family<BySink, Counter>,
+    pub(crate) kept: Gauge,
+}
+
+impl TapTelemetry {
+    fn new(registry: &mut Registry) -> Self {
+        let tap = Self {
+            behind: Family::default(),
+            oldest: Family::default(),
+            sent: Family::default(),
+            errors: Family::default(),
+            gaps: Family::default(),
+            gap_records: Family::default(),
+            kept: Gauge::default(),
+        };
+        let help = "Records journaled or sealed that a sink of the tap has not acknowledged, by sink";
+        registry.register("tap_records_behind", help, tap.behind.clone());
+        let help = "Age of the oldest leaf that a sink has not acknowledged, by sink";
+        registry.register_with_unit("tap_oldest", help, Unit::Seconds, tap.oldest.clone());
+        registry.register(
+            "tap_sent",
+            "Leaves and notices that a sink acknowledged, by sink",
+            tap.sent.clone(),
+        );
+        let help = "Tries that a sink did not take, by sink and reason";
+        registry.register("tap_errors", help, tap.errors.clone());
+        let help = "Notices of leaves that a sink does not get, by sink";
+        registry.register("tap_gap", help, tap.gaps.clone());
+        let help = "Records named by such notices, where their count is known, by sink";
+        registry.register("tap_gap_records", help, tap.gap_records.clone());
+        let help = "Size of sealed records that are kept for the tap's sinks";
+        registry.register_with_unit("tap_kept", help, Unit::Bytes, tap.kept.clone());
+        tap
+    }
+}
+
 /// Makes histograms of seconds: 1 ms to about 20 minutes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Seconds;
@@ -145,6 +202,7 @@ pub(crate) struct Telemetry {
     pub(crate) uncommitted: Gauge,
     pub(crate) uncommitted_bytes: Gauge,
     pub(crate) reloads: Family<ByResult, Counter>,
+    pub(crate) tap: TapTelemetry,
     signed: Signed,
 }
 
@@ -326,6 +384,7 @@ impl Telemetry {
         for reason in ["usage", "none"] {
             drains.get_or_create(&ByReason { reason }).inc_by(0);
         }
+        let tap = TapTelemetry::new(&mut registry);
         Self {
             registry,
             exchanges,
@@ -369,6 +428,7 @@ impl Telemetry {
             uncommitted,
             uncommitted_bytes,
             reloads,
+            tap,
             signed: Signed::default(),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,7 @@ use crate::own::{OwnSpace, Purpose};
 use crate::part;
 use crate::refusals::{Folds, PreAuth, folded};
 use crate::space::Space;
+use crate::tap;
 use crate::unrecorded::{self, Unrecorded};
 use crate::watermarks::{Room, Watermarks};
 
@@ -30,6 +31,8 @@ use crate::watermarks::{Room, Watermarks};
 const FLUSH_AFTER: Duration = Duration::from_millis(700);
 /// How often who waits for a record looks whether the lease still holds.
 pub(crate) const LEASE_LOOK: Duration = Duration::from_millis(200);
+/// How long the end of a log waits for the tap's sinks.
+const TAP_SETTLES: Duration = Duration::from_secs(3);
 
 pub(crate) struct Inner {
     pub(crate) origin: Origin,
@@ -65,6 +68,8 @@ pub(crate) struct Inner {
     pub(crate) own: OwnSpace,
     /// Serialises erasures; holds the keys whose erasure is recorded and that are not destroyed yet.
     pub(crate) erasing: Mutex<BTreeSet<Identifier>>,
+    /// Who sends leaves to sinks.
+    tap: OnceLock<Arc<tap::Shared>>,
 }
 
 /// What each record is made under.
@@ -123,6 +128,16 @@ impl Inner {
             lock: Mutex::new(Some(lock)),
             own: OwnSpace::default(),
             erasing: Mutex::default(),
+            tap: OnceLock::new(),
+        }
+    }
+
+    /// The tap runs.
+    pub(crate) fn tapped(&self, tap: Option<(Arc<tap::Shared>, JoinHandle<()>)>) {
+        if let Some((shared, keeper)) = tap {
+            // Set once, when the epoch begins.
+            let _ = self.tap.set(shared);
+            self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(keeper);
         }
     }
 
@@ -532,6 +547,10 @@ impl Inner {
         self.marks.seal_soon();
         let left = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(100));
         let archived = self.wait_archived(last + 1, left).await;
+        if let Some(tap) = self.tap.get().cloned() {
+            // The end of the log is worth a moment; what the sinks do not get now the next start sends.
+            let _ = tokio::task::spawn_blocking(move || tap.settle(TAP_SETTLES)).await;
+        }
         self.marks.finish();
         let inner = self.clone();
         let finished = tokio::task::spawn_blocking(move || {

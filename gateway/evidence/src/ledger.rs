@@ -26,6 +26,7 @@ use crate::inner::Inner;
 use crate::refusals::PreAuth;
 use crate::stop::Stop;
 use crate::store::Store;
+use crate::tap::{SinkCounts, Tap};
 use crate::watermarks::{Room, Watermarks};
 
 /// Counters for heartbeats: name (`[a-z0-9_]+`) to cumulative count since the process started.
@@ -120,6 +121,8 @@ pub struct LedgerConfig {
     pub store_wait: Duration,
     /// Asks the start to end.
     pub stop: Stop,
+    /// Where leaves go besides the store; `None`: nowhere.
+    pub tap: Option<Arc<Tap>>,
 }
 
 /// One epoch, open for writing. Cheap to clone; all clones are one ledger.
@@ -270,6 +273,12 @@ impl Ledger {
     /// How much the disks still take. Asks the system.
     pub fn room(&self) -> Room {
         self.inner.room()
+    }
+
+    /// How it goes with each sink of the tap, by name.
+    pub fn tap(&self) -> Vec<(String, SinkCounts)> {
+        let sinks = self.inner.settings.tap.iter().flat_map(|tap| &tap.sinks);
+        sinks.map(|sink| (sink.name.clone(), sink.figures.counts())).collect()
     }
 
     /// Seals what is journaled now without waiting for the batch's age. Does not wait for the seal.

@@ -40,6 +40,7 @@ mod space;
 mod spool;
 mod stop;
 pub mod store;
+pub mod tap;
 mod threads;
 mod tip;
 pub mod topic;

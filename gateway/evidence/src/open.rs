@@ -25,6 +25,7 @@ use crate::space::{self, Space};
 use crate::spool::Spool;
 use crate::stop::Stop;
 use crate::store::StoreError;
+use crate::tap;
 use crate::threads;
 use crate::unrecorded;
 use crate::watermarks::{EarlierLog, EarlierLogs};
@@ -332,6 +333,7 @@ fn begin(
     journal.group_bytes = journal.group_bytes.min(eighth);
     // Never below a frame of content with its head.
     journal.frame_bytes = journal.frame_bytes.min(eighth.max(MAX_CONTENT_BYTES));
+    let tap_lock = tap::begin(&settings, &origin)?;
     let committer = committer(&settings, &origin, signer, &folder)?;
     journal.beside = committer.clone().map(|committer| committer as Arc<dyn Beside>);
     let journal = Journal::create(disk.clone(), &folder, journal)
@@ -360,7 +362,8 @@ fn begin(
     )
     .map_err(OpenError::io("make", &settings.spool_dir))?;
     let spool = Spool::open(disk.clone(), &settings.spool_dir, &origin)
-        .map_err(OpenError::io("make", &settings.spool_dir))?;
+        .map_err(OpenError::io("make", &settings.spool_dir))?
+        .tapped(settings.tap.as_ref().map(|_| tap::folder(&settings.spool_dir, &name)));
     let marks = Arc::new(Marks::default());
     let sealer = Sealer::new(SealerParts {
         origin: origin.clone(),
@@ -393,6 +396,8 @@ fn begin(
     })?;
     epoch::remember(&*inner.disk, &inner.settings.journal_dir, &epoch::predecessor(&origin, None))?;
     threads::start(&inner, sealer, shipper).map_err(OpenError::io("start a thread for", &folder))?;
+    let tap = tap::start(&inner, tap_lock).map_err(OpenError::io("start the tap of", &folder))?;
+    inner.tapped(tap);
     tracing::info!(%origin, "evidence is open");
     Ok(inner)
 }

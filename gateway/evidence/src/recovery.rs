@@ -92,7 +92,8 @@ pub(crate) fn recover_as(
     let stuck =
         |why: String| Ok(Recovered::Stuck { origin: origin.clone(), why, follows: survey.follows.clone() });
     let spool = Spool::open(disk.clone(), &settings.spool_dir, &origin)
-        .map_err(OpenError::io("open", &settings.spool_dir))?;
+        .map_err(OpenError::io("open", &settings.spool_dir))?
+        .tapped(settings.tap.as_ref().map(|_| crate::tap::folder(&settings.spool_dir, origin.epoch())));
     spool.clean().map_err(OpenError::io("clean", &settings.spool_dir))?;
     let hands = match signing::hands(settings, signer, &origin, survey.seal_key.as_deref(), &spool)? {
         Ok(hands) => hands,

@@ -24,6 +24,8 @@ pub(crate) struct Spool {
     disk: SharedDisk,
     folder: PathBuf,
     origin: Origin,
+    /// Where complete batches are kept for the tap, too.
+    tap: Option<PathBuf>,
 }
 
 impl Spool {
@@ -31,7 +33,20 @@ impl Spool {
     pub(crate) fn open(disk: SharedDisk, spool: &Path, origin: &Origin) -> io::Result<Self> {
         let folder = spool.join(origin.epoch());
         disk::create_dir_all(&*disk, &folder)?;
-        Ok(Self { disk, folder, origin: origin.clone() })
+        Ok(Self { disk, folder, origin: origin.clone(), tap: None })
+    }
+
+    /// Keeps what is complete for the tap too, in its folder of this log.
+    pub(crate) fn tapped(self, tap: Option<PathBuf>) -> Self {
+        Self { tap, ..self }
+    }
+
+    fn keep_for_tap(&self, note: &[u8]) {
+        if let Some(tap) = &self.tap
+            && let Err(error) = crate::tap::keep(&*self.disk, &self.folder, tap, note)
+        {
+            tracing::warn!(origin = %self.origin, %error, "a batch is not kept for the tap; it may have to read the store");
+        }
     }
 
     /// Begins a file.
@@ -69,7 +84,9 @@ impl Spool {
         file.flush()?;
         file.file.sync_data()?;
         self.disk.rename(&file.path, &self.seal_path(batch))?;
-        self.disk.sync_dir(&self.folder)
+        self.disk.sync_dir(&self.folder)?;
+        self.keep_for_tap(seal);
+        Ok(())
     }
 
     fn seal_path(&self, batch: u64) -> PathBuf {
@@ -121,6 +138,12 @@ impl Spool {
             };
             if stale && !entry.is_dir {
                 self.disk.unlink(&self.folder.join(&entry.name))?;
+            }
+        }
+        // Who made them may have died before they were kept.
+        if self.tap.is_some() {
+            for batch in complete {
+                self.keep_for_tap(&self.seal(batch)?);
             }
         }
         Ok(())

@@ -91,11 +91,11 @@ pub(crate) fn start(inner: &Arc<Inner>, sealer: Sealer, shipper: Shipper) -> io:
     Ok(())
 }
 
-/// Lowers the priority of the calling thread: sealing can wait a little, a caller cannot. What waits is bounded, and
+/// Lowers the priority of the calling thread: sealing and the tap can wait a little, a caller cannot. What waits is bounded, and
 /// counted in the lag of the watermarks.
-fn yield_to_traffic() {
+pub(crate) fn yield_to_traffic() {
     if let Err(error) = rustix::process::nice(10) {
-        tracing::debug!(%error, "sealing runs with the priority of traffic");
+        tracing::debug!(%error, "sealing and the tap run with the priority of traffic");
     }
 }
 

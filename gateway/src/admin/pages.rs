@@ -23,7 +23,9 @@ use tokio::sync::Semaphore;
 use crate::accept::tls;
 use crate::app::App;
 use crate::record::now_us;
-use crate::telemetry::{ByFolder, ByListener, ByLog, ByMark, ByReason, ByState, PHASES, Telemetry, holds};
+use crate::telemetry::{
+    ByFolder, ByListener, ByLog, ByMark, ByReason, BySink, BySinkReason, ByState, PHASES, Telemetry, holds,
+};
 
 /// The app, once it runs: the admin address answers before recovery is over.
 pub(crate) type Starting = Arc<OnceLock<Arc<App>>>;
@@ -125,7 +127,12 @@ fn ready(app: Option<&Arc<App>>) -> Response<Full<Bytes>> {
     match app.ledger.readiness() {
         Ok(()) => {
             let left = waiting(&app.ledger).map(|waiting| format!(": {waiting}"));
-            text(StatusCode::OK, format!("ready{}\n", left.unwrap_or_default()))
+            let mut body = format!("ready{}\n", left.unwrap_or_default());
+            // Traffic does not wait for them: a note, no more.
+            for (sink, _) in app.ledger.tap().into_iter().filter(|(_, counts)| counts.failing) {
+                body.push_str(&format!("the tap's sink `{sink}` does not take leaves\n"));
+            }
+            text(StatusCode::OK, body)
         }
         Err(unavailable) => {
             let why = waiting(&app.ledger).map(|waiting| format!("; {waiting}"));
@@ -166,6 +173,7 @@ fn observe(telemetry: &Telemetry, app: Option<&App>) {
     progress(telemetry, &marks);
     shipping(telemetry, &marks);
     room(telemetry, &app.ledger.room(), &marks);
+    observe_tap(app);
     let snapshot = app.snapshot.load();
     let config = &snapshot.loaded.config;
     for (listen, tls) in config.listen.iter().zip(&snapshot.loaded.tls) {
@@ -245,6 +253,28 @@ fn room(telemetry: &Telemetry, room: &Room, marks: &Watermarks) {
     for (folder, free) in [("journal", room.journal), ("spool", room.spool), ("key_table", room.key_table)] {
         if let Some(free) = free {
             telemetry.disk_free.get_or_create(&ByFolder { folder }).set(gauge(free));
+        }
+    }
+}
+
+/// Takes the figures of the tap's sinks.
+fn observe_tap(app: &App) {
+    let tap = &app.telemetry.tap;
+    for (sink, counts) in app.ledger.tap() {
+        let by = BySink { sink: sink.clone() };
+        tap.behind.get_or_create(&by).set(gauge(counts.behind));
+        let age_us = counts.oldest_us.map_or(0, |oldest| now_us().saturating_sub(oldest));
+        let age = Duration::from_micros(u64::try_from(age_us).unwrap_or(0));
+        tap.oldest.get_or_create(&by).set(age.as_secs_f64());
+        tap.kept.set(gauge(counts.kept_bytes));
+        for (family, count) in
+            [(&tap.sent, counts.sent), (&tap.gaps, counts.missed), (&tap.gap_records, counts.missed_records)]
+        {
+            family.get_or_create(&by).inner().store(count, std::sync::atomic::Ordering::Relaxed);
+        }
+        for (reason, count) in counts.errors {
+            let by = BySinkReason { sink: sink.clone(), reason };
+            tap.errors.get_or_create(&by).inner().store(count, std::sync::atomic::Ordering::Relaxed);
         }
     }
 }

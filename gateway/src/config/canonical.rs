@@ -27,6 +27,20 @@ pub(super) fn canonical(loaded: &Loaded, fingerprints: &Fingerprints) -> Result<
             secrets.insert(label.clone(), fingerprints.of(&label, secret.expose().as_bytes()).into());
         }
     }
+    for (index, (sink, files)) in loaded.config.evidence.tap.iter().zip(&loaded.tap).enumerate() {
+        let (way, _) = sink.way();
+        let key = if way == "kafka" { "sasl.secret" } else { "secret" };
+        for (key, secret) in [(key, &files.secret), ("token", &files.token)] {
+            if let Some(secret) = secret {
+                let label = format!("evidence.tap[{index}].{way}.{key}");
+                secrets.insert(label.clone(), fingerprints.of(&label, secret.expose().as_bytes()).into());
+            }
+        }
+        if let Some((_, key)) = &files.client {
+            let label = format!("evidence.tap[{index}].{way}.tls.key");
+            secrets.insert(label.clone(), fingerprints.of(&label, key.secret_der()).into());
+        }
+    }
     for (index, tls) in loaded.tls.iter().enumerate() {
         if let Some(tls) = tls {
             let label = format!("listen[{index}].tls.key");

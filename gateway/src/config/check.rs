@@ -63,6 +63,8 @@ impl Check<'_> {
 
     fn names(&mut self, config: &Config) {
         self.once(config.providers.iter().map(|p| p.name.as_str()), |n| format!("providers[{n}].name"));
+        let sinks = config.evidence.tap.iter().map(|sink| sink.name.as_str());
+        self.once(sinks, |n| format!("evidence.tap[{n}].name"));
         self.once(config.routes.iter().map(|r| r.name.as_str()), |n| format!("routes[{n}].name"));
         self.once(config.routes.iter().map(|r| r.path.as_str()), |n| format!("routes[{n}].path"));
     }
@@ -157,6 +159,7 @@ impl Check<'_> {
         }
         self.warn_of_s3(config);
         self.warn_of_kafka(config);
+        self.warn_of_tap(config);
         for (index, route) in config.routes.iter().enumerate() {
             if route.fail_mode == FailMode::Open {
                 let wanted =
@@ -231,6 +234,24 @@ impl Check<'_> {
             let key = "evidence.out.kafka.tls";
             let wanted = "TLS, `{}` for the system's roots: evidence would cross the network in the clear";
             self.warnings.push(Problem::at(place(self.root, "evidence.out.kafka"), key, wanted));
+        }
+    }
+}
+
+impl Check<'_> {
+    fn warn_of_tap(&mut self, config: &Config) {
+        for (index, sink) in config.evidence.tap.iter().enumerate() {
+            let kafka = sink.kafka.as_ref().filter(|kafka| kafka.tls.is_none());
+            if kafka.is_some_and(|kafka| !kafka.brokers.iter().all(is_here)) {
+                let wanted = "TLS, `{}` for the system's roots: leaves would cross the network in the clear";
+                self.warnings.push(self.problem(format!("evidence.tap[{index}].kafka.tls"), wanted));
+            }
+            let url = sink.webhook.as_ref().map(|webhook| &webhook.url);
+            if let Some(url) = url.filter(|url| !url.tls && !url.is_loopback()) {
+                let wanted = "`https://`: leaves and the token would cross the network in the clear";
+                let problem = self.problem(format!("evidence.tap[{index}].webhook.url"), wanted);
+                self.warnings.push(problem.value(url.to_string()));
+            }
         }
     }
 }

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::load::Loaded;
 
 /// Keys that are read once, when the process starts.
-const RESTART: [&str; 12] = [
+const RESTART: [&str; 14] = [
     "config.deployment",
     "config.gateway",
     "config.listen",
@@ -18,6 +18,8 @@ const RESTART: [&str; 12] = [
     "config.limits.http2_streams",
     "secrets.evidence.out.kafka",
     "secrets.evidence.commit.kafka",
+    "secrets.evidence.tap",
+    "files.evidence.tap",
 ];
 
 /// What differs between the configuration in force and the next one, as paths into the canonical form.

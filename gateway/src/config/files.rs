@@ -14,9 +14,9 @@ use schemas::Sha256Hex;
 use zeroize::Zeroizing;
 
 use super::check::place;
-use super::load::{LoadedFile, TlsFiles};
+use super::load::{LoadedFile, TapFiles, TlsFiles};
 use super::secret::{Secret, SecretBytes};
-use super::{Commit, Config, Credential, KafkaTls, Out};
+use super::{Commit, Config, Credential, KafkaTls, Out, TapSink, TapTls};
 use crate::keys::Keys;
 use crate::secrets;
 
@@ -45,6 +45,7 @@ pub(super) struct Parts {
     pub(super) credentials: BTreeMap<String, Secret>,
     pub(super) kafka_password: Option<Secret>,
     pub(super) commit_password: Option<Secret>,
+    pub(super) tap: Vec<TapFiles>,
     pub(super) seal_seed: Zeroizing<[u8; 32]>,
     pub(super) pseudonym_key: Option<Zeroizing<[u8; 32]>>,
     pub(super) keys: Keys,
@@ -68,6 +69,8 @@ impl Loader<'_> {
         let credentials = self.credentials(config);
         let kafka_password = self.kafka(config);
         let commit_password = self.commit(config);
+        let tap: Vec<_> =
+            config.evidence.tap.iter().enumerate().map(|(index, sink)| self.tap(index, sink)).collect();
         let seal_seed =
             self.secret_file("evidence.seal_key", &config.evidence.seal_key, secrets::parse_seal_key);
         let pseudonym_key = config
@@ -98,6 +101,7 @@ impl Loader<'_> {
             credentials,
             kafka_password: kafka_password?,
             commit_password: commit_password?,
+            tap: tap.into_iter().collect::<Option<_>>()?,
             seal_seed: seal_seed?,
             pseudonym_key: all_or_none(pseudonym_key)?,
             keys: keys?,
@@ -234,18 +238,68 @@ impl Loader<'_> {
         password: Option<&Credential>,
     ) -> Option<Option<Secret>> {
         if let Some(tls) = tls {
-            for (key, path) in [("ca", &tls.ca), ("certificate", &tls.certificate)] {
-                if let Some(path) = path {
-                    self.certificates(&format!("{part}.tls.{key}"), path)?;
-                }
-            }
-            if let Some(path) = &tls.key {
-                let key = format!("{part}.tls.key");
-                SecretBytes(self.bytes(&key, path)?);
-                self.warn_if_open(&key, path);
-            }
+            self.kafka_tls(&format!("{part}.tls"), tls)?;
         }
         all_or_none(password.map(|place| self.secret(&format!("{part}.sasl.secret"), place)))
+    }
+
+    /// Looks whether the PEM files of a connection to brokers are there: librdkafka reads them itself.
+    fn kafka_tls(&mut self, key: &str, tls: &KafkaTls) -> Option<()> {
+        for (name, path) in [("ca", &tls.ca), ("certificate", &tls.certificate)] {
+            if let Some(path) = path {
+                self.certificates(&format!("{key}.{name}"), path)?;
+            }
+        }
+        if let Some(path) = &tls.key {
+            let key = format!("{key}.key");
+            SecretBytes(self.bytes(&key, path)?);
+            self.warn_if_open(&key, path);
+        }
+        Some(())
+    }
+
+    /// Reads what a sink of the tap needs.
+    fn tap(&mut self, index: usize, sink: &TapSink) -> Option<TapFiles> {
+        let (way, tls) = sink.way();
+        let key = format!("evidence.tap[{index}].{way}");
+        if let Some(kafka) = &sink.kafka {
+            if let Some(tls) = &kafka.tls {
+                self.kafka_tls(&format!("{key}.tls"), tls)?;
+            }
+            let place = kafka.password();
+            let secret = all_or_none(place.map(|place| self.secret(&format!("{key}.sasl.secret"), place)))?;
+            return Some(TapFiles { secret, ..TapFiles::default() });
+        }
+        let mut files = tls.map_or_else(|| Some(TapFiles::default()), |tls| self.tap_tls(&key, tls))?;
+        files.uses_tls = sink.webhook.as_ref().is_none_or(|webhook| webhook.url.tls);
+        if let Some(webhook) = &sink.webhook {
+            let secret = webhook.secret.as_ref().map(|place| self.secret(&format!("{key}.secret"), place));
+            let token = webhook.token.as_ref().map(|place| self.secret(&format!("{key}.token"), place));
+            files.secret = all_or_none(secret)?;
+            files.token = all_or_none(token)?;
+        }
+        Some(files)
+    }
+
+    fn tap_tls(&mut self, key: &str, tls: &TapTls) -> Option<TapFiles> {
+        let roots = tls.ca.as_ref().map(|path| self.certificates(&format!("{key}.tls.ca"), path));
+        let mut files = TapFiles { roots: all_or_none(roots)?, ..TapFiles::default() };
+        if let (Some(certificate), Some(path)) = (&tls.certificate, &tls.key) {
+            let chain = self.certificates(&format!("{key}.tls.certificate"), certificate)?;
+            let key = format!("{key}.tls.key");
+            let bytes = SecretBytes(self.bytes(&key, path)?);
+            self.warn_if_open(&key, path);
+            let Ok(private) = PrivateKeyDer::from_pem_slice(&bytes.0) else {
+                self.problem(&key, "a PEM file with a private key (PKCS#8, PKCS#1 or SEC1)");
+                return None;
+            };
+            if let Err(error) = matches(&chain, &private) {
+                self.problem(&key, format!("the private key of its `certificate`: {error}"));
+                return None;
+            }
+            files.client = Some((chain, private));
+        }
+        Some(files)
     }
 
     fn certificates(&mut self, key: &str, path: &Path) -> Option<Vec<CertificateDer<'static>>> {

@@ -361,7 +361,7 @@ pub(super) fn create(
     Some(CreateTopics { partitions: partitions?, replication: replication? })
 }
 
-fn is_broker(text: &str) -> bool {
+pub(super) fn is_broker(text: &str) -> bool {
     let Some((host, port)) = text.rsplit_once(':') else { return false };
     !host.is_empty()
         && host

@@ -30,6 +30,8 @@ pub struct Loaded {
     pub kafka_password: Option<Secret>,
     /// The password of `evidence.commit.kafka.sasl`, where it has one of its own.
     pub commit_password: Option<Secret>,
+    /// What each sink of `evidence.tap` needs of secrets and TLS, in their order.
+    pub tap: Vec<TapFiles>,
     /// The seed of the key that signs seals.
     pub seal_seed: Zeroizing<[u8; 32]>,
     /// The key of pseudonyms (CA-8).
@@ -72,6 +74,21 @@ pub struct TlsFiles {
     pub key: PrivateKeyDer<'static>,
     /// Roots of callers' certificates, where callers must show one.
     pub client_ca: Option<Vec<CertificateDer<'static>>>,
+}
+
+/// Secrets and TLS material of one sink of the tap.
+#[derive(Default)]
+pub struct TapFiles {
+    /// The password for the brokers, or the secret of signatures.
+    pub secret: Option<Secret>,
+    /// The token of `Authorization`.
+    pub token: Option<Secret>,
+    /// Whether roots are needed.
+    pub uses_tls: bool,
+    /// The roots to trust; `None`: the system's.
+    pub roots: Option<Vec<CertificateDer<'static>>>,
+    /// The gateway's certificate and its key.
+    pub client: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
 }
 
 impl Loaded {
@@ -191,6 +208,7 @@ fn load_text(
         credentials: parts.credentials,
         kafka_password: parts.kafka_password,
         commit_password: parts.commit_password,
+        tap: parts.tap,
         pseudonym_key: parts
             .pseudonym_key
             .unwrap_or_else(|| derive(&parts.seal_seed, b"affidavit/pseudonym/v1")),

@@ -18,6 +18,7 @@ mod read;
 mod s3;
 mod schema;
 mod secret;
+mod tap;
 #[cfg(test)]
 mod tests;
 mod units;
@@ -36,19 +37,20 @@ pub use defaults::DEFAULT_ADMIN;
 pub use diff::Changes;
 pub use kafka::{Archiver, CreateTopics, KafkaOut, KafkaSasl, KafkaTls, Mechanism};
 pub(crate) use kafka_in::{KafkaIn, kafka_in};
-pub use load::{Loaded, LoadedFile, TlsFiles, keys_path, load, load_with};
+pub use load::{Loaded, LoadedFile, TapFiles, TlsFiles, keys_path, load, load_with};
 pub use policies::document::Problem;
 pub(crate) use read::out;
 pub use s3::{LockMode, S3Out, S3Retention, Sse, WithoutLock};
 pub use schema::json_schema;
 pub use secret::Secret;
+pub use tap::{TapBody, TapFormat, TapKafka, TapKind, TapOnly, TapSink, TapSyslog, TapTls, TapWebhook};
 pub use units::{parse_duration, parse_size};
 
 use defaults::{
     default_admin, default_batch_age, default_batch_size, default_heartbeat, default_retention,
     default_segment, default_spool_bound, yes,
 };
-use units::{duration_schema, duration_text, size_schema, size_text};
+use units::{duration_schema, duration_text, optional_size_text, size_schema, size_text};
 
 /// The whole configuration of one gateway.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
@@ -164,6 +166,14 @@ pub struct Evidence {
     #[serde(serialize_with = "size_text")]
     #[schemars(default = "default_spool_bound", schema_with = "size_schema")]
     pub spool_bound: u64,
+    /// Sinks of leaves, for those who must react at once. Restart.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(default)]
+    pub tap: Vec<TapSink>,
+    /// How much of what is sealed is kept for sinks that are behind; 256MiB where not typed. Restart.
+    #[serde(serialize_with = "optional_size_text", skip_serializing_if = "Option::is_none")]
+    #[schemars(default, schema_with = "size_schema")]
+    pub tap_keep: Option<u64>,
 }
 
 /// Whether stored content is encrypted.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use policies::document::{Fields, Node, Problem, Shape, texts};
 use schemas::Identifier;
 
+use super::kafka::whole;
 use super::units::{DURATION_FORM, SIZE_FORM, parse_duration, parse_size, show_duration, show_size};
 use super::{
     Attributes, BaseUrl, Config, Credential, DEFAULT_ADMIN, Dialect, Drain, DrainAfterAbort, Encryption,
@@ -100,14 +101,14 @@ impl<'a, 'p> Reader<'a, 'p> {
         self.fields.optional(key, &wanted, read).unwrap_or(default)
     }
 
-    fn size(&mut self, key: &'static str, range: RangeInclusive<u64>, default: u64) -> u64 {
+    pub(super) fn size(&mut self, key: &'static str, range: RangeInclusive<u64>, default: u64) -> u64 {
         let wanted =
             format!("{SIZE_FORM}, from {} to {}", show_size(*range.start()), show_size(*range.end()));
         let read = |text: &str| parse_size(text).filter(|size| range.contains(size));
         self.fields.optional(key, &wanted, read).unwrap_or(default)
     }
 
-    fn number(&mut self, key: &'static str, range: RangeInclusive<u64>, default: u64) -> u64 {
+    pub(super) fn number(&mut self, key: &'static str, range: RangeInclusive<u64>, default: u64) -> u64 {
         let wanted = format!("a whole number from {} to {}", range.start(), range.end());
         let read = |text: &str| text.parse().ok().filter(|number| range.contains(number));
         self.fields.optional(key, &wanted, read).unwrap_or(default)
@@ -193,6 +194,8 @@ fn evidence(node: &Node, base: &Path, problems: &mut Vec<Problem>) -> Option<Evi
     let encryption = f.fields.choice("encryption", &[("on", Encryption::On), ("off", Encryption::Off)]);
     let segment = f.size("segment", 1 << 20..=4 << 30, 64 << 20);
     let spool_bound = f.size("spool_bound", 16 << 20..=1 << 50, 10 << 30);
+    let tap = f.fields.node("tap").is_some().then(|| f.list("tap", "at least one sink", super::tap::read));
+    let keep = f.size("tap_keep", 0..=1 << 50, u64::MAX);
     f.fields.finish();
     Some(Evidence {
         journal: journal?,
@@ -208,6 +211,8 @@ fn evidence(node: &Node, base: &Path, problems: &mut Vec<Problem>) -> Option<Evi
         encryption: encryption.unwrap_or_default(),
         segment,
         spool_bound,
+        tap: whole(tap)?.unwrap_or_default(),
+        tap_keep: (keep != u64::MAX).then_some(keep),
     })
 }
 

@@ -232,6 +232,83 @@ fn brokers_are_read_with_whose_receipts_count() {
     assert_eq!(loaded.restart_keys(&folder.load(&yaml).unwrap()), ["secrets.evidence.out.kafka.sasl.secret"]);
 }
 
+/// Every key of the tap; `secret` is where the broker's password is.
+fn with_tap(secret: &str) -> String {
+    let tls = "tls: { ca: tls.crt, certificate: tls.crt, key: tls.key }";
+    with_out(&format!(
+        "  out: {{ directory: store }}\n  tap_keep: 1MiB\n  tap:\n    \
+         - {{ name: live, kafka: {{ brokers: ['k:1'], topic: t, {tls}, sasl: {{ mechanism: plain, user: u, secret: {{ {secret} }} }}, \
+         timeout: 5s }} }}\n    \
+         - {{ name: siem, format: ocsf, kinds: [refusal, outcome], only: alerts, syslog: {{ address: 'siem:6514', server_name: siem, \
+         {tls}, sd_id: 'a@1', facility: 4, app_name: aff, confirm: 2s, timeout: 3s }} }}\n    \
+         - {{ name: hook, webhook: {{ url: 'https://siem.example/in', {tls}, body: array, secret: {{ {secret} }}, \
+         token: {{ {secret} }}, scheme: Splunk, timeout: 4s }} }}"
+    ))
+}
+
+#[test]
+fn the_taps_sinks_are_read_with_their_secrets_as_fingerprints_and_need_a_restart() {
+    let folder = Folder::new();
+    let loaded = folder.load(&with_tap("env: OPENAI_API_KEY")).unwrap();
+    let tap = &loaded.config.evidence.tap;
+    assert_eq!(tap.iter().map(|sink| sink.name.as_str()).collect::<Vec<_>>(), ["live", "siem", "hook"]);
+    assert_eq!(tap[1].kinds, [TapKind::Refusal, TapKind::Outcome]);
+    assert_eq!((tap[1].format, tap[1].only), (TapFormat::Ocsf, TapOnly::Alerts));
+    assert_eq!(loaded.config.evidence.tap_keep, Some(1 << 20));
+    let canonical = std::str::from_utf8(&loaded.canonical).unwrap();
+    assert!(!canonical.contains(OPENAI_KEY), "{canonical}");
+    for label in [
+        "evidence.tap[0].kafka.sasl.secret",
+        "evidence.tap[1].syslog.tls.key",
+        "evidence.tap[2].webhook.secret",
+        "evidence.tap[2].webhook.token",
+    ] {
+        assert!(canonical.contains(&format!("\"{label}\":\"hmac-sha256:")), "{label}: {canonical}");
+    }
+    assert!(!format!("{:?}", loaded.config).contains(OPENAI_KEY));
+    let other = folder.load(&with_tap("env: OPENAI_API_KEY").replace("facility: 4", "facility: 5")).unwrap();
+    assert_eq!(loaded.restart_keys(&other), ["evidence.tap[1].syslog.facility"]);
+    let without = folder.load(FULL).unwrap();
+    assert!(loaded.restart_keys(&without).iter().any(|key| key == "evidence.tap"));
+    // Where no tap is typed, nothing of it is in the configuration of record.
+    assert!(!std::str::from_utf8(&without.canonical).unwrap().contains("tap"));
+}
+
+#[test]
+fn sinks_that_mean_nothing_are_refused_with_every_problem() {
+    let folder = Folder::new();
+    let yaml = with_out(
+        "  out: { directory: store }\n  tap:\n    - { name: A b, kafka: { brokers: [k] }, webhook: { url: 'ftp://x' } }\n    \
+         - { name: s, kinds: [refusals], only: some, format: cef, syslog: { address: siem, sd_id: x, facility: 24, tls: { key: k } } }\n    \
+         - { name: n }",
+    );
+    let told = folder.told(&yaml).join("\n");
+    for key in [
+        "tap[0].name",
+        "tap[0].kafka.brokers",
+        "tap[0].webhook.url",
+        "tap[0].kafka",
+        "tap[1].kinds",
+        "tap[1].only",
+        "tap[1].format",
+        "tap[1].syslog.address",
+        "tap[1].syslog.sd_id",
+        "tap[1].syslog.facility",
+        "tap[1].syslog.tls.key",
+        "tap[2].kafka",
+    ] {
+        assert!(told.contains(&format!("evidence.{key}")), "{key}:\n{told}");
+    }
+    let twice = with_out(
+        "  out: { directory: store }\n  tap: [{ name: a, webhook: { url: 'http://siem/x' } }, { name: a, webhook: { url: 'http://[::1]/' } }]",
+    );
+    assert!(folder.told(&twice).join("\n").contains("evidence.tap[1].name"));
+    let clear = folder.load(&twice.replacen("name: a", "name: b", 1)).unwrap();
+    let warned: Vec<_> = clear.warnings.iter().map(|warning| warning.key.as_str()).collect();
+    assert!(warned.contains(&"evidence.tap[0].webhook.url"), "{warned:?}");
+    assert!(!warned.contains(&"evidence.tap[1].webhook.url"), "{warned:?}");
+}
+
 #[test]
 fn commit_is_local_or_the_brokers_of_a_topic() {
     use super::Commit;
@@ -423,7 +500,8 @@ fn schema_and_reader_know_the_same_keys() {
     };
     let commits = [commit("env: OPENAI_API_KEY"), commit("file: azure.key")];
     let mut in_file = Vec::new();
-    for text in [FULL, &bucket, &topics[0], &topics[1], &commits[0], &commits[1]] {
+    let taps = [with_tap("env: OPENAI_API_KEY"), with_tap("file: azure.key")];
+    for text in [FULL, &bucket, &topics[0], &topics[1], &commits[0], &commits[1], &taps[0], &taps[1]] {
         folder.load(text).unwrap();
         let typed: Value = serde_saphyr::from_str(text).unwrap();
         keys_of(&typed, "", &mut in_file);

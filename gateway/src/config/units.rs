@@ -67,6 +67,16 @@ pub(super) fn size_text<S: Serializer>(bytes: &u64, serializer: S) -> Result<S::
     serializer.serialize_str(&show_size(*bytes))
 }
 
+pub(super) fn optional_size_text<S: Serializer>(
+    bytes: &Option<u64>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match bytes {
+        Some(bytes) => size_text(bytes, serializer),
+        None => serializer.serialize_none(),
+    }
+}
+
 pub(super) fn duration_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "pattern": "^[0-9]+ *(ms|s|m|h|d)$" })
 }

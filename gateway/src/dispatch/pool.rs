@@ -200,7 +200,7 @@ fn client(made_of: &MadeOf) -> Result<Client<HttpsConnector<HttpConnector>, Uplo
 }
 
 /// The system's roots, read once.
-fn system_roots() -> Result<Arc<RootCertStore>, PoolError> {
+pub(crate) fn system_roots() -> Result<Arc<RootCertStore>, PoolError> {
     static ROOTS: OnceLock<Arc<RootCertStore>> = OnceLock::new();
     if let Some(roots) = ROOTS.get() {
         return Ok(Arc::clone(roots));

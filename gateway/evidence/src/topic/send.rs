@@ -4,6 +4,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::OwnedHeaders;
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer};
 
 use super::client::{Connection, Context, Failed};
@@ -41,7 +42,7 @@ impl Sender {
         key: &str,
         messages: impl Iterator<Item = Result<Vec<u8>, E>>,
     ) -> Result<(), E> {
-        self.send_to((topic, None), key, messages)
+        self.send_with((topic, None), key, WINDOW, messages.map(|message| message.map(|bytes| (bytes, None))))
     }
 
     /// As [`Sender::send`]; where a partition is named, to that one.
@@ -50,6 +51,17 @@ impl Sender {
         place: (&str, Option<i32>),
         key: &str,
         messages: impl Iterator<Item = Result<Vec<u8>, E>>,
+    ) -> Result<(), E> {
+        self.send_with(place, key, WINDOW, messages.map(|message| message.map(|bytes| (bytes, None))))
+    }
+
+    /// As [`Sender::send_to`], with headers, and at most `window` messages on their way at once.
+    pub(crate) fn send_with<E: From<Failed>>(
+        &self,
+        place: (&str, Option<i32>),
+        key: &str,
+        window: usize,
+        messages: impl Iterator<Item = Result<(Vec<u8>, Option<OwnedHeaders>), E>>,
     ) -> Result<(), E> {
         let mut held = self.producer.lock().unwrap_or_else(PoisonError::into_inner);
         let producer = match &mut *held {
@@ -60,8 +72,9 @@ impl Sender {
         let patience = self.connection.timeout + Duration::from_secs(5);
         let send = || -> Result<(), E> {
             for message in messages {
-                flight.wait_below(WINDOW, patience).map_err(|error| told(producer, error))?;
-                self.enqueue(producer, &flight, place, key, &message?)?;
+                flight.wait_below(window, patience).map_err(|error| told(producer, error))?;
+                let (bytes, headers) = message?;
+                self.enqueue(producer, &flight, place, key, &bytes, headers)?;
             }
             flight.wait_below(1, patience).map_err(|error| told(producer, error))?;
             Ok(())
@@ -101,12 +114,14 @@ impl Sender {
         (topic, partition): (&str, Option<i32>),
         key: &str,
         message: &[u8],
+        headers: Option<OwnedHeaders>,
     ) -> Result<(), Failed> {
         let until = Instant::now() + self.connection.timeout;
         loop {
             flight.begun();
             let mut record = BaseRecord::with_opaque_to(topic, Arc::clone(flight)).key(key).payload(message);
             record.partition = partition;
+            record.headers.clone_from(&headers);
             let Err((error, _)) = producer.send(record) else { return Ok(()) };
             flight.landed(None);
             let is_full = error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull);

@@ -124,6 +124,7 @@ impl Bed {
             clock: Arc::new(SystemClock),
             store_wait: Duration::ZERO,
             stop: evidence::Stop::default(),
+            tap: None,
         }
     }
 
