@@ -5,6 +5,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use evidence::disk::RealDisk;
 use evidence::store::Trouble;
+use evidence::topic::TopicReport;
 use evidence::{DirectoryStore, KafkaStore, S3Store, Store};
 
 use crate::config::{self, Loaded, Out};
@@ -47,12 +48,21 @@ fn topics(loaded: &Loaded, out: &config::KafkaOut) -> anyhow::Result<KafkaStore>
         Ok(report) => report,
         Err(error) => {
             tracing::warn!(%error, "the topics cannot be judged now");
-            evidence::topic::TopicReport::default()
+            TopicReport::default()
         }
     };
     for topic in &report.made {
         tracing::info!(topic, "the topic was made");
     }
+    heed(&report, "evidence.out.kafka")?;
+    KafkaStore::open(settings).context("`evidence.out.kafka` cannot be used")
+}
+
+/// Tells what topics are not as they should be; `key` is where the configuration names them.
+///
+/// # Errors
+/// With what was found no batch would get through.
+pub(crate) fn heed(report: &TopicReport, key: &str) -> anyhow::Result<()> {
     for warning in &report.warnings {
         tracing::warn!(
             topic = warning.topic,
@@ -63,12 +73,8 @@ fn topics(loaded: &Loaded, out: &config::KafkaOut) -> anyhow::Result<KafkaStore>
         );
     }
     let faults: Vec<String> = report.faults.iter().map(ToString::to_string).collect();
-    anyhow::ensure!(
-        faults.is_empty(),
-        "{}; no batch would get through (`evidence.out.kafka`)",
-        faults.join("; ")
-    );
-    KafkaStore::open(settings).context("`evidence.out.kafka` cannot be used")
+    anyhow::ensure!(faults.is_empty(), "{}; no batch would get through (`{key}`)", faults.join("; "));
+    Ok(())
 }
 
 /// Opens the bucket, and refuses one that would not keep evidence. One that does not answer now is taken: nothing

@@ -113,13 +113,25 @@ impl World {
         trust: &Path,
         out: &str,
     ) -> Self {
+        Self::with(dir, kafka, provider, (archivers, "patience: 20s\n"), (trust, out), "")
+    }
+
+    /// `settings` is text at the end of each archiver's configuration, `more` of the gateway's `kafka`.
+    fn with(
+        dir: &Path,
+        kafka: &Kafka,
+        provider: &Provider,
+        (archivers, settings): (usize, &str),
+        (trust, out): (&Path, &str),
+        more: &str,
+    ) -> Self {
         let archivers: Vec<Archiver> = (1..=archivers)
-            .map(|n| Archiver::prepare(dir, &format!("ar{n}"), kafka, out, trust, "patience: 20s\n"))
+            .map(|n| Archiver::prepare(dir, &format!("ar{n}"), kafka, out, trust, settings))
             .collect();
         let lines: Vec<&str> = archivers.iter().map(|archiver| archiver.line.as_str()).collect();
         let out = format!(
             "\n    kafka:\n      brokers: [\"{}\"]\n      topic: {TOPIC}\n      receipts: {RECEIPTS}\n      timeout: 5s\n      \
-             reship_after: 5s\n      archivers: [{}]\n",
+             reship_after: 5s\n      archivers: [{}]\n{more}",
             kafka.address,
             lines.join(", "),
         );
@@ -377,6 +389,87 @@ async fn what_a_forger_sends_is_found_and_stops_nothing() {
         world.archivers[0].metric("gateway_archive_open_messages") == 0.0
     });
     world.verified();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Kafka"]
+async fn offsets_at_the_end_and_a_small_work_folder_lose_no_batch() {
+    let kafka = Kafka::start();
+    let dir = tempfile::tempdir().expect("a folder");
+    let provider = Provider::start([]).await;
+    anew(&kafka, false);
+    let out = format!("{{ directory: {} }}", dir.path().join("gateway/store").display());
+    let trust = dir.path().join("gateway/trust.yaml");
+    let settings = "patience: 10s\nwork_bound: 64MiB\n";
+    let mut world = World::with(dir.path(), &kafka, &provider, (1, settings), (&trust, &out), "");
+    world.gateway.serve();
+    world.calls(3).await;
+    world.all_sent();
+    // Junk beside it, as much again as the folder holds: whole objects and first pieces that no seal names.
+    let forger = Forger::new(&kafka);
+    let log = messages(&kafka)[0].0.clone();
+    let own = Origin::new(log.clone()).expect("an origin");
+    for fill in 0..100_u8 {
+        let piece = vec![fill; CHUNK_BYTES as usize];
+        let sha256 = Sha256Hex([fill; 32]);
+        let name = ObjectName::Data { origin: own.clone(), batch: 900, sha256, kind: FileKind::Records };
+        let length = CHUNK_BYTES * 9;
+        let chunk = Chunk { name, length, sha256, offset: 0, bytes: &piece }.encode().expect("a chunk");
+        forger.send(TOPIC, &log, &chunk);
+    }
+    world.calls(3).await;
+    world.all_sent();
+    // The group stands at the end of everything, as an operator may put it.
+    let mut config = client(&kafka);
+    config.set("group.id", "affidavit-archivers").set("enable.auto.commit", "false");
+    let reader: BaseConsumer = config.create().expect("a reader");
+    let mut list = rdkafka::TopicPartitionList::new();
+    for partition in 0..4 {
+        let (_, end) = reader.fetch_watermarks(TOPIC, partition, Duration::from_secs(10)).expect("its end");
+        list.add_partition_offset(TOPIC, partition, rdkafka::Offset::Offset(end)).expect("an offset");
+    }
+    reader.commit(&list, rdkafka::consumer::CommitMode::Sync).expect("offsets are committed");
+    drop(reader);
+    world.archivers[0].spawn();
+    world.all_archived();
+    // And at the beginning again: all the junk, and everything that is in the store.
+    assert_eq!(world.archivers[0].stop(), Some(0), "{}", world.archivers[0].log());
+    administer(&kafka, |admin, runtime| {
+        let done = runtime.block_on(admin.delete_groups(&["affidavit-archivers"], &AdminOptions::new()));
+        assert!(done.expect("groups are deleted").iter().all(Result::is_ok));
+    });
+    world.archivers[0].spawn();
+    world.calls(2).await;
+    world.all_archived();
+    let bytes = world.archivers[0].metric("gateway_archive_work_bytes");
+    assert!(bytes <= f64::from(64 << 20), "{bytes}");
+    world.until("the junk to be given up", |world| {
+        world.archivers[0].metric("gateway_archive_open_messages") == 0.0
+    });
+    for fault in ["invalid_batch", "name_taken", "read_back", "unknown_log", "forged_seal"] {
+        assert!(world.set_aside(fault) <= 0.0, "{fault}: {:?}", world.archivers[0].quarantine());
+    }
+    assert!(world.set_aside("unfinished") >= 100.0, "{:?}", world.archivers[0].quarantine().len());
+    world.verified();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Kafka"]
+async fn topics_that_lose_batches_are_refused_at_the_start() {
+    let kafka = Kafka::start();
+    let dir = tempfile::tempdir().expect("a folder");
+    let provider = Provider::start([]).await;
+    administer(&kafka, |admin, runtime| {
+        let new = NewTopic::new(TOPIC, 1, TopicReplication::Fixed(1)).set("cleanup.policy", "compact");
+        let made = runtime.block_on(admin.create_topics(&[new], &AdminOptions::new())).expect("a topic");
+        assert!(made.iter().all(Result::is_ok), "{made:?}");
+    });
+    let mut world = World::prepare(dir.path(), &kafka, &provider, 1);
+    world.archivers[0].spawn();
+    world.until("the refusal", |world| world.archivers[0].log().contains("cleanup.policy"));
+    assert_eq!(world.archivers[0].stop(), Some(1), "{}", world.archivers[0].log());
+    // The receipts' topic is not there: somebody else makes it, and that is waited for.
+    assert!(world.archivers[0].log().contains("is not there yet"), "{}", world.archivers[0].log());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -18,7 +18,7 @@ use schemas::{ObjectName, Origin, Sha256Hex, seal};
 
 use super::{Figures, Put, Receipt, SealWord, Source, Store, StoreError, Trouble};
 use crate::disk::DiskFile;
-use crate::topic::{Answer, Failed, Receipts, ReceiptsReader, Sender, TopicReport, TopicSettings, judge};
+use crate::topic::{Answer, Failed, Receipts, ReceiptsReader, Sender, TopicReport, TopicSettings, Wanted, judge};
 
 /// How many of a log's oldest batches without a receipt are put again: where no archiver runs, the topic is not filled
 /// with the same over and over, and where one does, its receipts for these bring the turn of the next.
@@ -57,7 +57,8 @@ impl KafkaStore {
     /// # Errors
     /// The brokers do not answer.
     pub fn judge(settings: &TopicSettings) -> Result<TopicReport, StoreError> {
-        judge(settings)
+        let TopicSettings { connection, topic, receipts, gateway, create, outage, .. } = settings;
+        judge(Wanted { connection, who: gateway, topic, receipts, create: *create, outage: *outage })
     }
 
     /// Begins to read receipts. Asks the topics nothing: see [`KafkaStore::judge`].

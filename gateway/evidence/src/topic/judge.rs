@@ -7,8 +7,8 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, Top
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use schemas::ship::MAX_MESSAGE_BYTES;
 
-use super::client::{Context, Failed, trouble};
-use super::{CreateTopics, TopicSettings};
+use super::CreateTopics;
+use super::client::{Connection, Context, Failed, trouble};
 use crate::store::{StoreError, Trouble};
 
 /// What a broker puts around a message, and its key.
@@ -39,6 +39,16 @@ pub struct TopicReport {
     pub warnings: Vec<TopicFault>,
 }
 
+impl TopicFault {
+    /// Whether the topic is not there: another one may make it yet.
+    pub fn is_absence(&self) -> bool {
+        self.setting == ABSENCE
+    }
+}
+
+/// What a fault calls a topic that is not there.
+const ABSENCE: &str = "topic";
+
 /// What is known of a topic.
 #[derive(Debug, Clone, Default)]
 struct Found {
@@ -47,8 +57,24 @@ struct Found {
     config: BTreeMap<String, String>,
 }
 
+/// What is asked of the topics.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) connection: &'a Connection,
+    /// Who asks.
+    pub(crate) who: &'a str,
+    /// The topic of batches.
+    pub(crate) topic: &'a str,
+    /// The topic of receipts.
+    pub(crate) receipts: &'a str,
+    /// How missing topics are made; `None`: they are not.
+    pub(crate) create: Option<CreateTopics>,
+    /// How long archivers may be away.
+    pub(crate) outage: Duration,
+}
+
 /// Looks at the topics, and makes those that are missing where that is allowed.
-pub(crate) fn judge(settings: &TopicSettings) -> Result<TopicReport, StoreError> {
+pub(crate) fn judge(settings: Wanted<'_>) -> Result<TopicReport, StoreError> {
     // The library's answers are futures: they are waited for on a thread of their own, also inside another runtime.
     let told = std::thread::scope(|scope| {
         scope
@@ -59,26 +85,26 @@ pub(crate) fn judge(settings: &TopicSettings) -> Result<TopicReport, StoreError>
     told.map_err(|failed| failed.store("cannot judge", format!("{}, {}", settings.topic, settings.receipts)))
 }
 
-fn look(settings: &TopicSettings) -> Result<TopicReport, Failed> {
+fn look(settings: Wanted<'_>) -> Result<TopicReport, Failed> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()
         .map_err(|error| Failed::new(Trouble::Local, error.to_string()))?;
-    let mut config = settings.connection.config(&settings.gateway);
+    let mut config = settings.connection.config(settings.who);
     config.set("message.timeout.ms", "10000");
     let admin: AdminClient<Context> = config
         .create_with_context(settings.connection.context())
         .map_err(|error: KafkaError| Failed::new(trouble(&error), error.to_string()))?;
     let cluster = Cluster { settings, admin, runtime };
     let mut report = TopicReport::default();
-    for topic in [&settings.topic, &settings.receipts] {
+    for topic in [settings.topic, settings.receipts] {
         cluster.judge(topic, &mut report)?;
     }
     Ok(report)
 }
 
 struct Cluster<'a> {
-    settings: &'a TopicSettings,
+    settings: Wanted<'a>,
     admin: AdminClient<Context>,
     runtime: tokio::runtime::Runtime,
 }
@@ -103,7 +129,7 @@ impl Cluster<'_> {
         let Some(mut found) = found else {
             report.faults.push(TopicFault {
                 topic: topic.into(),
-                setting: "topic",
+                setting: ABSENCE,
                 found: "not there".into(),
                 wanted: "made by the cluster's operator, or by the gateway with `create: {partitions, replication}`"
                     .into(),

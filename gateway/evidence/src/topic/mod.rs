@@ -16,7 +16,7 @@ pub use client::{Connection, Sasl, Scram, Security, Tls, TokenSource};
 pub use judge::{TopicFault, TopicReport};
 
 pub(crate) use client::{Context, Failed, trouble};
-pub(crate) use judge::judge;
+pub(crate) use judge::{Wanted, judge};
 pub(crate) use read::ReceiptsReader;
 pub(crate) use receipts::{Answer, Receipts};
 pub(crate) use send::Sender;
