@@ -18,7 +18,7 @@ use schemas::{ObjectName, Origin, Sha256Hex, seal};
 
 use super::{Figures, Put, Receipt, SealWord, Source, Store, StoreError, Trouble};
 use crate::disk::DiskFile;
-use crate::topic::{Answer, Failed, Receipts, ReceiptsReader, Sender, TopicReport, TopicSettings, Wanted, judge};
+use crate::topic::{Answer, Failed, Receipts, Sender, TopicReader, TopicReport, TopicSettings, Wanted, judge};
 
 /// How many of a log's oldest batches without a receipt are put again: where no archiver runs, the topic is not filled
 /// with the same over and over, and where one does, its receipts for these bring the turn of the next.
@@ -34,7 +34,7 @@ pub struct KafkaStore {
     settings: TopicSettings,
     sender: Sender,
     receipts: Arc<Receipts>,
-    _reader: ReceiptsReader,
+    _reader: TopicReader,
     sent: Mutex<BTreeMap<(Origin, u64), Sent>>,
 }
 
@@ -68,11 +68,12 @@ impl KafkaStore {
     pub fn open(settings: TopicSettings) -> io::Result<Self> {
         let receipts =
             Arc::new(Receipts::new(&settings.deployment, &settings.gateway, settings.archivers.clone()));
-        let reader = ReceiptsReader::start(
+        let reader = TopicReader::start(
             settings.connection.clone(),
             &settings.receipts,
             &settings.gateway,
-            Arc::clone(&receipts),
+            "receipts",
+            Arc::clone(&receipts) as _,
         )?;
         let sender = Sender::new(settings.connection.clone(), &settings.gateway);
         Ok(Self { settings, sender, receipts, _reader: reader, sent: Mutex::default() })
