@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use evidence::disk::RealDisk;
-use evidence::store::Trouble;
+use evidence::store::{Archive, Trouble};
 use evidence::topic::TopicReport;
 use evidence::{DirectoryStore, KafkaStore, S3Store, Store};
 
@@ -55,7 +55,22 @@ fn topics(loaded: &Loaded, out: &config::KafkaOut) -> anyhow::Result<KafkaStore>
         tracing::info!(topic, "the topic was made");
     }
     heed(&report, "evidence.out.kafka")?;
-    KafkaStore::open(settings).context("`evidence.out.kafka` cannot be used")
+    let archive = out.archive.as_ref().map(archived).transpose()?;
+    let confirms = out.confirm == config::Confirm::Object;
+    let archive = archive.map(|store| Archive { store, confirms });
+    let store = KafkaStore::open(settings).context("`evidence.out.kafka` cannot be used")?;
+    Ok(store.with_archive(archive))
+}
+
+/// The store that archivers write, to be read. Asks it nothing now.
+fn archived(archive: &config::Archived) -> anyhow::Result<Arc<dyn Store>> {
+    Ok(match archive {
+        config::Archived::Directory(folder) => Arc::new(DirectoryStore::to_read(Arc::new(RealDisk), folder)),
+        config::Archived::S3(bucket) => {
+            let store = S3Store::open(bucket.settings());
+            Arc::new(store.context("`evidence.out.kafka.archive.s3` cannot be used")?)
+        }
+    })
 }
 
 /// Tells what topics are not as they should be; `key` is where the configuration names them.

@@ -391,6 +391,87 @@ async fn what_a_forger_sends_is_found_and_stops_nothing() {
     world.verified();
 }
 
+/// Everything that is in a folder, into another one.
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a folder");
+    for entry in std::fs::read_dir(from).expect("a folder").flatten() {
+        // What is just being written there comes and goes.
+        if entry.file_name() == ".tmp" {
+            continue;
+        }
+        let to = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &to);
+        } else if !to.exists() {
+            std::fs::copy(entry.path(), to).expect("a copy");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Kafka"]
+async fn what_the_archivers_have_is_read_to_erase_and_to_confirm() {
+    let kafka = Kafka::start();
+    let dir = tempfile::tempdir().expect("a folder");
+    let provider = Provider::start([]).await;
+    anew(&kafka, false);
+    let (store, mirror) = (dir.path().join("gateway/store"), dir.path().join("mirror"));
+    let out = format!("{{ directory: {} }}", store.display());
+    let more = format!("      archive: {{ directory: {} }}\n      confirm: object\n", mirror.display());
+    let trust = dir.path().join("gateway/trust.yaml");
+    let mut world = World::with(dir.path(), &kafka, &provider, (1, ""), (&trust, &out), &more);
+    world.gateway.serve();
+    world.archivers[0].spawn();
+    let body =
+        serde_json::json!({ "model": "gpt-4o-mini", "messages": [{ "role": "user", "content": "secret" }] });
+    let call = Call::post("/openai/v1/chat/completions", &world.gateway.key, body.to_string());
+    let got = send(world.gateway.address, &call).await;
+    world.sent += 1;
+    let exchange = got.header("x-affidavit-exchange").expect("its id").to_owned();
+    world.calls(2).await;
+    // Receipts are there, and the objects are not where the gateway looks for them.
+    world.until("archived batches", |world| world.batches() >= 1.0);
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(world.mark("archived") <= 0.0, "a receipt alone does not count here");
+    assert!(!mirror.exists(), "nothing is written there");
+    world.until("the objects to count", |world| {
+        copy(&store, &mirror);
+        world.mark("journaled") > 0.0 && world.mark("archived") >= world.mark("journaled")
+    });
+    // The erasure waits until all is archived, so that the mirror has to follow meanwhile.
+    let erasing = world
+        .gateway
+        .command(&["erase", "--exchange", &exchange])
+        .stdout(std::process::Stdio::piped())
+        .spawn();
+    let mut erasing = erasing.expect("the command starts");
+    world.until("the erasure to end", |_| {
+        copy(&store, &mirror);
+        erasing.try_wait().expect("a process").is_some()
+    });
+    let done = erasing.wait_with_output().expect("its output");
+    assert!(done.status.success(), "{}", world.gateway.log());
+    assert_eq!(String::from_utf8_lossy(&done.stdout), format!("{exchange} erased\n"));
+    world.until("everything to be archived", |world| {
+        copy(&store, &mirror);
+        world.mark("archived") >= world.mark("journaled")
+    });
+    world.gateway.kill();
+    // Without the archive an erasure says what is missing, and erases nothing.
+    let config = world.gateway.dir.join("gateway.yaml");
+    let text = std::fs::read_to_string(&config).expect("the configuration");
+    std::fs::write(&config, text.replace(&more, "")).expect("the configuration");
+    world.gateway.serve();
+    let (code, said) = world.gateway.run(&["erase", "--exchange", &exchange]);
+    assert!(code == 1 && said.contains("evidence.out.kafka.archive"), "{code} {said}");
+    world.calls(1).await;
+    world.stop();
+    let (code, out, err) = world.gateway.verify(&[]);
+    assert_eq!(code, 0, "{out}{err}");
+    let content = out.lines().find(|line| line.trim_start().starts_with("content:")).unwrap_or_default();
+    assert!(!content.contains(" 0 erased"), "{out}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Kafka"]
 async fn offsets_at_the_end_and_a_small_work_folder_lose_no_batch() {
