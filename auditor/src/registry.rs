@@ -389,22 +389,32 @@ impl Registry {
     }
 
     /// Holds the logs of the store against the registered ones. `gone` tells whether something registered at a time
-    /// may be absent, its retention being over.
+    /// may be absent, its retention being over; `to` is the end of the asked interval, where one was given, and `now` the
+    /// auditor's clock: what was registered on its way to the store may still be on it.
     pub(crate) fn hold(
         &self,
         source: &dyn Source,
         folds: &[&LogFold],
-        gone: &dyn Fn(i64) -> bool,
+        (gone, to, now): (&dyn Fn(i64) -> bool, Option<i64>, i64),
         findings: &mut Findings,
     ) {
+        let comes = |log: &LogState| {
+            let bounds = log.opened.heartbeat_bound_ms.saturating_add(log.opened.batch_age_ms);
+            let asked = to.unwrap_or(now.saturating_sub(bounds.saturating_mul(1000)));
+            log.last().is_some_and(|(_, head)| head.is_ahead && head.at > asked)
+        };
         for (origin, log) in self.state.logs() {
             // A folder with something in it is not yet a log.
             match folds.iter().find(|fold| fold.origin == *origin && fold.is_there()) {
-                Some(fold) => self.log(source, fold, log, gone, findings),
+                Some(fold) => self.log(source, fold, log, (gone, comes(log)), findings),
                 None if log.last().is_none_or(|(_, head)| !gone(head.at)) => {
                     let size = log.last().map_or(0, |(_, head)| head.size);
                     let expected = format!("a log that the registry knows, size {size}");
-                    findings.add(Code::LogMissing, Place::log(origin), expected, "nothing");
+                    let place = Place::log(origin);
+                    let finding = Finding::new(Code::LogMissing, place, expected, "nothing");
+                    // All of it may be on its way.
+                    let comes = comes(log) && log.heads.values().all(|head| head.is_ahead);
+                    findings.push(if comes { finding.as_note() } else { finding });
                 }
                 None => findings.add(Code::Expired, Place::log(origin), "a registered log", "nothing"),
             }
@@ -425,7 +435,7 @@ impl Registry {
         source: &dyn Source,
         fold: &LogFold,
         log: &LogState,
-        gone: &dyn Fn(i64) -> bool,
+        (gone, comes): (&dyn Fn(i64) -> bool, bool),
         findings: &mut Findings,
     ) {
         let origin = &fold.origin;
@@ -445,7 +455,8 @@ impl Registry {
         }
         let last = log.last().map(|(number, _)| number);
         for (number, head) in &log.heads {
-            head_holds(source, fold, *number, head, Some(*number) == last && !gone(head.at), findings);
+            let due = Some(*number) == last && !gone(head.at);
+            head_holds(source, fold, (*number, head), (due, comes), findings);
         }
         let size = fold.newest.as_ref().map_or(0, |newest| newest.size);
         if let Some(closed) = &log.closed
@@ -463,13 +474,12 @@ impl Registry {
     }
 }
 
-/// The store's seal of a registered batch is the registered one. `due`: it must be there.
+/// The store's seal of a registered batch is the registered one. `due`: it must be there; `comes`: it may be on its way.
 fn head_holds(
     source: &dyn Source,
     fold: &LogFold,
-    number: u64,
-    head: &Head,
-    due: bool,
+    (number, head): (u64, &Head),
+    (due, comes): (bool, bool),
     findings: &mut Findings,
 ) {
     let place = Place::batch(&fold.origin, number).in_object(seal_name(&fold.origin, number));
@@ -489,7 +499,11 @@ fn head_holds(
         }
         Err(SourceError::Absent(_)) if due => {
             let size = fold.newest.as_ref().map_or(0, |newest| newest.size);
-            findings.add(Code::Rollback, place, expected, format!("the store offers size {size}"));
+            let found = format!("the store offers size {size}");
+            // What the registrar saw on its way may never have been in the store: nothing was taken back then.
+            let code = if head.is_ahead { Code::BatchMissing } else { Code::Rollback };
+            let finding = Finding::new(code, place, expected, found);
+            findings.push(if comes { finding.as_note() } else { finding });
         }
         // A seal in the middle that is not there is named by the log itself.
         Err(SourceError::Absent(_)) => {}

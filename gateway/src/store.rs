@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use evidence::disk::RealDisk;
-use evidence::store::Trouble;
+use evidence::store::{Archive, Trouble};
 use evidence::topic::TopicReport;
 use evidence::{DirectoryStore, KafkaStore, S3Store, Store, StoreError};
 
@@ -45,7 +45,22 @@ fn topics(loaded: &Loaded, out: &config::KafkaOut) -> anyhow::Result<KafkaStore>
     let password = loaded.kafka_password.as_ref().map(config::Secret::expose);
     let settings = out.settings(&config.deployment, &config.gateway, password);
     judged(KafkaStore::judge(&settings), "evidence.out.kafka", "no batch would get through")?;
-    KafkaStore::open(settings).context("`evidence.out.kafka` cannot be used")
+    let archive = out.archive.as_ref().map(archived).transpose()?;
+    let confirms = out.confirm == config::Confirm::Object;
+    let archive = archive.map(|store| Archive { store, confirms });
+    let store = KafkaStore::open(settings).context("`evidence.out.kafka` cannot be used")?;
+    Ok(store.with_archive(archive))
+}
+
+/// The store that archivers write, to be read. Asks it nothing now.
+fn archived(archive: &config::Archived) -> anyhow::Result<Arc<dyn Store>> {
+    Ok(match archive {
+        config::Archived::Directory(folder) => Arc::new(DirectoryStore::to_read(Arc::new(RealDisk), folder)),
+        config::Archived::S3(bucket) => {
+            let store = S3Store::open(bucket.settings());
+            Arc::new(store.context("`evidence.out.kafka.archive.s3` cannot be used")?)
+        }
+    })
 }
 
 /// Where the journal is committed besides this disk. A topic that would keep no group is refused.
@@ -81,6 +96,14 @@ fn judged(report: Result<TopicReport, StoreError>, key: &str, or_else: &str) -> 
     for topic in &report.made {
         tracing::info!(topic, "the topic was made");
     }
+    heed(&report, key, or_else)
+}
+
+/// Tells what topics are not as they should be; `key` is where the configuration names them.
+///
+/// # Errors
+/// With what was found, what `or_else` says.
+pub(crate) fn heed(report: &TopicReport, key: &str, or_else: &str) -> anyhow::Result<()> {
     for warning in &report.warnings {
         tracing::warn!(
             topic = warning.topic,

@@ -265,7 +265,8 @@ class Registry:
         name = f"{number:010}.seal"
         if name not in store.logs[origin]:
             if number > newest:
-                self.findings.add("ROLLBACK", f"{origin}/{name}", wanted, f"batches to {newest}")
+                missing = "BATCH_MISSING" if head.get("ahead") else "ROLLBACK"
+                self.findings.add(missing, f"{origin}/{name}", wanted, f"batches to {newest}")
             return
         note = store.read(origin, name, self.findings)
         if note is None or sha256(note).hexdigest() == wanted:

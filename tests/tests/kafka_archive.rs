@@ -113,13 +113,25 @@ impl World {
         trust: &Path,
         out: &str,
     ) -> Self {
+        Self::with(dir, kafka, provider, (archivers, "patience: 20s\n"), (trust, out), "")
+    }
+
+    /// `settings` is text at the end of each archiver's configuration, `more` of the gateway's `kafka`.
+    fn with(
+        dir: &Path,
+        kafka: &Kafka,
+        provider: &Provider,
+        (archivers, settings): (usize, &str),
+        (trust, out): (&Path, &str),
+        more: &str,
+    ) -> Self {
         let archivers: Vec<Archiver> = (1..=archivers)
-            .map(|n| Archiver::prepare(dir, &format!("ar{n}"), kafka, out, trust, "patience: 20s\n"))
+            .map(|n| Archiver::prepare(dir, &format!("ar{n}"), kafka, out, trust, settings))
             .collect();
         let lines: Vec<&str> = archivers.iter().map(|archiver| archiver.line.as_str()).collect();
         let out = format!(
             "\n    kafka:\n      brokers: [\"{}\"]\n      topic: {TOPIC}\n      receipts: {RECEIPTS}\n      timeout: 5s\n      \
-             reship_after: 5s\n      archivers: [{}]\n",
+             reship_after: 5s\n      archivers: [{}]\n{more}",
             kafka.address,
             lines.join(", "),
         );
@@ -377,6 +389,168 @@ async fn what_a_forger_sends_is_found_and_stops_nothing() {
         world.archivers[0].metric("gateway_archive_open_messages") == 0.0
     });
     world.verified();
+}
+
+/// Everything that is in a folder, into another one.
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a folder");
+    for entry in std::fs::read_dir(from).expect("a folder").flatten() {
+        // What is just being written there comes and goes.
+        if entry.file_name() == ".tmp" {
+            continue;
+        }
+        let to = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &to);
+        } else if !to.exists() {
+            std::fs::copy(entry.path(), to).expect("a copy");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Kafka"]
+async fn what_the_archivers_have_is_read_to_erase_and_to_confirm() {
+    let kafka = Kafka::start();
+    let dir = tempfile::tempdir().expect("a folder");
+    let provider = Provider::start([]).await;
+    anew(&kafka, false);
+    let (store, mirror) = (dir.path().join("gateway/store"), dir.path().join("mirror"));
+    let out = format!("{{ directory: {} }}", store.display());
+    let more = format!("      archive: {{ directory: {} }}\n      confirm: object\n", mirror.display());
+    let trust = dir.path().join("gateway/trust.yaml");
+    let mut world = World::with(dir.path(), &kafka, &provider, (1, ""), (&trust, &out), &more);
+    world.gateway.serve();
+    world.archivers[0].spawn();
+    let body =
+        serde_json::json!({ "model": "gpt-4o-mini", "messages": [{ "role": "user", "content": "secret" }] });
+    let call = Call::post("/openai/v1/chat/completions", &world.gateway.key, body.to_string());
+    let got = send(world.gateway.address, &call).await;
+    world.sent += 1;
+    let exchange = got.header("x-affidavit-exchange").expect("its id").to_owned();
+    world.calls(2).await;
+    // Receipts are there, and the objects are not where the gateway looks for them.
+    world.until("archived batches", |world| world.batches() >= 1.0);
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(world.mark("archived") <= 0.0, "a receipt alone does not count here");
+    assert!(!mirror.exists(), "nothing is written there");
+    world.until("the objects to count", |world| {
+        copy(&store, &mirror);
+        world.mark("journaled") > 0.0 && world.mark("archived") >= world.mark("journaled")
+    });
+    // The erasure waits until all is archived, so that the mirror has to follow meanwhile.
+    let erasing = world
+        .gateway
+        .command(&["erase", "--exchange", &exchange])
+        .stdout(std::process::Stdio::piped())
+        .spawn();
+    let mut erasing = erasing.expect("the command starts");
+    world.until("the erasure to end", |_| {
+        copy(&store, &mirror);
+        erasing.try_wait().expect("a process").is_some()
+    });
+    let done = erasing.wait_with_output().expect("its output");
+    assert!(done.status.success(), "{}", world.gateway.log());
+    assert_eq!(String::from_utf8_lossy(&done.stdout), format!("{exchange} erased\n"));
+    world.until("everything to be archived", |world| {
+        copy(&store, &mirror);
+        world.mark("archived") >= world.mark("journaled")
+    });
+    world.gateway.kill();
+    // Without the archive an erasure says what is missing, and erases nothing.
+    let config = world.gateway.dir.join("gateway.yaml");
+    let text = std::fs::read_to_string(&config).expect("the configuration");
+    std::fs::write(&config, text.replace(&more, "")).expect("the configuration");
+    world.gateway.serve();
+    let (code, said) = world.gateway.run(&["erase", "--exchange", &exchange]);
+    assert!(code == 1 && said.contains("evidence.out.kafka.archive"), "{code} {said}");
+    world.calls(1).await;
+    world.stop();
+    let (code, out, err) = world.gateway.verify(&[]);
+    assert_eq!(code, 0, "{out}{err}");
+    let content = out.lines().find(|line| line.trim_start().starts_with("content:")).unwrap_or_default();
+    assert!(!content.contains(" 0 erased"), "{out}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Kafka"]
+async fn offsets_at_the_end_and_a_small_work_folder_lose_no_batch() {
+    let kafka = Kafka::start();
+    let dir = tempfile::tempdir().expect("a folder");
+    let provider = Provider::start([]).await;
+    anew(&kafka, false);
+    let out = format!("{{ directory: {} }}", dir.path().join("gateway/store").display());
+    let trust = dir.path().join("gateway/trust.yaml");
+    let settings = "patience: 10s\nwork_bound: 64MiB\n";
+    let mut world = World::with(dir.path(), &kafka, &provider, (1, settings), (&trust, &out), "");
+    world.gateway.serve();
+    world.calls(3).await;
+    world.all_sent();
+    // Junk beside it, as much again as the folder holds: whole objects and first pieces that no seal names.
+    let forger = Forger::new(&kafka);
+    let log = messages(&kafka)[0].0.clone();
+    let own = Origin::new(log.clone()).expect("an origin");
+    for fill in 0..100_u8 {
+        let piece = vec![fill; CHUNK_BYTES as usize];
+        let sha256 = Sha256Hex([fill; 32]);
+        let name = ObjectName::Data { origin: own.clone(), batch: 900, sha256, kind: FileKind::Records };
+        let length = CHUNK_BYTES * 9;
+        let chunk = Chunk { name, length, sha256, offset: 0, bytes: &piece }.encode().expect("a chunk");
+        forger.send(TOPIC, &log, &chunk);
+    }
+    world.calls(3).await;
+    world.all_sent();
+    // The group stands at the end of everything, as an operator may put it.
+    let mut config = client(&kafka);
+    config.set("group.id", "affidavit-archivers").set("enable.auto.commit", "false");
+    let reader: BaseConsumer = config.create().expect("a reader");
+    let mut list = rdkafka::TopicPartitionList::new();
+    for partition in 0..4 {
+        let (_, end) = reader.fetch_watermarks(TOPIC, partition, Duration::from_secs(10)).expect("its end");
+        list.add_partition_offset(TOPIC, partition, rdkafka::Offset::Offset(end)).expect("an offset");
+    }
+    reader.commit(&list, rdkafka::consumer::CommitMode::Sync).expect("offsets are committed");
+    drop(reader);
+    world.archivers[0].spawn();
+    world.all_archived();
+    // And at the beginning again: all the junk, and everything that is in the store.
+    assert_eq!(world.archivers[0].stop(), Some(0), "{}", world.archivers[0].log());
+    administer(&kafka, |admin, runtime| {
+        let done = runtime.block_on(admin.delete_groups(&["affidavit-archivers"], &AdminOptions::new()));
+        assert!(done.expect("groups are deleted").iter().all(Result::is_ok));
+    });
+    world.archivers[0].spawn();
+    world.calls(2).await;
+    world.all_archived();
+    let bytes = world.archivers[0].metric("gateway_archive_work_bytes");
+    assert!(bytes <= f64::from(64 << 20), "{bytes}");
+    world.until("the junk to be given up", |world| {
+        world.archivers[0].metric("gateway_archive_open_messages") == 0.0
+    });
+    for fault in ["invalid_batch", "name_taken", "read_back", "unknown_log", "forged_seal"] {
+        assert!(world.set_aside(fault) <= 0.0, "{fault}: {:?}", world.archivers[0].quarantine());
+    }
+    assert!(world.set_aside("unfinished") >= 100.0, "{:?}", world.archivers[0].quarantine().len());
+    world.verified();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Kafka"]
+async fn topics_that_lose_batches_are_refused_at_the_start() {
+    let kafka = Kafka::start();
+    let dir = tempfile::tempdir().expect("a folder");
+    let provider = Provider::start([]).await;
+    administer(&kafka, |admin, runtime| {
+        let new = NewTopic::new(TOPIC, 1, TopicReplication::Fixed(1)).set("cleanup.policy", "compact");
+        let made = runtime.block_on(admin.create_topics(&[new], &AdminOptions::new())).expect("a topic");
+        assert!(made.iter().all(Result::is_ok), "{made:?}");
+    });
+    let mut world = World::prepare(dir.path(), &kafka, &provider, 1);
+    world.archivers[0].spawn();
+    world.until("the refusal", |world| world.archivers[0].log().contains("cleanup.policy"));
+    assert_eq!(world.archivers[0].stop(), Some(1), "{}", world.archivers[0].log());
+    // The receipts' topic is not there: somebody else makes it, and that is waited for.
+    assert!(world.archivers[0].log().contains("is not there yet"), "{}", world.archivers[0].log());
 }
 
 #[tokio::test(flavor = "multi_thread")]

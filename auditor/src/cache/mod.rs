@@ -2,7 +2,7 @@
 //! decrypted content.
 //!
 //! ```text
-//! <state>/cache/<deployment and keys>/
+//! <state>/cache/<deployment, keys and store>/
 //!   run.json                         the whole verification that is under way, or was interrupted
 //!   <deployment>/<gateway>/<epoch>/
 //!     log.json                       what was found out when the log was last followed to its end, and the segments
@@ -107,7 +107,7 @@ impl Log {
     }
 }
 
-/// The cache of one deployment.
+/// The cache of one deployment in one store.
 pub struct Cache<'a> {
     state: &'a State,
     root: PathBuf,
@@ -124,14 +124,16 @@ impl std::fmt::Debug for Cache<'_> {
 }
 
 impl<'a> Cache<'a> {
-    /// Opens the cache for a trust file. Another deployment or key is another cache.
-    pub fn open(state: &'a State, trust: &Trust) -> Self {
+    /// Opens the cache for a trust file and a store. Another deployment or key is another cache, and so is another store:
+    /// what was found in a copy says nothing of the original, whatever both say of the state of their objects.
+    pub fn open(state: &'a State, trust: &Trust, store: &str) -> Self {
         let mut keys: Vec<String> =
             trust.gateways.iter().map(|entry| format!("{} {}\n", entry.name, entry.key)).collect();
         keys.extend(trust.registry.iter().map(|registry| format!("{} {}\n", registry.origin, registry.key)));
         keys.extend(trust.root.iter().map(|root| format!("root {root}\n")));
         keys.sort();
-        let name = Sha256Hex::of(format!("{}\n{}", trust.deployment, keys.concat()).as_bytes()).to_string();
+        let name = format!("{}\n{}store {store}\n", trust.deployment, keys.concat());
+        let name = Sha256Hex::of(name.as_bytes()).to_string();
         let root = state.folder().join("cache").join(name.get(..16).unwrap_or_default());
         Self { state, root, logs: BTreeMap::new(), run: None, pace: Pace::default(), error: None }
     }

@@ -29,6 +29,8 @@ struct Watched {
     fatal: Option<usize>,
     /// Names that hold this cannot be read.
     broken: Option<&'static str>,
+    /// What it is called, where it is one of two that say nothing of the state of their objects.
+    copy: Option<&'static str>,
 }
 
 impl Watched {
@@ -48,13 +50,17 @@ impl Watched {
 
 impl Source for Watched {
     fn describe(&self) -> String {
-        self.store.describe()
+        self.copy.map_or_else(|| self.store.describe(), str::to_owned)
     }
     fn folders(&self) -> Result<Vec<String>, SourceError> {
         self.store.folders()
     }
     fn entries(&self, folder: &str) -> Result<Vec<Entry>, SourceError> {
-        self.store.entries(folder)
+        let mut entries = self.store.entries(folder)?;
+        if self.copy.is_some() {
+            entries.iter_mut().for_each(|entry| entry.stamp.clear());
+        }
+        Ok(entries)
     }
     fn open(&self, name: &str) -> Result<Opened, SourceError> {
         let count = {
@@ -106,7 +112,7 @@ impl Auditor {
     ) -> Report {
         let state = State::open(&self.dir.path().join("state")).unwrap();
         let (trust, mandate) = (Box::leak(Box::new(trust())), Box::leak(Box::<Mandate>::default()));
-        let mut cache = Cache::open(&state, trust);
+        let mut cache = Cache::open(&state, trust, &source.describe());
         cache.at_least_every(Duration::ZERO);
         let (mut options, mut findings) = (Options::new(trust, mandate, NOW), Findings::default());
         options.limits.window_bytes = 1;
@@ -251,6 +257,32 @@ fn a_batch_that_changed_in_between_is_read_again() {
         let said = printed(auditor.verify(&Watched::new(&now), Continue::Known));
         assert!(said.contains(code), "{code}: {said}");
     }
+}
+
+#[test]
+fn what_was_found_in_a_damaged_copy_is_not_said_of_the_good_store() {
+    let store = long().store;
+    let mut damaged = store.clone();
+    let name = store.objects.keys().find(|name| name.contains("0000000005-")).unwrap();
+    let mut bytes = store.objects[name].to_vec();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    damaged.put(name.clone(), bytes);
+    let good = || Watched { copy: Some("the good store"), ..Watched::new(&store) };
+    let copy = || Watched { copy: Some("the damaged copy"), ..Watched::new(&damaged) };
+    let auditor = Auditor::new();
+    let expected = printed(Auditor::new().verify(&good(), Continue::Known));
+    assert!(!expected.contains("FILE_MISMATCH"), "{expected}");
+    for _ in 0..2 {
+        let said = printed(auditor.verify(&copy(), Continue::Known));
+        assert!(said.contains("FILE_MISMATCH"), "{said}");
+        assert_eq!(printed(auditor.verify(&good(), Continue::Known)), expected);
+    }
+    // Each is gone on with where it was.
+    let source = good();
+    let report = auditor.verify(&source, Continue::Known);
+    assert_eq!(report.gateways[0].logs[0].batches_from_cache, BATCHES - 1);
+    assert_eq!(source.batches(), BTreeSet::new());
 }
 
 #[test]

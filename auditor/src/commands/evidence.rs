@@ -293,9 +293,15 @@ impl Opened {
         self.run(Continue::Known)
     }
 
+    /// What tells this store from others.
+    fn store_name(&self) -> String {
+        let bucket = self.bucket.as_ref().map(|bucket| kept::id(bucket.source.bucket()));
+        bucket.map_or_else(|| self.source.describe(), |id| format!("bucket {id}"))
+    }
+
     fn run(&self, from: Continue) -> anyhow::Result<(Report, Cache<'_>)> {
         let only_new = from == Continue::Known;
-        let mut cache = Cache::open(&self.state, &self.trust);
+        let mut cache = Cache::open(&self.state, &self.trust, &self.store_name());
         let progress = Progress::new();
         let tell = |origin: &Origin, done: u64, total: u64| progress.tell(origin, done, total);
         let mut options = Options::new(&self.trust, &self.mandate, time::now());

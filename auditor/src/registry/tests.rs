@@ -94,7 +94,8 @@ fn opened(store: &MemorySource, origin: &Origin) -> EntryBody {
 fn head_of(store: &MemorySource, origin: &Origin, batch: u64) -> LogHead {
     let note = note_of(store, origin, batch);
     let said = seal::parse_unverified(&note).unwrap();
-    LogHead { origin: origin.clone(), batch, size: said.to, root: said.root, seal: Sha256Hex::of(&note) }
+    let seal = Sha256Hex::of(&note);
+    LogHead { origin: origin.clone(), batch, size: said.to, root: said.root, seal, ahead: None }
 }
 
 fn closed(origin: &Origin, size: u64) -> EntryBody {
@@ -289,6 +290,45 @@ fn heads_that_differ_from_the_log() {
     cut.objects.retain(|name, _| !name.starts_with(&format!("{origin}/0000000002")));
     let (report, _) = verify(&cut, None);
     assert!(report.findings.has(Code::Rollback), "{}", crate::render::text::report(&report));
+}
+
+#[test]
+fn what_was_registered_on_its_way_and_never_came_is_missing_and_no_rollback() {
+    let writer = small();
+    let (store, origin) = (&writer.store, &writer.origin);
+    let head = |batch, size| {
+        let ahead = Some(true);
+        EntryBody::LogHead(LogHead { batch, size, ahead, ..head_of(store, origin, 2) })
+    };
+    // It is there by now: nothing to say.
+    let EntryBody::LogHead(real) = head(2, 0) else { return };
+    let size = head_of(store, origin, 2).size;
+    let there = LogHead { size, ..real };
+    let batches = |head: EntryBody| vec![vec![opening(), add(), opened(store, origin), head]];
+    let (report, _) = verify(&stored(&writer, batches(EntryBody::LogHead(there.clone()))), None);
+    assert!(!report.findings.has(Code::BatchMissing) && !report.findings.has(Code::Rollback));
+    // The last batch was never archived, nor the log at all: once it is due that is no pass.
+    let late = NOW + 310 * SECOND;
+    let mut cut = stored(&writer, batches(EntryBody::LogHead(there)));
+    cut.objects.retain(|name, _| !name.starts_with(&format!("{origin}/0000000002")));
+    let mut without = cut.clone();
+    without.objects.retain(|name, _| !name.starts_with(origin.as_str()));
+    for (store, code) in [(&cut, Code::BatchMissing), (&without, Code::LogMissing)] {
+        let (trust, mandate) = (trust(), Mandate::default());
+        let at = |now| run(store, &Options::new(&trust, &mandate, now), &mut NoSink).0;
+        let report = at(late);
+        let said = crate::render::text::report(&report);
+        assert!(report.findings.has(code) && !report.findings.has(Code::Rollback), "{said}");
+        assert_eq!(report.verdict, Verdict::Incomplete, "{said}");
+        assert!(report.findings.iter().any(|f| f.code == code && f.effect != Effect::Note), "{said}");
+        // As long as it may be on its way, that it is not there is a note of the registry's; that a gateway has shown
+        // nothing yet is said all the same.
+        let report = at(NOW);
+        let said = crate::render::text::report(&report);
+        let mut registered =
+            report.findings.iter().filter(|f| f.code == code && f.expected.contains("regist"));
+        assert!(registered.all(|f| f.effect == Effect::Note), "{said}");
+    }
 }
 
 #[test]

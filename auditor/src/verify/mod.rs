@@ -213,7 +213,7 @@ pub fn run(source: &dyn Source, options: &Options<'_>, sink: &mut dyn Sink) -> (
         let folds: Vec<&LogFold> = gateways.iter().flat_map(|gateway| &gateway.folds).collect();
         let gone =
             |at: i64| options.mandate.retention.is_some_and(|kept| at.saturating_add(kept) < options.now);
-        registry.hold(source, &folds, &gone, &mut findings);
+        registry.hold(source, &folds, (&gone, options.to, options.now), &mut findings);
         counts.objects += registry.counts.objects;
         counts.bytes += registry.counts.bytes;
         counts.seals += registry.counts.seals;

@@ -4,7 +4,6 @@
 
 mod support;
 
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,10 +12,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use evidence::disk::{Call, Crash, DiskFile, Fault, SimDisk};
 use evidence::store::{Put, Receipt, Source, Trouble};
-use evidence::{DirectoryStore, KeyScope, Ledger, OpenError, Reason, Salvaged, Store, StoreError, salvage};
+use evidence::{KeyScope, Ledger, OpenError, Reason, Salvaged, Store, StoreError, salvage};
 use schemas::record::{Body, CloseReason, End, GapReason, PartName};
 use schemas::{ObjectName, Origin};
-use support::{Bed, Client, SEED, after, begin, end, exchange, id, noise, outcome, verify};
+use support::{Bed, Client, Gate, SEED, after, begin, end, exchange, id, noise, outcome, verify};
 
 const CLOSE: Duration = Duration::from_secs(60);
 
@@ -77,43 +76,10 @@ fn clone_of(bed: &Bed, folders: &[&str]) -> Bed {
     other
 }
 
-/// A directory store that can be out of reach.
-#[derive(Debug)]
-struct Gate {
-    inner: Arc<DirectoryStore>,
-    shut: Arc<AtomicBool>,
-}
-
-impl Store for Gate {
-    fn put(&self, name: &ObjectName, source: Source<'_>) -> Result<Put, StoreError> {
-        if self.shut.load(Ordering::Relaxed) {
-            let source = io::Error::from(io::ErrorKind::ConnectionRefused);
-            return Err(StoreError::Io { action: "cannot put", name: name.to_string(), source });
-        }
-        self.inner.put(name, source)
-    }
-    fn confirm(&self, name: &ObjectName, source: Source<'_>) -> Result<Receipt, StoreError> {
-        self.inner.confirm(name, source)
-    }
-    fn get(&self, name: &ObjectName) -> Result<Option<Arc<dyn DiskFile>>, StoreError> {
-        self.inner.get(name)
-    }
-    fn list(&self, origin: &Origin) -> Result<Vec<ObjectName>, StoreError> {
-        self.inner.list(origin)
-    }
-    fn logs(&self, deployment: &str, gateway: &str) -> Result<Vec<Origin>, StoreError> {
-        self.inner.logs(deployment, gateway)
-    }
-    fn local_folder(&self) -> Option<&Path> {
-        self.inner.local_folder()
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn of_a_cloned_journal_that_is_started_twice_the_second_is_refused() {
     let one = Bed::real();
-    let shut = Arc::new(AtomicBool::new(true));
-    let gate: Arc<dyn Store> = Arc::new(Gate { inner: one.store(), shut: shut.clone() });
+    let (gate, shut) = Gate::of(&one);
     let mut client = Client::default();
     let origin = {
         let ledger = Ledger::open(one.config_for(gate.clone())).unwrap();
@@ -175,8 +141,7 @@ async fn a_seal_name_that_is_taken_stops_the_writer_with_an_alarm() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_out_of_reach_stops_nothing_and_gets_everything_later() {
     let bed = Bed::real();
-    let shut = Arc::new(AtomicBool::new(true));
-    let gate: Arc<dyn Store> = Arc::new(Gate { inner: bed.store(), shut: shut.clone() });
+    let (gate, shut) = Gate::of(&bed);
     let ledger = Ledger::open(bed.config_for(gate)).unwrap();
     let mut client = Client::default();
     for n in 0..5 {
@@ -196,8 +161,7 @@ async fn a_full_disk_refuses_before_anything_is_lost_and_traffic_resumes() {
     let disk = SimDisk::new();
     let bed = Bed::sim(&disk);
     let mut client = Client::default();
-    let shut = Arc::new(AtomicBool::new(true));
-    let gate: Arc<dyn Store> = Arc::new(Gate { inner: bed.store(), shut: shut.clone() });
+    let (gate, shut) = Gate::of(&bed);
     let mut config = bed.config_for(gate);
     config.segment_bytes = 1 << 20;
     let ledger = Ledger::open(config).unwrap();
@@ -283,8 +247,7 @@ async fn a_failed_sync_of_the_journal_stops_admission_and_loses_nothing_acknowle
 #[tokio::test(flavor = "multi_thread")]
 async fn damage_of_acknowledged_records_refuses_to_start_until_it_is_accepted_and_recorded() {
     let bed = Bed::real();
-    let shut = Arc::new(AtomicBool::new(true));
-    let gate: Arc<dyn Store> = Arc::new(Gate { inner: bed.store(), shut: shut.clone() });
+    let (gate, _shut) = Gate::of(&bed);
     let mut config = bed.config_for(gate);
     config.batch_age = Duration::from_secs(60);
     let ledger = Ledger::open(config).unwrap();
@@ -435,20 +398,21 @@ async fn a_drain_over_a_failed_journal_ends_at_once_though_exchanges_are_open() 
 /// A store that does not answer for a while, or says no.
 #[derive(Debug)]
 struct Silent {
-    gate: Gate,
+    gate: Arc<dyn Store>,
+    shut: Arc<AtomicBool>,
     says: Trouble,
     asked: std::sync::atomic::AtomicU64,
 }
 
 impl Silent {
     fn new(bed: &Bed, says: Trouble) -> Arc<Self> {
-        let gate = Gate { inner: bed.store(), shut: Arc::new(AtomicBool::new(true)) };
-        Arc::new(Self { gate, says, asked: 0.into() })
+        let (gate, shut) = Gate::of(bed);
+        Arc::new(Self { gate, shut, says, asked: 0.into() })
     }
 
     fn answers(&self) -> Result<(), StoreError> {
         self.asked.fetch_add(1, Ordering::Relaxed);
-        if !self.gate.shut.load(Ordering::Relaxed) {
+        if !self.shut.load(Ordering::Relaxed) {
             return Ok(());
         }
         let (trouble, detail) = (self.says, "as the test says".to_owned());
@@ -489,7 +453,7 @@ async fn a_start_that_waits_for_its_store_opens_when_it_answers() {
     let opening = tokio::task::spawn_blocking(move || Ledger::open(config));
     tokio::time::sleep(Duration::from_millis(900)).await;
     assert!(!opening.is_finished() && store.asked.load(Ordering::Relaxed) > 1, "it asks again");
-    store.gate.shut.store(false, Ordering::Relaxed);
+    store.shut.store(false, Ordering::Relaxed);
     let ledger = opening.await.unwrap().unwrap();
     ledger.drain_and_close(CloseReason::Shutdown, CLOSE).await.unwrap();
     assert_eq!(verify(&bed).len(), 1);

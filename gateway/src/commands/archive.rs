@@ -12,6 +12,7 @@
 //!   group: affidavit-archivers      # optional: archivers of one group share the partitions
 //!   tls: { ca: kafka-ca.pem }       # optional, as a gateway has it
 //!   sasl: { mechanism: scram-sha-512, user: archiver, secret: { env: KAFKA_PASSWORD } }   # optional
+//!   outage: 7d                      # optional: how long all archivers may be away; the topic must keep batches as long
 //!   timeout: 30s                    # optional
 //! out: { directory: evidence }      # or s3, as a gateway has it
 //! work: /var/lib/affidavit/archive  # what is not settled; not another archiver's
@@ -83,6 +84,7 @@ pub(super) fn run(args: &cli::Archive) -> Result<()> {
     let settings = settings(typed, Arc::clone(&trust))?;
     let public = key_text(&Ed25519Signer::from_seed(settings.seed).public_key());
     let (store, work) = (Arc::clone(&settings.store), settings.work.clone());
+    judge(&settings)?;
     let archiver = Archiver::open(settings)
         .with_context(|| format!("`work` is `{}`, or `quarantine`: cannot be used", work.display()))?;
     let stop = Arc::new(AtomicBool::new(false));
@@ -123,6 +125,22 @@ pub(super) fn run(args: &cli::Archive) -> Result<()> {
     })
 }
 
+/// Refuses topics that no batch would get through. Brokers that do not answer now, and topics that are not there yet, are
+/// waited for.
+fn judge(settings: &ArchiveConfig) -> Result<()> {
+    let mut report = match settings.judge() {
+        Ok(report) => report,
+        Err(error) => {
+            tracing::warn!(%error, "the topics cannot be judged now");
+            return Ok(());
+        }
+    };
+    for absent in report.faults.extract_if(.., |fault| fault.is_absence()) {
+        tracing::warn!(topic = absent.topic, "the topic is not there yet: it is waited for");
+    }
+    store::heed(&report, "kafka", "no batch would get through")
+}
+
 fn settings(typed: Typed, trust: Arc<TrustFile>) -> Result<ArchiveConfig> {
     let file = std::fs::read(&typed.key).with_context(|| format!("`key` is `{}`", typed.key.display()))?;
     let seed = parse_seal_key(&file)
@@ -135,6 +153,7 @@ fn settings(typed: Typed, trust: Arc<TrustFile>) -> Result<ArchiveConfig> {
         topic: typed.kafka.topic,
         receipts: typed.kafka.receipts,
         group: typed.kafka.group,
+        outage: typed.kafka.outage,
         store: store::open(&typed.out, "out")?,
         keys: trust,
         work: typed.work,
@@ -224,7 +243,7 @@ mod tests {
         let text = "deployment: ACME\nname: \"\"\nout: { folder: x }\nwork_bound: 1KiB\nquarantine_bound: much\n\
                     patience: 1s\nworkers: 0\nmetrics: here\ncolour: red\n\
                     kafka: { brokers: [nowhere], topic: a b, receipts: t, group: \"?\", tls: { key: k }, \
-                    sasl: { mechanism: best, secret: x }, timeout: 0s, archivers: [] }\n";
+                    sasl: { mechanism: best, secret: x }, outage: 1m, timeout: 0s, archivers: [] }\n";
         let Err(problems) = read(text, Path::new("/")) else { std::panic::panic_any("accepted") };
         let told: Vec<_> = problems.iter().map(ToString::to_string).collect();
         for key in [
@@ -247,6 +266,7 @@ mod tests {
             "kafka.tls.key",
             "kafka.sasl.mechanism",
             "kafka.sasl.secret",
+            "kafka.outage",
             "kafka.timeout",
             "kafka.archivers",
         ] {

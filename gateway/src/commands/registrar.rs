@@ -3,6 +3,9 @@
 //! ```yaml
 //! deployment: acme
 //! out: { directory: evidence }      # where the gateways' logs are, and the registry; or s3, as a gateway has it
+//! kafka:                            # optional: where batches go there through a topic; as an archiver has it
+//!   brokers: ["kafka1.acme.example:9093"]
+//!   topic: affidavit-batches        # optional; also `tls`, `sasl` and `timeout`
 //! seal_key: registry.key            # gateway keygen --gateway registry
 //! checkpoint_key: checkpoint.key
 //! root: "base64 of 32 bytes"        # the deployment's root key, public
@@ -38,6 +41,7 @@ use anyhow::{Context as _, Result};
 use evidence::Reference;
 use evidence::clock::SystemClock;
 use evidence::registry::{Head, Registrar, RegistrarConfig};
+use evidence::topic::{Following, TopicBatches};
 use policies::document::{self, Fields, Node, Problem};
 use schemas::names::is_part;
 use schemas::note::{Ed25519Signer, Signer as _};
@@ -48,7 +52,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::cli;
-use crate::config::{self, Out, parse_duration};
+use crate::config::{self, KafkaIn, Out, parse_duration};
 use crate::record::now_us;
 use crate::secrets::parse_seal_key;
 use crate::store;
@@ -63,6 +67,7 @@ const END: Duration = Duration::from_secs(2);
 struct Typed {
     deployment: String,
     out: Out,
+    kafka: Option<KafkaIn>,
     seal_key: PathBuf,
     checkpoint_key: PathBuf,
     root: [u8; 32],
@@ -82,8 +87,9 @@ struct Others {
 }
 
 pub(super) fn run(args: &cli::Registrar) -> Result<()> {
-    let (settings, interval, others) = settings(&args.config)?;
+    let (settings, interval, others, kafka) = settings(&args.config)?;
     super::start_logging(&args.log, args.log_format)?;
+    let _following = follow(&settings, kafka.as_ref())?;
     let mut registrar = Registrar::new(settings)?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("tokio runtime")?;
@@ -159,7 +165,14 @@ async fn ask_others(
     Ok((sender, metrics))
 }
 
-fn settings(path: &Path) -> Result<(RegistrarConfig, Duration, Others)> {
+/// Reads the topic, for as long as what this gives lives.
+fn follow(settings: &RegistrarConfig, kafka: Option<&KafkaIn>) -> Result<Option<Following>> {
+    let (Some(kafka), Some(topic)) = (kafka, &settings.topic) else { return Ok(None) };
+    let connection = kafka.connection().map_err(|why| anyhow::anyhow!("`kafka.sasl.secret`: {why}"))?;
+    topic.follow(connection, &kafka.topic).context("a thread for the topic").map(Some)
+}
+
+fn settings(path: &Path) -> Result<(RegistrarConfig, Duration, Others, Option<KafkaIn>)> {
     let text = std::fs::read_to_string(path).with_context(|| format!("`{}`", path.display()))?;
     let base = path.parent().unwrap_or(Path::new("."));
     let typed = read(&text, base).map_err(|problems| super::told(path, &problems))?;
@@ -182,7 +195,9 @@ fn settings(path: &Path) -> Result<(RegistrarConfig, Duration, Others)> {
         "interval_ms": u64::try_from(typed.interval.as_millis())?,
         "heartbeat_ms": u64::try_from(typed.heartbeat.as_millis())?,
     }))?;
+    let topic = typed.kafka.is_some().then(|| TopicBatches::new(&typed.deployment));
     let settings = RegistrarConfig {
+        topic,
         deployment: typed.deployment,
         store: store::open(&typed.out, "out")?,
         seal_seed,
@@ -196,7 +211,7 @@ fn settings(path: &Path) -> Result<(RegistrarConfig, Duration, Others)> {
         config: Reference { media_type: Identifier::new("application/json")?, bytes: record.into() },
         clock: Arc::new(SystemClock),
     };
-    Ok((settings, typed.interval, typed.others))
+    Ok((settings, typed.interval, typed.others, typed.kafka))
 }
 
 fn read(text: &str, base: &Path) -> Result<Typed, Vec<Problem>> {
@@ -217,6 +232,7 @@ fn read(text: &str, base: &Path) -> Result<Typed, Vec<Problem>> {
     let interval = f.optional("interval", DURATION, duration).unwrap_or(Duration::from_secs(5));
     let heartbeat = f.optional("heartbeat", DURATION, duration).unwrap_or(Duration::from_secs(300));
     let others = others(&mut f, base);
+    let kafka = f.node("kafka").map(|node| config::kafka_in(node, "kafka", base, f.problems()));
     let out = f.required_node("out", "`directory` or `s3`: where the logs are");
     let out = out.and_then(|node| config::out(node, "out", base, f.problems()));
     f.finish();
@@ -228,6 +244,7 @@ fn read(text: &str, base: &Path) -> Result<Typed, Vec<Problem>> {
             Ok(Typed {
                 deployment,
                 out,
+                kafka: kafka.flatten(),
                 seal_key,
                 checkpoint_key,
                 root,
@@ -298,12 +315,20 @@ mod tests {
 
     #[test]
     fn every_problem_of_a_registrar_s_configuration_is_told() {
-        let text =
-            "deployment: ACME\nroot: short\nout: { folder: x }\ninterval: 1ms\nentries: e\ncolour: red\n";
+        let text = "deployment: ACME\nroot: short\nout: { folder: x }\ninterval: 1ms\nentries: e\ncolour: red\n\
+             kafka: { brokers: [nowhere] }\n";
         let Err(problems) = read(text, Path::new("/")) else { std::panic::panic_any("accepted") };
         let keys: Vec<_> = problems.iter().map(ToString::to_string).collect();
-        for key in ["deployment", "seal_key", "checkpoint_key", "root", "interval", "out.directory", "colour"]
-        {
+        for key in [
+            "deployment",
+            "seal_key",
+            "checkpoint_key",
+            "root",
+            "interval",
+            "out.directory",
+            "colour",
+            "kafka.brokers",
+        ] {
             assert!(keys.iter().any(|problem| problem.contains(key)), "{key} not in {keys:?}");
         }
         let root = key_text(&[1; 32]);

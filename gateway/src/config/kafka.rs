@@ -9,6 +9,7 @@ use schemas::trust::public_key;
 use serde::Serialize;
 
 use super::Credential;
+use super::archived::{self, Archived, Confirm};
 use super::read::{DAY, PART_FORM, Reader, SECOND, credential, is_part};
 use super::units::{duration_schema, duration_text};
 
@@ -36,6 +37,12 @@ pub struct KafkaOut {
     /// Authentication; absent: none but the certificate of `tls`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sasl: Option<KafkaSasl>,
+    /// Where archivers put the batches: read here, never written. `gateway erase` needs it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub archive: Option<Archived>,
+    /// What makes a batch count as archived; `object` needs `archive`.
+    #[schemars(default)]
+    pub confirm: Confirm,
     /// How topics are made that are not there; absent: they are not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub create: Option<CreateTopics>,
@@ -243,6 +250,13 @@ pub(super) fn read(node: &Node, path: &str, base: &Path, problems: &mut Vec<Prob
     let archivers = f.list("archivers", "at least one archiver as `{name: ar1, key: BASE64}`", archiver);
     let tls = f.part_of("tls", tls);
     let sasl = f.part_of("sasl", sasl);
+    let archive = f.part_of("archive", archived::read);
+    let confirms = [("receipt", Confirm::Receipt), ("object", Confirm::Object)];
+    let confirm = f.fields.choice("confirm", &confirms).unwrap_or_default();
+    if confirm == Confirm::Object && archive.is_none() {
+        let (place, key) = (f.fields.place_of("confirm"), f.fields.path("archive"));
+        f.fields.report(Problem::at(place, key, "the archivers' store: `confirm` is `object`"));
+    }
     let create = f.part_of("create", create);
     let outage = f.duration("outage", 60 * 60 * SECOND..=3650 * DAY, 7 * DAY);
     let reship_after = f.duration("reship_after", SECOND..=DAY, 300 * SECOND);
@@ -255,6 +269,8 @@ pub(super) fn read(node: &Node, path: &str, base: &Path, problems: &mut Vec<Prob
         archivers: archivers?,
         tls: whole(tls)?,
         sasl: whole(sasl)?,
+        archive: whole(archive)?,
+        confirm,
         create: whole(create)?,
         outage,
         reship_after,

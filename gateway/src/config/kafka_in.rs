@@ -7,7 +7,7 @@ use evidence::topic::Connection;
 use policies::document::{Node, Problem};
 
 use super::kafka::{self, KafkaSasl, KafkaTls, RECEIPTS, TOPIC};
-use super::read::{Reader, SECOND};
+use super::read::{DAY, Reader, SECOND};
 
 /// Who reads the topic where nothing is typed.
 const GROUP: &str = "affidavit-archivers";
@@ -21,6 +21,8 @@ pub(crate) struct KafkaIn {
     pub(crate) group: String,
     tls: Option<KafkaTls>,
     sasl: Option<KafkaSasl>,
+    /// How long all archivers may be away.
+    pub(crate) outage: Duration,
     timeout: Duration,
 }
 
@@ -46,6 +48,7 @@ pub(crate) fn kafka_in(node: &Node, path: &str, base: &Path, problems: &mut Vec<
     let group = f.fields.optional("group", form, |text| kafka::is_topic(text).then(|| text.to_owned()));
     let tls = f.part_of("tls", kafka::tls);
     let sasl = f.part_of("sasl", kafka::sasl);
+    let outage = f.duration("outage", 60 * 60 * SECOND..=3650 * DAY, 7 * DAY);
     let timeout = f.duration("timeout", SECOND..=300 * SECOND, 30 * SECOND);
     f.fields.finish();
     Some(KafkaIn {
@@ -55,6 +58,7 @@ pub(crate) fn kafka_in(node: &Node, path: &str, base: &Path, problems: &mut Vec<
         group: group.unwrap_or_else(|| GROUP.into()),
         tls: kafka::whole(tls)?,
         sasl: kafka::whole(sasl)?,
+        outage,
         timeout,
     })
 }

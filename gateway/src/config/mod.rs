@@ -5,6 +5,7 @@
 //! ([`Loaded::restart_keys`] says what cannot be swapped). The canonical form ([`Loaded::canonical`]), with
 //! secrets as keyed fingerprints, goes into the log before it rules; its SHA-256 is in every record (CH-4).
 
+mod archived;
 mod canonical;
 mod check;
 mod commit;
@@ -32,6 +33,7 @@ use schemars::JsonSchema;
 use schemas::Identifier;
 use serde::Serialize;
 
+pub use archived::{Archived, ArchivedBucket, Confirm};
 pub use commit::{Commit, KafkaCommit};
 pub use defaults::DEFAULT_ADMIN;
 pub use diff::Changes;

@@ -85,7 +85,7 @@ impl<'a, 'p> Reader<'a, 'p> {
         self.fields.optional(key, "a path", |text| Some(self.base.join(text)))
     }
 
-    fn required_path(&mut self, key: &'static str) -> Option<PathBuf> {
+    pub(super) fn required_path(&mut self, key: &'static str) -> Option<PathBuf> {
         self.fields.required(key, "a path", |text| Some(self.base.join(text)))
     }
 

@@ -152,13 +152,19 @@ impl S3Out {
     }
 }
 
-/// Reads the part; `None` where a required key is missing or unreadable.
-pub(super) fn read(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem>) -> Option<S3Out> {
-    let mut f = Reader::new(node, path, base, problems);
+/// The bucket's name, and what stands before every object's.
+pub(super) fn names(f: &mut Reader<'_, '_>) -> (Option<String>, Option<String>) {
     let form = "a bucket's name: 3 to 63 of `a-z`, `0-9`, `.` and `-`, a letter or digit at each end";
     let bucket = f.fields.required("bucket", form, |text| is_bucket(text).then(|| text.to_owned()));
     let form = "parts `[A-Za-z0-9._-]+` joined by `/`, none at the ends";
     let prefix = f.fields.optional("prefix", form, |text| is_prefix(text).then(|| text.to_owned()));
+    (bucket, prefix)
+}
+
+/// Reads the part; `None` where a required key is missing or unreadable.
+pub(super) fn read(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem>) -> Option<S3Out> {
+    let mut f = Reader::new(node, path, base, problems);
+    let (bucket, prefix) = names(&mut f);
     let form = "a region as `eu-central-1`";
     let region = f.fields.optional("region", form, |text| is_part(text).then(|| text.to_owned()));
     let form = "`http://` or `https://`, host and port";

@@ -359,7 +359,7 @@ fn brokers_that_mean_nothing_are_refused_with_every_problem() {
     let yaml = with_out(
         "  out:\n    kafka:\n      brokers: [k1]\n      topic: 'a b'\n      archivers: [{ name: Ar 1, key: x }]\n      tls: { \
          certificate: c.pem }\n      sasl: { mechanism: plain, secret: { env: NOT_SET } }\n      create: { partitions: 0, replication: x \
-         }\n      outage: 1m",
+         }\n      outage: 1m\n      archive: { directory: a, s3: { bucket: A } }\n      confirm: maybe",
     );
     let told = folder.told(&yaml).join("\n");
     for key in [
@@ -372,12 +372,18 @@ fn brokers_that_mean_nothing_are_refused_with_every_problem() {
         "create.partitions",
         "create.replication",
         "outage",
+        "archive.directory",
+        "archive.s3.bucket",
+        "confirm",
     ] {
         assert!(told.contains(&format!("evidence.out.kafka.{key}")), "{key}:\n{told}");
     }
     let same =
         with_out(&format!("  out: {{ kafka: {{ brokers: ['k:1'], topic: a, receipts: a, {ARCHIVERS} }} }}"));
     assert!(folder.told(&same).join("\n").contains("evidence.out.kafka.receipts"));
+    let blind =
+        with_out(&format!("  out: {{ kafka: {{ brokers: ['k:1'], {ARCHIVERS}, confirm: object }} }}"));
+    assert!(folder.told(&blind).join("\n").contains("evidence.out.kafka.archive"));
     let both =
         with_out(&format!("  out: {{ directory: store, kafka: {{ brokers: ['k:1'], {ARCHIVERS} }} }}"));
     assert!(folder.told(&both).join("\n").contains("evidence.out.directory"));
@@ -483,14 +489,15 @@ fn schema_and_reader_know_the_same_keys() {
          sse: kms, kms_key: k, mode: compliance, legal_hold: false, without_lock: refuse, timeout: 1m, \
          retention: { records: 1d, content: 1d, classes: { legal: 9d } } }",
     );
-    let topic = |secret: &str| {
+    let archived = "{ s3: { bucket: abc, prefix: p, region: r, endpoint: 'http://127.0.0.1:9', path_style: true, timeout: 1m } }";
+    let topic = |secret: &str, archive: &str| {
         with_out(&format!(
             "  out:\n    kafka: {{ brokers: ['k:1'], topic: a, receipts: b, {ARCHIVERS}, tls: {{ ca: tls.crt, certificate: \
              tls.crt, key: tls.key }}, sasl: {{ mechanism: plain, user: u, secret: {{ {secret} }} }}, create: {{ partitions: 1, \
-             replication: 1 }}, outage: 1d, reship_after: 1m, timeout: 1m }}",
+             replication: 1 }}, archive: {archive}, confirm: object, outage: 1d, reship_after: 1m, timeout: 1m }}",
         ))
     };
-    let topics = [topic("env: OPENAI_API_KEY"), topic("file: azure.key")];
+    let topics = [topic("env: OPENAI_API_KEY", archived), topic("file: azure.key", "{ directory: archive }")];
     let commit = |secret: &str| {
         with_out(&format!(
             "  out: {{ directory: store }}\n  commit:\n    kafka: {{ brokers: ['k:1'], topic: c, lease: 5s, tls: {{ ca: tls.crt, \

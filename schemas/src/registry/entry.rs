@@ -161,6 +161,9 @@ pub struct LogHead {
     pub root: Sha256Hex,
     /// SHA-256 of the seal.
     pub seal: Sha256Hex,
+    /// `true`: the registrar saw it on its way (16.1), and the store did not have it yet; absent: the store had it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ahead: Option<bool>,
 }
 
 /// `log_closed`: the last head of the log ends with `close`.
@@ -329,6 +332,7 @@ mod tests {
             size: 9,
             root: Sha256Hex([1; 32]),
             seal: Sha256Hex([2; 32]),
+            ahead: None,
         }
     }
 

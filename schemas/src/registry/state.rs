@@ -59,6 +59,8 @@ pub struct Head {
     pub root: Hash,
     /// SHA-256 of the seal.
     pub seal: Sha256Hex,
+    /// Whether the store did not have it yet when it was registered.
+    pub is_ahead: bool,
 }
 
 /// A key of a gateway.
@@ -343,7 +345,8 @@ impl State {
             )));
         }
         log.lost = None;
-        let seen = Head { position, at, size: head.size, root: head.root, seal: head.seal };
+        let is_ahead = head.ahead == Some(true);
+        let seen = Head { position, at, size: head.size, root: head.root, seal: head.seal, is_ahead };
         log.heads.insert(head.batch, seen);
     }
 

@@ -82,6 +82,7 @@ fn bodies() -> Vec<Vec<EntryBody>> {
             size: seal.to,
             root: seal.root,
             seal: seal_hash,
+            ahead: None,
         })
     };
     let opening = EntryBody::Registry(Opening {

@@ -10,7 +10,7 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use schemas::digest::Hasher;
 use schemas::ship::{Chunk, pieces};
@@ -115,6 +115,31 @@ impl Assembly {
     /// Bytes on disk.
     pub(crate) fn held(&self) -> u64 {
         self.held
+    }
+
+    /// Bytes that it holds at most.
+    pub(crate) fn bound(&self) -> u64 {
+        self.bound
+    }
+
+    /// Whether there is room enough again for what was put back.
+    pub(crate) fn has_room(&self) -> bool {
+        self.held <= self.bound / 2 && self.objects.len() <= MAX_OBJECTS / 2
+    }
+
+    /// When an object was begun.
+    pub(crate) fn since(&self, wanted: &Wanted) -> Option<Instant> {
+        self.objects.get(wanted).map(|object| object.since)
+    }
+
+    /// For so long nothing could be read: it does not count for anything that was begun.
+    pub(crate) fn postpone(&mut self, by: Duration) {
+        self.objects.values_mut().for_each(|object| object.since += by);
+    }
+
+    /// The objects, and when each was begun.
+    pub(crate) fn objects(&self) -> impl Iterator<Item = (&Wanted, Instant)> {
+        self.objects.iter().map(|(wanted, object)| (wanted, object.since))
     }
 
     /// Takes a chunk. [`Assembly::whole`] says what it made whole.
@@ -230,12 +255,6 @@ impl Assembly {
         let mut old: Vec<_> = self.objects.iter().filter(|(_, object)| object.since < before).collect();
         old.sort_by_key(|(_, object)| object.since);
         old.into_iter().map(|(wanted, _)| wanted.clone()).collect()
-    }
-
-    /// Of the objects that `which` takes, the one that was begun first, and when.
-    pub(crate) fn oldest_of(&self, which: impl Fn(&Wanted) -> bool) -> Option<(Wanted, Instant)> {
-        let taken = self.objects.iter().filter(|(wanted, _)| which(wanted));
-        taken.min_by_key(|(_, object)| object.since).map(|(wanted, object)| (wanted.clone(), object.since))
     }
 
     /// Forgets that messages came from these partitions; gives the objects of which none is left.
@@ -496,11 +515,11 @@ mod tests {
         // The last piece needs room for the whole too.
         let last = cut(&wanted, &bytes)[2].clone();
         assert_eq!(desk.take(&last), Taken::Full);
-        assert_eq!(desk.assembly.oldest_of(|_| true).unwrap().0, wanted);
+        assert_eq!(desk.assembly.objects().next().unwrap().0, &wanted);
         assert_eq!(desk.assembly.begun_before(Instant::now()), std::slice::from_ref(&wanted));
         let dropped = desk.assembly.drop(&wanted).unwrap();
         assert_eq!((dropped.messages.len(), desk.assembly.held(), desk.files()), (MAX_VERSIONS + 2, 0, 0));
-        assert!(desk.assembly.oldest_of(|_| true).is_none());
+        assert!(desk.assembly.objects().next().is_none());
     }
 
     #[test]

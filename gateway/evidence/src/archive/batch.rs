@@ -16,8 +16,9 @@ use super::quarantine::Fault;
 use crate::clock::Clock;
 use crate::store::{Source, Store, StoreError};
 
-/// The largest records file that is read: it is verified in memory.
+/// The largest records file that is read: it is verified in memory. Far above what a gateway makes.
 const MAX_RECORDS_BYTES: u64 = 1 << 30;
+const _: () = assert!(crate::sealer::MAX_RECORDS_BYTES <= MAX_RECORDS_BYTES);
 
 /// A batch whose objects are all whole.
 #[derive(Debug, Clone)]

@@ -1,8 +1,13 @@
 //! The desk: messages come in, batches that are whole go out to be archived, and offsets follow what is settled.
 //!
 //! Knows no Kafka and no store, so that a test can give it any order of messages, deaths and losses.
+//!
+//! The work folder has a bound, and no batch is given up for it. While batches that are whole wait for the store, which
+//! will make room, no more is read. Else what is needed least is put back: it leaves the folder, its messages hold the
+//! offset, and their partition is read again from there once there is room. What a seal names that counts is needed most,
+//! then what was begun first: so whatever else is sent, what was sealed gets through.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,8 +25,25 @@ use super::quarantine::{Fault, Quarantine};
 use crate::clock::Clock;
 use crate::disk::{Disk, RealDisk};
 
-/// How long what may still become whole is left alone where room is short.
-const LEFT_ALONE: Duration = Duration::from_secs(1);
+/// How often partitions are read again for batches of which a seal counts, while there is little room.
+const AGAIN: Duration = Duration::from_secs(1);
+/// The most messages that are not settled: of what is put back a number is kept each.
+const MAX_OPEN: usize = 1 << 18;
+/// How many times the patience a sealed batch has that was put back.
+const LONGER: u32 = 8;
+
+/// What came of looking for room.
+#[derive(Debug, PartialEq, Eq)]
+enum Room {
+    /// There may be some now.
+    Made,
+    /// What was to be taken is needed least: it is put back itself.
+    Back,
+    /// The store will make some.
+    Waits,
+    /// Nothing else is held: it never fits.
+    Never,
+}
 
 /// A seal that counts, and the files that it names.
 #[derive(Debug)]
@@ -46,6 +68,22 @@ enum Stage {
 
 /// A log and the number of a batch: what an object belongs to.
 type Place = (Origin, u64);
+
+/// The files that a seal names.
+fn files(seal: &SignedSeal) -> Vec<Wanted> {
+    let files = seal.files.iter().filter_map(|file| {
+        let name = ObjectName::parse_file(&seal.origin, &file.name).ok()?;
+        Some(Wanted { name, sha256: file.sha256, length: file.length })
+    });
+    files.collect()
+}
+
+/// Bytes that the objects of a batch take, the longest beside its pieces.
+fn needed(seal: &SignedSeal, note: &[u8]) -> u64 {
+    let lengths = seal.files.iter().map(|file| file.length);
+    let longest = lengths.clone().max().unwrap_or(0);
+    lengths.fold(longest, u64::saturating_add).saturating_add(note.len() as u64)
+}
 
 fn place(wanted: &Wanted) -> Place {
     (wanted.name.origin().clone(), wanted.name.batch())
@@ -74,6 +112,12 @@ pub(crate) struct Desk {
     /// The batches that nobody works on yet.
     ready: VecDeque<Wanted>,
     foreign: u64,
+    /// Batches of which something was put back, by partition.
+    put_back: BTreeMap<i32, BTreeSet<Place>>,
+    /// When partitions were read again last.
+    read_again: Option<Instant>,
+    /// Since when nothing can be taken: the time does not count for what is not whole yet.
+    stalled: Option<Instant>,
 }
 
 impl Desk {
@@ -99,6 +143,9 @@ impl Desk {
             seals: BTreeMap::new(),
             ready: VecDeque::new(),
             foreign: 0,
+            put_back: BTreeMap::new(),
+            read_again: None,
+            stalled: None,
         })
     }
 
@@ -146,6 +193,9 @@ impl Desk {
             // Offsets from before do not tell these messages apart: everything is read again.
             self.lose(&[at.partition]);
         }
+        if !again && self.offsets.pass_again(at) {
+            return Ok(Read::Taken);
+        }
         let chunk = match Chunk::decode(message) {
             Ok(chunk) => chunk,
             Err(error) => {
@@ -166,7 +216,17 @@ impl Desk {
             self.aside(Fault::ForeignKey, &chunk.name.to_string(), &detail, at, message);
             return Ok(Read::Taken);
         }
-        self.piece(&chunk, at, message, now)
+        let read = self.piece(&chunk, at, message, now);
+        match &read {
+            Ok(Read::Taken) => {
+                if let Some(stalled) = self.stalled.take() {
+                    self.assembly.postpone(now.saturating_duration_since(stalled));
+                }
+            }
+            Ok(Read::NoRoom) if !self.waits() => {}
+            Ok(Read::NoRoom) | Err(_) => _ = self.stalled.get_or_insert(now),
+        }
+        read
     }
 
     fn piece(&mut self, chunk: &Chunk<'_>, at: At, message: &[u8], now: Instant) -> io::Result<Read> {
@@ -195,8 +255,21 @@ impl Desk {
                     self.aside(Fault::Unfinished, &chunk.name.to_string(), &detail, at, &[]);
                     return Ok(Read::Taken);
                 }
-                Taken::Full if self.make_room(now) => continue,
-                Taken::Full => return Ok(Read::NoRoom),
+                Taken::Full => match self.make_room(&wanted, chunk.bytes, now) {
+                    Room::Made => continue,
+                    Room::Waits => return Ok(Read::NoRoom),
+                    Room::Back => {
+                        self.put_back(&wanted);
+                        self.put_back.entry(at.partition).or_default().insert(place(&wanted));
+                        return Ok(Read::Taken);
+                    }
+                    Room::Never => {
+                        let why = "the work folder holds nothing else, and has no room for its pieces";
+                        self.give_up(&wanted, false, why);
+                        self.offsets.done(at);
+                        return Ok(Read::Taken);
+                    }
+                },
             }
             self.look(&wanted)?;
             return Ok(Read::Taken);
@@ -222,12 +295,12 @@ impl Desk {
         if matches!(wanted.name, ObjectName::Seal { .. }) && !is_known {
             let note = std::fs::read(path)?;
             match self.judge(wanted, &note) {
+                Ok((seal, _)) if needed(&seal, &note) > self.assembly.bound() => {
+                    self.never_fits(wanted, &seal, &note);
+                    return Ok(());
+                }
                 Ok((seal, key)) => {
-                    let files = seal.files.iter().filter_map(|file| {
-                        let name = ObjectName::parse_file(&seal.origin, &file.name).ok()?;
-                        Some(Wanted { name, sha256: file.sha256, length: file.length })
-                    });
-                    let files = files.collect();
+                    let files = files(&seal);
                     let sealed = Sealed { seal, key, note, files, stage: Stage::Comes };
                     self.seals.entry(place.clone()).or_default().insert(wanted.clone(), sealed);
                 }
@@ -242,6 +315,17 @@ impl Desk {
             }
         }
         Ok(())
+    }
+
+    /// A batch that the folder cannot hold: told, and put again by its gateway until somebody made the folder larger.
+    fn never_fits(&mut self, wanted: &Wanted, seal: &SignedSeal, note: &[u8]) {
+        let (needed, bound) = (needed(seal, note), self.assembly.bound());
+        let dropped: Vec<Dropped> =
+            files(seal).iter().chain([wanted]).filter_map(|one| self.let_go(one)).collect();
+        let at = dropped.last().and_then(|dropped| dropped.messages.first().copied());
+        let detail = format!("its batch needs {needed} bytes, the work folder holds {bound} (`work_bound`)");
+        let (about, now) = (wanted.name.to_string(), self.clock.now_us());
+        self.quarantine.set_aside(Fault::Unfinished, &about, &detail, at, note, now);
     }
 
     fn judge(&self, wanted: &Wanted, note: &[u8]) -> Result<(SignedSeal, [u8; 32]), KeyFault> {
@@ -332,32 +416,90 @@ impl Desk {
 
     /// What did not become a whole batch in time: its gateway puts it again, as long as no receipt came.
     pub(crate) fn overdue(&self, now: Instant) -> Vec<Wanted> {
+        let now = self.stalled.map_or(now, |stalled| stalled.min(now));
         let Some(before) = now.checked_sub(self.patience) else { return Vec::new() };
+        let long_before = now.checked_sub(self.patience * LONGER);
+        let comes_again = |wanted: &Wanted| {
+            self.is_put_back(&place(wanted))
+                && self.is_sealed(wanted)
+                && self.assembly.since(wanted) > long_before
+        };
         self.assembly
             .begun_before(before)
             .into_iter()
-            .filter(|wanted| self.stage(wanted) == Stage::Comes)
+            .filter(|wanted| self.stage(wanted) == Stage::Comes && !comes_again(wanted))
             .collect()
     }
 
-    /// Gives up the oldest object that is not of a whole batch. Not while batches that are whole wait for the store, which
-    /// will make room, and nothing that was begun just now.
-    fn make_room(&mut self, now: Instant) -> bool {
-        if self.seals.values().flatten().any(|(_, sealed)| sealed.stage > Stage::Comes) {
-            return false;
+    /// Whether batches that are whole wait for the store.
+    fn waits(&self) -> bool {
+        self.seals.values().flatten().any(|(_, sealed)| sealed.stage > Stage::Comes)
+    }
+
+    /// Whether a seal that counts names an object, or is it.
+    fn is_sealed(&self, wanted: &Wanted) -> bool {
+        let seals = self.seals.get(&place(wanted)).into_iter().flatten();
+        seals.into_iter().any(|(seal, sealed)| seal == wanted || sealed.files.contains(wanted))
+    }
+
+    fn is_put_back(&self, place: &Place) -> bool {
+        self.put_back.values().any(|places| places.contains(place))
+    }
+
+    /// Puts back what is needed least: what no seal names, and of that what was begun last.
+    fn make_room(&mut self, wanted: &Wanted, bytes: &[u8], now: Instant) -> Room {
+        if self.waits() || self.offsets.open() > MAX_OPEN {
+            return Room::Waits;
         }
-        let Some((oldest, since)) = self.assembly.oldest_of(|_| true) else { return false };
-        if now.saturating_duration_since(since) < LEFT_ALONE {
-            return false;
+        let is_seal = matches!(wanted.name, ObjectName::Seal { .. }) && self.judge(wanted, bytes).is_ok();
+        let since = self.assembly.since(wanted);
+        let own = (!is_seal && !self.is_sealed(wanted), since.unwrap_or(now));
+        // What was begun just now and no seal names is needed less than anything: nothing else is looked at.
+        if own.0 && since.is_none() && self.assembly.objects().next().is_some() {
+            return Room::Back;
         }
-        self.give_up(&oldest, false, "given up for room in the work folder");
-        true
+        let others = self.assembly.objects().filter(|(other, _)| *other != wanted);
+        let least = others.map(|(other, since)| ((!self.is_sealed(other), since), other)).max();
+        match least {
+            None => Room::Never,
+            Some((rank, _)) if rank <= own => Room::Back,
+            Some((_, other)) => {
+                let other = other.clone();
+                self.put_back(&other);
+                Room::Made
+            }
+        }
+    }
+
+    /// Takes an object out of the folder. Its messages hold the offset, and are read again.
+    fn put_back(&mut self, wanted: &Wanted) {
+        self.unseal(wanted);
+        let Some(dropped) = self.assembly.drop(wanted) else { return };
+        for at in dropped.messages {
+            self.put_back.entry(at.partition).or_default().insert(place(wanted));
+        }
+    }
+
+    /// Where partitions are to be read again: there is room, or a seal that counts names what was put back.
+    pub(crate) fn again(&mut self, now: Instant) -> Vec<At> {
+        if self.read_again.is_some_and(|last| now.saturating_duration_since(last) < AGAIN) || self.waits() {
+            return Vec::new();
+        }
+        let has_room = self.assembly.has_room();
+        let due = |places: &BTreeSet<Place>| has_room || places.iter().any(|p| self.seals.contains_key(p));
+        let due: Vec<i32> = self.put_back.iter().filter(|(_, p)| due(p)).map(|(n, _)| *n).collect();
+        if !due.is_empty() {
+            self.read_again = Some(now);
+        }
+        due.iter().for_each(|partition| _ = self.put_back.remove(partition));
+        due.into_iter().filter_map(|partition| self.offsets.again(partition)).collect()
     }
 
     /// These partitions are another archiver's now, or are read anew: what came from them alone comes again.
     pub(crate) fn lose(&mut self, partitions: &[i32]) {
         for partition in partitions {
             self.offsets.lost(*partition);
+            self.put_back.remove(partition);
         }
         for wanted in self.assembly.forget(partitions) {
             // What is at work is finished all the same: the store takes it twice.

@@ -40,8 +40,8 @@ use self::desk::{Desk, Read};
 use self::reading::{Reading, Taken};
 use self::workers::{Done, Workers};
 use crate::clock::Clock;
-use crate::store::Store;
-use crate::topic::{Connection, Failed, Sender};
+use crate::store::{Store, StoreError};
+use crate::topic::{Connection, Failed, Sender, TopicReport, Wanted, WantedTopic, judge};
 
 /// How long one look for messages takes at most.
 const TICK: Duration = Duration::from_millis(100);
@@ -68,6 +68,8 @@ pub struct ArchiveConfig {
     pub receipts: String,
     /// Archivers of one group share the partitions.
     pub group: String,
+    /// How long all of them may be away: the topic must keep batches as long.
+    pub outage: Duration,
     /// Where batches go.
     pub store: Arc<dyn Store>,
     /// Whose seals count.
@@ -96,6 +98,19 @@ pub struct Archiver {
     workers: Workers,
     figures: Arc<ArchiveFigures>,
     sender: Sender,
+}
+
+impl ArchiveConfig {
+    /// What the topics are, held against what batches and receipts need. None is made: gateways do, or the cluster's
+    /// operator.
+    ///
+    /// # Errors
+    /// The brokers do not answer.
+    pub fn judge(&self) -> Result<TopicReport, StoreError> {
+        let Self { connection, name, topic, receipts, outage, .. } = self;
+        let topics = WantedTopic::of_batches(topic, receipts, *outage);
+        judge(Wanted { connection, who: name, topics: &topics, create: None })
+    }
 }
 
 impl Archiver {
@@ -169,7 +184,7 @@ impl Archiver {
             }
             if looked.elapsed() >= HOUSEKEEPING {
                 looked = Instant::now();
-                waiting = self.keep_house(&mut reading, waiting);
+                waiting = self.keep_house(&mut reading, waiting)?;
             }
         }
         self.commit(&reading);
@@ -194,7 +209,7 @@ impl Archiver {
         Ok(Some((at, key, message)))
     }
 
-    fn keep_house(&mut self, reading: &mut Reading, mut waiting: Waiting) -> Waiting {
+    fn keep_house(&mut self, reading: &mut Reading, mut waiting: Waiting) -> Result<Waiting, Failed> {
         let lost = reading.lost();
         if !lost.is_empty() {
             tracing::info!(partitions = ?lost, "another archiver reads these partitions now");
@@ -203,10 +218,20 @@ impl Archiver {
             waiting = waiting.filter(|(at, ..)| !lost.contains(&at.partition));
         }
         self.expire(Instant::now());
+        for from in self.desk.again(Instant::now()) {
+            // Where it cannot be, everything is read again.
+            reading.again(from)?;
+            tracing::info!(
+                partition = from.partition,
+                offset = from.offset,
+                "read again: there is room for what was put back"
+            );
+            waiting = waiting.filter(|(at, ..)| at.partition != from.partition);
+        }
         self.commit(reading);
         self.figures.look(&self.desk, reading.behind());
         self.figures.set_reading(reading.reads());
-        waiting
+        Ok(waiting)
     }
 
     /// Commits offsets. What Kafka does not take now is committed later, or read again by another.

@@ -19,6 +19,8 @@ struct Partition {
     open: BTreeMap<i64, Instant>,
     /// Behind the last message that was read.
     next: i64,
+    /// Behind the message that was read just now: less than `next` where the partition is read again.
+    cursor: i64,
     /// What was committed last.
     committed: Option<i64>,
 }
@@ -35,16 +37,36 @@ impl Offsets {
         let partition = self.partitions.entry(at.partition).or_insert_with(|| Partition {
             open: BTreeMap::new(),
             next: at.offset,
+            cursor: at.offset,
             committed: None,
         });
         partition.open.entry(at.offset).or_insert_with(Instant::now);
-        partition.next = partition.next.max(at.offset.saturating_add(1));
+        partition.cursor = at.offset.saturating_add(1);
+        partition.next = partition.next.max(partition.cursor);
+    }
+
+    /// Passes over a message that was read before and is not needed any more, where a partition is read again. False
+    /// where it is another one.
+    pub(crate) fn pass_again(&mut self, at: At) -> bool {
+        let Some(partition) = self.partitions.get_mut(&at.partition) else { return false };
+        if at.offset >= partition.next || partition.open.contains_key(&at.offset) {
+            return false;
+        }
+        partition.cursor = at.offset.saturating_add(1);
+        true
+    }
+
+    /// A partition is read again from the oldest message that is still needed: gives which that is.
+    pub(crate) fn again(&mut self, partition: i32) -> Option<At> {
+        let of = self.partitions.get_mut(&partition)?;
+        of.cursor = of.open.first_key_value().map(|(offset, _)| *offset)?;
+        Some(At { partition, offset: of.cursor })
     }
 
     /// Whether a message stands before one that was read: the topic was made anew, its offsets were reset, or the
-    /// partition was another archiver's meanwhile.
+    /// partition was another archiver's meanwhile. Where it is read again on purpose it is the message before that counts.
     pub(crate) fn goes_back(&self, at: At) -> bool {
-        self.partitions.get(&at.partition).is_some_and(|partition| at.offset < partition.next)
+        self.partitions.get(&at.partition).is_some_and(|partition| at.offset < partition.cursor)
     }
 
     /// The partitions that were read.
@@ -101,6 +123,27 @@ mod tests {
 
     fn at(offset: i64) -> At {
         At { partition: 3, offset }
+    }
+
+    #[test]
+    fn what_is_read_again_on_purpose_is_neither_new_nor_a_step_back() {
+        let mut offsets = Offsets::default();
+        for offset in 10..15 {
+            offsets.read(at(offset));
+        }
+        [10, 12, 14].into_iter().for_each(|offset| offsets.done(at(offset)));
+        assert_eq!(offsets.again(3), Some(at(11)));
+        for (offset, is_settled) in [(11, false), (12, true), (13, false), (14, true), (15, false)] {
+            assert!(!offsets.goes_back(at(offset)), "{offset}");
+            assert_eq!(offsets.pass_again(at(offset)), is_settled, "{offset}");
+            if !is_settled {
+                offsets.read(at(offset));
+            }
+        }
+        // A message before the one that was read just now is a step back, then as always.
+        assert!(offsets.goes_back(at(13)));
+        assert_eq!((offsets.open(), offsets.due_commits()), (3, vec![at(11)]));
+        assert_eq!(offsets.again(4), None);
     }
 
     #[test]

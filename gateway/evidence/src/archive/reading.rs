@@ -15,6 +15,9 @@ use crate::topic::{Context, Failed, trouble};
 /// How long the others wait until they take the partitions of one that fell silent.
 const SESSION_MS: &str = "10000";
 
+/// The longest wait until a partition is read from elsewhere.
+const SEEK: Duration = Duration::from_secs(10);
+
 /// A message: where it stood, its key, its value.
 pub(super) type Taken = (At, Option<Vec<u8>>, Vec<u8>);
 
@@ -117,6 +120,13 @@ impl Reading {
         self.ahead.retain(|(at, ..)| !lost.contains(&at.partition));
         self.had = now;
         lost
+    }
+
+    /// Reads a partition again from a message on.
+    pub(super) fn again(&mut self, from: At) -> Result<(), Failed> {
+        self.ahead.retain(|(at, ..)| at.partition != from.partition);
+        let to = Offset::Offset(from.offset);
+        self.reader.seek(&self.topic, from.partition, to, SEEK).map_err(|error| self.told(&error))
     }
 
     /// Whether it has partitions.

@@ -292,63 +292,178 @@ fn a_batch_at_the_store_holds_the_offset_also_after_its_partition_came_back() {
     assert_eq!((rig.desk.open_messages(), rig.committed(), rig.faults()), (0, Some(rig.next), vec![]));
 }
 
-#[test]
-fn a_full_folder_gives_up_what_is_old_and_never_a_batch_that_is_whole() {
-    let objects = objects();
-    let folder = tempfile::tempdir().unwrap();
-    let (work, quarantine) = (folder.path().join("work"), folder.path().join("quarantine"));
-    let total: u64 = objects.values().map(|bytes| bytes.len() as u64).sum();
-    let mut desk =
-        Desk::open(keys(), Arc::new(SystemClock), (&work, total * 2), (&quarantine, 1 << 20), PATIENCE)
-            .unwrap();
-    let (mut next, mut again) = (0, false);
-    let mut give = |desk: &mut Desk, message: &[u8], now: Instant| {
-        let at = At { partition: 0, offset: next };
-        let read = desk.take(at, Some(origin().as_str().as_bytes()), message, now, again).unwrap();
-        again = read == Read::NoRoom;
-        next += i64::from(read == Read::Taken);
-        read
-    };
-    let begun = Instant::now();
-    let junk = |fill: u8| {
-        let bytes = vec![fill; 900];
-        let sha256 = Sha256Hex::of(&bytes);
-        let kind = schemas::names::FileKind::Records;
-        let name = ObjectName::Data { origin: origin(), batch: 77, sha256, kind };
-        messages(&BTreeMap::from([(name, bytes)])).remove(0)
-    };
-    let mut fill = 0;
-    while give(&mut desk, &junk(fill), begun) == Read::Taken {
-        fill += 1;
+/// A partition of a topic, and a desk with a small work folder that reads it.
+struct Partition {
+    desk: Desk,
+    topic: Vec<Vec<u8>>,
+    at: usize,
+    now: Instant,
+    settled: Vec<u64>,
+    bound: u64,
+    _folder: tempfile::TempDir,
+}
+
+impl Partition {
+    fn new(topic: Vec<Vec<u8>>, bound: u64) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (work, quarantine) = (folder.path().join("work"), folder.path().join("quarantine"));
+        let clock = Arc::new(SystemClock);
+        let desk = Desk::open(keys(), clock, (&work, bound), (&quarantine, 1 << 20), PATIENCE).unwrap();
+        let (now, settled) = (Instant::now(), Vec::new());
+        Self { desk, topic, at: 0, now, settled, bound, _folder: folder }
     }
-    // Nothing young is given up, and what is old is.
-    let later = begun + Duration::from_secs(5);
-    let mut settled = 0;
-    for message in messages(&objects) {
-        assert_eq!(give(&mut desk, &message, later), Read::Taken);
-        while let Some((seal, _)) = desk.next() {
-            desk.settle(&seal, None);
-            settled += 1;
+
+    fn next(&mut self, again: bool) -> Read {
+        let at = At { partition: 0, offset: self.at as i64 };
+        let read =
+            self.desk.take(at, Some(origin().as_str().as_bytes()), &self.topic[self.at], self.now, again);
+        assert!(self.desk.held() <= self.bound, "{} of {}", self.desk.held(), self.bound);
+        let read = read.unwrap();
+        self.at += usize::from(read == Read::Taken);
+        read
+    }
+
+    fn settle(&mut self) {
+        while let Some((seal, batch)) = self.desk.next() {
+            self.settled.push(batch.seal.batch);
+            self.desk.settle(&seal, None);
         }
     }
-    assert_eq!(settled, 3);
-    assert!(desk.quarantine().counts().any(|(fault, count)| fault == Fault::Unfinished && count > 0));
-    // A batch that is whole waits for the store: no room, however old anything is.
+
+    /// Reads to the end, and again what is to be read again.
+    fn read(&mut self) {
+        for _ in 0..50 {
+            while self.at < self.topic.len() {
+                assert_eq!(self.next(false), Read::Taken, "nothing waits for a store here");
+                self.settle();
+            }
+            self.now += Duration::from_secs(2);
+            let Some(from) = self.desk.again(self.now).pop() else { return };
+            self.at = usize::try_from(from.offset).unwrap();
+        }
+        std::panic::panic_any("it reads for ever");
+    }
+
+    fn faults(&self) -> Vec<(Fault, u64)> {
+        self.desk.quarantine().counts().filter(|(_, count)| *count > 0).collect()
+    }
+}
+
+/// A whole object of no batch that anybody sealed.
+fn junk(fill: u8) -> Vec<u8> {
+    let bytes = vec![fill; 900];
+    let sha256 = Sha256Hex::of(&bytes);
+    let kind = schemas::names::FileKind::Records;
+    let name = ObjectName::Data { origin: origin(), batch: 77, sha256, kind };
+    messages(&BTreeMap::from([(name, bytes)])).remove(0)
+}
+
+fn bytes_of(objects: &BTreeMap<ObjectName, Vec<u8>>) -> u64 {
+    objects.values().map(|bytes| bytes.len() as u64).sum()
+}
+
+#[test]
+fn no_batch_is_given_up_for_room_whatever_else_is_sent() {
+    let objects = objects();
+    let good = messages(&objects);
+    let bound = bytes_of(&objects);
+    let fills = u8::try_from(bound / 900 + 2).unwrap_or(u8::MAX);
+    let flood: Vec<Vec<u8>> = (0..fills).map(junk).collect();
+    assert!(flood.len() as u64 * 900 > bound, "more junk than the folder holds");
+    let between = good.iter().enumerate().flat_map(|(n, message)| [junk(200 + n as u8), message.clone()]);
+    let topic: Vec<Vec<u8>> = flood.iter().cloned().chain(between).collect();
+    let mut partition = Partition::new(topic, bound);
+    partition.read();
+    partition.settled.sort_unstable();
+    assert_eq!(partition.settled, [0, 1, 2]);
+    assert_eq!(partition.faults(), [], "nothing was set aside");
+    // What nobody sealed holds the offset as long as it may still become a batch, and no longer.
+    for _ in 0..20 {
+        partition.now += PATIENCE * 2;
+        for wanted in partition.desk.overdue(partition.now) {
+            assert_eq!(wanted.name.batch(), 77);
+            partition.desk.give_up(&wanted, false, "overdue");
+        }
+        partition.read();
+    }
+    assert_eq!(partition.faults(), [(Fault::Unfinished, partition.topic.len() as u64 - good.len() as u64)]);
+    assert_eq!((partition.desk.held(), partition.desk.open_messages()), (0, 0));
+    let committed = partition.desk.offsets().due_commits().pop().unwrap();
+    assert_eq!(committed.offset, partition.topic.len() as i64);
+    assert_eq!(partition.settled, [0, 1, 2], "nothing was archived twice");
+}
+
+#[test]
+fn batches_that_come_all_at_once_get_through_one_after_the_other() {
+    let objects = objects();
+    // The first piece of every object, then the seals: nothing is whole before the folder is full.
+    let (seals, files): (Vec<_>, Vec<_>) =
+        objects.clone().into_iter().partition(|(name, _)| matches!(name, ObjectName::Seal { .. }));
+    let topic: Vec<Vec<u8>> =
+        [files, seals].into_iter().flat_map(|some| messages(&some.into_iter().collect())).collect();
+    let of_batch = |batch: u64| {
+        let lengths = objects.iter().filter(|(name, _)| name.batch() == batch).map(|(_, b)| b.len() as u64);
+        lengths.clone().sum::<u64>() + lengths.max().unwrap()
+    };
+    let bound = (0..3).map(of_batch).max().unwrap();
+    assert!(bound < bytes_of(&objects));
+    let mut partition = Partition::new(topic, bound);
+    partition.read();
+    partition.settled.sort_unstable();
+    assert_eq!((partition.settled.clone(), partition.faults()), (vec![0, 1, 2], vec![]));
+    assert_eq!(partition.desk.open_messages(), 0);
+}
+
+#[test]
+fn while_batches_wait_for_the_store_nothing_is_read_and_no_time_counts() {
+    let objects = objects();
     let first = |name: &&ObjectName| name.batch() == 0;
     let batch = objects.keys().filter(first).map(|name| (name.clone(), objects[name].clone())).collect();
-    for message in messages(&batch) {
-        assert_eq!(give(&mut desk, &message, later + PATIENCE), Read::Taken);
+    let bound = bytes_of(&batch) * 2;
+    let junk = (0..=u8::MAX).map(junk);
+    let mut partition = Partition::new(messages(&batch).into_iter().chain(junk).collect(), bound);
+    while partition.next(false) == Read::Taken {}
+    let (seal, _) = partition.desk.next().unwrap();
+    partition.now += PATIENCE * 9;
+    assert_eq!(partition.next(true), Read::NoRoom);
+    assert_eq!(partition.desk.overdue(partition.now), [], "nothing could be read meanwhile");
+    assert_eq!(partition.desk.again(partition.now), []);
+    partition.desk.settle(&seal, None);
+    assert_eq!(partition.next(true), Read::Taken);
+    assert_eq!(partition.desk.overdue(partition.now), [], "its time goes on from where it stood");
+    assert!(!partition.desk.overdue(partition.now + PATIENCE * 2).is_empty());
+    assert_eq!(partition.faults(), []);
+}
+
+#[test]
+fn a_batch_that_the_folder_cannot_hold_is_said_and_stops_no_other() {
+    let objects = objects();
+    let most = objects.keys().map(|name| (name.batch(), objects[name].len() as u64));
+    let mut of_batch = BTreeMap::<u64, u64>::new();
+    most.for_each(|(batch, bytes)| *of_batch.entry(batch).or_default() += bytes);
+    let largest = of_batch.iter().max_by_key(|(_, bytes)| **bytes).map(|(batch, _)| *batch).unwrap();
+    let topic = |which: &dyn Fn(u64) -> bool| {
+        let some = objects.iter().filter(|(name, _)| which(name.batch()));
+        messages(&some.map(|(name, bytes)| (name.clone(), bytes.clone())).collect())
+    };
+    let mut partition = Partition::new(topic(&|batch| batch == largest), of_batch[&largest]);
+    partition.read();
+    assert_eq!(partition.settled, Vec::<u64>::new());
+    partition.now += PATIENCE * 2;
+    for wanted in partition.desk.overdue(partition.now) {
+        partition.desk.give_up(&wanted, false, "overdue");
     }
-    let much_later = later + PATIENCE * 9;
-    let mut fill = 100;
-    while give(&mut desk, &junk(fill), much_later) == Read::Taken {
-        fill += 1;
-    }
-    assert!(desk.overdue(much_later).iter().all(|wanted| wanted.name.batch() == 77));
-    let (seal, _) = desk.next().unwrap();
-    assert_eq!(give(&mut desk, &junk(fill), much_later), Read::NoRoom);
-    desk.settle(&seal, None);
-    assert_eq!(give(&mut desk, &junk(fill), much_later), Read::Taken);
+    assert!(
+        partition.faults().iter().all(|(fault, _)| *fault == Fault::Unfinished),
+        "{:?}",
+        partition.faults()
+    );
+    assert!(!partition.faults().is_empty());
+    let small = partition.topic.len();
+    partition.topic.extend(topic(&|batch| batch != largest && of_batch[&batch] * 2 <= of_batch[&largest]));
+    partition.read();
+    assert_eq!(partition.settled.is_empty(), partition.topic.len() == small);
+    assert_eq!(partition.desk.held(), 0);
 }
 
 #[test]

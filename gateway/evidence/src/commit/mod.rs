@@ -48,7 +48,7 @@ use rdkafka::ClientConfig;
 use schemas::Origin;
 
 use crate::store::StoreError;
-use crate::topic::{Connection, CreateTopics, TopicReport, judge_commit};
+use crate::topic::{Connection, CreateTopics, TopicReport, Wanted, WantedTopic, judge};
 
 pub(crate) use close::{
     Closing, Late, Prepared, Survived, closed, mark_committed, prepare, reclaim, recover, survive, waits_for,
@@ -81,7 +81,8 @@ impl CommitSettings {
     /// # Errors
     /// The brokers do not answer.
     pub fn judge(&self) -> Result<TopicReport, StoreError> {
-        judge_commit(self)
+        let topics = [WantedTopic { name: &self.topic, outage: self.outage, kept: self.outage * 2 }];
+        judge(Wanted { connection: &self.connection, who: &self.who, topics: &topics, create: self.create })
     }
 }
 

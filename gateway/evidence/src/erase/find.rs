@@ -136,8 +136,9 @@ impl Scan {
         batches.sort_unstable();
         for batch in batches {
             let name = ObjectName::Seal { origin: origin.clone(), batch };
+            // It is listed, or an archiver says that it is there: what cannot be seen may hold what is asked for.
             let Some(note) = store::read_object(store, &name, MAX_SEAL_BYTES).map_err(failed)? else {
-                continue;
+                return Err(failed(format!("`{name}` cannot be read in the store now; ask again")));
             };
             // Where to look is all that this decides; the auditor checks the store.
             let sealed = seal::parse_unverified(&note).map_err(failed)?;

@@ -7,7 +7,8 @@
 //! No journal: the state is what the store holds, and an entry counts once its seal is stored. Who finds the seal's
 //! name taken discards its batch, reads again and derives anew; data files of a refused try stay behind, named by
 //! nobody. A refused registrar stands by: it acts again only after work has waited longer than `patience`, as it does
-//! when the other one has died. What somebody else put into the store stops nothing (`aside`); a clock that was set
+//! when the other one has died. Where batches go to the store through a topic it reads that too: a log that no archiver
+//! ever archived is known all the same. What somebody else put into the store stops nothing (`aside`); a clock that was set
 //! neither stops it nor makes a log lost: how long something takes is told by the monotonic clock, and times in the
 //! registry never go back. Format: `schemas/FORMAT.md` 15.
 
@@ -32,7 +33,7 @@ use schemas::names::NameError;
 use schemas::note::{Ed25519Signer, Signer as _};
 use schemas::record::{Heartbeat, VERSION};
 use schemas::registry::{Entry, EntryBody, EntryError, Opening, State};
-use schemas::trust::key_text;
+use schemas::trust::{key_text, public_key};
 use schemas::verify::{BatchFault, SealTail};
 use schemas::{Identifier, Origin, Sha256Hex};
 
@@ -42,6 +43,7 @@ pub use waits::{Spent, Waits};
 use crate::clock::Clock;
 use crate::ledger::Reference;
 use crate::store::{Store, StoreError};
+use crate::topic::{Registered, TopicBatches};
 
 use waits::TimedStore;
 
@@ -96,6 +98,8 @@ pub struct RegistrarConfig {
     pub deployment: String,
     /// Where logs and registry are.
     pub store: Arc<dyn Store>,
+    /// Batches on their way there, where they go through a topic. The registry itself never does.
+    pub topic: Option<Arc<TopicBatches>>,
     /// The registry's seal key.
     pub seal_seed: [u8; 32],
     /// The key of its checkpoints.
@@ -207,7 +211,11 @@ impl Registrar {
         let signer = Ed25519Signer::from_seed(settings.seal_seed);
         let checkpoint_signer = Arc::new(Ed25519Signer::from_seed(settings.checkpoint_seed));
         let state = State::new(&settings.deployment, settings.root, signer.public_key());
-        let store = TimedStore { store: settings.store.clone(), waits: Arc::default() };
+        let store = TimedStore {
+            store: settings.store.clone(),
+            topic: settings.topic.clone(),
+            waits: Arc::default(),
+        };
         let tail_seen = settings.clock.elapsed_us();
         Ok(Self {
             settings,
@@ -294,6 +302,7 @@ impl Registrar {
     pub fn round(&mut self) -> Result<Round, RegistrarError> {
         self.store.waits.begin();
         let others = self.read_others()?;
+        self.tell_topic();
         self.put_checkpoint()?;
         if others && !self.standing_by && self.waiting_since.is_some() {
             // Somebody else works here.
@@ -329,6 +338,24 @@ impl Registrar {
         (self.waiting_since, self.standing_by) = (None, false);
         self.put_checkpoint()?;
         Ok(Round::Stored(count))
+    }
+
+    /// Tells those that read the topic whose seals count, and what of it is not needed any more.
+    fn tell_topic(&self) {
+        let Some(topic) = &self.settings.topic else { return };
+        let mut registered = Registered::default();
+        for (text, key) in self.state.keys() {
+            let hands = std::iter::once(text).chain(&key.closers).filter_map(|key| public_key(key));
+            registered.keys.entry(key.gateway.clone()).or_default().extend(hands);
+        }
+        for (origin, log) in self.state.logs() {
+            if log.closed.is_some() {
+                registered.closed.insert(origin.clone());
+            } else if let Some((batch, _)) = log.last() {
+                registered.heads.insert(origin.clone(), batch);
+            }
+        }
+        topic.tell(registered);
     }
 
     fn refused(&mut self) -> Round {

@@ -12,8 +12,8 @@ use crate::store::{self, Store};
 
 /// The largest seal that is read.
 const MAX_SEAL_BYTES: u64 = schemas::note::MAX_NOTE_BYTES as u64;
-/// The largest records file that is read, into memory as a whole: a writer of this format ends a batch at 16 MiB of leaves.
-pub(super) const MAX_RECORDS_BYTES: u64 = 64 << 20;
+/// The largest records file that is read, into memory as a whole: a gateway makes none that is larger.
+pub(super) use crate::sealer::MAX_RECORDS_BYTES;
 
 /// The bytes of a batch's seal; `None` where it is not there.
 pub(crate) fn seal_note(

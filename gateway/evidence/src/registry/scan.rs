@@ -7,7 +7,7 @@ use schemas::registry::{EntryBody, LogClosed, LogHead, LogLost, LogOpened, LogSt
 use schemas::seal::{self, SignedSeal};
 use schemas::trust::public_key;
 use schemas::verify::{SealTail, chain_seal};
-use schemas::{Identifier, Origin, Sha256Hex};
+use schemas::{Identifier, ObjectName, Origin, Sha256Hex};
 
 use super::read::{batch, seal_note};
 use super::{End, Followed, Registrar, RegistrarError, Take};
@@ -124,12 +124,14 @@ impl Registrar {
             return followed;
         };
         if log.last().is_none_or(|(number, _)| number < tail.batch) {
+            let name = ObjectName::Seal { origin: origin.clone(), batch: tail.batch };
             let head = LogHead {
                 origin: origin.clone(),
                 batch: tail.batch,
                 size: tail.to,
                 root: tail.root,
                 seal: tail.sha256,
+                ahead: self.store.lacks(&name)?.then_some(true),
             };
             if let Err(why) = take(trial, EntryBody::LogHead(head)) {
                 self.warn_once(origin.as_str(), &why);

@@ -1,4 +1,4 @@
-//! What a round waits for: every call that it makes to the store is timed.
+//! The store as rounds see it: every call is timed, and what the store does not have is looked for on its way.
 
 use std::fmt::{self, Debug};
 use std::io::{self, IoSlice};
@@ -10,6 +10,7 @@ use schemas::{ObjectName, Origin};
 
 use crate::disk::DiskFile;
 use crate::store::{Put, Receipt, Source, Store, StoreError};
+use crate::topic::{Held, TopicBatches};
 
 /// The calls of the round that runs, or ran last.
 #[derive(Debug, Default)]
@@ -68,11 +69,22 @@ impl Waits {
     }
 }
 
-/// A store whose calls are timed.
+/// A store whose calls are timed. What it does not have, and is on its way through the topic, is read there.
 #[derive(Debug)]
 pub(super) struct TimedStore {
     pub(super) store: Arc<dyn Store>,
+    pub(super) topic: Option<Arc<TopicBatches>>,
     pub(super) waits: Arc<Waits>,
+}
+
+impl TimedStore {
+    /// Whether the store itself does not have an object: what is read of it came from the topic.
+    pub(super) fn lacks(&self, name: &ObjectName) -> Result<bool, StoreError> {
+        if self.topic.as_ref().and_then(|topic| topic.object(name)).is_none() {
+            return Ok(false);
+        }
+        Ok(self.waits.during("open", name, || self.store.get(name))?.is_none())
+    }
 }
 
 impl Store for TimedStore {
@@ -85,11 +97,14 @@ impl Store for TimedStore {
     }
 
     fn get(&self, name: &ObjectName) -> Result<Option<Arc<dyn DiskFile>>, StoreError> {
-        let file = self.waits.during("open", name, || self.store.get(name))?;
+        let Some(file) = self.waits.during("open", name, || self.store.get(name))? else {
+            let on_its_way = self.topic.as_ref().and_then(|topic| topic.object(name));
+            return Ok(on_its_way.map(|bytes| Arc::new(Held(bytes)) as _));
+        };
         let timed = |file| -> Arc<dyn DiskFile> {
             Arc::new(TimedFile { file, name: name.to_string(), waits: Arc::clone(&self.waits) })
         };
-        Ok(file.map(timed))
+        Ok(Some(timed(file)))
     }
 
     fn list(&self, origin: &Origin) -> Result<Vec<ObjectName>, StoreError> {
@@ -97,8 +112,13 @@ impl Store for TimedStore {
     }
 
     fn logs(&self, deployment: &str, gateway: &str) -> Result<Vec<Origin>, StoreError> {
-        self.waits
-            .during("list", &format_args!("{deployment}/{gateway}"), || self.store.logs(deployment, gateway))
+        let about = format_args!("{deployment}/{gateway}");
+        let mut logs = self.waits.during("list", &about, || self.store.logs(deployment, gateway))?;
+        let on_their_way = self.topic.iter().flat_map(|topic| topic.logs(deployment, gateway));
+        logs.extend(on_their_way);
+        logs.sort();
+        logs.dedup();
+        Ok(logs)
     }
 
     fn local_folder(&self) -> Option<&Path> {

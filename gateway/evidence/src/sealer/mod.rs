@@ -34,6 +34,9 @@ use crate::spool::Spool;
 const BATCH_LEAF_BYTES: usize = 16 << 20;
 /// Records of a batch at most.
 const BATCH_RECORDS: usize = 50_000;
+/// The largest records file of a batch: its leaves, once more in typed columns, and a hash and a few bytes of each.
+/// Who reads records files as a whole takes them up to here.
+pub(crate) const MAX_RECORDS_BYTES: u64 = 64 << 20;
 
 /// Why a batch could not be sealed.
 #[derive(Debug, thiserror::Error)]
@@ -313,5 +316,56 @@ impl Sealer {
         let mut file = self.spool.create("reference")?;
         io::Write::write_all(&mut file, &bytes)?;
         Ok(Some(self.spool.keep(file, batch, FileKind::Reference)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use schemas::record::MAX_LEAF_BYTES;
+
+    use super::*;
+
+    /// As many leaves of `bytes` bytes each as a batch takes, of noise that no compressor shortens by more than half.
+    fn largest(bytes: usize) -> Vec<LeafRow> {
+        let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+        let mut rows = Vec::new();
+        let mut taken = 0;
+        while taken <= BATCH_LEAF_BYTES && rows.len() < BATCH_RECORDS {
+            let around =
+                format!(r#"{{"at":1,"config":"{}","kind":"noise","noise":"","v":1}}"#, Sha256Hex([7; 32]));
+            let noise: String = std::iter::repeat_with(|| {
+                state ^= state >> 12;
+                state ^= state << 25;
+                state ^= state >> 27;
+                char::from(b'0' + (state.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 59) as u8)
+            })
+            .map(|found| if found == '\\' { 'z' } else { found })
+            .take(bytes - around.len())
+            .collect();
+            let leaf = around.replace(r#""noise":"""#, &format!(r#""noise":"{noise}""#)).into_bytes();
+            taken += leaf.len();
+            let hash = schemas::leaf::hash(&leaf);
+            rows.push(LeafRow { position: rows.len() as u64, leaf, hash });
+        }
+        rows
+    }
+
+    #[test]
+    fn no_batch_has_a_records_file_that_its_readers_refuse() {
+        // What a column repeats stands in the leaf: twice the leaves, and a row's hash, position and levels.
+        let most = 2 * (BATCH_LEAF_BYTES + MAX_LEAF_BYTES) + BATCH_RECORDS * 128;
+        assert!((most as u64) < MAX_RECORDS_BYTES, "{most}");
+        for bytes in [MAX_LEAF_BYTES, 340] {
+            let rows = largest(bytes);
+            let file = files::write_records(&rows).unwrap();
+            let leaves: usize = rows.iter().map(|row| row.leaf.len()).sum();
+            assert!(leaves <= BATCH_LEAF_BYTES + MAX_LEAF_BYTES && rows.len() <= BATCH_RECORDS);
+            assert!(
+                file.len() < leaves + rows.len() * 128 && file.len() > leaves / 2,
+                "{} of {leaves}",
+                file.len()
+            );
+        }
     }
 }

@@ -37,6 +37,11 @@ impl DirectoryStore {
         Ok(store)
     }
 
+    /// The store below `root`, to be read: nothing is made, and one that is not there holds nothing.
+    pub fn to_read(disk: SharedDisk, root: &Path) -> Self {
+        Self { disk, root: root.to_owned() }
+    }
+
     /// Makes the folder for temporary files where it is missing. Only what it is in need be durable: nothing in it is.
     fn make_temporary(&self) -> io::Result<()> {
         disk::create_dir_all(&*self.disk, &self.root)?;

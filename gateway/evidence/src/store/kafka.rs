@@ -2,7 +2,9 @@
 //!
 //! ```text
 //! put     = the object's chunks, idempotent, acknowledged by all in-sync replicas; again where no receipt comes
-//! confirm = a receipt by a configured archiver for the batch's very seal and files
+//! confirm = a receipt by a configured archiver for the batch's very seal and files; and the objects themselves, where
+//!           that is asked for
+//! get     = read in the store that archivers write, where one is given
 //! ```
 //! Losing the topic loses nothing: the spool keeps a batch until its receipt, and it is put again.
 
@@ -16,9 +18,11 @@ use std::time::{Duration, Instant};
 use schemas::ship::{Chunk, pieces};
 use schemas::{ObjectName, Origin, Sha256Hex, seal};
 
-use super::{Figures, Put, Receipt, SealWord, Source, Store, StoreError, Trouble};
+use super::{Figures, Put, Receipt, SealWord, Source, Store, StoreError, Trouble, hash_file};
 use crate::disk::DiskFile;
-use crate::topic::{Answer, Failed, Receipts, ReceiptsReader, Sender, TopicReport, TopicSettings, judge};
+use crate::topic::{
+    Answer, Failed, Receipts, Sender, TopicReader, TopicReport, TopicSettings, Wanted, WantedTopic, judge,
+};
 
 /// How many of a log's oldest batches without a receipt are put again: where no archiver runs, the topic is not filled
 /// with the same over and over, and where one does, its receipts for these bring the turn of the next.
@@ -34,8 +38,18 @@ pub struct KafkaStore {
     settings: TopicSettings,
     sender: Sender,
     receipts: Arc<Receipts>,
-    _reader: ReceiptsReader,
+    archive: Option<Archive>,
+    _reader: TopicReader,
     sent: Mutex<BTreeMap<(Origin, u64), Sent>>,
+}
+
+/// The store that archivers write: read, and never written.
+#[derive(Debug, Clone)]
+pub struct Archive {
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// Whether a batch counts as archived only once each of its objects was read there too.
+    pub confirms: bool,
 }
 
 /// A batch that was sent, and has no receipt yet.
@@ -57,7 +71,9 @@ impl KafkaStore {
     /// # Errors
     /// The brokers do not answer.
     pub fn judge(settings: &TopicSettings) -> Result<TopicReport, StoreError> {
-        judge(settings)
+        let TopicSettings { connection, topic, receipts, gateway, create, outage, .. } = settings;
+        let topics = WantedTopic::of_batches(topic, receipts, *outage);
+        judge(Wanted { connection, who: gateway, topics: &topics, create: *create })
     }
 
     /// Begins to read receipts. Asks the topics nothing: see [`KafkaStore::judge`].
@@ -67,14 +83,41 @@ impl KafkaStore {
     pub fn open(settings: TopicSettings) -> io::Result<Self> {
         let receipts =
             Arc::new(Receipts::new(&settings.deployment, &settings.gateway, settings.archivers.clone()));
-        let reader = ReceiptsReader::start(
+        let reader = TopicReader::start(
             settings.connection.clone(),
             &settings.receipts,
             &settings.gateway,
-            Arc::clone(&receipts),
+            "receipts",
+            Arc::clone(&receipts) as _,
         )?;
         let sender = Sender::new(settings.connection.clone(), &settings.gateway);
-        Ok(Self { settings, sender, receipts, _reader: reader, sent: Mutex::default() })
+        Ok(Self { settings, sender, receipts, archive: None, _reader: reader, sent: Mutex::default() })
+    }
+
+    /// Reads in the store that archivers write, too.
+    #[must_use]
+    pub fn with_archive(self, archive: Option<Archive>) -> Self {
+        Self { archive, ..self }
+    }
+
+    /// What the archivers' store keeps under a name is what was sent.
+    fn read_in_archive(&self, name: &ObjectName, source: Source<'_>) -> Result<(), StoreError> {
+        let Some(archive) = self.archive.as_ref().filter(|archive| archive.confirms) else { return Ok(()) };
+        let Some(file) = archive.store.get(name)? else {
+            return Err(StoreError::Service {
+                action: "no object in the archive for",
+                name: name.to_string(),
+                trouble: Trouble::Unanswered,
+                detail: "a receipt says that it is there".into(),
+            });
+        };
+        let failed = |source| StoreError::Io { action: "cannot read", name: name.to_string(), source };
+        let (length, found) = hash_file(&*file).map_err(failed)?;
+        if (length, &found) == (source.length, source.sha256) {
+            return Ok(());
+        }
+        let found = format!("{length} bytes with SHA-256 {found}");
+        Err(StoreError::ReadBack { name: name.to_string(), found })
     }
 
     fn sent(&self) -> MutexGuard<'_, BTreeMap<(Origin, u64), Sent>> {
@@ -227,31 +270,48 @@ impl Store for KafkaStore {
                 let found = "a receipt for the same seal with other files, positions or root".into();
                 return Err(StoreError::ReadBack { name: name.to_string(), found });
             }
+            self.read_in_archive(name, source)?;
             self.receipts.answered(name.origin(), name.batch());
             self.sent().remove(&(name.origin().clone(), name.batch()));
+        } else {
+            self.read_in_archive(name, source)?;
         }
         Ok(Receipt::default())
     }
 
     fn get(&self, name: &ObjectName) -> Result<Option<Arc<dyn DiskFile>>, StoreError> {
+        if let Some(archive) = &self.archive {
+            return archive.store.get(name);
+        }
         let source = io::Error::new(
             io::ErrorKind::Unsupported,
-            "what went through Kafka is in the archiver's store, and does not come back",
+            "what went through Kafka is in the archivers' store: `evidence.out.kafka.archive` says where it is read",
         );
         Err(StoreError::Io { action: "cannot read", name: name.to_string(), source })
     }
 
-    /// The seals that have a receipt.
+    /// The seals that have a receipt, and what the archivers' store has, where it is read.
     fn list(&self, origin: &Origin) -> Result<Vec<ObjectName>, StoreError> {
         self.whole(origin)?;
         let seal = |batch| ObjectName::Seal { origin: origin.clone(), batch };
-        Ok(self.receipts.batches(origin).into_iter().map(seal).collect())
+        let mut names: Vec<ObjectName> = self.receipts.batches(origin).into_iter().map(seal).collect();
+        if let Some(archive) = &self.archive {
+            names.extend(archive.store.list(origin)?);
+            names.sort();
+            names.dedup();
+        }
+        Ok(names)
     }
 
     fn logs(&self, deployment: &str, gateway: &str) -> Result<Vec<Origin>, StoreError> {
         self.whole(format!("{deployment}/{gateway}"))?;
         let mut logs = self.receipts.logs();
         logs.retain(|origin| origin.deployment() == deployment && origin.gateway() == gateway);
+        if let Some(archive) = &self.archive {
+            logs.extend(archive.store.logs(deployment, gateway)?);
+            logs.sort();
+            logs.dedup();
+        }
         Ok(logs)
     }
 

@@ -17,7 +17,7 @@ use schemas::{ObjectName, Origin, Sha256Hex};
 use crate::disk::DiskFile;
 
 pub use directory::DirectoryStore;
-pub use kafka::KafkaStore;
+pub use kafka::{Archive, KafkaStore};
 pub use s3::{BucketFault, BucketReport, Retention, S3Settings, S3Store, Sse};
 pub use trouble::Trouble;
 

@@ -7,9 +7,8 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, Top
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use schemas::ship::MAX_MESSAGE_BYTES;
 
-use super::client::{Context, Failed, trouble};
-use super::{Connection, CreateTopics, TopicSettings};
-use crate::commit::CommitSettings;
+use super::CreateTopics;
+use super::client::{Connection, Context, Failed, trouble};
 use crate::store::{StoreError, Trouble};
 
 /// What a broker puts around a message, and its key.
@@ -40,6 +39,16 @@ pub struct TopicReport {
     pub warnings: Vec<TopicFault>,
 }
 
+impl TopicFault {
+    /// Whether the topic is not there: another one may make it yet.
+    pub fn is_absence(&self) -> bool {
+        self.setting == ABSENCE
+    }
+}
+
+/// What a fault calls a topic that is not there.
+const ABSENCE: &str = "topic";
+
 /// What is known of a topic.
 #[derive(Debug, Clone, Default)]
 struct Found {
@@ -48,81 +57,80 @@ struct Found {
     config: BTreeMap<String, String>,
 }
 
+/// What is asked of topics.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) connection: &'a Connection,
+    /// Who asks.
+    pub(crate) who: &'a str,
+    pub(crate) topics: &'a [WantedTopic<'a>],
+    /// How missing topics are made; `None`: they are not.
+    pub(crate) create: Option<CreateTopics>,
+}
+
+/// A topic, and for how long it is to keep messages.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct WantedTopic<'a> {
+    pub(crate) name: &'a str,
+    /// At least this long: so long may its readers be away.
+    pub(crate) outage: Duration,
+    /// So long where it is made.
+    pub(crate) kept: Duration,
+}
+
+impl<'a> WantedTopic<'a> {
+    /// The topics of batches and of receipts. Receipts are asked for after long: by a start that recovers what an earlier
+    /// process left.
+    pub(crate) fn of_batches(topic: &'a str, receipts: &'a str, outage: Duration) -> [Self; 2] {
+        [Self { name: topic, outage, kept: outage }, Self { name: receipts, outage, kept: outage * 4 }]
+    }
+}
+
 /// Looks at the topics, and makes those that are missing where that is allowed.
-pub(crate) fn judge(settings: &TopicSettings) -> Result<TopicReport, StoreError> {
-    let TopicSettings { topic, receipts, outage, .. } = settings;
-    // Receipts are asked for after long: by a start that recovers what an earlier process left.
-    let topics = [(topic.as_str(), *outage, *outage), (receipts.as_str(), *outage, *outage * 4)];
-    judge_all(&settings.connection, &settings.gateway, settings.create, &topics)
-}
-
-/// As [`judge`], the topic of groups.
-pub(crate) fn judge_commit(settings: &CommitSettings) -> Result<TopicReport, StoreError> {
-    let topics = [(settings.topic.as_str(), settings.outage, settings.outage * 2)];
-    judge_all(&settings.connection, &settings.who, settings.create, &topics)
-}
-
-/// Each topic comes with how long it must keep messages, and how long it is made to.
-fn judge_all(
-    connection: &Connection,
-    who: &str,
-    create: Option<CreateTopics>,
-    topics: &[(&str, Duration, Duration)],
-) -> Result<TopicReport, StoreError> {
+pub(crate) fn judge(settings: Wanted<'_>) -> Result<TopicReport, StoreError> {
     // The library's answers are futures: they are waited for on a thread of their own, also inside another runtime.
     let told = std::thread::scope(|scope| {
         scope
-            .spawn(|| look(connection, who, create, topics))
+            .spawn(|| look(settings))
             .join()
             .unwrap_or_else(|_| Err(Failed::new(Trouble::Local, "the look at the topics did not end")))
     });
-    let names: Vec<&str> = topics.iter().map(|(topic, ..)| *topic).collect();
+    let names: Vec<&str> = settings.topics.iter().map(|topic| topic.name).collect();
     told.map_err(|failed| failed.store("cannot judge", names.join(", ")))
 }
 
-fn look(
-    connection: &Connection,
-    who: &str,
-    create: Option<CreateTopics>,
-    topics: &[(&str, Duration, Duration)],
-) -> Result<TopicReport, Failed> {
+fn look(settings: Wanted<'_>) -> Result<TopicReport, Failed> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()
         .map_err(|error| Failed::new(Trouble::Local, error.to_string()))?;
-    let mut config = connection.config(who);
+    let mut config = settings.connection.config(settings.who);
     config.set("message.timeout.ms", "10000");
     let admin: AdminClient<Context> = config
-        .create_with_context(connection.context())
+        .create_with_context(settings.connection.context())
         .map_err(|error: KafkaError| Failed::new(trouble(&error), error.to_string()))?;
-    let cluster = Cluster { timeout: connection.timeout, create, admin, runtime };
+    let cluster = Cluster { settings, admin, runtime };
     let mut report = TopicReport::default();
-    for (topic, outage, kept) in topics {
-        cluster.judge(topic, *outage, *kept, &mut report)?;
+    for topic in settings.topics {
+        cluster.judge(topic, &mut report)?;
     }
     Ok(report)
 }
 
-struct Cluster {
-    timeout: Duration,
-    create: Option<CreateTopics>,
+struct Cluster<'a> {
+    settings: Wanted<'a>,
     admin: AdminClient<Context>,
     runtime: tokio::runtime::Runtime,
 }
 
-impl Cluster {
-    fn judge(
-        &self,
-        topic: &str,
-        outage: Duration,
-        kept: Duration,
-        report: &mut TopicReport,
-    ) -> Result<(), Failed> {
+impl Cluster<'_> {
+    fn judge(&self, wanted: &WantedTopic<'_>, report: &mut TopicReport) -> Result<(), Failed> {
+        let topic = wanted.name;
         let mut found = self.find(topic)?;
         if found.is_none()
-            && let Some(create) = self.create
+            && let Some(create) = self.settings.create
         {
-            self.make(topic, create, kept)?;
+            self.make(topic, create, wanted.kept)?;
             report.made.push(topic.into());
             // Brokers learn of it one after the other.
             for _ in 0..50 {
@@ -136,7 +144,7 @@ impl Cluster {
         let Some(mut found) = found else {
             report.faults.push(TopicFault {
                 topic: topic.into(),
-                setting: "topic",
+                setting: ABSENCE,
                 found: "not there".into(),
                 wanted: "made by the cluster's operator, or by the gateway with `create: {partitions, replication}`"
                     .into(),
@@ -156,7 +164,7 @@ impl Cluster {
             }
             Err(failed) => return Err(failed),
         }
-        let (faults, warnings) = weigh(topic, &found, outage);
+        let (faults, warnings) = weigh(topic, &found, wanted.outage);
         report.faults.extend(faults);
         report.warnings.extend(warnings);
         Ok(())
@@ -165,7 +173,7 @@ impl Cluster {
     fn find(&self, topic: &str) -> Result<Option<Found>, Failed> {
         let client = self.admin.inner();
         let told = |error: KafkaError| client.context().failed(&error);
-        let patience = self.timeout.min(Duration::from_secs(10));
+        let patience = self.settings.connection.timeout.min(Duration::from_secs(10));
         let metadata = client.fetch_metadata(Some(topic), patience).map_err(told)?;
         let Some(of) = metadata.topics().iter().find(|of| of.name() == topic) else { return Ok(None) };
         if let Some(error) = of.error() {
@@ -213,7 +221,7 @@ impl Cluster {
     }
 
     fn options(&self) -> AdminOptions {
-        let timeout = Some(self.timeout);
+        let timeout = Some(self.settings.connection.timeout);
         AdminOptions::new().request_timeout(timeout).operation_timeout(timeout)
     }
 }

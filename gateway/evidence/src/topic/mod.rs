@@ -6,6 +6,7 @@ mod client;
 mod judge;
 mod read;
 mod receipts;
+mod seals;
 mod send;
 
 use std::time::Duration;
@@ -14,11 +15,13 @@ use schemas::ship::ArchiverKey;
 
 pub use client::{Connection, Sasl, Scram, Security, Tls, TokenSource};
 pub use judge::{TopicFault, TopicReport};
+pub use seals::{Following, TopicBatches};
 
 pub(crate) use client::{Context, Failed, trouble};
-pub(crate) use judge::{judge, judge_commit};
-pub(crate) use read::ReceiptsReader;
+pub(crate) use judge::{Wanted, WantedTopic, judge};
+pub(crate) use read::TopicReader;
 pub(crate) use receipts::{Answer, Receipts};
+pub(crate) use seals::{Held, Registered};
 pub(crate) use send::Sender;
 
 /// How topics are made where they are missing.

@@ -1,6 +1,6 @@
-//! Reads the receipts topic: every partition, from the beginning of what is kept, for as long as the gateway lives.
+//! Reads a topic: every partition, from the beginning of what is kept, for as long as the process lives.
 //!
-//! Partitions are assigned by hand: each gateway reads all receipts, and nothing is committed. Where the topic changes
+//! Partitions are assigned by hand: each process reads everything, and nothing is committed. Where the topic changes
 //! (more partitions, made anew) or a connection is refused, everything is read again.
 
 use std::collections::BTreeSet;
@@ -15,7 +15,6 @@ use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::client::{Connection, Context, Failed, trouble};
-use super::receipts::Receipts;
 use crate::store::Trouble;
 
 /// How long one look for messages takes at most.
@@ -26,28 +25,47 @@ const LOOK_EVERY: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_secs(1);
 const LONG_PAUSE: Duration = Duration::from_secs(5);
 
+/// Hears what a topic holds.
+pub(crate) trait Listener: Send + Sync {
+    /// A message: its key, its value.
+    fn take(&self, key: Option<&[u8]>, message: &[u8]);
+
+    /// Nothing can be read now.
+    fn failed(&self, failed: Failed);
+
+    /// The end of every partition was met.
+    fn read_to_end(&self);
+
+    /// Whether everything is to be read again. Asked often; true once for each time.
+    fn begins_anew(&self) -> bool {
+        false
+    }
+}
+
 /// The thread that reads; it ends soon after this is dropped.
 #[derive(Debug)]
-pub(crate) struct ReceiptsReader {
+pub(crate) struct TopicReader {
     stop: Arc<AtomicBool>,
 }
 
-impl ReceiptsReader {
+impl TopicReader {
+    /// `who` reads, `what` it reads: for the brokers' and our own log.
     pub(crate) fn start(
         connection: Connection,
         topic: &str,
         who: &str,
-        receipts: Arc<Receipts>,
+        what: &'static str,
+        listener: Arc<dyn Listener>,
     ) -> io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
-        let work =
-            Reading { connection, topic: topic.into(), who: who.into(), receipts, stop: Arc::clone(&stop) };
-        std::thread::Builder::new().name("evidence-receipts".into()).spawn(move || work.run())?;
+        let (topic, who) = (topic.into(), who.into());
+        let work = Reading { connection, topic, who, what, listener, stop: Arc::clone(&stop) };
+        std::thread::Builder::new().name(format!("evidence-{what}")).spawn(move || work.run())?;
         Ok(Self { stop })
     }
 }
 
-impl Drop for ReceiptsReader {
+impl Drop for TopicReader {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Release);
     }
@@ -57,7 +75,8 @@ struct Reading {
     connection: Connection,
     topic: String,
     who: String,
-    receipts: Arc<Receipts>,
+    what: &'static str,
+    listener: Arc<dyn Listener>,
     stop: Arc<AtomicBool>,
 }
 
@@ -77,12 +96,12 @@ impl Reading {
                         said = None;
                     }
                     if said != Some(failed.trouble) {
-                        tracing::warn!(topic = self.topic, reason = %failed.trouble, detail = failed.detail, "receipts cannot be read now");
+                        tracing::warn!(topic = self.topic, reason = %failed.trouble, detail = failed.detail, what = self.what, "a topic cannot be read now");
                         said = Some(failed.trouble);
                     }
                     let is_long = failed.trouble.needs_someone() && failed.trouble != Trouble::NoTopic;
                     let pause = if is_long { LONG_PAUSE } else { PAUSE };
-                    self.receipts.failed(failed);
+                    self.listener.failed(failed);
                     let until = Instant::now() + pause;
                     while Instant::now() < until && !self.is_over() {
                         std::thread::sleep(TICK);
@@ -97,7 +116,7 @@ impl Reading {
         let mut config = self.connection.config(&self.who);
         config
             // The library wants a name here; the group has no members and no offsets.
-            .set("group.id", format!("affidavit-receipts-{}", self.who))
+            .set("group.id", format!("affidavit-{}-{}", self.what, self.who))
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
             .set("enable.partition.eof", "true")
@@ -120,16 +139,19 @@ impl Reading {
             match reader.poll(TICK) {
                 None => {}
                 Some(Ok(message)) => {
-                    self.receipts.take(message.key(), message.payload().unwrap_or_default());
+                    self.listener.take(message.key(), message.payload().unwrap_or_default());
                 }
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
                     ended.insert(partition);
                     if ended == partitions {
                         reader.context().done();
-                        self.receipts.read_to_end();
+                        self.listener.read_to_end();
                     }
                 }
                 Some(Err(error)) => self.bear(&reader, &error)?,
+            }
+            if self.listener.begins_anew() {
+                return Ok(());
             }
             if looked.elapsed() >= LOOK_EVERY {
                 looked = Instant::now();
@@ -138,7 +160,7 @@ impl Reading {
                     Ok(_) => {}
                     Err(failed) if failed.trouble == Trouble::NoTopic => return Err(failed),
                     // Brokers that are away come back; the library goes on where it was.
-                    Err(failed) => self.receipts.failed(failed),
+                    Err(failed) => self.listener.failed(failed),
                 }
             }
         }
@@ -151,8 +173,8 @@ impl Reading {
         if failed.trouble.needs_someone() || matches!(error, KafkaError::MessageConsumptionFatal(_)) {
             return Err(failed);
         }
-        tracing::debug!(%error, "receipts");
-        self.receipts.failed(failed);
+        tracing::debug!(%error, what = self.what, "a topic");
+        self.listener.failed(failed);
         Ok(())
     }
 

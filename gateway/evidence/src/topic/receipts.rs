@@ -12,6 +12,7 @@ use schemas::ship::{ArchiverKey, Receipt};
 use schemas::{Origin, Sha256Hex};
 
 use super::client::Failed;
+use super::read::Listener;
 use crate::store::{Figures, SealWord, Trouble};
 
 /// How many receipts of a log are kept.
@@ -277,6 +278,20 @@ impl Receipts {
 
 fn origin_of(key: &[u8]) -> Option<Origin> {
     Origin::new(std::str::from_utf8(key).ok()?).ok()
+}
+
+impl Listener for Receipts {
+    fn take(&self, key: Option<&[u8]>, message: &[u8]) {
+        Self::take(self, key, message);
+    }
+
+    fn failed(&self, failed: Failed) {
+        Self::failed(self, failed);
+    }
+
+    fn read_to_end(&self) {
+        Self::read_to_end(self);
+    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ mod clocks;
 mod hostile;
 mod mute;
 mod several;
+mod topic;
 
 use std::path::Path;
 
@@ -48,9 +49,19 @@ impl Place {
     }
 
     fn registrar_on(&self, store: Arc<dyn Store>, scratch: &str) -> Registrar {
+        self.registrar_with(store, scratch, None)
+    }
+
+    fn registrar_with(
+        &self,
+        store: Arc<dyn Store>,
+        scratch: &str,
+        topic: Option<Arc<TopicBatches>>,
+    ) -> Registrar {
         Registrar::new(RegistrarConfig {
             deployment: "acme".into(),
             store,
+            topic,
             seal_seed: [2; 32],
             checkpoint_seed: [3; 32],
             root: root().public_key(),
