@@ -15,7 +15,7 @@ use schemas::ship::ArchiverKey;
 pub use client::{Connection, Sasl, Scram, Security, Tls, TokenSource};
 pub use judge::{TopicFault, TopicReport};
 
-pub(crate) use client::{Context, Failed, trouble};
+pub(crate) use client::{Context, Failed, is_unreadable, trouble};
 pub(crate) use judge::judge;
 pub(crate) use read::ReceiptsReader;
 pub(crate) use receipts::{Answer, Receipts};
