@@ -5,7 +5,8 @@
 //! byte it got; `deployment` is the keys, files and trust of a deployment with a registry, `registrar`, `witness` and `archiver`
 //! its processes; `process` is any child process; `services` are the real stores that they meet; `oracle` holds what both
 //! remember against the evidence, `archive` a bucket against what is promised of it; `marks` reads how far evidence has
-//! come; `audited` puts evidence into buckets and runs the auditor over it.
+//! come; `audited` puts evidence into buckets and runs the auditor over it; `shipping` is a gateway and its archivers with Kafka
+//! between them.
 
 #![allow(clippy::panic, reason = "tests fail by panicking")]
 
@@ -22,6 +23,7 @@ pub mod process;
 pub mod provider;
 pub mod registrar;
 pub mod services;
+pub mod shipping;
 pub mod witness;
 
 use std::path::{Path, PathBuf};
