@@ -17,8 +17,13 @@ const DAY_S: i64 = 86_400;
 
 /// The value of `evidence.out`, or a registrar's `out`, for this bucket.
 pub fn out(endpoint: &str) -> String {
+    out_below(endpoint, PREFIX)
+}
+
+/// As [`out`], where evidence stands below another prefix.
+pub fn out_below(endpoint: &str, prefix: &str) -> String {
     format!(
-        "{{ s3: {{ bucket: {BUCKET}, prefix: {PREFIX}, region: us-east-1, endpoint: '{endpoint}', path_style: true, \
+        "{{ s3: {{ bucket: {BUCKET}, prefix: {prefix}, region: us-east-1, endpoint: '{endpoint}', path_style: true, \
          timeout: 3s, retention: {{ records: 3d, content: 2d, classes: {{ standard: 1d }} }} }} }}"
     )
 }
@@ -64,8 +69,13 @@ pub async fn versions(client: &Client, below: &str) -> (BTreeMap<String, Vec<Str
 /// # Panics
 /// Where a name has two versions or a marker, or is not locked as [`out`] asks, or the checksum is another one.
 pub async fn check_and_copy(server: &S3Server, logs: &str, store: &Path) -> usize {
+    check_and_copy_below(server, PREFIX, logs, store).await
+}
+
+/// As [`check_and_copy`], below another prefix.
+pub async fn check_and_copy_below(server: &S3Server, prefix: &str, logs: &str, store: &Path) -> usize {
     let client = server.client();
-    let (found, markers) = versions(&client, &format!("{PREFIX}/{logs}")).await;
+    let (found, markers) = versions(&client, &format!("{prefix}/{logs}")).await;
     assert_eq!(markers, 0, "{server:?}: something is hidden");
     let now = jiff::Timestamp::now().as_second();
     let (mut shortest, mut seals) = (i64::MAX, i64::MAX);
@@ -90,7 +100,7 @@ pub async fn check_and_copy(server: &S3Server, logs: &str, store: &Path) -> usiz
         let digest = schemas::Sha256Hex::of(&body);
         let coded = base64::engine::general_purpose::STANDARD.encode(digest.0);
         assert_eq!(head.checksum_sha256(), Some(coded.as_str()), "{key}");
-        let name = key.strip_prefix(PREFIX).and_then(|name| name.strip_prefix('/'));
+        let name = key.strip_prefix(prefix).and_then(|name| name.strip_prefix('/'));
         let path = store.join(name.expect("all is below the prefix"));
         std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
         std::fs::write(path, body).expect("a copy");

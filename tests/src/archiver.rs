@@ -5,12 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::process::{Process, free_port, http, ran};
-use crate::services::Kafka;
-
-/// The topic of batches.
-pub const TOPIC: &str = "batches";
-/// The topic of receipts.
-pub const RECEIPTS: &str = "receipts";
+use crate::shipping::Way;
 
 /// An archiver that runs, or does not, with its files in a folder.
 #[derive(Debug)]
@@ -29,33 +24,19 @@ impl Archiver {
     ///
     /// # Panics
     /// Where a command of the gateway fails.
-    pub fn prepare(dir: &Path, name: &str, kafka: &Kafka, out: &str, trust: &Path, more: &str) -> Self {
-        Self::prepare_at(dir, name, kafka.address, out, trust, more)
-    }
-
-    /// As [`Archiver::prepare`], with a way of its own to the broker.
-    ///
-    /// # Panics
-    /// Where a command of the gateway fails.
-    pub fn prepare_at(
-        dir: &Path,
-        name: &str,
-        broker: SocketAddr,
-        out: &str,
-        trust: &Path,
-        more: &str,
-    ) -> Self {
+    pub fn prepare(dir: &Path, name: &str, way: &Way, out: &str, trust: &Path, more: &str) -> Self {
         let dir = dir.join(name);
         std::fs::create_dir_all(&dir).expect("a folder for the archiver");
         let line = ran(Command::new(crate::binary("gateway"))
-            .args(["keygen", "--deployment", "test", "--archiver", name, "--out"])
+            .args(["keygen", "--deployment", &way.deployment, "--archiver", name, "--out"])
             .arg(dir.join("archiver.key")));
         let metrics = free_port();
         let config = format!(
-            "deployment: test\nname: {name}\nkey: archiver.key\ntrust: {trust}\nout: {out}\n\
-             kafka: {{ brokers: [\"{broker}\"], topic: {TOPIC}, receipts: {RECEIPTS}, timeout: 5s }}\n\
+            "deployment: {deployment}\nname: {name}\nkey: archiver.key\ntrust: {trust}\nout: {out}\nkafka: {{ {kafka} }}\n\
              work: work\nquarantine: quarantine\nmetrics: {metrics}\n{more}",
+            deployment = way.deployment,
             trust = trust.display(),
+            kafka = way.archivers(),
         );
         std::fs::write(dir.join("archive.yaml"), config).expect("the archiver's configuration");
         let line = line.trim().trim_start_matches("- ").to_owned();

@@ -26,6 +26,8 @@ pub struct Gateway {
 /// What a test changes in the configuration.
 #[derive(Debug, Clone, Default)]
 pub struct Setup {
+    /// The deployment's name; empty: `test`.
+    pub deployment: String,
     /// The gateway's name; empty: `gw1`.
     pub name: String,
     /// Base URL of the provider (`http://...`).
@@ -58,6 +60,7 @@ impl Gateway {
         let address = free_port();
         let admin = free_port();
         let name = if setup.name.is_empty() { "gw1" } else { &setup.name };
+        let deployment = if setup.deployment.is_empty() { "test" } else { &setup.deployment };
         let evidence = setup.evidence_dir.clone().unwrap_or_else(|| dir.to_owned());
         let keys = if setup.keys.is_empty() { "exchange" } else { &setup.keys };
         let route = |name: &str| {
@@ -74,7 +77,7 @@ impl Gateway {
             )
         };
         let config = format!(
-            "deployment: test\ngateway: {name}\nlisten:\n  - address: {address}\nadmin: {admin}\n\
+            "deployment: {deployment}\ngateway: {name}\nlisten:\n  - address: {address}\nadmin: {admin}\n\
              evidence:\n  journal: {e}/journal\n  spool: {e}/spool\n  key_table: {d}/keytable\n  seal_key: {d}/seal.key\n  \
              out: {out}\n  batch_age: 1s\n{segment}{evidence}\
              limits:\n  drain: 50s\n{limits}\
@@ -108,7 +111,7 @@ impl Gateway {
             .expect("its mode");
         let bin = crate::binary("gateway");
         let trust = ran(Command::new(&bin)
-            .args(["keygen", "--deployment", "test", "--gateway", name, "--out"])
+            .args(["keygen", "--deployment", deployment, "--gateway", name, "--out"])
             .arg(dir.join("seal.key")));
         std::fs::write(dir.join("trust.yaml"), trust).expect("the trust file is written");
         let key =

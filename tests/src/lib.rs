@@ -6,7 +6,8 @@
 //! its processes; `process` is any child process; `services` are the real stores that they meet; `oracle` holds what both
 //! remember against the evidence, `archive` a bucket against what is promised of it; `marks` reads how far evidence has
 //! come; `audited` puts evidence into buckets and runs the auditor over it; `runbook` follows the runbook; `compose` starts what
-//! a compose file says as plain processes; `tapped` is the sinks of the live tap.
+//! a compose file says as plain processes; `shipping` is a gateway and its archivers with Kafka between them; `tapped` is the
+//! sinks of the live tap.
 
 #![allow(clippy::panic, reason = "tests fail by panicking")]
 
@@ -26,6 +27,7 @@ pub mod provider;
 pub mod registrar;
 pub mod runbook;
 pub mod services;
+pub mod shipping;
 pub mod tapped;
 pub mod witness;
 

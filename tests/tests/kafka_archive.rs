@@ -4,238 +4,18 @@
 #![allow(clippy::panic, reason = "tests fail by panicking")]
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rdkafka::ClientConfig;
-use rdkafka::Message as _;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use schemas::names::FileKind;
 use schemas::note::Ed25519Signer;
 use schemas::ship::{CHUNK_BYTES, Chunk};
 use schemas::{ObjectName, Origin, Sha256Hex, seal};
 use tests::archive::{self, check_and_copy};
-use tests::archiver::{Archiver, RECEIPTS, TOPIC};
 use tests::client::{Call, send};
 use tests::deployment::Deployment;
-use tests::gateway::{Gateway, Setup};
-use tests::process::free_port;
 use tests::provider::Provider;
-use tests::services::{Kafka, Minio};
-
-const WAIT: Duration = Duration::from_secs(120);
-
-fn client(kafka: &Kafka) -> ClientConfig {
-    let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", kafka.address.to_string());
-    config
-}
-
-struct Forger(BaseProducer);
-
-impl Forger {
-    fn new(kafka: &Kafka) -> Self {
-        Self(client(kafka).create().expect("a producer"))
-    }
-
-    fn send(&self, topic: &str, key: &str, message: &[u8]) {
-        self.0.send(BaseRecord::to(topic).key(key).payload(message)).expect("room for a message");
-        self.0.flush(Duration::from_secs(20)).expect("the broker takes it");
-    }
-}
-
-/// What the brokers' own interface does, on a thread of its own.
-fn administer(
-    kafka: &Kafka,
-    work: impl FnOnce(&AdminClient<DefaultClientContext>, &tokio::runtime::Runtime) + Send,
-) {
-    let config = client(kafka);
-    let work = || {
-        let admin = config.create().expect("an admin client");
-        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-        work(&admin, &runtime);
-    };
-    std::thread::scope(|scope| scope.spawn(work).join()).expect("the brokers do it");
-}
-
-/// Makes both topics, after the old ones are gone where there are any.
-fn anew(kafka: &Kafka, is_again: bool) {
-    administer(kafka, |admin, runtime| {
-        let options = AdminOptions::new();
-        if is_again {
-            runtime.block_on(admin.delete_topics(&[TOPIC, RECEIPTS], &options)).expect("topics are deleted");
-            std::thread::sleep(Duration::from_secs(2));
-        }
-        let new = [TOPIC, RECEIPTS].map(|name| NewTopic::new(name, 4, TopicReplication::Fixed(1)));
-        let made = runtime.block_on(admin.create_topics(&new, &options)).expect("topics are made");
-        assert!(made.iter().all(Result::is_ok), "{made:?}");
-    });
-}
-
-/// Everything that the topic holds.
-fn messages(kafka: &Kafka) -> Vec<(String, Vec<u8>)> {
-    let mut config = client(kafka);
-    config.set("group.id", format!("look-{}", free_port().port())).set("auto.offset.reset", "earliest");
-    let reader: BaseConsumer = config.create().expect("a reader");
-    reader.subscribe(&[TOPIC]).expect("a topic");
-    let (mut found, mut last) = (Vec::new(), Instant::now());
-    while last.elapsed() < Duration::from_secs(6) {
-        if let Some(Ok(message)) = reader.poll(Duration::from_millis(100)) {
-            let key = String::from_utf8_lossy(message.key().unwrap_or_default()).into_owned();
-            found.push((key, message.payload().unwrap_or_default().to_vec()));
-            last = Instant::now();
-        }
-    }
-    found
-}
-
-/// A gateway, its archivers, and the store that only these write to.
-struct World {
-    gateway: Gateway,
-    archivers: Vec<Archiver>,
-    sent: usize,
-}
-
-impl World {
-    /// Nothing runs yet.
-    fn prepare(dir: &Path, kafka: &Kafka, provider: &Provider, archivers: usize) -> Self {
-        let out = format!("{{ directory: {} }}", dir.join("gateway/store").display());
-        Self::over(dir, kafka, provider, archivers, &dir.join("gateway/trust.yaml"), &out)
-    }
-
-    fn over(
-        dir: &Path,
-        kafka: &Kafka,
-        provider: &Provider,
-        archivers: usize,
-        trust: &Path,
-        out: &str,
-    ) -> Self {
-        Self::with(dir, kafka, provider, (archivers, "patience: 20s\n"), (trust, out), "")
-    }
-
-    /// `settings` is text at the end of each archiver's configuration, `more` of the gateway's `kafka`.
-    fn with(
-        dir: &Path,
-        kafka: &Kafka,
-        provider: &Provider,
-        (archivers, settings): (usize, &str),
-        (trust, out): (&Path, &str),
-        more: &str,
-    ) -> Self {
-        let archivers: Vec<Archiver> = (1..=archivers)
-            .map(|n| Archiver::prepare(dir, &format!("ar{n}"), kafka, out, trust, settings))
-            .collect();
-        let lines: Vec<&str> = archivers.iter().map(|archiver| archiver.line.as_str()).collect();
-        let out = format!(
-            "\n    kafka:\n      brokers: [\"{}\"]\n      topic: {TOPIC}\n      receipts: {RECEIPTS}\n      timeout: 5s\n      \
-             reship_after: 5s\n      archivers: [{}]\n{more}",
-            kafka.address,
-            lines.join(", "),
-        );
-        let setup = Setup { provider: provider.url(), out, ..Setup::default() };
-        let gateway = Gateway::prepare(&dir.join("gateway"), &setup);
-        Self { gateway, archivers, sent: 0 }
-    }
-
-    fn start(dir: &Path, kafka: &Kafka, provider: &Provider, archivers: usize) -> Self {
-        let mut world = Self::prepare(dir, kafka, provider, archivers);
-        world.gateway.serve();
-        world.archivers.iter_mut().for_each(Archiver::spawn);
-        world
-    }
-
-    async fn calls(&mut self, count: usize) {
-        for n in 0..count {
-            // One of them does not fit into one message.
-            let filler: String = match n {
-                1 => (0..250_000_u32).map(|i| format!("{:08x}", i.wrapping_mul(2_654_435_761))).collect(),
-                _ => "x".repeat(200),
-            };
-            let body = serde_json::json!({ "model": "gpt-4o-mini",
-                "messages": [{ "role": "user", "content": format!("{} {filler}", self.sent) }] });
-            let call = Call::post("/openai/v1/chat/completions", &self.gateway.key, body.to_string());
-            let got = send(self.gateway.address, &call).await;
-            assert_eq!(got.status, 200, "{}", got.text());
-            self.sent += 1;
-        }
-    }
-
-    fn until(&self, what: &str, mut holds: impl FnMut(&Self) -> bool) {
-        let begun = Instant::now();
-        while !holds(self) {
-            let logs: Vec<String> = self.archivers.iter().map(Archiver::log).collect();
-            assert!(
-                begun.elapsed() < WAIT,
-                "waited for {what}; the gateway:\n{}\nthe archivers:\n{}",
-                self.gateway.log(),
-                logs.join("\n--\n")
-            );
-            std::thread::sleep(Duration::from_millis(100));
-        }
-    }
-
-    fn metric(&self, line: &str) -> f64 {
-        let text = self.gateway.admin_get("/metrics").unwrap_or_default();
-        text.lines().find_map(|l| l.strip_prefix(line)?.trim().parse().ok()).unwrap_or(-1.0)
-    }
-
-    fn mark(&self, mark: &str) -> f64 {
-        self.metric(&format!("gateway_records{{mark=\"{mark}\"}}"))
-    }
-
-    fn all_archived(&self) {
-        self.until("everything to be archived", |world| {
-            let journaled = world.mark("journaled");
-            journaled > 0.0 && world.mark("archived") >= journaled
-        });
-    }
-
-    fn all_sent(&self) {
-        self.until("everything to be sent", |world| {
-            let journaled = world.mark("journaled");
-            journaled > 0.0 && world.mark("shipped") >= journaled
-        });
-    }
-
-    /// Stops everything: the end of the log is archived too.
-    fn stop(&mut self) {
-        self.all_archived();
-        assert_eq!(self.gateway.stop(), Some(0), "{}", self.gateway.log());
-        for archiver in &mut self.archivers {
-            assert!(matches!(archiver.stop(), Some(0) | None), "{}", archiver.log());
-        }
-    }
-
-    /// Stops everything, and what was acknowledged verifies.
-    fn verified(mut self) {
-        self.stop();
-        self.judged();
-    }
-
-    /// What was acknowledged verifies.
-    fn judged(&self) {
-        let (code, out, err) = self.gateway.verify(&[]);
-        assert_eq!(code, 0, "{out}{err}");
-        assert!(out.contains("VERIFIED"), "{out}");
-        // One line a log, as `records: 1 boot, 4 outcome`.
-        let of_log = |part: &str| part.trim().strip_suffix(" outcome")?.trim().parse::<usize>().ok();
-        let lines = out.lines().filter_map(|line| line.trim().strip_prefix("records:"));
-        let found: usize = lines.flat_map(|line| line.split(',').filter_map(of_log)).sum();
-        assert_eq!(found, self.sent, "{out}{err}");
-    }
-
-    fn set_aside(&self, fault: &str) -> f64 {
-        let line = format!("gateway_archive_set_aside_total{{fault=\"{fault}\"}}");
-        self.archivers.iter().map(|archiver| archiver.metric(&line).max(0.0)).sum()
-    }
-
-    fn batches(&self) -> f64 {
-        self.archivers.iter().map(|archiver| archiver.metric("gateway_archive_batches_total").max(0.0)).sum()
-    }
-}
+use tests::services::{Kafka, Minio, messages};
+use tests::shipping::{RECEIPTS, TOPIC, Way, World};
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Kafka"]
@@ -243,8 +23,8 @@ async fn archivers_that_die_at_any_moment_lose_nothing() {
     let kafka = Kafka::start();
     let dir = tempfile::tempdir().expect("a folder");
     let provider = Provider::start([]).await;
-    anew(&kafka, false);
-    let mut world = World::start(dir.path(), &kafka, &provider, 1);
+    kafka.operator().make(&[TOPIC, RECEIPTS], &[]);
+    let mut world = World::start(dir.path(), &Way::plain(&kafka), &provider, 1);
     world.calls(3).await;
     world.all_archived();
     for round in 0..6_u64 {
@@ -255,7 +35,7 @@ async fn archivers_that_die_at_any_moment_lose_nothing() {
         world.archivers[0].spawn();
     }
     world.all_archived();
-    assert_eq!(world.archivers[0].quarantine(), Vec::<String>::new(), "{}", world.archivers[0].log());
+    world.nothing_aside();
     world.verified();
 }
 
@@ -265,8 +45,8 @@ async fn several_archivers_share_the_work_and_each_takes_over() {
     let mut kafka = Kafka::start();
     let dir = tempfile::tempdir().expect("a folder");
     let provider = Provider::start([]).await;
-    anew(&kafka, false);
-    let mut world = World::start(dir.path(), &kafka, &provider, 2);
+    kafka.operator().make(&[TOPIC, RECEIPTS], &[]);
+    let mut world = World::start(dir.path(), &Way::plain(&kafka), &provider, 2);
     world.until("both to read", |world| {
         world.archivers.iter().all(|archiver| archiver.metric("gateway_archive_reading") >= 1.0)
     });
@@ -285,9 +65,7 @@ async fn several_archivers_share_the_work_and_each_takes_over() {
     std::thread::sleep(Duration::from_secs(3));
     kafka.resume();
     world.all_archived();
-    for archiver in &world.archivers {
-        assert_eq!(archiver.quarantine(), Vec::<String>::new(), "{}", archiver.log());
-    }
+    world.nothing_aside();
     world.verified();
 }
 
@@ -297,32 +75,29 @@ async fn topics_made_anew_and_offsets_at_the_beginning_are_repeats() {
     let kafka = Kafka::start();
     let dir = tempfile::tempdir().expect("a folder");
     let provider = Provider::start([]).await;
-    anew(&kafka, false);
-    let mut world = World::start(dir.path(), &kafka, &provider, 1);
+    kafka.operator().make(&[TOPIC, RECEIPTS], &[]);
+    let mut world = World::start(dir.path(), &Way::plain(&kafka), &provider, 1);
     world.calls(4).await;
     world.all_archived();
     // The archiver lives on; what is put from now on is in other topics of the same names.
-    anew(&kafka, true);
+    kafka.operator().make_anew(&[TOPIC, RECEIPTS]);
     world.calls(4).await;
     world.all_archived();
     // Nobody reads, and what was sent is lost with the topic: it is put again.
     world.archivers[0].kill();
     world.calls(3).await;
     world.all_sent();
-    anew(&kafka, true);
+    kafka.operator().make_anew(&[TOPIC, RECEIPTS]);
     world.archivers[0].spawn();
     world.all_archived();
     // Everything that the topic holds once more: as many receipts, no finding.
     assert_eq!(world.archivers[0].stop(), Some(0), "{}", world.archivers[0].log());
-    administer(&kafka, |admin, runtime| {
-        let done = runtime.block_on(admin.delete_groups(&["affidavit-archivers"], &AdminOptions::new()));
-        assert!(done.expect("groups are deleted").iter().all(Result::is_ok));
-    });
+    kafka.operator().forget("affidavit-archivers-test");
     world.archivers[0].spawn();
     world.until("the topic to be archived again", |world| world.batches() >= 1.0);
     world.calls(1).await;
     world.all_archived();
-    assert_eq!(world.archivers[0].quarantine(), Vec::<String>::new(), "{}", world.archivers[0].log());
+    world.nothing_aside();
     world.verified();
 }
 
@@ -332,15 +107,16 @@ async fn what_a_forger_sends_is_found_and_stops_nothing() {
     let kafka = Kafka::start();
     let dir = tempfile::tempdir().expect("a folder");
     let provider = Provider::start([]).await;
-    anew(&kafka, false);
-    let mut world = World::prepare(dir.path(), &kafka, &provider, 1);
+    kafka.operator().make(&[TOPIC, RECEIPTS], &[]);
+    let mut world = World::prepare(dir.path(), &Way::plain(&kafka), &provider, 1);
     world.gateway.serve();
     world.calls(4).await;
     world.all_sent();
     // The forger reads along, and is before the archiver with everything.
-    let forger = Forger::new(&kafka);
-    let truth = messages(&kafka);
-    for (log, message) in &truth {
+    let forger = kafka.writer();
+    let truth = messages(&kafka, TOPIC);
+    for took in &truth {
+        let (log, message) = (&took.key, &took.value);
         let chunk = Chunk::decode(message).expect("a chunk");
         let bytes = vec![b'x'; chunk.bytes.len()];
         forger.send(TOPIC, log, &Chunk { bytes: &bytes, ..chunk.clone() }.encode().expect("a chunk"));
@@ -354,7 +130,7 @@ async fn what_a_forger_sends_is_found_and_stops_nothing() {
         forger.send(TOPIC, "test/other/log", message);
         forger.send(TOPIC, log, message);
     }
-    let log = truth[0].0.clone();
+    let log = truth[0].key.clone();
     forger.send(TOPIC, &log, b"no chunk");
     forger.send(TOPIC, &log, b"");
     forger.send(TOPIC, &log, &vec![0; 950_000]);
@@ -414,12 +190,13 @@ async fn what_the_archivers_have_is_read_to_erase_and_to_confirm() {
     let kafka = Kafka::start();
     let dir = tempfile::tempdir().expect("a folder");
     let provider = Provider::start([]).await;
-    anew(&kafka, false);
+    kafka.operator().make(&[TOPIC, RECEIPTS], &[]);
     let (store, mirror) = (dir.path().join("gateway/store"), dir.path().join("mirror"));
     let out = format!("{{ directory: {} }}", store.display());
-    let more = format!("      archive: {{ directory: {} }}\n      confirm: object\n", mirror.display());
+    let more = format!("archive: {{ directory: {} }}, confirm: object", mirror.display());
+    let way = Way { gateway: more.clone(), ..Way::plain(&kafka) };
     let trust = dir.path().join("gateway/trust.yaml");
-    let mut world = World::with(dir.path(), &kafka, &provider, (1, ""), (&trust, &out), &more);
+    let mut world = World::with(dir.path(), &way, &provider, (1, ""), (&trust, &out));
     world.gateway.serve();
     world.archivers[0].spawn();
     let body =
@@ -460,7 +237,7 @@ async fn what_the_archivers_have_is_read_to_erase_and_to_confirm() {
     // Without the archive an erasure says what is missing, and erases nothing.
     let config = world.gateway.dir.join("gateway.yaml");
     let text = std::fs::read_to_string(&config).expect("the configuration");
-    std::fs::write(&config, text.replace(&more, "")).expect("the configuration");
+    std::fs::write(&config, text.replace(&format!(", {more}"), "")).expect("the configuration");
     world.gateway.serve();
     let (code, said) = world.gateway.run(&["erase", "--exchange", &exchange]);
     assert!(code == 1 && said.contains("evidence.out.kafka.archive"), "{code} {said}");
@@ -478,17 +255,17 @@ async fn offsets_at_the_end_and_a_small_work_folder_lose_no_batch() {
     let kafka = Kafka::start();
     let dir = tempfile::tempdir().expect("a folder");
     let provider = Provider::start([]).await;
-    anew(&kafka, false);
+    kafka.operator().make(&[TOPIC, RECEIPTS], &[]);
     let out = format!("{{ directory: {} }}", dir.path().join("gateway/store").display());
     let trust = dir.path().join("gateway/trust.yaml");
     let settings = "patience: 10s\nwork_bound: 64MiB\n";
-    let mut world = World::with(dir.path(), &kafka, &provider, (1, settings), (&trust, &out), "");
+    let mut world = World::with(dir.path(), &Way::plain(&kafka), &provider, (1, settings), (&trust, &out));
     world.gateway.serve();
     world.calls(3).await;
     world.all_sent();
     // Junk beside it, as much again as the folder holds: whole objects and first pieces that no seal names.
-    let forger = Forger::new(&kafka);
-    let log = messages(&kafka)[0].0.clone();
+    let forger = kafka.writer();
+    let log = messages(&kafka, TOPIC)[0].key.clone();
     let own = Origin::new(log.clone()).expect("an origin");
     for fill in 0..100_u8 {
         let piece = vec![fill; CHUNK_BYTES as usize];
@@ -501,24 +278,12 @@ async fn offsets_at_the_end_and_a_small_work_folder_lose_no_batch() {
     world.calls(3).await;
     world.all_sent();
     // The group stands at the end of everything, as an operator may put it.
-    let mut config = client(&kafka);
-    config.set("group.id", "affidavit-archivers").set("enable.auto.commit", "false");
-    let reader: BaseConsumer = config.create().expect("a reader");
-    let mut list = rdkafka::TopicPartitionList::new();
-    for partition in 0..4 {
-        let (_, end) = reader.fetch_watermarks(TOPIC, partition, Duration::from_secs(10)).expect("its end");
-        list.add_partition_offset(TOPIC, partition, rdkafka::Offset::Offset(end)).expect("an offset");
-    }
-    reader.commit(&list, rdkafka::consumer::CommitMode::Sync).expect("offsets are committed");
-    drop(reader);
+    kafka.operator().skip("affidavit-archivers-test", TOPIC);
     world.archivers[0].spawn();
     world.all_archived();
     // And at the beginning again: all the junk, and everything that is in the store.
     assert_eq!(world.archivers[0].stop(), Some(0), "{}", world.archivers[0].log());
-    administer(&kafka, |admin, runtime| {
-        let done = runtime.block_on(admin.delete_groups(&["affidavit-archivers"], &AdminOptions::new()));
-        assert!(done.expect("groups are deleted").iter().all(Result::is_ok));
-    });
+    kafka.operator().forget("affidavit-archivers-test");
     world.archivers[0].spawn();
     world.calls(2).await;
     world.all_archived();
@@ -540,12 +305,8 @@ async fn topics_that_lose_batches_are_refused_at_the_start() {
     let kafka = Kafka::start();
     let dir = tempfile::tempdir().expect("a folder");
     let provider = Provider::start([]).await;
-    administer(&kafka, |admin, runtime| {
-        let new = NewTopic::new(TOPIC, 1, TopicReplication::Fixed(1)).set("cleanup.policy", "compact");
-        let made = runtime.block_on(admin.create_topics(&[new], &AdminOptions::new())).expect("a topic");
-        assert!(made.iter().all(Result::is_ok), "{made:?}");
-    });
-    let mut world = World::prepare(dir.path(), &kafka, &provider, 1);
+    kafka.operator().make(&[TOPIC], &[("cleanup.policy", "compact")]);
+    let mut world = World::prepare(dir.path(), &Way::plain(&kafka), &provider, 1);
     world.archivers[0].spawn();
     world.until("the refusal", |world| world.archivers[0].log().contains("cleanup.policy"));
     assert_eq!(world.archivers[0].stop(), Some(1), "{}", world.archivers[0].log());
@@ -559,12 +320,12 @@ async fn keys_come_from_the_registry_as_it_grows() {
     let kafka = Kafka::start();
     let dir = tempfile::tempdir().expect("a folder");
     let provider = Provider::start([]).await;
-    anew(&kafka, false);
+    kafka.operator().make(&[TOPIC, RECEIPTS], &[]);
     let deployment = Deployment::new(&dir.path().join("deployment"));
     let trust = deployment.trust_file();
     let store = dir.path().join("gateway/store");
     let out = format!("{{ directory: {} }}", store.display());
-    let mut world = World::over(dir.path(), &kafka, &provider, 1, &trust, &out);
+    let mut world = World::over(dir.path(), &Way::plain(&kafka), &provider, 1, &trust, &out);
     let mut registrar = deployment.registrar("registrar", &out, &[]);
     registrar.spawn();
     registrar.until("the registry to be opened", || deployment.newest(&store).0 >= 1);
@@ -595,9 +356,9 @@ async fn a_bucket_that_goes_away_is_waited_for_and_holds_everything_under_lock()
     server.create_locked_bucket(archive::BUCKET).await;
     let dir = tempfile::tempdir().expect("a folder");
     let provider = Provider::start([]).await;
-    anew(&kafka, false);
+    kafka.operator().make(&[TOPIC, RECEIPTS], &[]);
     let (trust, out) = (dir.path().join("gateway/trust.yaml"), archive::out(&server.endpoint()));
-    let mut world = World::over(dir.path(), &kafka, &provider, 1, &trust, &out);
+    let mut world = World::over(dir.path(), &Way::plain(&kafka), &provider, 1, &trust, &out);
     world.archivers[0].environment = archive::environment();
     world.gateway.serve();
     world.archivers[0].spawn();
@@ -615,7 +376,7 @@ async fn a_bucket_that_goes_away_is_waited_for_and_holds_everything_under_lock()
     std::thread::sleep(Duration::from_secs(2));
     server.resume();
     world.all_archived();
-    assert_eq!(world.archivers[0].quarantine(), Vec::<String>::new(), "{}", world.archivers[0].log());
+    world.nothing_aside();
     world.stop();
     assert!(check_and_copy(&server, "test/gw1", &world.gateway.store()).await > 4);
     world.judged();

@@ -12,12 +12,13 @@ use schemas::note::Ed25519Signer;
 use schemas::registry::{EntryBody, decode};
 use schemas::ship::{CHUNK_BYTES, Chunk};
 use schemas::{ObjectName, Origin, Sha256Hex, seal};
-use tests::archiver::{Archiver, RECEIPTS, TOPIC};
+use tests::archiver::Archiver;
 use tests::client::{Call, send};
 use tests::deployment::Deployment;
 use tests::gateway::{Gateway, Setup};
 use tests::provider::Provider;
 use tests::services::Kafka;
+use tests::shipping::{RECEIPTS, TOPIC, Way};
 
 const WAIT: Duration = Duration::from_secs(90);
 
@@ -105,7 +106,8 @@ async fn what_no_archiver_archives_is_registered_and_found_missing() {
     let deployment = Deployment::new(&dir.path().join("deployment"));
     let store = dir.path().join("gateway/store");
     let out = format!("{{ directory: {} }}", store.display());
-    let mut archiver = Archiver::prepare(dir.path(), "ar1", &kafka, &out, &deployment.trust_file(), "");
+    let mut archiver =
+        Archiver::prepare(dir.path(), "ar1", &Way::plain(&kafka), &out, &deployment.trust_file(), "");
     let setup = Setup {
         provider: provider.url(),
         out: format!(

@@ -10,13 +10,14 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use schemas::note::Ed25519Signer;
 use schemas::ship::Chunk;
 use schemas::{Sha256Hex, seal};
-use tests::archiver::{Archiver, RECEIPTS, TOPIC};
+use tests::archiver::Archiver;
 use tests::client::{Call, send};
 use tests::gateway::{Gateway, Setup};
 use tests::process::http;
 use tests::provider::Provider;
 use tests::runbook::Host;
 use tests::services::Kafka;
+use tests::shipping::{RECEIPTS, TOPIC, Way};
 
 fn client(kafka: &Kafka) -> ClientConfig {
     let mut config = ClientConfig::new();
@@ -79,7 +80,8 @@ async fn receipts_that_do_not_come_and_what_a_forger_sends() {
     topics(&kafka);
     let store = dir.path().join("store");
     let out = format!("{{ directory: {} }}", store.display());
-    let archiver = Archiver::prepare(dir.path(), "ar1", &kafka, &out, &dir.path().join("trust.yaml"), "");
+    let archiver =
+        Archiver::prepare(dir.path(), "ar1", &Way::plain(&kafka), &out, &dir.path().join("trust.yaml"), "");
     let out = format!(
         "\n    kafka:\n      brokers: [\"{}\"]\n      topic: {TOPIC}\n      receipts: {RECEIPTS}\n      timeout: 5s\n      \
          reship_after: 2s\n      archivers: [{}]\n",

@@ -10,12 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rdkafka::ClientConfig;
 use rdkafka::Message as _;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use schemas::note::{Ed25519Signer, Signer as _};
 use schemas::ship::{Archived, Chunk, Receipt};
 use schemas::trust::key_text;
@@ -23,29 +19,13 @@ use schemas::{ObjectName, Sha256Hex, seal};
 use tests::client::{Call, Got, send};
 use tests::gateway::{Gateway, Setup};
 use tests::provider::Provider;
-use tests::services::Kafka;
+use tests::services::{Kafka, Writer};
+use tests::shipping::{RECEIPTS, TOPIC};
 
-const TOPIC: &str = "batches";
-const RECEIPTS: &str = "receipts";
 const WAIT: Duration = Duration::from_secs(90);
 
 fn signer() -> Ed25519Signer {
     Ed25519Signer::from_seed([5; 32])
-}
-
-fn client(kafka: &Kafka) -> ClientConfig {
-    let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", kafka.address.to_string());
-    config
-}
-
-fn producer(kafka: &Kafka) -> BaseProducer {
-    client(kafka).create().expect("a producer")
-}
-
-fn produce(producer: &BaseProducer, topic: &str, key: &str, message: &[u8]) {
-    producer.send(BaseRecord::to(topic).key(key).payload(message)).expect("room for a message");
-    producer.flush(Duration::from_secs(20)).expect("the broker takes it");
 }
 
 /// Reads chunks, writes whole objects below a folder, and answers whole batches. It believes everything.
@@ -57,12 +37,12 @@ struct Archiver {
 impl Archiver {
     fn start(kafka: &Kafka, store: &Path) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let mut config = client(kafka);
+        let mut config = kafka.client();
         config.set("group.id", "archivers").set("auto.offset.reset", "earliest");
         config.set("topic.metadata.refresh.interval.ms", "1000");
         let reader: BaseConsumer = config.create().expect("a reader");
         reader.subscribe(&[TOPIC]).expect("a topic");
-        let mut work = Work { producer: producer(kafka), store: store.to_owned(), pieces: BTreeMap::new() };
+        let mut work = Work { writer: kafka.writer(), store: store.to_owned(), pieces: BTreeMap::new() };
         let ended = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
             while !ended.load(Ordering::Relaxed) {
@@ -85,7 +65,7 @@ impl Drop for Archiver {
 }
 
 struct Work {
-    producer: BaseProducer,
+    writer: Writer,
     store: PathBuf,
     pieces: BTreeMap<String, BTreeMap<u64, Vec<u8>>>,
 }
@@ -124,25 +104,8 @@ impl Work {
             names.into_iter().map(|name| Archived { name, version: None, retain_until_s: None }).collect();
         let receipt = Receipt::of(&sealed, Sha256Hex::of(note), objects, sealed.time + 1);
         let receipt = receipt.sign("ar1", &signer()).expect("a receipt");
-        produce(&self.producer, RECEIPTS, sealed.origin.as_str(), &receipt);
+        self.writer.send(RECEIPTS, sealed.origin.as_str(), &receipt);
     }
-}
-
-/// Makes the topics by the broker's own interface, after the old ones are gone.
-fn anew(kafka: &Kafka, old: &[&str]) {
-    let work = || {
-        let admin: AdminClient<DefaultClientContext> = client(kafka).create().expect("an admin client");
-        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-        let options = AdminOptions::new();
-        if !old.is_empty() {
-            runtime.block_on(admin.delete_topics(old, &options)).expect("topics are deleted");
-            std::thread::sleep(Duration::from_secs(2));
-        }
-        let new = [TOPIC, RECEIPTS].map(|name| NewTopic::new(name, 3, TopicReplication::Fixed(1)));
-        let made = runtime.block_on(admin.create_topics(&new, &options)).expect("topics are made");
-        assert!(made.iter().all(Result::is_ok), "{made:?}");
-    };
-    std::thread::scope(|scope| scope.spawn(work).join()).expect("topics");
 }
 
 fn setup(provider: &Provider, kafka: &Kafka, more: &str) -> Setup {
@@ -223,9 +186,9 @@ async fn what_goes_into_the_topic_is_whole_and_counts_by_receipts_only() {
     until("everything to be shipped", &gateway, || mark(&gateway, "shipped") >= mark(&gateway, "journaled"));
     std::thread::sleep(Duration::from_secs(2));
     assert!(mark(&gateway, "archived") <= 0.0, "nobody has answered");
-    let forger = producer(&kafka);
+    let forger = kafka.writer();
     for message in [&b"affidavit/receipt/v1"[..], b""] {
-        produce(&forger, RECEIPTS, "x", message);
+        forger.send(RECEIPTS, "x", message);
     }
     until("forged receipts to be seen", &gateway, || {
         metric(&gateway, "gateway_receipts_forged_total") >= 2.0
@@ -279,11 +242,11 @@ async fn topics_that_are_made_anew_are_filled_again() {
     let kafka = Kafka::start();
     let dir = tempfile::tempdir().expect("a folder");
     let provider = Provider::start([]).await;
-    anew(&kafka, &[]);
+    kafka.operator().make(&[TOPIC, RECEIPTS], &[]);
     let mut gateway = Gateway::start(dir.path(), &setup(&provider, &kafka, "      reship_after: 5s\n"));
     calls(&gateway, "one", 4).await;
     until("everything to be shipped", &gateway, || mark(&gateway, "shipped") >= mark(&gateway, "journaled"));
-    anew(&kafka, &[TOPIC, RECEIPTS]);
+    kafka.operator().make_anew(&[TOPIC, RECEIPTS]);
     let archiver = Archiver::start(&kafka, &gateway.store());
     all_archived(&gateway);
     assert!(metric(&gateway, "gateway_batches_put_again_total") >= 1.0, "{}", gateway.log());

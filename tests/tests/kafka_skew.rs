@@ -8,13 +8,14 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tests::archiver::{Archiver, RECEIPTS, TOPIC};
+use tests::archiver::Archiver;
 use tests::client::{Call, send};
 use tests::deployment::Deployment;
 use tests::gateway::{Gateway, Setup};
 use tests::provider::Provider;
 use tests::registrar::{Registrar, directory};
 use tests::services::Kafka;
+use tests::shipping::{RECEIPTS, TOPIC, Way};
 
 const NEXT: [(&str, &str); 1] = [("AFFIDAVIT_TEST_NEXT_MINOR", "1")];
 /// What every answer about the whole store names: these and more keys.
@@ -174,7 +175,8 @@ async fn what_a_later_gateway_sends_is_archived_and_marked() {
     let provider = Provider::start([]).await;
     let deployment = Deployment::new(&dir.path().join("deployment"));
     let (store, trust) = (dir.path().join("gateway/store"), deployment.trust_file());
-    let mut archiver = Archiver::prepare(dir.path(), "ar1", &kafka, &directory(&store), &trust, "");
+    let mut archiver =
+        Archiver::prepare(dir.path(), "ar1", &Way::plain(&kafka), &directory(&store), &trust, "");
     let out = format!(
         "\n    kafka:\n      brokers: [\"{}\"]\n      topic: {TOPIC}\n      receipts: {RECEIPTS}\n      timeout: 5s\n      \
          archivers: [{}]\n      create: {{ partitions: 2, replication: 1 }}\n",

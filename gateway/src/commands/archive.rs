@@ -9,7 +9,7 @@
 //!   brokers: ["kafka1.acme.example:9093"]
 //!   topic: affidavit-batches        # optional
 //!   receipts: affidavit-receipts    # optional
-//!   group: affidavit-archivers      # optional: archivers of one group share the partitions
+//!   group: affidavit-archivers-acme # optional: archivers of one group share the partitions; no other deployment's
 //!   tls: { ca: kafka-ca.pem }       # optional, as a gateway has it
 //!   sasl: { mechanism: scram-sha-512, user: archiver, secret: { env: KAFKA_PASSWORD } }   # optional
 //!   outage: 7d                      # optional: how long all archivers may be away; the topic must keep batches as long
@@ -152,7 +152,8 @@ fn settings(typed: Typed, trust: Arc<TrustFile>) -> Result<ArchiveConfig> {
         connection,
         topic: typed.kafka.topic,
         receipts: typed.kafka.receipts,
-        group: typed.kafka.group,
+        // Archivers of two deployments in one group would share the partitions, and pass each other's batches over.
+        group: typed.kafka.group.unwrap_or_else(|| format!("affidavit-archivers-{}", typed.deployment)),
         outage: typed.kafka.outage,
         store: store::open(&typed.out, "out")?,
         keys: trust,
@@ -231,8 +232,8 @@ mod tests {
         assert_eq!((typed.deployment.as_str(), typed.name.as_str()), ("acme", "ar1"));
         assert_eq!(typed.key, Path::new("/etc/affidavit/archiver.key"));
         assert_eq!(
-            (typed.kafka.topic.as_str(), typed.kafka.group.as_str()),
-            ("affidavit-batches", "affidavit-archivers")
+            (typed.kafka.topic.as_str(), typed.kafka.group.as_deref()),
+            ("affidavit-batches", Some("affidavit-archivers-acme"))
         );
         assert_eq!((typed.work_bound, typed.patience, typed.workers), (WORK_BOUND, PATIENCE, WORKERS));
         assert_eq!(typed.metrics, "127.0.0.1:9466".parse().ok());

@@ -43,7 +43,7 @@ pub struct KafkaOut {
     /// What makes a batch count as archived; `object` needs `archive`.
     #[schemars(default)]
     pub confirm: Confirm,
-    /// How topics are made that are not there; absent: they are not.
+    /// How topics are made that are not there; absent: they are not. Not with `oauthbearer`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub create: Option<CreateTopics>,
     /// How long all archivers may be away: the topic must keep batches as long.
@@ -261,6 +261,13 @@ pub(super) fn read(node: &Node, path: &str, base: &Path, problems: &mut Vec<Prob
     let outage = f.duration("outage", 60 * 60 * SECOND..=3650 * DAY, 7 * DAY);
     let reship_after = f.duration("reship_after", SECOND..=DAY, 300 * SECOND);
     let timeout = f.duration("timeout", SECOND..=300 * SECOND, 30 * SECOND);
+    if let (Some(Some(_)), Some(Some(sasl))) = (&create, &sasl)
+        && sasl.mechanism == Mechanism::OAuthBearer
+    {
+        let (place, key) = (f.fields.place_of("create"), f.fields.path("create"));
+        let wanted = "nothing with `oauthbearer`: topics are made by the cluster's operator";
+        f.fields.report(Problem::at(place, key, wanted));
+    }
     f.fields.finish();
     Some(KafkaOut {
         brokers: brokers?,

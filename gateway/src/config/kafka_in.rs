@@ -9,16 +9,14 @@ use policies::document::{Node, Problem};
 use super::kafka::{self, KafkaSasl, KafkaTls, RECEIPTS, TOPIC};
 use super::read::{DAY, Reader, SECOND};
 
-/// Who reads the topic where nothing is typed.
-const GROUP: &str = "affidavit-archivers";
-
 /// Where an archiver reads batches, and where its receipts go.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct KafkaIn {
     brokers: Vec<String>,
     pub(crate) topic: String,
     pub(crate) receipts: String,
-    pub(crate) group: String,
+    /// Where nothing is typed: one of the deployment's own.
+    pub(crate) group: Option<String>,
     tls: Option<KafkaTls>,
     sasl: Option<KafkaSasl>,
     /// How long all archivers may be away.
@@ -55,7 +53,7 @@ pub(crate) fn kafka_in(node: &Node, path: &str, base: &Path, problems: &mut Vec<
         brokers: brokers?,
         topic: topic.unwrap_or_else(|| TOPIC.into()),
         receipts: receipts.unwrap_or_else(|| RECEIPTS.into()),
-        group: group.unwrap_or_else(|| GROUP.into()),
+        group,
         tls: kafka::whole(tls)?,
         sasl: kafka::whole(sasl)?,
         outage,

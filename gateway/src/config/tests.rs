@@ -388,6 +388,11 @@ fn brokers_that_mean_nothing_are_refused_with_every_problem() {
         with_out(&format!("  out: {{ directory: store, kafka: {{ brokers: ['k:1'], {ARCHIVERS} }} }}"));
     assert!(folder.told(&both).join("\n").contains("evidence.out.directory"));
     let missing = "sasl: { mechanism: plain, user: u, secret: { env: NOT_SET } }";
+    let made = with_out(&format!(
+        "  out: {{ kafka: {{ brokers: ['k:1'], {ARCHIVERS}, create: {{ partitions: 1, replication: 1 }}, sasl: {{ \
+         mechanism: oauthbearer, secret: {{ file: token }} }} }} }}"
+    ));
+    assert!(folder.told(&made).join("\n").contains("evidence.out.kafka.create"));
     let missing = with_out(&format!("  out: {{ kafka: {{ brokers: ['k:1'], {ARCHIVERS}, {missing} }} }}"));
     assert!(folder.told(&missing).join("\n").contains("evidence.out.kafka.sasl.secret.env"));
 }

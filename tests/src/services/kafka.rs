@@ -1,132 +1,143 @@
-//! Apache Kafka, one process that is broker and controller (KRaft), from the jars that `tests/run kafka` fetches.
+//! Apache Kafka (KRaft) from the jars that `tests/run kafka` fetches: one process that is broker and controller, or three
+//! that are a cluster, with the ways in and the rights that operators give.
+
+mod access;
+mod broker;
+mod operator;
 
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 
+pub use access::{Authority, Certificate, Guard, Tokens};
+pub use operator::{Allow, Operator, Took, Writer, messages};
+
+use self::broker::{Broker, Doors};
 use super::cached::cached;
-use crate::process::{Process, free_port};
+use crate::process::free_port;
 
 /// As in `tests/kafka/pom.xml`.
 const VERSION: &str = "4.1.0";
 
-/// A running broker. Ends when dropped, with its data.
+/// A running broker, or a cluster of them. Ends when dropped, with its data.
 #[derive(Debug)]
 pub struct Kafka {
-    /// Where clients find it.
+    /// Where clients find it: plain, and what it is asked here it does.
     pub address: SocketAddr,
-    listens: SocketAddr,
-    process: Option<Process>,
-    folder: tempfile::TempDir,
+    brokers: Vec<Broker>,
+    guard: Option<Guard>,
+    _folder: tempfile::TempDir,
 }
 
 impl Kafka {
     /// Starts one on a free port with an empty folder. Topics are not made by writing to them.
     pub fn start() -> Self {
-        let address = free_port();
-        Self::over(address, address)
+        Self::open(&[Doors::new(free_port())], None)
     }
 
     /// Starts one that tells its clients to come to `proxy`; the proxy's way on is [`Kafka::listens`].
     pub fn start_behind(proxy: impl FnOnce(SocketAddr) -> SocketAddr) -> Self {
         let listens = free_port();
-        Self::over(proxy(listens), listens)
+        Self::open(&[Doors { address: proxy(listens), ..Doors::new(listens) }], None)
     }
 
     /// Starts one with the settings of a `server.properties`, whose listener for clients is `address`.
     pub fn with(address: SocketAddr, settings: &str) -> Self {
-        Self::made(address, address, |_| settings.to_owned())
+        Self::changed(&[Doors::new(address)], None, &|_| settings.to_owned())
     }
 
     /// Starts one with a listener of its own for each of `clients`: who comes by `proxy` of it is told to stay there.
     /// Gives also where each client finds the broker.
     pub fn start_for(clients: usize, proxy: impl FnMut(SocketAddr) -> SocketAddr) -> (Self, Vec<SocketAddr>) {
-        let address = free_port();
         let listens: Vec<SocketAddr> = (0..clients).map(|_| free_port()).collect();
         let advertised: Vec<SocketAddr> = listens.iter().copied().map(proxy).collect();
-        let change = ways(&listens, &advertised);
-        let text = |data: &Path| change(properties(address, address, free_port(), data));
-        (Self::made(address, address, text), advertised)
+        let kafka = Self::changed(&[Doors::new(free_port())], None, &ways(&listens, &advertised));
+        (kafka, advertised)
     }
 
-    fn over(address: SocketAddr, listens: SocketAddr) -> Self {
-        Self::made(address, listens, |data| properties(address, listens, free_port(), data))
+    /// Starts one with more ways in, [`Guard`]: there a client may do what [`Operator::allow`] says, and nothing else.
+    pub fn guarded() -> Self {
+        Self::open(&[Doors::new(free_port())], Some(Guard::new()))
     }
 
-    fn made(address: SocketAddr, listens: SocketAddr, text: impl FnOnce(&Path) -> String) -> Self {
-        let folder = tempfile::Builder::new().prefix("kafka").tempdir().expect("a folder for a broker");
-        let settings = folder.path().join("server.properties");
-        std::fs::write(&settings, text(&folder.path().join("data"))).expect("the broker's settings");
-        let mut kafka = Self { address, listens, process: None, folder };
-        let mut format = kafka.java("kafka.tools.StorageTool");
-        format.args(["format", "--cluster-id", "YWZmaWRhdml0LXRlc3RzMQ", "--config"]).arg(settings);
-        let done = format.output().unwrap_or_else(|e| std::panic::panic_any(format!("{format:?}: {e}")));
-        assert!(done.status.success(), "{format:?}: {}", String::from_utf8_lossy(&done.stderr));
+    /// Starts three that are one cluster.
+    pub fn cluster() -> Self {
+        Self::open(&[(); 3].map(|()| Doors::new(free_port())), None)
+    }
+
+    fn open(doors: &[Doors], guard: Option<Guard>) -> Self {
+        Self::changed(doors, guard, &|settings| settings)
+    }
+
+    /// `change` changes the settings of each broker.
+    fn changed(doors: &[Doors], guard: Option<Guard>, change: &dyn Fn(String) -> String) -> Self {
+        let folder = tempfile::Builder::new().prefix("kafka").tempdir().expect("a folder for brokers");
+        let brokers =
+            (0..doors.len()).map(|n| Broker::prepare(folder.path(), n, doors, guard.as_ref(), change));
+        let mut kafka =
+            Self { address: doors[0].address, brokers: brokers.collect(), guard, _folder: folder };
+        std::thread::scope(|scope| {
+            kafka.brokers.iter().for_each(|broker| drop(scope.spawn(|| broker.format(kafka.guard.as_ref()))));
+        });
         kafka.resume();
         kafka
     }
 
-    fn java(&self, class: &str) -> Command {
-        let mut command = Command::new("java");
-        command
-            .args(["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp"])
-            .arg(cached("kafka", VERSION).join("*"))
-            .arg("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn")
-            .arg(class);
-        command
+    /// Its ways in beside the plain one.
+    ///
+    /// # Panics
+    /// Where it was not started by [`Kafka::guarded`].
+    pub fn guard(&self) -> &Guard {
+        self.guard.as_ref().expect("a guarded broker")
     }
 
-    /// Where the broker itself takes connections.
+    /// Where all of its brokers are found.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.brokers.iter().map(|broker| broker.doors.address).collect()
+    }
+
+    /// Where the first broker itself takes connections.
     pub fn listens(&self) -> SocketAddr {
-        self.listens
+        self.brokers[0].doors.listens
     }
 
-    /// Its folder: settings, data, and its log `server.log`.
+    /// The folder of the first: settings, data, and its log `server.log`.
     pub fn folder(&self) -> &Path {
-        self.folder.path()
+        &self.brokers[0].folder
     }
 
-    /// What it logged so far.
+    /// What they logged so far.
     pub fn log(&self) -> String {
-        self.process.as_ref().map(Process::log).unwrap_or_default()
+        self.brokers.iter().map(Broker::log).collect::<Vec<_>>().join("\n--\n")
     }
 
-    /// Kills the process; what it had acknowledged stays for [`Kafka::resume`].
+    /// Kills the processes; what they had acknowledged stays for [`Kafka::resume`].
     pub fn pause(&mut self) {
-        self.process = None;
+        self.brokers.iter_mut().for_each(|broker| broker.process = None);
     }
 
-    /// Starts the process on the same ports and data.
+    /// Kills one of a cluster, from 0.
+    pub fn pause_one(&mut self, broker: usize) {
+        self.brokers[broker].process = None;
+    }
+
+    /// Starts those that do not run on the same ports and data.
     pub fn resume(&mut self) {
-        let mut command = self.java("kafka.Kafka");
-        command.arg(self.folder.path().join("server.properties"));
-        let log = self.folder.path().join("server.log");
-        self.process = Some(Process::listening(&mut command, &log, self.listens));
+        // A broker of a cluster listens once most of them are there.
+        self.brokers.iter_mut().for_each(Broker::spawn);
+        self.brokers.iter_mut().for_each(Broker::wait);
     }
 }
 
-fn properties(address: SocketAddr, listens: SocketAddr, controller: SocketAddr, data: &Path) -> String {
-    format!(
-        "process.roles=broker,controller\n\
-         node.id=1\n\
-         controller.quorum.voters=1@{controller}\n\
-         controller.listener.names=CONTROLLER\n\
-         inter.broker.listener.name=INTERNAL\n\
-         listeners=PLAINTEXT://{listens},INTERNAL://{internal},CONTROLLER://{controller}\n\
-         advertised.listeners=PLAINTEXT://{address},INTERNAL://{internal}\n\
-         listener.security.protocol.map=PLAINTEXT:PLAINTEXT,INTERNAL:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
-         log.dirs={data}\n\
-         auto.create.topics.enable=false\n\
-         offsets.topic.replication.factor=1\n\
-         offsets.topic.num.partitions=4\n\
-         transaction.state.log.replication.factor=1\n\
-         transaction.state.log.min.isr=1\n\
-         transaction.state.log.num.partitions=4\n\
-         group.initial.rebalance.delay.ms=0\n\
-         group.min.session.timeout.ms=1000\n",
-        internal = free_port(),
-        data = data.display(),
-    )
+fn java(class: &str, options: &[String]) -> Command {
+    let mut command = Command::new("java");
+    command
+        .args(["-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-cp"])
+        .arg(cached("kafka", VERSION).join("*"))
+        .arg("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn")
+        .args(options)
+        .arg(class);
+    command
 }
 
 /// Adds listeners that each advertise an address of their own.

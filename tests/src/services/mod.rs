@@ -14,7 +14,7 @@ mod wire;
 
 pub use cached::cached;
 pub use faults::{Fault, FaultProxy, Handled};
-pub use kafka::Kafka;
+pub use kafka::{Allow, Authority, Certificate, Guard, Kafka, Operator, Tokens, Took, Writer, messages};
 pub use liar::{Answer, Asked, Liar};
 pub use minio::{Minio, MinioKeys};
 pub use moto::Moto;

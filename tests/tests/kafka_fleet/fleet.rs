@@ -4,13 +4,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tests::archive::{self, BUCKET};
-use tests::archiver::{Archiver, RECEIPTS, TOPIC};
+use tests::archiver::Archiver;
 use tests::deployment::Deployment;
 use tests::gateway::{Gateway, Setup};
 use tests::process::Process;
 use tests::provider::Provider;
 use tests::registrar::Registrar;
 use tests::services::{Fault, FaultProxy, Kafka, Minio, Network, S3Server, Wire};
+use tests::shipping::{RECEIPTS, TOPIC, Way};
 
 use crate::topics;
 
@@ -117,7 +118,8 @@ impl Fleet {
         let archiver = |(n, name): (usize, &&str)| {
             let (out, trust) = (archive::out(&endpoint(&links.archiver_store[n])), deployment.trust_file());
             let more = "patience: 10m\n";
-            let mut archiver = Archiver::prepare_at(dir.path(), name, for_archivers[n], &out, &trust, more);
+            let mut archiver =
+                Archiver::prepare(dir.path(), name, &Way::at(for_archivers[n]), &out, &trust, more);
             archiver.environment = archive::environment();
             archiver
         };

@@ -6,8 +6,8 @@ use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication, TopicResult};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::KafkaResult;
-use tests::archiver::{RECEIPTS, TOPIC};
 use tests::services::Kafka;
+use tests::shipping::{RECEIPTS, TOPIC};
 
 /// How long something is tried that the brokers do not do at once.
 const PATIENCE: Duration = Duration::from_secs(60);

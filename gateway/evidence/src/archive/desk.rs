@@ -89,6 +89,11 @@ fn place(wanted: &Wanted) -> Place {
     (wanted.name.origin().clone(), wanted.name.batch())
 }
 
+/// The log that a message's key names.
+fn log(key: &[u8]) -> Option<Origin> {
+    Origin::new(std::str::from_utf8(key).ok()?).ok()
+}
+
 /// What became of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Read {
@@ -198,6 +203,14 @@ impl Desk {
         }
         let chunk = match Chunk::decode(message) {
             Ok(chunk) => chunk,
+            // Another deployment's, in a form that this version does not know.
+            Err(_)
+                if key.and_then(log).is_some_and(|log| log.deployment() != self.keys.trust().deployment) =>
+            {
+                self.foreign += 1;
+                self.pass(at);
+                return Ok(Read::Taken);
+            }
             Err(error) => {
                 let about = key.map(String::from_utf8_lossy).unwrap_or_default();
                 self.aside(Fault::NotAChunk, &about, &error.to_string(), at, message);

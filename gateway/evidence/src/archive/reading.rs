@@ -10,7 +10,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::ArchiveConfig;
 use super::offsets::At;
-use crate::topic::{Context, Failed, trouble};
+use crate::topic::{Context, Failed, is_unreadable, trouble};
 
 /// How long the others wait until they take the partitions of one that fell silent.
 const SESSION_MS: &str = "10000";
@@ -35,17 +35,13 @@ pub(super) struct Reading {
 
 impl Reading {
     pub(super) fn open(config: &ArchiveConfig) -> Result<Self, Failed> {
-        let mut kafka = config.connection.config(&config.name);
+        let mut kafka = config.connection.reader_config(&config.name);
+        // A topic that was made anew, or whose offsets were reset, is read from its beginning: repeats are harmless.
         kafka
             .set("group.id", &config.group)
-            .set("enable.auto.commit", "false")
-            .set("enable.auto.offset.store", "false")
-            // A topic that was made anew, or whose offsets were reset, is read from its beginning: repeats are harmless.
-            .set("auto.offset.reset", "earliest")
             .set("session.timeout.ms", SESSION_MS)
             .set("heartbeat.interval.ms", "2000")
             .set("max.poll.interval.ms", "300000")
-            .set("fetch.wait.max.ms", "250")
             .set("queued.max.messages.kbytes", "32768");
         let made = kafka.create_with_context(config.connection.context());
         let reader: BaseConsumer<Context> =
@@ -150,6 +146,15 @@ impl Reading {
     /// What the library mends by itself is passed over.
     fn bear(&self, error: &KafkaError) -> Result<(), Failed> {
         let failed = self.told(error);
+        if is_unreadable(error) {
+            // The other partitions go on; of this one nothing more comes until the message is gone.
+            tracing::error!(
+                topic = self.topic,
+                detail = failed.detail,
+                "a message cannot be unpacked; someone must look"
+            );
+            return Ok(());
+        }
         let fatal = matches!(error, KafkaError::MessageConsumptionFatal(_));
         if failed.trouble.needs_someone() || fatal {
             return Err(failed);

@@ -216,6 +216,12 @@ fn what_does_not_hold_is_set_aside_and_stops_nothing() {
     assert_eq!(rig.settled, [0, 1, 2]);
     assert_eq!(rig.faults(), [(Fault::NotAChunk, 1), (Fault::ForeignKey, 1), (Fault::ForgedSeal, 1)]);
     assert_eq!((rig.desk.foreign(), rig.committed()), (1, Some(rig.next)));
+    // What another deployment sends in a form of its own is no finding of this one.
+    let at = At { partition: 0, offset: rig.next };
+    let key = Some(&b"other/gw1/20261120t101500z-3f9a1c20"[..]);
+    let read = rig.desk.take(at, key, b"affidavit/chunk/v2", Instant::now(), false).unwrap();
+    assert_eq!((read, rig.desk.foreign()), (Read::Taken, 2));
+    assert_eq!(rig.faults(), [(Fault::NotAChunk, 1), (Fault::ForeignKey, 1), (Fault::ForgedSeal, 1)]);
 }
 
 #[test]

@@ -4,20 +4,25 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rdkafka::ClientConfig;
 use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::metadata::Metadata;
 use zeroize::Zeroizing;
 
 use crate::store::{StoreError, Trouble};
 
 /// For how long a token is taken to hold that does not say so itself.
 const TOKEN_LIFE_MS: i64 = 5 * 60 * 1000;
+/// How long events are taken before an answer is waited for, and how long that is at a time.
+const EVENTS_FOR: Duration = Duration::from_millis(50);
+const ASK_FOR: Duration = Duration::from_secs(1);
 
 /// The brokers, and how to get in.
 #[derive(Debug, Clone)]
@@ -141,6 +146,24 @@ impl Connection {
         config
     }
 
+    /// What every reader is configured with.
+    pub(crate) fn reader_config(&self, who: &str) -> ClientConfig {
+        let mut config = self.config(who);
+        config
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            // Nothing rests on transactions: one that somebody leaves open would hold up all that comes behind it.
+            .set("isolation.level", "read_uncommitted")
+            .set("auto.offset.reset", "earliest")
+            .set("fetch.wait.max.ms", "250");
+        config
+    }
+
+    /// Whether we say who we are by a token.
+    pub(crate) fn is_bearer(&self) -> bool {
+        matches!(self.security.sasl, Some(Sasl::OAuthBearer(_)))
+    }
+
     /// What every client of these brokers hears.
     pub(crate) fn context(&self) -> Context {
         let token = match &self.security.sasl {
@@ -169,6 +192,32 @@ impl Failed {
     }
 }
 
+/// What the brokers say of a topic. Events of the library are taken meanwhile: by one it asks for a token, others say why no
+/// answer comes. Only for a reader that is assigned nothing: messages that came would be lost.
+pub(crate) fn metadata(
+    reader: &BaseConsumer<Context>,
+    topic: &str,
+    patience: Duration,
+) -> Result<Metadata, Failed> {
+    let until = Instant::now() + patience;
+    loop {
+        let heard = Instant::now() + EVENTS_FOR;
+        while Instant::now() < heard {
+            if let Some(Err(error)) = reader.poll(EVENTS_FOR) {
+                let failed = reader.context().failed(&error);
+                if failed.trouble.needs_someone() {
+                    return Err(failed);
+                }
+            }
+        }
+        match reader.fetch_metadata(Some(topic), ASK_FOR) {
+            Ok(metadata) => return Ok(metadata),
+            Err(error) if Instant::now() >= until => return Err(reader.context().failed(&error)),
+            Err(_) => {}
+        }
+    }
+}
+
 /// Hears what librdkafka says: its log lines, the last error of a connection, and its wish for a token.
 pub(crate) struct Context {
     token: Option<TokenSource>,
@@ -179,7 +228,7 @@ impl Context {
     /// Why something failed. That a message waited too long, or that no broker is up, says little: the last error of
     /// a connection says why.
     pub(crate) fn failed(&self, error: &KafkaError) -> Failed {
-        let mut failed = Failed::new(trouble(error), error.to_string());
+        let mut failed = Failed::new(trouble(error), pointed(error, error.to_string()));
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if matches!(failed.trouble, Trouble::Timeout | Trouble::Connection)
             && let Some(last) = last
@@ -206,7 +255,7 @@ impl ClientContext for Context {
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!(%error, reason, "kafka");
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let failed = Failed::new(trouble(&error), reason);
+        let failed = Failed::new(trouble(&error), pointed(&error, reason.to_owned()));
         // That all brokers are down is said behind each error that says why.
         let is_summary = matches!(error.rdkafka_error_code(), Some(Code::AllBrokersDown));
         if !is_summary || last.is_none() {
@@ -235,6 +284,36 @@ fn claims(token: &str) -> (String, i64) {
     let subject = claims.as_ref().and_then(|claims| claims.get("sub")?.as_str().map(str::to_owned));
     let end = claims.as_ref().and_then(|claims| claims.get("exp")?.as_i64()?.checked_mul(1000));
     (subject.unwrap_or_default(), end.unwrap_or(now_ms.saturating_add(TOKEN_LIFE_MS)))
+}
+
+/// The text of an error, and which part of the configuration to look at, where it says so.
+fn pointed(error: &KafkaError, text: String) -> String {
+    let part = match error.rdkafka_error_code() {
+        Some(Code::SSL) => {
+            "`kafka.tls`: wanted as `ca` the roots of the brokers' certificates, which are for the hosts in `brokers`, \
+             and `certificate` and `key` where the brokers ask for them"
+        }
+        Some(Code::BrokerTransportFailure) if text.contains("security.protocol") => {
+            "`kafka.tls`, `kafka.sasl`: wanted as the brokers' listener has them"
+        }
+        Some(code) if of_code(code) == Trouble::Credentials => {
+            "`kafka.sasl`: wanted a mechanism that the brokers offer, and a user with password, or a token, that they know"
+        }
+        Some(code) if of_code(code) == Trouble::Denied => {
+            "`kafka.sasl`: wanted a user with the rights that deploy/README.md lists"
+        }
+        _ => return text,
+    };
+    // What an error says of itself may be part of what its connection says.
+    if text.contains(part) { text } else { format!("{text}; {part}") }
+}
+
+/// Whether a message came that cannot be unpacked: its kind of compression is not known here, or its bytes are damaged.
+pub(crate) fn is_unreadable(error: &KafkaError) -> bool {
+    matches!(
+        error,
+        KafkaError::MessageConsumption(Code::NotImplemented | Code::BadCompression | Code::BadMessage)
+    )
 }
 
 /// What an error of librdkafka means.
@@ -358,7 +437,11 @@ mod tests {
         context.error(KafkaError::Global(Code::AllBrokersDown), "1/1 brokers are down");
         let failed = context.failed(&timeout);
         assert_eq!(failed.trouble, Trouble::Credentials);
-        assert!(failed.detail.contains("wrong password"), "{}", failed.detail);
+        assert!(failed.detail.contains("wrong password; `kafka.sasl`: wanted"), "{}", failed.detail);
+        context.error(KafkaError::Global(Code::SSL), "certificate verify failed");
+        assert!(context.failed(&timeout).detail.contains("`kafka.tls`: wanted"));
+        context.error(KafkaError::Global(Code::BrokerTransportFailure), "incorrect security.protocol?");
+        assert!(context.failed(&timeout).detail.contains("`kafka.tls`, `kafka.sasl`: wanted"));
         context.done();
         assert_eq!(context.failed(&timeout).trouble, Trouble::Timeout);
     }

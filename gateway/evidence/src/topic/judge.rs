@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use schemas::ship::MAX_MESSAGE_BYTES;
 
 use super::CreateTopics;
-use super::client::{Connection, Context, Failed, trouble};
+use super::client::{Connection, Context, Failed, metadata, trouble};
 use crate::store::{StoreError, Trouble};
 
 /// What a broker puts around a message, and its key.
@@ -104,12 +105,16 @@ fn look(settings: Wanted<'_>) -> Result<TopicReport, Failed> {
         .enable_time()
         .build()
         .map_err(|error| Failed::new(Trouble::Local, error.to_string()))?;
-    let mut config = settings.connection.config(settings.who);
-    config.set("message.timeout.ms", "10000");
-    let admin: AdminClient<Context> = config
-        .create_with_context(settings.connection.context())
-        .map_err(|error: KafkaError| Failed::new(trouble(&error), error.to_string()))?;
-    let cluster = Cluster { settings, admin, runtime };
+    let connection = settings.connection;
+    let config = connection.config(settings.who);
+    let not_made = |error: KafkaError| Failed::new(trouble(&error), error.to_string());
+    let reader: BaseConsumer<Context> = config.create_with_context(connection.context()).map_err(not_made)?;
+    // The library's admin client takes no events, and so never gets a token.
+    let admin = match connection.is_bearer() {
+        true => None,
+        false => Some(config.create_with_context(connection.context()).map_err(not_made)?),
+    };
+    let cluster = Cluster { settings, reader, admin, runtime };
     let mut report = TopicReport::default();
     for topic in settings.topics {
         cluster.judge(topic, &mut report)?;
@@ -119,7 +124,10 @@ fn look(settings: Wanted<'_>) -> Result<TopicReport, Failed> {
 
 struct Cluster<'a> {
     settings: Wanted<'a>,
-    admin: AdminClient<Context>,
+    /// Asks where topics are, and hears why brokers do not answer.
+    reader: BaseConsumer<Context>,
+    /// Asks for settings, and makes topics.
+    admin: Option<AdminClient<Context>>,
     runtime: tokio::runtime::Runtime,
 }
 
@@ -130,8 +138,16 @@ impl Cluster<'_> {
         if found.is_none()
             && let Some(create) = self.settings.create
         {
-            self.make(topic, create, wanted.kept)?;
-            report.made.push(topic.into());
+            match self.make(topic, create, wanted.kept) {
+                Ok(()) => report.made.push(topic.into()),
+                Err(failed) if matches!(failed.trouble, Trouble::Denied | Trouble::Refused) => {
+                    report
+                        .faults
+                        .push(not_there(topic, &format!("not there, and not made ({})", failed.detail)));
+                    return Ok(());
+                }
+                Err(failed) => return Err(failed),
+            }
             // Brokers learn of it one after the other.
             for _ in 0..50 {
                 found = self.find(topic)?;
@@ -142,16 +158,19 @@ impl Cluster<'_> {
             }
         }
         let Some(mut found) = found else {
-            report.faults.push(TopicFault {
+            report.faults.push(not_there(topic, "not there"));
+            return Ok(());
+        };
+        let Some(admin) = &self.admin else {
+            report.warnings.push(TopicFault {
                 topic: topic.into(),
-                setting: ABSENCE,
-                found: "not there".into(),
-                wanted: "made by the cluster's operator, or by the gateway with `create: {partitions, replication}`"
-                    .into(),
+                setting: "configuration",
+                found: "not read: with `oauthbearer` the library cannot ask".into(),
+                wanted: "as deploy/README.md has it; only the cluster's operator can tell".into(),
             });
             return Ok(());
         };
-        match self.config(topic) {
+        match self.config(admin, topic) {
             Ok(config) => found.config = config,
             Err(failed) if matches!(failed.trouble, Trouble::Denied | Trouble::Refused) => {
                 report.warnings.push(TopicFault {
@@ -171,10 +190,8 @@ impl Cluster<'_> {
     }
 
     fn find(&self, topic: &str) -> Result<Option<Found>, Failed> {
-        let client = self.admin.inner();
-        let told = |error: KafkaError| client.context().failed(&error);
         let patience = self.settings.connection.timeout.min(Duration::from_secs(10));
-        let metadata = client.fetch_metadata(Some(topic), patience).map_err(told)?;
+        let metadata = metadata(&self.reader, topic, patience)?;
         let Some(of) = metadata.topics().iter().find(|of| of.name() == topic) else { return Ok(None) };
         if let Some(error) = of.error() {
             let code = RDKafkaErrorCode::from(error);
@@ -182,17 +199,18 @@ impl Cluster<'_> {
                 return Ok(None);
             }
             let error = KafkaError::MetadataFetch(code);
-            return Err(Failed::new(trouble(&error), format!("topic `{topic}`: {error}")));
+            let told = self.reader.context().failed(&error);
+            return Err(Failed::new(told.trouble, format!("topic `{topic}`: {}", told.detail)));
         }
         let replication = of.partitions().iter().map(|partition| partition.replicas().len()).min();
         let Some(replication) = replication else { return Ok(None) };
         Ok(Some(Found { brokers: metadata.brokers().len(), replication, config: BTreeMap::new() }))
     }
 
-    fn config(&self, topic: &str) -> Result<BTreeMap<String, String>, Failed> {
+    fn config(&self, admin: &AdminClient<Context>, topic: &str) -> Result<BTreeMap<String, String>, Failed> {
         let specifier = [ResourceSpecifier::Topic(topic)];
-        let answer = self.runtime.block_on(self.admin.describe_configs(&specifier, &self.options()));
-        let answer = answer.map_err(|error| self.admin.inner().context().failed(&error))?;
+        let answer = self.runtime.block_on(admin.describe_configs(&specifier, &self.options()));
+        let answer = answer.map_err(|error| admin.inner().context().failed(&error))?;
         let resource = answer.into_iter().next().ok_or_else(|| {
             Failed::new(Trouble::Unavailable, format!("topic `{topic}`: no configuration in the answer"))
         })?;
@@ -201,6 +219,8 @@ impl Cluster<'_> {
     }
 
     fn make(&self, topic: &str, create: CreateTopics, kept: Duration) -> Result<(), Failed> {
+        let none = || Failed::new(Trouble::Refused, "with `oauthbearer` the library cannot ask for it");
+        let admin = self.admin.as_ref().ok_or_else(none)?;
         let kept_ms = kept.as_millis().to_string();
         let in_sync = create.replication.min(2).to_string();
         let new = NewTopic::new(topic, create.partitions, TopicReplication::Fixed(create.replication))
@@ -209,10 +229,10 @@ impl Cluster<'_> {
             .set("retention.bytes", "-1")
             .set("min.insync.replicas", &in_sync)
             .set("unclean.leader.election.enable", "false")
-            .set("compression.type", "producer")
+            .set("compression.type", "uncompressed")
             .set("max.message.bytes", "1048588");
-        let answer = self.runtime.block_on(self.admin.create_topics([&new], &self.options()));
-        let answer = answer.map_err(|error| self.admin.inner().context().failed(&error))?;
+        let answer = self.runtime.block_on(admin.create_topics([&new], &self.options()));
+        let answer = answer.map_err(|error| admin.inner().context().failed(&error))?;
         match answer.into_iter().next() {
             // Another gateway was faster.
             None | Some(Ok(_)) | Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(()),
@@ -224,6 +244,12 @@ impl Cluster<'_> {
         let timeout = Some(self.settings.connection.timeout);
         AdminOptions::new().request_timeout(timeout).operation_timeout(timeout)
     }
+}
+
+fn not_there(topic: &str, found: &str) -> TopicFault {
+    let wanted = "made by the cluster's operator, or by the gateway with `create: {partitions, replication}`, the right \
+                  Create on it, and as many brokers as `replication`";
+    TopicFault { topic: topic.into(), setting: ABSENCE, found: found.into(), wanted: wanted.into() }
 }
 
 fn failed_with(topic: &str, code: RDKafkaErrorCode) -> Failed {
@@ -253,9 +279,24 @@ fn weigh(topic: &str, found: &Found, outage: Duration) -> (Vec<TopicFault>, Vec<
         let wanted = "`delete`: all messages of a log have one key, and compaction keeps the last of a key";
         faults.push(fault("cleanup.policy", policy.into(), wanted.into()));
     }
-    if text("compression.type") == Some("zstd") {
-        let wanted = "`producer`: messages that the broker packs with zstd cannot be read here";
-        faults.push(fault("compression.type", "zstd".into(), wanted.into()));
+    match text("compression.type") {
+        Some("zstd") => {
+            let wanted = "`uncompressed`: messages that the broker packs with zstd cannot be read here";
+            faults.push(fault("compression.type", "zstd".into(), wanted.into()));
+        }
+        Some(kind) if kind != "uncompressed" => {
+            let wanted = "`uncompressed`: what a writer packs itself may be of a kind that cannot be read here, and holds \
+                          up its partition, or fill its reader's memory";
+            warnings.push(fault("compression.type", kind.into(), wanted.into()));
+        }
+        _ => {}
+    }
+    if let Some(in_sync) = number("min.insync.replicas")
+        && usize::try_from(in_sync).unwrap_or(0) > found.replication
+    {
+        let wanted =
+            format!("at most {}, the replication factor: else no message is taken", found.replication);
+        faults.push(fault("min.insync.replicas", in_sync.to_string(), wanted));
     }
     if let Some(kept_ms) = number("retention.ms")
         && (0..i64::try_from(outage.as_millis()).unwrap_or(i64::MAX)).contains(&kept_ms)
@@ -310,7 +351,7 @@ mod tests {
             ("retention.bytes", "-1"),
             ("unclean.leader.election.enable", "false"),
             ("min.insync.replicas", "2"),
-            ("compression.type", "producer"),
+            ("compression.type", "uncompressed"),
         ];
         let (faults, warnings) = weigh("t", &found(3, 3, &good), week);
         assert!(faults.is_empty() && warnings.is_empty(), "{faults:?} {warnings:?}");
@@ -323,6 +364,7 @@ mod tests {
             ("max.message.bytes", "921600"),
             ("cleanup.policy", "compact,delete"),
             ("compression.type", "zstd"),
+            ("min.insync.replicas", "4"),
         ] {
             let (faults, warnings) = weigh("t", &changed(key, value), week);
             assert_eq!((settings(&faults), settings(&warnings)), (vec![key], vec![]));
@@ -332,6 +374,7 @@ mod tests {
             ("retention.bytes", "1000000"),
             ("unclean.leader.election.enable", "true"),
             ("min.insync.replicas", "1"),
+            ("compression.type", "producer"),
         ] {
             let (faults, warnings) = weigh("t", &changed(key, value), week);
             assert_eq!((settings(&faults), settings(&warnings)), (vec![], vec![key]));

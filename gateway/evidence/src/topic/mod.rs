@@ -17,7 +17,7 @@ pub use client::{Connection, Sasl, Scram, Security, Tls, TokenSource};
 pub use judge::{TopicFault, TopicReport};
 pub use seals::{Following, TopicBatches};
 
-pub(crate) use client::{Context, Failed, trouble};
+pub(crate) use client::{Context, Failed, is_unreadable, trouble};
 pub(crate) use judge::{Wanted, WantedTopic, judge};
 pub(crate) use read::TopicReader;
 pub(crate) use receipts::{Answer, Receipts};

@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 use rdkafka::Message as _;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::KafkaError;
+use rdkafka::metadata::Metadata;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::client::{Connection, Context, Failed, trouble};
+use super::client::{Connection, Context, Failed, is_unreadable, metadata, trouble};
 use crate::store::Trouble;
 
 /// How long one look for messages takes at most.
@@ -113,20 +114,17 @@ impl Reading {
 
     /// Reads until the topic changes.
     fn read(&self) -> Result<(), Failed> {
-        let mut config = self.connection.config(&self.who);
+        let mut config = self.connection.reader_config(&self.who);
         config
             // The library wants a name here; the group has no members and no offsets.
             .set("group.id", format!("affidavit-{}-{}", self.what, self.who))
-            .set("enable.auto.commit", "false")
-            .set("enable.auto.offset.store", "false")
             .set("enable.partition.eof", "true")
-            .set("auto.offset.reset", "earliest")
-            .set("fetch.wait.max.ms", "250")
             .set("queued.max.messages.kbytes", "16384");
         let reader: BaseConsumer<Context> = config
             .create_with_context(self.connection.context())
             .map_err(|error: KafkaError| Failed::new(trouble(&error), error.to_string()))?;
-        let partitions = self.partitions(&reader)?;
+        let patience = self.connection.timeout.min(Duration::from_secs(10));
+        let partitions = self.partitions(&metadata(&reader, &self.topic, patience)?)?;
         let mut list = TopicPartitionList::new();
         for partition in &partitions {
             let added = list.add_partition_offset(&self.topic, *partition, Offset::Beginning);
@@ -155,7 +153,8 @@ impl Reading {
             }
             if looked.elapsed() >= LOOK_EVERY {
                 looked = Instant::now();
-                match self.partitions(&reader) {
+                let asked = reader.fetch_metadata(Some(&self.topic), patience);
+                match asked.map_err(|error| told(&reader, &error)).and_then(|now| self.partitions(&now)) {
                     Ok(now) if now != partitions => return Ok(()),
                     Ok(_) => {}
                     Err(failed) if failed.trouble == Trouble::NoTopic => return Err(failed),
@@ -170,6 +169,16 @@ impl Reading {
     /// What the library mends by itself is only remembered.
     fn bear(&self, reader: &BaseConsumer<Context>, error: &KafkaError) -> Result<(), Failed> {
         let failed = told(reader, error);
+        if is_unreadable(error) {
+            // The other partitions go on; of this one nothing more comes until the message is gone.
+            tracing::error!(
+                topic = self.topic,
+                detail = failed.detail,
+                "a message cannot be unpacked; someone must look"
+            );
+            self.receipts.failed(failed);
+            return Ok(());
+        }
         if failed.trouble.needs_someone() || matches!(error, KafkaError::MessageConsumptionFatal(_)) {
             return Err(failed);
         }
@@ -178,10 +187,7 @@ impl Reading {
         Ok(())
     }
 
-    fn partitions(&self, reader: &BaseConsumer<Context>) -> Result<BTreeSet<i32>, Failed> {
-        let patience = self.connection.timeout.min(Duration::from_secs(10));
-        let metadata =
-            reader.fetch_metadata(Some(&self.topic), patience).map_err(|error| told(reader, &error))?;
+    fn partitions(&self, metadata: &Metadata) -> Result<BTreeSet<i32>, Failed> {
         let topic = metadata.topics().iter().find(|topic| topic.name() == self.topic);
         let partitions: BTreeSet<i32> = topic
             .map(|topic| topic.partitions().iter().map(|partition| partition.id()).collect())

@@ -14,6 +14,8 @@ use crate::store::Trouble;
 const WINDOW: usize = 16;
 /// How long to wait where the library's own queue is full.
 const FULL_WAIT: Duration = Duration::from_millis(20);
+/// How long the brokers may take to say whether a topic is there.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// Sends to the topics of one cluster.
 pub(crate) struct Sender {
@@ -72,11 +74,11 @@ impl Sender {
         let patience = self.connection.timeout + Duration::from_secs(5);
         let send = || -> Result<(), E> {
             for message in messages {
-                flight.wait_below(window, patience).map_err(|error| told(producer, error))?;
+                flight.wait_below(window, patience).map_err(|error| told(producer, place.0, error))?;
                 let (bytes, headers) = message?;
                 self.enqueue(producer, &flight, place, key, &bytes, headers)?;
             }
-            flight.wait_below(1, patience).map_err(|error| told(producer, error))?;
+            flight.wait_below(1, patience).map_err(|error| told(producer, place.0, error))?;
             Ok(())
         };
         let sent = send();
@@ -126,18 +128,34 @@ impl Sender {
             flight.landed(None);
             let is_full = error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull);
             if !is_full || Instant::now() >= until {
-                return Err(told(producer, error));
+                return Err(told(producer, topic, error));
             }
             std::thread::sleep(FULL_WAIT);
         }
     }
 }
 
-fn told(producer: &ThreadedProducer<Context>, error: KafkaError) -> Failed {
+fn told(producer: &ThreadedProducer<Context>, topic: &str, error: KafkaError) -> Failed {
     if let Some((code, reason)) = producer.client().fatal_error() {
         return Failed::new(Trouble::Unavailable, format!("{error}; {code}: {reason}"));
     }
-    producer.client().context().failed(&error)
+    let failed = producer.client().context().failed(&error);
+    // For a topic that is gone the library waits, and says no more than that it took too long.
+    if failed.trouble == Trouble::Timeout && is_gone(producer, topic) {
+        return Failed::new(Trouble::NoTopic, format!("topic `{topic}` is not there"));
+    }
+    failed
+}
+
+fn is_gone(producer: &ThreadedProducer<Context>, topic: &str) -> bool {
+    let Ok(metadata) = producer.client().fetch_metadata(Some(topic), LOOK) else { return false };
+    let of = metadata.topics().iter().find(|of| of.name() == topic);
+    of.and_then(|of| of.error()).is_some_and(|error| {
+        matches!(
+            RDKafkaErrorCode::from(error),
+            RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic
+        )
+    })
 }
 
 /// The messages of one call: how many are on their way, and the first that failed.
