@@ -57,7 +57,7 @@ pub(crate) fn delete(kafka: &Kafka, topics: &[&str]) {
 /// Forgets how far the archivers have read.
 pub(crate) fn reset(kafka: &Kafka) {
     until(kafka, "the group is deleted", |admin, runtime| {
-        runtime.block_on(admin.delete_groups(&["affidavit-archivers"], &AdminOptions::new()))
+        runtime.block_on(admin.delete_groups(&["affidavit-archivers-test"], &AdminOptions::new()))
     });
 }
 

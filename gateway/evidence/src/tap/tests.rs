@@ -86,6 +86,7 @@ impl Bed {
             spool_dir: folder("spool"),
             key_table_dir: folder("keys"),
             store,
+            commit: None,
             seal_seed: [7; 32],
             closing: Vec::new(),
             operator: None,

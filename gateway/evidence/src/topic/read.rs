@@ -176,7 +176,7 @@ impl Reading {
                 detail = failed.detail,
                 "a message cannot be unpacked; someone must look"
             );
-            self.receipts.failed(failed);
+            self.listener.failed(failed);
             return Ok(());
         }
         if failed.trouble.needs_someone() || matches!(error, KafkaError::MessageConsumptionFatal(_)) {

@@ -25,6 +25,9 @@ const MAX_RECEIPT_BYTES: usize = 4 << 20;
 const SHORT_WAIT: Duration = Duration::from_secs(5);
 /// How often a forged receipt is said in the log at most.
 const SAY_EVERY: Duration = Duration::from_secs(10);
+/// Between reading everything again for want of a receipt: at first, and at most.
+const ANEW_AFTER: Duration = Duration::from_secs(30);
+const ANEW_AFTER_MOST: Duration = Duration::from_secs(600);
 
 /// What archivers said of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,6 +103,36 @@ struct State {
     trouble: Option<Failed>,
     figures: Figures,
     said: Option<Instant>,
+    starved: Starved,
+}
+
+/// Batches were put again and no answer came: what is read may not be the topic as it is now. A topic that was made anew
+/// under its old name looks as before, and its messages may stand behind what was read of the old one.
+#[derive(Debug)]
+struct Starved {
+    is_due: bool,
+    read_anew: Option<Instant>,
+    pause: Duration,
+}
+
+impl Default for Starved {
+    fn default() -> Self {
+        Self { is_due: false, read_anew: None, pause: ANEW_AFTER }
+    }
+}
+
+impl Starved {
+    fn begins_anew(&mut self, now: Instant) -> bool {
+        let rests = self.read_anew.is_some_and(|at| now.saturating_duration_since(at) < self.pause);
+        if !self.is_due || rests {
+            return false;
+        }
+        if self.read_anew.is_some() {
+            self.pause = (self.pause * 2).min(ANEW_AFTER_MOST);
+        }
+        (self.is_due, self.read_anew) = (false, Some(now));
+        true
+    }
 }
 
 impl Receipts {
@@ -171,6 +204,7 @@ impl Receipts {
         match log.get_mut(&receipt.batch) {
             None => {
                 log.insert(receipt.batch, answer);
+                state.starved = Starved { read_anew: state.starved.read_anew, ..Starved::default() };
             }
             Some(known) if (&known.word, known.names) == (&answer.word, answer.names) => {}
             Some(known) => {
@@ -191,7 +225,13 @@ impl Receipts {
             }
         }
         if state.logs.len() > KEPT_LOGS {
-            state.logs.pop_first();
+            let waits = |log: &Origin| {
+                let all = (log.clone(), 0)..=(log.clone(), u64::MAX);
+                state.waited_for.range(all).next().is_some()
+            };
+            if let Some(old) = state.logs.keys().find(|log| !waits(log)).cloned() {
+                state.logs.remove(&old);
+            }
         }
         self.changed.notify_all();
     }
@@ -268,7 +308,9 @@ impl Receipts {
 
     /// A batch was put again, for want of a receipt.
     pub(crate) fn put_again(&self) {
-        self.state().figures.put_again += 1;
+        let mut state = self.state();
+        state.figures.put_again += 1;
+        state.starved.is_due = true;
     }
 
     pub(crate) fn figures(&self) -> Figures {
@@ -291,6 +333,10 @@ impl Listener for Receipts {
 
     fn read_to_end(&self) {
         Self::read_to_end(self);
+    }
+
+    fn begins_anew(&self) -> bool {
+        self.state().starved.begins_anew(Instant::now())
     }
 }
 
@@ -401,6 +447,10 @@ mod tests {
         }
         let logs = receipts.logs();
         assert_eq!((logs.len(), logs[0].epoch()), (KEPT_LOGS, "f00005"));
+        // One that is waited for is kept, however old.
+        receipts.expect(&logs[0], 0);
+        receipts.take(None, &receipt(&seal("g", 0), Sha256Hex([7; 32]), 1));
+        assert_eq!([0, 1].map(|n| receipts.logs()[n].epoch().to_owned()), ["f00005", "f00007"]);
     }
 
     #[test]
@@ -412,5 +462,30 @@ mod tests {
         assert_eq!(receipts.wait_whole(Duration::from_millis(1)).unwrap_err().trouble, Trouble::Connection);
         receipts.read_to_end();
         receipts.wait_whole(Duration::ZERO).unwrap();
+    }
+
+    #[test]
+    fn where_batches_are_put_again_and_nothing_answers_everything_is_read_again_now_and_then() {
+        let receipts = receipts();
+        let begins = |after: u64| {
+            let now = Instant::now() + Duration::from_secs(after);
+            receipts.state().starved.begins_anew(now)
+        };
+        assert!(!begins(0), "nothing is missing");
+        receipts.put_again();
+        assert!(begins(0) && !begins(1), "once");
+        receipts.put_again();
+        assert!(!begins(20) && begins(40));
+        receipts.put_again();
+        assert!(!begins(90), "the pause grows");
+        assert!(begins(110));
+        receipts.put_again();
+        let seal = seal("e1", 0);
+        let sha256 = Sha256Hex([7; 32]);
+        assert_eq!(receipts.take(None, &receipt(&seal, sha256, 1)), Taken::Ours);
+        assert!(!begins(900), "an answer came");
+        receipts.put_again();
+        receipts.take(None, &receipt(&seal, sha256, 1));
+        assert!(begins(1000), "one that was known is no answer");
     }
 }
