@@ -18,7 +18,7 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 use schemas::Origin;
 use schemas::record::Predecessor;
 
-use crate::disk::{self, Disk};
+use crate::disk::{self, Disk, DiskLock};
 use crate::error::OpenError;
 
 pub(crate) const OPENING_LOCK: &str = "opening.lock";
@@ -71,6 +71,15 @@ pub(crate) fn list(disk: &dyn Disk, journal_dir: &Path) -> Result<Vec<PathBuf>, 
     Ok(epochs.map(|entry| journal_dir.join(entry.name)).collect())
 }
 
+/// Takes an epoch for its recovery. `None`: another process writes it, or has ended it since it was listed.
+pub(crate) fn lock(disk: &dyn Disk, folder: &Path) -> Result<Option<Box<dyn DiskLock>>, OpenError> {
+    let path = folder.join(LOCK);
+    match disk.lock(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        other => other.map_err(OpenError::io("lock", &path)),
+    }
+}
+
 /// The newest log of this gateway, as the journal folder remembers it.
 pub(crate) fn newest(disk: &dyn Disk, journal_dir: &Path) -> Result<Option<Predecessor>, OpenError> {
     let path = journal_dir.join(NEWEST);
@@ -117,6 +126,16 @@ pub(crate) fn predecessor(origin: &Origin, tree: Option<&schemas::merkle::Compac
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
+
+    #[test]
+    fn an_epoch_that_another_process_writes_or_has_just_ended_is_not_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("20261120t101500z-00000007");
+        assert!(lock(&disk::RealDisk, &folder).unwrap().is_none(), "it is gone");
+        std::fs::create_dir(&folder).unwrap();
+        let held = lock(&disk::RealDisk, &folder).unwrap();
+        assert!(held.is_some() && lock(&disk::RealDisk, &folder).unwrap().is_none(), "it is held");
+    }
 
     #[test]
     fn an_epoch_is_named_by_its_start_and_chance() {
