@@ -540,6 +540,24 @@ fn content_whose_dictionary_is_nowhere_or_comes_later_is_found() {
 }
 
 #[test]
+fn a_dictionary_beyond_those_that_are_held_is_not_said_to_be_missing() {
+    let epoch = "20260921t133320z-00000001";
+    let mut writer = Writer::boot_with(epoch, START, None, MemorySource::default(), Encryption::Off);
+    for n in 0..16_u8 {
+        writer.keep_dictionary(format!("dictionary {n}").as_bytes());
+    }
+    writer.exchange(1, b"question", b"answer");
+    writer.seal();
+    writer.keep_dictionary(DICTIONARY);
+    writer.dictionary = Some(DICTIONARY);
+    writer.exchange(2, &DICTIONARY[..65], &DICTIONARY[65..]);
+    writer.close();
+    let report = verify(&writer.store);
+    assert_eq!((report.tally.parts_kept, report.tally.parts_proven), (4, 2));
+    has(&report, "RESOURCE_LIMIT", Verdict::CouldNotJudge);
+}
+
+#[test]
 fn a_dictionary_in_a_file_that_cannot_be_read_is_not_said_to_be_missing() {
     let store = with_dictionary(Some(0)).store;
     let report = verify_at(&store, NOW, |options| options.limits.reference_bytes = 100);
