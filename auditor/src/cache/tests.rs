@@ -286,6 +286,31 @@ fn what_was_found_in_a_damaged_copy_is_not_said_of_the_good_store() {
 }
 
 #[test]
+fn a_seal_that_was_replaced_when_its_files_had_expired_is_found() {
+    let store = long().store;
+    let mut mandate = Mandate::default();
+    mandate.require("retention=1d").unwrap();
+    let mandate: &Mandate = Box::leak(Box::new(mandate));
+    let mut gone = store.clone();
+    gone.objects.retain(|name, _| !name.contains("0000000003-") && !name.contains("0000000004-"));
+    let mut replaced = gone.clone();
+    let name = gone.objects.keys().find(|name| name.ends_with("0000000003.seal")).unwrap().clone();
+    replaced.put(name, "another one");
+    for (now, invalid) in [(gone, false), (replaced, true)] {
+        let auditor = Auditor::new();
+        auditor.verify_with(&Watched::new(&store), Continue::Known, |options| options.mandate = mandate);
+        let source = Watched::new(&now);
+        let report = auditor.verify_with(&source, Continue::Known, |options| {
+            options.mandate = mandate;
+            options.now = START + 10 * crate::time::DAY;
+        });
+        assert!(report.findings.has(Code::Expired));
+        assert_eq!(report.findings.has(Code::SealInvalid), invalid, "{}", report.first_line());
+        assert_eq!(source.batches().is_empty(), !invalid, "it is read anew only where it must be");
+    }
+}
+
+#[test]
 fn a_stopped_verification_is_no_verdict_and_goes_on() {
     let store = long().store;
     let stop = AtomicBool::new(false);

@@ -32,6 +32,9 @@ const KEPT_OF_BATCH: usize = 16 << 20;
 /// Edits of one batch that wait for their turn.
 const WAITING_OF_BATCH: usize = 256 << 20;
 
+/// Why no more edits are applied to edits.
+pub(super) const TOO_DEEP: &str = "a chain of edits deeper than 256";
+
 /// A content file of a batch.
 #[derive(Debug)]
 pub(crate) struct File {
@@ -602,7 +605,7 @@ impl Edited {
     /// The content, and the length of its chain of edits.
     fn apply(&self, (base, depth): &(Arc<[u8]>, usize)) -> Result<(Vec<u8>, usize), ContentError> {
         if depth + 1 > MAX_DELTA_DEPTH {
-            return Err(ContentError::Delta { offset: 0, reason: "a chain of edits deeper than 256" });
+            return Err(ContentError::Delta { offset: 0, reason: TOO_DEEP });
         }
         let limit = usize::try_from(self.length).unwrap_or(usize::MAX);
         Ok((apply(base, &self.edits, limit)?, depth + 1))

@@ -26,6 +26,8 @@ struct Read {
     held: BTreeMap<Sha256Hex, Held>,
     /// The first that could not be read: a dictionary that is not held may be there.
     unread: Option<String>,
+    /// There are more dictionaries than are held.
+    is_full: bool,
 }
 
 /// A dictionary, and the first batch whose reference file holds it.
@@ -47,10 +49,15 @@ impl Dictionaries {
 
     /// A row cannot be read for want of its dictionary: nothing is said of its content.
     pub(crate) fn absent(&self, dictionary: Sha256Hex, place: Place) -> Finding {
-        match self.0.get().and_then(|read| read.unread.as_deref()) {
+        let read = self.0.get();
+        match read.and_then(|read| read.unread.as_deref()) {
             Some(error) => {
                 let expected = format!("the log's reference files, for the dictionary {dictionary}");
                 Finding::new(Code::CouldNotRead, place, expected, error)
+            }
+            None if read.is_some_and(|read| read.is_full) => {
+                let expected = format!("at most {MOST} dictionaries in a log");
+                Finding::new(Code::ResourceLimit, place, expected, "more, the row's perhaps among them")
             }
             None => {
                 let expected = format!(
@@ -90,12 +97,16 @@ fn read(context: &Context<'_>) -> Read {
         let Ok(rows) = read_reference(&bytes, &FileLimits::default()) else { continue };
         for row in rows {
             let fits = row.media_type == DICTIONARY_MEDIA_TYPE && row.bytes.len() <= MAX_DICTIONARY_BYTES;
+            let is_full = out.held.len() >= MOST;
             if fits
-                && out.held.len() < MOST
                 && let Entry::Vacant(place) = out.held.entry(row.sha256)
                 && let Ok(dictionary) = Dictionary::new(&row.bytes)
             {
-                place.insert(Held { batch, dictionary });
+                if is_full {
+                    out.is_full = true;
+                } else {
+                    place.insert(Held { batch, dictionary });
+                }
             }
         }
     }

@@ -79,8 +79,8 @@ impl Present<'_> {
         changed
     }
 
-    /// Goes on without `changed` where all of them were removed after their retention: the seal of the last of them, or
-    /// the first one above it, is that old.
+    /// Goes on without `changed` where all of them were removed after their retention: each seal of theirs that is still
+    /// there holds, and it, or the first one above the last, is that old.
     fn expired(&self, fold: &mut LogFold, changed: &[u64]) -> Option<()> {
         let (first, last) = (*changed.first()?, *changed.last()?);
         let before = self.context.expired_before?;
@@ -91,6 +91,12 @@ impl Present<'_> {
         let (above, _) = batches.range(last..).find(|(_, objects)| objects.seal.is_some())?;
         if self.context.time_of(*above)? >= before {
             return None;
+        }
+        for number in changed.iter().filter(|number| *number < above) {
+            let has_seal = batches.get(number).is_some_and(|objects| objects.seal.is_some());
+            if has_seal && self.context.time_of(*number)? >= before {
+                return None;
+            }
         }
         for number in changed {
             match batches.get(number).filter(|objects| objects.seal.is_some()) {

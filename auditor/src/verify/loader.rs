@@ -7,7 +7,7 @@ use schemas::content::{ContentError, MAX_DELTA_DEPTH};
 use schemas::record::PartName;
 
 use super::batch::Context;
-use super::content;
+use super::content::{self, TOO_DEEP};
 use super::ids::Ids;
 use crate::source::SourceError;
 
@@ -52,7 +52,8 @@ impl Loader<'_> {
     ) -> Result<(Arc<[u8]>, usize), BaseError> {
         let what = format!("{exchange} {}", part.as_str());
         if depth > MAX_DELTA_DEPTH {
-            return Err(ContentError::BaseAbsent(what).into());
+            // Not that it is absent: then each level would go on to search in every other batch.
+            return Err(ContentError::Delta { offset: 0, reason: TOO_DEEP }.into());
         }
         let known = ids.batch_of(exchange).filter(|first| *first <= until);
         // The records of an exchange stand in few batches from its first one on.

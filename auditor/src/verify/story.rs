@@ -273,7 +273,10 @@ impl Story {
             findings.add(Code::Backdated, place(), expected, crate::time::text(at));
         }
         self.recovering |= recovery;
-        if let (Some(alive), Some(boot), false) = (self.alive_at, &self.boot, self.recovering) {
+        // Who says what passed unrecorded, the living process or recovery, is not to be told: it proves no life.
+        let tells_nothing = matches!(&record.body, Body::Gap(gap) if gap.reason == GapReason::Unrecorded);
+        let lives = !self.recovering && !tells_nothing;
+        if let (Some(alive), Some(boot), true) = (self.alive_at, &self.boot, lives) {
             let bound = boot.heartbeat_bound_us;
             let slack = silence_slack_us(bound);
             if at.saturating_sub(alive) > bound.saturating_add(slack) {
@@ -284,7 +287,7 @@ impl Story {
             }
         }
         self.last_at = self.last_at.max(Some(at));
-        if !self.recovering {
+        if lives {
             self.alive_at = self.alive_at.max(Some(at));
         }
     }
@@ -575,7 +578,12 @@ impl Story {
                     "exchanges unrecorded"
                 });
                 let finding = crate::finding::Finding::new(Code::RecordsLost, place, "every record", found);
-                let from = self.alive_at.unwrap_or(at).min(at);
+                // What passed behind the `close` of an earlier log stands at the beginning of this one.
+                let first = ["boot", "config", "gap"];
+                let of_earlier = gap.reason == GapReason::Unrecorded
+                    && self.is_whole()
+                    && self.tally.kinds.keys().all(|kind| first.contains(&kind.as_str()));
+                let from = if of_earlier { i64::MIN } else { self.alive_at.unwrap_or(at).min(at) };
                 findings.push(finding.during(from, at));
                 // What belonged to the lost records cannot be told.
                 self.torn |= gap.reason == GapReason::Loss;

@@ -410,6 +410,37 @@ fn a_crashed_log_is_whole_and_its_silence_is_declared() {
     assert_eq!(report.gateways[0].logs[0].proven[0].to, alive_until, "recovery's own records prove no life");
 }
 
+#[test]
+fn what_recovery_says_of_unrecorded_exchanges_proves_no_life_and_contradicts_no_close() {
+    use schemas::record::{Close, CloseReason};
+    let mut writer = Writer::boot("20260921t133320z-00000001", START, None, MemorySource::default());
+    writer.exchange(1, b"q", b"a");
+    let alive_until = writer.now;
+    writer.now += 3600 * SECOND;
+    writer.push(Body::Gap(Gap { reason: GapReason::Unrecorded, count: Some(3), bytes: None }));
+    let (reason, counters) = (CloseReason::Crash, Default::default());
+    writer.push(Body::Close(Close { reason, successor: None, alive_until, counters }));
+    writer.seal();
+    let report = verify_at(&writer.store, writer.now, |_| {});
+    has(&report, "RECORDS_LOST", Verdict::Incomplete);
+    assert!(codes(&report).is_disjoint(&["TIME_CONTRADICTION", "SILENCE"].into()), "{:?}", codes(&report));
+    assert_eq!(report.gateways[0].logs[0].proven[0].to, alive_until);
+}
+
+#[test]
+fn what_passed_unrecorded_behind_the_close_of_an_earlier_log_is_not_taken_for_this_ones() {
+    let mut writer = Writer::boot("20260921t133320z-00000001", START, None, MemorySource::default());
+    for count in [1, 2] {
+        writer.push(Body::Gap(Gap { reason: GapReason::Unrecorded, count: Some(count), bytes: None }));
+        writer.exchange(count, b"q", b"a");
+    }
+    writer.close();
+    let report = verify_at(&writer.store, writer.now, |_| {});
+    let lost = report.findings.iter().filter(|finding| finding.code == Code::RecordsLost);
+    let since: Vec<bool> = lost.filter_map(|lost| Some(lost.during?.0 == i64::MIN)).collect();
+    assert_eq!(since, [true, false]);
+}
+
 pub(super) fn unknown_usage() -> Usage {
     Usage {
         source: UsageSource::Unknown,
@@ -506,6 +537,24 @@ fn content_whose_dictionary_is_nowhere_or_comes_later_is_found() {
     let later = verify(&with_dictionary(Some(1)).store);
     has(&later, "REFERENCE_MISSING", Verdict::Incomplete);
     assert_eq!((later.tally.parts_kept, later.tally.parts_proven), (4, 2));
+}
+
+#[test]
+fn a_dictionary_beyond_those_that_are_held_is_not_said_to_be_missing() {
+    let epoch = "20260921t133320z-00000001";
+    let mut writer = Writer::boot_with(epoch, START, None, MemorySource::default(), Encryption::Off);
+    for n in 0..16_u8 {
+        writer.keep_dictionary(format!("dictionary {n}").as_bytes());
+    }
+    writer.exchange(1, b"question", b"answer");
+    writer.seal();
+    writer.keep_dictionary(DICTIONARY);
+    writer.dictionary = Some(DICTIONARY);
+    writer.exchange(2, &DICTIONARY[..65], &DICTIONARY[65..]);
+    writer.close();
+    let report = verify(&writer.store);
+    assert_eq!((report.tally.parts_kept, report.tally.parts_proven), (4, 2));
+    has(&report, "RESOURCE_LIMIT", Verdict::CouldNotJudge);
 }
 
 #[test]
@@ -722,6 +771,24 @@ mod content {
         let report = with_keys(&writer.store, &table(&writer), writer.now);
         assert_eq!(report.verdict, Verdict::Verified, "{}", crate::render::text::report(&report));
         assert_eq!(report.tally.parts_proven, 42);
+    }
+
+    #[test]
+    fn a_part_that_is_stored_as_edits_of_itself_in_many_batches_ends_the_search() {
+        let mut writer = small_open();
+        let (exchange, key) = (exchange_id(3), writer.key());
+        let bytes: Vec<u8> = (0..300_u32).flat_map(u32::to_le_bytes).collect();
+        for _ in 0..4 {
+            let position = writer.position();
+            let itself = Some((&exchange, PartName::ClientRequest, bytes.as_slice()));
+            let part = writer.part(position, &exchange, PartName::ClientRequest, &key, &bytes, itself);
+            writer.intent_with(exchange.clone(), key.clone(), vec![part]);
+            writer.seal();
+        }
+        writer.close();
+        let report = with_keys(&writer.store, &table(&writer), writer.now);
+        has(&report, "CONTENT_MISMATCH", Verdict::Invalid);
+        assert_eq!(report.tally.parts_proven, 2);
     }
 
     #[test]

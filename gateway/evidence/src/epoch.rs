@@ -23,7 +23,7 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 use schemas::Origin;
 use schemas::record::Predecessor;
 
-use crate::disk::{self, Disk};
+use crate::disk::{self, Disk, DiskLock};
 use crate::error::OpenError;
 use crate::watermarks::{EarlierLog, EarlierLogs};
 
@@ -109,6 +109,15 @@ pub(crate) fn began_us(folder: &Path) -> Option<i64> {
     Some(second.saturating_mul(1_000_000))
 }
 
+/// Takes an epoch for its recovery. `None`: another process writes it, or has ended it since it was listed.
+pub(crate) fn lock(disk: &dyn Disk, folder: &Path) -> Result<Option<Box<dyn DiskLock>>, OpenError> {
+    let path = folder.join(LOCK);
+    match disk.lock(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        other => other.map_err(OpenError::io("lock", &path)),
+    }
+}
+
 /// The newest log of this gateway, as the journal folder remembers it.
 pub(crate) fn newest(disk: &dyn Disk, journal_dir: &Path) -> Result<Option<Predecessor>, OpenError> {
     let path = journal_dir.join(NEWEST);
@@ -178,6 +187,16 @@ mod tests {
         assert_eq!(found, EarlierLogs { running: 1, waiting: 1, stopped: 1, oldest_us });
         drop(lock);
         assert_eq!(earlier(&disk, dir.path(), &own, &stuck).waiting, 2);
+    }
+
+    #[test]
+    fn an_epoch_that_another_process_writes_or_has_just_ended_is_not_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("20261120t101500z-00000007");
+        assert!(lock(&disk::RealDisk, &folder).unwrap().is_none(), "it is gone");
+        std::fs::create_dir(&folder).unwrap();
+        let held = lock(&disk::RealDisk, &folder).unwrap();
+        assert!(held.is_some() && lock(&disk::RealDisk, &folder).unwrap().is_none(), "it is held");
     }
 
     #[test]

@@ -313,7 +313,7 @@ impl Inner {
     /// Puts `close` into the log, where no exchange is open, with what was counted until now before it; every later
     /// record is refused. Durable on return, with its position.
     fn close_log(&self, reason: CloseReason, successor: Option<Origin>) -> Result<u64, Unavailable> {
-        let telling = self.unrecorded.tell();
+        let mut telling = self.unrecorded.tell();
         let mut in_force = self.config.write().unwrap_or_else(PoisonError::into_inner);
         in_force.takes_records()?;
         let open = self.open_exchanges.load(Ordering::Acquire);
@@ -576,7 +576,7 @@ impl Inner {
 
     /// Records what passed without a record.
     pub(crate) fn write_unrecorded(&self) {
-        let telling = self.unrecorded.tell();
+        let mut telling = self.unrecorded.tell();
         let count = telling.pending();
         // Without a lease it waits: its count is beside the journal.
         if count == 0 || self.check_lease().is_err() {

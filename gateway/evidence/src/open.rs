@@ -56,10 +56,8 @@ pub(crate) fn open(settings: LedgerConfig) -> Result<Arc<Inner>, OpenError> {
     let in_topic = reclaim(&settings, &mut patience)?;
     for folder in epoch::list(&*disk, &settings.journal_dir)? {
         settings.stop.check()?;
-        let lock_path = folder.join(epoch::LOCK);
-        let lock = disk.lock(&lock_path).map_err(OpenError::io("lock", &lock_path))?;
-        let Some(lock) = lock else {
-            tracing::info!(folder = %folder.display(), "another process still writes this epoch");
+        let Some(lock) = epoch::lock(&*disk, &folder)? else {
+            tracing::info!(folder = %folder.display(), "another process writes this epoch, or has just ended it");
             earlier.add(EarlierLog::Running, epoch::began_us(&folder));
             continue;
         };

@@ -117,9 +117,13 @@ pub(crate) fn recover_as(
                     recovery.positions.end
                 ));
             }
-            // Everything that is here was completed by another recovery of the same journal.
+            // Everything that is here was completed by another recovery of the same journal; of the keys it had a copy.
             tracing::warn!(%origin, "the log was closed by another recovery of a copy of its journal");
-            return finish(settings, &recovery, spool, standing, follows, salvages);
+            if !redo_erasures(settings, &survey.erasures) {
+                let tree = Box::new(standing.tip.tree);
+                return Ok(Recovered::Closed { origin, tree, archived: false, follows });
+            }
+            return finish(settings, &recovery, spool, standing, follows, salvages, None);
         }
         extra = Some(complete(settings, &recovery, &survey, sealed, folder, reason)?);
     }
@@ -160,14 +164,9 @@ pub(crate) fn recover_as(
         let tree = Box::new(standing.tip.tree);
         return Ok(Recovered::Closed { origin, tree, archived: false, follows });
     }
-    if survey.closed
-        && !salvages
-        && let Some(count) = untold(&*settings.disk, folder, &survey)?
-    {
-        // What passed behind `close` is the next log's to tell.
-        unrecorded::leave(&*settings.disk, &settings.journal_dir, origin.epoch(), count)?;
-    }
-    finish(settings, &recovery, spool, standing, follows, salvages)
+    // What passed behind `close` is the next log's to tell.
+    let passed = if survey.closed && !salvages { untold(&*settings.disk, folder, &survey)? } else { None };
+    finish(settings, &recovery, spool, standing, follows, salvages, passed)
 }
 
 /// How much passed unrecorded that no record in the journal tells of; `None`: nothing.
@@ -377,7 +376,8 @@ fn redo_erasures(settings: &LedgerConfig, erasures: &[Identifier]) -> bool {
 }
 
 /// Ships what is in the spool and, where all of it is archived, removes journal and spool. `keeps` the journal of a dead
-/// host: that is for its operator to remove.
+/// host: that is for its operator to remove. What `passed` unrecorded is left for the next log only then: the folder that
+/// says it goes at once, so that no repeat leaves it again.
 fn finish(
     settings: &LedgerConfig,
     recovery: &Recovery,
@@ -385,6 +385,7 @@ fn finish(
     standing: Standing,
     follows: Option<Origin>,
     keeps: bool,
+    passed: Option<Option<u64>>,
 ) -> Result<Recovered, OpenError> {
     let origin = recovery.origin.clone();
     let tree = standing.tip.tree;
@@ -403,6 +404,9 @@ fn finish(
             return Ok(Recovered::Closed { origin, tree: Box::new(tree), archived: false, follows });
         }
         Err(error) => return Ok(Recovered::Stuck { origin, why: error.to_string(), follows }),
+    }
+    if let Some(count) = passed {
+        unrecorded::leave(&*settings.disk, &settings.journal_dir, origin.epoch(), count)?;
     }
     let folder: &Path = recovery.segments.dir();
     spool.remove_all().map_err(OpenError::io("remove", &settings.spool_dir))?;

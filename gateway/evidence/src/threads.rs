@@ -415,8 +415,7 @@ impl Neighbours {
             if folder == self.own || self.stuck.contains(&folder) {
                 continue;
             }
-            let path = folder.join(epoch::LOCK);
-            let Some(lock) = disk.lock(&path).map_err(OpenError::io("lock", &path))? else { continue };
+            let Some(lock) = epoch::lock(disk, &folder)? else { continue };
             let recovered = crate::open::recover_folder(settings, &signer, &folder);
             drop(lock);
             let recovered = match recovered {

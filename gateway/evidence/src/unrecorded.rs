@@ -36,8 +36,16 @@ pub(crate) struct Unrecorded {
     /// All since the start.
     total: AtomicU64,
     pending: AtomicU64,
-    /// What the file says; `None` where there is none. Held while a `gap` is on its way, so that nothing is said twice.
-    on_disk: Mutex<Option<u64>>,
+    /// Held while a `gap` is on its way, so that nothing is said twice.
+    on_disk: Mutex<OnDisk>,
+}
+
+/// The file beside the journal.
+#[derive(Debug, Default)]
+struct OnDisk {
+    is_there: bool,
+    /// What it says that no `gap` has told since: 0 where one did, since recovery takes that from what the file says.
+    says: u64,
 }
 
 /// The `gap` for a count.
@@ -48,7 +56,7 @@ pub(crate) fn gap(count: Option<u64>) -> Body {
 /// No `gap` and no file is written meanwhile.
 pub(crate) struct Telling<'a> {
     pending: &'a AtomicU64,
-    on_disk: MutexGuard<'a, Option<u64>>,
+    on_disk: MutexGuard<'a, OnDisk>,
 }
 
 impl Unrecorded {
@@ -74,24 +82,26 @@ impl Telling<'_> {
     }
 
     /// A durable `gap` says so many.
-    pub(crate) fn told(&self, count: u64) {
+    pub(crate) fn told(&mut self, count: u64) {
         self.pending.fetch_sub(count, Ordering::Relaxed);
+        self.on_disk.says = 0;
     }
 
     /// Makes the file say what is pending; `journaled` is the position behind the last durable record.
     pub(crate) fn save(&mut self, disk: &dyn Disk, folder: &Path, journaled: u64) -> std::io::Result<()> {
         let path = folder.join(epoch::UNRECORDED);
         match self.pending() {
-            count if self.on_disk.unwrap_or(0) == count => Ok(()),
+            0 if !self.on_disk.is_there => Ok(()),
             0 => {
                 disk.unlink(&path)?;
-                *self.on_disk = None;
+                *self.on_disk = OnDisk::default();
                 disk.sync_dir(folder)
             }
+            count if self.on_disk.says == count => Ok(()),
             count => {
                 let kept = Kept { count: Some(count), from: journaled };
                 disk::replace(disk, &path, &serde_json::to_vec(&kept).map_err(std::io::Error::other)?)?;
-                *self.on_disk = Some(count);
+                *self.on_disk = OnDisk { is_there: true, says: count };
                 Ok(())
             }
         }
@@ -145,4 +155,31 @@ pub(crate) fn take_over(
         disk.unlink(&path).map_err(OpenError::io("remove", &path))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use crate::disk::RealDisk;
+
+    #[test]
+    fn a_count_that_equals_one_that_was_told_is_kept_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let kept = || read(&RealDisk, dir.path()).unwrap().map(|kept| (kept.count, kept.from));
+        let unrecorded = Unrecorded::default();
+        unrecorded.add(5);
+        unrecorded.tell().save(&RealDisk, dir.path(), 100).unwrap();
+        assert_eq!(kept(), Some((Some(5), 100)));
+        // The `gap` at position 100 says these; five more pass before the file is looked at again.
+        unrecorded.tell().told(5);
+        unrecorded.add(5);
+        unrecorded.tell().save(&RealDisk, dir.path(), 101).unwrap();
+        assert_eq!(kept(), Some((Some(5), 101)), "what is told at 100 is not taken from it");
+        unrecorded.tell().save(&RealDisk, dir.path(), 102).unwrap();
+        assert_eq!(kept(), Some((Some(5), 101)), "it says so already");
+        unrecorded.tell().told(5);
+        unrecorded.tell().save(&RealDisk, dir.path(), 102).unwrap();
+        assert_eq!(kept(), None);
+    }
 }

@@ -12,10 +12,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use evidence::disk::{Call, Crash, DiskFile, Fault, SimDisk};
 use evidence::store::{Put, Receipt, Source, Trouble};
-use evidence::{KeyScope, Ledger, OpenError, Reason, Salvaged, Store, StoreError, salvage};
+use evidence::{
+    DirectoryStore, EraseRequest, EraseTarget, KeyScope, Ledger, OpenError, Reason, Salvaged, Store,
+    StoreError, salvage,
+};
 use schemas::record::{Body, CloseReason, End, GapReason, PartName};
 use schemas::{ObjectName, Origin};
-use support::{Bed, Client, Gate, SEED, after, begin, end, exchange, id, noise, outcome, verify};
+use support::{Bed, Client, Content, Gate, SEED, after, begin, end, exchange, id, noise, outcome, verify};
 
 const CLOSE: Duration = Duration::from_secs(60);
 
@@ -56,19 +59,20 @@ async fn a_process_that_just_dies_has_its_log_closed_by_the_next_start() {
     assert!(!log.kinds().contains(&"gap"), "{:?}", log.kinds());
 }
 
-fn clone_of(bed: &Bed, folders: &[&str]) -> Bed {
-    fn copy(from: &Path, to: &Path) {
-        std::fs::create_dir_all(to).unwrap();
-        for entry in std::fs::read_dir(from).unwrap() {
-            let entry = entry.unwrap();
-            let target = to.join(entry.file_name());
-            if entry.file_type().unwrap().is_dir() {
-                copy(&entry.path(), &target);
-            } else {
-                std::fs::copy(entry.path(), target).unwrap();
-            }
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
         }
     }
+}
+
+fn clone_of(bed: &Bed, folders: &[&str]) -> Bed {
     let other = Bed::real();
     for folder in folders {
         copy(&bed.root.join(folder), &other.root.join(folder));
@@ -309,6 +313,37 @@ async fn a_dead_hosts_journal_is_closed_elsewhere_and_never_served_again() {
     assert!(folder.join("salvaged").exists());
     assert!(matches!(Ledger::open(dead.config()), Err(OpenError::Salvaged(_))));
     open.outcome(Vec::new(), outcome).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_erasure_is_redone_though_the_log_was_closed_elsewhere() {
+    let bed = Bed::real();
+    let ledger = Ledger::open(bed.config()).unwrap();
+    let erased = exchange(&ledger, KeyScope::PerExchange, b"secret", b"answer").await.unwrap();
+    let keys = clone_of(&bed, &["keys"]);
+    let request = EraseRequest {
+        target: EraseTarget::Exchanges(vec![erased.clone()]),
+        whole_key: false,
+        reason: id("gdpr-17"),
+        actor: None,
+    };
+    ledger.erase(request).await.unwrap();
+    ledger.halt();
+    drop(ledger);
+    // It was recorded, and the host died before the key was destroyed.
+    copy(&keys.root.join("keys"), &bed.root.join("keys"));
+    let elsewhere = clone_of(&bed, &["journal", "spool", "keys", "out"]);
+    let done = salvage(&elsewhere.config(), &elsewhere.root.join("journal")).unwrap();
+    assert!(matches!(&done[..], [Salvaged::Closed { archived: true, .. }]), "{done:?}");
+    // The host comes back: the store has the whole log, and the key is here.
+    let ledger = Ledger::open(bed.config_for(elsewhere.store())).unwrap();
+    ledger.drain_and_close(CloseReason::Shutdown, CLOSE).await.unwrap();
+    let seen = clone_of(&elsewhere, &["out"]);
+    copy(&bed.root.join("keys"), &seen.root.join("keys"));
+    let logs = verify(&seen);
+    assert_eq!(logs.len(), 2);
+    let content = logs.iter().find_map(|log| log.content(&erased, PartName::ClientRequest)).unwrap();
+    assert_eq!(*content, Content::KeyDestroyed);
 }
 
 #[tokio::test(flavor = "multi_thread")]

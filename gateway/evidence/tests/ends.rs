@@ -247,6 +247,27 @@ async fn what_passed_behind_close_stands_in_the_next_log() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_passed_behind_close_is_told_once_though_the_store_stays_away() {
+    let disk = SimDisk::new();
+    let bed = Bed::sim(&disk);
+    let (gate, shut) = Gate::of(&bed);
+    let ledger = Ledger::open(bed.config_for(gate.clone())).unwrap();
+    assert!(ledger.drain_and_close(CloseReason::Shutdown, Duration::from_millis(300)).await.is_err());
+    ledger.count_unrecorded(5);
+    ledger.halt();
+    drop(ledger);
+    for _ in 0..2 {
+        // Each start finds the closed log again, and cannot ship it.
+        let next = Ledger::open(bed.config_for(gate.clone())).unwrap();
+        next.halt();
+        drop(next);
+    }
+    shut.store(false, Ordering::Relaxed);
+    assert_eq!(passed(&after(&bed).await), 5);
+    assert_eq!(passed(&after(&bed).await), 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_configuration_that_a_full_disk_refuses_is_in_no_record() {
     let disk = SimDisk::new();
     let bed = Bed::sim(&disk);
