@@ -1,5 +1,7 @@
 //! The Spark job against the auditor: over what real gateways wrote, and over attacks on it, both name the same findings.
 
+#![allow(clippy::panic, reason = "tests fail by panicking")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;

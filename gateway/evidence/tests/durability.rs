@@ -13,8 +13,7 @@ use bytes::Bytes;
 use evidence::disk::{Call, Crash, DiskFile, Fault, SimDisk};
 use evidence::store::{Put, Receipt, Source, Trouble};
 use evidence::{
-    DirectoryStore, EraseRequest, EraseTarget, KeyScope, Ledger, OpenError, Reason, Salvaged, Store,
-    StoreError, salvage,
+    EraseRequest, EraseTarget, KeyScope, Ledger, OpenError, Reason, Salvaged, Store, StoreError, salvage,
 };
 use schemas::record::{Body, CloseReason, End, GapReason, PartName};
 use schemas::{ObjectName, Origin};

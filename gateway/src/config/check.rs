@@ -144,7 +144,7 @@ impl Check<'_> {
         }
         if let Some(brokers) = &kafka.brokers
             && kafka.tls.is_none()
-            && !brokers.iter().all(is_here)
+            && !brokers.iter().all(|broker| is_here(broker))
         {
             let wanted = "TLS, `{}` for the system's roots: records would cross the network in the clear";
             self.warnings.push(Problem::at(place(self.root, key), format!("{key}.tls"), wanted));
@@ -230,7 +230,7 @@ impl Check<'_> {
 impl Check<'_> {
     fn warn_of_kafka(&mut self, config: &Config) {
         let Out::Kafka(kafka) = &config.evidence.out else { return };
-        if kafka.tls.is_none() && !kafka.brokers.iter().all(is_here) {
+        if kafka.tls.is_none() && !kafka.brokers.iter().all(|broker| is_here(broker)) {
             let key = "evidence.out.kafka.tls";
             let wanted = "TLS, `{}` for the system's roots: evidence would cross the network in the clear";
             self.warnings.push(Problem::at(place(self.root, "evidence.out.kafka"), key, wanted));
@@ -242,7 +242,7 @@ impl Check<'_> {
     fn warn_of_tap(&mut self, config: &Config) {
         for (index, sink) in config.evidence.tap.iter().enumerate() {
             let kafka = sink.kafka.as_ref().filter(|kafka| kafka.tls.is_none());
-            if kafka.is_some_and(|kafka| !kafka.brokers.iter().all(is_here)) {
+            if kafka.is_some_and(|kafka| !kafka.brokers.iter().all(|broker| is_here(broker))) {
                 let wanted = "TLS, `{}` for the system's roots: leaves would cross the network in the clear";
                 self.warnings.push(self.problem(format!("evidence.tap[{index}].kafka.tls"), wanted));
             }
@@ -257,8 +257,8 @@ impl Check<'_> {
 }
 
 /// Whether a broker is on this machine.
-fn is_here(broker: &String) -> bool {
-    let host = broker.rsplit_once(':').map_or(broker.as_str(), |(host, _)| host);
+fn is_here(broker: &str) -> bool {
+    let host = broker.rsplit_once(':').map_or(broker, |(host, _)| host);
     let host = host.trim_matches(['[', ']']);
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }

@@ -177,7 +177,7 @@ impl Log {
         }
         let of = |sink: &String| positions.sinks.get(sink).copied().unwrap_or_default();
         let ended = sinks.iter().all(|sink| of(sink).ended);
-        let behind = sinks.iter().map(|sink| of(sink)).filter(|at| !at.ended).map(|at| at.next).min();
+        let behind = sinks.iter().map(of).filter(|at| !at.ended).map(|at| at.next).min();
         let done = |kept: &&Kept| ended || behind.is_some_and(|behind| kept.to <= behind);
         let done: Vec<Kept> = self.kept().values().filter(done).cloned().collect();
         for kept in done {
