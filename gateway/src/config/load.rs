@@ -30,6 +30,8 @@ pub struct Loaded {
     pub kafka_password: Option<Secret>,
     /// The password of `evidence.commit.kafka.sasl`, where it has one of its own.
     pub commit_password: Option<Secret>,
+    /// The secret under which messages of the commit topic are written, with `commit: kafka`.
+    pub commit_secret: Option<Zeroizing<[u8; 32]>>,
     /// The seed of the key that signs seals.
     pub seal_seed: Zeroizing<[u8; 32]>,
     /// The key of pseudonyms (CA-8).
@@ -191,6 +193,7 @@ fn load_text(
         credentials: parts.credentials,
         kafka_password: parts.kafka_password,
         commit_password: parts.commit_password,
+        commit_secret: parts.commit_secret,
         pseudonym_key: parts
             .pseudonym_key
             .unwrap_or_else(|| derive(&parts.seal_seed, b"affidavit/pseudonym/v1")),
