@@ -115,7 +115,7 @@ pub struct Keygen {
     #[arg(long, required_unless_present = "archiver")]
     pub gateway: Option<String>,
     /// Instead: the name of an archiver, for the key that signs its receipts.
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["gateway", "pseudonym_key", "heartbeat"])]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["gateway", "pseudonym_key", "commit_secret", "heartbeat"])]
     pub archiver: Option<String>,
     /// The key's file; must not exist.
     #[arg(long, value_name = "FILE")]
@@ -123,6 +123,9 @@ pub struct Keygen {
     /// Make a key of pseudonyms too; must not exist.
     #[arg(long, value_name = "FILE")]
     pub pseudonym_key: Option<PathBuf>,
+    /// Make the secret of `evidence.commit.kafka` too, the same for all gateways of the deployment; must not exist.
+    #[arg(long, value_name = "FILE")]
+    pub commit_secret: Option<PathBuf>,
     /// The heartbeat bound that the configuration will have.
     #[arg(long, default_value = "5m")]
     pub heartbeat: String,

@@ -1,7 +1,7 @@
-//! Key files of the gateway's own: the seal key and the key of pseudonyms.
+//! Key files of the gateway's own: the seal key, the key of pseudonyms and the deployment's commit secret.
 //!
 //! The seal key is an Ed25519 key in PKCS#8 PEM, so that `openssl pkey -in seal.key -pubout` reads it too. The key
-//! of pseudonyms is 32 random bytes in base64. Lines before it that begin with `#` are comments.
+//! of pseudonyms, and the commit secret, are 32 random bytes in base64. Lines before it that begin with `#` are comments.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -75,12 +75,33 @@ pub fn pseudonym_key_text(key: &[u8; 32]) -> Zeroizing<String> {
 /// # Errors
 /// What was wanted. Nothing of the file is in it.
 pub fn parse_pseudonym_key(file: &[u8]) -> Result<Zeroizing<[u8; 32]>, &'static str> {
-    const FORM: &str = "32 bytes in base64, as `gateway keygen --pseudonym-key` makes";
-    let text = std::str::from_utf8(file).map_err(|_| FORM)?;
+    bytes_of(file).ok_or("32 bytes in base64, as `gateway keygen --pseudonym-key` makes")
+}
+
+/// The text of a commit secret file.
+pub fn commit_secret_text(secret: &[u8; 32]) -> Zeroizing<String> {
+    let encoded = Zeroizing::new(STANDARD.encode(secret));
+    Zeroizing::new(format!(
+        "# Affidavit commit secret: the same for all gateways of a deployment. Whoever has it can stop gateways, and put\n\
+         # records into a log that dies before it is closed: keep it secret.\n{}\n",
+        encoded.as_str()
+    ))
+}
+
+/// Reads a commit secret: a file, or what an environment variable holds.
+///
+/// # Errors
+/// What was wanted. Nothing of the secret is in it.
+pub fn parse_commit_secret(file: &[u8]) -> Result<Zeroizing<[u8; 32]>, &'static str> {
+    bytes_of(file).ok_or("32 bytes in base64, as `gateway keygen --commit-secret` makes")
+}
+
+fn bytes_of(file: &[u8]) -> Option<Zeroizing<[u8; 32]>> {
+    let text = std::str::from_utf8(file).ok()?;
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-    let (line, None) = (lines.next().ok_or(FORM)?, lines.next()) else { return Err(FORM) };
-    let key = Zeroizing::new(STANDARD.decode(line).map_err(|_| FORM)?);
-    key.as_slice().try_into().map(Zeroizing::new).map_err(|_| FORM)
+    let (line, None) = (lines.next()?, lines.next()) else { return None };
+    let key = Zeroizing::new(STANDARD.decode(line).ok()?);
+    key.as_slice().try_into().map(Zeroizing::new).ok()
 }
 
 #[cfg(test)]
@@ -92,6 +113,11 @@ mod tests {
         let seed = random::<32>().unwrap();
         assert_eq!(parse_seal_key(seal_key_text(&seed, &[7; 32], "acme/gw1").as_bytes()).unwrap(), seed);
         assert_eq!(parse_pseudonym_key(pseudonym_key_text(&seed).as_bytes()).unwrap(), seed);
+        assert_eq!(parse_commit_secret(commit_secret_text(&seed).as_bytes()).unwrap(), seed);
+        assert_eq!(parse_commit_secret(STANDARD.encode(seed.as_ref()).as_bytes()).unwrap(), seed);
+        for none in ["", "hunter2", "AAAA"] {
+            assert!(parse_commit_secret(none.as_bytes()).is_err(), "{none}");
+        }
     }
 
     #[test]

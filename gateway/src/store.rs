@@ -79,7 +79,8 @@ pub(crate) fn commit(loaded: &Loaded) -> anyhow::Result<Option<evidence::CommitS
         None => &loaded.kafka_password,
     };
     let who = format!("{}/{}", config.deployment, config.gateway);
-    let settings = kafka.settings(who, out, password.as_ref().map(config::Secret::expose));
+    let secret = loaded.commit_secret.as_ref().context("`evidence.commit.kafka.secret` was not read")?;
+    let settings = kafka.settings(who, out, password.as_ref().map(config::Secret::expose), secret);
     judged(settings.judge(), "evidence.commit.kafka", "no record could be committed")?;
     Ok(Some(settings))
 }

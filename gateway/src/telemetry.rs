@@ -198,6 +198,7 @@ pub(crate) struct Telemetry {
     pub(crate) store_failures: Family<ByReason, Counter>,
     pub(crate) receipts_forged: Counter,
     pub(crate) put_again: Counter,
+    pub(crate) commit_forged: Counter,
     pub(crate) lease_age: Gauge<f64, AtomicU64>,
     pub(crate) uncommitted: Gauge,
     pub(crate) uncommitted_bytes: Gauge,
@@ -363,6 +364,11 @@ impl Telemetry {
             "batches_put_again",
             "Batches that were put into the topic again, for want of a receipt"
         );
+        let commit_forged = add!(
+            Counter::default(),
+            "commit_messages_forged",
+            "Messages of the commit topic that nobody with the deployment's secret wrote; with `commit: kafka` only"
+        );
         let lease_age = add!(
             Gauge::<f64, AtomicU64>::default(),
             "commit_lease_age",
@@ -424,6 +430,7 @@ impl Telemetry {
             store_failures,
             receipts_forged,
             put_again,
+            commit_forged,
             lease_age,
             uncommitted,
             uncommitted_bytes,

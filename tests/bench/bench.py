@@ -5,6 +5,7 @@ Every figure of Affidavit is with evidence on, fsync included.
 """
 
 import asyncio
+import base64
 import contextlib
 import gzip
 import hashlib
@@ -770,10 +771,11 @@ def bench_kafka():
 def bench_commit():
     """What `commit: kafka` costs one caller, and many, over `commit: local` in the same run; one broker on this machine."""
     with Kafka() as kafka, Provider() as provider:
-        topic = f"  commit: {{ kafka: {{ brokers: ['127.0.0.1:{kafka.port}'], create: {{ partitions: 4, replication: 1 }} }} }}\n"
+        secret = {"COMMIT_SECRET": base64.b64encode(os.urandom(32)).decode()}
+        topic = f"  commit: {{ kafka: {{ brokers: ['127.0.0.1:{kafka.port}'], secret: {{ env: COMMIT_SECRET }}, create: {{ partitions: 4, replication: 1 }} }} }}\n"
         measured = {}
         for name, evidence in (("local", ""), ("kafka", topic)):
-            with Affidavit(provider, evidence=evidence) as gateway:
+            with Affidavit(provider, evidence=evidence, env=secret) as gateway:
                 wrk(gateway, 8, seconds=2)
                 measured[name] = wrk(gateway, 1), wrk(gateway, 32)
         local, ours = measured["local"], measured["kafka"]

@@ -53,6 +53,20 @@ pub fn binary(name: &str) -> PathBuf {
     path
 }
 
+/// The commit secret of a deployment whose files are in `dir`.
+///
+/// # Panics
+/// Where it cannot be written.
+pub fn commit_secret(dir: &Path) -> PathBuf {
+    use std::os::unix::fs::PermissionsExt as _;
+    let path = dir.join("commit.secret");
+    if !path.exists() {
+        std::fs::write(&path, "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=\n").expect("a secret");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("its mode");
+    }
+    path
+}
+
 /// Copies a folder with everything under it.
 ///
 /// # Panics

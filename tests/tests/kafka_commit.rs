@@ -1,5 +1,6 @@
 //! `commit: kafka` with the real gateway and Apache Kafka: machines that are lost with their disks, brokers that go away,
-//! gateways that are frozen for longer than a lease, and two that would close the same log.
+//! gateways that are frozen for longer than a lease, two that would close the same log, and somebody who writes to the topic
+//! and has not the deployment's secret.
 
 #![allow(clippy::panic, reason = "tests fail by panicking")]
 
@@ -9,16 +10,24 @@ use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
 use tests::Dice;
+use tests::archiver::Archiver;
 use tests::client::{Call, Leave, send, send_until};
 use tests::deployment::Deployment;
 use tests::gateway::{Gateway, Setup};
 use tests::oracle::Evidence;
 use tests::provider::Provider;
 use tests::services::Kafka;
+use tests::shipping::{self, RECEIPTS, Way};
 
 /// The lease in these tests.
 const LEASE: Duration = Duration::from_secs(2);
+const TOPIC: &str = "affidavit-commit";
 const WAIT: Duration = Duration::from_secs(60);
 
 /// A cluster, a provider, and gateways that share a key table and a store, each with a disk of its own.
@@ -43,16 +52,21 @@ impl Bed {
     }
 
     fn prepare(&self, name: &str) -> Gateway {
+        self.prepare_out(name, format!("{{ directory: {} }}", self.store().display()))
+    }
+
+    fn prepare_out(&self, name: &str, out: String) -> Gateway {
         let evidence = format!(
-            "  commit:\n    kafka:\n      brokers: [\"{}\"]\n      lease: {}s\n      timeout: 5s\n      create: {{ partitions: 3, replication: 1 }}\n  segment: 4MiB\n",
+            "  commit:\n    kafka:\n      brokers: [\"{}\"]\n      lease: {}s\n      timeout: 5s\n      secret: {{ file: {} }}\n      create: {{ partitions: 3, replication: 1 }}\n  segment: 4MiB\n",
             self.kafka.address,
-            LEASE.as_secs()
+            LEASE.as_secs(),
+            tests::commit_secret(self.dir.path()).display(),
         );
         let setup = Setup {
             name: name.to_owned(),
             provider: self.provider.url(),
             evidence,
-            out: format!("{{ directory: {} }}", self.store().display()),
+            out,
             evidence_dir: Some(self.path(&format!("{name}-disk"))),
             ..Setup::default()
         };
@@ -399,4 +413,291 @@ async fn a_log_without_a_disk_is_closed_by_hand_and_not_without_its_content_keys
     // A repeat finds nothing to do.
     let output = dead.command(&["salvage", "--from-kafka"]).output().expect("the gateway's binary");
     assert!(output.status.success() && said(&output).contains("no open log"), "{}", said(&output));
+}
+
+/// Where a message stands in the commit topic, and what it is.
+type Message = (i32, i64, Vec<u8>);
+
+/// Whoever may write to the commit topic, and has not the deployment's secret.
+struct Hostile {
+    producer: BaseProducer,
+    sent: std::cell::Cell<u64>,
+}
+
+impl Hostile {
+    fn new(kafka: &Kafka) -> Self {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", kafka.address.to_string());
+        Self { producer: config.create().expect("a producer"), sent: std::cell::Cell::default() }
+    }
+
+    fn put(&self, partition: i32, origin: &str, message: &[u8]) {
+        let record = BaseRecord::to(TOPIC).partition(partition).key(origin).payload(message);
+        self.producer.send(record).expect("room for a message");
+        self.producer.flush(WAIT).expect("the broker takes it");
+        self.sent.set(self.sent.get() + 1);
+    }
+
+    /// A message as a gateway would write it, with a code that is made up, and without one.
+    fn forge(&self, partition: i32, origin: &str, said: &str, bytes: &[u8]) {
+        for head in [format!("affidavit/commit/v2 {} ", "5a".repeat(32)), "affidavit/commit/v2 ".into()] {
+            self.put(partition, origin, &[head.as_bytes(), said.as_bytes(), b"\n", bytes].concat());
+        }
+    }
+}
+
+/// All of the commit topic.
+fn messages(kafka: &Kafka) -> Vec<Message> {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", kafka.address.to_string()).set("group.id", "look");
+    let reader: BaseConsumer = config.create().expect("a reader");
+    let mut found = Vec::new();
+    for partition in 0..3 {
+        let (low, high) = reader.fetch_watermarks(TOPIC, partition, WAIT).expect("its ends");
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(TOPIC, partition, Offset::Offset(low)).expect("a place");
+        reader.assign(&list).expect("a partition");
+        let (mut next, begun) = (low, Instant::now());
+        while next < high {
+            assert!(begun.elapsed() < WAIT, "partition {partition} gives nothing");
+            if let Some(Ok(message)) = reader.poll(Duration::from_millis(100)) {
+                next = message.offset() + 1;
+                found.push((partition, message.offset(), message.payload().unwrap_or_default().to_vec()));
+            }
+        }
+    }
+    found
+}
+
+/// Kind, log and fields of a message, and its bytes.
+fn parts(message: &[u8]) -> (Vec<String>, &[u8]) {
+    let end = message.iter().position(|byte| *byte == b'\n').expect("a first line");
+    let line = String::from_utf8_lossy(&message[..end]);
+    (line.split(' ').skip(2).map(str::to_owned).collect(), &message[end + 1..])
+}
+
+/// The messages of a kind of a gateway's log, in its partition.
+fn of_log<'a>(all: &'a [Message], gateway: &str, kind: &str) -> Vec<(i32, Vec<String>, &'a [u8])> {
+    let of = |(partition, _, message): &'a Message| {
+        let (words, bytes) = parts(message);
+        let is_it = words[0] == kind && words[1].contains(&format!("/{gateway}/")) && *partition > 0;
+        is_it.then_some((*partition, words, bytes))
+    };
+    all.iter().filter_map(of).collect()
+}
+
+fn crc32c(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0x82f6_3b78 & (crc & 1).wrapping_neg()))
+    })
+}
+
+/// The same group under the next number, at the next position, whole in every check sum.
+fn next_group(group: &[u8], number: u64) -> Vec<u8> {
+    let mut group = group.to_vec();
+    let position = u64::from_le_bytes(group[32..40].try_into().expect("8 bytes"));
+    let frames = u32::from_le_bytes(group[52..56].try_into().expect("4 bytes"));
+    group[24..32].copy_from_slice(&number.to_le_bytes());
+    group[32..40].copy_from_slice(&(position + u64::from(frames)).to_le_bytes());
+    let crc = crc32c(&group[..60]).to_le_bytes();
+    group[60..64].copy_from_slice(&crc);
+    group
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs Kafka"]
+async fn what_somebody_without_the_secret_writes_is_counted_and_stops_nobody_and_is_sealed_nowhere() {
+    let mut bed = Bed::new().await;
+    let mut dead = bed.prepare("gw1");
+    let mut survivor = bed.prepare("gw2");
+    std::fs::copy(dead.dir.join("seal.key"), survivor.dir.join("seal.key")).expect("a key");
+    survivor.serve();
+    dead.serve();
+    let mut told = calls(&dead, "before", 6).await;
+    told.append(&mut calls(&survivor, "beside it", 4).await);
+    bed.lose(&mut dead, "gw1");
+
+    let (hostile, all) = (Hostile::new(&bed.kafka), messages(&bed.kafka));
+    let groups = of_log(&all, "gw1", "group");
+    let (partition, newest, bytes) = groups.last().expect("groups of the dead");
+    let (partition, log) = (*partition, newest[1].clone());
+    let number = newest[2].parse::<u64>().expect("a number") + 1;
+    for number in number..number + 3 {
+        let forged = next_group(bytes, number);
+        hostile.forge(partition, &log, &format!("group {log} {number} 0 1"), &forged);
+    }
+    // What another log wrote, as it is and under this one's name; what this one wrote, in another partition.
+    let others = of_log(&all, "gw2", "group");
+    for (at, words, bytes) in others.iter().chain(&groups) {
+        let is_own = words[1] == log;
+        let code = all.iter().find(|(_, _, message)| parts(message) == (words.clone(), *bytes));
+        let message = &code.expect("it was read").2;
+        let line =
+            String::from_utf8_lossy(&message[..message.len() - bytes.len()]).replacen(&words[1], &log, 1);
+        if is_own {
+            hostile.put(3 - partition, &log, message);
+        } else {
+            hostile.put(partition, &log, &[line.as_bytes(), *bytes].concat());
+            if *at != partition {
+                hostile.put(partition, &log, message);
+            }
+        }
+    }
+    // Fences of both, and words of the index that would hide a log or break a start.
+    for (gateway, by) in [("gw1", "test/gw2"), ("gw1", "evil"), ("gw2", "evil")] {
+        let (at, words, _) = of_log(&all, gateway, "group").pop().expect("groups");
+        for lease in 0..20 {
+            hostile.forge(at, &words[1], &format!("fence {} {lease} {by}", words[1]), b"");
+        }
+    }
+    for said in
+        [format!("closed {log}"), format!("at {log} 1000000 0 900000000 77"), format!("fenced {log} 1")]
+    {
+        hostile.forge(0, &log, &said, b"");
+    }
+    hostile.put(0, "x", b"");
+    hostile.put(0, "x", &[0xff; 4000]);
+    let mut lease = 1000;
+    until("the survivor to close the log", &survivor, || {
+        // The dead one seems to live.
+        lease += 1;
+        hostile.forge(partition, &log, &format!("lease {log} {lease} 9000"), b"");
+        hostile.forge(0, &log, &format!("at {log} {lease} 0 0 0"), b"");
+        survivor.log().contains("a dead gateway's log is closed")
+    });
+    // Whose lease has ended must look at its partition, where the forged fences are.
+    bed.kafka.pause();
+    until("the lease to end", &survivor, || !survivor.ready());
+    bed.kafka.resume();
+    until("the survivor to be ready again", &survivor, || survivor.ready());
+    told.append(&mut calls(&survivor, "it goes on", 3).await);
+    let metrics = survivor.admin_get("/metrics").unwrap_or_default();
+    let counted = metrics.lines().find_map(|line| line.strip_prefix("gateway_commit_messages_forged_total "));
+    let counted: u64 = counted.and_then(|count| count.parse().ok()).expect("the metric");
+    assert!(counted > 50 && counted <= hostile.sent.get(), "{counted} of {}", hostile.sent.get());
+    assert!(survivor.log().contains("carries no code of this deployment's secret"), "{}", survivor.log());
+    assert!(!survivor.log().contains("the log was fenced"), "{}", survivor.log());
+    assert_eq!(survivor.stop(), Some(0), "{}", survivor.log());
+    survivor.serve();
+    told.append(&mut calls(&survivor, "it starts", 3).await);
+    assert_eq!(survivor.stop(), Some(0), "{}", survivor.log());
+
+    let trust = bed.path("both.yaml");
+    let one = std::fs::read_to_string(dead.dir.join("trust.yaml")).expect("a trust file");
+    let gateway = &one[one.find("  - name:").expect("a gateway")..];
+    std::fs::write(&trust, format!("{one}{}", gateway.replace("gw1", "gw2"))).expect("a trust file");
+    let (code, text) = bed.verify(&dead, &trust);
+    assert!(code == 0 && text.starts_with("VERIFIED"), "{text}\n{}", survivor.log());
+    let evidence = bed.evidence(&trust);
+    assert_eq!((closed(&evidence, "salvaged"), closed(&evidence, "shutdown")), (1, 2));
+    assert_eq!(evidence.of_kind("gap").count(), 0, "nothing is late, and nothing is missing");
+    assert_eq!(evidence.of_kind("intent").count(), told.len());
+    assert_eq!(evidence.of_kind("outcome").count(), told.len());
+    for id in &told {
+        assert_eq!(evidence.outcome(id).expect("an outcome")["end"], "complete", "{id}");
+    }
+    eprintln!("{} hostile messages, {counted} counted, {} exchanges kept", hostile.sent.get(), told.len());
+}
+
+/// The same topic on another broker, each message at its place, but for those that are `removed`.
+async fn copy_without(all: &[Message], kafka: &Kafka, removed: impl Fn(&[u8]) -> bool) {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", kafka.address.to_string());
+    let admin: AdminClient<DefaultClientContext> = config.create().expect("an admin client");
+    let topic = NewTopic::new(TOPIC, 3, TopicReplication::Fixed(1));
+    let made = admin.create_topics(&[topic], &AdminOptions::new()).await.expect("a topic is made");
+    assert!(made.iter().all(Result::is_ok), "{made:?}");
+    let hostile = Hostile::new(kafka);
+    for (partition, _, message) in all {
+        let message = if removed(message) { &b"removed"[..] } else { message };
+        hostile
+            .producer
+            .send(BaseRecord::<(), [u8]>::to(TOPIC).partition(*partition).payload(message))
+            .expect("room");
+    }
+    hostile.producer.flush(WAIT).expect("the broker takes it");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs Kafka"]
+async fn a_group_that_an_administrator_removed_is_a_loss_that_the_log_tells_of() {
+    let mut bed = Bed::new().await;
+    let mut dead = bed.prepare("gw1");
+    // What is in the store already is no loss.
+    let config = dead.dir.join("gateway.yaml");
+    let text = std::fs::read_to_string(&config).expect("the configuration");
+    std::fs::write(&config, text.replace("batch_age: 1s", "batch_age: 60s")).expect("the configuration");
+    dead.serve();
+    calls(&dead, "before", 6).await;
+    // By then a lease says of how many groups somebody was told.
+    tokio::time::sleep(LEASE).await;
+    bed.lose(&mut dead, "gw1");
+    let all = messages(&bed.kafka);
+    let groups = of_log(&all, "gw1", "group");
+    let removed = groups[groups.len() / 2].1[2].clone();
+    let other = Kafka::start();
+    copy_without(&all, &other, |message| {
+        let (words, _) = parts(message);
+        words[0] == "group" && words[2] == removed
+    })
+    .await;
+    let text = std::fs::read_to_string(&config).expect("the configuration");
+    let moved = text.replace(&bed.kafka.address.to_string(), &other.address.to_string());
+    std::fs::write(&config, moved).expect("the configuration");
+    bed.kafka = other;
+    let output = dead.command(&["salvage", "--from-kafka"]).output().expect("the gateway's binary");
+    assert!(!output.status.success() && said(&output).contains("acknowledged records"), "{}", said(&output));
+    let output =
+        dead.command(&["salvage", "--from-kafka", "--accept-loss"]).output().expect("the gateway's binary");
+    assert!(output.status.success(), "{}", said(&output));
+    let trust = dead.dir.join("trust.yaml");
+    let (code, text) = bed.verify(&dead, &trust);
+    assert!(code != 0 && text.contains("INCOMPLETE"), "{text}");
+    let evidence = bed.evidence(&trust);
+    let lost = evidence.of_kind("gap").filter(|gap| gap["reason"] == "loss").count();
+    assert!(lost > 0 && closed(&evidence, "salvaged") == 1, "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs Kafka"]
+async fn a_lost_machine_whose_batches_went_through_kafka_too_has_lost_nothing() {
+    let bed = Bed::new().await;
+    let trust = bed.path("gw1").join("trust.yaml");
+    let store = format!("{{ directory: {} }}", bed.store().display());
+    let mut archiver = Archiver::prepare(bed.dir.path(), "ar1", &Way::plain(&bed.kafka), &store, &trust, "");
+    let out = format!(
+        "\n    kafka:\n      brokers: [\"{}\"]\n      topic: {}\n      receipts: {}\n      timeout: 5s\n      reship_after: 2s\n      \
+         archivers: [{}]\n      create: {{ partitions: 2, replication: 1 }}",
+        bed.kafka.address,
+        shipping::TOPIC,
+        RECEIPTS,
+        archiver.line,
+    );
+    let mut gateway = bed.prepare_out("gw1", out);
+    let mut all = Vec::new();
+    for round in 0..2 {
+        gateway.serve();
+        if round == 0 {
+            archiver.spawn();
+        }
+        let (mut callers, acknowledged) = load(&gateway, 4, round * 100, None);
+        tokio::time::sleep(Duration::from_millis(2500)).await;
+        bed.lose(&mut gateway, "gw1");
+        while callers.join_next().await.is_some() {}
+        all.append(&mut acknowledged.lock().expect("no caller died"));
+    }
+    gateway.serve();
+    all.extend(calls(&gateway, "the end", 3).await);
+    assert_eq!(gateway.stop(), Some(0), "{}", gateway.log());
+    until("all of it to be archived", &gateway, || bed.verify(&gateway, &trust).1.starts_with("VERIFIED"));
+    let evidence = bed.evidence(&trust);
+    assert!(all.len() > 10, "the load reached the gateway: {}", all.len());
+    for id in &all {
+        let outcome =
+            evidence.outcome(id).unwrap_or_else(|| panic!("{id} was acknowledged and has no outcome"));
+        assert_eq!(outcome["end"], "complete", "{id}");
+    }
+    assert_eq!(closed(&evidence, "crash"), 2);
+    assert_eq!(archiver.quarantine(), [""; 0]);
+    eprintln!("2 machines lost, {} acknowledged exchanges kept through the archiver", all.len());
 }

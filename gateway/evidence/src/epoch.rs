@@ -33,6 +33,8 @@ pub(crate) const RECOVERY: &str = "recovery";
 pub(crate) const SALVAGED: &str = "salvaged";
 pub(crate) const COMMITTED: &str = "committed";
 pub(crate) const REBUILT: &str = "rebuilt";
+/// What a journal's folder has is being replaced by what the commit topic has.
+pub(crate) const REPLACED: &str = "replaced";
 pub(crate) const UNRECORDED: &str = "unrecorded";
 const NEWEST: &str = "newest";
 

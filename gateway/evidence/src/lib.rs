@@ -49,7 +49,7 @@ pub mod watermarks;
 
 pub use admission::{Admission, KeyScope, NewPart, PartContent};
 pub use body::{BodyChunks, BodySink, StoredBody};
-pub use commit::{CommitFigures, CommitSettings};
+pub use commit::{CommitFigures, CommitKey, CommitSettings};
 pub use erase::{EraseError, EraseReport, EraseRequest, EraseTarget, Erased, erase_offline};
 pub use error::{Cut, OpenError, Reason, Unavailable};
 pub use exchange::OpenExchange;

@@ -226,6 +226,7 @@ fn progress(telemetry: &Telemetry, marks: &Watermarks) {
     telemetry.erasures_due.set(gauge(marks.erasures_due));
     if let Some(commit) = marks.commit {
         telemetry.lease_age.set(commit.lease_age.map_or(f64::INFINITY, |age| age.as_secs_f64()));
+        counted(&telemetry.commit_forged, commit.refused);
         telemetry.uncommitted.set(gauge(commit.groups));
         telemetry.uncommitted_bytes.set(gauge(commit.bytes));
     }

@@ -29,6 +29,13 @@ pub(super) fn run(args: &Keygen) -> Result<()> {
     if let Some(path) = &args.pseudonym_key {
         make_pseudonym_key(path)?;
     }
+    if let Some(path) = &args.commit_secret {
+        make_commit_secret(path)?;
+        output::note(format_args!(
+            "commit secret: {} (keep it secret; every gateway of the deployment needs the same)",
+            path.display()
+        ));
+    }
     if gateway == schemas::names::REGISTRY {
         output::note(format_args!("key: {} (keep it secret; mode 0600)", args.out.display()));
         output::note("public key, for `registry.key` in trust.yaml where it is the seal key, on stdout:");
@@ -63,6 +70,11 @@ pub(super) fn make_seal_key(path: &Path, deployment: &str, gateway: &str) -> Res
 pub(super) fn make_pseudonym_key(path: &Path) -> Result<()> {
     let key = secrets::random::<32>()?;
     write_secret(path, secrets::pseudonym_key_text(&key).as_bytes())
+}
+
+fn make_commit_secret(path: &Path) -> Result<()> {
+    let secret = secrets::random::<32>()?;
+    write_secret(path, secrets::commit_secret_text(&secret).as_bytes())
 }
 
 fn write_secret(path: &Path, text: &[u8]) -> Result<()> {
@@ -123,5 +135,9 @@ mod tests {
         assert!(make_seal_key(&path, "acme", "gw1").is_err());
         assert_eq!(std::fs::read(&path).unwrap(), file);
         assert!(make_seal_key(&folder.path().join("other"), "Acme", "gw1").is_err());
+        let path = folder.path().join("commit.secret");
+        make_commit_secret(&path).unwrap();
+        assert!(secrets::parse_commit_secret(&std::fs::read(&path).unwrap()).is_ok());
+        assert!(make_commit_secret(&path).is_err());
     }
 }

@@ -41,6 +41,10 @@ pub(super) fn canonical(loaded: &Loaded, fingerprints: &Fingerprints) -> Result<
             secrets.insert(label.clone(), fingerprints.of(&label, key.secret_der()).into());
         }
     }
+    if let Some(secret) = &loaded.commit_secret {
+        let label = "evidence.commit.kafka.secret".to_owned();
+        secrets.insert(label.clone(), fingerprints.of(&label, secret.as_ref()).into());
+    }
     for (index, tls) in loaded.tls.iter().enumerate() {
         if let Some(tls) = tls {
             let label = format!("listen[{index}].tls.key");

@@ -42,6 +42,9 @@ pub struct KafkaCommit {
     /// The topic, of two partitions or more: the first is its index.
     #[schemars(default = "default_topic")]
     pub topic: String,
+    /// Where the secret is that all gateways of the deployment share, and nobody else has: 32 bytes in base64, as `gateway
+    /// keygen --commit-secret` makes. Messages of the topic that were not written under it are ignored.
+    pub secret: Credential,
     /// So long after its last acknowledged sign of life a gateway admits and ends nothing; after twice as long without
     /// one another gateway may close its log.
     #[serde(serialize_with = "duration_text")]
@@ -77,20 +80,22 @@ fn default_timeout() -> &'static str {
 }
 
 impl KafkaCommit {
-    /// As the evidence's side takes it. `out` is the way out, where it has the brokers; `secret` is the password.
+    /// As the evidence's side takes it. `out` is the way out, where it has the brokers.
     pub(crate) fn settings(
         &self,
         who: String,
         out: Option<&KafkaOut>,
-        secret: Option<&str>,
+        password: Option<&str>,
+        secret: &[u8; 32],
     ) -> evidence::CommitSettings {
         let (brokers, tls, sasl) = match (&self.brokers, out) {
             (None, Some(out)) => (out.brokers.as_slice(), out.tls.as_ref(), out.sasl.as_ref()),
             (brokers, _) => (brokers.as_deref().unwrap_or_default(), self.tls.as_ref(), self.sasl.as_ref()),
         };
         evidence::CommitSettings {
-            connection: connection(brokers, tls, sasl, self.timeout, secret),
+            connection: connection(brokers, tls, sasl, self.timeout, password),
             topic: self.topic.clone(),
+            key: evidence::CommitKey::new(secret),
             lease: self.lease,
             create: self.create.map(|create| evidence::topic::CreateTopics {
                 partitions: i32::try_from(create.partitions).unwrap_or(1),
@@ -147,6 +152,8 @@ fn kafka(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem>) -> O
     }
     let form = "a topic's name `[A-Za-z0-9._-]{1,249}`";
     let topic = f.fields.optional("topic", form, |text| is_topic(text).then(|| text.to_owned()));
+    f.fields.required_node("secret", "`{env: NAME}` or `{file: PATH}`: where the secret of all gateways is");
+    let secret = f.part_of("secret", super::read::credential);
     let lease = f.duration("lease", SECOND..=300 * SECOND, 10 * SECOND);
     let create = f.part_of("create", super::kafka::create);
     let outage = f.duration("outage", 60 * 60 * SECOND..=3650 * DAY, 7 * DAY);
@@ -157,6 +164,7 @@ fn kafka(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem>) -> O
         tls: whole(tls)?,
         sasl: whole(sasl)?,
         topic: topic.unwrap_or_else(|| TOPIC.into()),
+        secret: secret.flatten()?,
         lease,
         create: whole(create)?,
         outage,

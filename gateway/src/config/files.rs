@@ -46,6 +46,7 @@ pub(super) struct Parts {
     pub(super) kafka_password: Option<Secret>,
     pub(super) commit_password: Option<Secret>,
     pub(super) tap: Vec<TapFiles>,
+    pub(super) commit_secret: Option<Zeroizing<[u8; 32]>>,
     pub(super) seal_seed: Zeroizing<[u8; 32]>,
     pub(super) pseudonym_key: Option<Zeroizing<[u8; 32]>>,
     pub(super) keys: Keys,
@@ -71,6 +72,7 @@ impl Loader<'_> {
         let commit_password = self.commit(config);
         let tap: Vec<_> =
             config.evidence.tap.iter().enumerate().map(|(index, sink)| self.tap(index, sink)).collect();
+        let commit_secret = self.commit_secret(config);
         let seal_seed =
             self.secret_file("evidence.seal_key", &config.evidence.seal_key, secrets::parse_seal_key);
         let pseudonym_key = config
@@ -102,6 +104,7 @@ impl Loader<'_> {
             kafka_password: kafka_password?,
             commit_password: commit_password?,
             tap: tap.into_iter().collect::<Option<_>>()?,
+            commit_secret: commit_secret?,
             seal_seed: seal_seed?,
             pseudonym_key: all_or_none(pseudonym_key)?,
             keys: keys?,
@@ -228,6 +231,27 @@ impl Loader<'_> {
     fn commit(&mut self, config: &Config) -> Option<Option<Secret>> {
         let Commit::Kafka(kafka) = &config.evidence.commit else { return Some(None) };
         self.connection("evidence.commit.kafka", kafka.tls.as_ref(), kafka.password())
+    }
+
+    /// Reads the secret under which messages of the commit topic are written.
+    fn commit_secret(&mut self, config: &Config) -> Option<Option<Zeroizing<[u8; 32]>>> {
+        let Commit::Kafka(kafka) = &config.evidence.commit else { return Some(None) };
+        let key = "evidence.commit.kafka.secret";
+        match &kafka.secret {
+            Credential::File(path) => {
+                self.secret_file(&format!("{key}.file"), path, secrets::parse_commit_secret).map(Some)
+            }
+            Credential::Env(_) => {
+                let text = self.secret(key, &kafka.secret)?;
+                match secrets::parse_commit_secret(text.expose().as_bytes()) {
+                    Ok(secret) => Some(Some(secret)),
+                    Err(wanted) => {
+                        self.problem(&format!("{key}.env"), wanted);
+                        None
+                    }
+                }
+            }
+        }
     }
 
     /// Reads what a connection to brokers refers to; gives its password.

@@ -32,6 +32,8 @@ pub struct Loaded {
     pub commit_password: Option<Secret>,
     /// What each sink of `evidence.tap` needs of secrets and TLS, in their order.
     pub tap: Vec<TapFiles>,
+    /// The secret under which messages of the commit topic are written, with `commit: kafka`.
+    pub commit_secret: Option<Zeroizing<[u8; 32]>>,
     /// The seed of the key that signs seals.
     pub seal_seed: Zeroizing<[u8; 32]>,
     /// The key of pseudonyms (CA-8).
@@ -209,6 +211,7 @@ fn load_text(
         kafka_password: parts.kafka_password,
         commit_password: parts.commit_password,
         tap: parts.tap,
+        commit_secret: parts.commit_secret,
         pseudonym_key: parts
             .pseudonym_key
             .unwrap_or_else(|| derive(&parts.seal_seed, b"affidavit/pseudonym/v1")),

@@ -103,6 +103,7 @@ impl Folder {
         private("tls.key", &tls.signing_key.serialize_pem());
         private("seal.key", &secrets::seal_key_text(&[1; 32], &[2; 32], "acme/gw1"));
         private("pseudonym.key", &secrets::pseudonym_key_text(&[3; 32]));
+        private("commit.secret", &secrets::commit_secret_text(&[4; 32]));
         private("azure.key", &format!("{ANTHROPIC_KEY}\n"));
         std::fs::write(path("policy.yaml"), include_str!("../../../policies/examples/starter.yaml")).unwrap();
         std::fs::write(path("prices.csv"), include_str!("../../../policies/prices/2026-11.csv")).unwrap();
@@ -124,8 +125,10 @@ impl Folder {
 
     fn load(&self, yaml: &str) -> Result<Loaded, Vec<Problem>> {
         std::fs::write(self.path("gateway.yaml"), yaml).unwrap();
-        load_with(&self.path("gateway.yaml"), &|name| {
-            (name == "OPENAI_API_KEY").then(|| OPENAI_KEY.to_owned())
+        load_with(&self.path("gateway.yaml"), &|name| match name {
+            "OPENAI_API_KEY" => Some(OPENAI_KEY.to_owned()),
+            "COMMIT_SECRET" => Some(commit_secret()),
+            _ => None,
         })
     }
 
@@ -134,6 +137,10 @@ impl Folder {
         let folder = format!("{}/", self.dir.path().display());
         self.load(yaml).unwrap_err().iter().map(|problem| problem.to_string().replace(&folder, "")).collect()
     }
+}
+
+fn commit_secret() -> String {
+    secrets::commit_secret_text(&[4; 32]).lines().last().unwrap().to_owned()
 }
 
 /// The full configuration with this way out.
@@ -319,7 +326,7 @@ fn commit_is_local_or_the_brokers_of_a_topic() {
         assert_eq!(load(commit, "{ directory: store }").unwrap().config.evidence.commit, Commit::Local);
     }
     let own = load(
-        "  commit: { kafka: { brokers: ['k:1'], create: { partitions: 1, replication: 1 } } }",
+        "  commit: { kafka: { brokers: ['k:1'], secret: { file: commit.secret }, create: { partitions: 1, replication: 1 } } }",
         "{ directory: store }",
     );
     let own = own.unwrap();
@@ -330,19 +337,32 @@ fn commit_is_local_or_the_brokers_of_a_topic() {
         assert!(warnings.contains(&format!("evidence.commit.kafka.{key}")), "{warnings}");
     }
     // Without brokers those of the way out are taken.
-    let taken = load("  commit: { kafka: {} }", &kafka).unwrap();
+    let taken = load("  commit: { kafka: { secret: { env: COMMIT_SECRET } } }", &kafka).unwrap();
     let (Commit::Kafka(commit), Out::Kafka(out)) =
         (&taken.config.evidence.commit, &taken.config.evidence.out)
     else {
         panic!("no topics")
     };
-    let settings = commit.settings("acme/gw1".into(), Some(out), None);
+    let settings = commit.settings("acme/gw1".into(), Some(out), None, &[4; 32]);
     assert_eq!(settings.connection.brokers, ["127.0.0.1:1"]);
+    let canonical = String::from_utf8(taken.canonical.clone()).unwrap();
+    assert!(canonical.contains(r#""evidence.commit.kafka.secret":"hmac-sha256:"#), "{canonical}");
+    assert_eq!([&own, &taken].map(|one| one.commit_secret.as_deref()), [Some(&[4; 32]); 2]);
+    assert!(!format!("{taken:?} {settings:?} {canonical}").contains(&commit_secret()));
     for (commit, out, key) in [
-        ("  commit: { kafka: {} }", "{ directory: store }", "brokers"),
+        ("  commit: { kafka: { secret: { file: commit.secret } } }", "{ directory: store }", "brokers"),
         ("  commit: { kafka: { tls: {} } }", kafka.as_str(), "tls"),
-        ("  commit: { kafka: { topic: affidavit-batches } }", &kafka, "topic"),
+        (
+            "  commit: { kafka: { secret: { file: commit.secret }, topic: affidavit-batches } }",
+            &kafka,
+            "topic",
+        ),
         ("  commit: { kafka: { lease: 1ms } }", &kafka, "lease"),
+        ("  commit: { kafka: {} }", &kafka, "secret"),
+        ("  commit: { kafka: { secret: { file: none } } }", &kafka, "secret.file"),
+        ("  commit: { kafka: { secret: { file: azure.key } } }", &kafka, "secret.file"),
+        ("  commit: { kafka: { secret: { env: NOT_SET } } }", &kafka, "secret.env"),
+        ("  commit: { kafka: { secret: { env: OPENAI_API_KEY } } }", &kafka, "secret.env"),
     ] {
         let told = folder.told(&with_out(&format!("  out: {out}\n{commit}"))).join("\n");
         assert!(told.contains(&format!("evidence.commit.kafka.{key}")), "{told}");
@@ -503,14 +523,17 @@ fn schema_and_reader_know_the_same_keys() {
         ))
     };
     let topics = [topic("env: OPENAI_API_KEY", archived), topic("file: azure.key", "{ directory: archive }")];
-    let commit = |secret: &str| {
+    let commit = |secret: &str, key: &str| {
         with_out(&format!(
-            "  out: {{ directory: store }}\n  commit:\n    kafka: {{ brokers: ['k:1'], topic: c, lease: 5s, tls: {{ ca: tls.crt, \
+            "  out: {{ directory: store }}\n  commit:\n    kafka: {{ brokers: ['k:1'], topic: c, lease: 5s, secret: {{ {key} }}, tls: {{ ca: tls.crt, \
              certificate: tls.crt, key: tls.key }}, sasl: {{ mechanism: plain, user: u, secret: {{ {secret} }} }}, create: {{ \
              partitions: 3, replication: 1 }}, outage: 1d, timeout: 1m }}",
         ))
     };
-    let commits = [commit("env: OPENAI_API_KEY"), commit("file: azure.key")];
+    let commits = [
+        commit("env: OPENAI_API_KEY", "env: COMMIT_SECRET"),
+        commit("file: azure.key", "file: commit.secret"),
+    ];
     let mut in_file = Vec::new();
     let taps = [with_tap("env: OPENAI_API_KEY"), with_tap("file: azure.key")];
     for text in [FULL, &bucket, &topics[0], &topics[1], &commits[0], &commits[1], &taps[0], &taps[1]] {

@@ -32,6 +32,8 @@ fn example(name: &str) -> tempfile::TempDir {
     let public = Ed25519Signer::from_seed([7; 32]).public_key();
     let seal = secrets::seal_key_text(&[7; 32], &public, "acme/gw1");
     output::write_new(&path.join("seal.key"), seal.as_bytes(), 0o600).unwrap();
+    let secret = secrets::commit_secret_text(&[9; 32]);
+    output::write_new(&path.join("commit.secret"), secret.as_bytes(), 0o600).unwrap();
     issue_key(&path.join("keys.yaml"), "app");
     std::fs::copy(root().join("policies/prices/2026-11.csv"), path.join("prices.csv")).unwrap();
     dir

@@ -62,7 +62,8 @@ fn tell(
     said: &Said<'_>,
 ) -> Result<(), OpenError> {
     let sender = Sender::new(settings.connection.clone(), &settings.who);
-    let message = std::iter::once(Ok::<_, Failed>(encode(origin, said)));
+    let code = settings.key.of(&settings.topic, partition);
+    let message = std::iter::once(Ok::<_, Failed>(encode(&code, origin, said)));
     sender
         .send_to((&settings.topic, Some(partition)), origin.as_str(), message)
         .map_err(|failed| away(failed, origin))
@@ -130,7 +131,7 @@ fn claim(
     loop {
         settings.stop.check()?;
         let seen = reader
-            .fence(entry.opening.partition, origin, entry.lease_at, None)
+            .fence(entry.opening.partition, origin, (entry.number, entry.lease_at), None)
             .map_err(|failed| away(failed, origin))?;
         if let Some(fence) = seen.fence {
             // One that an earlier process of this gateway wrote is ours too: that one is gone.
@@ -170,6 +171,19 @@ fn write_journal(
     }
     disk::create_dir_all(&**disk, &half).map_err(OpenError::io("make", &half))?;
     let written = rebuild(&reader(commit)?, disk, &half, settings.segment_bytes, (origin, entry, fence))?;
+    let here = disk.list(folder).map_err(OpenError::io("list", folder))?;
+    let replaced = folder.join(epoch::REPLACED);
+    if written.is_torn
+        && !has(settings, folder, epoch::REPLACED)?
+        && here.iter().any(|entry| journal::is_of_journal(&entry.name))
+    {
+        tracing::warn!(%origin, "this disk has what the commit topic has lost: the log is recovered from this disk");
+        epoch::remove(&**disk, &half)?;
+        return Ok(written);
+    }
+    // Half of it must not look like the disk's own journal.
+    disk::replace(&**disk, &replaced, b"its journal is being replaced by what the commit topic has\n")
+        .map_err(OpenError::io("write", &replaced))?;
     let move_over = || -> std::io::Result<()> {
         journal::clear(&**disk, folder)?;
         for entry in disk.list(&half)?.iter().filter(|entry| journal::is_of_journal(&entry.name)) {

@@ -1,11 +1,11 @@
 //! Messages of the commit topic.
 //!
 //! ```text
-//! affidavit/commit/v1 <kind> <origin> <fields>\n<bytes>
+//! affidavit/commit/v2 <code> <kind> <origin> <fields>\n<bytes>
 //!
 //! in the log's own partition
 //!   open   <partition> <offset> <lease ms> <salt> <seal key> <encryption>   the log begins; counts as lease 0
-//!   lease  <number>                                                         its gateway lives
+//!   lease  <number> <told>                              its gateway lives; so many groups it has told of by then
 //!   group  <sequence> <piece> <pieces>                  bytes: a piece of a group of its journal, head and frames
 //!   spill  <file> <offset>                              bytes: a piece of a spill file
 //!   fence  <number> <by>                                the log ends here, if the lease before it has this number
@@ -15,11 +15,17 @@
 //!   fenced <offset>                                     its gateway has found the fence that stands there
 //!   closed                                              all of the log is archived
 //! ```
+//!
+//! `code` is the HMAC-SHA-256, in hex, of all that stands behind it and the space, under the partition's key. So a message
+//! counts as it was written: its kind, its log, its numbers, its bytes, its topic and its partition.
 
+use ring::hmac;
 use schemas::Origin;
 use schemas::trust::{key_text, public_key};
 
-const FIRST_WORD: &str = "affidavit/commit/v1";
+const FIRST_WORD: &str = "affidavit/commit/v2 ";
+/// A code in hex, and the space behind it.
+const CODE_BYTES: usize = 65;
 /// Bytes in each piece but the last: a message stays below 900 KiB.
 pub(super) const PIECE_BYTES: usize = 896 << 10;
 /// The longest message that is looked at.
@@ -45,7 +51,7 @@ pub(super) struct Opening {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Said<'a> {
     Open(Opening),
-    Lease { number: u64 },
+    Lease { number: u64, told: u64 },
     Group { sequence: u64, piece: u32, pieces: u32, bytes: &'a [u8] },
     Spill { file: &'a str, offset: u64, bytes: &'a [u8] },
     Fence { number: u64, by: &'a str },
@@ -54,15 +60,15 @@ pub(super) enum Said<'a> {
     Closed,
 }
 
-/// The message.
-pub(super) fn encode(origin: &Origin, said: &Said<'_>) -> Vec<u8> {
+/// The message, for the partition whose key it is.
+pub(super) fn encode(key: &hmac::Key, origin: &Origin, said: &Said<'_>) -> Vec<u8> {
     let (fields, bytes): (String, &[u8]) = match said {
         Said::Open(opening) => {
-            let Opening { partition, offset, lease_ms, salt, key, encrypted } = opening;
-            let (salt, key, encrypted) = (hex::encode(salt), key_text(key), u8::from(*encrypted));
-            (format!("open {origin} {partition} {offset} {lease_ms} {salt} {key} {encrypted}"), &[])
+            let Opening { partition, offset, lease_ms, salt, key: seal_key, encrypted } = opening;
+            let (salt, seal_key, encrypted) = (hex::encode(salt), key_text(seal_key), u8::from(*encrypted));
+            (format!("open {origin} {partition} {offset} {lease_ms} {salt} {seal_key} {encrypted}"), &[])
         }
-        Said::Lease { number } => (format!("lease {origin} {number}"), &[]),
+        Said::Lease { number, told } => (format!("lease {origin} {number} {told}"), &[]),
         Said::Group { sequence, piece, pieces, bytes } => {
             (format!("group {origin} {sequence} {piece} {pieces}"), bytes)
         }
@@ -74,27 +80,34 @@ pub(super) fn encode(origin: &Origin, said: &Said<'_>) -> Vec<u8> {
         Said::Fenced { offset } => (format!("fenced {origin} {offset}"), &[]),
         Said::Closed => (format!("closed {origin}"), &[]),
     };
-    let mut message = Vec::with_capacity(FIRST_WORD.len() + fields.len() + bytes.len() + 2);
-    message.extend_from_slice(FIRST_WORD.as_bytes());
-    message.push(b' ');
-    message.extend_from_slice(fields.as_bytes());
-    message.push(b'\n');
-    message.extend_from_slice(bytes);
+    let mut code = hmac::Context::with_key(key);
+    for part in [fields.as_bytes(), b"\n", bytes] {
+        code.update(part);
+    }
+    let code = hex::encode(code.sign().as_ref());
+    let mut message = Vec::with_capacity(FIRST_WORD.len() + CODE_BYTES + fields.len() + bytes.len() + 1);
+    for part in [FIRST_WORD.as_bytes(), code.as_bytes(), b" ", fields.as_bytes(), b"\n", bytes] {
+        message.extend_from_slice(part);
+    }
     message
 }
 
-/// Reads a message; `None` where it is none.
-pub(super) fn decode(message: &[u8]) -> Option<(Origin, Said<'_>)> {
+/// Reads a message of the partition whose key it is; `None` where it is none, or nobody who has the key wrote it there.
+pub(super) fn decode<'a>(key: &hmac::Key, message: &'a [u8]) -> Option<(Origin, Said<'a>)> {
     if message.len() > MAX_MESSAGE_BYTES {
         return None;
     }
+    let (code, said) = message.strip_prefix(FIRST_WORD.as_bytes())?.split_at_checked(CODE_BYTES)?;
+    let code = hex::decode(code.strip_suffix(b" ")?).ok()?;
+    hmac::verify(key, said, &code).ok()?;
+    read(said)
+}
+
+fn read(message: &[u8]) -> Option<(Origin, Said<'_>)> {
     let end = message.iter().take(MAX_LINE_BYTES).position(|byte| *byte == b'\n')?;
     let (line, bytes) = message.split_at(end);
     let bytes = bytes.get(1..)?;
     let mut words = std::str::from_utf8(line).ok()?.split(' ');
-    if words.next()? != FIRST_WORD {
-        return None;
-    }
     let kind = words.next()?;
     let origin = Origin::new(words.next()?).ok()?;
     let mut word = || words.next();
@@ -111,7 +124,7 @@ pub(super) fn decode(message: &[u8]) -> Option<(Origin, Said<'_>)> {
                 _ => return None,
             },
         }),
-        "lease" => Said::Lease { number: number(word()?)? },
+        "lease" => Said::Lease { number: number(word()?)?, told: number(word()?)? },
         "group" => {
             let (sequence, piece, pieces) = (number(word()?)?, number(word()?)?, number(word()?)?);
             if piece >= pieces || pieces > MAX_PIECES || bytes.len() > PIECE_BYTES {
@@ -121,7 +134,7 @@ pub(super) fn decode(message: &[u8]) -> Option<(Origin, Said<'_>)> {
         }
         "spill" => Said::Spill {
             // It becomes a file's name.
-            file: word()?.strip_suffix(".spill").filter(|name| is_plain(name)).and(line_word(line, 3))?,
+            file: word()?.strip_suffix(".spill").filter(|name| is_plain(name)).and(line_word(line, 2))?,
             offset: number(word()?)?,
             bytes,
         },
@@ -159,6 +172,7 @@ mod tests {
     use proptest::prelude::*;
     use schemas::note::{Ed25519Signer, Signer as _};
 
+    use super::super::CommitKey;
     use super::*;
 
     fn origin() -> Origin {
@@ -172,7 +186,7 @@ mod tests {
             Opening { partition: 3, offset: 0, lease_ms: 10_000, salt: [9; 32], key, encrypted: true };
         for said in [
             Said::Open(opening),
-            Said::Lease { number: 7 },
+            Said::Lease { number: 7, told: 3 },
             Said::Group { sequence: 1, piece: 0, pieces: 2, bytes: b"a\nb" },
             Said::Spill { file: "0192f1a0-2-ff.spill", offset: 896, bytes: b"x" },
             Said::Fence { number: 7, by: "acme/gw2/e:0011" },
@@ -180,27 +194,54 @@ mod tests {
             Said::Fenced { offset: 12 },
             Said::Closed,
         ] {
-            let message = encode(&origin(), &said);
-            assert_eq!(decode(&message).unwrap(), (origin(), said));
+            let message = encode(&key_of(1), &origin(), &said);
+            assert_eq!(decode(&key_of(1), &message).unwrap(), (origin(), said));
         }
+    }
+
+    fn key_of(partition: i32) -> hmac::Key {
+        CommitKey::new(&[5; 32]).of("affidavit-commit", partition)
+    }
+
+    #[test]
+    fn a_message_counts_as_it_was_written_and_where() {
+        let said = Said::Group { sequence: 1, piece: 0, pieces: 2, bytes: b"bytes" };
+        let message = encode(&key_of(1), &origin(), &said);
+        assert!(decode(&key_of(1), &message).is_some());
+        assert_eq!(decode(&key_of(2), &message), None, "in another partition");
+        let other = CommitKey::new(&[6; 32]).of("affidavit-commit", 1);
+        assert_eq!(decode(&other, &message), None, "under another secret");
+        for at in 0..message.len() {
+            let mut changed = message.clone();
+            changed[at] ^= 1;
+            assert_eq!(decode(&key_of(1), &changed), None, "byte {at} is another");
+        }
+        let text = String::from_utf8(message.clone()).unwrap();
+        for (from, to) in [("gw1", "gw2"), ("group", "spill"), (" 1 0 2", " 2 0 2"), (" 1 0 2", " 1 1 2")] {
+            assert_eq!(decode(&key_of(1), text.replacen(from, to, 1).as_bytes()), None, "{to}");
+        }
+        for length in [0, 20, 84, 85, message.len() - 1] {
+            assert_eq!(decode(&key_of(1), &message[..length]), None, "cut at {length}");
+        }
+        let bare = text.replacen(&text[FIRST_WORD.len()..FIRST_WORD.len() + CODE_BYTES], "", 1);
+        assert_eq!(decode(&key_of(1), bare.as_bytes()), None, "without a code");
     }
 
     #[test]
     fn what_is_none_is_not_read() {
         for line in [
-            "affidavit/commit/v2 closed acme/gw1/e1\n",
-            "affidavit/commit/v1 closed acme/gw1\n",
-            "affidavit/commit/v1 closed acme/gw1/e1 more\n",
-            "affidavit/commit/v1 closed acme/gw1/e1",
-            "affidavit/commit/v1 lease acme/gw1/e1 01\n",
-            "affidavit/commit/v1 group acme/gw1/e1 1 2 2\n",
-            "affidavit/commit/v1 group acme/gw1/e1 1 0 4000000000\n",
-            "affidavit/commit/v1 spill acme/gw1/e1 ../x.spill 0\n",
-            "affidavit/commit/v1 spill acme/gw1/e1 segment-00000000.journal 0\n",
-            "affidavit/commit/v1 at acme/gw1/e1 1 -1 0 0\n",
-            "affidavit/commit/v1 what acme/gw1/e1\n",
+            "closed acme/gw1\n",
+            "closed acme/gw1/e1 more\n",
+            "closed acme/gw1/e1",
+            "lease acme/gw1/e1 01 0\n",
+            "group acme/gw1/e1 1 2 2\n",
+            "group acme/gw1/e1 1 0 4000000000\n",
+            "spill acme/gw1/e1 ../x.spill 0\n",
+            "spill acme/gw1/e1 segment-00000000.journal 0\n",
+            "at acme/gw1/e1 1 -1 0 0\n",
+            "what acme/gw1/e1\n",
         ] {
-            assert_eq!(decode(line.as_bytes()), None, "{line}");
+            assert_eq!(read(line.as_bytes()), None, "{line}");
         }
     }
 
@@ -208,10 +249,12 @@ mod tests {
         #[test]
         fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), kind in 0_usize..8) {
             let kinds = ["open", "lease", "group", "spill", "fence", "at", "fenced", "closed"];
-            decode(&bytes);
-            let mut message = format!("{FIRST_WORD} {} acme/gw1/e1 ", kinds[kind]).into_bytes();
+            decode(&key_of(1), &bytes);
+            let mut message = format!("{} acme/gw1/e1 ", kinds[kind]).into_bytes();
             message.extend(bytes);
-            decode(&message);
+            read(&message);
+            message.splice(..0, FIRST_WORD.bytes());
+            decode(&key_of(1), &message);
         }
     }
 }

@@ -31,10 +31,24 @@
 //! **The index** is partition 0: small records of which logs there are, that they live, and from which place on they are
 //! needed. Logs are in the other partitions, where there are others, so that a start reads little.
 //!
-//! No transactions, and no idempotence of the producer, are rested on. Whoever may write to the topic can fence a
-//! gateway, and can put records into a log that dies: its access list must name the gateways alone.
+//! No transactions, and no idempotence of the producer, are rested on.
+//!
+//! **Whose messages count.** Each carries a code under a key that is derived from the deployment's secret (`code.rs`), over
+//! its topic, its partition, its kind, its log, its numbers and its bytes. What does not verify is passed over wherever the
+//! topic is read, counted, and said once: who may write to the topic, and has not the secret, fences nobody, keeps no dead log
+//! alive, and gets nothing sealed. A true message can be sent again, where it stood only, and says nothing new there: groups and
+//! leases are numbered, a copy of the newest word of the index is no sign of life, a fence names its lease, and a look
+//! begins with a lease whose number is known.
+//!
+//! **What who administers the brokers can still do** is to keep messages back, to remove them, to put the same ones in
+//! another order, and to stop everything. Each lease says of how many groups somebody was told when it was sent. Where a log
+//! that is closed from the topic has fewer, what is there behind the missing ones is taken too, and recovery finds a loss
+//! where they are not archived: it goes on only where the loss is accepted (`--accept-loss`), and then a `gap`, reason
+//! `loss`, says so and the log is INCOMPLETE. A gateway that has its disk takes that instead. Where all behind some point is
+//! removed, leases too, nothing in the topic tells of it: what callers hold does.
 
 mod close;
+mod code;
 mod lease;
 mod message;
 mod read;
@@ -53,6 +67,7 @@ use crate::topic::{Connection, CreateTopics, TopicReport, Wanted, WantedTopic, j
 pub(crate) use close::{
     Closing, Late, Prepared, Survived, closed, mark_committed, prepare, reclaim, recover, survive, waits_for,
 };
+pub use code::CommitKey;
 pub(crate) use send::{Committer, Who};
 
 /// The partition of the index.
@@ -63,8 +78,10 @@ const INDEX: i32 = 0;
 pub struct CommitSettings {
     /// The brokers, and how to get in.
     pub connection: Connection,
-    /// The topic.
+    /// The topic: one deployment's.
     pub topic: String,
+    /// Whose messages count.
+    pub key: CommitKey,
     /// The lease: so long after its last acknowledged record a gateway admits and releases nothing.
     pub lease: Duration,
     /// How a missing topic is made; `None`: it is not.
@@ -95,6 +112,8 @@ pub struct CommitFigures {
     pub groups: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// Messages that nobody with the deployment's secret wrote, found since the start.
+    pub refused: u64,
 }
 
 /// The partition of a log: never the index, where there is another.

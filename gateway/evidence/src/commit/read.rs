@@ -8,8 +8,8 @@ use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use schemas::Origin;
 
-use super::CommitSettings;
 use super::message::{Said, decode};
+use super::{CommitKey, CommitSettings};
 use crate::store::Trouble;
 use crate::topic::{Context, Failed, trouble};
 
@@ -19,6 +19,7 @@ const TICK: Duration = Duration::from_millis(100);
 pub(super) struct Reader {
     reader: BaseConsumer<Context>,
     topic: String,
+    key: CommitKey,
     patience: Duration,
 }
 
@@ -32,6 +33,8 @@ pub(super) struct Fence {
 /// What a look at a log's partition has found.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Seen {
+    /// No lease of a lower number can stand from where was looked on: a copy that was put there says nothing.
+    pub(super) floor: u64,
     /// The newest lease before the fence.
     pub(super) number: Option<u64>,
     pub(super) fence: Option<Fence>,
@@ -44,8 +47,10 @@ impl Seen {
             return;
         }
         match said {
-            Said::Open(_) => self.number = Some(self.number.unwrap_or(0)),
-            Said::Lease { number } => self.number = Some(self.number.unwrap_or(0).max(*number)),
+            Said::Open(_) if self.floor == 0 => self.number = Some(self.number.unwrap_or(0)),
+            Said::Lease { number, .. } if *number >= self.floor => {
+                self.number = Some(self.number.unwrap_or(0).max(*number))
+            }
             Said::Fence { number, by } if self.number == Some(*number) => {
                 self.fence = Some(Fence { offset, by: (*by).to_owned() });
             }
@@ -71,7 +76,7 @@ impl Reader {
             .create_with_context(settings.connection.context())
             .map_err(|error: KafkaError| Failed::new(trouble(&error), error.to_string()))?;
         let patience = settings.connection.timeout.min(Duration::from_secs(10));
-        Ok(Self { reader, topic: settings.topic.clone(), patience })
+        Ok(Self { reader, topic: settings.topic.clone(), key: settings.key.clone(), patience })
     }
 
     fn told(&self, error: &KafkaError) -> Failed {
@@ -90,13 +95,13 @@ impl Reader {
             .ok_or_else(|| Failed::new(Trouble::NoTopic, format!("topic `{}` is not there", self.topic)))
     }
 
-    /// Shows `visit` what stands in a partition from `from` on, up to where it ends now or `visit` says false. Gives
-    /// the offset behind the last.
+    /// Shows `visit` what stands in a partition from `from` on, up to where it ends now or `visit` says false: each
+    /// place, and the message that stands there where it is one of ours. Gives the offset behind the last.
     pub(super) fn read(
         &self,
         partition: i32,
         from: i64,
-        visit: &mut dyn FnMut(i64, &[u8]) -> bool,
+        visit: &mut dyn FnMut(i64, Option<(Origin, Said<'_>)>) -> bool,
     ) -> Result<i64, Failed> {
         let marks = self.reader.fetch_watermarks(&self.topic, partition, self.patience);
         let (low, high) = marks.map_err(|error| self.told(&error))?;
@@ -109,13 +114,18 @@ impl Reader {
         list.add_partition_offset(&self.topic, partition, Offset::Offset(next))
             .and_then(|()| self.reader.assign(&list))
             .map_err(|error| self.told(&error))?;
+        let key = self.key.of(&self.topic, partition);
         let mut heard = Instant::now();
         while next < high {
             match self.reader.poll(TICK) {
                 Some(Ok(message)) => {
                     heard = Instant::now();
                     next = message.offset() + 1;
-                    if !visit(message.offset(), message.payload().unwrap_or_default()) {
+                    let ours = decode(&key, message.payload().unwrap_or_default());
+                    if ours.is_none() {
+                        self.key.refuse(partition, message.offset());
+                    }
+                    if !visit(message.offset(), ours) {
                         break;
                     }
                 }
@@ -135,17 +145,18 @@ impl Reader {
         Ok(next)
     }
 
-    /// Looks for a fence of a log from `from` on: up to `to`, or to the partition's end.
+    /// Looks for a fence of a log from `from` on, where its lease of the number `floor` stands: up to `to`, or to the
+    /// partition's end.
     pub(super) fn fence(
         &self,
         partition: i32,
         origin: &Origin,
-        from: i64,
+        (floor, from): (u64, i64),
         to: Option<i64>,
     ) -> Result<Seen, Failed> {
-        let mut seen = Seen::default();
+        let mut seen = Seen { floor, ..Seen::default() };
         let next = self.read(partition, from, &mut |offset, message| {
-            if let Some((of, said)) = decode(message)
+            if let Some((of, said)) = message
                 && of == *origin
             {
                 seen.take(offset, &said);
@@ -173,12 +184,22 @@ mod tests {
 
     #[test]
     fn the_first_fence_that_names_the_lease_before_it_counts() {
-        let (lease, fence) = (|number| Said::Lease { number }, |number, by| Said::Fence { number, by });
-        assert_eq!(seen(&[lease(4), fence(3, "a"), lease(5)]), Seen { number: Some(5), fence: None });
+        let (lease, fence) =
+            (|number| Said::Lease { number, told: 0 }, |number, by| Said::Fence { number, by });
+        assert_eq!(seen(&[lease(4), fence(3, "a"), lease(5)]), Seen { number: Some(5), ..Seen::default() });
         let found = seen(&[lease(4), lease(5), fence(4, "a"), fence(5, "b"), fence(5, "c"), lease(6)]);
-        assert_eq!(found, Seen { number: Some(5), fence: Some(Fence { offset: 3, by: "b".into() }) });
+        assert_eq!(
+            found,
+            Seen { floor: 0, number: Some(5), fence: Some(Fence { offset: 3, by: "b".into() }) }
+        );
         // A lease that was sent twice changes nothing.
         let found = seen(&[lease(5), lease(4), fence(5, "a")]);
         assert!(found.fence.is_some());
+        // An old fence that was void stays so where it is sent again behind its old lease.
+        let mut copied = Seen { floor: 5, ..Seen::default() };
+        for said in [lease(3), fence(3, "a"), lease(5), lease(3), fence(3, "a")] {
+            copied.take(0, &said);
+        }
+        assert_eq!(copied, Seen { floor: 5, number: Some(5), fence: None });
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use schemas::Origin;
 
-use super::message::{Said, decode};
+use super::message::Said;
 use super::read::{Fence, Reader};
 use super::table::Entry;
 use crate::disk::SharedDisk;
@@ -20,6 +20,8 @@ pub(super) struct Written {
     pub(super) bytes: u64,
     /// The number of the first group that is not the log's any more.
     pub(super) next: u64,
+    /// Groups are missing of which somebody was told.
+    pub(super) is_torn: bool,
 }
 
 /// Groups whose pieces are not all there, or that came before their turn.
@@ -55,8 +57,13 @@ pub(super) fn rebuild(
     let mut next = entry.sequence;
     let (mut pieces, mut early) = (Pieces::default(), BTreeMap::new());
     let mut written = Written::default();
+    let mut told = 0;
     let mut put = |said: Said<'_>| -> io::Result<()> {
         match said {
+            Said::Lease { told: by_then, .. } => {
+                told = told.max(by_then);
+                Ok(())
+            }
             Said::Spill { file, offset, bytes } => journal.spill(file, offset, bytes),
             // A repeat is no news.
             Said::Group { sequence, piece, pieces: count, bytes } if sequence >= next => {
@@ -82,7 +89,7 @@ pub(super) fn rebuild(
         if offset >= fence.offset {
             return false;
         }
-        if let Some((of, said)) = decode(message)
+        if let Some((of, said)) = message
             && of == *origin
             && let Err(error) = put(said)
         {
@@ -97,6 +104,26 @@ pub(super) fn rebuild(
     if behind < fence.offset {
         let error = crate::topic::Failed::new(crate::store::Trouble::Timeout, "it was not read to its fence");
         return Err(away(error, origin));
+    }
+    written.is_torn = next < told;
+    if written.is_torn {
+        tracing::error!(%origin, missing = next, told, "groups of which somebody was told are not in the commit topic any more: acknowledged records are lost there");
+        let mut put = |journal: &mut Rebuilt| -> io::Result<()> {
+            for (sequence, group) in std::mem::take(&mut early) {
+                if sequence < told || sequence == next {
+                    journal.group(&group)?;
+                    next = sequence + 1;
+                    written.groups += 1;
+                    written.bytes += group.len() as u64;
+                }
+            }
+            if next < told {
+                journal.missing(told)?;
+                next = told + 1;
+            }
+            Ok(())
+        };
+        put(&mut journal).map_err(OpenError::io("write", folder))?;
     }
     if !early.is_empty() {
         tracing::warn!(%origin, missing = next, behind = early.len(), "groups behind one that is missing were told to nobody, and are left out");
@@ -121,12 +148,12 @@ pub(super) fn count_late(
     let mut pieces = Pieces::default();
     let mut late: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
     let read = reader.read(entry.opening.partition, fence + 1, &mut |_, message| {
-        let Some((of, said)) = decode(message) else { return true };
+        let Some((of, said)) = message else { return true };
         if of == *origin
             && let Said::Group { sequence, piece, pieces: count, bytes } = said
             && sequence >= next
             && let Some(group) = pieces.take(sequence, piece, count, bytes)
-            && read_group(origin, &salt, &group).is_some()
+            && read_group(origin, &salt, &group) == Some(sequence)
         {
             late.insert(sequence, (count_records(origin, &salt, &group), group.len() as u64));
         }

@@ -52,6 +52,8 @@ struct State {
     lease: Lease,
     /// Groups that are not told yet, by sequence.
     groups: BTreeMap<u64, Pending>,
+    /// The first group that nobody was told of.
+    told: u64,
     /// Of each segment: the place and sequence of its first group.
     firsts: BTreeMap<u32, (i64, u64)>,
     /// Of each spill file: where its first piece stands.
@@ -72,6 +74,8 @@ struct Look {
     number: u64,
     offset: i64,
     from: i64,
+    /// The number of the lease that stands there.
+    floor: u64,
 }
 
 struct Pending {
@@ -188,7 +192,10 @@ impl Core {
                 && state.lease.holds(now)
                 && state.groups.first_key_value().is_some_and(|(_, group)| group.is_whole())
             {
-                told.extend(state.groups.pop_first().and_then(|(_, group)| group.release));
+                if let Some((sequence, group)) = state.groups.pop_first() {
+                    state.told = state.told.max(sequence + 1);
+                    told.extend(group.release);
+                }
             }
         }
         told.into_iter().for_each(|release| release(Ok(())));
@@ -225,9 +232,10 @@ impl Pending {
 impl State {
     /// A lease record is acknowledged.
     fn answered(&mut self, number: u64, offset: i64, now: Instant) {
+        let floor = self.lease.held().map_or(number, |held| held.number);
         match self.lease.acked(number, offset, now) {
             Acked::Counts => self.look = None,
-            Acked::Look { from } => self.look = Some(Look { number, offset, from }),
+            Acked::Look { from } => self.look = Some(Look { number, offset, from, floor }),
             Acked::Ignored => {}
         }
     }
@@ -277,6 +285,7 @@ impl Committer {
         let state = State {
             lease: Lease::new(settings.lease),
             groups: BTreeMap::new(),
+            told: 0,
             firsts: BTreeMap::new(),
             spills: BTreeMap::new(),
             look: None,
@@ -306,8 +315,10 @@ impl Committer {
 
     /// Hands a message to the library; false where its queue is full.
     fn enqueue(&self, partition: i32, said: &Said<'_>, what: What) -> bool {
-        let (message, key) = (encode(&self.core.origin, said), self.core.origin.as_str());
-        let record = BaseRecord::with_opaque_to(&self.core.settings.topic, Box::new(what))
+        let settings = &self.core.settings;
+        let code = settings.key.of(&settings.topic, partition);
+        let (message, key) = (encode(&code, &self.core.origin, said), self.core.origin.as_str());
+        let record = BaseRecord::with_opaque_to(&settings.topic, Box::new(what))
             .partition(partition)
             .key(key)
             .payload(&message);
@@ -364,9 +375,12 @@ impl Committer {
     }
 
     fn renew(&self) {
-        let due = self.core.state().lease.due(Instant::now());
-        if let Some(number) = due {
-            self.enqueue(self.core.partition, &Said::Lease { number }, What::Lease(number));
+        let due = {
+            let mut state = self.core.state();
+            state.lease.due(Instant::now()).map(|number| (number, state.told))
+        };
+        if let Some((number, told)) = due {
+            self.enqueue(self.core.partition, &Said::Lease { number, told }, What::Lease(number));
         }
     }
 
@@ -394,8 +408,9 @@ impl Committer {
     fn look(&self) {
         let Some(look) = self.core.state().look else { return };
         let core = &self.core;
-        let found = Reader::open(&core.settings)
-            .and_then(|reader| reader.fence(core.partition, &core.origin, look.from, Some(look.offset)));
+        let found = Reader::open(&core.settings).and_then(|reader| {
+            reader.fence(core.partition, &core.origin, (look.floor, look.from), Some(look.offset))
+        });
         match found {
             Err(failed) => tracing::debug!(detail = failed.detail, "the log's partition cannot be read now"),
             Ok(seen) => match seen.fence {
@@ -448,6 +463,7 @@ impl Committer {
     pub(crate) fn figures(&self) -> CommitFigures {
         let state = self.core.state();
         CommitFigures {
+            refused: self.core.settings.key.refused(),
             lease_age: state.lease.age(Instant::now()),
             groups: state.groups.len() as u64,
             bytes: state.groups.values().map(|group| group.bytes.len() as u64).sum(),

@@ -6,7 +6,7 @@ use std::time::Instant;
 use schemas::Origin;
 
 use super::INDEX;
-use super::message::{Opening, Said, decode};
+use super::message::{Opening, Said};
 use super::read::Reader;
 use crate::topic::Failed;
 
@@ -38,7 +38,7 @@ impl Table {
     /// Reads what is new.
     pub(super) fn refresh(&mut self, reader: &Reader) -> Result<(), Failed> {
         let next = reader.read(INDEX, self.next, &mut |_, message| {
-            if let Some((origin, said)) = decode(message) {
+            if let Some((origin, said)) = message {
                 self.take(origin, said, Instant::now());
             }
             true
@@ -69,11 +69,14 @@ impl Table {
         let Some(entry) = self.logs.get_mut(&origin) else { return };
         match said {
             Said::At { number, offset, from, sequence } if number >= entry.number => {
+                // A copy of the newest is no sign of life.
+                if number > entry.number {
+                    entry.heard = now;
+                }
                 entry.number = number;
                 entry.lease_at = offset;
                 entry.from = from;
                 entry.sequence = sequence;
-                entry.heard = now;
             }
             Said::Fenced { offset } => entry.fenced = Some(offset),
             Said::Closed => entry.closed = true,
@@ -104,7 +107,10 @@ mod tests {
         ] {
             table.take(origin.clone(), said, now);
         }
+        let later = now + std::time::Duration::from_secs(9);
+        table.take(origin.clone(), Said::At { number: 2, offset: 30, from: 20, sequence: 4 }, later);
         let entry = &table.logs[&origin];
+        assert_eq!(entry.heard, now, "a copy is no sign of life");
         assert_eq!((entry.number, entry.lease_at, entry.from, entry.sequence), (2, 30, 20, 4));
         assert_eq!((entry.opening.offset, entry.fenced, entry.closed), (7, Some(40), false));
     }

@@ -39,6 +39,8 @@ pub(crate) struct Rebuilt {
     salt: [u8; 32],
     segment_bytes: u64,
     index: u32,
+    /// The position behind the last record.
+    position: u64,
     open: Option<Open>,
 }
 
@@ -61,7 +63,16 @@ impl Rebuilt {
         is_start: bool,
     ) -> Self {
         let index = u32::from(!is_start);
-        Self { disk, dir: dir.to_owned(), origin: origin.clone(), salt, segment_bytes, index, open: None }
+        Self {
+            disk,
+            dir: dir.to_owned(),
+            origin: origin.clone(),
+            salt,
+            segment_bytes,
+            index,
+            position: 0,
+            open: None,
+        }
     }
 
     /// Appends a group that [`read_group`] has taken.
@@ -85,7 +96,26 @@ impl Rebuilt {
         };
         open.file.write_at(&[IoSlice::new(bytes)], open.offset)?;
         open.offset += span;
+        if let Some(head) = GroupHead::decode(bytes, Tag::of(&self.origin, &self.salt)) {
+            self.position = head.first_position + count_records(&self.origin, &self.salt, bytes);
+        }
         Ok(())
+    }
+
+    /// Says, at the end, that groups are missing of which somebody was told: a block without a group, and behind it an
+    /// empty one of the number `next`, so that recovery finds a loss.
+    pub(crate) fn missing(&mut self, next: u64) -> io::Result<()> {
+        let (sequence, first_position) = (next, self.position);
+        let head = GroupHead { sequence, first_position, time_us: 0, length: 0, frames: 0, payload_crc: 0 };
+        let tag = Tag::of(&self.origin, &self.salt);
+        if self.open.is_none() {
+            self.group(&[])?;
+        }
+        // Behind a gap in its segment: what is missing is not only what was archived before that one.
+        if let Some(open) = &mut self.open {
+            open.offset += BLOCK;
+        }
+        self.group(&head.encode(tag))
     }
 
     fn end_segment(&mut self) -> io::Result<()> {

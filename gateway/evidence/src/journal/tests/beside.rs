@@ -190,6 +190,38 @@ fn what_went_to_the_second_place_is_the_same_journal() {
 }
 
 #[test]
+fn groups_that_somebody_was_told_of_and_are_missing_at_the_end_are_a_loss() {
+    let disk = SimDisk::new();
+    let (journal, second) = begun(&disk);
+    for n in 0..4 {
+        let mut ticket = put(&journal, vec![record(n)]);
+        while ticket.told().is_none() {
+            second.release(Ok(()));
+        }
+    }
+    journal.close();
+    let state = second.state();
+    for kept in [0, 2] {
+        let copy = SimDisk::new();
+        crate::disk::create_dir_all(&copy, dir()).unwrap();
+        let mut rebuilt = Rebuilt::new(shared(&copy), dir(), &origin(), state.salt, 64 << 10, true);
+        for group in state.groups.values().take(kept) {
+            rebuilt.group(group).unwrap();
+        }
+        rebuilt.missing(4).unwrap();
+        rebuilt.finish().unwrap();
+        let (recovery, _) = recovered(&copy).unwrap();
+        assert_eq!(
+            (recovery.positions.end, recovery.losses.len()),
+            (kept as u64, 1),
+            "{:?}",
+            recovery.losses
+        );
+        assert!(recovery.losses[0].bytes > 0, "not what was archived");
+    }
+}
+
+#[test]
 fn a_spill_file_that_the_second_place_refuses_is_none() {
     let disk = SimDisk::new();
     let (journal, second) = begun(&disk);
