@@ -326,6 +326,11 @@ fn begin(
                 );
                 (None, Stream::Closed)
             }
+            Held::Unread(why) => {
+                let place = place.clone().of_item(id);
+                findings.add(Code::CouldNotRead, place, "a readable page of the key table", why);
+                (None, Stream::Closed)
+            }
             Held::OtherTable => {
                 let place = Place::log(&id.origin).of_item("key table");
                 findings.add(

@@ -20,6 +20,8 @@ pub enum Held {
     Gone,
     /// The bytes are no key.
     Damaged,
+    /// Its page cannot be read here: nothing is known of it.
+    Unread(String),
     /// The table does not know the log.
     OtherTable,
 }
@@ -31,6 +33,14 @@ const PAGE_LIMIT: u64 = (HEADER_BYTES + MAX_SLOTS as usize * SLOT_BYTES) as u64;
 const PAGES_HELD: usize = 256;
 
 type PageResult = Option<Arc<Page>>;
+
+/// Why there is no page although there is a file.
+enum PageFault {
+    /// Its bytes are no page.
+    Damaged,
+    /// This system does not give them.
+    Unread(String),
+}
 
 /// A key table, or several.
 #[derive(Debug)]
@@ -62,12 +72,13 @@ impl Keys {
                 let known = self.folders.iter().any(|(path, _)| path.join(id.origin.as_str()).is_dir());
                 if known { Held::Gone } else { Held::OtherTable }
             }
-            Err(()) => Held::Damaged,
+            Err(PageFault::Damaged) => Held::Damaged,
+            Err(PageFault::Unread(why)) => Held::Unread(why),
         }
     }
 
-    /// `None`: there is no such page. An error: there is, and it is damaged.
-    fn page(&self, origin: &Origin, page: u32) -> Result<PageResult, ()> {
+    /// `None`: there is no such page.
+    fn page(&self, origin: &Origin, page: u32) -> Result<PageResult, PageFault> {
         let key = (origin.clone(), page);
         if let Some(found) = self.pages.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
             return Ok(found.clone());
@@ -75,9 +86,14 @@ impl Keys {
         let mut found = None;
         for (_, folder) in &self.folders {
             match folder.read(&page_path(origin, page), PAGE_LIMIT) {
-                Ok(bytes) => found = Some(Arc::new(decode_page(origin, page, &bytes).map_err(|_| ())?)),
+                Ok(bytes) => {
+                    let decoded = decode_page(origin, page, &bytes).map_err(|_| PageFault::Damaged)?;
+                    found = Some(Arc::new(decoded));
+                }
                 Err(SourceError::Absent(_)) => continue,
-                Err(_) => return Err(()),
+                // No page is that long.
+                Err(SourceError::TooLarge { .. }) => return Err(PageFault::Damaged),
+                Err(error) => return Err(PageFault::Unread(error.to_string())),
             }
             break;
         }
@@ -106,7 +122,14 @@ impl Keys {
                 if origin.deployment() != deployment {
                     continue;
                 }
-                let Ok(entries) = folder.entries(&name) else { continue };
+                let entries = match folder.entries(&name) {
+                    Ok(entries) => entries,
+                    Err(error) => {
+                        let place = Place::object(format!("{}/{name}", path.display()));
+                        findings.add(Code::CouldNotRead, place, "a readable key table", error.to_string());
+                        continue;
+                    }
+                };
                 for entry in entries.into_iter().filter(|entry| entry.kind == EntryKind::File) {
                     let number =
                         entry.name.strip_suffix(".keys").and_then(|number| number.parse::<u32>().ok());
@@ -143,7 +166,34 @@ impl Keys {
                 }
             }
             Ok(None) => {}
-            Err(()) => findings.add(Code::KeyTableDamaged, place, "a page of the key table", "damaged"),
+            Err(PageFault::Damaged) => {
+                findings.add(Code::KeyTableDamaged, place, "a page of the key table", "damaged")
+            }
+            Err(PageFault::Unread(why)) => {
+                findings.add(Code::CouldNotRead, place, "a readable page of the key table", why)
+            }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_read_is_not_called_damaged() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let origin = Origin::new("acme/gw1/20261120t101500z-3f9a1c20").expect("an origin");
+        let page = folder.path().join(page_path(&origin, 0));
+        // A folder in the page's place: there is no way to read it.
+        std::fs::create_dir_all(&page).expect("a folder");
+        let keys = Keys::open(&[folder.path()]).expect("a key table");
+        let id = KeyId { origin: origin.clone(), page: 0, slot: 0 };
+        assert!(matches!(keys.held(&id), Held::Unread(_)), "{:?}", keys.held(&id));
+        std::fs::remove_dir(&page).expect("it goes");
+        std::fs::write(&page, b"no page").expect("a file");
+        assert!(matches!(keys.held(&id), Held::Damaged));
+        std::fs::remove_file(&page).expect("it goes");
+        assert!(matches!(keys.held(&id), Held::Gone));
     }
 }

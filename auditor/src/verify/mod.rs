@@ -620,8 +620,12 @@ fn claims(
         text: if signed { "signed".into() } else { "NOT signed throughout".into() },
     }];
     let since = folds.iter().filter_map(|fold| fold.consistent_since).min();
+    // Of what was seen before all must have been compared.
+    let compared = |visits: &Visits| {
+        folds.iter().all(|fold| fold.consistent_since.is_some() || !visits.logs.contains_key(&fold.origin))
+    };
     let append_only = match (options.remembered, since) {
-        (Some(Remembered::Known(_)), Some(at)) if signed => {
+        (Some(Remembered::Known(visits)), Some(at)) if signed && compared(visits) => {
             (true, format!("append-only since the visit at {}", time::text(at)))
         }
         (Some(Remembered::Known(visits)), _) if visits.logs.is_empty() => (false, "first visit".into()),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -406,34 +406,41 @@ impl Neighbours {
         recovered
     }
 
-    /// Recovers each epoch whose lock is free.
+    /// Recovers each epoch whose lock is free. One that cannot be keeps no other from it; the last error is told.
     fn recover(&mut self) -> Result<(), OpenError> {
+        let mut last = Ok(());
+        for folder in epoch::list(&*self.settings.disk, &self.settings.journal_dir)? {
+            if folder == self.own || self.stuck.contains(&folder) || self.marks.finished() {
+                continue;
+            }
+            if let Err(error) = self.recover_one(&folder) {
+                last = Err(error);
+            }
+        }
+        last
+    }
+
+    fn recover_one(&mut self, folder: &Path) -> Result<(), OpenError> {
         let settings = &self.settings;
         let disk = &*settings.disk;
         let signer = Arc::new(schemas::note::Ed25519Signer::from_seed(settings.seal_seed));
-        for folder in epoch::list(disk, &settings.journal_dir)? {
-            if folder == self.own || self.stuck.contains(&folder) {
-                continue;
+        let Some(lock) = epoch::lock(disk, folder)? else { return Ok(()) };
+        let recovered = crate::open::recover_folder(settings, &signer, folder);
+        drop(lock);
+        let recovered = match recovered {
+            Ok(Some(recovered)) => recovered,
+            Ok(None) => return Ok(()),
+            Err(error @ (OpenError::Loss { .. } | OpenError::Salvaged(_))) => {
+                self.stuck.insert(folder.to_owned());
+                return Err(error);
             }
-            let Some(lock) = epoch::lock(disk, &folder)? else { continue };
-            let recovered = crate::open::recover_folder(settings, &signer, &folder);
-            drop(lock);
-            let recovered = match recovered {
-                Ok(Some(recovered)) => recovered,
-                Ok(None) => continue,
-                Err(error @ (OpenError::Loss { .. } | OpenError::Salvaged(_))) => {
-                    self.stuck.insert(folder);
-                    return Err(error);
-                }
-                Err(error) => return Err(error),
-            };
-            if let Recovered::Stuck { .. } = recovered {
-                self.stuck.insert(folder.clone());
-            }
-            let mut newest = epoch::newest(disk, &settings.journal_dir)?;
-            crate::open::note(settings, &mut newest, &folder, &recovered)?;
+            Err(error) => return Err(error),
+        };
+        if let Recovered::Stuck { .. } = recovered {
+            self.stuck.insert(folder.to_owned());
         }
-        Ok(())
+        let mut newest = epoch::newest(disk, &settings.journal_dir)?;
+        crate::open::note(settings, &mut newest, folder, &recovered)
     }
 }
 

@@ -57,6 +57,8 @@ const PUT_NEEDS: &str =
 const HEAD_NEEDS: &str = "`s3:GetObject`, and `s3:ListBucket` to tell what is not there";
 const RETENTION_NEEDS: &str = "`s3:GetObjectRetention`";
 const HOLD_NEEDS: &str = "`s3:GetObjectLegalHold` and `s3:PutObjectLegalHold`";
+/// Parts of a list with nothing in them that are borne.
+const EMPTY_PAGES: usize = 1000;
 /// The slowest transfer that is waited for.
 const BYTES_PER_SECOND: u64 = 256 << 10;
 
@@ -406,7 +408,7 @@ impl Shared {
     fn list(&self, prefix: &str) -> Result<(Vec<String>, Vec<String>), StoreError> {
         let (mut keys, mut folders) = (Vec::new(), Vec::new());
         let mut next: Option<String> = None;
-        let mut asked = BTreeSet::new();
+        let (mut asked, mut empty) = (BTreeSet::new(), 0);
         let wrong = |detail: &str| StoreError::Service {
             action: "cannot list",
             name: prefix.to_owned(),
@@ -431,6 +433,14 @@ impl Shared {
                 None => return Ok((keys, folders)),
                 Some(token) if !asked.insert(token.clone()) => {
                     return Err(wrong("the service gives the same part of the list again and again"));
+                }
+                Some(_) if page.contents().is_empty() && page.common_prefixes().is_empty() => {
+                    empty += 1;
+                    if empty >= EMPTY_PAGES {
+                        return Err(wrong(
+                            "the service gives one part of the list after the other with nothing in it",
+                        ));
+                    }
                 }
                 Some(_) => {}
             }
