@@ -82,6 +82,28 @@ async fn the_gateway_shows_what_is_documented() {
     assert_eq!(gateway.stop(), Some(0), "{}", gateway.log());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_sinks_of_a_tap_show_what_is_documented() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let provider = Provider::start([]).await;
+    // Nobody listens there.
+    let tap = format!("  tap: [ {{ name: siem, webhook: {{ url: \"http://{}/\" }} }} ]\n", free_port());
+    let mut gateway =
+        Gateway::start(dir.path(), &Setup { provider: provider.url(), evidence: tap, ..Setup::default() });
+    let begun = std::time::Instant::now();
+    let text = loop {
+        let text = gateway.admin_get("/metrics").expect("metrics");
+        if text.contains("gateway_tap_errors_total{") {
+            break text;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(30), "{text}\n{}", gateway.log());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    let of_sinks = |name: &str| name.starts_with("gateway_tap_") && name != "gateway_tap_kept_bytes";
+    agree("live tap", &shown(&text).into_iter().filter(|(name, _)| of_sinks(name)).collect());
+    assert_eq!(gateway.stop(), Some(0), "{}", gateway.log());
+}
+
 #[test]
 fn the_registrar_shows_what_is_documented() {
     let dir = tempfile::tempdir().expect("a folder");
