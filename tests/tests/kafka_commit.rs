@@ -693,7 +693,16 @@ async fn a_lost_machine_whose_batches_went_through_kafka_too_has_lost_nothing() 
     gateway.serve();
     all.extend(calls(&gateway, "the end", 3).await);
     assert_eq!(gateway.stop(), Some(0), "{}", gateway.log());
-    until("all of it to be archived", &gateway, || bed.verify(&gateway, &trust).1.starts_with("VERIFIED"));
+    let mut said = String::new();
+    let begun = Instant::now();
+    while !said.starts_with("VERIFIED") {
+        assert!(
+            begun.elapsed() < WAIT,
+            "waited for all of it to be archived; the auditor says:\n{said}\nthe gateway:\n{}",
+            gateway.log()
+        );
+        said = bed.verify(&gateway, &trust).1;
+    }
     let evidence = bed.evidence(&trust);
     assert!(all.len() > 10, "the load reached the gateway: {}", all.len());
     for id in &all {

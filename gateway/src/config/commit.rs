@@ -7,7 +7,7 @@ use policies::document::{Node, Problem, Shape};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::kafka::{connection, is_topic, sasl, tls, whole};
+use super::kafka::{connection, default_outage, default_timeout, is_topic, sasl, tls, whole};
 use super::read::{DAY, Reader, SECOND};
 use super::units::{duration_schema, duration_text};
 use super::{CreateTopics, Credential, KafkaOut, KafkaSasl, KafkaTls};
@@ -71,14 +71,6 @@ fn default_lease() -> &'static str {
     "10s"
 }
 
-fn default_outage() -> &'static str {
-    "7d"
-}
-
-fn default_timeout() -> &'static str {
-    "30s"
-}
-
 impl KafkaCommit {
     /// As the evidence's side takes it. `out` is the way out, where it has the brokers.
     pub(crate) fn settings(
@@ -97,10 +89,7 @@ impl KafkaCommit {
             topic: self.topic.clone(),
             key: evidence::CommitKey::new(secret),
             lease: self.lease,
-            create: self.create.map(|create| evidence::topic::CreateTopics {
-                partitions: i32::try_from(create.partitions).unwrap_or(1),
-                replication: i32::try_from(create.replication).unwrap_or(1),
-            }),
+            create: self.create.map(CreateTopics::settings),
             outage: self.outage,
             who,
         }

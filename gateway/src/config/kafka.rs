@@ -68,7 +68,7 @@ fn default_receipts() -> &'static str {
     RECEIPTS
 }
 
-fn default_outage() -> &'static str {
+pub(super) fn default_outage() -> &'static str {
     "7d"
 }
 
@@ -76,7 +76,7 @@ fn default_reship_after() -> &'static str {
     "5m"
 }
 
-fn default_timeout() -> &'static str {
+pub(super) fn default_timeout() -> &'static str {
     "30s"
 }
 
@@ -145,6 +145,16 @@ pub struct CreateTopics {
     pub replication: u32,
 }
 
+impl CreateTopics {
+    /// As the evidence's side takes it. The reader has seen to it that both are small.
+    pub(super) fn settings(self) -> evidence::topic::CreateTopics {
+        evidence::topic::CreateTopics {
+            partitions: i32::try_from(self.partitions).unwrap_or(1),
+            replication: i32::try_from(self.replication).unwrap_or(1),
+        }
+    }
+}
+
 impl KafkaOut {
     /// As the store takes it; `secret` is the password.
     pub(crate) fn settings(
@@ -171,10 +181,7 @@ impl KafkaOut {
             deployment: deployment.to_owned(),
             gateway: gateway.to_owned(),
             archivers: self.archivers.iter().filter_map(archiver).collect(),
-            create: self.create.map(|create| topic::CreateTopics {
-                partitions: i32::try_from(create.partitions).unwrap_or(1),
-                replication: i32::try_from(create.replication).unwrap_or(1),
-            }),
+            create: self.create.map(CreateTopics::settings),
             outage: self.outage,
             reship_after: self.reship_after,
         }

@@ -7,7 +7,7 @@ use policies::document::{Node, Problem, texts};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::kafka::{self, KafkaSasl, KafkaTls, whole};
+use super::kafka::{self, KafkaSasl, KafkaTls, default_timeout, whole};
 use super::read::{PART_FORM, Reader, SECOND, credential, is_part};
 use super::units::{duration_schema, duration_text};
 use super::{BaseUrl, Credential};
@@ -243,10 +243,6 @@ impl TapSink {
 
 fn default_topic() -> &'static str {
     TOPIC
-}
-
-fn default_timeout() -> &'static str {
-    "30s"
 }
 
 fn default_sink_timeout() -> &'static str {
