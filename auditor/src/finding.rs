@@ -238,7 +238,7 @@ codes! {
     /// A symbolic link, device or socket.
     NotAFile "NOT_A_FILE" High Invalid "an evidence store holds plain files only; the link was not followed";
     /// Leftovers of unfinished writes.
-    Leftover "LEFTOVER" Info Note "unfinished writes of a directory store; they hold no evidence";
+    Leftover "LEFTOVER" Info Note "what a process that died, or a write that was refused, left behind; it holds no evidence";
     /// Kinds, keys or columns that this version does not know.
     NotJudged "NOT_JUDGED" Info Note "hashed and counted, but not understood; use a newer auditor";
     /// The trust file contradicts itself or the evidence.

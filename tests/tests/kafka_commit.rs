@@ -665,6 +665,18 @@ async fn a_group_that_an_administrator_removed_is_a_loss_that_the_log_tells_of()
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs Kafka"]
 async fn a_lost_machine_whose_batches_went_through_kafka_too_has_lost_nothing() {
+    lose_two_machines(0).await;
+}
+
+/// The first log is recovered on three machines, and named by the second one's `boot`, before anything of it is archived.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs Kafka"]
+async fn a_log_that_is_recovered_again_and_again_before_it_is_archived_has_one_end() {
+    lose_two_machines(2).await;
+}
+
+/// Two machines are lost, one after the other; the archiver begins in the round `archived_from`.
+async fn lose_two_machines(archived_from: u64) {
     let bed = Bed::new().await;
     let trust = bed.path("gw1").join("trust.yaml");
     let store = format!("{{ directory: {} }}", bed.store().display());
@@ -681,7 +693,7 @@ async fn a_lost_machine_whose_batches_went_through_kafka_too_has_lost_nothing() 
     let mut all = Vec::new();
     for round in 0..2 {
         gateway.serve();
-        if round == 0 {
+        if round == archived_from {
             archiver.spawn();
         }
         let (mut callers, acknowledged) = load(&gateway, 4, round * 100, None);
@@ -691,6 +703,9 @@ async fn a_lost_machine_whose_batches_went_through_kafka_too_has_lost_nothing() 
         all.append(&mut acknowledged.lock().expect("no caller died"));
     }
     gateway.serve();
+    if archived_from == 2 {
+        archiver.spawn();
+    }
     all.extend(calls(&gateway, "the end", 3).await);
     assert_eq!(gateway.stop(), Some(0), "{}", gateway.log());
     let mut said = String::new();

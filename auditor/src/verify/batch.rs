@@ -44,6 +44,8 @@ pub(crate) struct Looked {
     /// The closer that signed the seal; `None`: the log's own key, or nobody known.
     pub(crate) closer: Option<[u8; 32]>,
     pub(crate) findings: Findings,
+    /// Names of its data files that its seal does not name.
+    pub(crate) unnamed: Vec<String>,
     pub(crate) seals: u64,
     pub(crate) bytes_hashed: u64,
 }
@@ -144,6 +146,7 @@ impl Context<'_> {
             mark: objects.mark,
             outcome: Outcome::Broken(None),
             closer: None,
+            unnamed: Vec::new(),
             findings: Findings::default(),
             seals: 0,
             bytes_hashed: 0,
@@ -291,13 +294,7 @@ impl Context<'_> {
                 kind: data.kind.clone(),
             };
             if !signed.files.iter().any(|file| file.name == name.file_name()) {
-                let place = self.place(number, &name.file_name());
-                looked.findings.add(
-                    Code::UnreferencedObject,
-                    place,
-                    "an object that the seal names",
-                    "one that it does not",
-                );
+                looked.unnamed.push(name.file_name());
             }
         }
         let Some((place, read)) = records else {

@@ -37,6 +37,17 @@ pub struct Closer {
     pub from: u64,
 }
 
+/// A data file that the seal of its batch does not name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unnamed {
+    /// The batch.
+    pub batch: u64,
+    /// When the batch was sealed, where its seal holds.
+    pub sealed: Option<i64>,
+    /// The file's name.
+    pub file: String,
+}
+
 /// Everything that was found out about one log. Can be stored and continued with newer batches.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct LogFold {
@@ -71,6 +82,9 @@ pub struct LogFold {
     pub held: std::collections::BTreeSet<Sha256Hex>,
     /// A reference file of this log could not be read.
     pub unread_references: bool,
+    /// Data files that the seal of their batch does not name.
+    #[serde(default)]
+    pub unnamed: Vec<Unnamed>,
     /// Price books of this log.
     pub books: Books,
     /// Exchanges whose data key is destroyed: `(position, key id)`, with the exchange.
@@ -143,6 +157,7 @@ impl LogFold {
             next_position: 0,
             held: Default::default(),
             unread_references: false,
+            unnamed: Vec::new(),
             books: Books::default(),
             destroyed: Vec::new(),
             with_keys: false,

@@ -7,13 +7,14 @@ use std::sync::atomic::Ordering;
 
 use rayon::prelude::*;
 use schemas::Origin;
-use schemas::record::Body;
+use schemas::record::{Body, CloseReason};
 use schemas::verify::{SealTail, VerifiedBatch, chain_seal};
 
 use schemas::trust::TrustedGateway;
 
 use super::batch::{Context, Looked, Outcome, Proven, finding};
 use super::content::Bases;
+use super::fold::Unnamed;
 pub use super::fold::{Closer, LogFold, Newest};
 use super::listing::{BatchObjects, LogListing};
 use super::loader::{KEPT_WHOLE, Loader};
@@ -109,6 +110,7 @@ impl Follow<'_> {
     /// What can be said only when the log was followed to its end.
     pub(super) fn end(&mut self, listing: &LogListing) {
         self.leftovers(listing);
+        self.unnamed();
         self.references();
         self.end_of_visit();
     }
@@ -135,9 +137,32 @@ impl Follow<'_> {
                 };
                 let place = Place::batch(&self.fold.origin, *number).in_object(name.to_string());
                 let in_flight = *number == next && self.fold.story.close.is_none();
-                let code = if in_flight { Code::BatchInFlight } else { Code::BatchIncomplete };
+                let code = match () {
+                    () if in_flight => Code::BatchInFlight,
+                    () if *number >= next && self.died().is_some() => Code::Leftover,
+                    () => Code::BatchIncomplete,
+                };
                 self.fold.findings.add(code, place, "the batch's seal", "none");
             }
+        }
+    }
+
+    /// Until when the log's process is known to have lived, where another one closed the log.
+    fn died(&self) -> Option<i64> {
+        let close = self.fold.story.close.as_ref()?;
+        matches!(close.reason, CloseReason::Crash | CloseReason::Salvaged).then_some(close.alive_until)
+    }
+
+    /// Data files that no seal names. A process that dies may have put files of a batch whose seal it did not come to:
+    /// who closes its log on another machine seals those records in files of its own.
+    fn unnamed(&mut self) {
+        let died = self.died();
+        for Unnamed { batch, sealed, file } in &self.fold.unnamed {
+            let is_left = died.zip(*sealed).is_some_and(|(died, sealed)| sealed > died);
+            let code = if is_left { Code::Leftover } else { Code::UnreferencedObject };
+            let place =
+                Place::batch(&self.fold.origin, *batch).in_object(format!("{}/{file}", self.fold.origin));
+            self.fold.findings.add(code, place, "an object that the seal names", "one that it does not");
         }
     }
 
@@ -230,7 +255,7 @@ impl Tell<'_, '_> {
     }
 
     fn one(&mut self, looked: Looked, sink: &mut dyn Sink) {
-        let Looked { number, mark, outcome, closer, findings, seals, bytes_hashed } = looked;
+        let Looked { number, mark, outcome, closer, findings, unnamed, seals, bytes_hashed } = looked;
         self.fold.findings.append(findings);
         self.fold.counts.seals += seals;
         self.fold.counts.bytes_hashed += bytes_hashed;
@@ -243,6 +268,9 @@ impl Tell<'_, '_> {
             Outcome::Expired(seal) => Some(&**seal),
             Outcome::Broken(seal) => seal.as_deref(),
         };
+        let sealed = seal.map(|seal| seal.time);
+        let unnamed = unnamed.into_iter().map(|file| Unnamed { batch: number, sealed, file });
+        self.fold.unnamed.extend(unnamed);
         if let Some((from, to)) = seal.map(|seal| (seal.from, seal.to))
             && self.speaks_after_a_closer(number, from, closer)
         {

@@ -411,6 +411,38 @@ fn a_crashed_log_is_whole_and_its_silence_is_declared() {
 }
 
 #[test]
+fn what_a_dead_process_put_and_did_not_seal_is_left_over_and_nothing_else_is() {
+    use schemas::record::{Close, CloseReason};
+    let mut writer = Writer::boot("20260921t133320z-00000001", START, None, MemorySource::default());
+    writer.exchange(1, b"q", b"a");
+    writer.seal();
+    writer.exchange(2, b"q", b"a");
+    let alive_until = writer.now;
+    writer.now += 3600 * SECOND;
+    let (reason, counters) = (CloseReason::Salvaged, Default::default());
+    writer.push(Body::Close(Close { reason, successor: None, alive_until, counters }));
+    writer.seal();
+    let with_file_of = |batch: u64| {
+        let mut store = writer.store.clone();
+        let records: Vec<String> =
+            store.objects.keys().filter(|name| name.ends_with(".records.parquet")).cloned().collect();
+        let (folder, _) = records[0].rsplit_once('/').unwrap();
+        let hash = Sha256Hex::of(b"cut elsewhere");
+        store.put(format!("{folder}/{batch:010}-{hash}.records.parquet"), b"cut elsewhere".to_vec());
+        verify_at(&store, writer.now, |_| {})
+    };
+    for left in [1, 2] {
+        let report = with_file_of(left);
+        let left: Vec<Effect> =
+            report.findings.iter().filter(|f| f.code.as_str() == "LEFTOVER").map(|f| f.effect).collect();
+        assert_eq!(left, [Effect::Note]);
+        assert!(codes(&report).is_subset(&["TAIL_UNPROVEN"].into()), "{:?}", codes(&report));
+    }
+    // Sealed by the process itself: it knew what it had put.
+    has(&with_file_of(0), "UNREFERENCED_OBJECT", Verdict::Invalid);
+}
+
+#[test]
 fn what_recovery_says_of_unrecorded_exchanges_proves_no_life_and_contradicts_no_close() {
     use schemas::record::{Close, CloseReason};
     let mut writer = Writer::boot("20260921t133320z-00000001", START, None, MemorySource::default());

@@ -35,6 +35,8 @@ pub(crate) const COMMITTED: &str = "committed";
 pub(crate) const REBUILT: &str = "rebuilt";
 /// What a journal's folder has is being replaced by what the commit topic has.
 pub(crate) const REPLACED: &str = "replaced";
+/// The file `recovery` is what the commit topic says, or nobody else can have another.
+pub(crate) const AGREED: &str = "agreed";
 pub(crate) const UNRECORDED: &str = "unrecorded";
 const NEWEST: &str = "newest";
 

@@ -514,6 +514,17 @@ impl Inner {
         true
     }
 
+    /// Waits until the store has what earlier processes left; how many logs of theirs it has not.
+    async fn wait_for_earlier(&self, until: Instant) -> u64 {
+        loop {
+            let waiting = self.marks.snapshot().earlier.waiting;
+            if waiting == 0 || Instant::now() >= until || self.marks.alarm().is_some() {
+                return waiting;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     pub(crate) async fn drain_and_close(
         self: &Arc<Self>,
         reason: CloseReason,
@@ -522,6 +533,11 @@ impl Inner {
     ) -> Result<(), Unavailable> {
         self.stop(Unavailable::new(Reason::Draining, "the gateway is draining"));
         let until = Instant::now() + bound;
+        // What earlier processes left is for the one that goes on here.
+        let leaves_earlier = successor.is_some();
+        if !leaves_earlier {
+            self.marks.leave();
+        }
         // Handles that were just dropped are closed here; those that still live are cut by the next start.
         while self.open_exchanges.load(Ordering::Acquire) > 0 && Instant::now() < until {
             // Nothing is written any more: no exchange can end, and the next start closes them.
@@ -547,6 +563,7 @@ impl Inner {
         self.marks.seal_soon();
         let left = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(100));
         let archived = self.wait_archived(last + 1, left).await;
+        let earlier = if archived && !leaves_earlier { self.wait_for_earlier(until).await } else { 0 };
         if let Some(tap) = self.tap.get().cloned() {
             // The end of the log is worth a moment; what the sinks do not get now the next start sends.
             let _ = tokio::task::spawn_blocking(move || tap.settle(TAP_SETTLES)).await;
@@ -568,6 +585,12 @@ impl Inner {
             return Err(Unavailable::new(Reason::SpoolFull, detail));
         }
         match finished {
+            Ok(Ok(())) if earlier > 0 => {
+                let what = format!(
+                    "{earlier} logs of earlier processes are not all in the store; the next start goes on"
+                );
+                Err(Unavailable::new(Reason::SpoolFull, what))
+            }
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(Unavailable::new(Reason::JournalFailed, error.to_string())),
             Err(error) => Err(Unavailable::new(Reason::JournalFailed, error.to_string())),

@@ -20,6 +20,7 @@ pub(crate) struct Marks {
 struct State {
     marks: Watermarks,
     seal_soon: bool,
+    leaving: bool,
     finish: bool,
     alarm: Option<Unavailable>,
     oldest_open: Option<u64>,
@@ -111,6 +112,15 @@ impl Marks {
 
     pub(crate) fn take_seal_soon(&self) -> bool {
         std::mem::take(&mut self.state().seal_soon)
+    }
+
+    /// The process ends soon: what earlier ones left is looked at more often.
+    pub(crate) fn leave(&self) {
+        self.state().leaving = true;
+    }
+
+    pub(crate) fn leaves(&self) -> bool {
+        self.state().leaving
     }
 
     /// Ends the threads.

@@ -1,7 +1,8 @@
 //! What follows from what a dead process left: its log is completed, closed, sealed and shipped.
 //!
 //! Recovery's own records go to the file `recovery` first, durable before any of them is sealed; a repeat takes that
-//! file as it stands, so that a recovery that dies and starts again seals the same records.
+//! file as it stands, so that a recovery that dies and starts again seals the same records. Where the log is committed to
+//! Kafka too, they are agreed on in the topic, so that a recovery on another disk seals the same ones.
 
 mod file;
 mod signing;
@@ -22,6 +23,7 @@ use schemas::{Identifier, Origin, Sha256Hex};
 
 use self::survey::Survey;
 use crate::cipher::{self, SALT_BYTES};
+use crate::commit::Ending;
 use crate::disk::{self, SharedDisk};
 use crate::epoch;
 use crate::error::OpenError;
@@ -99,6 +101,13 @@ pub(crate) fn recover_as(
         Ok(hands) => hands,
         Err(why) => return stuck(why),
     };
+    let ending = Ending::of(settings, &origin, folder)?;
+    if let Some(ending) = &ending
+        && let Some(first) = ending.first()?
+    {
+        // Another recovery of this log was before this one, whatever this disk holds.
+        file::put(&*disk, folder, &first)?;
+    }
     let mut extra = file::read(&*disk, folder, &origin)?;
     let standing = match stand(settings, &hands.keys, &recovery, &spool, extra.as_ref()) {
         Ok(standing) => standing,
@@ -127,7 +136,10 @@ pub(crate) fn recover_as(
         }
         extra = Some(complete(settings, &recovery, &survey, sealed, folder, reason)?);
     }
-    let extra = extra.unwrap_or_default();
+    let mut extra = extra.unwrap_or_default();
+    if let Some(ending) = ending.filter(|_| !extra.is_empty()) {
+        extra = agree(&*disk, folder, &origin, &ending)?.unwrap_or_default();
+    }
     let end = extra
         .last_key_value()
         .map_or(recovery.positions.end, |(last, _)| recovery.positions.end.max(last + 1));
@@ -167,6 +179,23 @@ pub(crate) fn recover_as(
     // What passed behind `close` is the next log's to tell.
     let passed = if survey.closed && !salvages { untold(&*settings.disk, folder, &survey)? } else { None };
     finish(settings, &recovery, spool, standing, follows, salvages, passed)
+}
+
+/// Makes the file `recovery` what counts for whoever recovers this log, and reads it.
+fn agree(
+    disk: &dyn disk::Disk,
+    folder: &Path,
+    origin: &Origin,
+    ending: &Ending<'_>,
+) -> Result<Option<BTreeMap<u64, Bytes>>, OpenError> {
+    let ours = file::bytes(disk, folder)?.unwrap_or_default();
+    let first = ending.agree_on(&ours)?;
+    if first != ours {
+        tracing::warn!(%origin, "another recovery of this log was faster: its last records count");
+        file::put(disk, folder, &first)?;
+    }
+    ending.agreed()?;
+    file::read(disk, folder, origin)
 }
 
 /// How much passed unrecorded that no record in the journal tells of; `None`: nothing.

@@ -34,6 +34,8 @@ const SAVE_EVERY: Duration = Duration::from_secs(1);
 const FOLD_EVERY: Duration = Duration::from_millis(500);
 /// How often a running process looks whether a neighbour has died, or a recovered log still waits for the store.
 const NEIGHBOURS_EVERY: Duration = Duration::from_secs(30);
+/// The same where the process waits for them to end.
+const NEIGHBOURS_AT_LAST: Duration = Duration::from_secs(1);
 
 pub(crate) fn start(inner: &Arc<Inner>, sealer: Sealer, shipper: Shipper) -> io::Result<()> {
     let spawn =
@@ -383,7 +385,8 @@ impl Neighbours {
         let mut looked = Instant::now();
         while !self.marks.finished() {
             std::thread::sleep(TICK);
-            if looked.elapsed() < NEIGHBOURS_EVERY {
+            let every = if self.marks.leaves() { NEIGHBOURS_AT_LAST } else { NEIGHBOURS_EVERY };
+            if looked.elapsed() < every {
                 continue;
             }
             looked = Instant::now();

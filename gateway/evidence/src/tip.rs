@@ -12,7 +12,7 @@ use crate::spool::Spool;
 use crate::store::{self, SealWord, Store, StoreError};
 
 /// The largest seal and records file that are read.
-const MAX_SEAL_BYTES: u64 = 1 << 20;
+pub(crate) const MAX_SEAL_BYTES: u64 = 1 << 20;
 const MAX_RECORDS_BYTES: u64 = 1 << 30;
 
 /// Why it cannot be told where a log stands.

@@ -1,6 +1,6 @@
 //! One batch, from whole objects to a receipt.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -8,16 +8,18 @@ use schemas::names::FileKind;
 use schemas::note::Ed25519Signer;
 use schemas::seal::SignedSeal;
 use schemas::ship::{Archived, Receipt};
-use schemas::verify::{BatchInput, verify_batch};
+use schemas::verify::{BatchInput, VerifiedBatch, verify_batch};
 use schemas::{ObjectName, Sha256Hex};
 
 use super::assembly::Wanted;
+use super::earlier::Earlier;
+use super::keys::{self, Keys};
 use super::quarantine::Fault;
 use crate::clock::Clock;
 use crate::store::{Source, Store, StoreError};
 
 /// The largest records file that is read: it is verified in memory. Far above what a gateway makes.
-const MAX_RECORDS_BYTES: u64 = 1 << 30;
+pub(super) const MAX_RECORDS_BYTES: u64 = 1 << 30;
 const _: () = assert!(crate::sealer::MAX_RECORDS_BYTES <= MAX_RECORDS_BYTES);
 
 /// A batch whose objects are all whole.
@@ -39,6 +41,9 @@ pub(crate) struct Stored {
     pub(crate) unknown: Vec<String>,
     /// The batch before it is not in the store: on its way, or lost.
     pub(crate) predecessor_missing: bool,
+    /// The store has these records, or their beginning, under an earlier seal: the receipt is for that one, and nothing
+    /// of this batch was put.
+    pub(crate) repeats: bool,
 }
 
 /// Why a batch is not in the store.
@@ -57,14 +62,27 @@ pub(crate) struct Hand {
     pub(crate) signer: Arc<Ed25519Signer>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) keys: Arc<dyn Keys>,
 }
 
 impl Hand {
     /// Verifies a batch on its own proof, puts its files and then its seal, and has the store show each of them.
     pub(crate) fn archive(&self, batch: &Whole) -> Result<Stored, NotStored> {
-        let unknown = judge(batch)?;
+        let verified = judge(batch)?;
+        let unknown = unknown(&verified);
+        if let Some(receipt) = self.repeats(batch, &verified)? {
+            return Ok(Stored { receipt, unknown, predecessor_missing: false, repeats: true });
+        }
         for (wanted, path) in &batch.objects {
-            self.store.put(&wanted.name, source(batch, wanted, path)).map_err(refused)?;
+            match self.store.put(&wanted.name, source(batch, wanted, path)) {
+                Ok(_) => {}
+                // Another archiver was faster, with another seal.
+                Err(error @ StoreError::Taken { .. }) if wanted.name == batch.seal.object_name() => {
+                    let receipt = self.repeats(batch, &verified)?.ok_or_else(|| refused(error))?;
+                    return Ok(Stored { receipt, unknown, predecessor_missing: false, repeats: true });
+                }
+                Err(error) => return Err(refused(error)),
+            }
         }
         let mut kept = Vec::with_capacity(batch.objects.len());
         for (wanted, path) in &batch.objects {
@@ -75,11 +93,47 @@ impl Hand {
                 retain_until_s: shown.retain_until_s,
             });
         }
-        let receipt = Receipt::of(&batch.seal, Sha256Hex::of(&batch.note), kept, self.clock.now_us());
-        let receipt = receipt.sign(&self.name, &*self.signer).map_err(|error| {
+        let receipt = self.receipt(&batch.seal, &batch.note, kept)?;
+        let predecessor_missing = self.lacks_predecessor(batch);
+        Ok(Stored { receipt, unknown, predecessor_missing, repeats: false })
+    }
+
+    fn receipt(&self, seal: &SignedSeal, note: &[u8], kept: Vec<Archived>) -> Result<Vec<u8>, NotStored> {
+        let receipt = Receipt::of(seal, Sha256Hex::of(note), kept, self.clock.now_us());
+        receipt.sign(&self.name, &*self.signer).map_err(|error| {
             NotStored::Never(Fault::ReadBack, format!("its receipt cannot be written: {error}"))
-        })?;
-        Ok(Stored { receipt, unknown, predecessor_missing: self.lacks_predecessor(batch) })
+        })
+    }
+
+    /// Where the store has this batch under another seal of its log: the receipt for that one.
+    fn repeats(&self, batch: &Whole, verified: &VerifiedBatch) -> Result<Option<Vec<u8>>, NotStored> {
+        let trust = self.keys.trust();
+        let verify = |note: &[u8]| keys::verify(note, &trust).ok().map(|(seal, _)| seal);
+        let Some(earlier) = Earlier::of(&*self.store, batch, &verify).map_err(refused)? else {
+            return Ok(None);
+        };
+        if !earlier.agrees(&*self.store, batch, verified).map_err(refused)? {
+            let (size, root) = (earlier.seal.to, earlier.seal.root);
+            let what = format!("the store has other records under it: size {size}, root {root}");
+            return Err(NotStored::Never(Fault::NameTaken, what));
+        }
+        self.receipt_again(&earlier).map(Some)
+    }
+
+    /// The receipt of a batch that the store has: whoever sealed it anew may never have heard of it.
+    fn receipt_again(&self, earlier: &Earlier) -> Result<Vec<u8>, NotStored> {
+        let mut kept = Vec::new();
+        for (name, sha256, length) in earlier.objects() {
+            let source =
+                Source { path: Path::new(""), sha256: &sha256, length, sealed_us: earlier.seal.time };
+            let shown = self.store.confirm(&name, source).map_err(refused)?;
+            kept.push(Archived {
+                name: name.file_name(),
+                version: shown.version,
+                retain_until_s: shown.retain_until_s,
+            });
+        }
+        self.receipt(&earlier.seal, &earlier.note, kept)
     }
 
     /// Whether the store shows no seal of the batch before. Where it does not answer, nothing is said.
@@ -104,8 +158,8 @@ fn refused(error: StoreError) -> NotStored {
     }
 }
 
-/// Whether the batch holds by its own seal; what of it is not known here.
-fn judge(batch: &Whole) -> Result<Vec<String>, NotStored> {
+/// Whether the batch holds by its own seal.
+fn judge(batch: &Whole) -> Result<VerifiedBatch, NotStored> {
     let invalid = |what: String| NotStored::Never(Fault::InvalidBatch, what);
     let records = batch
         .objects
@@ -128,8 +182,12 @@ fn judge(batch: &Whole) -> Result<Vec<String>, NotStored> {
         seal: &batch.note,
         records: Bytes::from(bytes),
     };
-    let verified = verify_batch(input)
-        .map_err(|faults| invalid(faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")))?;
+    verify_batch(input)
+        .map_err(|faults| invalid(faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")))
+}
+
+/// What of a batch this version does not know.
+fn unknown(verified: &VerifiedBatch) -> Vec<String> {
     let mut unknown: Vec<String> =
         verified.unknown_columns().iter().map(|column| format!("column {column}")).collect();
     for row in verified.rows() {
@@ -141,5 +199,5 @@ fn judge(batch: &Whole) -> Result<Vec<String>, NotStored> {
     }
     unknown.sort();
     unknown.dedup();
-    Ok(unknown)
+    unknown
 }

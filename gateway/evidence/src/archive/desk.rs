@@ -364,9 +364,16 @@ impl Desk {
     }
 
     /// The next batch that is whole and that nobody works on. It is at work from now on.
+    ///
+    /// Of the seals of one batch one is at work at a time: what becomes of it decides about the others.
     pub(crate) fn next(&mut self) -> Option<(Wanted, Whole)> {
-        loop {
+        for _ in 0..self.ready.len() {
             let wanted = self.ready.pop_front()?;
+            let others = self.seals.get(&place(&wanted)).into_iter().flatten();
+            if others.into_iter().any(|(_, other)| other.stage == Stage::AtWork) {
+                self.ready.push_back(wanted);
+                continue;
+            }
             let sealed = self.seals.get_mut(&place(&wanted)).and_then(|seals| seals.get_mut(&wanted));
             // What was lost meanwhile may be here again, and handed out.
             let Some(sealed) = sealed.filter(|sealed| sealed.stage == Stage::Whole) else { continue };
@@ -379,6 +386,7 @@ impl Desk {
             let whole = Whole { seal, key: sealed.key, note, objects };
             return Some((wanted, whole));
         }
+        None
     }
 
     /// A batch is archived and its receipt is sent, or it never will be (`fault`): its messages are not needed any more.

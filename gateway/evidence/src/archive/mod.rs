@@ -11,6 +11,7 @@
 mod assembly;
 mod batch;
 mod desk;
+mod earlier;
 mod figures;
 mod keys;
 mod offsets;
@@ -131,6 +132,7 @@ impl Archiver {
             signer: Arc::new(Ed25519Signer::from_seed(config.seed)),
             store: Arc::clone(&config.store),
             clock: Arc::clone(&config.clock),
+            keys: Arc::clone(&config.keys),
         };
         let workers = Workers::start(&hand, config.workers)?;
         let sender = Sender::new(config.connection.clone(), &config.name);
@@ -272,6 +274,11 @@ impl Archiver {
                     self.figures.receipt_waits();
                     // Archiving again changes nothing in the store, and gives a receipt again.
                     self.workers.give_later(seal, batch, None);
+                    return;
+                }
+                if stored.repeats {
+                    tracing::info!(%origin, batch = batch.seal.batch, "a batch was sealed again; the store has its records under an earlier seal, and keeps that one");
+                    self.desk.settle(&seal, None);
                     return;
                 }
                 if !stored.unknown.is_empty() {

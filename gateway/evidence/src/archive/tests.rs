@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use schemas::files::{self, LeafRow};
 use schemas::note::{Ed25519Signer, Signer as _};
 use schemas::seal::{self, SealedFile};
 use schemas::ship::{ArchiverKey, Chunk, Receipt, pieces};
@@ -494,6 +495,7 @@ fn hand(folder: &Path) -> Hand {
         signer: Arc::new(Ed25519Signer::from_seed([3; 32])),
         store: Arc::new(DirectoryStore::open(Arc::new(RealDisk), &folder.join("store")).unwrap()),
         clock: Arc::new(SystemClock),
+        keys: keys(),
     }
 }
 
@@ -533,24 +535,75 @@ fn a_batch_that_lacks_its_predecessor_is_archived_and_said() {
     assert!(hand.archive(last).unwrap().predecessor_missing);
 }
 
-#[test]
-fn a_batch_that_its_own_key_sealed_wrongly_and_a_second_one_under_its_name_are_refused() {
+/// The records of a batch of the golden vectors.
+fn rows(batch: u64) -> Vec<LeafRow> {
+    let is_it = |name: &ObjectName| {
+        name.batch() == batch
+            && matches!(name, ObjectName::Data { kind: schemas::names::FileKind::Records, .. })
+    };
+    let file = objects().into_iter().find(|(name, _)| is_it(name)).unwrap().1;
+    files::read_records(&file.into(), &files::Limits::default()).unwrap().rows
+}
+
+/// The first batch of the log, with these records.
+fn batch_of(rigs: &mut Vec<Rig>, rows: &[LeafRow], later_us: i64) -> Whole {
+    let file = files::write_records(rows).unwrap();
+    let sha256 = Sha256Hex::of(&file);
+    let kind = schemas::names::FileKind::Records;
+    let data = ObjectName::Data { origin: origin(), batch: 0, sha256, kind };
+    let name = ObjectName::Seal { origin: origin(), batch: 0 };
+    let mut tree = schemas::merkle::CompactRange::new();
+    rows.iter().for_each(|row| tree.append(row.hash));
+    let mut said = seal::parse_unverified(&objects()[&name]).unwrap();
+    said.files = vec![SealedFile { name: data.file_name(), length: file.len() as u64, sha256 }];
+    said.to = rows.len() as u64;
+    said.time += later_us;
+    said.root = tree.root();
+    let seal = said.sign(&Ed25519Signer::from_seed(SEED)).unwrap();
     let mut rig = Rig::new();
+    let whole = batches(&mut rig, &BTreeMap::from([(data, file), (name, seal)])).remove(0).1;
+    // Its files are there as long as its rig.
+    rigs.push(rig);
+    whole
+}
+
+#[test]
+fn a_log_that_was_sealed_again_with_other_cuts_keeps_its_first_batch_and_its_receipt() {
+    let rows = rows(0);
+    for (stored, again) in [(rows.len() - 1, rows.len()), (rows.len(), rows.len() - 1), (2, 2)] {
+        let (rig, mut rigs) = (Rig::new(), Vec::new());
+        let hand = hand(rig.folder.path());
+        let pinned =
+            [ArchiverKey { name: "ar1".into(), key: Ed25519Signer::from_seed([3; 32]).public_key() }];
+        let first = batch_of(&mut rigs, &rows[..stored], 0);
+        hand.archive(&first).unwrap();
+        let before = hand.store.list(&origin()).unwrap();
+        let second = batch_of(&mut rigs, &rows[..again], 1);
+        let answer = hand.archive(&second).unwrap();
+        assert!(answer.repeats, "{stored} {again}");
+        let receipt = Receipt::verify(&answer.receipt, &pinned).unwrap();
+        assert!(receipt.answers(&first.seal, Sha256Hex::of(&first.note)), "it tells what the store has");
+        assert_eq!(hand.store.list(&origin()).unwrap(), before, "nothing was put");
+    }
+}
+
+#[test]
+fn a_batch_that_its_own_key_sealed_wrongly_and_another_one_under_its_name_are_refused() {
+    let (mut rig, mut rigs) = (Rig::new(), Vec::new());
     let hand = hand(rig.folder.path());
     let signer = Ed25519Signer::from_seed(SEED);
-    let mut objects = objects();
+    let rows = rows(0);
+    hand.archive(&batch_of(&mut rigs, &rows, 0)).unwrap();
+    // Other records.
+    let strange = LeafRow { position: 1, ..self::rows(1)[0].clone() };
+    let others = [rows[0].clone(), strange.clone(), LeafRow { position: 2, ..strange }];
+    let before = hand.store.list(&origin()).unwrap();
+    for others in [&others[..], &others[..2]] {
+        let refused = hand.archive(&batch_of(&mut rigs, others, 0));
+        assert!(matches!(refused, Err(NotStored::Never(Fault::NameTaken, _))), "{refused:?}");
+    }
     let first = ObjectName::Seal { origin: origin(), batch: 0 };
-    let true_batch =
-        batches(&mut rig, &objects).into_iter().find(|(_, batch)| batch.seal.batch == 0).unwrap().1;
-    hand.archive(&true_batch).unwrap();
-    // The same batch under another seal.
-    let mut said = seal::parse_unverified(&objects[&first]).unwrap();
-    said.time += 1;
-    objects.insert(first.clone(), said.sign(&signer).unwrap());
-    let mut second = Rig::new();
-    let other =
-        batches(&mut second, &objects).into_iter().find(|(_, batch)| batch.seal.batch == 0).unwrap().1;
-    assert!(matches!(hand.archive(&other), Err(NotStored::Never(Fault::NameTaken, _))));
+    let mut said = seal::parse_unverified(&objects()[&first]).unwrap();
     // A seal over a records file that is none.
     let junk = b"not parquet".to_vec();
     let sha256 = Sha256Hex::of(&junk);
@@ -558,7 +611,7 @@ fn a_batch_that_its_own_key_sealed_wrongly_and_a_second_one_under_its_name_are_r
     let name = ObjectName::Data { origin: origin(), batch: 0, sha256, kind };
     said.files = vec![SealedFile { name: name.file_name(), length: junk.len() as u64, sha256 }];
     let wrong = BTreeMap::from([(first, said.sign(&signer).unwrap()), (name, junk)]);
-    let mut third = Rig::new();
-    let wrong = batches(&mut third, &wrong).remove(0).1;
+    let wrong = batches(&mut rig, &wrong).remove(0).1;
     assert!(matches!(hand.archive(&wrong), Err(NotStored::Never(Fault::InvalidBatch, _))));
+    assert_eq!(hand.store.list(&origin()).unwrap(), before, "nothing of them was put");
 }

@@ -78,11 +78,11 @@ pub(crate) fn closed(settings: &LedgerConfig, origin: &Origin) {
     }
 }
 
-fn reader(settings: &CommitSettings) -> Result<Reader, OpenError> {
+pub(super) fn reader(settings: &CommitSettings) -> Result<Reader, OpenError> {
     Reader::open(settings).map_err(|failed| away(failed, &settings.topic))
 }
 
-fn refreshed(settings: &CommitSettings) -> Result<Table, OpenError> {
+pub(super) fn refreshed(settings: &CommitSettings) -> Result<Table, OpenError> {
     let mut table = Table::default();
     table.refresh(&reader(settings)?).map_err(|failed| away(failed, &settings.topic))?;
     Ok(table)
@@ -200,7 +200,7 @@ fn write_journal(
     Ok(written)
 }
 
-fn has(settings: &LedgerConfig, folder: &Path, name: &str) -> Result<bool, OpenError> {
+pub(super) fn has(settings: &LedgerConfig, folder: &Path, name: &str) -> Result<bool, OpenError> {
     let path = folder.join(name);
     Ok(settings.disk.entry(&path).map_err(OpenError::io("look at", &path))?.is_some())
 }

@@ -9,6 +9,7 @@
 //!   group  <sequence> <piece> <pieces>                  bytes: a piece of a group of its journal, head and frames
 //!   spill  <file> <offset>                              bytes: a piece of a spill file
 //!   fence  <number> <by>                                the log ends here, if the lease before it has this number
+//!   ending <sha256> <piece> <pieces>                    bytes: a piece of the records that recovery adds, all of which have this hash
 //! in the index, partition 0
 //!   open   as above; offset: where the one in the log's partition stands
 //!   at     <number> <offset> <from> <sequence>          the lease, where it stands, and from where on the log is needed
@@ -20,8 +21,8 @@
 //! counts as it was written: its kind, its log, its numbers, its bytes, its topic and its partition.
 
 use ring::hmac;
-use schemas::Origin;
 use schemas::trust::{key_text, public_key};
+use schemas::{Origin, Sha256Hex};
 
 const FIRST_WORD: &str = "affidavit/commit/v2 ";
 /// A code in hex, and the space behind it.
@@ -34,6 +35,8 @@ const MAX_MESSAGE_BYTES: usize = 900 << 10;
 const MAX_LINE_BYTES: usize = 4 << 10;
 /// No group has more pieces: the longest has 80 MiB.
 const MAX_PIECES: u32 = 128;
+/// No ending has more pieces: 1 GiB.
+pub(super) const MAX_ENDING_PIECES: u32 = 1171;
 
 /// A log that begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +58,7 @@ pub(super) enum Said<'a> {
     Group { sequence: u64, piece: u32, pieces: u32, bytes: &'a [u8] },
     Spill { file: &'a str, offset: u64, bytes: &'a [u8] },
     Fence { number: u64, by: &'a str },
+    Ending { sha256: Sha256Hex, piece: u32, pieces: u32, bytes: &'a [u8] },
     At { number: u64, offset: i64, from: i64, sequence: u64 },
     Fenced { offset: i64 },
     Closed,
@@ -74,6 +78,9 @@ pub(super) fn encode(key: &hmac::Key, origin: &Origin, said: &Said<'_>) -> Vec<u
         }
         Said::Spill { file, offset, bytes } => (format!("spill {origin} {file} {offset}"), bytes),
         Said::Fence { number, by } => (format!("fence {origin} {number} {by}"), &[]),
+        Said::Ending { sha256, piece, pieces, bytes } => {
+            (format!("ending {origin} {sha256} {piece} {pieces}"), bytes)
+        }
         Said::At { number, offset, from, sequence } => {
             (format!("at {origin} {number} {offset} {from} {sequence}"), &[])
         }
@@ -127,10 +134,21 @@ fn read(message: &[u8]) -> Option<(Origin, Said<'_>)> {
         "lease" => Said::Lease { number: number(word()?)?, told: number(word()?)? },
         "group" => {
             let (sequence, piece, pieces) = (number(word()?)?, number(word()?)?, number(word()?)?);
-            if piece >= pieces || pieces > MAX_PIECES || bytes.len() > PIECE_BYTES {
-                return None;
-            }
-            Said::Group { sequence, piece, pieces, bytes }
+            is_piece(piece, pieces, MAX_PIECES, bytes).then_some(Said::Group {
+                sequence,
+                piece,
+                pieces,
+                bytes,
+            })?
+        }
+        "ending" => {
+            let (sha256, piece, pieces) = (Sha256Hex::parse(word()?)?, number(word()?)?, number(word()?)?);
+            is_piece(piece, pieces, MAX_ENDING_PIECES, bytes).then_some(Said::Ending {
+                sha256,
+                piece,
+                pieces,
+                bytes,
+            })?
         }
         "spill" => Said::Spill {
             // It becomes a file's name.
@@ -150,6 +168,10 @@ fn read(message: &[u8]) -> Option<(Origin, Said<'_>)> {
         _ => return None,
     };
     words.next().is_none().then_some((origin, said))
+}
+
+fn is_piece(piece: u32, pieces: u32, max: u32, bytes: &[u8]) -> bool {
+    piece < pieces && pieces <= max && bytes.len() <= PIECE_BYTES
 }
 
 /// A word of the line, with all of its life.
@@ -190,6 +212,7 @@ mod tests {
             Said::Group { sequence: 1, piece: 0, pieces: 2, bytes: b"a\nb" },
             Said::Spill { file: "0192f1a0-2-ff.spill", offset: 896, bytes: b"x" },
             Said::Fence { number: 7, by: "acme/gw2/e:0011" },
+            Said::Ending { sha256: Sha256Hex::of(b"xy"), piece: 1, pieces: 2, bytes: b"y" },
             Said::At { number: 7, offset: 11, from: 3, sequence: 2 },
             Said::Fenced { offset: 12 },
             Said::Closed,
@@ -236,6 +259,7 @@ mod tests {
             "lease acme/gw1/e1 01 0\n",
             "group acme/gw1/e1 1 2 2\n",
             "group acme/gw1/e1 1 0 4000000000\n",
+            "ending acme/gw1/e1 12 0 1\n",
             "spill acme/gw1/e1 ../x.spill 0\n",
             "spill acme/gw1/e1 segment-00000000.journal 0\n",
             "at acme/gw1/e1 1 -1 0 0\n",
@@ -247,8 +271,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), kind in 0_usize..8) {
-            let kinds = ["open", "lease", "group", "spill", "fence", "at", "fenced", "closed"];
+        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), kind in 0_usize..9) {
+            let kinds = ["open", "lease", "group", "spill", "fence", "ending", "at", "fenced", "closed"];
             decode(&key_of(1), &bytes);
             let mut message = format!("{} acme/gw1/e1 ", kinds[kind]).into_bytes();
             message.extend(bytes);

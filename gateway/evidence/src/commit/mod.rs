@@ -22,8 +22,9 @@
 //! missing. They are written into a journal folder, and from there on recovery is the same as of a dead process's disk
 //! ([`crate::salvage()`]): with the log's own key, or with a closing key of it. A start of the same gateway does so too,
 //! whether its disk is still there or not; where the process is known to be dead, because its lock is free, it does not
-//! wait. What its disk has beyond the topic was told to nobody. Two that close one log nevertheless meet at the store,
-//! which takes one seal for each batch (DU-3).
+//! wait. What its disk has beyond the topic was told to nobody. The records that recovery adds are agreed on in the topic
+//! before any of them is sealed (`ending.rs`), so that a log has one end however often it is recovered. Two that close one
+//! log nevertheless meet at the store, which takes one seal for each batch (DU-3).
 //!
 //! **Late.** A gateway that was frozen, and finds that it was fenced, says so; who wrote the fence then counts the records
 //! behind it and puts a `gap`, reason `late`, into its own log: nobody was told of them.
@@ -49,8 +50,10 @@
 
 mod close;
 mod code;
+mod ending;
 mod lease;
 mod message;
+mod pieces;
 mod read;
 mod rebuild;
 mod send;
@@ -68,6 +71,7 @@ pub(crate) use close::{
     Closing, Late, Prepared, Survived, closed, mark_committed, prepare, reclaim, recover, survive, waits_for,
 };
 pub use code::CommitKey;
+pub(crate) use ending::Ending;
 pub(crate) use send::{Committer, Who};
 
 /// The partition of the index.

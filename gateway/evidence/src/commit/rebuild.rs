@@ -7,6 +7,7 @@ use std::path::Path;
 use schemas::Origin;
 
 use super::message::Said;
+use super::pieces::Pieces;
 use super::read::{Fence, Reader};
 use super::table::Entry;
 use crate::disk::SharedDisk;
@@ -22,25 +23,6 @@ pub(super) struct Written {
     pub(super) next: u64,
     /// Groups are missing of which somebody was told.
     pub(super) is_torn: bool,
-}
-
-/// Groups whose pieces are not all there, or that came before their turn.
-#[derive(Debug, Default)]
-struct Pieces(BTreeMap<u64, BTreeMap<u32, Vec<u8>>>);
-
-impl Pieces {
-    /// Takes a piece; gives the group where it is whole.
-    fn take(&mut self, sequence: u64, piece: u32, pieces: u32, bytes: &[u8]) -> Option<Vec<u8>> {
-        if pieces == 1 {
-            return Some(bytes.to_vec());
-        }
-        let of_group = self.0.entry(sequence).or_default();
-        of_group.insert(piece, bytes.to_vec());
-        if of_group.len() < pieces as usize {
-            return None;
-        }
-        Some(self.0.remove(&sequence)?.into_values().flatten().collect())
-    }
 }
 
 /// Writes the journal of a log into `folder`, which holds none.
@@ -161,19 +143,4 @@ pub(super) fn count_late(
     });
     read.map_err(|failed| away(failed, origin))?;
     Ok(late.values().fold((0, 0), |(records, bytes), (r, b)| (records + r, bytes + b)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_group_is_whole_with_its_last_piece_in_any_order() {
-        let mut pieces = Pieces::default();
-        assert_eq!(pieces.take(3, 1, 2, b"b"), None);
-        assert_eq!(pieces.take(3, 1, 2, b"b"), None);
-        assert_eq!(pieces.take(4, 0, 1, b"x"), Some(b"x".to_vec()));
-        assert_eq!(pieces.take(3, 0, 2, b"a"), Some(b"ab".to_vec()));
-        assert!(pieces.0.is_empty());
-    }
 }

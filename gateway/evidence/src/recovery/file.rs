@@ -27,8 +27,13 @@ pub(super) fn write(
     origin: &Origin,
     records: &BTreeMap<u64, Bytes>,
 ) -> Result<(), OpenError> {
+    put(disk, folder, &encode(origin, records))
+}
+
+/// Writes the file as it is given; durable on return.
+pub(super) fn put(disk: &dyn Disk, folder: &Path, bytes: &[u8]) -> Result<(), OpenError> {
     let path = folder.join(epoch::RECOVERY);
-    disk::replace(disk, &path, &encode(origin, records)).map_err(OpenError::io("write", &path))
+    disk::replace(disk, &path, bytes).map_err(OpenError::io("write", &path))
 }
 
 fn encode(origin: &Origin, records: &BTreeMap<u64, Bytes>) -> Vec<u8> {
@@ -49,15 +54,20 @@ pub(super) fn read(
     folder: &Path,
     origin: &Origin,
 ) -> Result<Option<BTreeMap<u64, Bytes>>, OpenError> {
+    let Some(bytes) = bytes(disk, folder)? else { return Ok(None) };
+    match decode(origin, bytes.into()) {
+        Some(records) => Ok(Some(records)),
+        None => Err(OpenError::Journal(format!("`{}` is damaged", folder.join(epoch::RECOVERY).display()))),
+    }
+}
+
+/// The file as it is; `None` where there is none.
+pub(super) fn bytes(disk: &dyn Disk, folder: &Path) -> Result<Option<Vec<u8>>, OpenError> {
     let path = folder.join(epoch::RECOVERY);
     if disk.entry(&path).map_err(OpenError::io("look at", &path))?.is_none() {
         return Ok(None);
     }
-    let bytes = disk::read_file(disk, &path, MAX_BYTES).map_err(OpenError::io("read", &path))?;
-    match decode(origin, bytes.into()) {
-        Some(records) => Ok(Some(records)),
-        None => Err(OpenError::Journal(format!("`{}` is damaged", path.display()))),
-    }
+    disk::read_file(disk, &path, MAX_BYTES).map(Some).map_err(OpenError::io("read", &path))
 }
 
 fn decode(origin: &Origin, bytes: Bytes) -> Option<BTreeMap<u64, Bytes>> {
