@@ -219,7 +219,7 @@ mod tests {
         let typed = TapSyslog {
             address: "siem.example:6514".into(),
             server_name: None,
-            tls: crate::config::TapTls::default(),
+            tls: crate::config::ClientTls::default(),
             sd_id: "affidavit@32473".into(),
             facility: 13,
             app_name: "affidavit".into(),
