@@ -81,7 +81,7 @@ pub(super) fn run(args: &cli::Archive) -> Result<()> {
     let typed = read(&text, base).map_err(|problems| super::told(&args.config, &problems))?;
     let root = document::parse(&text).map_err(|problems| super::told(&args.config, &problems))?;
     let (referred, key) = referred(&typed, &root);
-    super::whole(&args.config, referred, args.check)?;
+    super::require(&args.config, referred, args.check)?;
     if args.check {
         show(&args.config, &typed, key.as_deref().unwrap_or_default());
         return Ok(());

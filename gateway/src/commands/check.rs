@@ -63,12 +63,15 @@ fn other_command(path: &Path) -> Option<&'static str> {
     let root = document::parse(&std::fs::read_to_string(path).ok()?).ok()?;
     let Shape::Map(entries) = &root.shape else { return None };
     let has = |key: &str| entries.iter().any(|entry| entry.key == key);
-    match () {
-        () if has("listen") || has("providers") || has("evidence") => None,
-        () if has("quarantine") => Some("archive"),
-        () if has("checkpoint_key") => Some("registrar"),
-        () => None,
-    }
+    let command = if has("quarantine") {
+        "archive"
+    } else if has("checkpoint_key") {
+        "registrar"
+    } else {
+        return None;
+    };
+    let is_a_gateways = ["listen", "providers", "evidence"].into_iter().any(has);
+    (!is_a_gateways).then_some(command)
 }
 
 #[cfg(test)]

@@ -62,7 +62,7 @@ fn loaded(path: &Path) -> Result<Loaded> {
 }
 
 /// What a configuration refers to must be there; `warns` says that what should be known goes to stderr.
-fn whole(path: &Path, referred: Referred<'_>, warns: bool) -> Result<()> {
+fn require(path: &Path, referred: Referred<'_>, warns: bool) -> Result<()> {
     let (problems, warnings) = referred.finish();
     for warning in warnings.iter().filter(|_| warns) {
         output::note(format_args!("warning: {warning}"));

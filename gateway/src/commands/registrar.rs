@@ -93,7 +93,7 @@ pub(super) fn run(args: &cli::Registrar) -> Result<()> {
     let typed = read(&text, base).map_err(|problems| super::told(path, &problems))?;
     let root = document::parse(&text).map_err(|problems| super::told(path, &problems))?;
     let (referred, seeds) = referred(&typed, &root);
-    super::whole(path, referred, args.check)?;
+    super::require(path, referred, args.check)?;
     let (seal_seed, checkpoint_seed) = seeds.context("the keys were read")?;
     if args.check {
         show(path, &typed, seal_seed, checkpoint_seed);
