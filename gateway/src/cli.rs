@@ -146,6 +146,9 @@ pub struct Registrar {
     /// The configuration.
     #[arg(short = 'c', long = "config", value_name = "FILE", default_value = "registrar.yaml")]
     pub config: PathBuf,
+    /// Only check the configuration, and the files and variables that it refers to; tells all problems at once.
+    #[arg(long)]
+    pub check: bool,
     /// What is logged: a filter as `info` or `evidence=debug,info`.
     #[arg(long, value_name = "FILTER", default_value = "info")]
     pub log: String,
@@ -160,6 +163,9 @@ pub struct Archive {
     /// The configuration.
     #[arg(short = 'c', long = "config", value_name = "FILE", default_value = "archive.yaml")]
     pub config: PathBuf,
+    /// Only check the configuration, and the files and variables that it refers to; tells all problems at once.
+    #[arg(long)]
+    pub check: bool,
     /// What is logged: a filter as `info` or `evidence=debug,info`.
     #[arg(long, value_name = "FILTER", default_value = "info")]
     pub log: String,

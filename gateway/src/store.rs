@@ -74,13 +74,15 @@ pub(crate) fn commit(loaded: &Loaded) -> anyhow::Result<Option<evidence::CommitS
         Out::Kafka(out) => Some(&**out),
         _ => None,
     };
-    let password = match kafka.brokers {
+    let password = match kafka.cluster {
         Some(_) => &loaded.commit_password,
         None => &loaded.kafka_password,
     };
     let who = format!("{}/{}", config.deployment, config.gateway);
     let secret = loaded.commit_secret.as_ref().context("`evidence.commit.kafka.secret` was not read")?;
     let settings = kafka.settings(who, out, password.as_ref().map(config::Secret::expose), secret);
+    let settings =
+        settings.context("`evidence.commit.kafka.brokers` is not typed, and the way out has none")?;
     judged(settings.judge(), "evidence.commit.kafka", "no record could be committed")?;
     Ok(Some(settings))
 }
@@ -128,7 +130,7 @@ fn bucket(out: &config::S3Out, key: &str) -> anyhow::Result<S3Store> {
         Ok(report) => report,
         Err(error) if error.trouble() == Some(Trouble::NoBucket) => {
             return Err(error)
-                .with_context(|| format!("`{key}.bucket` is `{}`: wanted: a bucket", out.bucket));
+                .with_context(|| format!("`{key}.bucket` is `{}`: wanted: a bucket", out.at.bucket));
         }
         Err(error) => {
             tracing::warn!(%error, "the bucket cannot be judged now");

@@ -1,4 +1,4 @@
-//! The runbook's sections on receipts and quarantine, followed on a real broker.
+//! The runbook's sections on receipts, quarantine, gaps of the tap and `commit: kafka`, followed on a real broker.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -7,6 +7,7 @@ use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use rustix::process::Signal;
 use schemas::note::Ed25519Signer;
 use schemas::ship::Chunk;
 use schemas::{Sha256Hex, seal};
@@ -18,6 +19,7 @@ use tests::provider::Provider;
 use tests::runbook::Host;
 use tests::services::Kafka;
 use tests::shipping::{RECEIPTS, TOPIC, Way};
+use tests::tapped::{Mood, WebhookSink};
 
 fn client(kafka: &Kafka) -> ClientConfig {
     let mut config = ClientConfig::new();
@@ -45,8 +47,13 @@ fn forge(kafka: &Kafka, topic: &str, key: &str, message: &[u8]) {
 }
 
 async fn call(gateway: &Gateway, count: usize) {
+    calls(gateway, count, "runbook").await;
+}
+
+async fn calls(gateway: &Gateway, count: usize, text: &str) {
     for _ in 0..count {
-        let body = r#"{"model":"gpt-4o-mini","messages":[{"role":"user","content":"runbook"}]}"#;
+        let message = serde_json::json!({ "role": "user", "content": text });
+        let body = serde_json::json!({ "model": "gpt-4o-mini", "messages": [message] }).to_string();
         let got = send(gateway.address, &Call::post("/openai/v1/chat/completions", &gateway.key, body)).await;
         assert_eq!(got.status, 200, "{}", got.text());
     }
@@ -88,8 +95,13 @@ async fn receipts_that_do_not_come_and_what_a_forger_sends() {
         kafka.address, archiver.line,
     );
     let rest = "log: { format: json }\n".to_owned();
-    let gateway =
-        Gateway::prepare(dir.path(), &Setup { provider: provider.url(), out, rest, ..Setup::default() });
+    let hook = WebhookSink::start(|_| Mood::Fail).await;
+    let evidence = format!(
+        "  segment: 1MiB\n  tap_keep: 1KiB\n  tap: [ {{ name: siem, webhook: {{ url: \"http://{}/\" }} }} ]\n",
+        hook.address
+    );
+    let setup = Setup { provider: provider.url(), out, rest, evidence, ..Setup::default() };
+    let gateway = Gateway::prepare(dir.path(), &setup);
     let mut host = Host::new(dir.path());
     host.serves(&gateway, dir.path());
     let config = dir.path().join("ar1/archive.yaml");
@@ -130,4 +142,96 @@ async fn receipts_that_do_not_come_and_what_a_forger_sends() {
     host.follow_from("quarantine", 0);
     let kept = std::fs::read_dir(dir.path().join("kept")).expect("what was kept").count();
     assert_eq!(kept, 2, "a finding, and its bytes");
+    // The sink is away while more is archived than is kept for it.
+    calls(&gateway, 6, &"a large request ".repeat(40_000)).await;
+    until("nothing but the archive to have it", &host, || {
+        let text = shown();
+        let of =
+            |line: &str| text.lines().find_map(|found| found.strip_prefix(line)?.trim().parse::<f64>().ok());
+        of("gateway_records_behind{mark=\"archived\"}") == Some(0.0)
+            && of("gateway_tap_kept_bytes").is_some_and(|bytes| bytes <= 1024.0)
+            && of("gateway_journal_bytes").is_some_and(|bytes| bytes < 3e6)
+    });
+    hook.set(|_| Mood::Take);
+    until("the gap", &host, || shown().contains("gateway_tap_gap_total{sink=\"siem\"} 1"));
+    host.follow_from("tap-gap", 0);
+    assert!(hook.book.all().iter().any(|tapped| tapped.kind == "tap_gap"));
+}
+
+/// A gateway with `commit: kafka`: its disk is its own; store, content keys and the secret are the deployment's.
+fn committing(kafka: &Kafka, dir: &Path, name: &str, provider: &Provider) -> Gateway {
+    let evidence = format!(
+        "  commit:\n    kafka:\n      brokers: [\"{}\"]\n      lease: 3s\n      timeout: 5s\n      \
+         secret: {{ file: {} }}\n      create: {{ partitions: 3, replication: 1 }}\n",
+        kafka.address,
+        tests::commit_secret(dir).display(),
+    );
+    let setup = Setup {
+        name: name.to_owned(),
+        provider: provider.url(),
+        evidence,
+        out: format!("{{ directory: {} }}", dir.join("store").display()),
+        evidence_dir: Some(dir.join(format!("{name}-disk"))),
+        rest: "log: { format: json }\n".into(),
+        ..Setup::default()
+    };
+    let gateway = Gateway::prepare(&dir.join(name), &setup);
+    let config = gateway.dir.join("gateway.yaml");
+    let text = std::fs::read_to_string(&config).expect("the configuration");
+    let own = format!("{}/keytable", gateway.dir.display());
+    let text = text.replace(&own, &dir.join("keytable").display().to_string());
+    std::fs::write(&config, text).expect("the configuration");
+    gateway
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs Kafka"]
+async fn brokers_that_are_away_a_fence_and_what_a_forger_commits() {
+    let mut kafka = Kafka::start();
+    let dir = tempfile::tempdir().expect("a folder");
+    let provider = Provider::start([]).await;
+    let gateway = committing(&kafka, dir.path(), "gw1", &provider);
+    let mut survivor = committing(&kafka, dir.path(), "gw2", &provider);
+    // One key for both, so that each can close what the other left.
+    std::fs::copy(gateway.seal_key(), survivor.seal_key()).expect("a key");
+    let mut host = Host::new(dir.path());
+    host.serves(&gateway, &dir.path().join("gw1-disk"));
+    host.set("STORE", dir.path().join("store").display());
+    host.start_gateway();
+    call(&gateway, 2).await;
+    for partition in 0..3 {
+        let producer: BaseProducer = client(&kafka).create().expect("a producer");
+        let record = BaseRecord::to("affidavit-commit").partition(partition).key("x").payload("forged");
+        producer.send(record).expect("room for a message");
+        producer.flush(Duration::from_secs(20)).expect("the broker takes it");
+    }
+    let page = |path: &str| gateway.admin_get(path).unwrap_or_default();
+    until("the forged message", &host, || {
+        let text = page("/metrics");
+        let counted =
+            text.lines().find_map(|line| line.strip_prefix("gateway_commit_messages_forged_total "));
+        counted.is_some_and(|count| count != "0")
+    });
+    host.follow_from("forged-commit-messages", 0);
+    kafka.pause();
+    until("the lease to end", &host, || page("/readyz").contains("no_lease"));
+    host.follow("no-lease", 0..1);
+    kafka.resume();
+    host.follow_from("no-lease", 1);
+    call(&gateway, 2).await;
+    survivor.serve();
+    host.signal("gateway", Signal::STOP);
+    until("the survivor to close the log", &host, || {
+        survivor.log().contains("a dead gateway's log is closed")
+    });
+    host.signal("gateway", Signal::CONT);
+    until("the fence to be found", &host, || page("/readyz").contains("fenced"));
+    assert!(page("/metrics").contains("gateway_evidence_unavailable{reason=\"fenced\"} 1"));
+    let one = std::fs::read_to_string(gateway.dir.join("trust.yaml")).expect("a trust file");
+    let entry = &one[one.find("  - name:").expect("a gateway")..];
+    let both = dir.path().join("both.yaml");
+    std::fs::write(&both, format!("{one}{}", entry.replace("gw1", "gw2"))).expect("a trust file");
+    host.set("TRUST", both.display());
+    host.follow_from("fenced", 0);
+    call(&gateway, 2).await;
 }

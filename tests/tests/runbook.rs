@@ -14,14 +14,16 @@ use tests::process::Process;
 use tests::provider::Provider;
 use tests::registrar::directory;
 use tests::runbook::{Host, sections};
+use tests::tapped::{Mood, WebhookSink};
 
 /// Sections whose situation a test here makes.
-const SITUATIONS: [&str; 8] = [
+const SITUATIONS: [&str; 9] = [
     "disk-full",
     "fsync-error",
     "unrecorded-traffic",
     "store-away",
     "process-gone",
+    "tap-behind",
     "refused-fork",
     "lost-key",
     "lost-log",
@@ -44,7 +46,16 @@ const LOOKS: [&str; 12] = [
 ];
 
 /// Sections that `kafka_runbook` follows.
-const WITH_KAFKA: [&str; 4] = ["stuck-receipts", "forged-receipts", "archiver-lag", "quarantine"];
+const WITH_KAFKA: [&str; 8] = [
+    "stuck-receipts",
+    "forged-receipts",
+    "archiver-lag",
+    "quarantine",
+    "tap-gap",
+    "no-lease",
+    "fenced",
+    "forged-commit-messages",
+];
 
 #[test]
 fn every_section_is_followed_by_a_test() {
@@ -196,6 +207,22 @@ async fn a_store_that_is_away_and_a_process_that_is_gone() {
     std::thread::sleep(Duration::from_millis(300));
     world.host.follow_from("process-gone", 0);
     world.calls(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sink_of_the_tap_that_takes_nothing_gets_everything_when_it_is_back() {
+    let hook = WebhookSink::start(|_| Mood::Fail).await;
+    let url = format!("http://{}/in", hook.address);
+    let evidence = format!("  tap: [ {{ name: siem, webhook: {{ url: \"{url}\", timeout: 1s }} }} ]\n");
+    let world = World::start(Setup { evidence, ..Setup::default() }).await;
+    world.calls(2).await;
+    world.until("the sink to fail", |world| {
+        world.metric("gateway_tap_errors_total{sink=\"siem\",reason=\"unavailable\"}") > 0.0
+    });
+    world.host.follow("tap-behind", 0..1);
+    hook.set(|_| Mood::Take);
+    world.host.follow_from("tap-behind", 1);
+    assert!(hook.book.all().len() >= 6, "boot, config and two exchanges");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -55,12 +55,14 @@ pub enum Reason {
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::DiskFull,
         Self::SpoolFull,
         Self::Busy,
         Self::Draining,
         Self::JournalFailed,
+        Self::NoLease,
+        Self::Fenced,
         Self::StoreRefused,
         Self::SealingFailed,
         Self::RecordRefused,
@@ -160,5 +162,28 @@ impl OpenError {
     pub(crate) fn io(action: &'static str, path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.display().to_string();
         move |source| Self::Io { action, path, source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_is_among_all_of_them() {
+        // A new one does not compile here until it has a number, and then has to be in `ALL`.
+        let number = |reason: Reason| match reason {
+            Reason::DiskFull => 0,
+            Reason::SpoolFull => 1,
+            Reason::Busy => 2,
+            Reason::Draining => 3,
+            Reason::JournalFailed => 4,
+            Reason::NoLease => 5,
+            Reason::Fenced => 6,
+            Reason::StoreRefused => 7,
+            Reason::SealingFailed => 8,
+            Reason::RecordRefused => 9,
+        };
+        assert_eq!(Reason::ALL.map(number), std::array::from_fn(|n| n));
     }
 }

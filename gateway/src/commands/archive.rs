@@ -36,7 +36,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use evidence::archive::{ArchiveConfig, Archiver};
 use evidence::clock::SystemClock;
-use policies::document::{self, Fields, Problem};
+use policies::document::{self, Fields, Node, Problem};
 use schemas::names::is_part;
 use schemas::note::{Ed25519Signer, Signer as _};
 use schemas::trust::key_text;
@@ -45,7 +45,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use self::trust::TrustFile;
 use super::shown;
 use crate::cli;
-use crate::config::{self, KafkaIn, Out, parse_duration, parse_size};
+use crate::config::{self, KafkaIn, Out, Referred, parse_duration, parse_size};
+use crate::output;
 use crate::record::now_us;
 use crate::secrets::parse_seal_key;
 use crate::store;
@@ -78,6 +79,13 @@ pub(super) fn run(args: &cli::Archive) -> Result<()> {
         std::fs::read_to_string(&args.config).with_context(|| format!("`{}`", args.config.display()))?;
     let base = args.config.parent().unwrap_or(Path::new("."));
     let typed = read(&text, base).map_err(|problems| super::told(&args.config, &problems))?;
+    let root = document::parse(&text).map_err(|problems| super::told(&args.config, &problems))?;
+    let (referred, key) = referred(&typed, &root);
+    super::require(&args.config, referred, args.check)?;
+    if args.check {
+        show(&args.config, &typed, key.as_deref().unwrap_or_default());
+        return Ok(());
+    }
     super::start_logging(&args.log, args.log_format)?;
     let trust = Arc::new(TrustFile::open(&typed.trust, &typed.deployment)?);
     let (name, deployment, listen) = (typed.name.clone(), typed.deployment.clone(), typed.metrics);
@@ -125,6 +133,36 @@ pub(super) fn run(args: &cli::Archive) -> Result<()> {
     })
 }
 
+/// Looks at what the configuration refers to; gives the public part of the archiver's key.
+fn referred<'a>(typed: &Typed, root: &'a Node) -> (Referred<'a>, Option<String>) {
+    let mut referred = Referred::new(root);
+    let seed = referred.seed("key", &typed.key);
+    if let Err(why) = trust::read(&typed.trust, &typed.deployment) {
+        let wanted = format!("a trust file of deployment `{}`: {why:#}", typed.deployment);
+        referred.problem("trust", &typed.trust, wanted);
+    }
+    referred.kafka("kafka", &typed.kafka);
+    referred.store("out", &typed.out);
+    let key = seed.map(|seed| key_text(&Ed25519Signer::from_seed(*seed).public_key()));
+    (referred, key)
+}
+
+/// Shows what the configuration means.
+fn show(path: &Path, typed: &Typed, key: &str) {
+    let Typed { deployment, name, kafka, .. } = typed;
+    let group = kafka.group.clone().unwrap_or_else(|| default_group(deployment));
+    output::line(format_args!("`{}` is sound", path.display()));
+    output::line(format_args!("  archiver       {name} of {deployment}, key {key}"));
+    output::line(format_args!("  reads          topic {} as group {group}", kafka.topic));
+    output::line(format_args!("  answers        topic {}", kafka.receipts));
+    output::line(format_args!("  writes         {}", super::shown_store(&typed.out)));
+}
+
+/// Archivers of two deployments in one group would share the partitions, and pass each other's batches over.
+fn default_group(deployment: &str) -> String {
+    format!("affidavit-archivers-{deployment}")
+}
+
 /// Refuses topics that no batch would get through. Brokers that do not answer now, and topics that are not there yet, are
 /// waited for.
 fn judge(settings: &ArchiveConfig) -> Result<()> {
@@ -152,8 +190,7 @@ fn settings(typed: Typed, trust: Arc<TrustFile>) -> Result<ArchiveConfig> {
         connection,
         topic: typed.kafka.topic,
         receipts: typed.kafka.receipts,
-        // Archivers of two deployments in one group would share the partitions, and pass each other's batches over.
-        group: typed.kafka.group.unwrap_or_else(|| format!("affidavit-archivers-{}", typed.deployment)),
+        group: typed.kafka.group.unwrap_or_else(|| default_group(&typed.deployment)),
         outage: typed.kafka.outage,
         store: store::open(&typed.out, "out")?,
         keys: trust,
@@ -284,4 +321,45 @@ mod tests {
         let Err(problems) = read(&text, Path::new("/")) else { std::panic::panic_any("accepted") };
         assert!(problems[0].to_string().contains("kafka.receipts"), "{problems:?}");
     }
+
+    #[test]
+    fn a_check_tells_everything_that_is_not_there_and_starts_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("archive.yaml");
+        let text = "deployment: acme\nname: ar1\nkey: archiver.key\ntrust: trust.yaml\nwork: work\nquarantine: q\n\
+                    out: { directory: store }\nkafka: { brokers: ['127.0.0.1:1'], tls: { ca: ca.pem }, \
+                    sasl: { mechanism: plain, user: u, secret: { file: password } } }\n";
+        std::fs::write(&config, text.replace("{ directory: store }", OTHER_OUT)).unwrap();
+        let check = || {
+            let log_format = cli::LogLines::Text;
+            run(&cli::Archive { config: config.clone(), check: true, log: "info".into(), log_format })
+        };
+        let told = check().unwrap_err().to_string();
+        for key in ["key", "trust", "out.kafka", "kafka.tls.ca", "kafka.sasl.secret.file"] {
+            assert!(told.contains(&format!("`{key}`")), "{key} not in {told}");
+        }
+        let made = rcgen::generate_simple_self_signed(["kafka".to_owned()]).unwrap();
+        let key = crate::secrets::seal_key_text(&[7; 32], &[0; 32], "an archiver");
+        let trust =
+            format!("v: 1\ndeployment: acme\ngateways: [{{ name: gw1, key: \"{}\" }}]\n", key_text(&[1; 32]));
+        for (name, text) in [
+            ("archiver.key", key.as_str()),
+            ("ca.pem", made.cert.pem().as_str()),
+            ("password", "hunter2"),
+            ("trust.yaml", trust.as_str()),
+            ("archive.yaml", text),
+        ] {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        check().unwrap();
+        std::fs::write(folder.path().join("trust.yaml"), trust.replace("acme", "other")).unwrap();
+        let told = check().unwrap_err().to_string();
+        assert!(told.contains("1 problem") && told.contains("wanted `acme`"), "{told}");
+        let made: Vec<_> =
+            ["store", "work", "q"].iter().filter(|name| folder.path().join(name).exists()).collect();
+        assert!(made.is_empty(), "{made:?}");
+    }
+
+    /// A way out that only a gateway has.
+    const OTHER_OUT: &str = "{ kafka: { brokers: ['k:1'], archivers: [{ name: ar1, key: \"AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=\" }] } }";
 }

@@ -1,6 +1,9 @@
 //! `gateway check`: all problems at once, or what the configuration means.
 
-use anyhow::{Context as _, Result};
+use std::path::Path;
+
+use anyhow::{Context as _, Result, ensure};
+use policies::document::{self, Shape};
 
 use super::loaded;
 use crate::cli::Check;
@@ -12,7 +15,15 @@ pub(super) fn run(args: &Check) -> Result<()> {
         output::line(config::json_schema().trim_end());
         return Ok(());
     }
-    let loaded = loaded(&args.file.config)?;
+    let path = &args.file.config;
+    let other = other_command(path);
+    ensure!(
+        other.is_none(),
+        "`{0}` is no `gateway.yaml`, but of `gateway {1}`: check it with `gateway {1} --check -c {0}`",
+        path.display(),
+        other.unwrap_or_default()
+    );
+    let loaded = loaded(path)?;
     if args.canonical {
         output::line(std::str::from_utf8(&loaded.canonical).context("canonical JSON is UTF-8")?);
         return Ok(());
@@ -45,4 +56,39 @@ pub(super) fn run(args: &Check) -> Result<()> {
         _ => output::line("  prices         none: no cost is recorded"),
     }
     Ok(())
+}
+
+/// The command whose configuration a file is, where it is not that of a gateway.
+fn other_command(path: &Path) -> Option<&'static str> {
+    let root = document::parse(&std::fs::read_to_string(path).ok()?).ok()?;
+    let Shape::Map(entries) = &root.shape else { return None };
+    let has = |key: &str| entries.iter().any(|entry| entry.key == key);
+    let command = if has("quarantine") {
+        "archive"
+    } else if has("checkpoint_key") {
+        "registrar"
+    } else {
+        return None;
+    };
+    let is_a_gateways = ["listen", "providers", "evidence"].into_iter().any(has);
+    (!is_a_gateways).then_some(command)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_configuration_of_another_command_is_sent_there() {
+        let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples");
+        for (file, command) in
+            [("archive.yaml", Some("archive")), ("registrar.yaml", Some("registrar")), ("gateway.yaml", None)]
+        {
+            assert_eq!(other_command(&examples.join(file)), command, "{file}");
+        }
+        let config = examples.join("archive.yaml");
+        let file = crate::cli::ConfigFile { config };
+        let error = run(&Check { file, canonical: false, schema: false }).unwrap_err().to_string();
+        assert!(error.contains("gateway archive --check -c "), "{error}");
+    }
 }

@@ -16,7 +16,7 @@ use anyhow::{Context as _, Result, anyhow};
 use policies::document::Problem;
 
 use crate::cli::{Command, LogLines};
-use crate::config::{self, Loaded};
+use crate::config::{self, Loaded, Out, Referred};
 use crate::output;
 use crate::serve::Start;
 
@@ -59,6 +59,24 @@ fn loaded(path: &Path) -> Result<Loaded> {
         output::note(format_args!("warning: {warning}"));
     }
     Ok(loaded)
+}
+
+/// What a configuration refers to must be there; `warns` says that what should be known goes to stderr.
+fn require(path: &Path, referred: Referred<'_>, warns: bool) -> Result<()> {
+    let (problems, warnings) = referred.finish();
+    for warning in warnings.iter().filter(|_| warns) {
+        output::note(format_args!("warning: {warning}"));
+    }
+    if problems.is_empty() { Ok(()) } else { Err(told(path, &problems)) }
+}
+
+/// Where batches go, for people.
+fn shown_store(out: &Out) -> String {
+    match out {
+        Out::Directory(folder) => format!("directory {}", folder.display()),
+        Out::S3(s3) => s3.at.to_string(),
+        Out::Kafka(kafka) => format!("topic {}", kafka.topic),
+    }
 }
 
 /// Logs to stderr.

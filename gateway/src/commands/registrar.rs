@@ -52,9 +52,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::cli;
-use crate::config::{self, KafkaIn, Out, parse_duration};
+use crate::config::{self, KafkaIn, Out, Referred, parse_duration};
+use crate::output;
 use crate::record::now_us;
-use crate::secrets::parse_seal_key;
 use crate::store;
 
 /// How many intervals work waits before a registrar that stands by does it.
@@ -87,7 +87,19 @@ struct Others {
 }
 
 pub(super) fn run(args: &cli::Registrar) -> Result<()> {
-    let (settings, interval, others, kafka) = settings(&args.config)?;
+    let path = &args.config;
+    let text = std::fs::read_to_string(path).with_context(|| format!("`{}`", path.display()))?;
+    let base = path.parent().unwrap_or(Path::new("."));
+    let typed = read(&text, base).map_err(|problems| super::told(path, &problems))?;
+    let root = document::parse(&text).map_err(|problems| super::told(path, &problems))?;
+    let (referred, seeds) = referred(&typed, &root);
+    super::require(path, referred, args.check)?;
+    let (seal_seed, checkpoint_seed) = seeds.context("the keys were read")?;
+    if args.check {
+        show(path, &typed, seal_seed, checkpoint_seed);
+        return Ok(());
+    }
+    let (settings, interval, others, kafka) = settings(typed, seal_seed, checkpoint_seed)?;
     super::start_logging(&args.log, args.log_format)?;
     let _following = follow(&settings, kafka.as_ref())?;
     let mut registrar = Registrar::new(settings)?;
@@ -172,19 +184,48 @@ fn follow(settings: &RegistrarConfig, kafka: Option<&KafkaIn>) -> Result<Option<
     topic.follow(connection, &kafka.topic).context("a thread for the topic").map(Some)
 }
 
-fn settings(path: &Path) -> Result<(RegistrarConfig, Duration, Others, Option<KafkaIn>)> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("`{}`", path.display()))?;
-    let base = path.parent().unwrap_or(Path::new("."));
-    let typed = read(&text, base).map_err(|problems| super::told(path, &problems))?;
-    let seed = |key: &str, path: &Path| -> Result<[u8; 32]> {
-        let file = std::fs::read(path).with_context(|| format!("`{key}` is `{}`", path.display()))?;
-        let seed = parse_seal_key(&file)
-            .map_err(|form| anyhow::anyhow!("`{key}` is `{}`: wanted {form}", path.display()))?;
-        Ok(*seed)
-    };
-    let seal_seed = seed("seal_key", &typed.seal_key)?;
-    let checkpoint_seed = seed("checkpoint_key", &typed.checkpoint_key)?;
-    anyhow::ensure!(seal_seed != checkpoint_seed, "`checkpoint_key` is the seal key: wanted another key");
+/// The seeds of the seal key and the checkpoint key.
+type Seeds = ([u8; 32], [u8; 32]);
+
+/// Looks at what the configuration refers to; gives the seeds of both keys.
+fn referred<'a>(typed: &Typed, root: &'a Node) -> (Referred<'a>, Option<Seeds>) {
+    let mut referred = Referred::new(root);
+    let seal = referred.seed("seal_key", &typed.seal_key);
+    let checkpoint = referred.seed("checkpoint_key", &typed.checkpoint_key);
+    if seal.is_some() && seal == checkpoint {
+        referred.problem("checkpoint_key", &typed.checkpoint_key, "another key than the seal key");
+    }
+    if let Some(kafka) = &typed.kafka {
+        referred.kafka("kafka", kafka);
+    }
+    referred.store("out", &typed.out);
+    (referred, seal.zip(checkpoint).map(|(seal, checkpoint)| (*seal, *checkpoint)))
+}
+
+/// Shows what the configuration means.
+fn show(path: &Path, typed: &Typed, seal_seed: [u8; 32], checkpoint_seed: [u8; 32]) {
+    let public = |seed| key_text(&Ed25519Signer::from_seed(seed).public_key());
+    output::line(format_args!("`{}` is sound", path.display()));
+    output::line(format_args!("  registry       of {}, seal key {}", typed.deployment, public(seal_seed)));
+    output::line(format_args!("  checkpoints    key {}", public(checkpoint_seed)));
+    output::line(format_args!("  root           {}", key_text(&typed.root)));
+    output::line(format_args!("  store          {}", super::shown_store(&typed.out)));
+    if let Some(kafka) = &typed.kafka {
+        output::line(format_args!("  reads          topic {}", kafka.topic));
+    }
+    for witness in &typed.others.witnesses {
+        output::line(format_args!("  witness        {} at {}", witness.key, witness.url));
+    }
+    if let Some(authority) = &typed.others.timestamp {
+        output::line(format_args!("  timestamps     {}", authority.url));
+    }
+}
+
+fn settings(
+    typed: Typed,
+    seal_seed: [u8; 32],
+    checkpoint_seed: [u8; 32],
+) -> Result<(RegistrarConfig, Duration, Others, Option<KafkaIn>)> {
     let public = |seed| key_text(&Ed25519Signer::from_seed(seed).public_key());
     let record = canonical::to_vec(&serde_json::json!({
         "role": "registrar",
@@ -364,5 +405,35 @@ mod tests {
         };
         assert_eq!(typed.others.witnesses[0].key, key);
         assert_eq!(typed.others.timestamp.unwrap().every.as_secs(), 3600);
+    }
+
+    #[test]
+    fn a_check_tells_everything_that_is_not_there_and_starts_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("registrar.yaml");
+        let root = key_text(&[1; 32]);
+        let text = format!(
+            "deployment: acme\nroot: \"{root}\"\nout: {{ directory: store }}\nentries: e\nseal_key: a\n\
+             checkpoint_key: b\nkafka: {{ brokers: ['127.0.0.1:1'], sasl: {{ mechanism: plain, user: u, \
+             secret: {{ file: password }} }} }}\n"
+        );
+        std::fs::write(&config, text).unwrap();
+        let check = || {
+            let log_format = cli::LogLines::Text;
+            run(&cli::Registrar { config: config.clone(), check: true, log: "info".into(), log_format })
+        };
+        let told = check().unwrap_err().to_string();
+        for key in ["seal_key", "checkpoint_key", "kafka.sasl.secret.file"] {
+            assert!(told.contains(&format!("`{key}`")), "{key} not in {told}");
+        }
+        let key = |n| crate::secrets::seal_key_text(&[n; 32], &[0; 32], "a registrar").to_string();
+        for (name, text) in [("a", key(1)), ("b", key(1)), ("password", "hunter2".into())] {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        let told = check().unwrap_err().to_string();
+        assert!(told.contains("another key than the seal key"), "{told}");
+        std::fs::write(folder.path().join("b"), key(2)).unwrap();
+        check().unwrap();
+        assert!(!folder.path().join("store").exists(), "nothing was started");
     }
 }

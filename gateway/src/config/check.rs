@@ -4,7 +4,7 @@ use std::path::{Component, Path, PathBuf};
 
 use policies::document::{Node, Place, Problem, Shape};
 
-use super::{Commit, Config, Encryption, FailMode, LockMode, Out, Sse, WithoutLock};
+use super::{Cluster, Commit, Config, Encryption, FailMode, LockMode, Out, Sse, WithoutLock};
 
 /// The longest `deployment` and `gateway` together.
 const MAX_NAMES: usize = 83;
@@ -130,7 +130,7 @@ impl Check<'_> {
             Out::Kafka(out) => Some(out),
             _ => None,
         };
-        if kafka.brokers.is_none() && out.is_none() {
+        if kafka.cluster.is_none() && out.is_none() {
             let wanted = "brokers as `[kafka1.example:9093]`: the way out is not `kafka`, whose brokers could be taken";
             self.problems.push(self.problem(format!("{key}.brokers"), wanted));
         }
@@ -142,10 +142,7 @@ impl Check<'_> {
             let wanted = "two or more: the first is the index, and a start reads all of it";
             self.warnings.push(self.problem(format!("{key}.create.partitions"), wanted).value("1"));
         }
-        if let Some(brokers) = &kafka.brokers
-            && kafka.tls.is_none()
-            && !brokers.iter().all(|broker| is_here(broker))
-        {
+        if kafka.cluster.as_ref().is_some_and(Cluster::is_in_the_clear) {
             let wanted = "TLS, `{}` for the system's roots: records would cross the network in the clear";
             self.warnings.push(Problem::at(place(self.root, key), format!("{key}.tls"), wanted));
         }
@@ -211,7 +208,7 @@ impl Check<'_> {
             let wanted = "`s3`: with `kms`, who destroys the key makes locked evidence unreadable";
             warn("sse", "kms".into(), wanted);
         }
-        if let Some(endpoint) = &s3.endpoint
+        if let Some(endpoint) = &s3.at.endpoint
             && !endpoint.tls
             && !endpoint.is_loopback()
         {
@@ -230,7 +227,7 @@ impl Check<'_> {
 impl Check<'_> {
     fn warn_of_kafka(&mut self, config: &Config) {
         let Out::Kafka(kafka) = &config.evidence.out else { return };
-        if kafka.tls.is_none() && !kafka.brokers.iter().all(|broker| is_here(broker)) {
+        if kafka.cluster.is_in_the_clear() {
             let key = "evidence.out.kafka.tls";
             let wanted = "TLS, `{}` for the system's roots: evidence would cross the network in the clear";
             self.warnings.push(Problem::at(place(self.root, "evidence.out.kafka"), key, wanted));
@@ -241,8 +238,7 @@ impl Check<'_> {
 impl Check<'_> {
     fn warn_of_tap(&mut self, config: &Config) {
         for (index, sink) in config.evidence.tap.iter().enumerate() {
-            let kafka = sink.kafka.as_ref().filter(|kafka| kafka.tls.is_none());
-            if kafka.is_some_and(|kafka| !kafka.brokers.iter().all(|broker| is_here(broker))) {
+            if sink.kafka.as_ref().is_some_and(|kafka| kafka.cluster.is_in_the_clear()) {
                 let wanted = "TLS, `{}` for the system's roots: leaves would cross the network in the clear";
                 self.warnings.push(self.problem(format!("evidence.tap[{index}].kafka.tls"), wanted));
             }
@@ -254,13 +250,6 @@ impl Check<'_> {
             }
         }
     }
-}
-
-/// Whether a broker is on this machine.
-fn is_here(broker: &str) -> bool {
-    let host = broker.rsplit_once(':').map_or(broker, |(host, _)| host);
-    let host = host.trim_matches(['[', ']']);
-    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 /// Where the value of a path such as `routes[0].provider` stands; the nearest part that is there.

@@ -7,10 +7,11 @@ use policies::document::{Node, Problem, Shape};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::kafka::{connection, default_outage, default_timeout, is_topic, sasl, tls, whole};
-use super::read::{DAY, Reader, SECOND};
+use super::cluster::{Cluster, cluster};
+use super::kafka::{self, default_outage, default_timeout};
+use super::read::{Reader, SECOND, whole};
 use super::units::{duration_schema, duration_text};
-use super::{CreateTopics, Credential, KafkaOut, KafkaSasl, KafkaTls};
+use super::{CreateTopics, Credential, KafkaOut};
 
 /// The topic where nothing is typed.
 pub(super) const TOPIC: &str = "affidavit-commit";
@@ -26,19 +27,13 @@ pub enum Commit {
     Kafka(Box<KafkaCommit>),
 }
 
-/// The topic of groups.
+/// The topic of groups. Without `brokers` those of `evidence.out.kafka` are taken, with their TLS and authentication.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct KafkaCommit {
-    /// `host:port` of one or more brokers; absent: brokers, TLS and authentication of `evidence.out.kafka`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub brokers: Option<Vec<String>>,
-    /// TLS to `brokers`, `{}` for the system's roots; absent: plain.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tls: Option<KafkaTls>,
-    /// Authentication to `brokers`; absent: none but the certificate of `tls`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub sasl: Option<KafkaSasl>,
+    /// The brokers, where they are not those of the way out.
+    #[serde(flatten)]
+    pub cluster: Option<Cluster>,
     /// The topic, of two partitions or more: the first is its index.
     #[schemars(default = "default_topic")]
     pub topic: String,
@@ -72,32 +67,26 @@ fn default_lease() -> &'static str {
 }
 
 impl KafkaCommit {
-    /// As the evidence's side takes it. `out` is the way out, where it has the brokers.
+    /// As the evidence's side takes it. `out` is the way out, where it has the brokers; `None` where nothing has them,
+    /// which a configuration that was checked never shows.
     pub(crate) fn settings(
         &self,
         who: String,
         out: Option<&KafkaOut>,
         password: Option<&str>,
         secret: &[u8; 32],
-    ) -> evidence::CommitSettings {
-        let (brokers, tls, sasl) = match (&self.brokers, out) {
-            (None, Some(out)) => (out.brokers.as_slice(), out.tls.as_ref(), out.sasl.as_ref()),
-            (brokers, _) => (brokers.as_deref().unwrap_or_default(), self.tls.as_ref(), self.sasl.as_ref()),
-        };
-        evidence::CommitSettings {
-            connection: connection(brokers, tls, sasl, self.timeout, password),
+    ) -> Option<evidence::CommitSettings> {
+        let cluster = self.cluster.as_ref().or(out.map(|out| &out.cluster));
+        let connection = cluster.map(|cluster| cluster.connection(self.timeout, password));
+        Some(evidence::CommitSettings {
+            connection: connection?,
             topic: self.topic.clone(),
             key: evidence::CommitKey::new(secret),
             lease: self.lease,
             create: self.create.map(CreateTopics::settings),
             outage: self.outage,
             who,
-        }
-    }
-
-    /// The place of a password of its own, where it is read at the start.
-    pub(super) fn password(&self) -> Option<&Credential> {
-        self.sasl.as_ref()?.password()
+        })
     }
 }
 
@@ -118,18 +107,17 @@ pub(super) fn read(node: &Node, path: &str, base: &Path, problems: &mut Vec<Prob
     }
     let mut f = Reader::new(node, path, base, problems);
     f.fields.required_node("kafka", FORM);
-    let kafka = f.part_of("kafka", kafka);
+    let kafka = f.part_of("kafka", read_topic);
     f.fields.finish();
     kafka.flatten().map(|kafka| Commit::Kafka(Box::new(kafka)))
 }
 
-fn kafka(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem>) -> Option<KafkaCommit> {
+fn read_topic(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem>) -> Option<KafkaCommit> {
     let mut f = Reader::new(node, path, base, problems);
     let has_brokers = f.fields.node("brokers").is_some();
-    let brokers = if has_brokers { Some(super::kafka::brokers(&mut f)) } else { None };
-    let tls = f.part_of("tls", tls);
-    let sasl = f.part_of("sasl", sasl);
-    for (key, is_typed) in [("tls", tls.is_some()), ("sasl", sasl.is_some())] {
+    let cluster = has_brokers.then(|| cluster(&mut f));
+    for key in ["tls", "sasl"] {
+        let is_typed = f.fields.node(key).is_some();
         if is_typed && !has_brokers {
             let (place, key) = (f.fields.place_of(key), f.fields.path(key));
             f.fields.report(Problem::at(
@@ -139,19 +127,16 @@ fn kafka(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem>) -> O
             ));
         }
     }
-    let form = "a topic's name `[A-Za-z0-9._-]{1,249}`";
-    let topic = f.fields.optional("topic", form, |text| is_topic(text).then(|| text.to_owned()));
+    let topic = kafka::name(&mut f, "topic", "topic");
     f.fields.required_node("secret", "`{env: NAME}` or `{file: PATH}`: where the secret of all gateways is");
     let secret = f.part_of("secret", super::read::credential);
     let lease = f.duration("lease", SECOND..=300 * SECOND, 10 * SECOND);
-    let create = f.part_of("create", super::kafka::create);
-    let outage = f.duration("outage", 60 * 60 * SECOND..=3650 * DAY, 7 * DAY);
-    let timeout = f.duration("timeout", SECOND..=300 * SECOND, 30 * SECOND);
+    let create = f.part_of("create", kafka::create);
+    let outage = kafka::outage(&mut f);
+    let timeout = kafka::timeout(&mut f);
     f.fields.finish();
     Some(KafkaCommit {
-        brokers: whole(brokers)?,
-        tls: whole(tls)?,
-        sasl: whole(sasl)?,
+        cluster: whole(cluster)?,
         topic: topic.unwrap_or_else(|| TOPIC.into()),
         secret: secret.flatten()?,
         lease,

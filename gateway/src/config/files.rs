@@ -14,9 +14,11 @@ use schemas::Sha256Hex;
 use zeroize::Zeroizing;
 
 use super::check::place;
+use super::cluster::Cluster;
 use super::load::{LoadedFile, TapFiles, TlsFiles};
+use super::read::whole;
 use super::secret::{Secret, SecretBytes};
-use super::{Commit, Config, Credential, KafkaTls, Out, TapSink, TapTls};
+use super::{ClientTls, Commit, Config, Credential, Out, TapSink};
 use crate::keys::Keys;
 use crate::secrets;
 
@@ -64,6 +66,12 @@ pub(super) struct Loader<'a> {
     pub(super) files: BTreeMap<String, LoadedFile>,
 }
 
+impl<'a> Loader<'a> {
+    pub(super) fn new(root: &'a Node, environment: &'a dyn Fn(&str) -> Option<String>) -> Self {
+        Self { root, environment, problems: Vec::new(), warnings: Vec::new(), files: BTreeMap::new() }
+    }
+}
+
 impl Loader<'_> {
     /// `None` where anything could not be read; the problems say what.
     pub(super) fn parts(&mut self, config: &Config) -> Option<Parts> {
@@ -106,16 +114,16 @@ impl Loader<'_> {
             tap: tap.into_iter().collect::<Option<_>>()?,
             commit_secret: commit_secret?,
             seal_seed: seal_seed?,
-            pseudonym_key: all_or_none(pseudonym_key)?,
+            pseudonym_key: whole(pseudonym_key)?,
             keys: keys?,
-            policy: all_or_none(policy)?,
-            prices: all_or_none(prices)?,
-            tls: tls.into_iter().map(all_or_none).collect::<Option<_>>()?,
+            policy: whole(policy)?,
+            prices: whole(prices)?,
+            tls: tls.into_iter().map(whole).collect::<Option<_>>()?,
             provider_cas,
         })
     }
 
-    fn problem(&mut self, key: &str, wanted: impl Into<String>) {
+    pub(super) fn problem(&mut self, key: &str, wanted: impl Into<String>) {
         self.problems.push(Problem::at(place(self.root, key), key, wanted));
     }
 
@@ -166,7 +174,12 @@ impl Loader<'_> {
     }
 
     /// Reads a secret; neither it nor the reason why it is none is ever shown beyond `parse`'s own words.
-    fn secret_file(&mut self, key: &str, path: &Path, parse: ParseSecret) -> Option<Zeroizing<[u8; 32]>> {
+    pub(super) fn secret_file(
+        &mut self,
+        key: &str,
+        path: &Path,
+        parse: ParseSecret,
+    ) -> Option<Zeroizing<[u8; 32]>> {
         let bytes = SecretBytes(self.bytes(key, path)?);
         self.warn_if_open(key, path);
         match parse(&bytes.0) {
@@ -225,12 +238,13 @@ impl Loader<'_> {
     /// Reads the password of the way out, and looks whether its PEM files are there.
     fn kafka(&mut self, config: &Config) -> Option<Option<Secret>> {
         let Out::Kafka(kafka) = &config.evidence.out else { return Some(None) };
-        self.connection("evidence.out.kafka", kafka.tls.as_ref(), kafka.password())
+        self.connection("evidence.out.kafka", &kafka.cluster)
     }
 
     fn commit(&mut self, config: &Config) -> Option<Option<Secret>> {
         let Commit::Kafka(kafka) = &config.evidence.commit else { return Some(None) };
-        self.connection("evidence.commit.kafka", kafka.tls.as_ref(), kafka.password())
+        whole(kafka.cluster.as_ref().map(|cluster| self.connection("evidence.commit.kafka", cluster)))
+            .map(Option::flatten)
     }
 
     /// Reads the secret under which messages of the commit topic are written.
@@ -255,20 +269,15 @@ impl Loader<'_> {
     }
 
     /// Reads what a connection to brokers refers to; gives its password.
-    fn connection(
-        &mut self,
-        part: &str,
-        tls: Option<&KafkaTls>,
-        password: Option<&Credential>,
-    ) -> Option<Option<Secret>> {
-        if let Some(tls) = tls {
-            self.kafka_tls(&format!("{part}.tls"), tls)?;
-        }
-        all_or_none(password.map(|place| self.secret(&format!("{part}.sasl.secret"), place)))
+    pub(super) fn connection(&mut self, part: &str, cluster: &Cluster) -> Option<Option<Secret>> {
+        let tls = cluster.tls.as_ref().map(|tls| self.kafka_tls(&format!("{part}.tls"), tls));
+        let password = cluster.password().map(|place| self.secret(&format!("{part}.sasl.secret"), place));
+        whole(tls)?;
+        whole(password)
     }
 
     /// Looks whether the PEM files of a connection to brokers are there: librdkafka reads them itself.
-    fn kafka_tls(&mut self, key: &str, tls: &KafkaTls) -> Option<()> {
+    fn kafka_tls(&mut self, key: &str, tls: &ClientTls) -> Option<()> {
         for (name, path) in [("ca", &tls.ca), ("certificate", &tls.certificate)] {
             if let Some(path) = path {
                 self.certificates(&format!("{key}.{name}"), path)?;
@@ -287,11 +296,7 @@ impl Loader<'_> {
         let (way, tls) = sink.way();
         let key = format!("evidence.tap[{index}].{way}");
         if let Some(kafka) = &sink.kafka {
-            if let Some(tls) = &kafka.tls {
-                self.kafka_tls(&format!("{key}.tls"), tls)?;
-            }
-            let place = kafka.password();
-            let secret = all_or_none(place.map(|place| self.secret(&format!("{key}.sasl.secret"), place)))?;
+            let secret = self.connection(&key, &kafka.cluster)?;
             return Some(TapFiles { secret, ..TapFiles::default() });
         }
         let mut files = tls.map_or_else(|| Some(TapFiles::default()), |tls| self.tap_tls(&key, tls))?;
@@ -299,15 +304,15 @@ impl Loader<'_> {
         if let Some(webhook) = &sink.webhook {
             let secret = webhook.secret.as_ref().map(|place| self.secret(&format!("{key}.secret"), place));
             let token = webhook.token.as_ref().map(|place| self.secret(&format!("{key}.token"), place));
-            files.secret = all_or_none(secret)?;
-            files.token = all_or_none(token)?;
+            files.secret = whole(secret)?;
+            files.token = whole(token)?;
         }
         Some(files)
     }
 
-    fn tap_tls(&mut self, key: &str, tls: &TapTls) -> Option<TapFiles> {
+    fn tap_tls(&mut self, key: &str, tls: &ClientTls) -> Option<TapFiles> {
         let roots = tls.ca.as_ref().map(|path| self.certificates(&format!("{key}.tls.ca"), path));
-        let mut files = TapFiles { roots: all_or_none(roots)?, ..TapFiles::default() };
+        let mut files = TapFiles { roots: whole(roots)?, ..TapFiles::default() };
         if let (Some(certificate), Some(path)) = (&tls.certificate, &tls.key) {
             let chain = self.certificates(&format!("{key}.tls.certificate"), certificate)?;
             let key = format!("{key}.tls.key");
@@ -358,15 +363,7 @@ impl Loader<'_> {
         if let Err(error) = matches(&certificate, &key) {
             self.problem(&key_path, format!("the private key of `listen[{index}].tls.certificate`: {error}"));
         }
-        Some(TlsFiles { certificate, key, client_ca: all_or_none(client_ca)? })
-    }
-}
-
-/// Nothing typed is fine; something typed must have been read.
-fn all_or_none<T>(value: Option<Option<T>>) -> Option<Option<T>> {
-    match value {
-        None => Some(None),
-        Some(value) => value.map(Some),
+        Some(TlsFiles { certificate, key, client_ca: whole(client_ca)? })
     }
 }
 

@@ -1,16 +1,16 @@
 //! `evidence.out.kafka`: the brokers, the topics, and whose receipts count.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use policies::document::{Node, Problem, texts};
+use policies::document::{Node, Problem};
 use schemars::JsonSchema;
 use schemas::trust::public_key;
 use serde::Serialize;
 
-use super::Credential;
 use super::archived::{self, Archived, Confirm};
-use super::read::{DAY, PART_FORM, Reader, SECOND, credential, is_part};
+use super::cluster::{Cluster, Mechanism, cluster};
+use super::read::{DAY, PART_FORM, Reader, SECOND, is_part, whole};
 use super::units::{duration_schema, duration_text};
 
 /// The topics where nothing is typed.
@@ -21,8 +21,9 @@ pub(super) const RECEIPTS: &str = "affidavit-receipts";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct KafkaOut {
-    /// `host:port` of one or more brokers of the cluster.
-    pub brokers: Vec<String>,
+    /// The brokers.
+    #[serde(flatten)]
+    pub cluster: Cluster,
     /// The topic of batches.
     #[schemars(default = "default_topic")]
     pub topic: String,
@@ -31,12 +32,6 @@ pub struct KafkaOut {
     pub receipts: String,
     /// Archivers whose receipts count: a batch counts as archived by a receipt of one of them.
     pub archivers: Vec<Archiver>,
-    /// TLS to the brokers, `{}` for the system's roots; absent: plain.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tls: Option<KafkaTls>,
-    /// Authentication; absent: none but the certificate of `tls`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub sasl: Option<KafkaSasl>,
     /// Where archivers put the batches: read here, never written. `gateway erase` needs it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub archive: Option<Archived>,
@@ -90,51 +85,6 @@ pub struct Archiver {
     pub key: String,
 }
 
-/// TLS to the brokers.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
-#[schemars(deny_unknown_fields)]
-pub struct KafkaTls {
-    /// PEM file of the roots to trust; absent: the system's.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ca: Option<PathBuf>,
-    /// PEM file of the gateway's certificate, where the brokers ask for one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub certificate: Option<PathBuf>,
-    /// PEM file of its private key.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub key: Option<PathBuf>,
-}
-
-/// Authentication to the brokers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
-#[schemars(deny_unknown_fields)]
-pub struct KafkaSasl {
-    /// How.
-    pub mechanism: Mechanism,
-    /// The user; not with `oauthbearer`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub user: Option<String>,
-    /// Where the password is; with `oauthbearer` a file with the token, read again before the token ends.
-    pub secret: Credential,
-}
-
-/// How the gateway says who it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
-pub enum Mechanism {
-    /// User and password as they are: over TLS only.
-    #[serde(rename = "plain")]
-    Plain,
-    /// SCRAM-SHA-256.
-    #[serde(rename = "scram-sha-256")]
-    Scram256,
-    /// SCRAM-SHA-512.
-    #[serde(rename = "scram-sha-512")]
-    Scram512,
-    /// A bearer token out of a file, as Kubernetes or an agent puts it there.
-    #[serde(rename = "oauthbearer")]
-    OAuthBearer,
-}
-
 /// How topics are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
@@ -169,13 +119,7 @@ impl KafkaOut {
             Some(schemas::ship::ArchiverKey { name: one.name.clone(), key })
         };
         topic::TopicSettings {
-            connection: connection(
-                &self.brokers,
-                self.tls.as_ref(),
-                self.sasl.as_ref(),
-                self.timeout,
-                secret,
-            ),
+            connection: self.cluster.connection(self.timeout, secret),
             topic: self.topic.clone(),
             receipts: self.receipts.clone(),
             deployment: deployment.to_owned(),
@@ -186,77 +130,14 @@ impl KafkaOut {
             reship_after: self.reship_after,
         }
     }
-
-    /// The password's place, where it is read at the start.
-    pub(crate) fn password(&self) -> Option<&Credential> {
-        self.sasl.as_ref()?.password()
-    }
-}
-
-/// A connection as the evidence's side takes it; `secret` is the password.
-pub(super) fn connection(
-    brokers: &[String],
-    tls: Option<&KafkaTls>,
-    sasl: Option<&KafkaSasl>,
-    timeout: Duration,
-    secret: Option<&str>,
-) -> evidence::topic::Connection {
-    use evidence::topic;
-    topic::Connection {
-        brokers: brokers.to_vec(),
-        security: topic::Security {
-            tls: tls.map(|tls| topic::Tls {
-                ca: tls.ca.clone(),
-                client: tls.certificate.clone().zip(tls.key.clone()),
-            }),
-            sasl: sasl.map(|sasl| sasl.settings(secret.unwrap_or_default())),
-        },
-        timeout,
-    }
-}
-
-impl KafkaSasl {
-    /// The password's place, where it is read at the start.
-    pub(super) fn password(&self) -> Option<&Credential> {
-        (self.mechanism != Mechanism::OAuthBearer).then_some(&self.secret)
-    }
-
-    fn settings(&self, secret: &str) -> evidence::topic::Sasl {
-        use evidence::topic::{Sasl, Scram};
-        let user = self.user.clone().unwrap_or_default();
-        let password = zeroize::Zeroizing::new(secret.to_owned());
-        match (self.mechanism, &self.secret) {
-            (Mechanism::Plain, _) => Sasl::Plain { user, password },
-            (Mechanism::Scram256, _) => Sasl::Scram { hash: Scram::Sha256, user, password },
-            (Mechanism::Scram512, _) => Sasl::Scram { hash: Scram::Sha512, user, password },
-            (Mechanism::OAuthBearer, place) => {
-                let place = place.clone();
-                Sasl::OAuthBearer(std::sync::Arc::new(move || read_secret(&place)))
-            }
-        }
-    }
-}
-
-/// The password or token as it is now.
-pub(super) fn read_secret(place: &Credential) -> Result<zeroize::Zeroizing<String>, String> {
-    let text = match place {
-        Credential::File(path) => {
-            std::fs::read_to_string(path).map_err(|error| format!("`{}`: {error}", path.display()))?
-        }
-        Credential::Env(name) => std::env::var(name).map_err(|_| format!("`{name}` is not set"))?,
-    };
-    let text = zeroize::Zeroizing::new(text);
-    Ok(zeroize::Zeroizing::new(text.trim().to_owned()))
 }
 
 /// Reads the part; `None` where a required key is missing or unreadable.
 pub(super) fn read(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem>) -> Option<KafkaOut> {
     let mut f = Reader::new(node, path, base, problems);
-    let brokers = brokers(&mut f);
+    let cluster = cluster(&mut f);
     let (topic, receipts) = topics(&mut f);
     let archivers = f.list("archivers", "at least one archiver as `{name: ar1, key: BASE64}`", archiver);
-    let tls = f.part_of("tls", tls);
-    let sasl = f.part_of("sasl", sasl);
     let archive = f.part_of("archive", archived::read);
     let confirms = [("receipt", Confirm::Receipt), ("object", Confirm::Object)];
     let confirm = f.fields.choice("confirm", &confirms).unwrap_or_default();
@@ -265,11 +146,12 @@ pub(super) fn read(node: &Node, path: &str, base: &Path, problems: &mut Vec<Prob
         f.fields.report(Problem::at(place, key, "the archivers' store: `confirm` is `object`"));
     }
     let create = f.part_of("create", create);
-    let outage = f.duration("outage", 60 * 60 * SECOND..=3650 * DAY, 7 * DAY);
+    let outage = outage(&mut f);
     let reship_after = f.duration("reship_after", SECOND..=DAY, 300 * SECOND);
-    let timeout = f.duration("timeout", SECOND..=300 * SECOND, 30 * SECOND);
-    if let (Some(Some(_)), Some(Some(sasl))) = (&create, &sasl)
-        && sasl.mechanism == Mechanism::OAuthBearer
+    let timeout = timeout(&mut f);
+    let sasl = cluster.as_ref().and_then(|cluster| cluster.sasl.as_ref());
+    if let Some(Some(_)) = &create
+        && sasl.is_some_and(|sasl| sasl.mechanism == Mechanism::OAuthBearer)
     {
         let (place, key) = (f.fields.place_of("create"), f.fields.path("create"));
         let wanted = "nothing with `oauthbearer`: topics are made by the cluster's operator";
@@ -277,12 +159,10 @@ pub(super) fn read(node: &Node, path: &str, base: &Path, problems: &mut Vec<Prob
     }
     f.fields.finish();
     Some(KafkaOut {
-        brokers: brokers?,
+        cluster: cluster?,
         topic: topic.unwrap_or_else(|| TOPIC.into()),
         receipts: receipts.unwrap_or_else(|| RECEIPTS.into()),
         archivers: archivers?,
-        tls: whole(tls)?,
-        sasl: whole(sasl)?,
         archive: whole(archive)?,
         confirm,
         create: whole(create)?,
@@ -294,9 +174,7 @@ pub(super) fn read(node: &Node, path: &str, base: &Path, problems: &mut Vec<Prob
 
 /// The names of the two topics, where they were typed.
 pub(super) fn topics(f: &mut Reader<'_, '_>) -> (Option<String>, Option<String>) {
-    let form = "a topic's name `[A-Za-z0-9._-]{1,249}`";
-    let mut name = |key| f.fields.optional(key, form, |text| is_topic(text).then(|| text.to_owned()));
-    let (topic, receipts) = (name("topic"), name("receipts"));
+    let (topic, receipts) = (name(f, "topic", "topic"), name(f, "receipts", "topic"));
     let found = receipts.as_deref().unwrap_or(RECEIPTS);
     if topic.as_deref().unwrap_or(TOPIC) == found {
         let (place, key) = (f.fields.place_of("receipts"), f.fields.path("receipts"));
@@ -305,31 +183,20 @@ pub(super) fn topics(f: &mut Reader<'_, '_>) -> (Option<String>, Option<String>)
     (topic, receipts)
 }
 
-/// Nothing typed is fine; something typed must have been read.
-pub(super) fn whole<T>(value: Option<Option<T>>) -> Option<Option<T>> {
-    match value {
-        None => Some(None),
-        Some(value) => value.map(Some),
-    }
+/// The name of a `what`, a topic or a group, where one was typed.
+pub(super) fn name(f: &mut Reader<'_, '_>, key: &'static str, what: &str) -> Option<String> {
+    let form = format!("a {what}'s name `[A-Za-z0-9._-]{{1,249}}`");
+    f.fields.optional(key, &form, |text| is_name(text).then(|| text.to_owned()))
 }
 
-pub(super) fn brokers(f: &mut Reader<'_, '_>) -> Option<Vec<String>> {
-    const FORM: &str = "brokers as `[kafka1.example:9093, kafka2.example:9093]`";
-    let node = f.fields.required_node("brokers", FORM)?;
-    let path = f.fields.path("brokers");
-    let list = texts(node, &path, f.fields.problems());
-    if list.is_empty() {
-        f.fields.report(Problem::at(node.place, path, FORM));
-        return None;
-    }
-    let mut is_whole = true;
-    for (text, place) in &list {
-        if !is_broker(text) {
-            is_whole = false;
-            f.fields.report(Problem::at(*place, &path, "a broker as `kafka1.example:9093`").value(text));
-        }
-    }
-    is_whole.then(|| list.into_iter().map(|(text, _)| text).collect())
+/// How long those that read a topic may be away.
+pub(super) fn outage(f: &mut Reader<'_, '_>) -> Duration {
+    f.duration("outage", 60 * 60 * SECOND..=3650 * DAY, 7 * DAY)
+}
+
+/// The longest wait for an answer of the brokers.
+pub(super) fn timeout(f: &mut Reader<'_, '_>) -> Duration {
+    f.duration("timeout", SECOND..=300 * SECOND, 30 * SECOND)
 }
 
 fn archiver(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem>) -> Option<Archiver> {
@@ -339,42 +206,6 @@ fn archiver(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem>) -
     let key = f.fields.required("key", form, |text| public_key(text).map(|_| text.to_owned()));
     f.fields.finish();
     Some(Archiver { name: name?, key: key? })
-}
-
-pub(super) fn tls(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem>) -> Option<KafkaTls> {
-    let mut f = Reader::new(node, path, base, problems);
-    let tls = KafkaTls { ca: f.path("ca"), certificate: f.path("certificate"), key: f.path("key") };
-    if tls.certificate.is_some() != tls.key.is_some() {
-        let (place, key) = (node.place, f.fields.path("key"));
-        f.fields.report(Problem::at(place, key, "`certificate` and `key` together, or neither"));
-    }
-    f.fields.finish();
-    Some(tls)
-}
-
-pub(super) fn sasl(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem>) -> Option<KafkaSasl> {
-    let mut f = Reader::new(node, path, base, problems);
-    let mechanisms = [
-        ("plain", Mechanism::Plain),
-        ("scram-sha-256", Mechanism::Scram256),
-        ("scram-sha-512", Mechanism::Scram512),
-        ("oauthbearer", Mechanism::OAuthBearer),
-    ];
-    f.fields.required_node("mechanism", "one of `plain`, `scram-sha-256`, `scram-sha-512`, `oauthbearer`");
-    let mechanism = f.fields.choice("mechanism", &mechanisms);
-    let user = f.fields.optional("user", "a user's name", |text| {
-        ((1..=256).contains(&text.len()) && !text.contains(['\n', '\r'])).then(|| text.to_owned())
-    });
-    f.fields.required_node("secret", "`{env: NAME}` or `{file: PATH}`: where the password or token is");
-    let secret = f.part_of("secret", credential);
-    let is_bearer = mechanism == Some(Mechanism::OAuthBearer);
-    if mechanism.is_some() && user.is_some() == is_bearer {
-        let (place, key) = (f.fields.place_of("mechanism"), f.fields.path("user"));
-        let wanted = if is_bearer { "nothing: the token says who it is" } else { "a user's name" };
-        f.fields.report(Problem::at(place, key, wanted));
-    }
-    f.fields.finish();
-    Some(KafkaSasl { mechanism: mechanism?, user, secret: secret?? })
 }
 
 pub(super) fn create(
@@ -391,16 +222,7 @@ pub(super) fn create(
     Some(CreateTopics { partitions: partitions?, replication: replication? })
 }
 
-pub(super) fn is_broker(text: &str) -> bool {
-    let Some((host, port)) = text.rsplit_once(':') else { return false };
-    !host.is_empty()
-        && host
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':' | b'[' | b']'))
-        && port.parse::<u16>().is_ok_and(|port| port != 0)
-}
-
-pub(super) fn is_topic(text: &str) -> bool {
+fn is_name(text: &str) -> bool {
     (1..=249).contains(&text.len())
         && !matches!(text, "." | "..")
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))

@@ -199,7 +199,7 @@ fn load_text(
     };
     let (crossed, warnings) = check(&config, &root);
     problems.extend(crossed);
-    let mut loader = Loader { root: &root, environment, problems, warnings, files: BTreeMap::new() };
+    let mut loader = Loader { problems, warnings, ..Loader::new(&root, environment) };
     let parts = loader.parts(&config);
     let Loader { problems, mut warnings, files, .. } = loader;
     let Some(parts) = parts.filter(|_| problems.is_empty()) else { return Err(problems) };
@@ -240,8 +240,7 @@ fn problems_of_files(root: &Node, base: &Path, environment: &dyn Fn(&str) -> Opt
     let mut fields = Fields::new(root, "", &mut ignored);
     let mut path = |key| fields.optional(key, "a path", |text| Some(base.join(text)));
     let (keys, policy, prices) = (path("keys"), path("policy"), path("prices"));
-    let (problems, warnings, files) = (Vec::new(), Vec::new(), BTreeMap::new());
-    let mut loader = Loader { root, environment, problems, warnings, files };
+    let mut loader = Loader::new(root, environment);
     if let Some(path) = keys {
         loader.parsed("keys", &path, Keys::parse);
     }

@@ -8,6 +8,7 @@
 mod archived;
 mod canonical;
 mod check;
+mod cluster;
 mod commit;
 mod defaults;
 mod diff;
@@ -16,12 +17,14 @@ mod kafka;
 mod kafka_in;
 mod load;
 mod read;
+mod referred;
 mod s3;
 mod schema;
 mod secret;
 mod tap;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod units;
 
 use std::collections::BTreeMap;
@@ -34,18 +37,21 @@ use schemas::Identifier;
 use serde::Serialize;
 
 pub use archived::{Archived, ArchivedBucket, Confirm};
+pub use cluster::{Cluster, KafkaSasl, Mechanism};
 pub use commit::{Commit, KafkaCommit};
 pub use defaults::DEFAULT_ADMIN;
 pub use diff::Changes;
-pub use kafka::{Archiver, CreateTopics, KafkaOut, KafkaSasl, KafkaTls, Mechanism};
+pub use kafka::{Archiver, CreateTopics, KafkaOut};
 pub(crate) use kafka_in::{KafkaIn, kafka_in};
 pub use load::{Loaded, LoadedFile, TapFiles, TlsFiles, keys_path, load, load_with};
 pub use policies::document::Problem;
 pub(crate) use read::out;
-pub use s3::{LockMode, S3Out, S3Retention, Sse, WithoutLock};
+pub(crate) use referred::Referred;
+pub use s3::{Bucket, LockMode, S3Out, S3Retention, Sse, WithoutLock};
 pub use schema::json_schema;
 pub use secret::Secret;
-pub use tap::{TapBody, TapFormat, TapKafka, TapKind, TapOnly, TapSink, TapSyslog, TapTls, TapWebhook};
+pub use tap::{TapBody, TapFormat, TapKafka, TapKind, TapOnly, TapSink, TapSyslog, TapWebhook};
+pub use tls::ClientTls;
 pub use units::{parse_duration, parse_size};
 
 use defaults::{

@@ -9,7 +9,6 @@ use std::time::Duration;
 use policies::document::{Fields, Node, Problem, Shape, texts};
 use schemas::Identifier;
 
-use super::kafka::whole;
 use super::units::{DURATION_FORM, SIZE_FORM, parse_duration, parse_size, show_duration, show_size};
 use super::{
     Attributes, BaseUrl, Config, Credential, DEFAULT_ADMIN, Dialect, Drain, DrainAfterAbort, Encryption,
@@ -148,6 +147,14 @@ impl<'a, 'p> Reader<'a, 'p> {
     }
 }
 
+/// Nothing typed is fine; something typed must have been read.
+pub(super) fn whole<T>(value: Option<Option<T>>) -> Option<Option<T>> {
+    match value {
+        None => Some(None),
+        Some(value) => value.map(Some),
+    }
+}
+
 /// One part of a log's name.
 pub(super) fn is_part(text: &str) -> bool {
     schemas::names::is_part(text)
@@ -159,11 +166,7 @@ fn listen(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem>) -> 
     let address = f.fields.required("address", form, |text| text.parse::<SocketAddr>().ok());
     let tls = f.part_of("tls", tls);
     f.fields.finish();
-    let tls = match tls {
-        None => None,
-        Some(tls) => Some(tls?),
-    };
-    Some(Listen { address: address?, tls })
+    Some(Listen { address: address?, tls: whole(tls)? })
 }
 
 fn tls(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem>) -> Option<Tls> {
@@ -204,7 +207,7 @@ fn evidence(node: &Node, base: &Path, problems: &mut Vec<Problem>) -> Option<Evi
         seal_key: seal_key?,
         pseudonym_key,
         out: out?,
-        commit: super::kafka::whole(commit)?.unwrap_or_default(),
+        commit: whole(commit)?.unwrap_or_default(),
         batch_age,
         batch_size,
         heartbeat,
@@ -285,15 +288,11 @@ fn provider(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem>) -
     let api_version = f.identifier("api_version");
     let price_as = f.identifier("price_as");
     f.fields.finish();
-    let credential = match credential {
-        None => None,
-        Some(credential) => Some(credential?),
-    };
     Some(Provider {
         name: name?,
         dialect: dialect?,
         base_url: base_url?,
-        credential,
+        credential: whole(credential)?,
         ca,
         ask_usage,
         drain_after_abort,

@@ -15,12 +15,10 @@ use super::units::{DURATION_FORM, duration_schema, duration_text, parse_duration
 /// The longest retention that can be typed.
 const TEN_YEARS: Duration = Duration::from_secs(3650 * 86_400);
 
-/// A bucket under Object Lock. Credentials come from the usual AWS chain (environment, profile, web identity,
-/// container, instance), never from this file.
+/// A bucket, and the service that has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
-#[schemars(deny_unknown_fields)]
-pub struct S3Out {
-    /// The bucket; it must have versioning and Object Lock.
+pub struct Bucket {
+    /// The bucket's name.
     pub bucket: String,
     /// What stands before every name, as `evidence` or `team/evidence`; absent: nothing.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -36,6 +34,44 @@ pub struct S3Out {
     /// The bucket as first part of the path instead of the host; for services other than AWS.
     #[schemars(default)]
     pub path_style: bool,
+}
+
+impl Bucket {
+    /// As a store takes it that is only read: what writers need says nothing.
+    pub(super) fn settings(&self, timeout: Duration) -> evidence::S3Settings {
+        use evidence::store;
+        evidence::S3Settings {
+            bucket: self.bucket.clone(),
+            prefix: self.prefix.clone(),
+            region: self.region.clone(),
+            endpoint: self.endpoint.as_ref().map(ToString::to_string),
+            path_style: self.path_style,
+            sse: store::Sse::Bucket,
+            governance: false,
+            retention: store::Retention { records: DAY, content: DAY, classes: BTreeMap::new() },
+            legal_hold: false,
+            without_lock: true,
+            timeout,
+        }
+    }
+}
+
+/// `s3://BUCKET/PREFIX`.
+impl std::fmt::Display for Bucket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let slash = if self.prefix.is_empty() { "" } else { "/" };
+        write!(f, "s3://{}{slash}{}", self.bucket, self.prefix)
+    }
+}
+
+/// A bucket under Object Lock, with versioning. Credentials come from the usual AWS chain (environment, profile, web identity,
+/// container, instance), never from this file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct S3Out {
+    /// Where it is.
+    #[serde(flatten)]
+    pub at: Bucket,
     /// Encryption at rest by the service.
     #[schemars(default)]
     pub sse: Sse,
@@ -59,7 +95,7 @@ pub struct S3Out {
     pub timeout: Duration,
 }
 
-fn default_timeout() -> &'static str {
+pub(super) fn default_timeout() -> &'static str {
     "30s"
 }
 
@@ -129,11 +165,6 @@ impl S3Out {
     pub(crate) fn settings(&self) -> evidence::S3Settings {
         use evidence::store;
         evidence::S3Settings {
-            bucket: self.bucket.clone(),
-            prefix: self.prefix.clone(),
-            region: self.region.clone(),
-            endpoint: self.endpoint.as_ref().map(ToString::to_string),
-            path_style: self.path_style,
             sse: match (self.sse, &self.kms_key) {
                 (Sse::Kms, Some(key)) => store::Sse::Kms(key.clone()),
                 (Sse::S3, _) => store::Sse::S3,
@@ -147,29 +178,34 @@ impl S3Out {
             },
             legal_hold: self.legal_hold,
             without_lock: self.without_lock == WithoutLock::Accept,
-            timeout: self.timeout,
+            ..self.at.settings(self.timeout)
         }
     }
 }
 
-/// The bucket's name, and what stands before every object's.
-pub(super) fn names(f: &mut Reader<'_, '_>) -> (Option<String>, Option<String>) {
+/// Reads where a bucket is; `None` where a required key is missing or unreadable.
+pub(super) fn bucket(f: &mut Reader<'_, '_>) -> Option<Bucket> {
     let form = "a bucket's name: 3 to 63 of `a-z`, `0-9`, `.` and `-`, a letter or digit at each end";
     let bucket = f.fields.required("bucket", form, |text| is_bucket(text).then(|| text.to_owned()));
     let form = "parts `[A-Za-z0-9._-]+` joined by `/`, none at the ends";
     let prefix = f.fields.optional("prefix", form, |text| is_prefix(text).then(|| text.to_owned()));
-    (bucket, prefix)
-}
-
-/// Reads the part; `None` where a required key is missing or unreadable.
-pub(super) fn read(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem>) -> Option<S3Out> {
-    let mut f = Reader::new(node, path, base, problems);
-    let (bucket, prefix) = names(&mut f);
     let form = "a region as `eu-central-1`";
     let region = f.fields.optional("region", form, |text| is_part(text).then(|| text.to_owned()));
     let form = "`http://` or `https://`, host and port";
     let endpoint = f.fields.optional("endpoint", form, BaseUrl::parse);
     let path_style = f.fields.truth("path_style").unwrap_or(false);
+    Some(Bucket { bucket: bucket?, prefix: prefix.unwrap_or_default(), region, endpoint, path_style })
+}
+
+/// The longest wait for an answer of a bucket.
+pub(super) fn timeout(f: &mut Reader<'_, '_>) -> Duration {
+    f.duration("timeout", SECOND..=600 * SECOND, 30 * SECOND)
+}
+
+/// Reads the part; `None` where a required key is missing or unreadable.
+pub(super) fn read(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem>) -> Option<S3Out> {
+    let mut f = Reader::new(node, path, base, problems);
+    let at = bucket(&mut f);
     let kinds = [("bucket", Sse::Bucket), ("s3", Sse::S3), ("kms", Sse::Kms)];
     let sse = f.fields.choice("sse", &kinds).unwrap_or_default();
     let form = "the id or ARN of a KMS key, with `sse: kms` only";
@@ -189,22 +225,9 @@ pub(super) fn read(node: &Node, path: &str, base: &Path, problems: &mut Vec<Prob
     let legal_hold = f.fields.truth("legal_hold").unwrap_or(false);
     let choices = [("refuse", WithoutLock::Refuse), ("accept", WithoutLock::Accept)];
     let without_lock = f.fields.choice("without_lock", &choices).unwrap_or_default();
-    let timeout = f.duration("timeout", SECOND..=600 * SECOND, 30 * SECOND);
+    let timeout = timeout(&mut f);
     f.fields.finish();
-    Some(S3Out {
-        bucket: bucket?,
-        prefix: prefix.unwrap_or_default(),
-        region,
-        endpoint,
-        path_style,
-        sse,
-        kms_key,
-        mode,
-        retention: retention??,
-        legal_hold,
-        without_lock,
-        timeout,
-    })
+    Some(S3Out { at: at?, sse, kms_key, mode, retention: retention??, legal_hold, without_lock, timeout })
 }
 
 fn retention(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem>) -> Option<S3Retention> {

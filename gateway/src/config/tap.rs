@@ -1,14 +1,16 @@
 //! `evidence.tap`: where leaves go besides the store, for those who must react at once.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use policies::document::{Node, Problem, texts};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::kafka::{self, KafkaSasl, KafkaTls, default_timeout, whole};
-use super::read::{PART_FORM, Reader, SECOND, credential, is_part};
+use super::cluster::{Cluster, cluster, is_broker};
+use super::kafka::{self, default_timeout};
+use super::read::{PART_FORM, Reader, SECOND, credential, is_part, whole};
+use super::tls::{self, ClientTls};
 use super::units::{duration_schema, duration_text};
 use super::{BaseUrl, Credential};
 
@@ -114,17 +116,12 @@ kinds! {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct TapKafka {
-    /// `host:port` of one or more brokers of the cluster.
-    pub brokers: Vec<String>,
+    /// The brokers.
+    #[serde(flatten)]
+    pub cluster: Cluster,
     /// The topic; it must be there.
     #[schemars(default = "default_topic")]
     pub topic: String,
-    /// TLS to the brokers, `{}` for the system's roots; absent: plain.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tls: Option<KafkaTls>,
-    /// Authentication; absent: none but the certificate of `tls`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub sasl: Option<KafkaSasl>,
     /// The longest wait for an answer of the brokers.
     #[serde(serialize_with = "duration_text")]
     #[schemars(default = "default_timeout", schema_with = "duration_schema")]
@@ -134,17 +131,12 @@ pub struct TapKafka {
 impl TapKafka {
     /// As the sink takes it; `secret` is the password.
     pub(crate) fn connection(&self, secret: Option<&str>) -> evidence::topic::Connection {
-        kafka::connection(&self.brokers, self.tls.as_ref(), self.sasl.as_ref(), self.timeout, secret)
-    }
-
-    /// The password's place, where it is read at the start.
-    pub(super) fn password(&self) -> Option<&Credential> {
-        self.sasl.as_ref()?.password()
+        self.cluster.connection(self.timeout, secret)
     }
 }
 
-/// A syslog receiver. Syslog acknowledges nothing: what is sent counts when the receiver has answered the end of its
-/// connection, so that the gateway ends one every `confirm`; after a connection that broke everything since the last such
+/// A syslog receiver. Syslog acknowledges nothing: what is sent counts when the receiver has ended its connection behind
+/// all of it, so that the gateway ends one every `confirm`; after a connection that broke everything since the last such
 /// end is sent again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
@@ -156,7 +148,7 @@ pub struct TapSyslog {
     pub server_name: Option<String>,
     /// TLS; absent: the system's roots and no certificate of the gateway.
     #[schemars(default)]
-    pub tls: TapTls,
+    pub tls: ClientTls,
     /// The id of the structured data, `name@enterprise-number`; 32473 is the number for documentation.
     #[schemars(default = "default_sd_id")]
     pub sd_id: String,
@@ -170,7 +162,7 @@ pub struct TapSyslog {
     #[serde(serialize_with = "duration_text")]
     #[schemars(default = "default_confirm", schema_with = "duration_schema")]
     pub confirm: Duration,
-    /// The longest wait for the receiver: to connect, to write, and at the end.
+    /// The longest wait in which nothing goes on: to connect, to write, and for the receiver's end.
     #[serde(serialize_with = "duration_text")]
     #[schemars(default = "default_sink_timeout", schema_with = "duration_schema")]
     pub timeout: Duration,
@@ -185,7 +177,7 @@ pub struct TapWebhook {
     pub url: BaseUrl,
     /// TLS; absent: the system's roots and no certificate of the gateway.
     #[schemars(default)]
-    pub tls: TapTls,
+    pub tls: ClientTls,
     /// How the leaves of one POST are put together.
     #[schemars(default)]
     pub body: TapBody,
@@ -198,7 +190,7 @@ pub struct TapWebhook {
     /// The word before the token.
     #[schemars(default = "default_scheme")]
     pub scheme: String,
-    /// The longest wait for an answer.
+    /// The longest wait in which the receiver neither takes nor answers anything.
     #[serde(serialize_with = "duration_text")]
     #[schemars(default = "default_sink_timeout", schema_with = "duration_schema")]
     pub timeout: Duration,
@@ -215,24 +207,9 @@ pub enum TapBody {
     Array,
 }
 
-/// TLS to a sink.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
-#[schemars(deny_unknown_fields)]
-pub struct TapTls {
-    /// PEM file of the roots to trust; absent: the system's.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ca: Option<PathBuf>,
-    /// PEM file of the gateway's certificate, where the sink asks for one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub certificate: Option<PathBuf>,
-    /// PEM file of its private key.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub key: Option<PathBuf>,
-}
-
 impl TapSink {
     /// `kafka`, `syslog` or `webhook`, and the TLS of the latter two.
-    pub(super) fn way(&self) -> (&'static str, Option<&TapTls>) {
+    pub(super) fn way(&self) -> (&'static str, Option<&ClientTls>) {
         match (&self.syslog, &self.webhook) {
             (Some(syslog), _) => ("syslog", Some(&syslog.tls)),
             (None, Some(webhook)) => ("webhook", Some(&webhook.tls)),
@@ -318,31 +295,22 @@ fn kinds(f: &mut Reader<'_, '_>) -> Option<Vec<TapKind>> {
 
 fn read_kafka(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem>) -> Option<TapKafka> {
     let mut f = Reader::new(node, path, base, problems);
-    let brokers = kafka::brokers(&mut f);
-    let form = "a topic's name `[A-Za-z0-9._-]{1,249}`";
-    let topic = f.fields.optional("topic", form, |text| kafka::is_topic(text).then(|| text.to_owned()));
-    let tls = f.part_of("tls", kafka::tls);
-    let sasl = f.part_of("sasl", kafka::sasl);
-    let timeout = f.duration("timeout", SECOND..=300 * SECOND, 30 * SECOND);
+    let cluster = cluster(&mut f);
+    let topic = kafka::name(&mut f, "topic", "topic");
+    let timeout = kafka::timeout(&mut f);
     f.fields.finish();
-    Some(TapKafka {
-        brokers: brokers?,
-        topic: topic.unwrap_or_else(|| TOPIC.into()),
-        tls: whole(tls)?,
-        sasl: whole(sasl)?,
-        timeout,
-    })
+    Some(TapKafka { cluster: cluster?, topic: topic.unwrap_or_else(|| TOPIC.into()), timeout })
 }
 
 fn read_syslog(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem>) -> Option<TapSyslog> {
     let mut f = Reader::new(node, path, base, problems);
     let form = "host and port as `siem.example:6514`";
-    let address = f.fields.required("address", form, |text| kafka::is_broker(text).then(|| text.to_owned()));
+    let address = f.fields.required("address", form, |text| is_broker(text).then(|| text.to_owned()));
     let form = "a host's name or IP address";
     let server_name = f.fields.optional("server_name", form, |text| {
         rustls_pki_types::ServerName::try_from(text).is_ok().then(|| text.to_owned())
     });
-    let tls = f.part_of("tls", read_tls);
+    let tls = f.part_of("tls", tls::read);
     let form = "`name@number` of at most 32 characters, as `affidavit@32473`";
     let sd_id = f.fields.optional("sd_id", form, |text| is_sd_id(text).then(|| text.to_owned()));
     let facility = f.number("facility", 0..=23, FACILITY.into());
@@ -379,7 +347,7 @@ fn read_webhook(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem
     let mut f = Reader::new(node, path, base, problems);
     let form = "`http://` or `https://`, host, port and path, without user, `?` and `#`, as `https://siem.example/in`";
     let url = f.fields.required("url", form, BaseUrl::parse);
-    let tls = f.part_of("tls", read_tls);
+    let tls = f.part_of("tls", tls::read);
     let body = f.fields.choice("body", &[("ndjson", TapBody::Ndjson), ("array", TapBody::Array)]);
     let secret = f.part_of("secret", credential);
     let token = f.part_of("token", credential);
@@ -398,15 +366,4 @@ fn read_webhook(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem
         scheme: scheme.unwrap_or_else(|| SCHEME.into()),
         timeout,
     })
-}
-
-fn read_tls(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem>) -> Option<TapTls> {
-    let mut f = Reader::new(node, path, base, problems);
-    let tls = TapTls { ca: f.path("ca"), certificate: f.path("certificate"), key: f.path("key") };
-    if tls.certificate.is_some() != tls.key.is_some() {
-        let (place, key) = (node.place, f.fields.path("key"));
-        f.fields.report(Problem::at(place, key, "`certificate` and `key` together, or neither"));
-    }
-    f.fields.finish();
-    Some(tls)
 }

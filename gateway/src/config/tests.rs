@@ -159,7 +159,7 @@ fn a_bucket_is_read_with_its_retention() {
     );
     let loaded = folder.load(&yaml).unwrap();
     let Out::S3(s3) = &loaded.config.evidence.out else { panic!("no bucket") };
-    assert_eq!((s3.bucket.as_str(), s3.prefix.as_str()), ("acme-evidence", "llm/evidence"));
+    assert_eq!((s3.at.bucket.as_str(), s3.at.prefix.as_str()), ("acme-evidence", "llm/evidence"));
     assert_eq!((s3.mode, s3.without_lock, s3.sse), (LockMode::Compliance, WithoutLock::Refuse, Sse::Bucket));
     assert_eq!(s3.retention.classes["legal"], Duration::from_secs(3650 * 86_400));
     let canonical = String::from_utf8(loaded.canonical.clone()).unwrap();
@@ -343,7 +343,7 @@ fn commit_is_local_or_the_brokers_of_a_topic() {
     else {
         panic!("no topics")
     };
-    let settings = commit.settings("acme/gw1".into(), Some(out), None, &[4; 32]);
+    let settings = commit.settings("acme/gw1".into(), Some(out), None, &[4; 32]).unwrap();
     assert_eq!(settings.connection.brokers, ["127.0.0.1:1"]);
     let canonical = String::from_utf8(taken.canonical.clone()).unwrap();
     assert!(canonical.contains(r#""evidence.commit.kafka.secret":"hmac-sha256:"#), "{canonical}");

@@ -21,6 +21,8 @@ use crate::config::{Loaded, TapFiles, TapFormat, TapKind, TapOnly, TapSink};
 
 /// What is kept for sinks that are behind, where nothing is typed.
 pub(crate) const KEEP: u64 = 256 << 20;
+/// What the system may hold of what was written to a sink: more, and it could not be seen whether the sink goes on.
+const SEND_BUFFER: usize = 256 << 10;
 
 /// The tap as configured; `None` where no sink is.
 ///

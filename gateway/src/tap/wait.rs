@@ -6,18 +6,47 @@ use std::time::Duration;
 use evidence::Stop;
 use evidence::tap::SinkError;
 use tokio::runtime::Runtime;
+use tokio::sync::watch;
+use tokio::time::Instant;
 
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Runs `work` to its end.
-pub(super) fn run<T>(
+/// When something went on last: a sink that takes what it is sent, however slowly, is waited for.
+#[derive(Debug, Clone)]
+pub(super) struct Progress(watch::Sender<Instant>);
+
+impl Progress {
+    pub(super) fn begun() -> Self {
+        Self(watch::Sender::new(Instant::now()))
+    }
+
+    /// Something was taken.
+    pub(super) fn made(&self) {
+        self.0.send_replace(Instant::now());
+    }
+
+    /// Ends when nothing went on for as long as `bound`.
+    async fn stalled(&self, bound: Duration) {
+        loop {
+            let until = *self.0.borrow() + bound;
+            if until <= Instant::now() {
+                return;
+            }
+            tokio::time::sleep_until(until).await;
+        }
+    }
+}
+
+/// Runs `work` to its end, as long as it goes on.
+pub(super) fn run<T, E: From<SinkError>>(
     runtime: Option<&Runtime>,
     bound: Duration,
     stop: &Stop,
-    work: impl Future<Output = Result<T, SinkError>>,
-) -> Result<T, SinkError> {
+    progress: &Progress,
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
     let Some(runtime) = runtime else {
-        return Err(SinkError::new("local", "no runtime could be made"));
+        return Err(SinkError::new("local", "no runtime could be made").into());
     };
     let stopped = async {
         while !stop.asked() {
@@ -27,8 +56,10 @@ pub(super) fn run<T>(
     runtime.block_on(async {
         tokio::select! {
             done = work => done,
-            () = tokio::time::sleep(bound) => Err(SinkError::new("timeout", format!("no answer within {bound:?}"))),
-            () = stopped => Err(SinkError::new("stopped", "the gateway ends")),
+            () = progress.stalled(bound) => {
+                Err(SinkError::new("timeout", format!("nothing went on for {bound:?}")).into())
+            }
+            () = stopped => Err(SinkError::new("stopped", "the gateway ends").into()),
         }
     })
 }

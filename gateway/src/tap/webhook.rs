@@ -1,6 +1,9 @@
 //! POSTs of leaves: 2xx acknowledges, everything else is tried again.
 
+use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -8,22 +11,30 @@ use evidence::Stop;
 use evidence::tap::{Render, Sink, SinkError, TapItem};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Request, StatusCode};
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::{BodyExt as _, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use ring::hmac;
 use rustls::ClientConfig;
+use sha2::{Digest as _, Sha256};
 use tokio::runtime::Runtime;
 
-use super::wait;
+use super::SEND_BUFFER;
+use super::wait::{self, Progress};
 use crate::config::{Secret, TapBody, TapFormat, TapWebhook};
 
 /// How long a connection is kept that is not used.
 const IDLE: Duration = Duration::from_secs(20);
-/// What is read of an answer, so that its connection can be used again.
+/// What is read of an answer, and for how long, so that its connection can be used again.
 const MAX_ANSWER: usize = 64 << 10;
+const MAX_ANSWER_TIME: Duration = Duration::from_millis(250);
+/// A body goes out in pieces of this size.
+const PIECE: usize = 8 << 10;
+/// What a connection takes of a body ahead of the socket.
+const AHEAD: usize = 4 * PIECE;
 /// The largest number of leaves in one POST.
 const MOST: usize = 256;
 /// The longest wait that `Retry-After` is believed.
@@ -43,7 +54,7 @@ pub(super) struct Settings {
 pub(super) struct Webhook {
     settings: Settings,
     runtime: Option<Runtime>,
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    client: Client<HttpsConnector<HttpConnector>, Pieces>,
     /// How many leaves go into one POST: fewer after 413.
     most: usize,
 }
@@ -60,6 +71,7 @@ impl Webhook {
         http.enforce_http(false);
         http.set_nodelay(true);
         http.set_connect_timeout(Some(settings.typed.timeout));
+        http.set_send_buffer_size(Some(SEND_BUFFER));
         let connector = HttpsConnectorBuilder::new()
             .with_tls_config(ClientConfig::clone(&settings.tls))
             .https_or_http()
@@ -71,22 +83,26 @@ impl Webhook {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
             .pool_max_idle_per_host(1)
+            .http1_max_buf_size(AHEAD)
             .build(connector);
         Self { settings, runtime: wait::runtime(), client, most: MOST }
     }
 
     /// Posts some items of one log.
     fn post(&self, items: &[TapItem], stop: &Stop) -> Result<(), Refused> {
-        let request = request(&self.settings, items)?;
+        let progress = Progress::begun();
+        let request = request(&self.settings, items, &progress)?;
         let work = async {
             let answer = self.client.request(request).await.map_err(|error| failed(&error))?;
             let (head, body) = answer.into_parts();
-            // What it says is not shown, and not kept.
-            let _ = Limited::new(body, MAX_ANSWER).collect().await;
-            Ok((head.status, head.headers))
+            let judged = judge(head.status, &head.headers);
+            // The head has said it all. What else comes is not shown, not kept, and not waited for: where it does not end
+            // soon the connection is not used again.
+            let rest = Limited::new(body, MAX_ANSWER).collect();
+            let _ = tokio::time::timeout(MAX_ANSWER_TIME, rest).await;
+            judged
         };
-        let (status, headers) = wait::run(self.runtime.as_ref(), self.settings.typed.timeout, stop, work)?;
-        judge(status, &headers)
+        wait::run(self.runtime.as_ref(), self.settings.typed.timeout, stop, &progress, work)
     }
 }
 
@@ -105,6 +121,37 @@ impl Sink for Webhook {
             }
         }
         Ok(())
+    }
+}
+
+/// A body that tells when the connection takes a piece of it.
+struct Pieces {
+    rest: Bytes,
+    progress: Progress,
+}
+
+impl Body for Pieces {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if self.rest.is_empty() {
+            return Poll::Ready(None);
+        }
+        self.progress.made();
+        let length = self.rest.len().min(PIECE);
+        Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(length)))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.rest.len() as u64)
     }
 }
 
@@ -164,7 +211,11 @@ fn seconds(text: &str) -> Option<u64> {
     Some(seconds.min(LONGEST_WAIT_S))
 }
 
-fn request(settings: &Settings, items: &[TapItem]) -> Result<Request<Full<Bytes>>, SinkError> {
+fn request(
+    settings: &Settings,
+    items: &[TapItem],
+    progress: &Progress,
+) -> Result<Request<Pieces>, SinkError> {
     let typed = &settings.typed;
     let body = body(settings, items);
     let path = if typed.url.path.is_empty() { "/" } else { &typed.url.path };
@@ -176,7 +227,7 @@ fn request(settings: &Settings, items: &[TapItem]) -> Result<Request<Full<Bytes>
     let mut request = Request::post(format!("{scheme}://{}{path}", typed.url.authority))
         .header(CONTENT_TYPE, kind)
         .header(USER_AGENT, concat!("affidavit/", env!("CARGO_PKG_VERSION")))
-        .header("idempotency-key", idempotency_key(items));
+        .header("idempotency-key", idempotency_key(&body));
     if let Some(secret) = &settings.secret {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
         request = request.header("x-affidavit-signature", signature(secret, now, &body));
@@ -189,17 +240,13 @@ fn request(settings: &Settings, items: &[TapItem]) -> Result<Request<Full<Bytes>
         let value = value.map_err(|_| SinkError::new("credentials", "the token cannot stand in a header"))?;
         request = request.header(AUTHORIZATION, value);
     }
-    request.body(Full::new(body)).map_err(|error| SinkError::new("local", error.to_string()))
+    let body = Pieces { rest: body, progress: progress.clone() };
+    request.body(body).map_err(|error| SinkError::new("local", error.to_string()))
 }
 
-/// Equal for equal bodies: the log, and its first and last position.
-fn idempotency_key(items: &[TapItem]) -> String {
-    match (items.first(), items.last()) {
-        (Some(first), Some(last)) => {
-            format!("\"{}:{}-{}\"", first.origin(), first.position(), last.position())
-        }
-        _ => "\"\"".into(),
-    }
+/// Equal for equal bodies, and for no others: SHA-256 of the body, in hex.
+fn idempotency_key(body: &[u8]) -> String {
+    format!("\"{}\"", hex::encode(Sha256::digest(body)))
 }
 
 /// `t=SECONDS,v1=HEX`: HMAC-SHA-256 over `SECONDS.BODY`. The time is signed so that a receiver can refuse an old one.
@@ -279,5 +326,108 @@ mod tests {
         let tag = hex::decode(one.rsplit('=').next().unwrap()).unwrap();
         assert!(hmac::verify(&key, b"1795169700.{}\n", &tag).is_ok());
         assert_ne!(one, signature(&secret, 1_795_169_701, b"{}\n"));
+    }
+
+    #[test]
+    fn the_idempotency_key_is_of_the_body() {
+        // printf '{}\n' | sha256sum
+        let key = "\"ca3d163bab055381827226140568f3bef7eaac187cebd76878e0b63e9e442356\"";
+        assert_eq!(idempotency_key(b"{}\n"), key);
+        assert_ne!(idempotency_key(b"{}"), key);
+    }
+
+    /// Leaves of 40 KB each.
+    fn leaves(count: u64) -> Vec<TapItem> {
+        let bytes = Bytes::from(format!("{{\"filler\":\"{}\"}}", "x".repeat(40_000)));
+        let leaf = |position| evidence::tap::TapLeaf {
+            origin: schemas::Origin::new("acme/gw1/e-1").unwrap(),
+            position,
+            kind: "refusal".into(),
+            at_us: 0,
+            hash: schemas::leaf::hash(&bytes),
+            bytes: bytes.clone(),
+        };
+        (0..count).map(|position| TapItem::Leaf(leaf(position))).collect()
+    }
+
+    /// A receiver of one request on each connection: reads its body by and by, then `answer` with its length. Gives the
+    /// sink that posts there.
+    fn receiver(
+        timeout: Duration,
+        pause: Duration,
+        answer: impl Fn(usize) -> Option<&'static str> + Send + 'static,
+    ) -> Webhook {
+        use std::io::{Read as _, Write as _};
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        rustix::net::sockopt::set_socket_recv_buffer_size(&listener, 16 << 10).unwrap();
+        let url = format!("http://{}/in", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            let mut kept = Vec::new();
+            for socket in listener.incoming() {
+                let mut socket = socket.unwrap();
+                let (mut seen, mut chunk) = (Vec::new(), vec![0; 32 << 10]);
+                let wanted = |seen: &[u8]| {
+                    let head = seen.windows(4).position(|four| four == b"\r\n\r\n")?;
+                    let text = String::from_utf8_lossy(seen.get(..head)?).to_lowercase();
+                    let length = text.lines().find_map(|line| line.strip_prefix("content-length: "))?;
+                    Some((head + 4 + length.parse::<usize>().ok()?, length.parse::<usize>().ok()?))
+                };
+                while wanted(&seen).is_none_or(|(all, _)| seen.len() < all) {
+                    match socket.read(&mut chunk) {
+                        Ok(0) | Err(_) => break,
+                        Ok(n) => seen.extend_from_slice(&chunk[..n]),
+                    }
+                    std::thread::sleep(pause);
+                }
+                if let Some(text) = wanted(&seen).and_then(|(_, length)| answer(length)) {
+                    socket.write_all(text.as_bytes()).unwrap();
+                }
+                kept.push(socket);
+            }
+        });
+        let typed = TapWebhook {
+            url: crate::config::BaseUrl::parse(&url).unwrap(),
+            tls: crate::config::ClientTls::default(),
+            body: TapBody::Array,
+            secret: None,
+            token: None,
+            scheme: "Bearer".into(),
+            timeout,
+        };
+        let tls = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(rustls::RootCertStore::empty())
+            .with_no_client_auth();
+        let render = crate::tap::render(TapFormat::Leaf);
+        let (format, tls) = (TapFormat::Leaf, Arc::new(tls));
+        Webhook::new(Settings { typed, format, secret: None, token: None, tls, render })
+    }
+
+    const TAKEN: &str = "HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n";
+
+    #[test]
+    fn the_head_of_an_answer_acknowledges_though_its_body_does_not_end() {
+        let endless = "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nbut";
+        let mut sink = receiver(Duration::from_secs(5), Duration::ZERO, move |_| Some(endless));
+        let begun = std::time::Instant::now();
+        sink.send(&leaves(2), &Stop::default()).unwrap();
+        sink.send(&leaves(1), &Stop::default()).unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    }
+
+    #[test]
+    fn a_receiver_that_reads_slowly_is_waited_for_as_long_as_it_goes_on() {
+        let timeout = Duration::from_millis(900);
+        let mut sink = receiver(timeout, Duration::from_millis(10), |_| Some(TAKEN));
+        let begun = std::time::Instant::now();
+        sink.send(&leaves(150), &Stop::default()).unwrap();
+        assert!(begun.elapsed() > timeout, "too fast to say anything: {:?}", begun.elapsed());
+    }
+
+    #[test]
+    fn a_receiver_that_takes_everything_and_does_not_answer_is_given_up_in_time() {
+        let mut sink = receiver(Duration::from_millis(300), Duration::ZERO, |_| None);
+        assert_eq!(sink.send(&leaves(4), &Stop::default()).unwrap_err().reason, "timeout");
     }
 }

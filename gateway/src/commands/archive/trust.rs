@@ -121,17 +121,20 @@ fn pause(stop: &AtomicBool) -> bool {
 }
 
 fn load(path: &Path, deployment: &str) -> Result<(String, Trust)> {
-    let shown = path.display();
-    let text = std::fs::read_to_string(path).with_context(|| format!("`trust` is `{shown}`"))?;
-    let trust: Trust =
-        serde_saphyr::from_str(&text).map_err(|error| anyhow!("`trust` is `{shown}`: {error}"))?;
+    read(path, deployment).map_err(|error| anyhow!("`trust` is `{}`: {error:#}", path.display()))
+}
+
+/// Reads a trust file of this deployment: its text, and what it says.
+///
+/// # Errors
+/// What it is else.
+pub(super) fn read(path: &Path, deployment: &str) -> Result<(String, Trust)> {
+    let text = std::fs::read_to_string(path)?;
+    let trust: Trust = serde_saphyr::from_str(&text).map_err(|error| anyhow!("{error}"))?;
     let faults: Vec<String> = trust.check().iter().map(ToString::to_string).collect();
-    ensure!(faults.is_empty(), "`trust` is `{shown}`: {}", faults.join("; "));
+    ensure!(faults.is_empty(), "{}", faults.join("; "));
     let found = &trust.deployment;
-    ensure!(
-        *found == deployment,
-        "`trust` is `{shown}`: it is of deployment `{found}`, wanted `{deployment}`"
-    );
+    ensure!(*found == deployment, "it is of deployment `{found}`, wanted `{deployment}`");
     Ok((text, trust))
 }
 
