@@ -74,6 +74,8 @@ def test_claims_outlive_pods_and_hold_all_that_must_survive(values):
     spec = gateway["spec"]
     assert spec["persistentVolumeClaimRetentionPolicy"] == {"whenDeleted": "Retain", "whenScaled": "Retain"}
     claims = {claim["metadata"]["name"] for claim in spec["volumeClaimTemplates"]}
+    # One that all gateways share is not the chart's.
+    claims |= {volume["name"] for volume in spec["template"]["spec"]["volumes"] if "persistentVolumeClaim" in volume}
     mounts = {mount["mountPath"] for mount in spec["template"]["spec"]["containers"][0]["volumeMounts"] if mount["name"] in claims}
     evidence = yaml.safe_load(of_kind(docs, "ConfigMap", "gateway")[0]["data"]["gateway.yaml"])["evidence"]
     for key in ("journal", "spool", "key_table", "seal_key"):
@@ -111,6 +113,19 @@ def test_pods_are_restricted_and_whole(values):
                 assert asked is None or asked["port"] in ports and asked["path"] in answered[container["name"]], f"{probe}: {asked}"
         own = {v["configMap"]["name"] for v in volumes.values() if "configMap" in v and v["configMap"]["name"].startswith("affidavit-gateway")}
         assert own <= made
+
+
+def test_who_closes_a_lost_gateway_s_log_has_its_content_keys_and_a_closing_key():
+    (gateway,) = of_kind(documents(CHART / "ci/commit-values.yaml"), "StatefulSet")
+    pod = gateway["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    folders = {mount["mountPath"] for mount in container["volumeMounts"]}
+    shared = [volume["persistentVolumeClaim"]["claimName"] for volume in pod["volumes"] if "persistentVolumeClaim" in volume]
+    assert shared == ["affidavit-key-table"] and "/var/lib/affidavit/key-table" in folders
+    said = ran(BINARIES / "gateway", *container["args"], "--help")
+    assert "--closing-key" in said
+    files = [word for word in container["args"] if word.startswith("/run/")]
+    assert len(files) == 4 and all(os.path.dirname(file) in folders for file in files)
 
 
 def world(rule):

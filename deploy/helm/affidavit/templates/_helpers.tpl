@@ -49,7 +49,7 @@ capabilities: { drop: [ALL] }
     "limits" (dict "drain" (printf "%ds" (int .Values.gateway.drainSeconds)))
     "evidence" (dict
         "journal" "/var/lib/affidavit/journal/journal"
-        "key_table" "/var/lib/affidavit/journal/key-table"
+        "key_table" (printf "/var/lib/affidavit/%s/key-table" (ternary "key-table" "journal" (ne .Values.gateway.keyTable.existingClaim "")))
         "seal_key" "/var/lib/affidavit/journal/seal.key"
         "spool" "/var/lib/affidavit/spool/spool") }}
 {{- range $key := list "deployment" "gateway" "admin" "keys" }}
