@@ -245,9 +245,10 @@ def test_archivers_and_registrar_take_their_rendered_configurations(part, comman
     docs = documents(CHART / f"ci/{name}.yaml")
     found = of_kind(docs, "ConfigMap", part)
     assert len(found) == {"archiver": archivers, "registrar": 1}[part]
-    places = {target: tmp_path / target.strip("/") for target in ("/etc/affidavit", "/var/lib/affidavit", "/run/secrets", "/run/entries", "/run/files")}
+    places = {target: tmp_path / target.strip("/") for target in ("/etc/affidavit", "/var/lib/affidavit", "/run/secrets", "/run/entries", "/run/files", "/run/kafka")}
     for folder in places.values():
         folder.mkdir(parents=True)
+    (tmp_path / "run/kafka/token").write_text("a.b.c")
     authority = tmp_path / "run/files/kafka-ca.pem"
     ran("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=kafka", "-keyout", tmp_path / "kafka.key", "-out", authority)
     for name in ("archiver", "registry"):
