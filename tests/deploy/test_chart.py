@@ -128,6 +128,14 @@ def test_who_closes_a_lost_gateway_s_log_has_its_content_keys_and_a_closing_key(
     assert len(files) == 4 and all(os.path.dirname(file) in folders for file in files)
 
 
+@sets
+def test_pods_of_a_part_are_kept_apart(values):
+    for pod in pods(documents(values)):
+        (term,) = pod["spec"]["affinity"]["podAntiAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+        term = term["podAffinityTerm"]
+        assert term["topologyKey"] == "kubernetes.io/hostname" and matches(term["labelSelector"], pod["metadata"]["labels"])
+
+
 def world(rule):
     return [to["ipBlock"]["cidr"] for to in rule.get("to", []) if "ipBlock" in to and to["ipBlock"]["cidr"] in ("0.0.0.0/0", "::/0")]
 

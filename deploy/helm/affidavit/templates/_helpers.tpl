@@ -62,6 +62,17 @@ capabilities: { drop: [ALL] }
 {{- toYaml (mergeOverwrite $typed $ours) }}
 {{- end }}
 
+{{/* Pods of a part on machines of their own, where there are so many: dict root, part. */}}
+{{- define "affidavit.apart" -}}
+podAntiAffinity:
+  preferredDuringSchedulingIgnoredDuringExecution:
+    - weight: 100
+      podAffinityTerm:
+        topologyKey: kubernetes.io/hostname
+        labelSelector:
+          matchLabels: {{- include "affidavit.selector" . | nindent 12 }}
+{{- end }}
+
 {{/* A rule of a network policy: where (dict `to`, `ports`). */}}
 {{- define "affidavit.egress" -}}
 - to: {{- toYaml .to | nindent 4 }}
