@@ -8,6 +8,7 @@ Several stores are copies of one: each is judged by itself. auditor/spark/README
 """
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -16,14 +17,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from affidavit import job
-from affidavit import seal as seals
 from affidavit import trust as trusts
-from affidavit.findings import WORDS
+from affidavit.findings import NOT_JUDGED as UNJUDGED
+from affidavit.findings import WORDS, clean
 from affidavit.form import FORMAT, Form
 
 JUDGED = "seals, files, records, chain, epochs, expected logs"
-NOT_JUDGED = "content, references, costs, counters, silence within a log, earlier visits, locks and versions of a bucket"
+NOT_JUDGED = (
+    "content and references beyond their files' hashes, exchanges, configurations, costs, counters, order of times and silence within a log, "
+    "registry, witnesses, mandates, earlier visits, locks and versions of a bucket"
+)
 
 
 def time_of(text):
@@ -65,46 +68,76 @@ def show(report):
         end = f"closed ({log['close']['reason']})" if log["close"] else "not closed"
         print(f"  log {origin}\n    {log['records']} records in {log['batches']} proven batches, {end}")
     for finding in report["findings"]:
-        print(f"  {finding['code']}  {finding['place']}\n    expected {finding['expected']}, found {finding['found']}")
+        print(f"  {finding['code']}  {clean(finding['place'], 1000)}\n    expected {finding['expected']}, found {finding['found']}")
     if report["findings_not_shown"]:
         print(f"  and {report['findings_not_shown']} more of the same batches, or of others")
     print(f"  {report['bytes']} bytes read, {report['leaf_bytes']} bytes of leaves, in {report['seconds']:.1f} s, "
           f"{report['cpu_us'] / 1e6:.1f} core seconds of them in tasks")
 
 
-def main():
-    options = arguments()
-    try:
-        trust = trust_of(options.trust, options.store)
-        form = Form(Path(options.format_text))
-    except (OSError, ValueError, KeyError, seals.Bad) as error:
-        print(f"COULD-NOT-JUDGE: trust file `{options.trust}`, or the format's text: {error}", file=sys.stderr)
-        return 2
+def session():
+    """A Spark session, and the job; what it needs is asked for here, so that a thing that is missing is told as any other."""
     if "PYSPARK_GATEWAY_PORT" not in os.environ:
         # Not by spark-submit: the workers are on this machine, and run what this runs.
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     from pyspark.sql import SparkSession
 
+    from affidavit import job
+
     spark = SparkSession.builder.appName("affidavit-verify").config("spark.ui.showConsoleProgress", "false").getOrCreate()
     job.ship(spark)
-    worst = 0
-    for store in options.store:
-        try:
-            report = job.verify(spark, store, trust, form, job.Options(options.start, options.end, tasks=options.tasks))
-        except OSError as error:
-            print(f"COULD-NOT-JUDGE: store `{store}`: {error}", file=sys.stderr)
-            worst = max(worst, 1)
-            continue
-        worst = max(worst, report["effect"])
-        if options.json:
-            for finding in report["findings"]:
-                finding["place"] = finding["place"].fields()
-            print(json.dumps({**report, "verdict": WORDS[report["effect"]]}), flush=True)
-        else:
-            show(report)
-    spark.stop()
-    return {0: 0, 1: 2}.get(worst, 1)
+    return spark, job
+
+
+def unjudged(store, error):
+    """The report of a store that the job did not come to the end of, whatever the reason."""
+    return {"store": store, "verdict": WORDS[UNJUDGED], "effect": UNJUDGED, "error": said(error), "findings": []}
+
+
+def said(error):
+    """An exception in one line: Spark's have the traces of all machines below it."""
+    return clean(f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}", 1000)
+
+
+def judge(spark, job, store, trust, form, options):
+    """Judges a store and prints what is found. Gives its effect on the exit code; nothing here ends the run."""
+    try:
+        report = job.verify(spark, store, trust, form, job.Options(options.start, options.end, tasks=options.tasks))
+    except Exception as error:
+        print(f"COULD-NOT-JUDGE: store `{clean(store, 1000)}`: {said(error)}", file=sys.stderr)
+        report = unjudged(store, error)
+    if options.json:
+        for finding in report["findings"]:
+            finding["place"] = finding["place"].fields()
+        print(json.dumps({**report, "verdict": WORDS[report["effect"]]}), flush=True)
+    elif "error" not in report:
+        show(report)
+    return report["effect"]
+
+
+def main():
+    options = arguments()
+    try:
+        trust, form = trust_of(options.trust, options.store), Form(Path(options.format_text))
+    except Exception as error:
+        print(f"COULD-NOT-JUDGE: trust file `{options.trust}`, or the format's text: {said(error)}", file=sys.stderr)
+        return 2
+    try:
+        spark, job = session()
+    except Exception as error:
+        print(f"COULD-NOT-JUDGE: no Spark session: {said(error)}", file=sys.stderr)
+        return 2
+    worst = max(judge(spark, job, store, trust, form, options) for store in options.store)
+    with contextlib.suppress(Exception):
+        spark.stop()
+    return {0: 0, UNJUDGED: 2}.get(worst, 1)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        code = main()
+    except Exception as error:
+        # 1 says that something was found in the evidence: only a verdict may say so.
+        print(f"COULD-NOT-JUDGE: {said(error)}", file=sys.stderr)
+        code = 2
+    sys.exit(code)

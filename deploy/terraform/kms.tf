@@ -1,4 +1,5 @@
-# Who destroys this key makes evidence unreadable, lock or not: nobody may but the account's root user, after 30 days.
+# Who destroys this key makes evidence unreadable, lock or not: by this policy nobody may but the account's root user, after 30 days.
+# Who may change the policy (`kms:PutKeyPolicy`) can lift that: keep it from everyday roles, and watch CloudTrail for it.
 resource "aws_kms_key" "evidence" {
   description             = "LLM evidence in ${var.bucket}"
   enable_key_rotation     = true

@@ -74,11 +74,13 @@ def test_claims_outlive_pods_and_hold_all_that_must_survive(values):
     spec = gateway["spec"]
     assert spec["persistentVolumeClaimRetentionPolicy"] == {"whenDeleted": "Retain", "whenScaled": "Retain"}
     claims = {claim["metadata"]["name"] for claim in spec["volumeClaimTemplates"]}
+    # One that all gateways share is not the chart's.
+    claims |= {volume["name"] for volume in spec["template"]["spec"]["volumes"] if "persistentVolumeClaim" in volume}
     mounts = {mount["mountPath"] for mount in spec["template"]["spec"]["containers"][0]["volumeMounts"] if mount["name"] in claims}
     evidence = yaml.safe_load(of_kind(docs, "ConfigMap", "gateway")[0]["data"]["gateway.yaml"])["evidence"]
     for key in ("journal", "spool", "key_table", "seal_key"):
         assert any(evidence[key].startswith(f"{mount}/") for mount in mounts), f"{key}: {evidence[key]}"
-    (budget,) = of_kind(docs, "PodDisruptionBudget")
+    (budget,) = of_kind(docs, "PodDisruptionBudget", "gateway")
     assert matches(budget["spec"]["selector"], spec["template"]["metadata"]["labels"])
 
 
@@ -111,6 +113,27 @@ def test_pods_are_restricted_and_whole(values):
                 assert asked is None or asked["port"] in ports and asked["path"] in answered[container["name"]], f"{probe}: {asked}"
         own = {v["configMap"]["name"] for v in volumes.values() if "configMap" in v and v["configMap"]["name"].startswith("affidavit-gateway")}
         assert own <= made
+
+
+def test_who_closes_a_lost_gateway_s_log_has_its_content_keys_and_a_closing_key():
+    (gateway,) = of_kind(documents(CHART / "ci/commit-values.yaml"), "StatefulSet")
+    pod = gateway["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    folders = {mount["mountPath"] for mount in container["volumeMounts"]}
+    shared = [volume["persistentVolumeClaim"]["claimName"] for volume in pod["volumes"] if "persistentVolumeClaim" in volume]
+    assert shared == ["affidavit-key-table"] and "/var/lib/affidavit/key-table" in folders
+    said = ran(BINARIES / "gateway", *container["args"], "--help")
+    assert "--closing-key" in said
+    files = [word for word in container["args"] if word.startswith("/run/")]
+    assert len(files) == 4 and all(os.path.dirname(file) in folders for file in files)
+
+
+@sets
+def test_pods_of_a_part_are_kept_apart(values):
+    for pod in pods(documents(values)):
+        (term,) = pod["spec"]["affinity"]["podAntiAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+        term = term["podAffinityTerm"]
+        assert term["topologyKey"] == "kubernetes.io/hostname" and matches(term["labelSelector"], pod["metadata"]["labels"])
 
 
 def world(rule):
@@ -157,6 +180,34 @@ def test_the_gateway_is_the_only_way_out(values):
         assert {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": policy["metadata"]["namespace"]}}} in let_in
 
 
+NAMES, PROVIDERS, STORE, KAFKA, TAPS, WITNESSES = "names", "providers", "store", "kafka", "taps", "witnesses"
+# By set and part: where its pods may go, and nowhere else.
+GOES = {
+    "defaults": {"gateway": [NAMES, PROVIDERS]},
+    "s3-values": {"gateway": [NAMES, PROVIDERS, STORE]},
+    "kafka-values": {"gateway": [NAMES, PROVIDERS, KAFKA], "archiver": [NAMES, KAFKA, STORE], "registrar": [NAMES, STORE]},
+    "commit-values": {"gateway": [NAMES, PROVIDERS, KAFKA, STORE, TAPS]},
+    "registrar-values": {"gateway": [NAMES, PROVIDERS, KAFKA, STORE], "archiver": [NAMES, KAFKA, STORE], "registrar": [NAMES, STORE, KAFKA, WITNESSES]},
+}
+
+
+@sets
+def test_every_part_reaches_what_its_configuration_names_and_nothing_else(values):
+    name = values.stem if values else "defaults"
+    docs = documents(values)
+    typed = yaml.safe_load((CHART / "values.yaml").read_text())["networkPolicy"]
+    typed |= yaml.safe_load(values.read_text())["networkPolicy"] if values else {}
+    places = {NAMES: (typed["dns"]["to"], {53})} | {place: (typed[place]["to"], set(typed[place]["ports"])) for place in (PROVIDERS, STORE, KAFKA, TAPS, WITNESSES)}
+    found = {}
+    for policy in of_kind(docs, "NetworkPolicy"):
+        part = policy["spec"]["podSelector"].get("matchLabels", {}).get("app.kubernetes.io/component")
+        if part:
+            rules = [(rule["to"], {port["port"] for port in rule["ports"]}) for rule in policy["spec"]["egress"]]
+            found[part] = [place for rule in rules for place, is_it in places.items() if is_it == rule]
+            assert len(found[part]) == len(rules), f"{part}: {rules}"
+    assert {part: sorted(goes) for part, goes in found.items()} == {part: sorted(goes) for part, goes in GOES.get(name, {}).items()}
+
+
 def here(text, places):
     for target, folder in places.items():
         text = text.replace(target, str(folder))
@@ -172,7 +223,7 @@ def test_the_gateway_takes_its_rendered_configuration(values, tmp_path):
         folder.mkdir(parents=True)
     for name, text in data.items():
         (tmp_path / "templates" / name).write_text(here(text, places))
-    environment = os.environ | {"PATH": f"{BINARIES}:{os.environ['PATH']}", "DEPLOYMENT": "acme", "GATEWAY": "affidavit-gateway-0", "KAFKA_PASSWORD": "secret"}
+    environment = os.environ | {"PATH": f"{BINARIES}:{os.environ['PATH']}", "DEPLOYMENT": "acme", "GATEWAY": "affidavit-gateway-0", "KAFKA_PASSWORD": "secret", "HOOK_SECRET": "h" * 32}
     key = tmp_path / "var/lib/affidavit/journal/seal.key"
     for _ in range(2):  # a pod that starts again keeps its key
         said = ran("sh", tmp_path / "templates/prepare.sh", env=environment)
@@ -186,6 +237,8 @@ def test_the_gateway_takes_its_rendered_configuration(values, tmp_path):
     shutil.copy(sorted((ROOT / "policies/prices").glob("*.csv"))[-1], tmp_path / "run/files/prices.csv")
     tls = tmp_path / "run/tls"
     ran("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=gateway", "-keyout", tls / "tls.key", "-out", tls / "tls.crt")
+    shutil.copy(tls / "tls.crt", tmp_path / "run/files/kafka-ca.pem")
+    ran(BINARIES / "gateway", "keygen", "--deployment", "acme", "--gateway", "gw1", "--out", tmp_path / "other.key", "--commit-secret", tls / "commit.secret")
     ran(BINARIES / "gateway", "check", "-c", tmp_path / "etc/affidavit/gateway.yaml", env=environment)
     typed = yaml.safe_load((tmp_path / "etc/affidavit/gateway.yaml").read_text())
     assert typed["gateway"] == "affidavit-gateway-0" and len([key for key in typed["evidence"]["out"]]) == 1
@@ -194,14 +247,18 @@ def test_the_gateway_takes_its_rendered_configuration(values, tmp_path):
     assert listens == {port["containerPort"] for port in gateway["spec"]["template"]["spec"]["containers"][0]["ports"]}
 
 
+@pytest.mark.parametrize("name, archivers", [("kafka-values", 2), ("registrar-values", 1)])
 @pytest.mark.parametrize("part, command, word", [("archiver", "archive", "archiving"), ("registrar", "registrar", "keeping the registry")])
-def test_archivers_and_registrar_take_their_rendered_configurations(part, command, word, tmp_path):
-    docs = documents(CHART / "ci/kafka-values.yaml")
+def test_archivers_and_registrar_take_their_rendered_configurations(part, command, word, name, archivers, tmp_path):
+    docs = documents(CHART / f"ci/{name}.yaml")
     found = of_kind(docs, "ConfigMap", part)
-    assert len(found) == {"archiver": 2, "registrar": 1}[part]
-    places = {target: tmp_path / target.strip("/") for target in ("/etc/affidavit", "/var/lib/affidavit", "/run/secrets", "/run/entries")}
+    assert len(found) == {"archiver": archivers, "registrar": 1}[part]
+    places = {target: tmp_path / target.strip("/") for target in ("/etc/affidavit", "/var/lib/affidavit", "/run/secrets", "/run/entries", "/run/files", "/run/kafka")}
     for folder in places.values():
         folder.mkdir(parents=True)
+    (tmp_path / "run/kafka/token").write_text("a.b.c")
+    authority = tmp_path / "run/files/kafka-ca.pem"
+    ran("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=kafka", "-keyout", tmp_path / "kafka.key", "-out", authority)
     for name in ("archiver", "registry"):
         (tmp_path / "run/secrets" / name).mkdir()
     keygen = [BINARIES / "gateway", "keygen", "--deployment", "acme"]
@@ -261,6 +318,22 @@ def test_values_that_make_no_sense_are_refused(typed, said):
     assert said in told, told
 
 
-def test_archivers_that_could_not_reach_their_store_are_refused():
-    told = helm("template", "affidavit", CHART, "--values", CHART / "ci/kafka-values.yaml", "--set-json", "networkPolicy.store.to=[]", wanted=1)
-    assert "networkPolicy.store.to" in told
+@pytest.mark.parametrize(
+    "name, place, part, less",
+    [
+        ("kafka-values", "store", "archiver", []),
+        ("kafka-values", "store", "registrar", ["archiver.enabled=false"]),
+        ("kafka-values", "kafka", "archiver", []),
+        ("kafka-values", "kafka", "gateway", ["archiver.enabled=false"]),
+        ("commit-values", "kafka", "gateway", ["gateway.config.evidence.tap=null"]),
+        ("commit-values", "kafka", "gateway", ["gateway.config.evidence.commit=local"]),
+        ("commit-values", "taps", "gateway", []),
+        ("registrar-values", "witnesses", "registrar", ["registrar.config.timestamp=null"]),
+        ("registrar-values", "witnesses", "registrar", ["registrar.config.witnesses=null"]),
+        ("registrar-values", "kafka", "registrar", ["archiver.enabled=false", "gateway.config.evidence.out.kafka=null"]),
+    ],
+)
+def test_parts_that_could_not_reach_what_they_need_are_refused(name, place, part, less):
+    chosen = [word for one in less for word in ("--set", one)]
+    told = helm("template", "affidavit", CHART, "--values", CHART / f"ci/{name}.yaml", *chosen, "--set-json", f"networkPolicy.{place}.to=[]", wanted=1)
+    assert f"networkPolicy.{place}.to: the {part} has to reach it" in told, told

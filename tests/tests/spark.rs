@@ -414,6 +414,125 @@ async fn spark_reads_a_bucket_and_names_the_object_that_was_changed_in_it() {
     assert!(findings.iter().any(|finding| finding["code"] == "FILE_MISMATCH"), "{said}");
 }
 
+/// The Python that has Spark.
+fn python() -> std::ffi::OsString {
+    std::env::var_os("AFFIDAVIT_SPARK_PYTHON").expect("AFFIDAVIT_SPARK_PYTHON, as `tests/run` sets it")
+}
+
+/// Exit code, the reports, and all that was said.
+fn ran(command: &mut Command) -> (Option<i32>, Vec<Value>, String) {
+    let output = command.env("SPARK_LOCAL_IP", "127.0.0.1").output().expect("the Spark job");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let reports = said.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    (output.status.code(), reports, format!("{said}\n{}", String::from_utf8_lossy(&output.stderr)))
+}
+
+fn verify() -> Command {
+    let mut command = Command::new(python());
+    command.arg(tests::root().join("auditor/spark/verify.py")).arg("--json");
+    command
+}
+
+#[test]
+#[ignore = "needs Spark"]
+fn no_flipped_bit_of_a_batch_ends_a_task_or_passes_for_proven() {
+    let vectors = tests::root().join("schemas/testdata/v1");
+    let every = if std::env::var_os("AFFIDAVIT_LONG").is_some() { "1" } else { "31" };
+    let mut command = Command::new(python());
+    command.arg(tests::root().join("tests/second/flips.py")).arg(vectors.join("store"));
+    command.arg("--trust").arg(vectors.join("trust.yaml")).args(["--every", every]);
+    let (code, _, said) = ran(&mut command);
+    assert_eq!(code, Some(0), "{said}");
+    eprintln!("{}", said.lines().next().unwrap_or_default());
+}
+
+#[test]
+#[ignore = "needs Spark"]
+fn a_file_that_brings_its_reader_down_is_a_finding_and_the_other_stores_are_judged() {
+    let vectors = tests::root().join("schemas/testdata/v1");
+    let dir = tempfile::tempdir().expect("a folder");
+    let whole = Store { root: vectors.join("store"), seed: [0; 32] };
+    let records = whole.names("0000000000-").into_iter().find(|name| name.ends_with(".records.parquet"));
+    let records = records.expect("a records file");
+    let seal = whole.names("0000000000.seal").remove(0);
+    let flips = [
+        ("whole", None),
+        ("abort", Some((7822, 4))),
+        ("text", Some((6596, 128))),
+        ("name", Some((5409, 128))),
+    ];
+    let mut stores: Vec<_> = flips
+        .iter()
+        .map(|(name, flip)| {
+            let store = whole.copy(&dir.path().join(name));
+            let mut bytes = store.read(&records);
+            if let Some((at, bits)) = *flip {
+                bytes[at] ^= bits;
+                store.write(&records, bytes);
+            }
+            store
+        })
+        .collect();
+    // A number of more digits than Python takes for one.
+    let long = whole.copy(&dir.path().join("number"));
+    let note = String::from_utf8(long.read(&seal)).expect("text");
+    long.write(&seal, note.replacen("batch 0", &format!("batch {}", "9".repeat(5000)), 1));
+    stores.push(long);
+    let mut command = verify();
+    command.arg(dir.path().join("nowhere")).args(stores.iter().map(|store| &store.root));
+    command.arg("--trust").arg(vectors.join("trust.yaml"));
+    let (code, reports, said) = ran(&mut command);
+    assert_eq!((code, reports.len()), (Some(1), 1 + stores.len()), "{said}");
+    assert_eq!(reports[0]["verdict"], "COULD-NOT-JUDGE", "{said}");
+    let of = |report: &Value, object: &str| -> BTreeSet<String> {
+        let findings = report["findings"].as_array().expect("findings").iter();
+        let here = findings.filter(|finding| finding["place"]["object"] == object);
+        here.filter_map(|finding| finding["code"].as_str().map(str::to_owned)).collect()
+    };
+    assert_eq!(of(&reports[1], &records), BTreeSet::new(), "{said}");
+    let wanted = BTreeSet::from(["FILE_MISMATCH".to_owned(), "UNREADABLE".to_owned()]);
+    for report in &reports[2..5] {
+        assert_eq!((&report["verdict"], of(report, &records)), (&"INVALID".into(), wanted.clone()), "{said}");
+        // The batches behind it are judged all the same.
+        assert_eq!(report["batches"].as_u64().map(|n| n + 1), reports[1]["batches"].as_u64(), "{said}");
+    }
+    assert_eq!(of(&reports[5], &seal), BTreeSet::from(["SEAL_INVALID".to_owned()]), "{said}");
+}
+
+#[test]
+#[ignore = "needs Spark"]
+fn what_could_not_be_judged_ends_with_2_and_not_as_a_finding() {
+    let vectors = tests::root().join("schemas/testdata/v1");
+    let trust = vectors.join("trust.yaml");
+    let dir = tempfile::tempdir().expect("a folder");
+    let (odd, list) = (dir.path().join("odd.yaml"), dir.path().join("list.yaml"));
+    std::fs::write(&odd, [0xff, 0xfe]).expect("written");
+    std::fs::write(&list, "{\"v\": 1, \"deployment\": 7, \"gateways\": [3]}").expect("written");
+    let store = vectors.join("store");
+    let judged = |stores: &[&str], trust: &Path, java: Option<&str>| {
+        let mut command = verify();
+        command.args(stores).arg("--trust").arg(trust);
+        if let Some(java) = java {
+            command.env("JAVA_HOME", java);
+        }
+        ran(&mut command)
+    };
+    let store = store.to_str().expect("plain names");
+    // No folder, and an address that no file system knows: each is told, and neither ends the other.
+    let (code, reports, said) = judged(&["/nowhere/at-all", "nosuch://bucket/prefix"], &trust, None);
+    assert_eq!((code, reports.len()), (Some(2), 2), "{said}");
+    assert!(
+        reports.iter().all(|report| report["verdict"] == "COULD-NOT-JUDGE" && report["error"].is_string())
+    );
+    for (trust, java) in
+        [(&trust, Some("/nowhere")), (&odd, None), (&list, None), (&dir.path().join("none"), None)]
+    {
+        let (code, reports, said) = judged(&[store], trust, java);
+        assert_eq!((code, reports.len()), (Some(2), 0), "{said}");
+        assert!(said.contains("COULD-NOT-JUDGE"), "{said}");
+    }
+}
+
 #[test]
 #[ignore = "needs Spark"]
 fn a_trust_file_inside_the_store_or_with_a_registry_is_refused() {

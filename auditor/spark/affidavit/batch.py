@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from hashlib import sha256
 
-from . import files, tree
+from . import apart, files, tree
 from . import seal as seals
 from . import trust as trusts
 from .findings import Findings, Place
@@ -146,25 +146,46 @@ class Batch:
         data = self.read(name, RECORDS_LIMIT)
         if data is None:
             return
-        before = dict(self.findings.counts)
+        found = sha256(data).hexdigest()
         if len(data) != length:
             self.findings.add("FILE_MISMATCH", place.of(name), f"{length} bytes", len(data))
-        if sha256(data).hexdigest() != hash_:
-            self.findings.add("FILE_MISMATCH", place.of(name), hash_, sha256(data).hexdigest())
+        if found != hash_:
+            self.findings.add("FILE_MISMATCH", place.of(name), hash_, found)
+        whole = len(data) == length and found == hash_
+        try:
+            done = apart.call(lambda: self.judged(seal, data, whole, place))
+        except apart.Died as error:
+            self.findings.add("UNREADABLE", place.of("records"), "a Parquet file that can be read", error)
+        except apart.Bound as error:
+            self.findings.add("RESOURCE_LIMIT", place.of("records"), "a file that is read within the bounds of a task", error)
+        except RuntimeError as error:
+            self.findings.add("COULD_NOT_READ", place.of("records"), "a file that this job can judge", error)
+        else:
+            self.findings.take(done["findings"])
+            self.facts = done["facts"]
+
+    def judged(self, seal, data, whole, place):
+        """Runs in a child: findings and facts with what the records of a file are."""
+        before = dict(self.findings.counts)
         rows = files.records(data, self.form, seal["schema"] == self.form.fingerprint, place, self.findings)
-        if rows is None:
-            return
-        self.positions(seal, rows, place)
+        if rows is not None:
+            self.positions(seal, rows, place)
+            self.root(seal, rows, place)
+            self.ends(rows, place)
+            found = any(n > before.get(code, 0) for code, n in self.findings.counts.items() if code != "NOT_JUDGED")
+            if whole and not found:
+                self.facts["state"] = "proven"
+            self.tell(rows)
+        return {"findings": self.findings.kept(), "facts": self.facts}
+
+    def root(self, seal, rows, place):
+        """The tree that grows from the seal's compact range by the leaves is the seal's."""
         after = tree.CompactRange(seal["from"], [bytes.fromhex(node) for node in seal["compact"]])
         for _, _, hash_, _ in rows:
             after.append(hash_)
         if after.size != seal["to"] or after.root().hex() != seal["root"]:
             found = f"{after.root().hex()} of size {after.size}"
             self.findings.add("ROOT_MISMATCH", place.of("seal root"), f"{seal['root']} of size {seal['to']}", found)
-        self.ends(rows, place)
-        if not any(n > before.get(code, 0) for code, n in self.findings.counts.items() if code != "NOT_JUDGED"):
-            self.facts["state"] = "proven"
-        self.tell(rows)
 
     def positions(self, seal, rows, place):
         """Exactly the positions of the range, in order (AU-3: not by the footer's word)."""

@@ -12,32 +12,40 @@ from . import tree
 
 decimal.getcontext().prec = 60
 MAX_DATA = 1_057_792
+# What pyarrow raises over bytes that it cannot read; text that is none and numbers that fit nowhere show only where they are asked for.
+BROKEN = (pa.ArrowException, OSError, ValueError, ArithmeticError)
 
 
 def open_file(data, kind, form, exact, place, findings):
     """The file where its schema is the format's; extra columns are listed or refused."""
     try:
         file = pq.ParquetFile(pa.BufferReader(data))
-        schema = [file.schema.column(i) for i in range(len(file.schema))]
-    except (pa.ArrowException, OSError, ValueError) as error:
+        return file if is_form(file, kind, form, exact, place, findings) else None
+    except MemoryError:
+        raise
+    except BROKEN as error:
         findings.add("UNREADABLE", place.of(kind), "a Parquet file", error)
         return None
+
+
+def is_form(file, kind, form, exact, place, findings):
+    """Whether the columns are the format's: what else the footer says is told, and hinders nobody from reading."""
     wanted = form.schemas[kind]
-    found = [describe(column) for column in schema]
+    found = [describe(file.schema.column(i)) for i in range(len(file.schema))]
     for i, column in enumerate(wanted):
         if i >= len(found) or found[i] != expected(column):
             findings.add("SCHEMA_DRIFT", place.of(f"{kind} schema, column {column[0]}"), expected(column), found[i:i + 1])
-            return None
+            return False
     for column in found[len(wanted):]:
         code = "SCHEMA_DRIFT" if exact else "NOT_JUDGED"
         findings.add(code, place.of(f"{kind} schema, column {column[0]}"), "no such column", column)
     if len({column[0] for column in found}) != len(found):
         findings.add("SCHEMA_DRIFT", place.of(f"{kind} schema"), "each name once", [column[0] for column in found])
-        return None
+        return False
     if file.metadata.metadata:
         findings.add("SCHEMA_DRIFT", place.of(f"{kind} footer, file"), "no key-value metadata", list(file.metadata.metadata))
     check_footer(file, kind, place, findings)
-    return file
+    return True
 
 
 def expected(column):
@@ -131,52 +139,72 @@ def records(data, form, exact, place, findings):
         return None
     out = []
     for g in range(file.metadata.num_row_groups):
-        try:
-            table = file.read_row_group(g)
-            columns = {name: column_cells(table.column(name)) for name, *_ in form.schemas["records"]}
-        except (pa.ArrowException, OSError, ValueError) as error:
-            item = f"records row group {g}, column {unreadable(file, g, form)}"
-            findings.add("UNREADABLE", place.of(item), "decodable pages", error)
+        columns = row_group(file, g, form, place, findings)
+        if columns is None:
             return None
+        for i, (position, leaf, stored) in enumerate(zip(columns["position"], columns["leaf"], columns["leaf_hash"])):
+            cells = {name: cells[i] for name, cells in columns.items()}
+            out.append((position, leaf, *record(position, leaf, stored, cells, form, place.at(position), findings)))
+    return out
+
+
+def row_group(file, g, form, place, findings):
+    """column -> cells of a row group, held against what the footer says of them; None where they cannot be read."""
+    try:
+        table = file.read_row_group(g, use_threads=False)
+        columns = {name: column_cells(table.column(name)) for name, *_ in form.schemas["records"]}
+        if any(len(cells) != table.num_rows for cells in columns.values()):
+            raise ValueError("columns of different lengths")
+    except MemoryError:
+        raise
+    except BROKEN as error:
+        item = f"records row group {g}, column {unreadable(file, g, form)}"
+        findings.add("UNREADABLE", place.of(item), "decodable pages", error)
+        return None
+    try:
         group = file.metadata.row_group(g)
         if table.num_rows != group.num_rows:
             findings.add("STATS_LIE", place.of(f"records footer, row group {g}"), f"{table.num_rows} rows", group.num_rows)
         for c, (name, *_) in enumerate(form.schemas["records"]):
             if name not in ("leaf", "leaf_hash"):
                 check_statistics(group.column(c), columns[name], place.of(f"records row group {g}, column {name}"), findings)
-        for i, (position, leaf, stored) in enumerate(zip(columns["position"], columns["leaf"], columns["leaf_hash"])):
-            where = place.at(position)
-            hash_ = tree.leaf_hash(leaf)
-            if stored != hash_:
-                findings.add("LEAF_MISMATCH", where.of("leaf_hash"), hash_.hex(), stored.hex())
-            value = None
-            try:
-                value = canonical.parse(leaf)
-                unknown = leaves.check(form, value)
-                if unknown is None:
-                    findings.add("NOT_JUDGED", where.of("kind"), "a known kind", value["kind"])
-                for key in unknown or []:
-                    findings.add("NOT_JUDGED", where.of("key"), "a known key", key)
-            except canonical.NotCanonical as error:
-                findings.add("NON_CANONICAL_LEAF", where.of("leaf"), "canonical JSON", error)
-            except leaves.Invalid as error:
-                findings.add("LEAF_INVALID", where.of("leaf"), "a leaf of version 1", error)
-                value = None
-            if value is not None:
-                for column in form.columns:
-                    wanted, found = leaves.cell(column, value), columns[column[0]][i]
-                    if wanted != found or type(wanted) is not type(found):
-                        findings.add("COLUMN_NOT_LEAF", where.of(column[0]), wanted, found)
-            out.append((position, leaf, hash_, value))
-    return out
+    except BROKEN as error:
+        findings.add("UNREADABLE", place.of(f"records footer, row group {g}"), "statistics", error)
+    return columns
+
+
+def record(position, leaf, stored, cells, form, where, findings):
+    """Hash and value of a leaf; None for the value where it is no leaf."""
+    hash_ = tree.leaf_hash(leaf)
+    if stored != hash_:
+        findings.add("LEAF_MISMATCH", where.of("leaf_hash"), hash_.hex(), stored.hex())
+    value = None
+    try:
+        value = canonical.parse(leaf)
+        unknown = leaves.check(form, value)
+        if unknown is None:
+            findings.add("NOT_JUDGED", where.of("kind"), "a known kind", value["kind"])
+        for key in unknown or []:
+            findings.add("NOT_JUDGED", where.of("key"), "a known key", key)
+    except canonical.NotCanonical as error:
+        findings.add("NON_CANONICAL_LEAF", where.of("leaf"), "canonical JSON", error)
+    except leaves.Invalid as error:
+        findings.add("LEAF_INVALID", where.of("leaf"), "a leaf of version 1", error)
+        value = None
+    if value is not None:
+        for column in form.columns:
+            wanted, found = leaves.cell(column, value), cells[column[0]]
+            if wanted != found or type(wanted) is not type(found):
+                findings.add("COLUMN_NOT_LEAF", where.of(column[0]), wanted, found)
+    return hash_, value
 
 
 def unreadable(file, g, form):
     """The first column of a row group that cannot be read."""
     for name, *_ in form.schemas["records"]:
         try:
-            column_cells(file.read_row_group(g, columns=[name]).column(name))
-        except (pa.ArrowException, OSError, ValueError):
+            column_cells(file.read_row_group(g, columns=[name], use_threads=False).column(name))
+        except BROKEN:
             return name
     return "leaf"
 
@@ -189,7 +217,7 @@ def content_rows(data, form, exact, place, findings):
     for g in range(file.metadata.num_row_groups):
         try:
             table = file.read_row_group(g)
-        except (pa.ArrowException, OSError, ValueError) as error:
+        except BROKEN as error:
             findings.add("UNREADABLE", place.of(f"content row group {g}"), "rows", error)
             return
         for row in table.to_pylist():
@@ -207,7 +235,7 @@ def references(data, form, exact, place, findings):
     for g in range(file.metadata.num_row_groups):
         try:
             table = file.read_row_group(g)
-        except (pa.ArrowException, OSError, ValueError) as error:
+        except BROKEN as error:
             findings.add("UNREADABLE", place.of(f"reference row group {g}"), "rows", error)
             return out
         for row in table.to_pylist():

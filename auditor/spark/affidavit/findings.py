@@ -70,6 +70,15 @@ class Findings:
         """Counts some that were found elsewhere and not kept."""
         self.counts[code] = self.counts.get(code, 0) + more
 
+    def kept(self):
+        """All of it as JSON has it."""
+        return {"list": [(code, place.fields(), e, f) for code, place, e, f in self.list], "counts": self.counts}
+
+    def take(self, kept):
+        """What `kept` gave, in the place of what is here."""
+        self.list = [(code, Place(**place), e, f) for code, place, e, f in kept["list"]]
+        self.counts = kept["counts"]
+
     def codes(self):
         return sorted(self.counts)
 
@@ -90,7 +99,7 @@ class Findings:
                 out.write(f"{code}: {count - kept.get(code, 0)} more\n")
 
 
-def clean(value):
+def clean(value, most=200):
     """Text of strangers, made safe to print."""
     text = str(value)
-    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text[:200])
+    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text[:most])

@@ -48,7 +48,7 @@ def check(form, value):
         return None
     rest = {key: item for key, item in value.items() if key not in ("v", "kind", "at", "config")}
     check_object(form, table, rest, "", unknown)
-    cost = rest.get("cost")
+    cost = rest.get("cost") if "cost" in table else None
     if isinstance(cost, dict):
         classes = [money(amount) for amount in cost["classes"].values()]
         if None in classes or money(cost["total"]) is None or sum(classes) != money(cost["total"]):

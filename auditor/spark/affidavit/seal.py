@@ -10,10 +10,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from .leaf import PART, TYPES
 
 HASH = "[0-9a-f]{64}"
-NAME = re.compile(rf"(\d{{10}})-({HASH})\.(records|reference|content-({PART}))\.parquet")
-SEAL_NAME = re.compile(r"(\d{10})\.seal")
-CHECKPOINT_NAME = re.compile(r"(\d{10})\.checkpoint")
-ANCHOR_NAME = re.compile(rf"(\d{{10}})-({HASH})\.(cosignature|timestamp)")
+NAME = re.compile(rf"([0-9]{{10}})-({HASH})\.(records|reference|content-({PART}))\.parquet")
+SEAL_NAME = re.compile(r"([0-9]{10})\.seal")
+CHECKPOINT_NAME = re.compile(r"([0-9]{10})\.checkpoint")
+ANCHOR_NAME = re.compile(rf"([0-9]{{10}})-({HASH})\.(cosignature|timestamp)")
 
 
 class Bad(Exception):
@@ -92,7 +92,7 @@ def parse(text):
             raise Bad(f"a line that is not `{pattern}`")
         return found
 
-    number = "(0|[1-9][0-9]*)"
+    number = "(0|[1-9][0-9]{0,18})"
     seal = {"origin": take("(.*)")[1]}
     if not TYPES["origin"].fullmatch(seal["origin"]):
         raise Bad("no origin")

@@ -49,7 +49,7 @@ capabilities: { drop: [ALL] }
     "limits" (dict "drain" (printf "%ds" (int .Values.gateway.drainSeconds)))
     "evidence" (dict
         "journal" "/var/lib/affidavit/journal/journal"
-        "key_table" "/var/lib/affidavit/journal/key-table"
+        "key_table" (printf "/var/lib/affidavit/%s/key-table" (ternary "key-table" "journal" (ne .Values.gateway.keyTable.existingClaim "")))
         "seal_key" "/var/lib/affidavit/journal/seal.key"
         "spool" "/var/lib/affidavit/spool/spool") }}
 {{- range $key := list "deployment" "gateway" "admin" "keys" }}
@@ -60,6 +60,17 @@ capabilities: { drop: [ALL] }
 {{- end }}
 {{- if hasKey ($typed.limits | default dict) "drain" }}{{ fail "gateway.config.limits.drain: set gateway.drainSeconds instead, from which the grace period is made too" }}{{ end }}
 {{- toYaml (mergeOverwrite $typed $ours) }}
+{{- end }}
+
+{{/* Pods of a part on machines of their own, where there are so many: dict root, part. */}}
+{{- define "affidavit.apart" -}}
+podAntiAffinity:
+  preferredDuringSchedulingIgnoredDuringExecution:
+    - weight: 100
+      podAffinityTerm:
+        topologyKey: kubernetes.io/hostname
+        labelSelector:
+          matchLabels: {{- include "affidavit.selector" . | nindent 12 }}
 {{- end }}
 
 {{/* A rule of a network policy: where (dict `to`, `ports`). */}}
@@ -75,4 +86,40 @@ capabilities: { drop: [ALL] }
   ports:
     - { protocol: UDP, port: {{ .Values.networkPolicy.dns.port }} }
     - { protocol: TCP, port: {{ .Values.networkPolicy.dns.port }} }
+{{- end }}
+
+{{/* By part: where it goes besides names and, the gateway, providers. Keys of networkPolicy, made of the parts' configurations. */}}
+{{- define "affidavit.goes" -}}
+{{- $np := .Values.networkPolicy }}
+{{- $evidence := .Values.gateway.config.evidence | default dict }}
+{{- $out := $evidence.out | default dict }}
+{{- $commit := $evidence.commit }}
+{{- $kafka := or $out.kafka (and (kindIs "map" $commit) (hasKey $commit "kafka")) }}
+{{- $store := or $out.s3 ((($out.kafka | default dict).archive | default dict).s3) }}
+{{- $taps := false }}
+{{- range $tap := $evidence.tap }}
+{{- if $tap.kafka }}{{ $kafka = true }}{{ end }}
+{{- if $tap.syslog }}{{ $taps = true }}{{ end }}
+{{- if and $tap.webhook $np.taps.to }}{{ $taps = true }}{{ end }}
+{{- end }}
+{{- $gateway := list }}
+{{- if $kafka }}{{ $gateway = append $gateway "kafka" }}{{ end }}
+{{- /* Without addresses of its own the bucket, and who takes webhooks, is one of the public ones that providers have. */}}
+{{- if and $store $np.store.to }}{{ $gateway = append $gateway "store" }}{{ end }}
+{{- if $taps }}{{ $gateway = append $gateway "taps" }}{{ end }}
+{{- $goes := dict "gateway" $gateway }}
+{{- if .Values.archiver.enabled }}
+{{- $archiver := list "kafka" }}
+{{- if (.Values.archiver.config.out | default dict).s3 }}{{ $archiver = append $archiver "store" }}{{ end }}
+{{- $_ := set $goes "archiver" $archiver }}
+{{- end }}
+{{- if .Values.registrar.enabled }}
+{{- $config := .Values.registrar.config }}
+{{- $registrar := list }}
+{{- if ($config.out | default dict).s3 }}{{ $registrar = append $registrar "store" }}{{ end }}
+{{- if $config.kafka }}{{ $registrar = append $registrar "kafka" }}{{ end }}
+{{- if or $config.witnesses $config.timestamp }}{{ $registrar = append $registrar "witnesses" }}{{ end }}
+{{- $_ := set $goes "registrar" $registrar }}
+{{- end }}
+{{- toJson $goes }}
 {{- end }}
