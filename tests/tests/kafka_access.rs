@@ -346,8 +346,10 @@ async fn a_wrong_credential_is_named_by_each_process_loses_nothing_and_becomes_r
         registrar.until(&format!("{name} to be right"), || deployment.newest(&store(wrong)).0 >= 4);
     }
     drop(registrars);
-    // A gateway that knows its logs serves, and keeps what it cannot send.
-    for (world, wrong) in worlds.iter_mut().zip(&wrongs) {
+    // A gateway that knows its logs serves, and keeps what it cannot send: in a short round one of each kind.
+    let step = if tests::long_round() { 1 } else { 3 };
+    let mut picked: Vec<(World, &Wrong)> = worlds.into_iter().zip(&wrongs).step_by(step).collect();
+    for (world, wrong) in &mut picked {
         world.gateway.kill();
         if wrong.is_token() {
             let ended = guard.tokens.token("gw1", -300);
@@ -356,7 +358,7 @@ async fn a_wrong_credential_is_named_by_each_process_loses_nothing_and_becomes_r
         wrong.set_gateway(&world.gateway.dir.join("gateway.yaml"), false);
         world.gateway.spawn();
     }
-    for (world, wrong) in worlds.iter_mut().zip(&wrongs) {
+    for (world, wrong) in &mut picked {
         let name = wrong.door.name;
         world.until(&format!("{name} to serve"), |world| !world.readiness().is_empty());
         world.calls(1).await;
@@ -371,7 +373,8 @@ async fn a_wrong_credential_is_named_by_each_process_loses_nothing_and_becomes_r
             world.gateway.spawn();
         }
     }
-    for (world, wrong) in worlds.into_iter().zip(&wrongs) {
+    let again = picked.len();
+    for (world, wrong) in picked {
         let name = wrong.door.name;
         world.until(&format!("{name} to be right again"), |world| world.gateway.ready());
         // The log of the one that was killed is closed, too.
@@ -384,7 +387,8 @@ async fn a_wrong_credential_is_named_by_each_process_loses_nothing_and_becomes_r
         world.nothing_aside();
         world.verified();
     }
-    println!("{} wrong credentials, {} s", wrongs.len(), begun.elapsed().as_secs());
+    let (count, took) = (wrongs.len(), begun.elapsed().as_secs());
+    println!("{count} wrong credentials at a first start, {again} at a later one, {took} s");
 }
 
 #[tokio::test(flavor = "multi_thread")]
