@@ -42,7 +42,7 @@ INPUTS = {
     "corpus": (1_892, "exchanges in the corpus", MEASURED, "1,892 recorded OpenAI- and Anthropic-dialect exchanges"),
     "leaf_bytes": (2_674, "bytes of leaves an exchange, as they are hashed", MEASURED, "2,674 bytes of leaves"),
     "verify_rate": (53, "MB of leaves a core second, `auditor verify`", MEASURED, "53 to 58 MB/s, 1.3 cores used"),
-    "spark_rate": (4.5, "MB of leaves a core second, the Spark job", MEASURED, "4.5 MB/s a core"),
+    "spark_rate": (4.5, "MB of leaves a core second, the Spark job, on a machine with other jobs", MEASURED, "4.5 MB/s a core"),
     "sha_rate": (1_530, "MB a core second, SHA-256", MEASURED, "SHA-256 1,530 to 1,590 MB/s"),
     "broker_cpu": (6.3, "broker CPU, ms a MB, under its own producer (one replica)", MEASURED, "its broker 6.3 ms"),
     "archiver_cpu": (48, "archiver CPU, ms a MB of evidence", MEASURED, "archiver 48 ms"),

@@ -17,6 +17,34 @@ pub const RECEIPTS: &str = "receipts";
 
 const WAIT: Duration = Duration::from_secs(120);
 
+/// What a world stands on: brokers with both topics, a folder, and a provider.
+#[derive(Debug)]
+pub struct Bench {
+    /// The brokers.
+    pub kafka: Kafka,
+    /// Where everything else is.
+    pub dir: tempfile::TempDir,
+    /// Whom the gateways ask.
+    pub provider: Provider,
+}
+
+impl Bench {
+    /// One broker.
+    pub async fn start() -> Self {
+        Self::over(Kafka::start(), &[]).await
+    }
+
+    /// Brokers that were started otherwise; `settings` are the topics'.
+    ///
+    /// # Panics
+    /// Where no folder is to be had.
+    pub async fn over(kafka: Kafka, settings: &[(&str, &str)]) -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        kafka.operator().make(&[TOPIC, RECEIPTS], settings);
+        Self { kafka, dir, provider: Provider::start([]).await }
+    }
+}
+
 /// How a deployment comes to its brokers.
 #[derive(Debug, Clone)]
 pub struct Way {

@@ -14,16 +14,13 @@ use tests::archive::{self, check_and_copy};
 use tests::client::{Call, send};
 use tests::deployment::Deployment;
 use tests::provider::Provider;
-use tests::services::{Kafka, Minio, messages};
-use tests::shipping::{RECEIPTS, TOPIC, Way, World};
+use tests::services::{Fault, FaultProxy, Kafka, Minio, S3Server, messages};
+use tests::shipping::{Bench, RECEIPTS, TOPIC, Way, World};
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Kafka"]
 async fn archivers_that_die_at_any_moment_lose_nothing() {
-    let kafka = Kafka::start();
-    let dir = tempfile::tempdir().expect("a folder");
-    let provider = Provider::start([]).await;
-    kafka.operator().make(&[TOPIC, RECEIPTS], &[]);
+    let Bench { kafka, dir, provider } = Bench::start().await;
     let mut world = World::start(dir.path(), &Way::plain(&kafka), &provider, 1);
     world.calls(3).await;
     world.all_archived();
@@ -42,10 +39,7 @@ async fn archivers_that_die_at_any_moment_lose_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Kafka"]
 async fn several_archivers_share_the_work_and_each_takes_over() {
-    let mut kafka = Kafka::start();
-    let dir = tempfile::tempdir().expect("a folder");
-    let provider = Provider::start([]).await;
-    kafka.operator().make(&[TOPIC, RECEIPTS], &[]);
+    let Bench { mut kafka, dir, provider } = Bench::start().await;
     let mut world = World::start(dir.path(), &Way::plain(&kafka), &provider, 2);
     world.until("both to read", |world| {
         world.archivers.iter().all(|archiver| archiver.metric("gateway_archive_reading") >= 1.0)
@@ -72,10 +66,7 @@ async fn several_archivers_share_the_work_and_each_takes_over() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Kafka"]
 async fn topics_made_anew_and_offsets_at_the_beginning_are_repeats() {
-    let kafka = Kafka::start();
-    let dir = tempfile::tempdir().expect("a folder");
-    let provider = Provider::start([]).await;
-    kafka.operator().make(&[TOPIC, RECEIPTS], &[]);
+    let Bench { kafka, dir, provider } = Bench::start().await;
     let mut world = World::start(dir.path(), &Way::plain(&kafka), &provider, 1);
     world.calls(4).await;
     world.all_archived();
@@ -104,10 +95,7 @@ async fn topics_made_anew_and_offsets_at_the_beginning_are_repeats() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Kafka"]
 async fn what_a_forger_sends_is_found_and_stops_nothing() {
-    let kafka = Kafka::start();
-    let dir = tempfile::tempdir().expect("a folder");
-    let provider = Provider::start([]).await;
-    kafka.operator().make(&[TOPIC, RECEIPTS], &[]);
+    let Bench { kafka, dir, provider } = Bench::start().await;
     let mut world = World::prepare(dir.path(), &Way::plain(&kafka), &provider, 1);
     world.gateway.serve();
     world.calls(4).await;
@@ -187,10 +175,7 @@ fn copy(from: &Path, to: &Path) {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Kafka"]
 async fn what_the_archivers_have_is_read_to_erase_and_to_confirm() {
-    let kafka = Kafka::start();
-    let dir = tempfile::tempdir().expect("a folder");
-    let provider = Provider::start([]).await;
-    kafka.operator().make(&[TOPIC, RECEIPTS], &[]);
+    let Bench { kafka, dir, provider } = Bench::start().await;
     let (store, mirror) = (dir.path().join("gateway/store"), dir.path().join("mirror"));
     let out = format!("{{ directory: {} }}", store.display());
     let more = format!("archive: {{ directory: {} }}, confirm: object", mirror.display());
@@ -252,10 +237,7 @@ async fn what_the_archivers_have_is_read_to_erase_and_to_confirm() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Kafka"]
 async fn offsets_at_the_end_and_a_small_work_folder_lose_no_batch() {
-    let kafka = Kafka::start();
-    let dir = tempfile::tempdir().expect("a folder");
-    let provider = Provider::start([]).await;
-    kafka.operator().make(&[TOPIC, RECEIPTS], &[]);
+    let Bench { kafka, dir, provider } = Bench::start().await;
     let out = format!("{{ directory: {} }}", dir.path().join("gateway/store").display());
     let trust = dir.path().join("gateway/trust.yaml");
     let settings = "patience: 10s\nwork_bound: 64MiB\n";
@@ -317,10 +299,7 @@ async fn topics_that_lose_batches_are_refused_at_the_start() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Kafka"]
 async fn keys_come_from_the_registry_as_it_grows() {
-    let kafka = Kafka::start();
-    let dir = tempfile::tempdir().expect("a folder");
-    let provider = Provider::start([]).await;
-    kafka.operator().make(&[TOPIC, RECEIPTS], &[]);
+    let Bench { kafka, dir, provider } = Bench::start().await;
     let deployment = Deployment::new(&dir.path().join("deployment"));
     let trust = deployment.trust_file();
     let store = dir.path().join("gateway/store");
@@ -351,12 +330,9 @@ async fn keys_come_from_the_registry_as_it_grows() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Kafka and MinIO"]
 async fn a_bucket_that_goes_away_is_waited_for_and_holds_everything_under_lock() {
-    let kafka = Kafka::start();
+    let Bench { kafka, dir, provider } = Bench::start().await;
     let mut server = Minio::start();
     server.create_locked_bucket(archive::BUCKET).await;
-    let dir = tempfile::tempdir().expect("a folder");
-    let provider = Provider::start([]).await;
-    kafka.operator().make(&[TOPIC, RECEIPTS], &[]);
     let (trust, out) = (dir.path().join("gateway/trust.yaml"), archive::out(&server.endpoint()));
     let mut world = World::over(dir.path(), &Way::plain(&kafka), &provider, 1, &trust, &out);
     world.archivers[0].environment = archive::environment();
@@ -380,4 +356,60 @@ async fn a_bucket_that_goes_away_is_waited_for_and_holds_everything_under_lock()
     world.stop();
     assert!(check_and_copy(&server, "test/gw1", &world.gateway.store()).await > 4);
     world.judged();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Kafka and MinIO"]
+async fn what_the_archivers_have_in_a_bucket_is_read_to_erase_and_to_confirm() {
+    let Bench { kafka, dir, provider } = Bench::start().await;
+    let server = Minio::start();
+    server.create_locked_bucket(archive::BUCKET).await;
+    // The archiver comes to the bucket straight, the gateway by a way that can be cut.
+    let proxy = FaultProxy::start(server.address);
+    let more = format!(
+        "archive: {{ s3: {{ bucket: {}, prefix: {}, region: us-east-1, endpoint: 'http://{}', path_style: true, \
+         timeout: 3s }} }}, confirm: object",
+        archive::BUCKET,
+        archive::PREFIX,
+        proxy.address,
+    );
+    let way = Way { gateway: more, ..Way::plain(&kafka) };
+    let (trust, out) = (dir.path().join("gateway/trust.yaml"), archive::out(&server.endpoint()));
+    let mut world = World::over(dir.path(), &way, &provider, 1, &trust, &out);
+    world.archivers[0].environment = archive::environment();
+    world.gateway.set_environment(&S3Server::environment());
+    world.gateway.serve();
+    world.archivers[0].spawn();
+    let body =
+        serde_json::json!({ "model": "gpt-4o-mini", "messages": [{ "role": "user", "content": "secret" }] });
+    let call = Call::post("/openai/v1/chat/completions", &world.gateway.key, body.to_string());
+    let got = send(world.gateway.address, &call).await;
+    world.sent += 1;
+    let exchange = got.header("x-affidavit-exchange").expect("its id").to_owned();
+    world.calls(2).await;
+    world.all_archived();
+    // Every object was read, and nothing was written by that way.
+    let asked = proxy.handled();
+    let reads = asked.iter().filter(|one| one.method == http::Method::GET && one.status == Some(206)).count();
+    assert!(reads > 4, "{reads} reads");
+    let writes = asked.iter().filter(|one| ![http::Method::GET, http::Method::HEAD].contains(&one.method));
+    assert_eq!(writes.count(), 0);
+    // A receipt alone does not count here: the objects are in the bucket, and the gateway cannot read them.
+    proxy.set(Fault::Down);
+    let (archived, batches) = (world.mark("archived"), world.batches());
+    world.calls(2).await;
+    world.until("the archiver to have it", |world| world.batches() > batches);
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(world.mark("archived"), archived, "the receipt alone does not count here");
+    proxy.set(Fault::Pass);
+    world.all_archived();
+    let (code, said) = world.gateway.run(&["erase", "--exchange", &exchange]);
+    assert!(code == 0 && said.starts_with(&format!("{exchange} erased\n")), "{code} {said}");
+    world.nothing_aside();
+    world.stop();
+    assert!(check_and_copy(&server, "test/gw1", &world.gateway.store()).await > 4);
+    let (code, out, err) = world.gateway.verify(&[]);
+    assert_eq!(code, 0, "{out}{err}");
+    let content = out.lines().find(|line| line.trim_start().starts_with("content:")).unwrap_or_default();
+    assert!(!content.contains(" 0 erased"), "{out}");
 }

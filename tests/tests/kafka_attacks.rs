@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use schemas::names::FileKind;
 use schemas::note::{Ed25519Signer, Signer as _};
@@ -12,8 +13,8 @@ use schemas::ship::{Archived, CHUNK_BYTES, Chunk, MAX_OBJECT_BYTES, Receipt};
 use schemas::trust::key_text;
 use schemas::{ObjectName, Sha256Hex, seal};
 use tests::provider::Provider;
-use tests::services::{Kafka, messages};
-use tests::shipping::{RECEIPTS, TOPIC, Way, World};
+use tests::services::{Kafka, Writer, messages};
+use tests::shipping::{Bench, RECEIPTS, TOPIC, Way, World};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const WORK_BOUND: f64 = (64 << 20) as f64;
@@ -45,10 +46,7 @@ fn receipt(note: &[u8], archiver: &str, signer: &Ed25519Signer) -> Vec<u8> {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Kafka"]
 async fn receipts_that_are_forged_changed_or_old_count_for_nothing_and_a_lie_is_an_alarm() {
-    let kafka = Kafka::start();
-    let dir = tempfile::tempdir().expect("a folder");
-    let provider = Provider::start([]).await;
-    kafka.operator().make(&[TOPIC, RECEIPTS], &[]);
+    let Bench { kafka, dir, provider } = Bench::start().await;
     let known = vec![format!("{{ name: liar, key: \"{}\" }}", key_text(&liar().public_key()))];
     let way = Way { known, ..Way::plain(&kafka) };
     let mut world = World::prepare(dir.path(), &way, &provider, 1);
@@ -110,10 +108,7 @@ async fn receipts_that_are_forged_changed_or_old_count_for_nothing_and_a_lie_is_
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Kafka"]
 async fn torn_and_huge_objects_fill_no_disk_and_stop_no_batch() {
-    let kafka = Kafka::start();
-    let dir = tempfile::tempdir().expect("a folder");
-    let provider = Provider::start([]).await;
-    kafka.operator().make(&[TOPIC, RECEIPTS], &[]);
+    let Bench { kafka, dir, provider } = Bench::start().await;
     let mut world = World::start(dir.path(), &Way::plain(&kafka), &provider, 1);
     world.calls(2).await;
     world.all_archived();
@@ -157,10 +152,7 @@ async fn torn_and_huge_objects_fill_no_disk_and_stop_no_batch() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Kafka"]
 async fn topics_cut_reordered_and_deleted_and_offsets_moved_lose_nothing() {
-    let kafka = Kafka::start();
-    let dir = tempfile::tempdir().expect("a folder");
-    let provider = Provider::start([]).await;
-    kafka.operator().make(&[TOPIC, RECEIPTS], &[]);
+    let Bench { kafka, dir, provider } = Bench::start().await;
     let mut world = World::start(dir.path(), &Way::plain(&kafka), &provider, 1);
     world.calls(2).await;
     world.all_archived();
@@ -233,9 +225,9 @@ async fn an_open_transaction_and_packed_messages_hold_nothing_up() {
     // A small message that unpacks to a large one: a topic that the gateway made takes none.
     let mut config = kafka.client();
     config.set("compression.type", "gzip").set("message.max.bytes", "200000000");
-    let packed: BaseProducer = config.create().expect("a producer");
-    packed.send(BaseRecord::to(TOPIC).key("x").payload(&vec![0; 64 << 20])).expect("room for a message");
-    let _ = packed.flush(PATIENCE);
+    let refused = Writer::with(config).try_send(TOPIC, "x", &vec![0; 64 << 20]);
+    let wanted = KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge);
+    assert_eq!(refused, Err(wanted));
     assert!(messages(&kafka, TOPIC).iter().all(|took| took.value.len() < 1 << 20), "the broker took it");
     world.calls(3).await;
     world.all_archived();

@@ -10,11 +10,6 @@ use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
-use rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
 use tests::Dice;
 use tests::archiver::Archiver;
 use tests::client::{Call, Leave, send, send_until};
@@ -22,7 +17,7 @@ use tests::deployment::Deployment;
 use tests::gateway::{Gateway, Setup};
 use tests::oracle::Evidence;
 use tests::provider::Provider;
-use tests::services::Kafka;
+use tests::services::{Kafka, Writer};
 use tests::shipping::{self, RECEIPTS, Way};
 
 /// The lease in these tests.
@@ -420,21 +415,17 @@ type Message = (i32, i64, Vec<u8>);
 
 /// Whoever may write to the commit topic, and has not the deployment's secret.
 struct Hostile {
-    producer: BaseProducer,
+    writer: Writer,
     sent: std::cell::Cell<u64>,
 }
 
 impl Hostile {
     fn new(kafka: &Kafka) -> Self {
-        let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", kafka.address.to_string());
-        Self { producer: config.create().expect("a producer"), sent: std::cell::Cell::default() }
+        Self { writer: kafka.writer(), sent: std::cell::Cell::default() }
     }
 
     fn put(&self, partition: i32, origin: &str, message: &[u8]) {
-        let record = BaseRecord::to(TOPIC).partition(partition).key(origin).payload(message);
-        self.producer.send(record).expect("room for a message");
-        self.producer.flush(WAIT).expect("the broker takes it");
+        self.writer.send_to(TOPIC, partition, origin, message);
         self.sent.set(self.sent.get() + 1);
     }
 
@@ -448,25 +439,8 @@ impl Hostile {
 
 /// All of the commit topic.
 fn messages(kafka: &Kafka) -> Vec<Message> {
-    let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", kafka.address.to_string()).set("group.id", "look");
-    let reader: BaseConsumer = config.create().expect("a reader");
-    let mut found = Vec::new();
-    for partition in 0..3 {
-        let (low, high) = reader.fetch_watermarks(TOPIC, partition, WAIT).expect("its ends");
-        let mut list = TopicPartitionList::new();
-        list.add_partition_offset(TOPIC, partition, Offset::Offset(low)).expect("a place");
-        reader.assign(&list).expect("a partition");
-        let (mut next, begun) = (low, Instant::now());
-        while next < high {
-            assert!(begun.elapsed() < WAIT, "partition {partition} gives nothing");
-            if let Some(Ok(message)) = reader.poll(Duration::from_millis(100)) {
-                next = message.offset() + 1;
-                found.push((partition, message.offset(), message.payload().unwrap_or_default().to_vec()));
-            }
-        }
-    }
-    found
+    let all = tests::services::messages(kafka, TOPIC);
+    all.into_iter().map(|took| (took.partition, took.offset, took.value)).collect()
 }
 
 /// Kind, log and fields of a message, and its bytes.
@@ -599,27 +573,33 @@ async fn what_somebody_without_the_secret_writes_is_counted_and_stops_nobody_and
     eprintln!("{} hostile messages, {counted} counted, {} exchanges kept", hostile.sent.get(), told.len());
 }
 
-/// The same topic on another broker, each message at its place, but for those that are `removed`.
-async fn copy_without(all: &[Message], kafka: &Kafka, removed: impl Fn(&[u8]) -> bool) {
-    let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", kafka.address.to_string());
-    let admin: AdminClient<DefaultClientContext> = config.create().expect("an admin client");
-    let topic = NewTopic::new(TOPIC, 3, TopicReplication::Fixed(1));
-    let made = admin.create_topics(&[topic], &AdminOptions::new()).await.expect("a topic is made");
-    assert!(made.iter().all(Result::is_ok), "{made:?}");
-    let hostile = Hostile::new(kafka);
+/// The same topic on another broker, each of these messages at its place.
+fn copy(all: &[Message], kafka: &Kafka) {
+    kafka.operator().make_of(&[TOPIC], (3, 1), &[]);
+    let writer = kafka.writer();
     for (partition, _, message) in all {
-        let message = if removed(message) { &b"removed"[..] } else { message };
-        hostile
-            .producer
-            .send(BaseRecord::<(), [u8]>::to(TOPIC).partition(*partition).payload(message))
-            .expect("room");
         // One after the other: on a topic that was just made a first message may be tried again behind later ones.
-        hostile.producer.flush(WAIT).expect("the broker takes it");
+        writer.send_to(TOPIC, *partition, "", message);
     }
     let places =
         |all: &[Message]| all.iter().map(|(partition, offset, _)| (*partition, *offset)).collect::<Vec<_>>();
     assert_eq!(places(&messages(kafka)), places(all));
+}
+
+/// A gateway that puts nothing into the store for a minute: what is there already is no loss.
+fn seals_late(gateway: &Gateway) {
+    let config = gateway.dir.join("gateway.yaml");
+    let text = std::fs::read_to_string(&config).expect("the configuration");
+    std::fs::write(&config, text.replace("batch_age: 1s", "batch_age: 60s")).expect("the configuration");
+}
+
+/// From its next start on a gateway goes to another broker.
+fn moved(bed: &mut Bed, gateway: &Gateway, to: Kafka) {
+    let config = gateway.dir.join("gateway.yaml");
+    let text = std::fs::read_to_string(&config).expect("the configuration");
+    let moved = text.replace(&bed.kafka.address.to_string(), &to.address.to_string());
+    std::fs::write(&config, moved).expect("the configuration");
+    bed.kafka = to;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -627,28 +607,24 @@ async fn copy_without(all: &[Message], kafka: &Kafka, removed: impl Fn(&[u8]) ->
 async fn a_group_that_an_administrator_removed_is_a_loss_that_the_log_tells_of() {
     let mut bed = Bed::new().await;
     let mut dead = bed.prepare("gw1");
-    // What is in the store already is no loss.
-    let config = dead.dir.join("gateway.yaml");
-    let text = std::fs::read_to_string(&config).expect("the configuration");
-    std::fs::write(&config, text.replace("batch_age: 1s", "batch_age: 60s")).expect("the configuration");
+    seals_late(&dead);
     dead.serve();
     calls(&dead, "before", 6).await;
     // By then a lease says of how many groups somebody was told.
     tokio::time::sleep(LEASE).await;
     bed.lose(&mut dead, "gw1");
-    let all = messages(&bed.kafka);
+    let mut all = messages(&bed.kafka);
     let groups = of_log(&all, "gw1", "group");
     let removed = groups[groups.len() / 2].1[2].clone();
-    let other = Kafka::start();
-    copy_without(&all, &other, |message| {
+    for (_, _, message) in &mut all {
         let (words, _) = parts(message);
-        words[0] == "group" && words[2] == removed
-    })
-    .await;
-    let text = std::fs::read_to_string(&config).expect("the configuration");
-    let moved = text.replace(&bed.kafka.address.to_string(), &other.address.to_string());
-    std::fs::write(&config, moved).expect("the configuration");
-    bed.kafka = other;
+        if words[0] == "group" && words[2] == removed {
+            *message = b"removed".to_vec();
+        }
+    }
+    let other = Kafka::start();
+    copy(&all, &other);
+    moved(&mut bed, &dead, other);
     let output = dead.command(&["salvage", "--from-kafka"]).output().expect("the gateway's binary");
     assert!(!output.status.success() && said(&output).contains("acknowledged records"), "{}", said(&output));
     let output =
@@ -660,6 +636,37 @@ async fn a_group_that_an_administrator_removed_is_a_loss_that_the_log_tells_of()
     let evidence = bed.evidence(&trust);
     let lost = evidence.of_kind("gap").filter(|gap| gap["reason"] == "loss").count();
     assert!(lost > 0 && closed(&evidence, "salvaged") == 1, "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs Kafka"]
+async fn a_partition_whose_end_was_removed_is_not_taken_for_the_whole_log() {
+    let mut bed = Bed::new().await;
+    let mut dead = bed.prepare("gw1");
+    seals_late(&dead);
+    dead.serve();
+    calls(&dead, "before", 6).await;
+    // By then the index names a lease behind them.
+    tokio::time::sleep(LEASE).await;
+    bed.lose(&mut dead, "gw1");
+    let mut all = messages(&bed.kafka);
+    let partition = of_log(&all, "gw1", "group")[0].0;
+    let pointed = all.iter().filter(|(at, ..)| *at == 0).filter_map(|(_, _, message)| {
+        let (words, _) = parts(message);
+        (words[0] == "at").then(|| words[3].parse::<i64>().expect("an offset"))
+    });
+    let pointed = pointed.max().expect("a lease that the index names");
+    all.retain(|(at, offset, _)| *at != partition || *offset < pointed);
+    let other = Kafka::start();
+    copy(&all, &other);
+    moved(&mut bed, &dead, other);
+    let output = dead.command(&["salvage", "--from-kafka"]).output().expect("the gateway's binary");
+    assert!(!output.status.success() && said(&output).contains("has forgotten it"), "{}", said(&output));
+    // Its own start says so too, and begins another log.
+    dead.serve();
+    assert!(dead.log().contains("what was not archived is lost"), "{}", dead.log());
+    calls(&dead, "behind", 1).await;
+    assert_eq!(dead.stop(), Some(0), "{}", dead.log());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

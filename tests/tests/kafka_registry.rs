@@ -4,8 +4,6 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rdkafka::ClientConfig;
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use schemas::files::{Limits, read_records};
 use schemas::names::FileKind;
 use schemas::note::Ed25519Signer;
@@ -61,14 +59,8 @@ fn mark(gateway: &Gateway, mark: &str) -> f64 {
 
 /// Sends what no gateway would: seals by nobody, pieces of nothing, and noise.
 fn forge(kafka: &Kafka, log: &Origin) {
-    let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", kafka.address.to_string());
-    let producer: BaseProducer = config.create().expect("a producer");
-    let give = |message: &[u8]| {
-        let record = BaseRecord::to(TOPIC).key(log.as_str()).payload(message);
-        producer.send(record).expect("room for a message");
-        producer.flush(Duration::from_secs(20)).expect("the broker takes it");
-    };
+    let forger = kafka.writer();
+    let give = |message: &[u8]| forger.send(TOPIC, log.as_str(), message);
     give(b"");
     give(&vec![0; 900_000]);
     let (tree, config) = (schemas::merkle::CompactRange::new(), Sha256Hex([1; 32]));

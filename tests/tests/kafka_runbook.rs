@@ -3,10 +3,6 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rustix::process::Signal;
 use schemas::note::Ed25519Signer;
 use schemas::ship::Chunk;
@@ -18,33 +14,8 @@ use tests::process::http;
 use tests::provider::Provider;
 use tests::runbook::Host;
 use tests::services::Kafka;
-use tests::shipping::{RECEIPTS, TOPIC, Way};
+use tests::shipping::{Bench, RECEIPTS, TOPIC, Way};
 use tests::tapped::{Mood, WebhookSink};
-
-fn client(kafka: &Kafka) -> ClientConfig {
-    let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", kafka.address.to_string());
-    config
-}
-
-fn topics(kafka: &Kafka) {
-    let config = client(kafka);
-    let work = || {
-        let admin: AdminClient<DefaultClientContext> = config.create().expect("an admin client");
-        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-        let new = [TOPIC, RECEIPTS].map(|name| NewTopic::new(name, 1, TopicReplication::Fixed(1)));
-        let made =
-            runtime.block_on(admin.create_topics(&new, &AdminOptions::new())).expect("topics are made");
-        assert!(made.iter().all(Result::is_ok), "{made:?}");
-    };
-    std::thread::scope(|scope| scope.spawn(work).join()).expect("the brokers do it");
-}
-
-fn forge(kafka: &Kafka, topic: &str, key: &str, message: &[u8]) {
-    let producer: BaseProducer = client(kafka).create().expect("a producer");
-    producer.send(BaseRecord::to(topic).key(key).payload(message)).expect("room for a message");
-    producer.flush(Duration::from_secs(20)).expect("the broker takes it");
-}
 
 async fn call(gateway: &Gateway, count: usize) {
     calls(gateway, count, "runbook").await;
@@ -81,10 +52,7 @@ fn first_seal(store: &Path) -> Option<Vec<u8>> {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Kafka"]
 async fn receipts_that_do_not_come_and_what_a_forger_sends() {
-    let kafka = Kafka::start();
-    let dir = tempfile::tempdir().expect("a folder");
-    let provider = Provider::start([]).await;
-    topics(&kafka);
+    let Bench { kafka, dir, provider } = Bench::start().await;
     let store = dir.path().join("store");
     let out = format!("{{ directory: {} }}", store.display());
     let archiver =
@@ -125,14 +93,15 @@ async fn receipts_that_do_not_come_and_what_a_forger_sends() {
     // Somebody sends a receipt of nobody's, and a seal by another key.
     let note = first_seal(&store).expect("a seal in the store");
     let said = seal::parse_unverified(&note).expect("a seal");
-    forge(&kafka, RECEIPTS, said.origin.as_str(), b"affidavit/receipt/v1\n");
+    let forger = kafka.writer();
+    forger.send(RECEIPTS, said.origin.as_str(), b"affidavit/receipt/v1\n");
     until("the forged receipt", &host, || shown().contains("gateway_receipts_forged_total 1"));
     host.follow_from("forged-receipts", 0);
     let forged = said.sign(&Ed25519Signer::from_seed([9; 32])).expect("a seal");
     let (length, sha256) = (forged.len() as u64, Sha256Hex::of(&forged));
     let name = schemas::ObjectName::Seal { origin: said.origin.clone(), batch: 0 };
     let chunk = Chunk { name, length, sha256, offset: 0, bytes: &forged };
-    forge(&kafka, TOPIC, said.origin.as_str(), &chunk.encode().expect("a chunk"));
+    forger.send(TOPIC, said.origin.as_str(), &chunk.encode().expect("a chunk"));
     let address = metrics.parse().expect("an address");
     until("the forged seal", &host, || {
         http(address, "GET /metrics", b"")
@@ -199,11 +168,9 @@ async fn brokers_that_are_away_a_fence_and_what_a_forger_commits() {
     host.set("STORE", dir.path().join("store").display());
     host.start_gateway();
     call(&gateway, 2).await;
+    let forger = kafka.writer();
     for partition in 0..3 {
-        let producer: BaseProducer = client(&kafka).create().expect("a producer");
-        let record = BaseRecord::to("affidavit-commit").partition(partition).key("x").payload("forged");
-        producer.send(record).expect("room for a message");
-        producer.flush(Duration::from_secs(20)).expect("the broker takes it");
+        forger.send_to("affidavit-commit", partition, "x", b"forged");
     }
     let page = |path: &str| gateway.admin_get(path).unwrap_or_default();
     until("the forged message", &host, || {

@@ -20,7 +20,7 @@ use tests::client::{Call, Got, send};
 use tests::gateway::{Gateway, Setup};
 use tests::provider::Provider;
 use tests::services::{Kafka, Writer};
-use tests::shipping::{RECEIPTS, TOPIC};
+use tests::shipping::{Bench, RECEIPTS, TOPIC};
 
 const WAIT: Duration = Duration::from_secs(90);
 
@@ -239,10 +239,7 @@ async fn dead_gateways_and_dead_brokers_lose_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Kafka"]
 async fn topics_that_are_made_anew_are_filled_again() {
-    let kafka = Kafka::start();
-    let dir = tempfile::tempdir().expect("a folder");
-    let provider = Provider::start([]).await;
-    kafka.operator().make(&[TOPIC, RECEIPTS], &[]);
+    let Bench { kafka, dir, provider } = Bench::start().await;
     let mut gateway = Gateway::start(dir.path(), &setup(&provider, &kafka, "      reship_after: 5s\n"));
     calls(&gateway, "one", 4).await;
     until("everything to be shipped", &gateway, || mark(&gateway, "shipped") >= mark(&gateway, "journaled"));

@@ -288,7 +288,8 @@ impl Shipping {
             self.marks.update(|marks| marks.shipped = marks.shipped.max(shipped));
             if waits.is_none() {
                 match self.shipper.read_back(batch) {
-                    Err(error) if error.is_waiting() => waits = Some(error),
+                    // Who cannot read the archive now can still put into the topic.
+                    Err(error) if error.is_waiting() || error.is_transient() => waits = Some(error),
                     archived => has_moved |= self.archived(batch, archived?)?,
                 }
             }

@@ -45,8 +45,10 @@
 //! another order, and to stop everything. Each lease says of how many groups somebody was told when it was sent. Where a log
 //! that is closed from the topic has fewer, what is there behind the missing ones is taken too, and recovery finds a loss
 //! where they are not archived: it goes on only where the loss is accepted (`--accept-loss`), and then a `gap`, reason
-//! `loss`, says so and the log is INCOMPLETE. A gateway that has its disk takes that instead. Where all behind some point is
-//! removed, leases too, nothing in the topic tells of it: what callers hold does.
+//! `loss`, says so and the log is INCOMPLETE. A gateway that has its disk takes that instead. Where the end
+//! of a log's partition is removed, leases too, the index names a lease that is not there, and the log is not closed from the
+//! topic: it does not look like one that ended there. Where the end of the index is removed with it, and for what somebody was
+//! told behind the newest lease that the index names, nothing in the topic tells of it: what callers hold does.
 
 mod close;
 mod code;

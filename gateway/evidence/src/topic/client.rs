@@ -255,7 +255,8 @@ impl ClientContext for Context {
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!(%error, reason, "kafka");
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let failed = Failed::new(trouble(&error), pointed(&error, reason.to_owned()));
+        let trouble = if is_certificate(reason) { Trouble::Credentials } else { trouble(&error) };
+        let failed = Failed::new(trouble, pointed(&error, reason.to_owned()));
         // That all brokers are down is said behind each error that says why.
         let is_summary = matches!(error.rdkafka_error_code(), Some(Code::AllBrokersDown));
         if !is_summary || last.is_none() {
@@ -289,7 +290,7 @@ fn claims(token: &str) -> (String, i64) {
 /// The text of an error, and which part of the configuration to look at, where it says so.
 fn pointed(error: &KafkaError, text: String) -> String {
     let part = match error.rdkafka_error_code() {
-        Some(Code::SSL) => {
+        Some(code) if code == Code::SSL || is_certificate(&text) => {
             "`kafka.tls`: wanted as `ca` the roots of the brokers' certificates, which are for the hosts in `brokers`, \
              and `certificate` and `key` where the brokers ask for them"
         }
@@ -306,6 +307,13 @@ fn pointed(error: &KafkaError, text: String) -> String {
     };
     // What an error says of itself may be part of what its connection says.
     if text.contains(part) { text } else { format!("{text}; {part}") }
+}
+
+/// Whether the text of a connection's error says that a certificate was refused, the broker's here or ours there: only
+/// someone's act changes that. The library has no code for it, and of TLS 1.3 a refusal of ours comes on a connection that
+/// seemed to be up, as one that is cut.
+fn is_certificate(text: &str) -> bool {
+    text.contains("SSL routines") && (text.contains("certificate") || text.contains("unknown ca"))
 }
 
 /// Whether a message came that cannot be unpacked: its kind of compression is not known here, or its bytes are damaged.
@@ -438,8 +446,26 @@ mod tests {
         let failed = context.failed(&timeout);
         assert_eq!(failed.trouble, Trouble::Credentials);
         assert!(failed.detail.contains("wrong password; `kafka.sasl`: wanted"), "{}", failed.detail);
-        context.error(KafkaError::Global(Code::SSL), "certificate verify failed");
-        assert!(context.failed(&timeout).detail.contains("`kafka.tls`: wanted"));
+        context.error(KafkaError::Global(Code::SSL), "SSL handshake failed: Disconnected");
+        let failed = context.failed(&timeout);
+        assert_eq!(failed.trouble, Trouble::Connection);
+        assert!(failed.detail.contains("`kafka.tls`: wanted"), "{}", failed.detail);
+        // A certificate that is refused is no outage, whichever side refuses it.
+        for (code, reason) in [
+            (Code::SSL, "SSL handshake failed: error:0A000086:SSL routines::certificate verify failed"),
+            (
+                Code::BrokerTransportFailure,
+                "Receive failed: error:0A000416:SSL routines::ssl/tls alert certificate unknown",
+            ),
+            (Code::BrokerTransportFailure, "error:0A00045C:SSL routines::tlsv13 alert certificate required"),
+            (Code::BrokerTransportFailure, "error:0A000418:SSL routines::tlsv1 alert unknown ca"),
+        ] {
+            context.error(KafkaError::Global(code), reason);
+            context.error(KafkaError::Global(Code::AllBrokersDown), "1/1 brokers are down");
+            let failed = context.failed(&timeout);
+            assert_eq!(failed.trouble, Trouble::Credentials, "{reason}");
+            assert!(failed.detail.contains("`kafka.tls`: wanted"), "{}", failed.detail);
+        }
         context.error(KafkaError::Global(Code::BrokerTransportFailure), "incorrect security.protocol?");
         assert!(context.failed(&timeout).detail.contains("`kafka.tls`, `kafka.sasl`: wanted"));
         context.done();

@@ -14,6 +14,8 @@ use crate::process::free_port;
 
 /// The users that the broker knows; the password of each is its name and `-secret`.
 const USERS: [&str; 2] = ["gw1", "ar1"];
+/// For whom tokens are that the broker takes.
+const AUDIENCE: &str = "brokers";
 
 /// A certificate authority, with what it gave out in a folder.
 #[derive(Debug)]
@@ -104,10 +106,20 @@ impl Tokens {
     /// # Panics
     /// Where it cannot be signed.
     pub fn token(&self, subject: &str, life_s: i64) -> String {
+        self.token_for(subject, AUDIENCE, life_s)
+    }
+
+    /// As [`Tokens::token`], for another service than these brokers.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn token_for(&self, subject: &str, audience: &str, life_s: i64) -> String {
         let now = jiff::Timestamp::now().as_second();
         let head = r#"{"alg":"ES256","kid":"1","typ":"JWT"}"#;
         let (begun, end) = (now.min(now + life_s) - 60, now + life_s);
-        let claims = format!(r#"{{"sub":"{subject}","iat":{begun},"exp":{end},"scope":"kafka"}}"#);
+        let claims = format!(
+            r#"{{"iss":"tests","sub":"{subject}","aud":"{audience}","iat":{begun},"exp":{end},"scope":"kafka"}}"#
+        );
         let text = format!("{}.{}", URL_SAFE_NO_PAD.encode(head), URL_SAFE_NO_PAD.encode(claims));
         let signature = self.0.sign(&SystemRandom::new(), text.as_bytes()).expect("a signature");
         format!("{text}.{}", URL_SAFE_NO_PAD.encode(signature))
@@ -205,6 +217,8 @@ impl Guard {
                 store(&self.authority.ca()),
             );
         }
+        // The validator that brokers have without it, in Kafka 4.1, looks at no signature and at no audience.
+        let bearer = "listener.name.sasl.oauthbearer.sasl.oauthbearer";
         let plain = USERS.map(|user| format!("user_{user}=\"{user}-secret\"")).join(" ");
         let _ = write!(
             text,
@@ -216,7 +230,9 @@ impl Guard {
              listener.name.sasl.oauthbearer.sasl.jaas.config={security}.oauthbearer.OAuthBearerLoginModule required;\n\
              listener.name.sasl.oauthbearer.sasl.server.callback.handler.class=\
              {security}.oauthbearer.OAuthBearerValidatorCallbackHandler\n\
-             sasl.oauthbearer.jwks.endpoint.url={}\n",
+             listener.name.sasl.sasl.oauthbearer.jwt.validator.class={security}.oauthbearer.BrokerJwtValidator\n\
+             {bearer}.jwks.endpoint.url={}\n\
+             {bearer}.expected.audience={AUDIENCE}\n",
             self.key_set(),
         );
         text

@@ -3,14 +3,16 @@
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
 use rdkafka::Message as _;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
-use rdkafka::client::DefaultClientContext;
+use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use rdkafka::error::KafkaError;
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::Kafka;
@@ -37,13 +39,27 @@ impl Kafka {
     /// # Panics
     /// Where the library makes no producer.
     pub fn writer(&self) -> Writer {
-        let mut config = self.client();
-        Writer(config.set("partitioner", "murmur2_random").create().expect("a producer"))
+        Writer::with(self.client())
     }
 }
 
 /// Sends messages of his own.
-pub struct Writer(BaseProducer);
+pub struct Writer(BaseProducer<Refusals>);
+
+/// What the brokers did not take.
+#[derive(Default)]
+struct Refusals(Mutex<Vec<KafkaError>>);
+
+impl ClientContext for Refusals {}
+
+impl ProducerContext for Refusals {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        let refused = result.as_ref().err().map(|(error, _)| error.clone());
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(refused);
+    }
+}
 
 impl std::fmt::Debug for Writer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -52,13 +68,45 @@ impl std::fmt::Debug for Writer {
 }
 
 impl Writer {
+    /// With what a client is configured with.
+    ///
+    /// # Panics
+    /// Where the library makes no producer.
+    pub fn with(mut config: ClientConfig) -> Self {
+        config.set("partitioner", "murmur2_random");
+        Self(config.create_with_context(Refusals::default()).expect("a producer"))
+    }
+
     /// Sends a message; it is acknowledged on return.
     ///
     /// # Panics
     /// Where it is not.
     pub fn send(&self, topic: &str, key: &str, message: &[u8]) {
-        self.0.send(BaseRecord::to(topic).key(key).payload(message)).expect("room for a message");
-        self.0.flush(PATIENCE).expect("the broker takes it");
+        self.try_send(topic, key, message).expect("the broker takes it");
+    }
+
+    /// Sends a message to a partition; it is acknowledged on return.
+    ///
+    /// # Panics
+    /// Where it is not.
+    pub fn send_to(&self, topic: &str, partition: i32, key: &str, message: &[u8]) {
+        let record = BaseRecord::to(topic).partition(partition).key(key).payload(message);
+        self.sent(record).expect("the broker takes it");
+    }
+
+    /// Sends a message; it is acknowledged on return.
+    ///
+    /// # Errors
+    /// The broker does not take it.
+    pub fn try_send(&self, topic: &str, key: &str, message: &[u8]) -> Result<(), KafkaError> {
+        self.sent(BaseRecord::to(topic).key(key).payload(message))
+    }
+
+    fn sent(&self, record: BaseRecord<'_, str, [u8]>) -> Result<(), KafkaError> {
+        self.0.send(record).map_err(|(error, _)| error)?;
+        self.0.flush(PATIENCE)?;
+        let refused = self.0.context().0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        refused.map_or(Ok(()), Err)
     }
 }
 
@@ -104,11 +152,19 @@ impl Operator<'_> {
     /// # Panics
     /// Where they are not made.
     pub fn make_with(self, topics: &[&str], copies: i32, settings: &[(&str, &str)]) {
+        self.make_of(topics, (4, copies), settings);
+    }
+
+    /// Makes topics of so many partitions with so many copies.
+    ///
+    /// # Panics
+    /// Where they are not made.
+    pub fn make_of(self, topics: &[&str], (partitions, copies): (i32, i32), settings: &[(&str, &str)]) {
         self.does(|admin, runtime| {
             let new: Vec<NewTopic<'_>> = topics
                 .iter()
                 .map(|name| {
-                    let new = NewTopic::new(name, 4, TopicReplication::Fixed(copies));
+                    let new = NewTopic::new(name, partitions, TopicReplication::Fixed(copies));
                     settings.iter().fold(new, |new, (key, value)| new.set(key, value))
                 })
                 .collect();
@@ -269,13 +325,15 @@ impl Operator<'_> {
 pub struct Took {
     /// Its partition.
     pub partition: i32,
+    /// Where it stands there.
+    pub offset: i64,
     /// Its key.
     pub key: String,
     /// Its value.
     pub value: Vec<u8>,
 }
 
-/// Everything that a topic holds now.
+/// Everything that a topic holds now, one partition after the other.
 ///
 /// # Panics
 /// Where it cannot be read.
@@ -284,13 +342,14 @@ pub fn messages(kafka: &Kafka, topic: &str) -> Vec<Took> {
     config.set("group.id", format!("look-{}", free_port().port()));
     config.set("enable.partition.eof", "true").set("isolation.level", "read_uncommitted");
     let reader: BaseConsumer = config.create().expect("a reader");
+    let metadata = reader.fetch_metadata(Some(topic), PATIENCE).expect("the topic");
+    let partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
     let mut list = TopicPartitionList::new();
-    let mut rest = 0;
-    for partition in 0..4 {
-        let (begin, end) = reader.fetch_watermarks(topic, partition, PATIENCE).expect("the end");
-        rest += i32::from(end >= begin);
-        list.add_partition_offset(topic, partition, Offset::Beginning).expect("an offset");
+    for partition in partitions {
+        list.add_partition_offset(topic, partition.id(), Offset::Beginning).expect("an offset");
     }
+    let mut rest = list.count();
+    assert!(rest > 0, "`{topic}` is not there");
     reader.assign(&list).expect("partitions");
     let (mut found, begun) = (Vec::new(), Instant::now());
     while rest > 0 {
@@ -299,11 +358,13 @@ pub fn messages(kafka: &Kafka, topic: &str) -> Vec<Took> {
             Some(Ok(message)) => {
                 let key = String::from_utf8_lossy(message.key().unwrap_or_default()).into_owned();
                 let value = message.payload().unwrap_or_default().to_vec();
-                found.push(Took { partition: message.partition(), key, value });
+                let (partition, offset) = (message.partition(), message.offset());
+                found.push(Took { partition, offset, key, value });
             }
-            Some(Err(rdkafka::error::KafkaError::PartitionEOF(_))) => rest -= 1,
+            Some(Err(KafkaError::PartitionEOF(_))) => rest -= 1,
             Some(Err(_)) | None => {}
         }
     }
+    found.sort_by_key(|took| (took.partition, took.offset));
     found
 }
