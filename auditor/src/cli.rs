@@ -24,8 +24,12 @@ pub enum Command {
     Verify(Verify),
     /// Answer an SQL question from proven rows: tables `records`, `exchanges`, `batches`, and `content` when asked.
     Query(Query),
-    /// What was spent, by any columns of `exchanges`, or by `day`, `month`, `model`.
-    Cost(Cost),
+    /// What was spent, by any columns of `exchanges`, or by `day`, `month`, `model`; forecasts, budgets, savings.
+    Cost(Box<Cost>),
+    /// Hand rows on: FOCUS for cost tools, OCSF for security tools, CSV, JSON lines or Parquet for all others.
+    Export(Export),
+    /// Hold the evidence against what providers say of usage and cost: names use that passed the gateway by.
+    Reconcile(Box<Reconcile>),
     /// The whole story of one exchange.
     Show(Show),
     /// Write an offline proof that an exchange is in the evidence.
@@ -239,12 +243,106 @@ pub struct Cost {
     /// What to verify.
     #[command(flatten)]
     pub evidence: Evidence,
-    /// Columns to group by, as `consumer,model,day`.
-    #[arg(long, value_delimiter = ',', default_value = "consumer,model,day")]
-    pub by: Vec<String>,
+    /// Columns to group by, as `team,model,month`; default: `consumer,model,day`, with `--savings` and `--what-if`
+    /// `consumer,model`, with `--forecast` none. Currencies are never added together.
+    #[arg(long, value_name = "COLUMN,...", value_delimiter = ',')]
+    pub by: Option<Vec<String>>,
+    /// Another question than what was spent.
+    #[command(flatten)]
+    pub question: CostQuestion,
+    /// The price book for `--what-if`; default: the one by which an exchange's own cost was computed, else the newest
+    /// of the evidence.
+    #[arg(long, value_name = "FILE", requires = "what_if")]
+    pub book: Option<PathBuf>,
     /// How the answer is written.
     #[command(flatten)]
     pub answer: Answer,
+}
+
+/// What `cost` answers besides what was spent.
+#[derive(Debug, Default, Args)]
+#[group(multiple = false)]
+pub struct CostQuestion {
+    /// How a period will end (`2026-11`, `2026-Q4`, `2026`; default: the month in which the evidence ends).
+    #[arg(long, value_name = "PERIOD", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    pub forecast: Option<String>,
+    /// Hold what was spent against a budget: a CSV file with the columns `period`, `amount`, `currency` and any
+    /// columns of `--by`; an empty cell or `*` is any value.
+    #[arg(long, value_name = "FILE")]
+    pub budget: Option<PathBuf>,
+    /// What the providers' prompt caches saved.
+    #[arg(long)]
+    pub savings: bool,
+    /// When the prices changed by which costs were computed.
+    #[arg(long)]
+    pub price_changes: bool,
+    /// What the same counts would have cost at another model's prices.
+    #[arg(long, value_name = "PROVIDER/MODEL")]
+    pub what_if: Option<String>,
+}
+
+/// Forms of an export.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ExportFormat {
+    /// FOCUS 1.4, Cost and Usage: one row for each exchange and class of tokens, as CSV; as Parquet where `--out` ends in `.parquet`.
+    Focus,
+    /// OCSF 1.6 API Activity: one JSON line for each record.
+    Ocsf,
+    /// The table `exchanges` as comma-separated values, made harmless to spreadsheets.
+    Csv,
+    /// The table `exchanges` as JSON lines.
+    Jsonl,
+    /// The table `exchanges` as Apache Parquet; needs `--out`.
+    Parquet,
+}
+
+/// `export`.
+#[derive(Debug, Args)]
+pub struct Export {
+    /// What to verify.
+    #[command(flatten)]
+    pub evidence: Evidence,
+    /// What is written.
+    #[arg(long, value_enum)]
+    pub format: ExportFormat,
+    /// Where it is written; default: standard output.
+    #[arg(long, short, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// FOCUS: the billing account's id; default: the deployment's name.
+    #[arg(long, value_name = "ID")]
+    pub billing_account: Option<String>,
+    /// Memory for the question; what is beyond it goes to disk.
+    #[arg(long, value_name = "MIB", default_value_t = 512)]
+    pub memory: usize,
+}
+
+/// `reconcile`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Formats: openai-usage, openai-costs, anthropic-usage, anthropic-cost, aws-cur (sums by key, model \
+    and day); bedrock-log, azure-log, vertex-log (call by call). auditor/COST.md says how each is fetched and compared."
+)]
+pub struct Reconcile {
+    /// What to verify.
+    #[command(flatten)]
+    pub evidence: Evidence,
+    /// A provider's export: `FORMAT=FILE`, or `FORMAT@PROVIDER=FILE` where it is about one configured provider. May be
+    /// given more than once.
+    #[arg(long, value_name = "FORMAT[@PROVIDER]=FILE", required = true)]
+    pub export: Vec<String>,
+    /// Which provider keys the gateway uses: a CSV file with the columns `key` (its id in the export), `provider` (as
+    /// configured) and, where it is not all of the provider, `target`. Use under other keys is then unrecorded.
+    #[arg(long, value_name = "FILE")]
+    pub keys: Option<PathBuf>,
+    /// How much counts and costs may differ, in percent of the larger one.
+    #[arg(long, value_name = "PERCENT", default_value = "0.5")]
+    pub tolerance: String,
+    /// Judge also days (or hours) of an export that reach beyond the asked interval; without it they are only listed.
+    #[arg(long)]
+    pub partial: bool,
+    /// How the result is written.
+    #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
+    pub format: ReportFormat,
 }
 
 /// `show`.

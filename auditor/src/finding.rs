@@ -183,6 +183,10 @@ codes! {
     ErasureNotDone "ERASURE_NOT_DONE" Medium Policy "the gateway destroys the key at its next start; run `gateway erase` again";
     /// Stored cost is not what book and usage give.
     CostRecomputeDiff "COST_RECOMPUTE_DIFF" High Invalid "cost was not computed by the price book that the record names";
+    /// A provider counts use that no record tells.
+    UnrecordedUsage "UNRECORDED_USAGE" Critical Incomplete "somebody uses these keys past the gateway, or it did not record; ask who holds them and look at what firewalls let out";
+    /// Evidence and a provider's export differ, and no unrecorded use explains it.
+    ReconcileDiff "RECONCILE_DIFF" High Policy "counts were changed when they were recorded, or the export is of other keys or another time; compare with the provider's invoice";
     /// A price book is stored and cannot be read.
     CostNotRecomputed "COST_NOT_RECOMPUTED" Unjudged Unjudged "costs by this price book were not computed again; use a newer auditor, or ask what the book is";
     /// Token classes contradict each other.
@@ -542,6 +546,18 @@ impl Findings {
                 *self.seen.entry(code).or_default() += count;
             }
         }
+    }
+    /// Takes back what turned out otherwise.
+    pub(crate) fn withdraw(&mut self, is: impl Fn(&Finding) -> bool) {
+        let seen = &mut self.seen;
+        self.kept.retain(|finding| {
+            let gone = is(finding);
+            if gone && let Some(count) = seen.get_mut(&finding.code) {
+                *count -= 1;
+            }
+            !gone
+        });
+        seen.retain(|_, count| *count > 0);
     }
     /// Those that were kept, in the order in which they were found.
     pub fn iter(&self) -> impl Iterator<Item = &Finding> {

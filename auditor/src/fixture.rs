@@ -50,6 +50,11 @@ pub(crate) struct Writer {
     kinds: BTreeMap<String, u64>,
 }
 
+/// The key of an exchange that keeps no content.
+pub(crate) fn no_key(writer: &Writer) -> KeyId {
+    KeyId { origin: writer.origin.clone(), page: 0, slot: 0 }
+}
+
 pub(crate) fn signer() -> Ed25519Signer {
     Ed25519Signer::from_seed([7; 32])
 }

@@ -1,6 +1,6 @@
 //! The report of a visit: verdict, claims, intervals, findings, counts, and what was not checked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use schemas::trust::Trust;
 use schemas::{Origin, Sha256Hex};
@@ -243,6 +243,12 @@ pub struct Report {
     /// Keys and logs as they counted: the trust file's own, or the registry's.
     #[serde(skip)]
     pub trust_in_force: Trust,
+    /// The claims that the mandate asks for.
+    #[serde(skip)]
+    pub mandated: BTreeSet<Claim>,
+    /// The price books that the proven logs hold, as they are stored.
+    #[serde(skip)]
+    pub price_books: BTreeMap<Sha256Hex, String>,
     /// Findings, worst first.
     #[serde(serialize_with = "findings")]
     pub findings: Findings,

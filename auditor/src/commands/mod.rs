@@ -3,9 +3,11 @@
 pub mod check_proof;
 pub mod cost;
 pub mod evidence;
+pub mod export;
 pub mod probe;
 pub mod prove;
 pub mod query;
+pub mod reconcile;
 pub mod show;
 pub mod state;
 pub mod trust;
@@ -25,6 +27,8 @@ pub fn run(cli: &Cli) -> anyhow::Result<u8> {
         Command::Verify(verify) => verify::run(verify),
         Command::Query(query) => query::run(query),
         Command::Cost(cost) => cost::run(cost),
+        Command::Export(export) => export::run(export),
+        Command::Reconcile(reconcile) => reconcile::run(reconcile),
         Command::Show(show) => show::run(show),
         Command::Prove(prove) => prove::run(prove),
         Command::CheckProof(check) => check_proof::run(check),
@@ -44,5 +48,7 @@ pub(crate) fn out(text: &str) -> anyhow::Result<()> {
     }
 }
 
+#[cfg(test)]
+mod cost_tests;
 #[cfg(test)]
 mod tests;

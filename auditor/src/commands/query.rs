@@ -2,8 +2,11 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
+use std::path::Path;
 
 use anyhow::{Context as _, bail};
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
 use datafusion::prelude::SessionContext;
 use futures_util::StreamExt as _;
 
@@ -71,17 +74,39 @@ pub(super) async fn session(
 pub(super) async fn answer(context: &SessionContext, sql: &str, answer: &Answer) -> anyhow::Result<()> {
     let frame = query::ask(context, sql).await.map_err(harmless)?;
     let mut rows = query::stream(frame).await.map_err(harmless)?;
-    let out: Box<dyn Write + Send> = match &answer.out {
+    let mut writer = Writer::new(answer.format, &rows.schema(), output(answer.out.as_deref())?)?;
+    while let Some(batch) = rows.next().await {
+        writer.write(&batch.map_err(|error| harmless(error.into()))?)?;
+    }
+    unless_broken(writer.finish())
+}
+
+/// Writes rows that were computed.
+pub(super) fn write_batches(
+    schema: &SchemaRef,
+    batches: impl IntoIterator<Item = RecordBatch>,
+    answer: &Answer,
+) -> anyhow::Result<()> {
+    let mut writer = Writer::new(answer.format, schema, output(answer.out.as_deref())?)?;
+    for batch in batches {
+        writer.write(&batch)?;
+    }
+    unless_broken(writer.finish())
+}
+
+/// The file, or standard output.
+pub(super) fn output(path: Option<&Path>) -> anyhow::Result<Box<dyn Write + Send>> {
+    Ok(match path {
         Some(path) => {
             Box::new(BufWriter::new(File::create(path).with_context(|| format!("`{}`", path.display()))?))
         }
         None => Box::new(BufWriter::new(io::stdout())),
-    };
-    let mut writer = Writer::new(answer.format, &rows.schema(), out)?;
-    while let Some(batch) = rows.next().await {
-        writer.write(&batch.map_err(|error| harmless(error.into()))?)?;
-    }
-    match writer.finish() {
+    })
+}
+
+/// A reader that went away is no error.
+pub(super) fn unless_broken(written: anyhow::Result<()>) -> anyhow::Result<()> {
+    match written {
         Err(error) if is_broken_pipe(&error) => Ok(()),
         other => other,
     }

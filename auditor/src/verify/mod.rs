@@ -66,6 +66,9 @@ pub trait Sink: Send {
     fn log(&mut self, _fold: &LogFold, _tail: Option<&SealTail>) {}
 }
 
+/// How what is said of use past the gateways begins.
+pub(crate) const PAST_THE_GATEWAYS: &str = "whether all use of models passed the gateways";
+
 /// Takes nothing.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoSink;
@@ -260,6 +263,12 @@ pub fn run(source: &dyn Source, options: &Options<'_>, sink: &mut dyn Sink) -> (
         gateways: reports,
         registry: registry.as_ref().map(Registry::report),
         trust_in_force: trust.clone(),
+        mandated: options.mandate.claims.clone(),
+        price_books: gateways
+            .iter()
+            .flat_map(|gateway| &gateway.folds)
+            .flat_map(|fold| fold.books.texts().clone())
+            .collect(),
         findings,
         not_checked: not_checked(options, registry.as_ref(), &tally),
         tally,
@@ -744,7 +753,7 @@ fn not_checked(options: &Options<'_>, registry: Option<&Registry>, tally: &tally
     if options.remembered.is_none() {
         out.push("consistency with an earlier visit: no state folder".into());
     }
-    out.push("whether all use of models passed the gateways: not reconciled with providers' bills".into());
+    out.push(format!("{PAST_THE_GATEWAYS}: not reconciled with providers' bills"));
     match options.bucket {
         Some(bucket) => out.extend(bucket.not_checked.iter().cloned()),
         None => out.push("retention: a directory store does not enforce any".into()),

@@ -30,6 +30,11 @@ impl Books {
         }
     }
 
+    /// The books as they are stored.
+    pub(crate) fn texts(&self) -> &BTreeMap<Sha256Hex, String> {
+        &self.texts
+    }
+
     /// Adds a book whose hash was checked.
     pub(super) fn add(&mut self, hash: Sha256Hex, row: &ReferenceRow) {
         if let Ok(text) = String::from_utf8(row.bytes.clone()) {

@@ -115,9 +115,10 @@ impl AnswerFacts {
     }
 }
 
-/// The provider's id of a request, from its answer's headers.
+/// The provider's id of a request, from its answer's headers. Azure's first: it sends `x-request-id` too, and only by
+/// `apim-request-id` do its own logs (`correlationId`) know the call.
 pub(crate) fn request_id(headers: &HeaderMap) -> Option<String> {
-    ["x-request-id", "request-id", "apim-request-id", "x-ms-request-id"]
+    ["apim-request-id", "x-request-id", "request-id", "x-ms-request-id"]
         .iter()
         .find_map(|name| headers.get(*name))
         .and_then(|value| value.to_str().ok())
@@ -267,4 +268,21 @@ fn symbolic(code: Option<&str>) -> Option<String> {
         !code.is_empty() && !code.bytes().all(|b| b.is_ascii_digit() || b == b'-' || b == b'.')
     })
     .map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn azures_calls_are_known_by_the_id_that_its_own_logs_have() {
+        let headers = |pairs: &[(&'static str, &'static str)]| -> HeaderMap {
+            pairs.iter().map(|(name, id)| (name.parse().unwrap(), id.parse().unwrap())).collect()
+        };
+        let both = headers(&[("x-request-id", "other"), ("apim-request-id", "correlation")]);
+        assert_eq!(request_id(&both).as_deref(), Some("correlation"));
+        assert_eq!(request_id(&headers(&[("x-request-id", "req_1")])).as_deref(), Some("req_1"));
+        assert_eq!(request_id(&headers(&[("request-id", "req_2")])).as_deref(), Some("req_2"));
+        assert_eq!(request_id(&HeaderMap::new()), None);
+    }
 }

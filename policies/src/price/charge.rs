@@ -7,6 +7,32 @@ use schemas::record::{Cost, Unpriced, Usage, UsageRole, UsageSource};
 use super::{PriceBook, Prices, Row, tier};
 use crate::decimal::Decimal;
 
+/// What the tokens of one class cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Item {
+    /// The class.
+    pub class: &'static str,
+    /// Its tokens; never 0.
+    pub tokens: u64,
+    /// The price per million of them.
+    pub price: Decimal,
+    /// What they cost.
+    pub cost: Decimal,
+}
+
+/// A cost, class by class, and what it was computed from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bill<'a> {
+    /// The row.
+    pub row: &'a Row,
+    /// Its prices, with the surcharges that count here.
+    pub prices: Prices,
+    /// The classes that have tokens.
+    pub items: Vec<Item>,
+    /// The sum of the classes.
+    pub total: Decimal,
+}
+
 impl PriceBook {
     /// The cost of an exchange.
     ///
@@ -25,6 +51,30 @@ impl PriceBook {
         at_us: i64,
         served_tier: Option<&str>,
     ) -> Result<Cost, Unpriced> {
+        let bill = self.bill(usage, provider, models, at_us, served_tier)?;
+        let classes: BTreeMap<String, String> =
+            bill.items.iter().map(|item| (item.class.to_owned(), item.cost.to_string())).collect();
+        Ok(Cost {
+            currency: bill.row.currency.clone(),
+            total: bill.total.to_string(),
+            classes,
+            price_book: self.hash,
+            price_row: bill.row.id.clone(),
+        })
+    }
+
+    /// As [`PriceBook::price`], with tokens and price of each class.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn bill(
+        &self,
+        usage: &Usage,
+        provider: &str,
+        models: &[&str],
+        at_us: i64,
+        served_tier: Option<&str>,
+    ) -> Result<Bill<'_>, Unpriced> {
         if usage.role != UsageRole::Incurred || usage.source == UsageSource::NotApplicable {
             return Err(Unpriced::NotIncurred);
         }
@@ -35,14 +85,8 @@ impl PriceBook {
         let model = models.iter().find(|model| self.knows(provider, model)).ok_or(Unpriced::NoPrice)?;
         let (row, prices) =
             self.prices(provider, model, at_us, served_tier, input).ok_or(Unpriced::NoPrice)?;
-        let (total, classes) = charge(usage, &prices)?;
-        Ok(Cost {
-            currency: row.currency.clone(),
-            total: total.to_string(),
-            classes: classes.into_iter().map(|(class, cost)| (class.to_owned(), cost.to_string())).collect(),
-            price_book: self.hash,
-            price_row: row.id.clone(),
-        })
+        let (total, items) = charge(usage, &prices)?;
+        Ok(Bill { row, prices, items, total })
     }
 }
 
@@ -130,11 +174,11 @@ fn split(usage: &Usage, prices: &Prices) -> Result<[Class; 8], Unpriced> {
     ])
 }
 
-type Charged = (Decimal, BTreeMap<&'static str, Decimal>);
+type Charged = (Decimal, Vec<Item>);
 
 fn charge(usage: &Usage, prices: &Prices) -> Result<Charged, Unpriced> {
     let mut total = Decimal::ZERO;
-    let mut classes = BTreeMap::new();
+    let mut items = Vec::new();
     for (class, tokens, price) in split(usage, prices)? {
         match (tokens, price) {
             (0, _) => {}
@@ -142,11 +186,11 @@ fn charge(usage: &Usage, prices: &Prices) -> Result<Charged, Unpriced> {
             (_, Some(price)) => {
                 let cost = price.per_million(tokens).ok_or(Unpriced::NoPrice)?;
                 total = total.checked_add(cost).ok_or(Unpriced::NoPrice)?;
-                classes.insert(class, cost);
+                items.push(Item { class, tokens, price, cost });
             }
         }
     }
-    Ok((total, classes))
+    Ok((total, items))
 }
 
 #[cfg(test)]

@@ -25,6 +25,8 @@ mod charge;
 mod lookup;
 mod read;
 
+pub use charge::{Bill, Item};
+
 use std::collections::{BTreeMap, HashMap};
 
 use schemas::{Identifier, Sha256Hex};

@@ -1,0 +1,483 @@
+//! Costs, exports and reconciliation over small stores with two price books.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use clap::Parser as _;
+use policies::price::PriceBook;
+use proptest::prelude::*;
+use schemas::Sha256Hex;
+use schemas::record::{Body, Config, ConfigReason, Outcome, Reported, Usage, UsageRole, UsageSource};
+
+use crate::cli::Cli;
+use crate::decimal::Decimal;
+use crate::fixture::{START, Writer, exchange_id, id, trust};
+use crate::source::MemorySource;
+use crate::time::{self, DAY, SECOND};
+
+const BOOK: &str = "\
+id,provider,model,tier,input_above,valid_from,valid_until,currency,input,cache_read,cache_write_5m,cache_write_1h,output,input_audio,output_audio,input_image,source,read_on,note
+big,openai,gpt-4o,standard,,2026-01-01,,USD,3,0.3,3.75,6,15,,,=,https://x.test,2026-01-01,
+small,openai,small,standard,,2026-01-01,,USD,0.5,0.05,,,1,,,=,https://x.test,2026-01-01,
+euro,openai,euro,standard,,2026-01-01,,EUR,1,0.1,,,2,,,=,https://x.test,2026-01-01,
+";
+
+/// One exchange that a test asks for.
+#[derive(Debug, Clone)]
+struct Made {
+    at: i64,
+    model: &'static str,
+    input: i64,
+    read: i64,
+    output: i64,
+    source: UsageSource,
+    response: Option<String>,
+    team: &'static str,
+}
+
+fn made(at: i64, model: &'static str, input: i64, read: i64, output: i64) -> Made {
+    Made { at, model, input, read, output, source: UsageSource::Provider, response: None, team: "quality" }
+}
+
+/// A store with its trust file and state.
+struct Bench {
+    dir: tempfile::TempDir,
+    to: i64,
+}
+
+fn usage(made: &Made) -> Usage {
+    Usage {
+        source: made.source,
+        role: UsageRole::Incurred,
+        input_tokens: Some(made.input),
+        uncached_input_tokens: None,
+        cache_read_tokens: Some(made.read),
+        cache_write_5m_tokens: None,
+        cache_write_1h_tokens: None,
+        output_tokens: Some(made.output),
+        reasoning_tokens: None,
+        input_audio_tokens: None,
+        output_audio_tokens: None,
+        input_image_tokens: None,
+        reported: Reported::default(),
+    }
+}
+
+fn outcome(writer: &Writer, n: u64, position: u64, made: &Made, book: &PriceBook) -> Outcome {
+    let mut outcome = writer.outcome_of(exchange_id(n), position, None, vec![], usage(made));
+    outcome.answered.served_model = Some(id(made.model));
+    outcome.answered.response_id = made.response.as_deref().map(id);
+    outcome.answered.request_id = Some(id(&format!("req-{n}")));
+    if let Some(team) = &mut outcome.caller.team {
+        team.value = id(made.team);
+    }
+    match book.price(&outcome.usage, "openai", &[made.model], made.at, None) {
+        Ok(cost) => (outcome.cost, outcome.unpriced) = (Some(cost), None),
+        Err(why) => outcome.unpriced = Some(why),
+    }
+    outcome
+}
+
+/// A log with these exchanges, in the order of time; `later` is a second book that counts from a time on.
+fn bench(all: &[Made], later: Option<(i64, &str)>) -> Bench {
+    let mut writer = Writer::boot("20260921t133320z-00000001", START, None, MemorySource::default());
+    let announce = |writer: &mut Writer, text: &str| {
+        let hash = writer.reference(text.as_bytes(), "text/csv");
+        let next = writer.config;
+        let reason = ConfigReason::Reload;
+        writer.push(Body::Config(Config { next, reason, policy: None, price_book: Some(hash) }));
+        PriceBook::parse(text.as_bytes()).unwrap()
+    };
+    let mut book = announce(&mut writer, BOOK);
+    writer.seal();
+    let mut later = later;
+    for (n, made) in (1..).zip(all) {
+        // Heartbeats keep the silence short.
+        while writer.now + 240 * SECOND < made.at {
+            writer.now += 240 * SECOND;
+            writer.heartbeat();
+        }
+        writer.now = writer.now.max(made.at);
+        if let Some((_, text)) = later.take_if(|(at, _)| *at <= made.at) {
+            book = announce(&mut writer, text);
+        }
+        let (position, _) = writer.intent_with(exchange_id(n), crate::fixture::no_key(&writer), vec![]);
+        let outcome = outcome(&writer, n, position, made, &book);
+        writer.push(Body::Outcome(outcome));
+    }
+    writer.now += SECOND;
+    let bench = Bench { dir: tempfile::tempdir().unwrap(), to: writer.now };
+    writer.close();
+    for (name, bytes) in &writer.store.objects {
+        let path = bench.path("store").join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, bytes).unwrap();
+    }
+    std::fs::write(bench.path("trust.yaml"), serde_json::to_string(&trust()).unwrap()).unwrap();
+    bench
+}
+
+impl Bench {
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn run(&self, command: &str, more: &[&str]) -> anyhow::Result<u8> {
+        let text = |name: &str| self.path(name).to_str().unwrap().to_owned();
+        let mut words = vec!["auditor".to_owned(), command.into(), text("store"), "--trust".into()];
+        words.extend([
+            text("trust.yaml"),
+            "--state".into(),
+            text("state"),
+            "--to".into(),
+            time::text(self.to),
+        ]);
+        words.extend(more.iter().map(ToString::to_string));
+        super::run(&Cli::try_parse_from(words)?)
+    }
+
+    /// The rows of an answer, each by its columns.
+    fn rows(&self, command: &str, format: &str, more: &[&str]) -> Vec<BTreeMap<String, String>> {
+        let out = self.path("answer.csv");
+        let mut words = vec!["--format", format, "--out", out.to_str().unwrap()];
+        words.extend(more);
+        assert_eq!(self.run(command, &words).unwrap(), 0);
+        let mut reader = csv::Reader::from_path(&out).unwrap();
+        reader.deserialize().map(Result::unwrap).collect()
+    }
+
+    fn cost(&self, more: &[&str]) -> Vec<BTreeMap<String, String>> {
+        self.rows("cost", "csv", more)
+    }
+}
+
+fn plain(text: &str) -> String {
+    Decimal::parse(text).map_or_else(|| text.to_owned(), |amount| amount.to_string())
+}
+
+fn cells(rows: &[BTreeMap<String, String>], names: &[&str]) -> Vec<Vec<String>> {
+    rows.iter().map(|row| names.iter().map(|name| plain(&row[*name])).collect()).collect()
+}
+
+#[test]
+fn currencies_stand_apart_and_what_is_not_known_stands_beside() {
+    let mut guessed = made(START + 3 * SECOND, "gpt-4o", 1_000_000, 0, 0);
+    guessed.source = UsageSource::Partial;
+    let bench = bench(
+        &[
+            made(START + SECOND, "gpt-4o", 1_000_000, 0, 0),
+            made(START + 2 * SECOND, "euro", 1_000_000, 0, 1_000_000),
+            guessed,
+            made(START + 4 * SECOND, "nobody-knows", 5, 0, 5),
+        ],
+        None,
+    );
+    let rows = bench.cost(&["--by", "team"]);
+    let names = ["currency", "exchanges", "cost", "unpriced", "not_final", "not_final_cost"];
+    assert_eq!(
+        cells(&rows, &names),
+        [["USD", "2", "6", "0", "1", "3"], ["EUR", "1", "3", "0", "0", ""], ["", "1", "", "1", "0", ""]]
+    );
+}
+
+#[test]
+fn a_month_is_forecast_from_the_days_before() {
+    // A dollar and a half a day, from Tuesday to Thursday; the log ends on that day.
+    let tuesday = START - START.rem_euclid(DAY) + DAY;
+    let days: Vec<Made> =
+        (0..3).map(|day| made(tuesday + day * DAY + 3600 * SECOND, "gpt-4o", 500_000, 0, 0)).collect();
+    let bench = bench(&days, None);
+    let rows = bench.cost(&["--forecast=2026-09"]);
+    let names =
+        ["period", "currency", "exchanges", "actual", "forecast", "days_seen", "days_left", "unpriced"];
+    // The evidence begins on Monday, 21 September at 14:13 and so does what is known: that day cost nothing.
+    assert_eq!(cells(&rows, &names), [["2026-09", "USD", "3", "4.5", "10.5", "3", "6", "0"]]);
+    let error = bench.run("cost", &["--forecast=2026-9"]).unwrap_err().to_string();
+    assert!(error.contains("2026-9") && error.contains("wanted"), "{error}");
+}
+
+#[test]
+fn spend_is_held_against_every_line_of_a_budget_that_names_it() {
+    let mut research = made(START + 2 * SECOND, "gpt-4o", 2_000_000, 0, 0);
+    research.team = "research";
+    let bench = bench(
+        &[
+            made(START + SECOND, "gpt-4o", 1_000_000, 0, 0),
+            research,
+            made(START + 3 * SECOND, "nobody-knows", 5, 0, 5),
+            made(START + 4 * SECOND, "euro", 1_000_000, 0, 0),
+        ],
+        None,
+    );
+    let budget = bench.path("budget.csv");
+    let text =
+        "team,period,amount,currency\nquality,2026-09,10,USD\nresearch,2026-09-21,5,USD\n*,2026,100,USD\n";
+    std::fs::write(&budget, text).unwrap();
+    let rows = bench.cost(&["--budget", budget.to_str().unwrap()]);
+    let names = ["team", "period", "currency", "state", "budget", "actual", "left", "used", "unpriced"];
+    assert_eq!(
+        cells(&rows, &names),
+        [
+            ["quality", "2026-09", "USD", "will be over", "10", "3", "7", "30.0 %", "1"],
+            ["research", "2026-09-21", "USD", "over", "5", "6", "-1", "120.0 %", "0"],
+            ["*", "2026", "USD", "will be over", "100", "9", "91", "9.0 %", "1"],
+            ["*", "", "EUR", "not budgeted", "", "1", "", "", ""],
+        ]
+    );
+    std::fs::write(&budget, "team,period,amount,currency\nquality,2026-13,10,USD\n").unwrap();
+    let error = bench.run("cost", &["--budget", budget.to_str().unwrap()]).unwrap_err().to_string();
+    assert!(error.contains("budget.csv:2:1: `period`: found `2026-13`, wanted"), "{error}");
+}
+
+#[test]
+fn caches_saved_the_difference_of_the_two_prices() {
+    let bench = bench(&[made(START + SECOND, "gpt-4o", 3_000_000, 2_000_000, 100_000)], None);
+    let names =
+        ["cost", "cache_read_tokens", "saved_by_reads", "paid_for_writes", "net_saving", "without_cache"];
+    // 1 M at 3, 2 M at 0.3, output 1.5; without a cache 3 M at 3.
+    assert_eq!(
+        cells(&bench.cost(&["--savings", "--by", ""]), &names),
+        [["5.1", "2000000", "5.4", "0", "5.4", "10.5"]]
+    );
+}
+
+#[test]
+fn a_change_of_price_is_told_with_both_books() {
+    let dearer = BOOK.replace("USD,3,0.3,", "USD,4.5,0.3,");
+    let change = START + 10 * SECOND;
+    let bench = bench(
+        &[
+            made(START + SECOND, "gpt-4o", 1000, 0, 10),
+            made(START + 2 * SECOND, "gpt-4o", 1000, 0, 10),
+            made(change, "gpt-4o", 1000, 0, 10),
+            made(change + SECOND, "small", 1000, 0, 10),
+        ],
+        Some((change, &dearer)),
+    );
+    let rows = bench.cost(&["--price-changes"]);
+    let names = ["provider", "model", "class", "currency", "before", "after", "change", "row_after"];
+    assert_eq!(cells(&rows, &names), [["openai", "gpt-4o", "input", "USD", "3", "4.5", "'+50.0 %", "big"]]);
+    assert_eq!(rows[0]["book_before"], Sha256Hex::of(BOOK.as_bytes()).to_string());
+    assert_eq!(rows[0]["book_after"], Sha256Hex::of(dearer.as_bytes()).to_string());
+}
+
+#[test]
+fn another_models_prices_are_applied_to_the_recorded_counts() {
+    let bench = bench(
+        &[
+            made(START + SECOND, "gpt-4o", 1_000_000, 0, 1_000_000),
+            made(START + 2 * SECOND, "nobody-knows", 1000, 0, 0),
+        ],
+        None,
+    );
+    let what_if = |other: &str| bench.cost(&["--what-if", other, "--by", "model"]);
+    let names =
+        ["model", "currency", "other_currency", "exchanges", "cost", "other_cost", "difference", "unpriced"];
+    assert_eq!(
+        cells(&what_if("openai/small"), &names),
+        [
+            ["gpt-4o", "USD", "USD", "1", "18", "1.5", "-16.5", "0"],
+            ["nobody-knows", "", "USD", "0", "", "", "", "1"],
+        ]
+    );
+    // What cannot be compared is not subtracted.
+    assert_eq!(cells(&what_if("openai/euro"), &names)[0], ["gpt-4o", "USD", "EUR", "1", "18", "3", "", "0"]);
+    for (other, wanted) in [("openai/none", "no row of a price book"), ("gpt-4o", "PROVIDER/MODEL")] {
+        let error = format!("{:#}", bench.run("cost", &["--what-if", other]).unwrap_err());
+        assert!(error.contains(wanted), "{error}");
+    }
+    let book = bench.path("book.csv");
+    std::fs::write(
+        &book,
+        BOOK.replace("small,standard,,2026-01-01,,USD,0.5", "small,standard,,2026-01-01,,USD,0.25"),
+    )
+    .unwrap();
+    let rows = bench.cost(&["--what-if", "openai/small", "--by", "model", "--book", book.to_str().unwrap()]);
+    assert_eq!(cells(&rows, &["other_cost"])[0], ["1.25"]);
+}
+
+#[test]
+fn two_questions_at_once_are_refused() {
+    let bench = bench(&[], None);
+    for words in
+        [&["--savings", "--price-changes"][..], &["--forecast", "--what-if", "a/b"], &["--book", "x"]]
+    {
+        assert!(bench.run("cost", words).is_err(), "{words:?}");
+    }
+}
+
+#[test]
+fn every_record_is_exported_as_an_event_and_every_exchange_as_a_row() {
+    let bench =
+        bench(&[made(START + SECOND, "gpt-4o", 10, 0, 5), made(START + 2 * SECOND, "euro", 1, 0, 1)], None);
+    let out = bench.path("events.jsonl");
+    let words = ["--format", "ocsf", "--out", out.to_str().unwrap()];
+    assert_eq!(bench.run("export", &words).unwrap(), 0);
+    let text = std::fs::read_to_string(&out).unwrap();
+    let events: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let count = |kind: &str| events.iter().filter(|event| event["metadata"]["event_code"] == kind).count();
+    // `close` stands at the end of the asked interval, which is not in it.
+    assert_eq!((count("outcome"), count("intent"), count("boot"), count("close")), (2, 2, 1, 0));
+    assert_eq!(bench.rows("export", "csv", &[]).len(), 2);
+    let parquet = bench.path("exchanges.parquet");
+    for format in ["parquet", "focus"] {
+        let words = ["--format", format, "--out", parquet.to_str().unwrap()];
+        assert_eq!(bench.run("export", &words).unwrap(), 0);
+        assert!(std::fs::read(&parquet).unwrap().starts_with(b"PAR1"), "{format}");
+    }
+    assert!(bench.run("export", &["--format", "parquet"]).is_err());
+}
+
+fn sums(rows: &[BTreeMap<String, String>], currency: &str, cost: &str) -> BTreeMap<String, Decimal> {
+    let mut sums = BTreeMap::new();
+    for row in rows.iter().filter(|row| !row[currency].is_empty()) {
+        let sum: &mut Decimal = sums.entry(row[currency].clone()).or_default();
+        *sum = sum.plus(Decimal::parse(&row[cost]).unwrap());
+    }
+    sums.retain(|_, sum| sum.0 != 0);
+    sums
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(if std::env::var_os("AFFIDAVIT_LONG").is_some() { 200 } else { 12 }))]
+
+    #[test]
+    fn what_is_exported_to_focus_sums_up_to_the_cost(
+        all in proptest::collection::vec(
+            (0_usize..4, 0_i64..5_000_000, 0_i64..5_000_000, 0_i64..3_000_000, 0_u8..6, any::<bool>()), 0..25
+        ),
+    ) {
+        let all: Vec<Made> = (1..)
+            .zip(&all)
+            .map(|(n, (model, uncached, read, output, response, is_final))| Made {
+                // Some answers are read again: the same response is booked once.
+                response: (*response > 2).then(|| format!("resp-{response}")),
+                source: if *is_final { UsageSource::Provider } else { UsageSource::Partial },
+                ..made(
+                    START + n * SECOND,
+                    ["gpt-4o", "small", "euro", "nobody-knows"][*model],
+                    uncached + read,
+                    *read,
+                    *output,
+                )
+            })
+            .collect();
+        let bench = bench(&all, None);
+        let exported = bench.rows("export", "focus", &[]);
+        let cost = bench.cost(&["--by", "model,team"]);
+        prop_assert_eq!(sums(&exported, "BillingCurrency", "BilledCost"), sums(&cost, "currency", "cost"));
+        for row in &exported {
+            let number = |name: &str| Decimal::parse(&row[name]).unwrap().0;
+            // Cost is price by quantity, exactly.
+            prop_assert_eq!(number("ListUnitPrice") * number("PricingQuantity") / 1_000_000_000_000, number("ListCost"));
+            prop_assert_eq!(number("ConsumedQuantity"), number("PricingQuantity") * 1_000_000);
+            for name in ["EffectiveCost", "ContractedCost", "ListCost"] {
+                prop_assert_eq!(&row[name], &row["BilledCost"]);
+            }
+        }
+    }
+}
+
+/// A page of OpenAI's usage: model, input, cached input, output by day.
+fn usage_page(rows: &[(i64, &str, &str, i64, i64, i64)], more: bool) -> String {
+    let data: Vec<serde_json::Value> = rows
+        .iter()
+        .map(|(day, key, model, input, cached, output)| {
+            let start = day * 86_400;
+            serde_json::json!({ "object": "bucket", "start_time": start, "end_time": start + 86_400, "results": [{
+                "object": "organization.usage.completions.result", "input_tokens": input, "output_tokens": output,
+                "input_cached_tokens": cached, "input_audio_tokens": 0, "output_audio_tokens": 0,
+                "num_model_requests": 1, "project_id": null, "user_id": null, "api_key_id": key, "model": model,
+                "batch": null, "service_tier": null
+            }] })
+        })
+        .collect();
+    serde_json::json!({ "object": "page", "data": data, "has_more": more, "next_page": null }).to_string()
+}
+
+#[test]
+fn use_past_the_gateway_is_found_and_agreement_is_claimed() {
+    let bench = bench(
+        &[made(START + SECOND, "gpt-4o", 1000, 100, 50), made(START + 2 * SECOND, "small", 400, 0, 40)],
+        None,
+    );
+    let day = START.div_euclid(DAY);
+    let file = bench.path("usage.json");
+    let reconcile = |rows: &[(i64, &str, &str, i64, i64, i64)], more: &[&str]| {
+        std::fs::write(&file, usage_page(rows, false)).unwrap();
+        let export = format!("openai-usage={}", file.display());
+        let mut words = vec!["--export", &export, "--partial", "--require", "claim=reconciled"];
+        words.extend(more);
+        bench.run("reconcile", &words)
+    };
+    let same = [(day, "key_1", "gpt-4o", 1000, 100, 50), (day, "key_1", "small", 400, 0, 40)];
+    assert_eq!(reconcile(&same, &[]).unwrap(), 0);
+    // Two tokens of a thousand are beyond no tolerance, and within one percent.
+    let near = [(day, "key_1", "gpt-4o", 1002, 100, 50), same[1]];
+    assert_eq!(reconcile(&near, &["--tolerance", "0"]).unwrap(), 1);
+    assert_eq!(reconcile(&near, &["--tolerance", "1"]).unwrap(), 0);
+    let more = [(day, "key_1", "gpt-4o", 9000, 100, 50), same[1]];
+    assert_eq!(reconcile(&more, &[]).unwrap(), 1);
+    // What the provider does not know of; a model that was never recorded; an export without one of the models.
+    assert_eq!(reconcile(&[(day, "key_1", "gpt-4o", 900, 100, 50), same[1]], &[]).unwrap(), 1);
+    assert_eq!(reconcile(&[same[0], same[1], (day, "key_1", "o1", 5, 0, 5)], &[]).unwrap(), 1);
+    assert_eq!(reconcile(&same[..1], &[]).unwrap(), 1);
+    // Another day's export says nothing of these exchanges.
+    assert_eq!(reconcile(&[(day - 30, "key_1", "gpt-4o", 1000, 100, 50)], &[]).unwrap(), 1);
+    // A key that the gateway does not use.
+    let keys = bench.path("keys.csv");
+    std::fs::write(&keys, "key,provider\nkey_1,openai\n").unwrap();
+    let keys = ["--keys", keys.to_str().unwrap()];
+    assert_eq!(reconcile(&same, &keys).unwrap(), 0);
+    assert_eq!(reconcile(&[same[0], same[1], (day, "key_2", "small", 5, 0, 5)], &keys).unwrap(), 1);
+    std::fs::write(&file, usage_page(&same, true)).unwrap();
+    let export = format!("openai-usage={}", file.display());
+    let error = format!("{:#}", bench.run("reconcile", &["--export", &export]).unwrap_err());
+    assert!(error.contains("usage.json:1:1: `has_more`: found `true`, wanted `false`"), "{error}");
+}
+
+#[test]
+fn a_stretch_that_reaches_beyond_the_evidence_is_only_judged_where_asked() {
+    let bench = bench(&[made(START + SECOND, "gpt-4o", 1000, 0, 50)], None);
+    let file = bench.path("usage.json");
+    std::fs::write(&file, usage_page(&[(START.div_euclid(DAY), "k", "gpt-4o", 9000, 0, 50)], false)).unwrap();
+    let export = format!("openai-usage={}", file.display());
+    assert_eq!(bench.run("reconcile", &["--export", &export]).unwrap(), 0);
+    assert_eq!(bench.run("reconcile", &["--export", &export, "--require", "claim=reconciled"]).unwrap(), 1);
+    assert_eq!(bench.run("reconcile", &["--export", &export, "--partial"]).unwrap(), 1);
+}
+
+#[test]
+fn calls_are_found_again_by_the_providers_ids() {
+    let bench = bench(
+        &[made(START + SECOND, "gpt-4o", 1000, 100, 50), made(START + 2 * SECOND, "small", 400, 0, 40)],
+        None,
+    );
+    let file = bench.path("calls.jsonl");
+    let call = |n: u64, input: u64, output: u64| {
+        let time = time::text(START + i64::try_from(n).unwrap() * SECOND);
+        serde_json::json!({ "schemaType": "ModelInvocationLog", "schemaVersion": "1.0", "timestamp": time,
+            "accountId": "111122223333", "identity": { "arn": "arn:aws:iam::111122223333:user/someone" },
+            "region": "us-east-1", "requestId": format!("req-{n}"), "operation": "Converse", "modelId": "m",
+            "input": { "inputContentType": "application/json", "inputTokenCount": input },
+            "output": { "outputContentType": "application/json", "outputTokenCount": output } })
+        .to_string()
+            + "\n"
+    };
+    let reconcile = |text: String| {
+        std::fs::write(&file, text).unwrap();
+        let export = format!("bedrock-log@openai={}", file.display());
+        bench.run("reconcile", &["--export", &export, "--require", "claim=reconciled"]).unwrap()
+    };
+    assert_eq!(reconcile(call(1, 1000, 50) + &call(2, 400, 40)), 0);
+    assert_eq!(reconcile(call(1, 1000, 50) + &call(2, 500, 40)), 1);
+    // A call of nobody's record.
+    let mut stranger = serde_json::from_str::<serde_json::Value>(&call(2, 1, 1)).unwrap();
+    stranger["requestId"] = "req-9".into();
+    assert_eq!(reconcile(call(1, 1000, 50) + &call(2, 400, 40) + &stranger.to_string()), 1);
+    // An exchange within the log's time that is not in it.
+    let mut last = serde_json::from_str::<serde_json::Value>(&call(2, 400, 40)).unwrap();
+    last["timestamp"] = time::text(START).into();
+    assert_eq!(reconcile(call(2, 400, 40) + &last.to_string()), 1);
+}

@@ -1,0 +1,66 @@
+//! `auditor reconcile`: the evidence against providers' exports.
+
+use anyhow::Context as _;
+
+use super::{evidence, out, query};
+use crate::cli::{Answer, AnswerFormat, Reconcile, ReportFormat};
+use crate::cost::booked;
+use crate::reconcile::compare::{Comparing, Tolerance};
+use crate::reconcile::input::Input;
+use crate::reconcile::keys::Keys;
+use crate::reconcile::{Export, render};
+use crate::render::json;
+use crate::report::{Interval, Report};
+
+/// Runs the command.
+///
+/// # Errors
+/// Evidence that cannot be opened, or an export that is not of its format.
+pub fn run(typed: &Reconcile) -> anyhow::Result<u8> {
+    let tolerance = Tolerance::parse(&typed.tolerance).map_err(anyhow::Error::msg).context("--tolerance")?;
+    let keys = typed.keys.as_deref().map(|path| -> anyhow::Result<Keys> {
+        let input = Input::open(path).context("--keys")?;
+        Keys::read(&input).map_err(|problem| anyhow::anyhow!("--keys: {}", problem.in_file(&input.name)))
+    });
+    let keys = keys.transpose()?;
+    let exports = typed
+        .export
+        .iter()
+        .map(|export| Export::open(export).context("--export"))
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    let opened = evidence::open(&typed.evidence)?;
+    let (mut report, cache) = query::verified(&opened)?;
+    let mut comparing = Comparing::new(&exports, keys.as_ref(), asked(&report), tolerance, typed.partial);
+    let answer = Answer { format: AnswerFormat::Table, out: None, memory: 512 };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let (context, _spill) = query::session(&opened, &cache, &[], &answer).await?;
+        let sql = booked::question(&[], opened.from, opened.to);
+        booked::each(&context, &sql, |booked| {
+            comparing.add(&booked);
+            Ok(())
+        })
+        .await
+    })?;
+    let reconciliation = comparing.finish();
+    reconciliation.settle(&mut report);
+    match typed.format {
+        ReportFormat::Text => out(&render::text(&reconciliation, &report))?,
+        ReportFormat::Json => {
+            let value = serde_json::json!({
+                "first_line": report.first_line(), "report": report, "reconciliation": reconciliation,
+            });
+            out(&(json::harmless(&serde_json::to_string_pretty(&value)?) + "\n"))?;
+        }
+    }
+    query::finish(&report, &[], None)
+}
+
+/// From the first asked interval's start to the last one's end.
+fn asked(report: &Report) -> Interval {
+    let asked = || report.gateways.iter().filter_map(|gateway| gateway.asked);
+    Interval {
+        from: asked().map(|asked| asked.from).min().unwrap_or(0),
+        to: asked().map(|asked| asked.to).max().unwrap_or(0),
+    }
+}

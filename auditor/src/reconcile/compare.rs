@@ -1,0 +1,382 @@
+//! Holds booked outcomes against exports: sums by key, model and day, and calls by the ids that providers give them.
+
+use std::collections::{BTreeMap, HashMap};
+
+use schemas::record::Usage;
+
+use super::keys::Keys;
+use super::result::{Cell, Difference, Facts, KEPT, Matches, Reconciliation, State, Unmatched};
+use super::{Counts, Export};
+use crate::cost::booked::Booked;
+use crate::report::Interval;
+use crate::time::{self, DAY};
+
+/// Whether a stretch of time lies within one day; else the wanted form.
+pub(super) fn at_most_a_day(from: i64, to: i64) -> Result<(), String> {
+    if from < to && from.div_euclid(DAY) == (to - 1).div_euclid(DAY) {
+        return Ok(());
+    }
+    Err(format!(
+        "an end after the start {} and on the same day (UTC): fetch sums by day or hour",
+        time::text(from)
+    ))
+}
+
+/// How much may differ: a part of the larger number, in millionths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tolerance(u64);
+
+impl Tolerance {
+    /// Reads a percentage.
+    ///
+    /// # Errors
+    /// Another form, or more than 100.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let percent = super::input::decimal(text.strip_suffix('%').unwrap_or(text).trim());
+        let millionths = percent.and_then(|percent| u64::try_from(percent.0 / 100_000_000).ok());
+        match millionths.filter(|millionths| *millionths <= 1_000_000) {
+            Some(millionths) => Ok(Self(millionths)),
+            None => Err(format!("`{text}` is no tolerance: wanted a percentage from 0 to 100, as `0.5`")),
+        }
+    }
+
+    /// Whether two numbers are near enough.
+    fn holds(self, a: u128, b: u128) -> bool {
+        let allowed = a.max(b).saturating_mul(self.0.into()) / 1_000_000;
+        a.abs_diff(b) <= allowed
+    }
+
+    /// As a percentage.
+    pub fn text(self) -> String {
+        crate::decimal::Decimal(i128::from(self.0) * 100_000_000).to_string()
+    }
+}
+
+/// How a cell is named in an export: key, model, day.
+type Name = (Option<String>, Option<String>, i64);
+
+#[derive(Debug, Default)]
+struct Sums {
+    provider: Counts,
+    evidence: Counts,
+    not_final: u64,
+    unpriced: u64,
+    partial: bool,
+}
+
+/// What is known of one export while records are gone through.
+#[derive(Debug)]
+enum Side<'a> {
+    Buckets {
+        by_key: bool,
+        by_model: bool,
+        /// Stretches that the export tells of, in order, without those outside of what was asked.
+        told: Vec<(i64, i64)>,
+        sums: BTreeMap<Name, Sums>,
+    },
+    Calls {
+        /// Its calls by id.
+        ids: HashMap<&'a str, usize>,
+        matched: Vec<bool>,
+        span: (i64, i64),
+        matches: Matches,
+    },
+}
+
+/// Compares.
+#[derive(Debug)]
+pub struct Comparing<'a> {
+    exports: &'a [Export],
+    keys: Option<&'a Keys>,
+    asked: Interval,
+    tolerance: Tolerance,
+    judge_partial: bool,
+    sides: Vec<Side<'a>>,
+    outside: Vec<u64>,
+    /// Exchanges with usage that no export tells of, by configured provider.
+    not_covered: BTreeMap<String, u64>,
+}
+
+/// All input: told, or the sum of its classes.
+fn input(usage: &Usage) -> Option<u64> {
+    let count = |tokens: Option<i64>| tokens.and_then(|tokens| u64::try_from(tokens).ok());
+    count(usage.input_tokens).or_else(|| {
+        let parts = [usage.cache_read_tokens, usage.cache_write_5m_tokens, usage.cache_write_1h_tokens];
+        let beside = parts.iter().filter_map(|part| count(*part)).fold(0, u64::saturating_add);
+        Some(count(usage.uncached_input_tokens)?.saturating_add(beside))
+    })
+}
+
+fn counts(booked: &Booked) -> Counts {
+    let usage = &booked.outcome.usage;
+    let count = |tokens: Option<i64>| tokens.and_then(|tokens| u64::try_from(tokens).ok());
+    let mut counts = Counts {
+        requests: Some(1),
+        input_tokens: input(usage),
+        cache_read_tokens: count(usage.cache_read_tokens),
+        output_tokens: count(usage.output_tokens),
+        ..Counts::default()
+    };
+    if let Some((currency, cost)) = booked.cost() {
+        counts.cost.insert(currency.to_owned(), cost);
+    }
+    counts
+}
+
+impl<'a> Comparing<'a> {
+    /// Over the interval that was asked of the evidence.
+    pub fn new(
+        exports: &'a [Export],
+        keys: Option<&'a Keys>,
+        asked: Interval,
+        tolerance: Tolerance,
+        judge_partial: bool,
+    ) -> Self {
+        let mut outside = Vec::new();
+        let sides = exports
+            .iter()
+            .map(|export| {
+                let (side, out) = Side::new(export, keys, asked);
+                outside.push(out);
+                side
+            })
+            .collect();
+        Self { exports, keys, asked, tolerance, judge_partial, sides, outside, not_covered: BTreeMap::new() }
+    }
+
+    /// Counts an exchange.
+    pub fn add(&mut self, booked: &Booked) {
+        if !booked.incurred() {
+            return;
+        }
+        let asked = &booked.outcome.asked;
+        let text =
+            |value: &Option<schemas::Identifier>| value.as_ref().map(|value| value.as_str().to_owned());
+        let provider = text(&asked.provider).unwrap_or_default();
+        let dialect = text(&asked.dialect).unwrap_or_default();
+        let key = self.keys.map(|keys| {
+            let target = asked.target.as_ref().map(|target| target.as_str());
+            keys.of_exchange(&provider, target).map(str::to_owned)
+        });
+        let kind = match asked.operation.as_ref().map(|operation| operation.as_str()) {
+            Some(operation) if operation.starts_with("embeddings") => "embeddings",
+            _ => "completions",
+        };
+        let mut covered = false;
+        for (export, side) in self.exports.iter().zip(&mut self.sides) {
+            let kinds = &export.told.kinds;
+            let is_about = export.is_about(&provider, &dialect) && (kinds.is_empty() || kinds.contains(kind));
+            // An exchange under no key of the file is nobody's.
+            if !is_about || key == Some(None) {
+                continue;
+            }
+            let told = side.add(booked, key.clone().flatten(), export, self.tolerance);
+            covered |= told && export.format.tells_usage();
+        }
+        if !covered {
+            *self.not_covered.entry(provider).or_default() += 1;
+        }
+    }
+
+    /// What came out.
+    pub fn finish(self) -> Reconciliation {
+        let mut facts = Vec::new();
+        for ((export, side), outside) in self.exports.iter().zip(self.sides).zip(self.outside) {
+            let mut fact = Facts::of(export, outside, self.keys.is_none());
+            match side {
+                Side::Buckets { sums, .. } => {
+                    fact.cells = sums
+                        .into_iter()
+                        .map(|((key, model, day), sums)| {
+                            let state = sums.judge(self.tolerance, self.judge_partial);
+                            let Sums { provider, evidence, not_final, unpriced, partial } = sums;
+                            let day =
+                                time::text(day.saturating_mul(DAY)).get(..10).unwrap_or_default().into();
+                            Cell { key, model, day, provider, evidence, not_final, unpriced, partial, state }
+                        })
+                        .collect();
+                }
+                Side::Calls { matched, mut matches, .. } => {
+                    for (call, matched) in export.told.calls.iter().zip(matched) {
+                        let inside = (self.asked.from..self.asked.to).contains(&call.at);
+                        if matched || !inside {
+                            continue;
+                        }
+                        matches.only_provider_count += 1;
+                        if matches.only_provider.len() < KEPT {
+                            matches.only_provider.push(Unmatched {
+                                id: call.ids.first().cloned().unwrap_or_default(),
+                                at: call.at,
+                                model: call.model.clone(),
+                                who: call.caller.clone(),
+                                counts: call.counts.clone(),
+                                line: Some(call.line),
+                            });
+                        }
+                    }
+                    fact.calls = Some(matches);
+                }
+            }
+            facts.push(fact);
+        }
+        Reconciliation::new(self.tolerance, self.asked, facts, self.not_covered)
+    }
+}
+
+impl<'a> Side<'a> {
+    /// And how many of the export's rows are outside of what was asked.
+    fn new(export: &'a Export, keys: Option<&Keys>, asked: Interval) -> (Self, u64) {
+        let mut outside = 0;
+        if !export.told.calls.is_empty() {
+            let calls = &export.told.calls;
+            let mut ids = HashMap::with_capacity(calls.len());
+            let mut span = (i64::MAX, i64::MIN);
+            for (index, call) in calls.iter().enumerate() {
+                outside += u64::from(!(asked.from..asked.to).contains(&call.at));
+                span = (span.0.min(call.at), span.1.max(call.at));
+                for id in &call.ids {
+                    ids.insert(id.as_str(), index);
+                }
+            }
+            let matched = vec![false; calls.len()];
+            return (Self::Calls { ids, matched, span, matches: Matches::default() }, outside);
+        }
+        let buckets = &export.told.buckets;
+        let by_key = keys.is_some() && buckets.iter().any(|bucket| bucket.key.is_some());
+        let by_model = buckets.iter().any(|bucket| bucket.model.is_some());
+        let mut sums: BTreeMap<Name, Sums> = BTreeMap::new();
+        let mut told = Vec::new();
+        for bucket in buckets {
+            if bucket.to <= asked.from || bucket.from >= asked.to {
+                outside += 1;
+                continue;
+            }
+            told.push((bucket.from, bucket.to));
+            if bucket.counts == Counts::default() {
+                continue;
+            }
+            let key = bucket.key.as_deref().filter(|_| by_key);
+            let key = key.and_then(|key| Some(keys?.of_export(key)));
+            let name = (key, bucket.model.clone(), bucket.from.div_euclid(DAY));
+            let sums = sums.entry(name).or_default();
+            sums.provider.add(&bucket.counts);
+            sums.partial |= bucket.from < asked.from || bucket.to > asked.to;
+        }
+        told.sort_unstable();
+        told.dedup();
+        (Self::Buckets { by_key, by_model, told, sums }, outside)
+    }
+
+    /// Counts an exchange; whether the export tells of its time.
+    fn add(&mut self, booked: &Booked, key: Option<String>, export: &Export, tolerance: Tolerance) -> bool {
+        match self {
+            Self::Buckets { by_key, by_model, told, sums } => {
+                let next = told.partition_point(|(from, _)| *from <= booked.at);
+                // Stretches of one export do not overlap.
+                let found = next.checked_sub(1).and_then(|index| told.get(index));
+                let Some((_, to)) = found.filter(|(_, to)| booked.at < *to) else { return false };
+                let key = key.filter(|_| *by_key);
+                let model = booked.model().filter(|_| *by_model).map(str::to_owned);
+                let name = (key, model, (to - 1).div_euclid(DAY));
+                let sums = sums.entry(name).or_default();
+                sums.evidence.add(&counts(booked));
+                sums.not_final += u64::from(!booked.is_told());
+                sums.unpriced += u64::from(booked.cost().is_none());
+                true
+            }
+            Self::Calls { ids, matched, span, matches } => {
+                let answered = &booked.outcome.answered;
+                let own: Vec<&str> = [&answered.request_id, &answered.response_id]
+                    .into_iter()
+                    .flatten()
+                    .map(|id| id.as_str())
+                    .collect();
+                if let Some(index) = own.iter().find_map(|id| ids.get(id)).copied() {
+                    if let Some(matched) = matched.get_mut(index) {
+                        *matched = true;
+                    }
+                    matches.matched += 1;
+                    if let Some(call) = export.told.calls.get(index) {
+                        let evidence = counts(booked);
+                        if booked.is_told() && differ(&call.counts, &evidence, tolerance) {
+                            matches.different_count += 1;
+                            if matches.different.len() < KEPT {
+                                matches.different.push(Difference {
+                                    exchange: booked.outcome.exchange.to_string(),
+                                    id: call.ids.first().cloned().unwrap_or_default(),
+                                    line: call.line,
+                                    provider: call.counts.clone(),
+                                    evidence,
+                                });
+                            }
+                        }
+                    }
+                    return true;
+                }
+                if !(span.0..=span.1).contains(&booked.at) {
+                    return false;
+                }
+                if own.is_empty() {
+                    matches.without_id += 1;
+                    return false;
+                }
+                matches.only_evidence_count += 1;
+                if matches.only_evidence.len() < KEPT {
+                    matches.only_evidence.push(Unmatched {
+                        id: own.first().copied().unwrap_or_default().to_owned(),
+                        at: booked.at,
+                        model: booked.model().map(str::to_owned),
+                        who: Some(booked.outcome.exchange.to_string()),
+                        counts: counts(booked),
+                        line: None,
+                    });
+                }
+                true
+            }
+        }
+    }
+}
+
+/// Pairs of token counts that both sides tell; a provider's count without one of ours is held against 0.
+fn pairs(provider: &Counts, evidence: &Counts) -> impl Iterator<Item = (u128, u128)> {
+    [
+        (provider.input_tokens, evidence.input_tokens),
+        (provider.cache_read_tokens, evidence.cache_read_tokens),
+        (provider.output_tokens, evidence.output_tokens),
+    ]
+    .into_iter()
+    .filter_map(|(provider, evidence)| Some((provider?.into(), evidence.unwrap_or(0).into())))
+}
+
+fn differ(provider: &Counts, evidence: &Counts, tolerance: Tolerance) -> bool {
+    pairs(provider, evidence).any(|(provider, evidence)| !tolerance.holds(provider, evidence))
+}
+
+impl Sums {
+    fn judge(&self, tolerance: Tolerance, judge_partial: bool) -> State {
+        let (mut more, mut less, mut cost) = (false, false, false);
+        // A cell that only the evidence has is held against nothing.
+        let silent = Counts { input_tokens: Some(0), output_tokens: Some(0), ..Counts::default() };
+        let provider = if self.provider == Counts::default() { &silent } else { &self.provider };
+        for (provider, evidence) in pairs(provider, &self.evidence) {
+            if !tolerance.holds(provider, evidence) {
+                more |= provider > evidence;
+                less |= provider < evidence;
+            }
+        }
+        for (currency, provider) in &self.provider.cost {
+            let evidence = self.evidence.cost.get(currency).copied().unwrap_or_default();
+            cost |= provider.0.signum() * evidence.0.signum() < 0
+                || !tolerance.holds(provider.0.unsigned_abs(), evidence.0.unsigned_abs());
+        }
+        match (more, less, cost) {
+            (false, false, false) => State::Within,
+            _ if self.partial && !judge_partial => State::Partial,
+            (true, ..) if self.not_final > 0 => State::Uncertain,
+            (true, ..) => State::Unrecorded,
+            (_, true, _) => State::Differs,
+            (_, _, true) if self.unpriced > 0 || self.not_final > 0 => State::Uncertain,
+            _ => State::Differs,
+        }
+    }
+}

@@ -1,0 +1,370 @@
+//! What came out of a reconciliation: for people, programs, and the verdict.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use schemas::Sha256Hex;
+use serde::Serialize;
+
+use super::compare::Tolerance;
+use super::{Counts, Export, Format};
+use crate::finding::{Code, Finding, Findings, Place};
+use crate::mandate::Claim;
+use crate::report::{Interval, Report};
+use crate::time;
+
+/// How many calls of a sort are kept; more are counted.
+pub const KEPT: usize = 1000;
+
+/// How a cell stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Within the tolerance.
+    Within,
+    /// It differs, and the export's stretch reaches beyond the asked interval.
+    Partial,
+    /// The provider tells more, and exchanges whose counts are not its last word may be why; or costs differ where
+    /// exchanges have no price.
+    Uncertain,
+    /// The evidence tells more, or costs differ.
+    Differs,
+    /// The provider tells more than was recorded.
+    Unrecorded,
+}
+
+impl State {
+    /// As printed.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Within => "within",
+            Self::Partial => "partial",
+            Self::Uncertain => "uncertain",
+            Self::Differs => "differs",
+            Self::Unrecorded => "unrecorded",
+        }
+    }
+}
+
+/// Sums of a key, model and day.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Cell {
+    /// The key; absent where the export, or the comparison, does not tell keys apart.
+    pub key: Option<String>,
+    /// The model; absent where the export does not tell models apart.
+    pub model: Option<String>,
+    /// The day, UTC.
+    pub day: String,
+    /// What the provider tells.
+    pub provider: Counts,
+    /// What was recorded.
+    pub evidence: Counts,
+    /// Recorded exchanges whose counts are not the provider's last word.
+    pub not_final: u64,
+    /// Recorded exchanges without a price.
+    pub unpriced: u64,
+    /// The export's stretch reaches beyond the asked interval.
+    pub partial: bool,
+    /// How it stands.
+    pub state: State,
+}
+
+impl Cell {
+    /// As one text.
+    pub fn name(&self) -> String {
+        let mut parts = Vec::new();
+        parts.extend(self.key.as_ref().map(|key| format!("key {key}")));
+        parts.extend(self.model.as_ref().map(|model| format!("model {model}")));
+        parts.push(self.day.clone());
+        parts.join(", ")
+    }
+}
+
+/// A call that only one side knows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Unmatched {
+    /// The provider's id.
+    pub id: String,
+    /// When, microseconds UTC.
+    pub at: i64,
+    /// The model.
+    pub model: Option<String>,
+    /// Who, as the provider says; or the exchange.
+    pub who: Option<String>,
+    /// What it used.
+    pub counts: Counts,
+    /// The line of the export.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<u64>,
+}
+
+/// A call that both sides know, with other counts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Difference {
+    /// The exchange.
+    pub exchange: String,
+    /// The provider's id.
+    pub id: String,
+    /// The line of the export.
+    pub line: u64,
+    /// What the provider tells.
+    pub provider: Counts,
+    /// What was recorded.
+    pub evidence: Counts,
+}
+
+/// How the calls of a log were found again.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Matches {
+    /// Exchanges whose call is in the log.
+    pub matched: u64,
+    /// Those with other counts.
+    pub different_count: u64,
+    /// The first of them.
+    pub different: Vec<Difference>,
+    /// Calls that are in no record: they passed the gateway by.
+    pub only_provider_count: u64,
+    /// The first of them.
+    pub only_provider: Vec<Unmatched>,
+    /// Exchanges within the log's time whose call is not in it.
+    pub only_evidence_count: u64,
+    /// The first of them.
+    pub only_evidence: Vec<Unmatched>,
+    /// Exchanges within the log's time whose record has no id of the provider.
+    pub without_id: u64,
+}
+
+/// What one export came to.
+#[derive(Debug, Clone, Serialize)]
+pub struct Facts {
+    /// Its form, and the provider where one was named.
+    pub export: String,
+    /// The file.
+    pub file: String,
+    /// SHA-256 of the file.
+    pub sha256: Sha256Hex,
+    /// Its sums.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cells: Vec<Cell>,
+    /// Its calls.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calls: Option<Matches>,
+    /// Rows outside of the asked interval.
+    pub outside: u64,
+    /// What it holds and nothing was compared with.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub left_out: BTreeMap<String, u64>,
+    /// The keys that it tells of, where none were told to be the gateway's.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub keys: BTreeSet<String>,
+    #[serde(skip)]
+    format: Format,
+}
+
+impl Facts {
+    pub(super) fn of(export: &Export, outside: u64, list_keys: bool) -> Self {
+        let keys = export.told.buckets.iter().filter_map(|bucket| bucket.key.clone());
+        Self {
+            export: export.name(),
+            file: export.file.clone(),
+            sha256: export.sha256,
+            cells: Vec::new(),
+            calls: None,
+            outside,
+            left_out: export.told.left_out.clone(),
+            keys: keys.filter(|_| list_keys).take(KEPT).collect(),
+            format: export.format,
+        }
+    }
+
+    /// How many things were held against each other and judged.
+    fn judged(&self) -> u64 {
+        let cells = self.cells.iter().filter(|cell| cell.state != State::Partial).count() as u64;
+        cells + self.calls.as_ref().map_or(0, |calls| calls.matched + calls.only_provider_count)
+    }
+
+    /// How many cells stand so.
+    pub fn count(&self, state: State) -> u64 {
+        self.cells.iter().filter(|cell| cell.state == state).count() as u64
+    }
+
+    fn find(&self, findings: &mut Findings) {
+        for cell in &self.cells {
+            let place = Place::object(&self.file).of_item(cell.name());
+            let expected = format!("{}: {}", self.export, say(&cell.provider));
+            let found = format!("recorded: {}", say(&cell.evidence));
+            match cell.state {
+                State::Within => {}
+                State::Unrecorded => findings.add(Code::UnrecordedUsage, place, expected, found),
+                State::Differs => findings.add(Code::ReconcileDiff, place, expected, found),
+                State::Partial => {
+                    let found = format!("{found}; the export's stretch reaches beyond the asked interval");
+                    findings.push(Finding::new(Code::UnrecordedUsage, place, expected, found).as_note());
+                }
+                State::Uncertain => {
+                    let found = format!(
+                        "{found}; {} exchanges have counts that are not the provider's last word, {} no price",
+                        cell.not_final, cell.unpriced
+                    );
+                    findings.push(Finding::new(Code::ReconcileDiff, place, expected, found).as_note());
+                }
+            }
+        }
+        let Some(calls) = &self.calls else { return };
+        for call in &calls.only_provider {
+            let line = call.line.map_or(String::new(), |line| format!("line {line}, "));
+            let place = Place::object(&self.file).of_item(format!("{line}call {}", call.id));
+            let found = format!(
+                "a call at {} of {} by {}: {}",
+                time::text(call.at),
+                call.model.as_deref().unwrap_or("no model"),
+                call.who.as_deref().unwrap_or("nobody named"),
+                say(&call.counts)
+            );
+            findings.add(Code::UnrecordedUsage, place, "a record of it", found);
+        }
+        for call in &calls.different {
+            let place = Place::object(&self.file)
+                .of_exchange(&call.exchange)
+                .of_item(format!("line {}, call {}", call.line, call.id));
+            let expected = format!("{}: {}", self.export, say(&call.provider));
+            findings.add(Code::ReconcileDiff, place, expected, format!("recorded: {}", say(&call.evidence)));
+        }
+        for call in &calls.only_evidence {
+            let place = Place::object(&self.file).of_item(format!("call {}", call.id));
+            let place = match &call.who {
+                Some(exchange) => place.of_exchange(exchange),
+                None => place,
+            };
+            let found = format!("recorded at {}: {}", time::text(call.at), say(&call.counts));
+            let finding = Finding::new(Code::ReconcileDiff, place, "the call in the provider's log", found);
+            // Where the log may be a sample, a call that is not in it says nothing.
+            findings.push(if self.format.may_be_a_sample() { finding.as_note() } else { finding });
+        }
+    }
+}
+
+/// Counts as text.
+pub fn say(counts: &Counts) -> String {
+    let mut parts: Vec<String> = [
+        ("requests", counts.requests),
+        ("input tokens", counts.input_tokens),
+        ("of them read from caches", counts.cache_read_tokens),
+        ("output tokens", counts.output_tokens),
+    ]
+    .into_iter()
+    .filter_map(|(name, count)| Some(format!("{} {name}", count?)))
+    .collect();
+    parts.extend(counts.cost.iter().map(|(currency, cost)| format!("{cost} {currency}")));
+    if parts.is_empty() { "nothing".into() } else { parts.join(", ") }
+}
+
+/// What came out.
+#[derive(Debug, Clone, Serialize)]
+pub struct Reconciliation {
+    /// How much may differ, in percent.
+    pub tolerance: String,
+    /// The asked interval, microseconds UTC.
+    pub asked: Interval,
+    /// By export.
+    pub exports: Vec<Facts>,
+    /// Exchanges with usage that no export tells of, by configured provider.
+    pub not_covered: BTreeMap<String, u64>,
+    /// Whether the claim is reached.
+    pub reached: bool,
+    /// The claim, as the first line says it.
+    pub claim: String,
+}
+
+impl Reconciliation {
+    pub(super) fn new(
+        tolerance: Tolerance,
+        asked: Interval,
+        exports: Vec<Facts>,
+        not_covered: BTreeMap<String, u64>,
+    ) -> Self {
+        let tolerance = tolerance.text();
+        let names: BTreeSet<&str> = exports.iter().map(|export| export.export.as_str()).collect();
+        let names = names.into_iter().collect::<Vec<_>>().join(", ");
+        let count = |state: State| exports.iter().map(|export| export.count(state)).sum::<u64>();
+        let calls = |of: &dyn Fn(&Matches) -> u64| -> u64 {
+            exports.iter().filter_map(|export| export.calls.as_ref()).map(of).sum()
+        };
+        let missing: u64 = exports
+            .iter()
+            .filter(|export| !export.format.may_be_a_sample())
+            .filter_map(|export| export.calls.as_ref())
+            .map(|calls| calls.only_evidence_count)
+            .sum();
+        let unrecorded = count(State::Unrecorded) + calls(&|calls| calls.only_provider_count);
+        let differ = count(State::Differs) + calls(&|calls| calls.different_count) + missing;
+        let uncertain = count(State::Uncertain);
+        let usage: Vec<&Facts> = exports.iter().filter(|export| export.format.tells_usage()).collect();
+        let open: u64 = not_covered.values().sum();
+        let (reached, claim) = if unrecorded > 0 {
+            (
+                false,
+                format!("NOT reconciled: {unrecorded} sums or calls of {names} are beyond what was recorded"),
+            )
+        } else if differ > 0 {
+            (
+                false,
+                format!(
+                    "NOT reconciled: {differ} sums or calls of {names} differ by more than {tolerance} %"
+                ),
+            )
+        } else if uncertain > 0 {
+            (
+                false,
+                format!(
+                    "NOT reconciled: {uncertain} sums of {names} cannot be told for counts that are not final"
+                ),
+            )
+        } else if usage.iter().map(|export| export.judged()).sum::<u64>() == 0 {
+            (false, "NOT reconciled: no export tells of usage in the asked interval".into())
+        } else if open > 0 {
+            (false, format!("NOT reconciled throughout: {open} exchanges are in no export ({names})"))
+        } else {
+            (true, format!("reconciled within {tolerance} % with {names}"))
+        };
+        Self { tolerance, asked, exports, not_covered, reached, claim }
+    }
+
+    /// Tells the report: findings, the claim, and what is no longer unchecked.
+    pub fn settle(&self, report: &mut Report) {
+        let mut findings = Findings::default();
+        for export in &self.exports {
+            export.find(&mut findings);
+        }
+        // Evidence that is not whole shows nothing by agreeing.
+        let signed = report.claims.iter().any(|state| state.claim == Claim::Signed && state.reached);
+        let reached = self.reached && signed;
+        for state in report.claims.iter_mut().filter(|state| state.claim == Claim::Reconciled) {
+            state.reached = reached;
+            state.text = match (self.reached, signed) {
+                (true, false) => "NOT reconciled: the evidence is not signed throughout".into(),
+                _ => self.claim.clone(),
+            };
+        }
+        let item = format!("claim {}", Claim::Reconciled.as_str());
+        report.findings.withdraw(|finding| {
+            finding.code == Code::ClaimNotReached && finding.place.item.as_deref() == Some(&item)
+        });
+        if report.mandated.contains(&Claim::Reconciled) && !reached {
+            let text = report.claims.iter().find(|state| state.claim == Claim::Reconciled);
+            let text = text.map(|state| state.text.clone()).unwrap_or_default();
+            findings.add(
+                Code::ClaimNotReached,
+                Place::default().of_item(item),
+                Claim::Reconciled.as_str(),
+                text,
+            );
+        }
+        report.findings.append(findings);
+        report.not_checked.retain(|text| !text.starts_with(crate::verify::PAST_THE_GATEWAYS));
+        report.not_checked.push(format!(
+            "{}: known for the keys and times that the exports tell of, as far as they are what the provider gave",
+            crate::verify::PAST_THE_GATEWAYS
+        ));
+        report.settle();
+    }
+}

@@ -1,0 +1,338 @@
+//! Small exports in the shapes that the providers publish, and what is wrong with others.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::time::{self, DAY, SECOND};
+
+fn read(format: Format, text: &str) -> anyhow::Result<Told> {
+    Export::read(format, &Input::of("export".into(), text.as_bytes().to_vec())?)
+}
+
+fn refused(format: Format, text: &str) -> String {
+    format!("{:#}", read(format, text).unwrap_err())
+}
+
+fn counted(told: &Told) -> Vec<(Option<&str>, Option<&str>, Counts)> {
+    let filled = told.buckets.iter().filter(|bucket| bucket.counts != Counts::default());
+    filled.map(|bucket| (bucket.key.as_deref(), bucket.model.as_deref(), bucket.counts.clone())).collect()
+}
+
+fn tokens(requests: Option<u64>, input: u64, read: Option<u64>, output: Option<u64>) -> Counts {
+    Counts {
+        requests,
+        input_tokens: Some(input),
+        cache_read_tokens: read,
+        output_tokens: output,
+        ..Counts::default()
+    }
+}
+
+const OPENAI_USAGE: &str = r#"{"object":"page","data":[
+{"object":"bucket","start_time":1730419200,"end_time":1730505600,"results":[
+ {"object":"organization.usage.completions.result","input_tokens":1000,"output_tokens":500,"input_cached_tokens":800,
+  "input_audio_tokens":0,"output_audio_tokens":0,"num_model_requests":5,"project_id":null,"user_id":null,
+  "api_key_id":"key_a","model":"gpt-4o-mini-2024-07-18","batch":null,"service_tier":"default"}]},
+{"object":"bucket","start_time":1730505600,"end_time":1730592000,"results":[]}],"has_more":true,"next_page":"page_AAA"}
+{"object":"page","data":[{"object":"bucket","start_time":1730592000,"end_time":1730678400,"results":[
+ {"object":"organization.usage.embeddings.result","input_tokens":16,"num_model_requests":2,"model":"text-embedding-3-small"},
+ {"object":"organization.usage.vector_stores.result","usage_bytes":1024}]}],"has_more":false,"next_page":null}"#;
+
+#[test]
+fn openai_usage_is_read_page_by_page() {
+    let told = read(Format::OpenaiUsage, OPENAI_USAGE).unwrap();
+    assert_eq!(
+        counted(&told),
+        [
+            (Some("key_a"), Some("gpt-4o-mini-2024-07-18"), tokens(Some(5), 1000, Some(800), Some(500))),
+            (None, Some("text-embedding-3-small"), tokens(Some(2), 16, None, None)),
+        ]
+    );
+    let days: BTreeSet<i64> = told.buckets.iter().map(|bucket| bucket.from / DAY).collect();
+    assert_eq!(days.len(), 3, "an empty day is told too");
+    assert_eq!(told.kinds, BTreeSet::from(["completions", "embeddings"]));
+    assert_eq!(told.left_out["results of the kind organization.usage.vector_stores.result"], 1);
+}
+
+#[test]
+fn openai_costs_are_read_to_the_last_digit() {
+    let text = r#"{"object":"page","data":[{"object":"bucket","start_time":1730419200,"end_time":1730505600,"results":[
+        {"object":"organization.costs.result","amount":{"value":0.06,"currency":"usd"},"line_item":null,"project_id":null},
+        {"object":"organization.costs.result","amount":{"value":1.5e-7,"currency":"usd"},"line_item":"gpt-4o, input"},
+        {"object":"organization.costs.result","amount":{"value":"2.000000000001","currency":"usd"}}]}],"has_more":false}"#;
+    let told = read(Format::OpenaiCosts, text).unwrap();
+    let mut sum = Counts::default();
+    told.buckets.iter().for_each(|bucket| sum.add(&bucket.counts));
+    assert_eq!(sum.cost["USD"].to_string(), "2.060000150001");
+}
+
+const ANTHROPIC_USAGE: &str = r#"{"data":[{"starting_at":"2025-08-01T00:00:00Z","ending_at":"2025-08-02T00:00:00Z","results":[
+ {"uncached_input_tokens":1500,"cache_creation":{"ephemeral_1h_input_tokens":1000,"ephemeral_5m_input_tokens":500},
+  "cache_read_input_tokens":200,"output_tokens":500,"server_tool_use":{"web_search_requests":10},
+  "api_key_id":"apikey_01Rj2N8SVvo6BePZj99NhmiT","workspace_id":"wrkspc_01JwQvzr7rXLA5AGx3HKfFUJ",
+  "model":"claude-sonnet-4-20250514","service_tier":"standard","context_window":"0-200k"}]}],"has_more":false,"next_page":null}"#;
+
+#[test]
+fn anthropics_input_is_the_sum_of_its_classes() {
+    let told = read(Format::AnthropicUsage, ANTHROPIC_USAGE).unwrap();
+    assert_eq!(
+        counted(&told),
+        [(
+            Some("apikey_01Rj2N8SVvo6BePZj99NhmiT"),
+            Some("claude-sonnet-4-20250514"),
+            tokens(None, 3200, Some(200), Some(500))
+        )]
+    );
+    assert_eq!(time::text(told.buckets[0].from), "2025-08-01T00:00:00Z");
+}
+
+#[test]
+fn anthropics_costs_are_cents() {
+    let text = r#"{"data":[{"starting_at":"2025-08-01T00:00:00Z","ending_at":"2025-08-02T00:00:00Z","results":[
+        {"currency":"USD","amount":"123.78912","workspace_id":"w","description":"Claude Sonnet 4 Usage - Input Tokens",
+         "cost_type":"tokens","context_window":"0-200k","model":"claude-sonnet-4-20250514","service_tier":"standard",
+         "token_type":"uncached_input_tokens"},
+        {"currency":"USD","amount":"50","description":"Web Search Usage","cost_type":"web_search","model":null}]}],
+        "has_more":false,"next_page":null}"#;
+    let told = read(Format::AnthropicCost, text).unwrap();
+    let cost = counted(&told);
+    assert_eq!((cost.len(), cost[0].2.cost["USD"].to_string().as_str()), (1, "1.2378912"));
+    assert_eq!(told.left_out["costs of the type web_search"], 1);
+    assert!(refused(Format::AnthropicCost, &text.replace("USD", "JPY")).contains("wanted `USD`"));
+}
+
+const BEDROCK: &str = r#"{"schemaType":"ModelInvocationLog","schemaVersion":"1.0","timestamp":"2025-04-09T23:00:17Z",
+ "accountId":"654654377904","identity":{"arn":"arn:aws:sts::654654377904:assumed-role/app/me"},"region":"us-east-1",
+ "requestId":"915a6a04-3f83-4c70-a277-7fbf7ea546b3","operation":"Converse",
+ "modelId":"anthropic.claude-3-haiku-20240307-v1:0",
+ "input":{"inputContentType":"application/json","inputBodyJson":{"messages":[]},"inputTokenCount":35,
+  "cacheReadInputTokenCount":10,"cacheWriteInputTokenCount":5},
+ "output":{"outputContentType":"application/json","outputBodyJson":{},"outputTokenCount":446}}
+{"schemaType":"ModelInvocationLog","schemaVersion":"1.0","timestamp":"2025-04-09T23:00:18Z","accountId":"1",
+ "requestId":"x","operation":"Converse","modelId":"m","errorCode":"ThrottlingException"}"#;
+
+#[test]
+fn bedrocks_calls_are_read_also_where_they_are_packed() {
+    let told = read(Format::BedrockLog, BEDROCK).unwrap();
+    assert_eq!(told.calls.len(), 1);
+    let call = &told.calls[0];
+    assert_eq!((call.line, call.ids[0].as_str()), (1, "915a6a04-3f83-4c70-a277-7fbf7ea546b3"));
+    assert_eq!(call.counts, tokens(None, 50, Some(10), Some(446)));
+    assert_eq!(told.left_out["calls that failed"], 1);
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut packed, BEDROCK.as_bytes()).unwrap();
+    let packed = Input::of("log.gz".into(), packed.finish().unwrap()).unwrap();
+    assert_eq!(Export::read(Format::BedrockLog, &packed).unwrap(), told);
+    assert!(Input::of("log.gz".into(), vec![0x1f, 0x8b, 8, 0, 0]).is_err());
+}
+
+const AZURE: &str = r#"{"records":[{"time":"2024-05-24T09:00:00.1234567Z","resourceId":"/SUBSCRIPTIONS/X",
+ "category":"RequestResponse","operationName":"ChatCompletions_Create","resultSignature":"200","durationMs":84,
+ "correlationId":"1a3ce1d3-9928-450f-ac68-b2b724985c8a","callerIPAddress":"10.0.0.*","event":"ShoeboxCallResult",
+ "location":"eastus","tenant":"eastus","properties":"{\"apiName\":\"Azure OpenAI API version 2024-02-01\",\"requestLength\":120,\"objectId\":\"\",\"streamType\":\"Streaming\",\"modelDeploymentName\":\"chat\",\"modelName\":\"gpt-4o\",\"modelVersion\":\"2024-05-13\"}"},
+ {"time":"2024-05-24T09:00:01Z","category":"RequestResponse","operationName":"ChatCompletions_Create","resultSignature":429,"correlationId":"b"},
+ {"time":"2024-05-24T09:00:02Z","category":"Audit","operationName":"ListKey","correlationId":"c"}]}"#;
+
+#[test]
+fn azures_calls_are_known_by_their_correlation() {
+    let told = read(Format::AzureLog, AZURE).unwrap();
+    assert_eq!(told.calls.len(), 1);
+    assert_eq!(told.calls[0].ids, ["1a3ce1d3-9928-450f-ac68-b2b724985c8a"]);
+    assert_eq!(told.calls[0].model.as_deref(), Some("gpt-4o"));
+    assert_eq!(told.left_out.values().sum::<u64>(), 2);
+}
+
+#[test]
+fn vertex_calls_are_known_by_the_answers_id_whole_and_streamed() {
+    let rows = r#"{"endpoint":"e","logging_time":"2026-11-20 10:15:00.123456 UTC","request_id":"8421","model":"publishers/google/models/gemini-2.5-flash","full_response":{"responseId":"r-1","modelVersion":"gemini-2.5-flash","usageMetadata":{"promptTokenCount":12,"candidatesTokenCount":5,"thoughtsTokenCount":3,"totalTokenCount":20}}}
+{"logging_time":"2026-11-20T10:15:01Z","model":"m","full_response":"[{\"responseId\":\"r-2\"},{\"responseId\":\"r-2\",\"usageMetadata\":{\"promptTokenCount\":7,\"candidatesTokenCount\":1,\"cachedContentTokenCount\":4}}]"}
+{"logging_time":"2026-11-20T10:15:02Z","full_response":{"id":"msg_vrtx_1","model":"claude-sonnet-4","usage":{"input_tokens":5,"cache_read_input_tokens":2,"output_tokens":9}}}"#;
+    let told = read(Format::VertexLog, rows).unwrap();
+    let ids: Vec<_> = told.calls.iter().map(|call| call.ids.clone()).collect();
+    assert_eq!(ids, [vec!["r-1".to_owned(), "8421".into()], vec!["r-2".into()], vec!["msg_vrtx_1".into()]]);
+    let counts: Vec<Counts> = told.calls.iter().map(|call| call.counts.clone()).collect();
+    assert_eq!(
+        counts,
+        [
+            tokens(None, 12, None, Some(8)),
+            tokens(None, 7, Some(4), Some(1)),
+            tokens(None, 7, Some(2), Some(9)),
+        ]
+    );
+    assert_eq!(told.calls.iter().map(|call| call.line).collect::<Vec<_>>(), [1, 2, 3]);
+}
+
+const CUR: &str = "\
+bill_payer_account_id,line_item_usage_start_date,line_item_usage_end_date,line_item_product_code,line_item_usage_type,line_item_usage_amount,pricing_unit,line_item_unblended_cost,line_item_currency_code,line_item_line_item_type
+1,2026-11-20 00:00:00.000,2026-11-20 01:00:00.000,AmazonBedrock,USE1-Claude4Sonnet-input-tokens,1.5,1K tokens,0.0045,USD,Usage
+1,2026-11-20 00:00:00.000,2026-11-20 01:00:00.000,AmazonBedrock,USE1-Claude4Sonnet-cache-read-input-token-count,0.25,1K tokens,0.000075,USD,Usage
+1,2026-11-20T00:00:00Z,2026-11-20T01:00:00Z,AmazonBedrock,USE1-Claude4Sonnet-output-tokens,0.02,1M tokens,0.3,USD,Usage
+1,2026-11-20T00:00:00Z,2026-11-20T01:00:00Z,AmazonEC2,BoxUsage:t3.nano,1,Hrs,0.0052,USD,Usage
+1,2026-11-20T00:00:00Z,2026-11-20T01:00:00Z,AmazonBedrock,USE1-Claude4Sonnet-output-tokens,1,1M tokens,0.3,USD,Tax
+";
+
+#[test]
+fn a_bill_of_aws_is_read_in_the_units_of_its_prices() {
+    let told = read(Format::AwsCur, CUR).unwrap();
+    let mut sum = Counts::default();
+    told.buckets.iter().for_each(|bucket| sum.add(&bucket.counts));
+    assert_eq!(
+        (sum.input_tokens, sum.cache_read_tokens, sum.output_tokens),
+        (Some(1750), Some(250), Some(20_000))
+    );
+    assert_eq!(sum.cost["USD"].to_string(), "0.304575");
+    assert_eq!(told.left_out.values().sum::<u64>(), 2);
+}
+
+#[test]
+fn whatever_is_not_of_the_format_is_named_with_its_place_and_the_wanted_form() {
+    for (format, text, wanted) in [
+        (
+            Format::OpenaiUsage,
+            OPENAI_USAGE.replace("\"input_tokens\":1000", "\"input_tokens\":-1"),
+            "export:1:1: `data[0].results[0].input_tokens`: found `-1`, wanted a whole number",
+        ),
+        (
+            Format::OpenaiUsage,
+            OPENAI_USAGE.replace("\"input_tokens\":16,", ""),
+            "export:7:1: `data[0].results[0].input_tokens`: wanted this key",
+        ),
+        (Format::OpenaiUsage, OPENAI_USAGE.replace("1730505600", "1730592000"), "on the same day"),
+        (
+            Format::OpenaiUsage,
+            OPENAI_USAGE.replace("organization.usage.emb", "organisation."),
+            "wanted `organization",
+        ),
+        (Format::OpenaiUsage, "{\"object\":\"list\"}".into(), "`object`: found `list`, wanted `page`"),
+        (Format::OpenaiUsage, ANTHROPIC_USAGE.into(), "`object`: wanted this key"),
+        (
+            Format::AnthropicUsage,
+            ANTHROPIC_USAGE.replace("\"2025-08-02T00:00:00Z\"", "7"),
+            "`data[0].ending_at`: found `7`",
+        ),
+        (Format::AnthropicUsage, ANTHROPIC_USAGE.replace("2025-08-02", "2025-08-09"), "on the same day"),
+        (
+            Format::AnthropicUsage,
+            ANTHROPIC_USAGE.replace("\"has_more\":false", "\"has_more\":true"),
+            "`has_more`",
+        ),
+        (
+            Format::BedrockLog,
+            BEDROCK.replace("\"requestId\":\"915a6a04-3f83-4c70-a277-7fbf7ea546b3\",", ""),
+            "`requestId`: wanted this key",
+        ),
+        (Format::BedrockLog, AZURE.into(), "`schemaType`"),
+        (Format::AzureLog, AZURE.replace("\"{\\\"api", "\"{api"), "`records[0].properties`"),
+        (
+            Format::VertexLog,
+            "{\"logging_time\":\"2026-11-20T10:15:00Z\",\"full_response\":{}}".into(),
+            "`full_response`",
+        ),
+        (Format::AwsCur, CUR.replace("pricing_unit", "unit"), "`pricing_unit`: wanted this column"),
+        (
+            Format::AwsCur,
+            CUR.replace("1.5,1K tokens", "1.5,1Q tokens"),
+            "export:2:1: `pricing_unit`: found `1Q tokens`",
+        ),
+        (Format::AwsCur, CUR.replace("1.5,1K", "x,1K"), "`line_item_usage_amount`: found `x`"),
+        (Format::AwsCur, CUR.replace("2026-11-20T01", "2026-12-01T00"), "on the same day"),
+        (Format::AwsCur, "a,b\n".into(), "wanted this column in the header"),
+        (Format::OpenaiCosts, "{".into(), "wanted JSON"),
+    ] {
+        let told = refused(format, &text);
+        assert!(told.contains(wanted), "{format:?}: {told}\nwithout {wanted}");
+    }
+    for typed in ["openai-usage", "=x", "openai-usage@=x", "nonsense=x", "openai-usage=/does/not/exist"] {
+        assert!(Export::open(typed).is_err(), "{typed}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let empty = dir.path().join("empty");
+    std::fs::write(&empty, "").unwrap();
+    let error = Export::open(&format!("azure-log={}", empty.display())).unwrap_err().to_string();
+    assert!(error.contains("tells nothing"), "{error}");
+}
+
+#[test]
+fn decimal_numbers_keep_their_digits_and_round_half_to_even() {
+    for (text, value) in [
+        ("0", "0"),
+        ("-0.5", "-0.5"),
+        ("1.5e-7", "0.00000015"),
+        ("12E3", "12000"),
+        ("0.0000000000005", "0"),
+        ("0.0000000000015", "0.000000000002"),
+        ("0.00000000000051", "0.000000000001"),
+        ("1e-40", "0"),
+        ("000000.10", "0.1"),
+    ] {
+        assert_eq!(input::decimal(text).map(|value| value.to_string()).as_deref(), Some(value), "{text}");
+    }
+    for bad in ["", "-", ".5", "1e", "1e99", "1e-99999999999", "NaN", "inf", "1,5", "٣", "1e2.5", "--1"] {
+        assert_eq!(input::decimal(bad), None, "{bad}");
+    }
+}
+
+#[test]
+fn times_are_read_as_aws_and_bigquery_write_them() {
+    let at = time::parse("2026-11-20T10:15:00Z").unwrap();
+    for text in [
+        "2026-11-20T10:15:00Z",
+        "2026-11-20 10:15:00",
+        "2026-11-20 10:15:00 UTC",
+        "2026-11-20T12:15:00+02:00",
+    ] {
+        assert_eq!(input::instant(text), Some(at), "{text}");
+    }
+    assert_eq!(input::instant("2026-11-20 10:15:00.000001"), Some(at + 1));
+    assert_eq!(input::instant("2026-11-20"), Some(at - 10 * 3600 * SECOND - 15 * 60 * SECOND));
+    assert_eq!(input::instant("soon"), None);
+}
+
+#[test]
+fn keys_are_told_apart_and_strangers_named() {
+    let text = "key,provider,target\nkey_a,openai,\nkey_b,openai,\nkey_c,openai,eu\n";
+    let keys = keys::Keys::read(&Input::of("keys".into(), text.into()).unwrap()).unwrap();
+    assert_eq!(keys.of_export("key_a"), "key_a + key_b");
+    assert_eq!(keys.of_exchange("openai", None), Some("key_a + key_b"));
+    assert_eq!(keys.of_exchange("openai", Some("eu")), Some("key_c"));
+    assert_eq!(keys.of_exchange("anthropic", None), None);
+    assert_eq!(keys.of_export("key_z"), "key_z (not the gateway's)");
+    for (bad, wanted) in [
+        ("key\nx\n", "`provider`"),
+        ("key,provider\n,openai\n", "`key`: found ``"),
+        ("key,provider\na,openai\na,anthropic\n", "each key for one"),
+    ] {
+        let problem = keys::Keys::read(&Input::of("keys".into(), bad.into()).unwrap()).unwrap_err();
+        assert!(problem.to_string().contains(wanted), "{problem}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(if std::env::var_os("AFFIDAVIT_LONG").is_some() { 20_000 } else { 400 }))]
+
+    #[test]
+    fn changed_and_cut_exports_are_refused_or_read_and_nothing_panics(
+        which in 0_usize..6,
+        changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+        cut in any::<prop::sample::Index>(),
+        whole in any::<bool>(),
+    ) {
+        let text = [OPENAI_USAGE, ANTHROPIC_USAGE, BEDROCK, AZURE, CUR, "{\"full_response\":{}}"][which];
+        let mut bytes = text.as_bytes().to_vec();
+        for (at, byte) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        if !whole {
+            bytes.truncate(cut.index(bytes.len()));
+        }
+        for format in FORMATS {
+            if let Ok(input) = Input::of("export".into(), bytes.clone()) {
+                let _ = Export::read(format, &input);
+            }
+        }
+        if let Ok(input) = Input::of("keys".into(), bytes) {
+            let _ = keys::Keys::read(&input);
+        }
+    }
+}
