@@ -1,5 +1,6 @@
 //! The commands: one file each. Data goes to standard output, everything else to standard error.
 
+pub mod assess;
 pub mod check_proof;
 pub mod cost;
 pub mod evidence;
@@ -25,6 +26,8 @@ pub fn run(cli: &Cli) -> anyhow::Result<u8> {
         Command::Verify(verify) => verify::run(verify),
         Command::Query(query) => query::run(query),
         Command::Cost(cost) => cost::run(cost),
+        Command::Assess(typed) => assess::run(typed),
+        Command::Pack(command) => assess::packs(command),
         Command::Show(show) => show::run(show),
         Command::Prove(prove) => prove::run(prove),
         Command::CheckProof(check) => check_proof::run(check),
