@@ -32,14 +32,32 @@ pub struct Standing {
     pub verdict: Verdict,
     /// What was proven, in words.
     pub proven: String,
-    /// What the bucket showed, in words.
-    pub bucket: String,
+    /// What the bucket showed.
+    pub bucket: Shelf,
+}
+
+/// What the bucket showed of its versions.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Shelf {
+    /// In words.
+    pub text: String,
+    /// How many versions' locks were not read.
+    pub unread: u64,
 }
 
 impl Standing {
-    /// Whether rows may be missing or changed beyond what was proven.
-    fn is_open(&self) -> bool {
-        !matches!(self.verdict, Verdict::Verified | Verdict::Policy)
+    /// Why no exceptions are no pass: rows or versions may be missing or changed beyond what was proven.
+    fn open(&self, kinds: &BTreeSet<Rests>) -> Option<String> {
+        let bucket = kinds.contains(&Rests::Bucket);
+        let whole = matches!(self.verdict, Verdict::Verified | Verdict::Policy);
+        if !whole && (bucket || kinds.contains(&Rests::Records)) {
+            let verdict = self.verdict.as_str();
+            return Some(format!(
+                "no exceptions in what was proven, but the verdict is {verdict}: what is not proven may hold some"
+            ));
+        }
+        (bucket && self.bucket.unread > 0)
+            .then(|| format!("no exceptions, but the locks of {} versions were not read", self.bucket.unread))
     }
 
     /// On what an answer over these facts rests.
@@ -51,7 +69,7 @@ impl Standing {
             parts.push(match kind {
                 Rests::Records => self.proven.clone(),
                 Rests::Report => "what the verification reports".into(),
-                Rests::Bucket => self.bucket.clone(),
+                Rests::Bucket => self.bucket.text.clone(),
             });
         }
         let registers: Vec<&str> = needs
@@ -134,11 +152,8 @@ pub async fn run(
                 out.status = Status::Exceptions;
             } else if found.population == 0 {
                 out.why = Some("there was nothing to look at: a question over no rows is no pass".into());
-            } else if standing.is_open() && kinds.contains(&Rests::Records) {
-                out.why = Some(format!(
-                    "no exceptions in the proven rows, but the verdict is {}: what is not proven may hold some",
-                    standing.verdict.as_str()
-                ));
+            } else if let Some(why) = standing.open(&kinds) {
+                out.why = Some(why);
             } else {
                 out.status = Status::Met;
             }

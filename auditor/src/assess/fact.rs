@@ -167,7 +167,7 @@ const PLACE: &[(&str, ColumnKind)] = &[("origin", Utf8), ("position", Int64), ("
 fn of_kind(name: &'static str, about: &'static str, filter: &'static str, more: &[Vec<Field>]) -> Fact {
     let mut fields = plain(PLACE);
     fields.extend(more.iter().flatten().cloned());
-    let lasts = ["config", "boot", "hold", "erasure"].contains(&name);
+    let lasts = ["config", "admin", "boot", "hold", "erasure"].contains(&name);
     let view = View { from: "records", filter, time: "at", lasts };
     Fact { name, about, rests: Rests::Records, fields, view: Some(view) }
 }

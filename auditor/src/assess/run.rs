@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use datafusion::prelude::SessionContext;
 
-use super::control::{self, Standing};
+use super::control::{self, Shelf, Standing};
 use super::fact;
 use super::pack::{Loaded, Pack};
 use super::register::{self, Given};
@@ -47,7 +47,7 @@ fn values(pack: &Pack, typed: &[(String, String)]) -> Vec<(String, String)> {
     pack.settings.iter().map(value).collect()
 }
 
-fn standing(report: &Report, shown: &Shown<'_>) -> Standing {
+fn standing(report: &Report) -> Standing {
     let logs = report.logs().count();
     let records: u64 = report.logs().map(|log| log.size).sum();
     let newest = report.logs().map(|log| log.sealed_at).max();
@@ -63,14 +63,11 @@ fn standing(report: &Report, shown: &Shown<'_>) -> Standing {
         .collect();
     let found =
         if found.is_empty() { String::new() } else { format!(", with findings: {}", found.join(", ")) };
-    let bucket = match (&shown.bucket, &report.bucket) {
-        (Ok(_), Some(facts)) => format!(
-            "what the bucket showed of {} of its {} versions",
-            facts.read + facts.read_earlier,
-            facts.versions
-        ),
-        _ => "what the bucket showed".into(),
-    };
+    let bucket = report.bucket.as_ref().map_or_else(Shelf::default, |facts| {
+        let read = facts.read + facts.read_earlier;
+        let text = format!("what the bucket showed of {read} of its {} versions", facts.versions);
+        Shelf { text, unread: facts.versions.saturating_sub(read) }
+    });
     Standing {
         verdict: report.verdict,
         proven: format!("proven rows of {logs} logs ({records} records{until}){found}"),
@@ -89,7 +86,7 @@ pub async fn assess(
     sink: &mut Sink<'_>,
 ) -> anyhow::Result<Assessment> {
     let report = shown.report;
-    let standing = standing(report, shown);
+    let standing = standing(report);
     let facts = Tables::new(base, shown).await?;
     let mut packs = Vec::new();
     for loaded in asked.packs {

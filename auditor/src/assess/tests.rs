@@ -6,7 +6,7 @@ use datafusion::prelude::SessionContext;
 use schemas::columns::ColumnKind;
 use schemas::record::{Admin, Body, Erasure};
 
-use super::control::{self, Standing};
+use super::control::{self, Shelf, Standing};
 use super::fact::{FACTS, Fact};
 use super::pack::{Loaded, Pack};
 use super::register::Given;
@@ -187,7 +187,7 @@ fn asked(verdict: Verdict, exchanges: &[&str], owners: &[&str]) -> super::result
     tables.add("exchange", rows(&columns, &exchanges)).unwrap();
     tables.add("owners", rows(&columns[1..], &owners)).unwrap();
     tables.add("settings", super::run::settings_row(&pack, &[])).unwrap();
-    let standing = Standing { verdict, proven: "proven rows of 1 log".into(), bucket: String::new() };
+    let standing = Standing { verdict, proven: "proven rows of 1 log".into(), bucket: Shelf::default() };
     let engine = Arc::new(RuntimeEnv::default());
     let mut all = 0;
     let mut sink = |_: &[String], _: &[Option<String>]| {
@@ -215,6 +215,45 @@ fn nothing_to_look_at_and_evidence_that_is_not_whole_are_never_a_pass() {
             open.rests
         );
         assert_eq!(asked(verdict, &["e1"], &[]).status, Status::Exceptions);
+    }
+}
+
+#[test]
+fn locks_that_were_not_read_are_never_a_pass() {
+    let gdpr = packs::PACKS.iter().find(|(name, _)| *name == "hipaa").unwrap().1;
+    let pack = Loaded::parse(gdpr, "built in").unwrap().pack;
+    let control = pack.controls.iter().find(|control| control.id == "164.316-six-years").unwrap();
+    let text = |text: &str| Value::Text(text.into());
+    let mut objects = Rows::new(super::fact::fact("obj").unwrap().columns());
+    let at = |days: i64| Value::Int(START + days * time::DAY);
+    objects.push(&[
+        text("a.seal"),
+        text("v1"),
+        text("seal"),
+        Value::Int(5),
+        at(0),
+        at(0),
+        text("STANDARD"),
+        Value::Bool(true),
+        Value::Bool(true),
+        text("COMPLIANCE"),
+        at(3650),
+        Value::Bool(false),
+    ]);
+    let mut tables = Tables::default();
+    tables.add("obj", objects).unwrap();
+    let engine = Arc::new(RuntimeEnv::default());
+    for (verdict, unread, wanted) in [
+        (Verdict::Verified, 0, Status::Met),
+        (Verdict::Verified, 3, Status::NotJudged),
+        (Verdict::Incomplete, 0, Status::NotJudged),
+    ] {
+        let bucket = Shelf { text: "2 versions".into(), unread };
+        let standing = Standing { verdict, proven: String::new(), bucket };
+        let mut sink = |_: &[String], _: &[Option<String>]| Ok(());
+        let result = block(control::run(control, &tables, &engine, &standing, &mut sink)).unwrap();
+        assert_eq!(result.status, wanted, "{verdict:?} {unread}: {:?}", result.why);
+        assert!(result.rests.contains("2 versions"), "{}", result.rests);
     }
 }
 
@@ -352,7 +391,8 @@ fn facts_say_what_the_leaves_say() {
             async move { ask(context, tables, name, &format!("SELECT count(*) AS n FROM {name}")).await }
         };
         assert!(count("erasure").await.contains("| 1 |"));
-        assert!(count("admin").await.contains("| 0 |"));
+        assert!(count("admin").await.contains("| 1 |"));
+        assert!(count("refusal").await.contains("| 0 |"));
     });
 }
 

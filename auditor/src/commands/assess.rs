@@ -62,7 +62,13 @@ pub fn run(typed: &Assess) -> anyhow::Result<u8> {
 fn assess(opened: &Opened, asked: &Asked<'_>, memory: usize) -> anyhow::Result<Assessment> {
     let mut list = asked.exceptions_file.as_deref().map(Exceptions::create).transpose()?;
     let (report, cache) = query::verified(opened)?;
-    let shown = Shown { report: &report, asked: (opened.from, opened.to), bucket: opened.bucket_versions() };
+    let controls = asked.packs.iter().flat_map(|loaded| &loaded.pack.controls);
+    let bucket = if controls.into_iter().any(|control| control.needs.iter().any(|need| need == "obj")) {
+        opened.bucket_versions()
+    } else {
+        Err("no control asks for it".into())
+    };
+    let shown = Shown { report: &report, asked: (opened.from, opened.to), bucket };
     let answer = Answer { format: AnswerFormat::Table, out: None, memory };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let assessment = runtime.block_on(async {
