@@ -62,8 +62,8 @@ pub fn run(typed: &Assess) -> anyhow::Result<u8> {
 fn assess(opened: &Opened, asked: &Asked<'_>, memory: usize) -> anyhow::Result<Assessment> {
     let mut list = asked.exceptions_file.as_deref().map(Exceptions::create).transpose()?;
     let (report, cache) = query::verified(opened)?;
-    let controls = asked.packs.iter().flat_map(|loaded| &loaded.pack.controls);
-    let bucket = if controls.into_iter().any(|control| control.needs.iter().any(|need| need == "obj")) {
+    let mut controls = asked.packs.iter().flat_map(|loaded| &loaded.pack.controls);
+    let bucket = if controls.any(|control| control.needs.iter().any(|need| need == "obj")) {
         opened.bucket_versions()
     } else {
         Err("no control asks for it".into())

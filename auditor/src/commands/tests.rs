@@ -344,8 +344,8 @@ fn assess(place: &Place, more: &[&str]) -> (u8, serde_json::Value) {
 /// A control of an assessment.
 fn control<'a>(assessment: &'a serde_json::Value, id: &str) -> &'a serde_json::Value {
     let packs = assessment["packs"].as_array().unwrap();
-    let controls = packs.iter().flat_map(|pack| pack["controls"].as_array().unwrap());
-    controls.into_iter().find(|control| control["id"] == id).unwrap()
+    let mut controls = packs.iter().flat_map(|pack| pack["controls"].as_array().unwrap());
+    controls.find(|control| control["id"] == id).unwrap()
 }
 
 fn pack(commands: &[&str]) -> anyhow::Result<u8> {
