@@ -30,6 +30,11 @@ pub enum Command {
     Export(Export),
     /// Hold the evidence against what providers say of usage and cost: names use that passed the gateway by.
     Reconcile(Box<Reconcile>),
+    /// The controls of compliance packs over proven rows: met by evidence, exceptions, or not judged and why.
+    Assess(Assess),
+    /// Look at compliance packs.
+    #[command(subcommand)]
+    Pack(PackCommand),
     /// The whole story of one exchange.
     Show(Show),
     /// Write an offline proof that an exchange is in the evidence.
@@ -316,6 +321,55 @@ pub struct Export {
     pub memory: usize,
 }
 
+/// Forms of an assessment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AssessFormat {
+    /// For people.
+    Text,
+    /// For programs: everything.
+    Json,
+    /// A line for each control, made harmless to spreadsheets.
+    Csv,
+}
+
+/// `assess`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Every control is a question whose rows are exceptions. `met by evidence`: there was something to look at, the \
+    evidence is whole, and no row came. `not judged`: nothing to look at, a register or fact that is not there, or evidence that \
+    is not whole; never a pass. No result says that somebody keeps a rule: it says what the evidence supports, and what it leaves open.\n\n\
+    Exit code: 0 every control met, 1 exceptions or findings of the verification, 2 something could not be judged."
+)]
+pub struct Assess {
+    /// What to verify.
+    #[command(flatten)]
+    pub evidence: Evidence,
+    /// A pack: a name (`auditor pack list`), `all`, or a file that ends in `.yaml`. May be given more than once.
+    #[arg(long, value_name = "NAME|FILE", required = true)]
+    pub pack: Vec<String>,
+    /// A register of your own that packs ask for: `sysreg=systems.csv`. Its hash stands in the answer.
+    #[arg(long, value_name = "NAME=FILE")]
+    pub register: Vec<String>,
+    /// A name of your own that packs ask for, as `phi_class=health`; `auditor pack show` lists them.
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub set: Vec<String>,
+    /// Only this control, by its id. May be given more than once.
+    #[arg(long, value_name = "ID")]
+    pub control: Vec<String>,
+    /// Where all exceptions are written, as JSON lines; the answer itself holds the first of each control.
+    #[arg(long, value_name = "FILE")]
+    pub exceptions: Option<PathBuf>,
+    /// How the answer is written.
+    #[arg(long, value_enum, default_value_t = AssessFormat::Text)]
+    pub format: AssessFormat,
+    /// Where the answer is written; default: standard output.
+    #[arg(long, short, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Memory for the questions; what is beyond it goes to disk.
+    #[arg(long, value_name = "MIB", default_value_t = 512)]
+    pub memory: usize,
+}
+
 /// `reconcile`.
 #[derive(Debug, Args)]
 #[command(
@@ -343,6 +397,28 @@ pub struct Reconcile {
     /// How the result is written.
     #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
     pub format: ReportFormat,
+}
+
+/// `pack`.
+#[derive(Debug, Subcommand)]
+pub enum PackCommand {
+    /// The packs that come with the auditor.
+    List,
+    /// What a pack asks: registers, settings, controls.
+    Show {
+        /// A name, or a file that ends in `.yaml`.
+        pack: String,
+    },
+    /// Read packs strictly, and run their cases.
+    Check {
+        /// Names, `all`, or files that end in `.yaml`.
+        #[arg(required = true)]
+        pack: Vec<String>,
+    },
+    /// The facts that a pack may ask, with their columns.
+    Facts,
+    /// The JSON Schema of a pack.
+    Schema,
 }
 
 /// `show`.

@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! source (read only) -> verify (batch, log, gateway) -> report
-//!                          |-> cache of proven rows -> query, cost, show
+//!                          |-> cache of proven rows -> query, cost, show, assess
 //! ```
 //! The auditor trusts nothing that it has not checked (AU-1), collects every finding (AU-4), and shares no code with
 //! the gateway but the evidence format and the price book (AU-5).
 
+pub mod assess;
 pub mod bucket;
 pub mod cache;
 pub mod cli;

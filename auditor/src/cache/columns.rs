@@ -23,7 +23,8 @@ pub fn records_schema() -> SchemaRef {
     Arc::new(Schema::new(fields))
 }
 
-fn data_type(kind: ColumnKind) -> DataType {
+/// The Arrow type of a kind.
+pub(crate) fn data_type(kind: ColumnKind) -> DataType {
     match kind {
         ColumnKind::Utf8 => DataType::Utf8,
         ColumnKind::Int64 => DataType::Int64,
@@ -50,7 +51,7 @@ pub fn batches_schema() -> SchemaRef {
 }
 
 /// Builds one typed column.
-enum Builder {
+pub(crate) enum Builder {
     Text(StringBuilder),
     Int(Int64Builder),
     Bool(BooleanBuilder),
@@ -59,7 +60,7 @@ enum Builder {
 }
 
 impl Builder {
-    fn new(kind: ColumnKind) -> Self {
+    pub(crate) fn new(kind: ColumnKind) -> Self {
         match kind {
             ColumnKind::Utf8 => Self::Text(StringBuilder::new()),
             ColumnKind::Int64 => Self::Int(Int64Builder::new()),
@@ -70,7 +71,7 @@ impl Builder {
             ColumnKind::TimestampUs => Self::Time(TimestampMicrosecondBuilder::new().with_timezone("UTC")),
         }
     }
-    fn append(&mut self, cell: Cell<'_>) {
+    pub(crate) fn append(&mut self, cell: Cell<'_>) {
         match (self, cell) {
             (Self::Text(to), Cell::Text(text)) => to.append_value(text),
             (Self::Int(to), Cell::Int(n)) => to.append_value(n),
@@ -84,7 +85,7 @@ impl Builder {
             (Self::Time(to), _) => to.append_null(),
         }
     }
-    fn finish(&mut self) -> ArrayRef {
+    pub(crate) fn finish(&mut self) -> ArrayRef {
         match self {
             Self::Text(from) => Arc::new(from.finish()),
             Self::Int(from) => Arc::new(from.finish()),

@@ -20,6 +20,7 @@ mod pace;
 mod run;
 mod segment;
 
+pub(crate) use columns::{Builder, data_type};
 pub use columns::{batches_schema, records_schema};
 pub use segment::Segment;
 

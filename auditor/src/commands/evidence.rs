@@ -19,7 +19,7 @@ use crate::interrupt::Interrupt;
 use crate::mandate::{Mandate, WantedStore};
 use crate::registry::{Beside, InForce, WitnessNote};
 use crate::report::Report;
-use crate::source::s3::{Address, Settings};
+use crate::source::s3::{Address, Listing, Settings};
 use crate::source::{DirectorySource, S3Source, Source};
 use crate::state::{Remembered, State, Visits};
 use crate::verify::keys::Keys;
@@ -291,6 +291,21 @@ impl Opened {
     /// As [`Opened::verify`].
     pub fn verify_new(&self) -> anyhow::Result<(Report, Cache<'_>)> {
         self.run(Continue::Known)
+    }
+
+    /// The versions of the bucket, with their locks as the last verification left them.
+    ///
+    /// # Errors
+    /// Why there are none: the store is a folder, or what was kept cannot be read.
+    pub fn bucket_versions(&self) -> Result<(&Listing, Kept), String> {
+        let Some(bucket) = &self.bucket else {
+            return Err("the store is a folder: it shows neither versions nor locks".into());
+        };
+        let Ok(Remembered::Known(visits)) = self.state.remembered() else {
+            return Err("the auditor's state cannot be read: it holds what was seen of the bucket".into());
+        };
+        let kept = kept::load(&self.state, &visits, &kept::id(bucket.source.bucket()))?;
+        Ok((bucket.source.listing(), kept.unwrap_or_default()))
     }
 
     /// What tells this store from others.

@@ -1,5 +1,6 @@
 //! The commands: one file each. Data goes to standard output, everything else to standard error.
 
+pub mod assess;
 pub mod check_proof;
 pub mod cost;
 pub mod evidence;
@@ -29,6 +30,8 @@ pub fn run(cli: &Cli) -> anyhow::Result<u8> {
         Command::Cost(cost) => cost::run(cost),
         Command::Export(export) => export::run(export),
         Command::Reconcile(reconcile) => reconcile::run(reconcile),
+        Command::Assess(typed) => assess::run(typed),
+        Command::Pack(command) => assess::packs(command),
         Command::Show(show) => show::run(show),
         Command::Prove(prove) => prove::run(prove),
         Command::CheckProof(check) => check_proof::run(check),

@@ -331,3 +331,190 @@ fn a_damaged_cache_and_a_changed_or_lost_state_have_their_codes() {
     std::fs::remove_file(&visits).unwrap();
     assert_eq!(codes(&place, &[]), ["STATE_LOST"]);
 }
+
+/// Runs `auditor assess`; gives exit code and assessment.
+fn assess(place: &Place, more: &[&str]) -> (u8, serde_json::Value) {
+    let out = place.path("assessment.json");
+    let mut words = vec!["--format", "json", "--out", out.to_str().unwrap()];
+    words.extend(more);
+    let exit = place.run("assess", &words).unwrap();
+    (exit, serde_json::from_str(&std::fs::read_to_string(&out).unwrap()).unwrap())
+}
+
+/// A control of an assessment.
+fn control<'a>(assessment: &'a serde_json::Value, id: &str) -> &'a serde_json::Value {
+    let packs = assessment["packs"].as_array().unwrap();
+    let mut controls = packs.iter().flat_map(|pack| pack["controls"].as_array().unwrap());
+    controls.find(|control| control["id"] == id).unwrap()
+}
+
+fn pack(commands: &[&str]) -> anyhow::Result<u8> {
+    let words = ["auditor", "pack"].iter().chain(commands);
+    super::run(&Cli::try_parse_from(words)?)
+}
+
+#[test]
+fn planted_violations_are_exceptions_and_what_is_not_given_is_not_judged() {
+    let place = Place::new(&small());
+    std::fs::write(place.path("ropa.csv"), "purpose,provider\nsupport,openai\n").unwrap();
+    let ropa = format!("ropa={}", place.path("ropa.csv").display());
+    let list = place.path("exceptions.jsonl");
+    let words = ["--pack", "gdpr", "--register", &ropa, "--exceptions", list.to_str().unwrap()];
+    let (exit, assessment) = assess(&place, &words);
+    assert_eq!((exit, &assessment["exit_code"]), (1, &1.into()));
+    // Nobody set a purpose: both exchanges are exceptions, and named.
+    let purposes = control(&assessment, "30-purposes");
+    assert_eq!((&purposes["status"], &purposes["population"]), (&"exceptions".into(), &2.into()));
+    let named = purposes["shown"]["exchanges"].as_array().unwrap();
+    assert_eq!(named.len(), 2);
+    assert!((1..=2).all(|n| named.contains(&exchange_id(n).to_string().into())), "{named:?}");
+    let written = std::fs::read_to_string(&list).unwrap();
+    assert_eq!(written.lines().count(), 2, "{written}");
+    assert!(written.contains(exchange_id(2).as_str()) && written.contains("\"control\":\"30-purposes\""));
+    // A register that was not given is named with its columns, and a question over nothing is no pass.
+    let transfers = control(&assessment, "44-transfers");
+    assert_eq!(transfers["status"], "not_judged");
+    let why = transfers["why"].as_str().unwrap();
+    for wanted in ["--register allowed=FILE", "`data_class` (text)", "`basis` (text)"] {
+        assert!(why.contains(wanted), "{why}");
+    }
+    let keys = control(&assessment, "17-keys");
+    assert_eq!((&keys["status"], &keys["population"]), (&"not_judged".into(), &0.into()));
+    for met in ["32-callers", "32-encrypted", "5-2-whole"] {
+        assert_eq!(control(&assessment, met)["status"], "met", "{met}");
+    }
+    // What it rests on.
+    assert_eq!(assessment["verdict"], "VERIFIED");
+    assert_eq!(assessment["logs"][0]["origin"], "acme/gw1/20260921t133320z-00000001");
+    assert_eq!(assessment["logs"][0]["seal"].as_str().map(str::len), Some(64));
+    let text = crate::assess::packs::PACKS.iter().find(|(name, _)| *name == "gdpr").unwrap().1;
+    let sha256 = schemas::Sha256Hex::of(text.as_bytes()).to_string();
+    assert_eq!(assessment["packs"][0]["sha256"], sha256);
+    let register = std::fs::read(place.path("ropa.csv")).unwrap();
+    assert_eq!(assessment["registers"][0]["sha256"], schemas::Sha256Hex::of(&register).to_string());
+}
+
+#[test]
+fn all_met_is_0_not_judged_alone_is_2_and_evidence_that_is_not_whole_is_no_pass() {
+    let place = Place::new(&small());
+    let (exit, assessment) = assess(&place, &["--pack", "soc2", "--control", "cc6.1-callers"]);
+    assert_eq!((exit, &assessment["counts"]["met"]), (0, &1.into()), "{assessment:#}");
+    let (exit, assessment) = assess(&place, &["--pack", "gdpr", "--control", "44-transfers"]);
+    assert_eq!((exit, &assessment["counts"]["not_judged"]), (2, &1.into()));
+    let (_, assessment) = assess(&place, &["--pack", "hipaa", "--control", "164.316-six-years"]);
+    let why = control(&assessment, "164.316-six-years")["why"].as_str().unwrap();
+    assert!(why.contains("folder"), "{why}");
+    let all = place.files("store");
+    let records = all.iter().find(|file| {
+        let name = file.to_string_lossy();
+        name.contains("0000000001-") && name.contains("records")
+    });
+    std::fs::remove_file(records.unwrap()).unwrap();
+    let (exit, assessment) = assess(&place, &["--pack", "soc2"]);
+    assert_eq!((exit, &assessment["verdict"]), (1, &"INCOMPLETE".into()));
+    let callers = control(&assessment, "cc6.1-callers");
+    assert_eq!((&callers["status"], &callers["exceptions"]), (&"not_judged".into(), &0.into()));
+    assert!(callers["why"].as_str().unwrap().contains("INCOMPLETE"), "{callers}");
+    assert!(callers["rests"].as_str().unwrap().contains("BATCH_MISSING 1"), "{callers}");
+    assert_eq!(control(&assessment, "cc7.1-whole")["status"], "exceptions");
+}
+
+#[test]
+fn a_pack_of_the_users_own_is_asked_with_its_register_and_settings() {
+    let place = Place::new(&small());
+    let yaml = r#"
+v: 1
+name: mine
+title: Mine
+about: What it is.
+registers: { owners: { about: Who owns what., columns: { consumer: text, owner: text } } }
+settings: { who: { about: A caller., default: nobody } }
+controls:
+  - id: one
+    title: One
+    rule: { source: House rules, article: "1", read: primary, on: "2026-11-21" }
+    asks: An owner for each call of one caller.
+    needs: [exchange, owners, settings]
+    population: SELECT count(*) FROM exchange e JOIN settings s ON s.who = e.consumer
+    finds: SELECT e.exchange, o.owner FROM exchange e JOIN settings s ON s.who = e.consumer LEFT JOIN owners o ON o.consumer = e.consumer WHERE o.owner IS NULL OR o.owner <> 'ann'
+    fails: No way.
+    supports: That there is an owner.
+    leaves_open: Much.
+    cases:
+      - name: owned
+        rows: { exchange: [{ exchange: e1, consumer: nobody }], owners: [{ consumer: nobody, owner: ann }] }
+      - name: not owned
+        rows: { exchange: [{ exchange: e1, consumer: nobody }] }
+        finds: [{ exchange: e1 }]
+"#;
+    let file = place.path("mine.yaml");
+    let file = file.to_str().unwrap();
+    std::fs::write(file, yaml).unwrap();
+    assert_eq!(pack(&["check", file]).unwrap(), 0);
+    std::fs::write(place.path("owners.csv"), "owner,consumer\n=1+1,tester\n").unwrap();
+    let owners = format!("owners={}", place.path("owners.csv").display());
+    let words = ["--pack", file, "--register", &owners];
+    let (exit, assessment) = assess(&place, &words);
+    assert_eq!((exit, &control(&assessment, "one")["population"]), (2, &0.into()));
+    let set = [&words[..], &["--set", "who=tester"]].concat();
+    let (exit, assessment) = assess(&place, &set);
+    assert_eq!((exit, &control(&assessment, "one")["exceptions"]), (1, &2.into()));
+    assert_eq!(assessment["packs"][0]["settings"]["who"], "tester");
+    for (wrong, wanted) in [
+        (["--pack", "nothing"], "wanted a file that ends in `.yaml`, `all`, or one of eu_ai_act, gdpr, soc2"),
+        (["--set", "whose=x"], "wanted one of who"),
+        (["--control", "two"], "wanted one of one"),
+        (["--register", "others=x.csv"], "x.csv"),
+        (["--pack", file], "named twice"),
+    ] {
+        let error = place.run("assess", &[&set[..], &wrong].concat()).unwrap_err();
+        assert!(format!("{error:#}").contains(wanted), "{error:#}");
+    }
+    std::fs::write(
+        file,
+        yaml.replace("        finds: [{ exchange: e1 }]", "        finds: [{ exchange: e7 }]"),
+    )
+    .unwrap();
+    assert_eq!(pack(&["check", file]).unwrap(), 1);
+    std::fs::write(file, yaml.replace("title: Mine", "titel: Mine")).unwrap();
+    assert!(format!("{:#}", pack(&["check", file]).unwrap_err()).contains("titel"));
+}
+
+#[test]
+fn no_report_says_that_somebody_keeps_a_rule_and_hostile_text_is_disarmed() {
+    let place = Place::new(&small());
+    std::fs::write(
+        place.path("sys.csv"),
+        "id,high_risk,in_use_from,logging_decision\n=HYPER\u{202e}LINK(1),true,2026-01-01,\n",
+    )
+    .unwrap();
+    let sysreg = format!("sysreg={}", place.path("sys.csv").display());
+    for format in ["text", "csv", "json"] {
+        let out = place.path("all");
+        let words =
+            ["--pack", "all", "--register", &sysreg, "--format", format, "--out", out.to_str().unwrap()];
+        assert_eq!(place.run("assess", &words).unwrap(), 1);
+        let text = std::fs::read_to_string(&out).unwrap();
+        let lower = text.to_lowercase();
+        for word in ["compliant", "compliance with", "in compliance", "tamper-proof"] {
+            assert!(!lower.contains(word), "{format}: {word}");
+        }
+        assert!(!text.contains('\u{202e}'), "{format}");
+        let wanted: &[&str] = match format {
+            "text" => &[
+                "[met by evidence] cc6.1-callers",
+                "[not judged] 44-transfers",
+                "text not read: look at it",
+                "id==HYPER\\u{202e}LINK(1)",
+            ],
+            "csv" => &["pack,pack_sha256,control", "not judged", "secondary"],
+            _ => &["\"not_judged\"", "\"cannot_show\""],
+        };
+        for wanted in wanted {
+            assert!(text.contains(wanted), "{format}: {wanted} not in\n{text}");
+        }
+    }
+    for words in [&["list"][..], &["show", "gdpr"], &["facts"], &["schema"], &["check", "gdpr"]] {
+        assert_eq!(pack(words).unwrap(), 0, "{words:?}");
+    }
+}

@@ -195,6 +195,12 @@ async fn main() -> anyhow::Result<()> {
     )?;
     let sql = "SELECT \"end\", count(*) AS exchanges, sum(output_tokens) AS output_tokens FROM exchanges GROUP BY 1 ORDER BY 2 DESC";
     run(&["query", &store, sql], &[], &format!("auditor query {store} '{sql}' --trust {trust}"))?;
+    let controls = ["--pack", "soc2", "--control", "cc6.1-callers", "--control", "cc7.2-unbroken"];
+    run(
+        &["assess", &store],
+        &controls,
+        &format!("auditor assess {store} --trust {trust} {}", controls.join(" ")),
+    )?;
     let exchange = chat.exchange().context("the first exchange's id")?.to_owned();
     run(
         &["show", &store, &exchange],

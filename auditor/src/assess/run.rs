@@ -1,0 +1,176 @@
+//! Asks all controls of all packs, and puts together what they rest on.
+
+use std::path::PathBuf;
+
+use datafusion::prelude::SessionContext;
+
+use super::control::{self, Shelf, Standing};
+use super::fact;
+use super::pack::{Loaded, Pack};
+use super::register::{self, Given};
+use super::result::{Assessment, Counts, Head, PackResult, VERSION};
+use super::rows::{Rows, Value};
+use super::tables::{self, Shown, Tables};
+use crate::report::{Interval, Report};
+use crate::time;
+
+/// What is asked.
+#[derive(Debug)]
+pub struct Asked<'a> {
+    /// The packs.
+    pub packs: &'a [Loaded],
+    /// The user's registers.
+    pub registers: &'a [Given],
+    /// The user's own names: setting and value.
+    pub settings: &'a [(String, String)],
+    /// Only these controls, where there are any.
+    pub only: &'a [String],
+    /// Where the whole list of exceptions goes, as the assessment tells it.
+    pub exceptions_file: Option<PathBuf>,
+}
+
+/// Told of every exception: pack, control, columns, row.
+pub type Sink<'a> = dyn FnMut(&str, &str, &[String], &[Option<String>]) -> anyhow::Result<()> + 'a;
+
+/// The one row of `settings`.
+pub fn settings_row(pack: &Pack, typed: &[(String, String)]) -> Rows {
+    let mut rows = Rows::new(pack.columns(fact::SETTINGS).unwrap_or_default());
+    rows.push(&values(pack, typed).into_iter().map(|(_, value)| Value::Text(value)).collect::<Vec<_>>());
+    rows
+}
+
+fn values(pack: &Pack, typed: &[(String, String)]) -> Vec<(String, String)> {
+    let value = |(name, setting): (&String, &super::pack::Setting)| {
+        let typed = typed.iter().rev().find(|(typed, _)| typed == name).map(|(_, value)| value.clone());
+        (name.clone(), typed.unwrap_or_else(|| setting.default.clone()))
+    };
+    pack.settings.iter().map(value).collect()
+}
+
+fn standing(report: &Report) -> Standing {
+    let logs = report.logs().count();
+    let records: u64 = report.logs().map(|log| log.size).sum();
+    let newest = report.logs().map(|log| log.sealed_at).max();
+    let until = newest.map_or(String::new(), |at| format!(" up to {}", time::text(at)));
+    let found: Vec<String> = report
+        .findings
+        .counts()
+        .iter()
+        .filter(|(code, _)| {
+            report.findings.iter().any(|f| f.code == **code && f.effect != crate::finding::Effect::Note)
+        })
+        .map(|(code, count)| format!("{code} {count}"))
+        .collect();
+    let found =
+        if found.is_empty() { String::new() } else { format!(", with findings: {}", found.join(", ")) };
+    let bucket = report.bucket.as_ref().map_or_else(Shelf::default, |facts| {
+        let read = facts.read + facts.read_earlier;
+        let text = format!("what the bucket showed of {read} of its {} versions", facts.versions);
+        Shelf { text, unread: facts.versions.saturating_sub(read) }
+    });
+    Standing {
+        verdict: report.verdict,
+        proven: format!("proven rows of {logs} logs ({records} records{until}){found}"),
+        bucket,
+    }
+}
+
+/// Asks. `base` is a session over proven rows.
+///
+/// # Errors
+/// A register of another form, a view that does not plan, `sink`'s own.
+pub async fn assess(
+    base: &SessionContext,
+    shown: &Shown<'_>,
+    asked: &Asked<'_>,
+    sink: &mut Sink<'_>,
+) -> anyhow::Result<Assessment> {
+    let report = shown.report;
+    let standing = standing(report);
+    let facts = Tables::new(base, shown).await?;
+    let mut packs = Vec::new();
+    for loaded in asked.packs {
+        let pack = &loaded.pack;
+        let tables = with_registers(&facts, pack, asked)?;
+        let mut controls = Vec::new();
+        for control in &pack.controls {
+            if !asked.only.is_empty() && !asked.only.contains(&control.id) {
+                continue;
+            }
+            let mut one =
+                |columns: &[String], row: &[Option<String>]| sink(&pack.name, &control.id, columns, row);
+            controls.push(control::run(control, &tables, &base.runtime_env(), &standing, &mut one).await?);
+        }
+        packs.push(PackResult {
+            name: pack.name.clone(),
+            title: pack.title.clone(),
+            about: pack.about.clone(),
+            from: loaded.from.clone(),
+            sha256: loaded.sha256,
+            settings: values(pack, asked.settings).into_iter().collect(),
+            controls,
+            cannot_show: pack.cannot_show.clone(),
+        });
+    }
+    let (from, to) = tables::period(report, shown.asked);
+    let mut out = Assessment {
+        v: VERSION,
+        auditor: env!("CARGO_PKG_VERSION"),
+        assessed_at: report.checked_at,
+        period: Interval { from, to },
+        verdict: report.verdict,
+        first_line: report.first_line(),
+        claims: report.claims.clone(),
+        findings: report.findings.counts().clone(),
+        not_checked: report.not_checked.clone(),
+        not_judged: report.not_judged.clone(),
+        store: report.store.clone(),
+        deployment: report.deployment.clone(),
+        trust_fingerprint: report.trust_fingerprint.clone(),
+        logs: report
+            .logs()
+            .map(|log| Head {
+                origin: log.origin.clone(),
+                size: log.size,
+                root: log.root,
+                seal: log.seal,
+                sealed_at: log.sealed_at,
+            })
+            .collect(),
+        registry: report.registry.as_ref().map(|registry| Head {
+            origin: registry.origin.clone(),
+            size: registry.size,
+            root: registry.root,
+            seal: registry.seal,
+            sealed_at: registry.sealed_at,
+        }),
+        registers: asked.registers.to_vec(),
+        exceptions_file: asked.exceptions_file.clone(),
+        packs,
+        counts: Counts::default(),
+        exit_code: 2,
+    };
+    out.settle();
+    Ok(out)
+}
+
+/// The facts, with a pack's own registers and settings.
+fn with_registers(facts: &Tables, pack: &Pack, asked: &Asked<'_>) -> anyhow::Result<Tables> {
+    let mut tables = facts.clone();
+    for (name, wanted) in &pack.registers {
+        match asked.registers.iter().find(|given| given.name == *name) {
+            Some(given) => tables.add(name, given.rows(wanted).map_err(anyhow::Error::msg)?)?,
+            None => tables.without(
+                name,
+                format!(
+                    "register `{name}` was not given (`--register {name}=FILE`): {}",
+                    register::form(wanted)
+                ),
+            ),
+        }
+    }
+    if !pack.settings.is_empty() {
+        tables.add(fact::SETTINGS, settings_row(pack, asked.settings))?;
+    }
+    Ok(tables)
+}

@@ -1,0 +1,465 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::prelude::SessionContext;
+use schemas::columns::ColumnKind;
+use schemas::record::{Admin, Body, Erasure};
+
+use super::control::{self, Shelf, Standing};
+use super::fact::{FACTS, Fact};
+use super::pack::{Loaded, Pack};
+use super::register::Given;
+use super::result::Status;
+use super::rows::{Rows, Value};
+use super::tables::{Shown, Tables};
+use super::{cases, packs, register};
+use crate::fixture::{START, Writer, id, small, trust};
+use crate::mandate::Mandate;
+use crate::report::{Report, Verdict};
+use crate::source::MemorySource;
+use crate::time::{self, SECOND};
+use crate::verify::{NoSink, Options, run};
+
+fn all() -> Vec<Loaded> {
+    packs::all().unwrap()
+}
+
+fn block<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Runtime::new().unwrap().block_on(future)
+}
+
+#[test]
+fn every_pack_is_read_strictly_and_named_as_its_file() {
+    for ((name, _), loaded) in packs::PACKS.iter().zip(all()) {
+        assert_eq!(*name, loaded.pack.name);
+    }
+}
+
+#[test]
+fn every_case_of_every_pack_comes_out_as_it_says() {
+    let engine = Arc::new(RuntimeEnv::default());
+    let packs = all();
+    let problems: Vec<String> =
+        packs.iter().flat_map(|loaded| block(cases::run(&loaded.pack, &engine))).collect();
+    let (controls, count) = packs.iter().fold((0, 0), |(controls, n), loaded| {
+        (controls + loaded.pack.controls.len(), n + cases::count(&loaded.pack))
+    });
+    println!("{} packs, {controls} controls, {count} cases", packs.len());
+    assert_eq!(problems, Vec::<String>::new());
+}
+
+#[test]
+fn no_pack_says_that_somebody_keeps_a_rule() {
+    for (name, text) in packs::PACKS {
+        let lower = text.to_lowercase();
+        for word in
+            ["compliant", "compliance with", "in compliance", "guarantee", "tamper-proof", "immutable"]
+        {
+            assert!(!lower.contains(word), "{name}: {word}");
+        }
+    }
+}
+
+const PACK: &str = r#"
+v: 1
+name: mine
+title: Mine
+about: What it is.
+registers:
+  owners: { about: Who owns what., columns: { consumer: text, since: time } }
+settings:
+  who: { about: A caller., default: tester }
+controls:
+  - id: one
+    title: One
+    rule: { source: House rules, article: "1", read: primary, on: "2026-11-21" }
+    asks: Something.
+    needs: [exchange, owners, settings]
+    population: SELECT count(*) FROM exchange
+    finds: SELECT e.exchange FROM exchange e LEFT ANTI JOIN owners o ON o.consumer = e.consumer JOIN settings s ON s.who = e.consumer
+    fails: No way.
+    supports: That there is an owner.
+    leaves_open: Much.
+    cases:
+      - name: owned
+        rows: { exchange: [{ exchange: e1, consumer: tester }], owners: [{ consumer: tester }] }
+      - name: not owned
+        rows: { exchange: [{ exchange: e1, consumer: tester }] }
+        finds: [{ exchange: e1 }]
+"#;
+
+#[test]
+fn a_wrong_pack_is_refused_with_key_value_and_wanted_form() {
+    assert!(Loaded::parse(PACK, "mine.yaml").is_ok());
+    for (from, to, wanted) in [
+        ("v: 1", "v: 2", "v: `2`: wanted `1`"),
+        ("name: mine", "name: My pack", "name: `My pack`: wanted `[a-z0-9_]+`"),
+        ("needs: [exchange, ", "needs: [exchanges, ", "controls.one.needs: `exchanges` is no fact"),
+        ("on: \"2026-11-21\"", "on: today", "controls.one.rule.on: `today`: wanted a day"),
+        ("read: primary", "read: perhaps", "perhaps"),
+        ("supports: That", "supports: It is compliant: that", "mine.yaml"),
+        (
+            "supports: That there is an owner.",
+            "supports: Is compliant.",
+            "controls.one.supports: `compliant`: wanted",
+        ),
+        (
+            "        finds: [{ exchange: e1 }]\n",
+            "",
+            "controls.one.cases: wanted at least one with an exception",
+        ),
+        ("consumer: tester }]", "consumr: tester }]", "`consumr` is no column: wanted one of origin"),
+        ("  owners: {", "  intent: {", "registers.intent: wanted a name"),
+        ("since: time", "since: date", "mine.yaml"),
+        ("title: Mine", "titel: Mine", "titel"),
+        ("    fails: No way.\n", "", "fails"),
+    ] {
+        let text = PACK.replacen(from, to, 1);
+        assert_ne!(text, PACK, "{from}");
+        let problems = Loaded::parse(&text, "mine.yaml").unwrap_err();
+        assert!(problems.contains(wanted), "{from} -> {to}: {wanted} not in {problems}");
+    }
+}
+
+#[test]
+fn a_case_that_does_not_come_out_is_told() {
+    let engine = Arc::new(RuntimeEnv::default());
+    let told = |from: &str, to: &str| {
+        let text = PACK.replacen(from, to, 1);
+        assert_ne!(text, PACK, "{from}");
+        block(cases::run(&Loaded::parse(&text, "mine.yaml").unwrap().pack, &engine)).join("\n")
+    };
+    assert_eq!(told("title: Mine", "title: Yours"), "");
+    let wrong = told("finds: [{ exchange: e1 }]", "finds: [{ exchange: e2 }]");
+    assert!(wrong.contains("cases[not owned]") && wrong.contains("e1"), "{wrong}");
+    let planless = told("SELECT e.exchange FROM", "SELECT e.nothing FROM");
+    assert!(planless.contains("`finds`") && planless.contains("nothing"), "{planless}");
+    // A table that the control does not name is not there.
+    let undeclared = told("SELECT count(*) FROM exchange", "SELECT count(*) FROM intent");
+    assert!(undeclared.contains("`population`") && undeclared.contains("intent"), "{undeclared}");
+}
+
+#[test]
+fn a_register_is_read_strictly_and_every_wrong_value_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("owners.csv");
+    let loaded = Loaded::parse(PACK, "mine.yaml").unwrap();
+    let wanted = &loaded.pack.registers["owners"];
+    let typed = format!("owners={}", file.display());
+    let read = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        Given::read(&typed).unwrap().rows(wanted).map(|rows| rows.count())
+    };
+    assert_eq!(read("\u{feff}since,consumer,more\n2026-11-01,tester,x\n,other,y\n"), Ok(2));
+    let problem = read("consumer\ntester\n").unwrap_err();
+    assert!(problem.contains("column `since` is missing") && problem.contains("`since` (time)"), "{problem}");
+    let problem = read("consumer,since\na,2026-11-01\nb,soon\nc,later\n").unwrap_err();
+    assert!(problem.contains("row 2, column `since`: `soon` is not a time"), "{problem}");
+    assert!(problem.contains("row 3, column `since`: `later`"), "{problem}");
+    for wrong in ["owners", "owners=x.parquet", "=x.csv"] {
+        assert!(Given::read(wrong).unwrap_err().to_string().contains("wanted `name=file.csv`"), "{wrong}");
+    }
+    let given = Given::read(&typed).unwrap();
+    assert!(register::check(std::slice::from_ref(&given), &[&loaded.pack]).is_ok());
+    let twice = register::check(&[given.clone(), given.clone()], &[&loaded.pack]).unwrap_err();
+    assert!(twice.to_string().contains("given twice"), "{twice}");
+    let gdpr = all().into_iter().find(|loaded| loaded.pack.name == "gdpr").unwrap();
+    let unknown = register::check(&[given], &[&gdpr.pack]).unwrap_err();
+    assert!(unknown.to_string().contains("`ropa`") || unknown.to_string().contains("ropa"), "{unknown}");
+}
+
+fn rows(columns: &[(&str, ColumnKind)], rows: &[Vec<Value>]) -> Rows {
+    let column =
+        |(name, kind): &(&str, ColumnKind)| super::rows::Column { name: (*name).into(), kind: *kind };
+    let mut out = Rows::new(columns.iter().map(column).collect());
+    rows.iter().for_each(|row| out.push(row));
+    out
+}
+
+fn asked(verdict: Verdict, exchanges: &[&str], owners: &[&str]) -> super::result::ControlResult {
+    let pack = Loaded::parse(PACK, "mine.yaml").unwrap().pack;
+    let text = |text: &str| Value::Text(text.into());
+    let mut tables = Tables::default();
+    let exchanges: Vec<Vec<Value>> = exchanges.iter().map(|id| vec![text(id), text("tester")]).collect();
+    let owners: Vec<Vec<Value>> = owners.iter().map(|name| vec![text(name)]).collect();
+    let columns = [("exchange", ColumnKind::Utf8), ("consumer", ColumnKind::Utf8)];
+    tables.add("exchange", rows(&columns, &exchanges)).unwrap();
+    tables.add("owners", rows(&columns[1..], &owners)).unwrap();
+    tables.add("settings", super::run::settings_row(&pack, &[])).unwrap();
+    let standing = Standing { verdict, proven: "proven rows of 1 log".into(), bucket: Shelf::default() };
+    let engine = Arc::new(RuntimeEnv::default());
+    let mut all = 0;
+    let mut sink = |_: &[String], _: &[Option<String>]| {
+        all += 1;
+        Ok(())
+    };
+    let result = block(control::run(&pack.controls[0], &tables, &engine, &standing, &mut sink)).unwrap();
+    assert_eq!(all, result.exceptions);
+    result
+}
+
+#[test]
+fn nothing_to_look_at_and_evidence_that_is_not_whole_are_never_a_pass() {
+    assert_eq!(asked(Verdict::Verified, &["e1"], &["tester"]).status, Status::Met);
+    assert_eq!(asked(Verdict::Policy, &["e1"], &["tester"]).status, Status::Met);
+    let none = asked(Verdict::Verified, &[], &["tester"]);
+    assert_eq!((none.status, none.population), (Status::NotJudged, Some(0)));
+    for verdict in [Verdict::Incomplete, Verdict::Invalid, Verdict::Diverged, Verdict::CouldNotJudge] {
+        let open = asked(verdict, &["e1"], &["tester"]);
+        assert_eq!(open.status, Status::NotJudged);
+        assert!(open.why.unwrap().contains(verdict.as_str()));
+        assert!(
+            open.rests.contains(verdict.as_str()) && open.rests.contains("no evidence"),
+            "{}",
+            open.rests
+        );
+        assert_eq!(asked(verdict, &["e1"], &[]).status, Status::Exceptions);
+    }
+}
+
+#[test]
+fn locks_that_were_not_read_are_never_a_pass() {
+    let gdpr = packs::PACKS.iter().find(|(name, _)| *name == "hipaa").unwrap().1;
+    let pack = Loaded::parse(gdpr, "built in").unwrap().pack;
+    let control = pack.controls.iter().find(|control| control.id == "164.316-six-years").unwrap();
+    let text = |text: &str| Value::Text(text.into());
+    let mut objects = Rows::new(super::fact::fact("obj").unwrap().columns());
+    let at = |days: i64| Value::Int(START + days * time::DAY);
+    objects.push(&[
+        text("a.seal"),
+        text("v1"),
+        text("seal"),
+        Value::Int(5),
+        at(0),
+        at(0),
+        text("STANDARD"),
+        Value::Bool(true),
+        Value::Bool(true),
+        text("COMPLIANCE"),
+        at(3650),
+        Value::Bool(false),
+    ]);
+    let mut tables = Tables::default();
+    tables.add("obj", objects).unwrap();
+    let engine = Arc::new(RuntimeEnv::default());
+    for (verdict, unread, wanted) in [
+        (Verdict::Verified, 0, Status::Met),
+        (Verdict::Verified, 3, Status::NotJudged),
+        (Verdict::Incomplete, 0, Status::NotJudged),
+    ] {
+        let bucket = Shelf { text: "2 versions".into(), unread };
+        let standing = Standing { verdict, proven: String::new(), bucket };
+        let mut sink = |_: &[String], _: &[Option<String>]| Ok(());
+        let result = block(control::run(control, &tables, &engine, &standing, &mut sink)).unwrap();
+        assert_eq!(result.status, wanted, "{verdict:?} {unread}: {:?}", result.why);
+        assert!(result.rests.contains("2 versions"), "{}", result.rests);
+    }
+}
+
+#[test]
+fn all_exceptions_are_counted_and_told_and_the_first_are_kept() {
+    let ids: Vec<String> = (0..250).map(|n| format!("e{n}")).collect();
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    let found = asked(Verdict::Verified, &ids, &[]);
+    assert_eq!((found.exceptions, found.population), (250, Some(250)));
+    assert_eq!((found.shown.rows.len(), found.shown.exchanges.len()), (control::SHOWN, control::EXCHANGES));
+}
+
+/// The report of a log with an administrator's act and an erasure, and a session over its proven rows.
+async fn evidence() -> (Report, SessionContext, tempfile::TempDir) {
+    let mut writer = Writer::boot("20260921t133320z-00000001", START, None, MemorySource::default());
+    writer.exchange(1, b"q", b"a");
+    writer.push(Body::Admin(Admin {
+        action: id("key_issued"),
+        actor: Some(id("root")),
+        object: Some(id("k1")),
+    }));
+    let erasure = Erasure {
+        exchange: crate::fixture::exchange_id(1),
+        origin: writer.origin.clone(),
+        position: 2,
+        content_key: id("key"),
+        reason: id("request"),
+        actor: None,
+    };
+    writer.push(Body::Erasure(erasure));
+    let refusal = Writer::refusal(Some(1));
+    writer.push(Body::Refusal(schemas::record::Refusal {
+        first: Some(writer.now),
+        last: Some(writer.now),
+        ..refusal
+    }));
+    writer.heartbeat();
+    writer.seal();
+    writer.close();
+    let folder = tempfile::tempdir().unwrap();
+    let state = crate::state::State::open(&folder.path().join("state")).unwrap();
+    let (trust, mandate) = (trust(), Mandate::default());
+    let mut cache = crate::cache::Cache::open(&state, &trust, "memory");
+    let options = Options::new(&trust, &mandate, START + 20 * SECOND);
+    let mut findings = crate::finding::Findings::default();
+    cache.begin(crate::cache::Continue::Nothing, options.now, &mut findings).unwrap();
+    let (report, _) = run(&writer.store, &options, &mut cache);
+    cache.finish(true).unwrap();
+    let (records, batches) = cache.files();
+    let spill = tempfile::tempdir_in(folder.path()).unwrap();
+    let context = crate::query::session(&records, &batches, &[], 64, spill.path()).await.unwrap();
+    (report, context, folder)
+}
+
+async fn ask(context: &SessionContext, tables: &Tables, name: &str, sql: &str) -> String {
+    let own =
+        SessionContext::new_with_config_rt(datafusion::prelude::SessionConfig::new(), context.runtime_env());
+    own.register_table(name, tables.table(name).unwrap()).unwrap();
+    let batches = own.sql(sql).await.unwrap().collect().await.unwrap();
+    datafusion::arrow::util::pretty::pretty_format_batches(&batches).unwrap().to_string()
+}
+
+#[test]
+fn every_fact_has_the_columns_that_it_says_and_can_be_asked() {
+    block(async {
+        let (report, context, _folder) = evidence().await;
+        let whole = (Some(START - SECOND), Some(START + 60 * SECOND));
+        for asked in [(None, None), whole] {
+            let bucket = Err("a folder".to_owned());
+            let tables = Tables::new(&context, &Shown { report: &report, asked, bucket }).await.unwrap();
+            for fact in FACTS.iter().filter(|fact| fact.name != "obj") {
+                let table = tables.table(fact.name).unwrap();
+                let schema = table.schema();
+                let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+                let wanted = fact.columns();
+                let wanted_names: Vec<&str> = wanted.iter().map(|column| column.name.as_str()).collect();
+                assert_eq!(names, wanted_names, "{}", fact.name);
+                for (field, column) in schema.fields().iter().zip(&wanted) {
+                    let found = field.data_type();
+                    let fits = match column.kind {
+                        ColumnKind::Utf8 => found.is_string(),
+                        kind => *found == crate::cache::data_type(kind),
+                    };
+                    assert!(fits, "{}.{}: {found}", fact.name, column.name);
+                }
+                ask(&context, &tables, fact.name, &format!("SELECT * FROM {}", fact.name)).await;
+            }
+            assert_eq!(tables.table("obj").unwrap_err(), "a folder");
+        }
+    });
+}
+
+#[test]
+fn facts_say_what_the_leaves_say() {
+    block(async {
+        let (report, context, _folder) = evidence().await;
+        assert_eq!(report.verdict, Verdict::Verified, "{:?}", report.findings);
+        let bucket = Err("a folder".to_owned());
+        let shown = Shown { report: &report, asked: (None, None), bucket };
+        let tables = Tables::new(&context, &shown).await.unwrap();
+        for (name, sql, wanted) in [
+            ("admin", "SELECT action, actor, object FROM admin", vec!["key_issued | root  | k1"]),
+            ("erasure", "SELECT reason, log, of_position FROM erasure", vec!["request", "acme/gw1", "| 2 "]),
+            ("boot", "SELECT encryption, heartbeat_bound_ms FROM boot", vec!["aes_256_gcm", "300000"]),
+            ("close", "SELECT reason, alive_until FROM close", vec!["shutdown", "2026-09-21T"]),
+            (
+                "heartbeat",
+                "SELECT exchanges, outcomes, refusals FROM heartbeat",
+                vec!["| 1         | 1        | 1"],
+            ),
+            ("exchange", "SELECT state, consumer FROM exchange", vec!["ended | tester"]),
+            ("refusal", "SELECT reason, status FROM refusal", vec!["unauthenticated | 401"]),
+            ("verdict", "SELECT verdict FROM verdict", vec!["VERIFIED"]),
+            ("claim", "SELECT claim FROM claim WHERE reached", vec!["signed"]),
+            ("log", "SELECT gateway, closed FROM log", vec!["gw1", "shutdown"]),
+            ("day", "SELECT day FROM day", vec!["2026-09-21T00:00:00Z"]),
+            ("seal_key", "SELECT gateway, revoked FROM seal_key", vec!["gw1     | false"]),
+            (
+                "event",
+                "SELECT kind, actor, action, result FROM event ORDER BY position",
+                vec!["boot    | gateway", "outcome | tester", "admin   | root", "unauthenticated", "erasure"],
+            ),
+        ] {
+            let answer = ask(&context, &tables, name, sql).await;
+            for wanted in wanted {
+                assert!(answer.contains(wanted), "{sql}: {wanted} not in\n{answer}");
+            }
+        }
+        // What was before the interval still counts where it lasts.
+        let later = (Some(START + 50 * SECOND), None);
+        let shown = Shown { report: &report, asked: later, bucket: Err(String::new()) };
+        let tables = Tables::new(&context, &shown).await.unwrap();
+        let count = |name: &'static str| {
+            let (context, tables) = (&context, &tables);
+            async move { ask(context, tables, name, &format!("SELECT count(*) AS n FROM {name}")).await }
+        };
+        assert!(count("erasure").await.contains("| 1 |"));
+        assert!(count("admin").await.contains("| 1 |"));
+        assert!(count("refusal").await.contains("| 0 |"));
+    });
+}
+
+#[test]
+fn the_versions_of_a_bucket_are_rows_with_their_locks() {
+    use crate::bucket::kept::{Kept, Seen};
+    use crate::source::s3::{Listing, Named, Version};
+    let version = |id: &str| Version {
+        id: id.into(),
+        length: 5,
+        storage_class: "STANDARD".into(),
+        ..Version::default()
+    };
+    let mut listing = Listing::default();
+    let named = Named { versions: vec![version("v1"), version("v2")], ..Named::default() };
+    listing.objects.insert("acme/gw1/e1/0000000000.seal".into(), named);
+    let seen = Seen {
+        mode: "COMPLIANCE".into(),
+        until: START,
+        hold: false,
+        at: START,
+        sealed_at: Some(START),
+        clean: true,
+    };
+    let mut kept = Kept::default();
+    kept.versions.insert("acme/gw1/e1/0000000000.seal".into(), BTreeMap::from([("v1".to_owned(), seen)]));
+    block(async {
+        let (report, context, _folder) = evidence().await;
+        let bucket = Ok((&listing, kept));
+        let tables =
+            Tables::new(&context, &Shown { report: &report, asked: (None, None), bucket }).await.unwrap();
+        let sql = "SELECT version, kind, \"read\", mode, retain_until, hold FROM obj ORDER BY version";
+        let answer = ask(&context, &tables, "obj", sql).await;
+        assert!(answer.contains("v1      | seal | true  | COMPLIANCE | 2026-09-21T"), "{answer}");
+        assert!(answer.contains("v2      | seal | false |"), "{answer}");
+    });
+}
+
+#[test]
+fn the_schema_of_packs_is_what_the_types_say_and_names_every_key() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../schemas/json/pack.schema.json");
+    let text = crate::commands::assess::schema();
+    if std::env::var_os("BLESS").is_some() {
+        std::fs::write(&path, &text).unwrap();
+    }
+    let same = std::fs::read_to_string(&path).unwrap_or_default() == text;
+    assert!(same, "schemas/json/pack.schema.json differs from the types; run with BLESS=1");
+    let schema: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let pack: Pack = all().remove(0).pack;
+    for (key, _) in serde_json::to_value(&pack).unwrap().as_object().unwrap() {
+        assert!(schema["properties"].get(key).is_some(), "{key}");
+    }
+    assert_eq!(schema["additionalProperties"], false);
+}
+
+#[test]
+fn an_open_fact_names_no_time_that_is_not_there() {
+    // A report without gateways has an interval of no length, and no days.
+    let (trust, mandate) = (trust(), Mandate::default());
+    let options = Options::new(&trust, &mandate, START);
+    let (report, _) = run(&MemorySource::default(), &options, &mut NoSink);
+    assert_eq!(super::tables::period(&report, (None, None)).0, START);
+    let whole = small();
+    let options = Options::new(&trust, &mandate, START + 20 * SECOND);
+    let (report, _) = run(&whole.store, &options, &mut NoSink);
+    let (from, to) = super::tables::period(&report, (None, Some(START + SECOND)));
+    assert!(from <= START && to == START + SECOND, "{} {}", time::text(from), time::text(to));
+    let facts: Vec<&str> = FACTS.iter().map(|fact: &Fact| fact.name).collect();
+    assert_eq!(facts.len(), facts.iter().collect::<std::collections::BTreeSet<_>>().len());
+}

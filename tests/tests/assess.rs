@@ -1,0 +1,156 @@
+//! `auditor assess` as a process, over evidence that a real gateway wrote: planted violations are found, and what cannot be
+//! judged is told.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use serde_json::Value;
+use tests::audited::{Evidence, auditor, path};
+
+/// The gateway's objects in a folder.
+fn store(folder: &Path) -> String {
+    for (name, bytes) in &Evidence::shared().objects {
+        let file = folder.join("store").join(name);
+        std::fs::create_dir_all(file.parent().expect("a folder")).expect("a folder");
+        std::fs::write(file, bytes).expect("an object");
+    }
+    path(&folder.join("store")).to_owned()
+}
+
+fn assess(folder: &Path, store: &str, more: &[&str]) -> (i32, Value) {
+    let evidence = Evidence::shared();
+    let state = folder.join("state");
+    let words =
+        ["assess", store, "--trust", path(&evidence.trust), "--to", &evidence.to, "--state", path(&state)];
+    auditor(&[&words[..], &["--format", "json"], more].concat())
+}
+
+fn control<'a>(assessment: &'a Value, id: &str) -> &'a Value {
+    let packs =
+        assessment["packs"].as_array().unwrap_or_else(|| std::panic::panic_any(assessment.to_string()));
+    let mut controls = packs.iter().flat_map(|pack| pack["controls"].as_array().expect("controls"));
+    controls.find(|control| control["id"] == id).expect("the control")
+}
+
+fn register(folder: &Path, name: &str, text: &str) -> String {
+    let file = folder.join(format!("{name}.csv"));
+    std::fs::write(&file, text).expect("a register");
+    format!("{name}={}", path(&file))
+}
+
+/// The exchanges of the evidence, and the system and purpose under which the gateway recorded the first.
+fn exchanges(folder: &Path, store: &str) -> BTreeSet<String> {
+    let evidence = Evidence::shared();
+    let (answer, state) = (folder.join("exchanges.jsonl"), folder.join("state"));
+    let words = [
+        "query",
+        store,
+        "SELECT exchange FROM exchanges WHERE state = 'ended'",
+        "--trust",
+        path(&evidence.trust),
+    ];
+    let out = ["--to", &evidence.to, "--state", path(&state), "--format", "jsonl", "--out", path(&answer)];
+    assert_eq!(auditor(&[&words[..], &out].concat()).0, 0);
+    let text = std::fs::read_to_string(answer).expect("an answer");
+    let id = |line: &str| {
+        serde_json::from_str::<Value>(line).expect("JSON")["exchange"].as_str().map(str::to_owned)
+    };
+    text.lines().filter_map(id).collect()
+}
+
+#[test]
+fn planted_violations_of_several_packs_are_found_with_their_exchanges() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = store(folder.path());
+    let all = exchanges(folder.path(), &store);
+    assert_eq!(all.len(), 2);
+    let first = all.first().expect("an exchange");
+    let registers = [
+        register(folder.path(), "sysreg", "id,high_risk,in_use_from\nghost,true,2026-01-01\n"),
+        register(folder.path(), "allowed", "provider,data_class,basis\nnobody,internal,adequacy\n"),
+        register(
+            folder.path(),
+            "erasure_request",
+            &format!("exchange,requested_at,refused\n{first},2026-01-01,\n"),
+        ),
+        register(folder.path(), "changes", "config,author,approver,approved_at\n"),
+        register(folder.path(), "models", "system,model\n"),
+    ];
+    let list = folder.path().join("exceptions.jsonl");
+    let mut words =
+        vec!["--pack", "gdpr", "--pack", "eu_ai_act", "--pack", "soc2", "--exceptions", path(&list)];
+    words.extend(registers.iter().flat_map(|register| ["--register", register]));
+    let (exit, assessment) = assess(folder.path(), &store, &words);
+    assert_eq!((exit, &assessment["verdict"]), (1, &"VERIFIED".into()), "{assessment:#}");
+    let exchanges = |id: &str| -> BTreeSet<String> {
+        let shown = control(&assessment, id)["shown"]["exchanges"].as_array().expect("exchanges");
+        shown.iter().filter_map(Value::as_str).map(str::to_owned).collect()
+    };
+    for (id, wanted) in [
+        ("44-transfers", all.clone()),
+        ("12-1-attributed", all.clone()),
+        ("12-2-a-models", all.clone()),
+        ("17-erased", BTreeSet::from([first.clone()])),
+    ] {
+        assert_eq!(control(&assessment, id)["status"], "exceptions", "{id}");
+        assert_eq!(exchanges(id), wanted, "{id}");
+    }
+    let ghost = control(&assessment, "12-1-logged");
+    assert_eq!((&ghost["status"], &ghost["shown"]["rows"][0][0]), (&"exceptions".into(), &"ghost".into()));
+    assert_eq!(control(&assessment, "cc8.1-changes")["status"], "exceptions");
+    for met in ["32-callers", "cc6.1-callers", "32-encrypted", "12-2-ended", "5-2-whole"] {
+        assert_eq!(control(&assessment, met)["status"], "met", "{met}: {:#}", control(&assessment, met));
+    }
+    // A folder shows no locks, and the other registers were not given.
+    for (id, why) in [
+        ("19-26-6-locked", "folder"),
+        ("30-purposes", "--register ropa=FILE"),
+        ("cc7.3-incidents", "incidents"),
+    ] {
+        let control = control(&assessment, id);
+        assert_eq!(control["status"], "not_judged", "{id}");
+        assert!(control["why"].as_str().is_some_and(|text| text.contains(why)), "{control:#}");
+    }
+    let written = std::fs::read_to_string(&list).expect("the list");
+    let exceptions: u64 = assessment["packs"]
+        .as_array()
+        .expect("packs")
+        .iter()
+        .flat_map(|pack| pack["controls"].as_array().expect("controls"))
+        .filter_map(|control| control["exceptions"].as_u64())
+        .sum();
+    assert_eq!(written.lines().count() as u64, exceptions, "{written}");
+    println!("{exceptions} exceptions in {} controls", assessment["counts"]["exceptions"]);
+}
+
+#[test]
+fn over_changed_evidence_nothing_is_met_that_rests_on_its_rows() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = store(folder.path());
+    let (exit, assessment) = assess(folder.path(), &store, &["--pack", "soc2", "--control", "cc6.1-callers"]);
+    assert_eq!((exit, &assessment["counts"]["met"]), (0, &1.into()), "{assessment:#}");
+    let records = Evidence::shared().objects.iter().find(|(name, _)| name.ends_with(".records.parquet"));
+    let (name, bytes) = records.expect("records");
+    let mut changed = bytes.clone();
+    let middle = changed.len() / 2;
+    changed[middle] ^= 1;
+    std::fs::write(Path::new(&store).join(name), changed).expect("a changed object");
+    // Another auditor, who never saw the sound one.
+    let other = tempfile::tempdir().expect("a folder");
+    let (exit, assessment) = assess(other.path(), &store, &["--pack", "soc2"]);
+    assert_eq!((exit, &assessment["verdict"]), (1, &"INVALID".into()), "{assessment:#}");
+    assert_eq!(control(&assessment, "cc7.1-whole")["status"], "exceptions");
+    for (pack, id) in [("soc2", "cc6.1-callers"), ("soc2", "pi1.4-ended"), ("soc2", "c1.1-encrypted")] {
+        let control = control(&assessment, id);
+        assert_eq!(control["status"], "not_judged", "{pack}: {control:#}");
+    }
+}
+
+#[test]
+fn every_pack_of_the_program_passes_its_own_check() {
+    let (exit, told) = auditor(&["pack", "check", "all"]);
+    let told = told.as_str().expect("text").to_owned();
+    assert_eq!(exit, 0, "{told}");
+    assert!(told.lines().count() >= 13 && told.lines().all(|line| line.contains(" 0 wrong")), "{told}");
+    print!("{told}");
+}
