@@ -32,9 +32,9 @@ pub struct SinkCounts {
     pub missed_records: u64,
     /// Bytes of sealed records that are kept, for all sinks together.
     pub kept_bytes: u64,
-    /// Tries that failed, by reason.
+    /// Tries that failed, by reason; `read` where leaves could not be read for it.
     pub errors: BTreeMap<&'static str, u64>,
-    /// Whether the last try failed.
+    /// Whether the sink did not take what it was sent last of the running log.
     pub failing: bool,
 }
 
@@ -58,14 +58,19 @@ impl SinkFigures {
         self.failing.load(Ordering::Relaxed)
     }
 
-    pub(super) fn failed(&self, reason: &'static str) {
-        self.failing.store(true, Ordering::Relaxed);
+    /// The sink did not take leaves of the running log; whether it did before.
+    pub(super) fn failed(&self) -> bool {
+        !self.failing.swap(true, Ordering::Relaxed)
+    }
+
+    pub(super) fn error(&self, reason: &'static str) {
         *self.errors.lock().unwrap_or_else(PoisonError::into_inner).entry(reason).or_default() += 1;
     }
 
-    pub(super) fn acknowledged(&self, items: u64) {
-        self.failing.store(false, Ordering::Relaxed);
+    /// The sink has taken so many; whether it did not before.
+    pub(super) fn acknowledged(&self, items: u64) -> bool {
         self.sent.fetch_add(items, Ordering::Relaxed);
+        self.failing.swap(false, Ordering::Relaxed)
     }
 
     pub(super) fn missed(&self, records: u64) {

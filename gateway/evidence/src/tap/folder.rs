@@ -29,18 +29,24 @@ pub(super) fn root(spool_dir: &Path) -> PathBuf {
     spool_dir.join(TAP)
 }
 
-/// Gives the records and the seal of a complete batch a second name in `to`, the seal's last. Durable on return, but
-/// nothing rests on it: what is not there is read from the store, or told as missed.
+/// Gives the records and the seal of a complete batch a second name in `to`, the seal's last; both or none. Durable on
+/// return, but nothing rests on it: what is not there is read from the store, or told as missed.
 pub(crate) fn keep(disk: &dyn Disk, from: &Path, to: &Path, note: &[u8]) -> io::Result<()> {
     let sealed = seal::parse_unverified(note).map_err(|error| io::Error::other(error.to_string()))?;
     disk::create_dir_all(disk, to)?;
     let mut names: Vec<String> =
         sealed.file(&FileKind::Records).iter().map(|file| file.name.clone()).collect();
     names.push(ObjectName::Seal { origin: sealed.origin.clone(), batch: sealed.batch }.file_name());
-    for name in names {
-        match disk.link(&from.join(&name), &to.join(&name)) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
+    let mut linked: Vec<&String> = Vec::new();
+    for name in &names {
+        match disk.link(&from.join(name), &to.join(name)) {
+            Ok(()) => linked.push(name),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => {
+                // Records without a seal are kept for nobody, and count to no bound.
+                linked.iter().for_each(|name| drop(disk.unlink(&to.join(name))));
+                return Err(error);
+            }
         }
     }
     disk.sync_dir(to)
@@ -91,9 +97,9 @@ pub(super) struct Position {
 pub(super) struct Positions {
     pub(super) origin: Origin,
     pub(super) sinks: BTreeMap<String, Position>,
-    /// Batches went before every sink had them: there was no more room for them.
-    #[serde(default)]
-    pub(super) dropped: bool,
+    /// One past the last position that was ever known here, kept or not; absent where nothing was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) end: Option<u64>,
 }
 
 /// The folder of one log.
@@ -131,10 +137,10 @@ impl TapFolder {
         Ok(entries.into_iter().map(|entry| entry.name).filter(|name| name.ends_with(".seal")).collect())
     }
 
-    /// What a seal that is kept says.
+    /// What a seal that is kept says; `InvalidData` where it says nothing.
     pub(super) fn kept(&self, seal: &str) -> io::Result<Kept> {
         let note = disk::read_file(&*self.disk, &self.path.join(seal), MAX_SEAL_BYTES)?;
-        let sealed = seal::parse_unverified(&note).map_err(|error| io::Error::other(error.to_string()))?;
+        let sealed = seal::parse_unverified(&note).map_err(|error| damaged(seal, &error.to_string()))?;
         let records = sealed.file(&FileKind::Records);
         let bytes = records.map_or(0, |file| file.length) + note.len() as u64;
         Ok(Kept {
@@ -148,33 +154,45 @@ impl TapFolder {
         })
     }
 
-    /// The records file of a batch.
+    /// The records file of a batch; `InvalidData` where it is not the one that the seal names.
     pub(super) fn records(&self, kept: &Kept) -> io::Result<Option<Bytes>> {
         let Some((name, sha256)) = &kept.records else { return Ok(None) };
         let bytes = disk::read_file(&*self.disk, &self.path.join(name), MAX_RECORDS_BYTES)?;
         if Sha256Hex::of(&bytes) != *sha256 {
-            return Err(io::Error::other(format!("`{name}` is not what its seal names")));
+            return Err(damaged(name, "it is not what its seal names"));
         }
         Ok(Some(bytes.into()))
     }
 
     /// Removes a batch, its seal first.
     pub(super) fn remove(&self, kept: &Kept) -> io::Result<()> {
-        let records = kept.records.as_ref().map(|(name, _)| name);
-        for name in [Some(&kept.seal), records].into_iter().flatten() {
-            match self.disk.unlink(&self.path.join(name)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-        }
-        Ok(())
+        self.unlink(&kept.seal)?;
+        kept.records.as_ref().map_or(Ok(()), |(name, _)| self.unlink(name))
     }
 
-    /// Removes the folder with all that is in it.
+    /// Removes a file, where it is there.
+    pub(super) fn unlink(&self, name: &str) -> io::Result<()> {
+        match self.disk.unlink(&self.path.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes the folder with all that is in it. Positions and lock go last: who dies here leaves nothing that would be
+    /// sent again.
     pub(super) fn remove_all(&self) -> io::Result<()> {
-        for entry in self.disk.list(&self.path)? {
-            self.disk.unlink(&self.path.join(&entry.name))?;
+        let names: Vec<String> = self.disk.list(&self.path)?.into_iter().map(|entry| entry.name).collect();
+        let is_last = |name: &&String| name.as_str() == POSITIONS || name.as_str() == LOCK;
+        for name in names.iter().filter(|name| !is_last(name)) {
+            self.unlink(name)?;
+        }
+        for name in [POSITIONS, LOCK] {
+            self.unlink(name)?;
         }
         self.disk.remove_dir(&self.path)
     }
+}
+
+fn damaged(name: &str, what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("`{name}`: {what}"))
 }

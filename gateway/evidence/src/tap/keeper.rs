@@ -1,5 +1,6 @@
 //! What the threads of the tap share, and the one that keeps house: saves positions, removes what every sink has, keeps
-//! the rest within its bound, and takes over the logs that dead processes left.
+//! the rest within its bound, and takes over the logs that dead processes left. One log that cannot be kept keeps no other
+//! from it.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -9,6 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use schemas::Origin;
+use schemas::note::{Ed25519Signer, Signer as _};
 
 use super::folder::{LOCK, Positions, TapFolder, root};
 use super::log::{Log, Places};
@@ -66,7 +68,7 @@ pub(crate) fn begin(
     };
     let sinks =
         tap.sinks.iter().map(|sink| (sink.name.clone(), super::folder::Position::default())).collect();
-    let positions = Positions { origin: origin.clone(), sinks, dropped: false };
+    let positions = Positions { origin: origin.clone(), sinks, end: Some(0) };
     let folder = TapFolder { disk: settings.disk.clone(), path: path.clone() };
     folder.save(&positions).map_err(OpenError::io("write", &path))?;
     Ok(Some(lock))
@@ -84,7 +86,7 @@ pub(crate) fn start(
         journal_dir: settings.journal_dir.clone(),
         spool_dir: settings.spool_dir.clone(),
         store: settings.store.clone(),
-        seal_key: inner.seal_public_key,
+        seal_keys: seal_keys(inner),
     };
     let shared = Arc::new(Shared {
         names: tap.sinks.iter().map(|sink| sink.name.clone()).collect(),
@@ -112,6 +114,31 @@ pub(crate) fn start(
         keeps.keep_house();
     })?;
     Ok(Some((shared, keeper)))
+}
+
+/// Whose seals count: our own key's, and those of the keys whose logs are closed here, and of who closes them.
+fn seal_keys(inner: &Inner) -> Vec<[u8; 32]> {
+    let closing = inner.settings.closing.iter();
+    let closing = closing.flat_map(|key| [key.of, Ed25519Signer::from_seed(key.seed).public_key()]);
+    std::iter::once(inner.seal_public_key).chain(closing).collect()
+}
+
+/// What went wrong last, by what it went wrong with: said once.
+#[derive(Debug, Default)]
+struct Said(BTreeMap<String, String>);
+
+impl Said {
+    fn tell(&mut self, of: &str, done: &io::Result<()>) {
+        let Err(error) = done else {
+            self.0.remove(of);
+            return;
+        };
+        let text = error.to_string();
+        if self.0.get(of) != Some(&text) {
+            tracing::warn!(of, %error, "a folder of the tap cannot be used; leaves may be sent again");
+            self.0.insert(of.to_owned(), text);
+        }
+    }
 }
 
 impl Shared {
@@ -150,16 +177,14 @@ impl Shared {
     ) -> io::Result<()> {
         let path = super::folder(&self.places.spool_dir, epoch);
         let folder = TapFolder { disk: self.places.disk.clone(), path };
+        let of = |origin: Origin| Positions { origin, sinks: BTreeMap::new(), end: None };
         let positions = match (folder.positions()?, origin, folder.seals()?.first()) {
             (Some(positions), ..) => positions,
-            (None, Some(origin), _) => {
-                Positions { origin: origin.clone(), sinks: BTreeMap::new(), dropped: false }
-            }
-            (None, None, Some(seal)) => {
-                let origin = folder.kept(seal)?.origin;
-                Positions { origin, sinks: BTreeMap::new(), dropped: false }
-            }
-            (None, None, None) => return Ok(()),
+            (None, Some(origin), _) => of(origin.clone()),
+            (None, None, Some(seal)) => of(folder.kept(seal)?.origin),
+            (None, None, None) if self.places.is_unfinished(epoch)? => return Ok(()),
+            // Who removed it died over it.
+            (None, None, None) => return folder.remove_all(),
         };
         let log = Log::new(self.places.clone(), folder, lock, positions, &self.names, live)?;
         self.logs.lock().unwrap_or_else(PoisonError::into_inner).insert(epoch.to_owned(), Arc::new(log));
@@ -168,25 +193,15 @@ impl Shared {
 
     fn keep_house(&self) {
         let mut looked: Option<Instant> = None;
-        let mut said: Option<String> = None;
+        let mut said = Said::default();
         loop {
             let finished = self.finished();
-            let looks = !finished && looked.is_none_or(|looked| looked.elapsed() >= OTHERS_EVERY);
-            let mut done = Ok(());
-            if looks {
+            if !finished && looked.is_none_or(|looked| looked.elapsed() >= OTHERS_EVERY) {
                 looked = Some(Instant::now());
-                done = self.take_others();
+                let done = self.take_others(&mut said);
+                said.tell("the tap's folder", &done);
             }
-            match done.and_then(|()| self.tidy()) {
-                Ok(()) => said = None,
-                Err(error) => {
-                    let text = error.to_string();
-                    if said.as_ref() != Some(&text) {
-                        tracing::warn!(%error, "the tap's folder cannot be used; leaves may be sent again");
-                        said = Some(text);
-                    }
-                }
-            }
+            self.tidy(&mut said);
             if finished {
                 // Who comes next may take the logs.
                 self.logs.lock().unwrap_or_else(PoisonError::into_inner).clear();
@@ -197,48 +212,69 @@ impl Shared {
     }
 
     /// Takes the logs whose processes are gone.
-    fn take_others(&self) -> io::Result<()> {
+    fn take_others(&self, said: &mut Said) -> io::Result<()> {
         let root = root(&self.places.spool_dir);
         for entry in self.places.disk.list(&root)?.into_iter().filter(|entry| entry.is_dir) {
             if self.logs.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&entry.name) {
                 continue;
             }
-            if let Some(lock) = self.places.disk.lock(&root.join(&entry.name).join(LOCK))? {
-                self.take(&entry.name, None, lock, None)?;
-            }
+            let done = match self.places.disk.lock(&root.join(&entry.name).join(LOCK)) {
+                Ok(Some(lock)) => self.take(&entry.name, None, lock, None),
+                Ok(None) => Ok(()),
+                Err(error) => Err(error),
+            };
+            said.tell(&entry.name, &done);
         }
         Ok(())
     }
 
     /// Saves, removes, keeps within the bound, and counts.
-    fn tidy(&self) -> io::Result<()> {
-        let mut done = Vec::new();
-        for log in self.logs() {
-            log.look()?;
-            log.save(&self.names)?;
-            if log.remove_if_done(&self.names)? {
-                done.push(log.origin.epoch().to_owned());
+    fn tidy(&self, said: &mut Said) {
+        let logs = self.logs();
+        let mut done: BTreeMap<&str, io::Result<()>> = BTreeMap::new();
+        for log in &logs {
+            let kept = log.look();
+            done.insert(log.origin.epoch(), kept.and(log.save(&self.names)));
+        }
+        self.keep_within_bound(&logs, &mut done);
+        for log in &logs {
+            let epoch = log.origin.epoch();
+            match log.remove_if_done(&self.names) {
+                Ok(false) => {}
+                Ok(true) => {
+                    self.logs.lock().unwrap_or_else(PoisonError::into_inner).remove(epoch);
+                }
+                Err(error) => drop(done.insert(epoch, Err(error))),
             }
         }
-        let mut held = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
-        held.retain(|epoch, _| !done.contains(epoch));
-        drop(held);
-        let logs = self.logs();
-        let kept = || logs.iter().map(|log| log.kept_bytes()).sum::<u64>();
-        while kept() > self.tap.keep_bytes {
-            let mut dropped = false;
-            for log in &logs {
-                dropped = log.drop_oldest()?;
-                if dropped {
-                    tracing::warn!(origin = %log.origin, bound = self.tap.keep_bytes, "what is kept for the tap's sinks is over its bound: the oldest batch goes");
-                    break;
+        done.iter().for_each(|(epoch, done)| said.tell(epoch, done));
+        self.count();
+    }
+
+    /// Removes the oldest batches over the bound, whether or not positions can be saved: on a full disk nothing else makes
+    /// room.
+    fn keep_within_bound<'a>(&self, logs: &'a [Arc<Log>], done: &mut BTreeMap<&'a str, io::Result<()>>) {
+        let mut kept: u64 = logs.iter().map(|log| log.kept_bytes()).sum();
+        for log in logs {
+            while kept > self.tap.keep_bytes {
+                match log.drop_oldest() {
+                    Ok(Some(bytes)) => {
+                        tracing::warn!(origin = %log.origin, bound = self.tap.keep_bytes, "what is kept for the tap's sinks is over its bound: the oldest batch goes");
+                        kept = kept.saturating_sub(bytes);
+                    }
+                    Ok(None) => break,
+                    Err(error) => {
+                        done.insert(log.origin.epoch(), Err(error));
+                        break;
+                    }
                 }
             }
-            if !dropped {
-                break;
-            }
         }
-        let kept = kept();
+    }
+
+    fn count(&self) {
+        let logs = self.logs();
+        let kept = logs.iter().map(|log| log.kept_bytes()).sum();
         for sink in &self.tap.sinks {
             let behind = logs.iter().map(|log| {
                 let at = log.position(&sink.name);
@@ -246,7 +282,6 @@ impl Shared {
             });
             sink.figures.observe(behind.sum(), kept);
         }
-        Ok(())
     }
 
     /// Waits until the sinks have all that was journaled, at most for `bound`, and not for those that fail.

@@ -1,28 +1,20 @@
 //! One log as the tap reads it: the running one from the journal, then what is kept, then the store.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
-use schemas::files::{self, Limits};
-use schemas::names::FileKind;
-use schemas::seal::SignedSeal;
-use schemas::{ObjectName, Origin, Sha256Hex, seal};
-use serde::Deserialize;
+use schemas::Origin;
 
 use super::TapLeaf;
-use super::folder::{Kept, MAX_RECORDS_BYTES, Position, Positions, TapFolder};
+use super::folder::{Kept, Position, Positions, TapFolder};
+use super::rows::{self, BYTES, Cache, LEAVES, Rows};
+use super::store::{Held, InStore, Stored};
 use crate::disk::{DiskLock, SharedDisk};
 use crate::journal::{Journal, ReadError};
 use crate::marks::Marks;
-use crate::store::{Store, StoreError, read_object};
-
-/// How many leaves go to a sink at once, and how many bytes of them: one leaf more at most.
-const LEAVES: u64 = 256;
-const BYTES: usize = 512 << 10;
-const MAX_SEAL_BYTES: u64 = 1 << 20;
+use crate::store::{Store, StoreError};
 
 /// What is behind a position.
 #[derive(Debug)]
@@ -33,7 +25,7 @@ pub(super) enum Read {
     Missed(Option<u64>),
     /// Nothing more for now.
     Nothing,
-    /// Nothing was ever in it.
+    /// The log ends here, or there never was one.
     Ended,
 }
 
@@ -50,19 +42,6 @@ pub(super) enum CannotRead {
     Records { batch: u64, detail: String },
 }
 
-/// The last sealed batch that a sink has read from.
-#[derive(Debug, Default)]
-pub(super) struct Cache {
-    rows: Option<Rows>,
-}
-
-#[derive(Debug)]
-struct Rows {
-    origin: Origin,
-    from: u64,
-    leaves: Vec<(Bytes, Sha256Hex)>,
-}
-
 /// Where the logs of a journal folder are.
 #[derive(Debug, Clone)]
 pub(super) struct Places {
@@ -70,7 +49,25 @@ pub(super) struct Places {
     pub(super) journal_dir: PathBuf,
     pub(super) spool_dir: PathBuf,
     pub(super) store: Arc<dyn Store>,
-    pub(super) seal_key: [u8; 32],
+    /// Who may have sealed what is in the store.
+    pub(super) seal_keys: Vec<[u8; 32]>,
+}
+
+impl Places {
+    /// Whether something of a log may still be sealed, kept or archived: who does that leaves its folder of the spool, and of
+    /// the journal, until all of it is in the store.
+    pub(super) fn is_unfinished(&self, epoch: &str) -> io::Result<bool> {
+        Ok(self.has(self.journal_dir.join(epoch))? || self.has(self.spool_dir.join(epoch))?)
+    }
+
+    /// Whether another gateway's log is being closed here.
+    fn is_closing(&self, origin: &Origin) -> io::Result<bool> {
+        self.has(self.journal_dir.join("closing").join(origin.gateway()).join(origin.epoch()))
+    }
+
+    fn has(&self, folder: PathBuf) -> io::Result<bool> {
+        Ok(self.disk.entry(&folder)?.is_some())
+    }
 }
 
 /// One log, whose folder this process has locked.
@@ -86,34 +83,39 @@ pub(super) struct Log {
     _lock: Box<dyn DiskLock>,
 }
 
-#[derive(Deserialize)]
-struct Head {
-    kind: String,
-    at: i64,
-}
-
 impl Log {
     /// `sinks` begin where they were, and those that were not there yet with what is kept.
     pub(super) fn new(
         places: Places,
         folder: TapFolder,
         lock: Box<dyn DiskLock>,
-        mut positions: Positions,
+        positions: Positions,
         sinks: &[String],
         live: Option<(Journal, Arc<Marks>)>,
     ) -> io::Result<Self> {
         let origin = positions.origin.clone();
-        let mut kept = BTreeMap::new();
-        for seal in folder.seals()? {
-            let found = folder.kept(&seal)?;
-            kept.insert(found.batch, found);
-        }
-        let first = if live.is_some() { 0 } else { kept.values().next().map_or(0, |kept| kept.from) };
+        let (kept, positions) = (Mutex::default(), Mutex::new((positions, false)));
+        let log = Self { origin, places, folder, live, kept, positions, _lock: lock };
+        log.look()?;
+        log.begin(sinks);
+        Ok(log)
+    }
+
+    fn begin(&self, sinks: &[String]) {
+        let kept = self.kept().values().next().map(|kept| Position { next: kept.from, ended: false });
+        let mut held = self.positions();
+        let first = match kept {
+            _ if self.is_live() => Position::default(),
+            Some(kept) => kept,
+            // Nothing is kept behind the others.
+            None => {
+                let others = held.0.sinks.values().copied();
+                others.min_by_key(|other| (other.ended, other.next)).unwrap_or_default()
+            }
+        };
         for sink in sinks {
-            positions.sinks.entry(sink.clone()).or_insert(Position { next: first, ended: false });
+            held.0.sinks.entry(sink.clone()).or_insert(first);
         }
-        let (kept, positions) = (Mutex::new(kept), Mutex::new((positions, false)));
-        Ok(Self { origin, places, folder, live, kept, positions, _lock: lock })
     }
 
     fn kept(&self) -> MutexGuard<'_, BTreeMap<u64, Kept>> {
@@ -144,46 +146,79 @@ impl Log {
 
     /// One past the last position that is known.
     pub(super) fn end(&self) -> u64 {
-        let kept = self.kept().values().last().map_or(0, |kept| kept.to);
-        self.live.as_ref().map_or(kept, |(journal, _)| journal.journaled())
+        let journaled = self.live.as_ref().map_or(0, |(journal, _)| journal.journaled());
+        self.known_end().max(journaled)
     }
 
-    /// Takes in what was sealed since, and what was removed.
+    fn known_end(&self) -> u64 {
+        self.positions().0.end.unwrap_or(0)
+    }
+
+    /// The log goes as far as `end` at least.
+    fn goes_to(&self, end: u64) {
+        let mut held = self.positions();
+        if held.0.end < Some(end) {
+            held.0.end = Some(end);
+            held.1 = false;
+        }
+    }
+
+    /// Takes in what was sealed since, and what was removed. Where a seal cannot be read now, all others are in.
     pub(super) fn look(&self) -> io::Result<()> {
-        let seals = self.folder.seals()?;
+        let mut done = Ok(());
+        // Before the folder is: what another thread takes in meanwhile would count as removed.
         let mut kept = self.kept();
-        kept.retain(|_, kept| seals.contains(&kept.seal));
-        for seal in seals {
-            if kept.values().all(|kept| kept.seal != seal) {
-                match self.folder.kept(&seal) {
-                    Ok(found) => {
-                        kept.insert(found.batch, found);
-                    }
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                    Err(error) => return Err(error),
+        let mut new: BTreeSet<String> = self.folder.seals()?.into_iter().collect();
+        kept.retain(|_, kept| new.remove(&kept.seal));
+        for seal in new {
+            match self.folder.kept(&seal) {
+                Ok(found) => {
+                    kept.insert(found.batch, found);
                 }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) if is_damage(&error) => {
+                    tracing::warn!(origin = %self.origin, %error, "a seal that is kept for the tap is damaged, and not kept any more");
+                    done = done.and(self.folder.unlink(&seal));
+                }
+                Err(error) => done = Err(error),
             }
         }
-        Ok(())
+        let end = kept.values().last().map(|kept| kept.to);
+        drop(kept);
+        end.into_iter().for_each(|end| self.goes_to(end));
+        done
     }
 
     /// Makes the positions durable, and removes what is behind all of `sinks`.
     pub(super) fn save(&self, sinks: &[String]) -> io::Result<()> {
-        let (positions, is_saved) = self.positions().clone();
-        if !is_saved {
-            self.folder.save(&positions)?;
-            let mut held = self.positions();
-            held.1 = held.0 == positions;
+        self.goes_to(self.end());
+        loop {
+            let (positions, is_saved) = self.positions().clone();
+            let saved = if is_saved { Ok(()) } else { self.folder.save(&positions) };
+            let done = self.done(&positions, sinks);
+            match saved {
+                Ok(()) => {
+                    let mut held = self.positions();
+                    held.1 = held.0 == positions;
+                    drop(held);
+                    return done.iter().try_for_each(|kept| self.remove(kept));
+                }
+                // What everybody has gives way first, or a full disk would stay full.
+                Err(error) if is_full(&error) => match done.first() {
+                    Some(oldest) => self.remove(oldest)?,
+                    None => return Err(error),
+                },
+                Err(error) => return Err(error),
+            }
         }
+    }
+
+    /// What is kept and behind all of `sinks`, oldest first.
+    fn done(&self, positions: &Positions, sinks: &[String]) -> Vec<Kept> {
         let of = |sink: &String| positions.sinks.get(sink).copied().unwrap_or_default();
-        let ended = sinks.iter().all(|sink| of(sink).ended);
         let behind = sinks.iter().map(of).filter(|at| !at.ended).map(|at| at.next).min();
-        let done = |kept: &&Kept| ended || behind.is_some_and(|behind| kept.to <= behind);
-        let done: Vec<Kept> = self.kept().values().filter(done).cloned().collect();
-        for kept in done {
-            self.remove(&kept)?;
-        }
-        Ok(())
+        let is_done = |kept: &&Kept| behind.is_none_or(|behind| kept.to <= behind);
+        self.kept().values().filter(is_done).cloned().collect()
     }
 
     fn remove(&self, kept: &Kept) -> io::Result<()> {
@@ -192,17 +227,12 @@ impl Log {
         Ok(())
     }
 
-    /// Removes the oldest batch that is kept; whether there was one.
-    pub(super) fn drop_oldest(&self) -> io::Result<bool> {
+    /// Removes the oldest batch that is kept; its bytes, where there was one.
+    pub(super) fn drop_oldest(&self) -> io::Result<Option<u64>> {
         let oldest = self.kept().values().next().cloned();
-        let Some(oldest) = oldest else { return Ok(false) };
-        {
-            let mut held = self.positions();
-            held.1 &= held.0.dropped;
-            held.0.dropped = true;
-        }
+        let Some(oldest) = oldest else { return Ok(None) };
         self.remove(&oldest)?;
-        Ok(true)
+        Ok(Some(oldest.bytes))
     }
 
     /// Bytes that are kept.
@@ -212,13 +242,7 @@ impl Log {
 
     /// Removes the folder where all of `sinks` have the log's end and nothing can be kept of it again; whether it did.
     pub(super) fn remove_if_done(&self, sinks: &[String]) -> io::Result<bool> {
-        let disk = &self.places.disk;
-        let epoch = self.origin.epoch();
-        if self.is_live()
-            || !sinks.iter().all(|sink| self.position(sink).ended)
-            || disk.entry(&self.places.journal_dir.join(epoch))?.is_some()
-            || disk.entry(&self.places.spool_dir.join(epoch))?.is_some()
-        {
+        if self.is_live() || !sinks.iter().all(|sink| self.position(sink).ended) || self.is_unfinished()? {
             return Ok(false);
         }
         self.folder.remove_all()?;
@@ -227,87 +251,85 @@ impl Log {
 
     /// What is at `position` and behind it.
     pub(super) fn read(&self, position: u64, cache: &mut Cache) -> Result<Read, CannotRead> {
-        if let Some((journal, _)) = &self.live {
-            let end = journal.journaled();
-            if position >= end {
-                return Ok(Read::Nothing);
-            }
-            if let Some(leaves) = self.journaled(journal, position, end)? {
-                return Ok(Read::Leaves(leaves));
-            }
-        }
-        if let Some(leaves) = self.cached(position, cache) {
+        if let Some(leaves) = cache.leaves(&self.origin, position) {
             return Ok(Read::Leaves(leaves));
         }
-        self.look()?;
-        let (at, next) = {
-            let kept = self.kept();
-            let at = kept.values().find(|kept| (kept.from..kept.to).contains(&position)).cloned();
-            (at, kept.values().map(|kept| kept.from).find(|from| *from > position))
-        };
-        if let Some(kept) = at {
-            match self.folder.records(&kept) {
-                Ok(Some(bytes)) => {
-                    cache.rows = Some(self.rows(kept.batch, kept.from, &bytes)?);
-                    return Ok(self.cached(position, cache).map_or(Read::Nothing, Read::Leaves));
-                }
-                // A batch without records is none; one that went meanwhile is looked for in the store.
-                Ok(None) => {}
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        if next.is_none() && !self.is_live() && self.may_be_recovered()? {
+        if self.live.as_ref().is_some_and(|(journal, _)| position >= journal.journaled()) {
             return Ok(Read::Nothing);
         }
-        if let Some(rows) = self.stored(position)? {
-            cache.rows = Some(rows);
-            return Ok(self.cached(position, cache).map_or(Read::Nothing, Read::Leaves));
+        // Said before it is looked anywhere: what comes to its place meanwhile is found the next time.
+        let settled = self.settled()?;
+        if let Some((journal, _)) = &self.live
+            && let Some(leaves) = self.journaled(journal, position)?
+        {
+            return Ok(Read::Leaves(leaves));
         }
-        Ok(self.nowhere(position, next))
+        let rows = match self.kept_rows(position)? {
+            Some(rows) => rows,
+            None if position >= settled => return Ok(Read::Nothing),
+            None => match self.stored(position, cache)? {
+                Stored::Rows(rows) => rows,
+                Stored::Absent { next } => return self.missing(position, next, settled),
+            },
+        };
+        self.goes_to(rows.to);
+        cache.put(rows);
+        Ok(cache.leaves(&self.origin, position).map_or(Read::Nothing, Read::Leaves))
     }
 
-    /// What it means that a position is neither in the journal nor kept nor in the store.
-    fn nowhere(&self, position: u64, next: Option<u64>) -> Read {
-        if let Some(next) = next {
-            return Read::Missed(Some(next));
-        }
+    /// What is before this position, neither in the journal nor kept, comes to none of its places any more. Behind it is what
+    /// is not sealed, or on its way into a store that gives it back; of a log that does not run, all of it while it may
+    /// still be recovered.
+    fn settled(&self) -> io::Result<u64> {
         match &self.live {
-            None if position == 0 && !self.positions().0.dropped => Read::Ended,
-            None => Read::Missed(None),
             Some((_, marks)) => {
                 let marks = marks.snapshot();
-                let may_come = self.places.store.gives_back() && marks.archived <= position;
-                // Sealed a moment ago, or on its way into the store.
-                if may_come || marks.sealed <= position {
-                    Read::Nothing
+                Ok(if self.places.store.gives_back() {
+                    marks.archived.min(marks.sealed)
                 } else {
-                    Read::Missed(Some(marks.sealed))
-                }
+                    marks.sealed
+                })
             }
+            None => Ok(if self.is_unfinished()? { 0 } else { u64::MAX }),
         }
     }
 
-    /// A journal that is there is recovered, sealed and kept first.
-    fn may_be_recovered(&self) -> io::Result<bool> {
-        let folder = self.places.journal_dir.join(self.origin.epoch());
-        Ok(self.places.disk.entry(&folder)?.is_some())
+    fn is_unfinished(&self) -> io::Result<bool> {
+        Ok(self.places.is_unfinished(self.origin.epoch())? || self.places.is_closing(&self.origin)?)
+    }
+
+    /// What it means that a position will never be read. What is behind it and begins at `stored` in the store, or is kept, or
+    /// is not settled, is not missed with it.
+    fn missing(&self, position: u64, stored: Option<u64>, settled: u64) -> Result<Read, CannotRead> {
+        let kept = self.kept().values().map(|kept| kept.from).find(|from| *from > position);
+        let settled = self.is_live().then_some(settled);
+        let next = [stored, kept, settled].into_iter().flatten().min();
+        if next.is_some() {
+            return Ok(Read::Missed(next));
+        }
+        let held = self.in_store().held()?;
+        if let Held::To(end) = held {
+            self.goes_to(end);
+        }
+        let known = self.known_end();
+        Ok(match held {
+            Held::Nothing if position.max(known) == 0 => Read::Ended,
+            Held::To(_) if position >= known => Read::Ended,
+            Held::To(_) => Read::Missed(Some(known)),
+            Held::Nothing | Held::Something => Read::Missed(None),
+        })
     }
 
     /// Leaves that are not sealed; `None` where the first is.
-    fn journaled(
-        &self,
-        journal: &Journal,
-        position: u64,
-        end: u64,
-    ) -> Result<Option<Vec<TapLeaf>>, ReadError> {
+    fn journaled(&self, journal: &Journal, position: u64) -> Result<Option<Vec<TapLeaf>>, ReadError> {
+        let end = journal.journaled().min(position + LEAVES);
         let mut leaves = Vec::new();
         let mut bytes = 0;
-        for record in journal.segments().records(position..end.min(position + LEAVES)) {
+        for record in journal.segments().records(position..end) {
             match record {
                 Ok((position, leaf, hash)) => {
                     bytes += leaf.len();
-                    leaves.push(self.leaf(position, leaf, hash));
+                    leaves.push(rows::leaf(&self.origin, position, leaf, hash));
                 }
                 Err(ReadError::Absent { .. }) => break,
                 // Behind what was read: it is told of when it is the first.
@@ -323,86 +345,51 @@ impl Log {
         Ok((!leaves.is_empty()).then_some(leaves))
     }
 
-    fn leaf(&self, position: u64, bytes: Bytes, hash: Sha256Hex) -> TapLeaf {
-        // Both are in every leaf that was ever encoded; a leaf goes out whatever can be read of it.
-        let head: Option<Head> = serde_json::from_slice(&bytes).ok();
-        let (kind, at_us) = head.map_or_else(|| ("unknown".into(), 0), |head| (head.kind, head.at));
-        TapLeaf { origin: self.origin.clone(), position, kind, at_us, hash, bytes }
+    fn kept_with(&self, position: u64) -> Option<Kept> {
+        self.kept().values().find(|kept| (kept.from..kept.to).contains(&position)).cloned()
     }
 
-    fn cached(&self, position: u64, cache: &Cache) -> Option<Vec<TapLeaf>> {
-        let rows = cache.rows.as_ref().filter(|rows| rows.origin == self.origin)?;
-        let at = usize::try_from(position.checked_sub(rows.from)?).ok()?;
-        let mut bytes = 0;
-        let within = |(leaf, _): &&(Bytes, Sha256Hex)| {
-            let fits = bytes < BYTES;
-            bytes += leaf.len();
-            fits
-        };
-        let found = rows.leaves.get(at..).filter(|found| !found.is_empty())?.iter().take_while(within);
-        let leaves = found.take(usize::try_from(LEAVES).unwrap_or(usize::MAX)).zip(position..);
-        Some(leaves.map(|((leaf, hash), position)| self.leaf(position, leaf.clone(), *hash)).collect())
-    }
-
-    fn rows(&self, batch: u64, from: u64, bytes: &Bytes) -> Result<Rows, CannotRead> {
-        let fault = |detail: String| CannotRead::Records { batch, detail };
-        let records =
-            files::read_records(bytes, &Limits::default()).map_err(|error| fault(error.to_string()))?;
-        if !records.rows.iter().zip(from..).all(|(row, position)| row.position == position) {
-            return Err(fault("positions are not the seal's".into()));
+    /// The batch that holds a position, where it is kept.
+    fn kept_rows(&self, position: u64) -> Result<Option<Rows>, CannotRead> {
+        let mut found = self.kept_with(position);
+        if found.is_none() {
+            self.look()?;
+            found = self.kept_with(position);
         }
-        let leaves =
-            records.rows.into_iter().map(|row| (Bytes::from(row.leaf), Sha256Hex(row.hash.0))).collect();
-        Ok(Rows { origin: self.origin.clone(), from, leaves })
-    }
-
-    /// The batch that holds a position, out of the store; `None` where the store does not have it, does not give it back, or
-    /// gives what another key sealed.
-    fn stored(&self, position: u64) -> Result<Option<Rows>, CannotRead> {
-        let store = &*self.places.store;
-        if !store.gives_back() {
-            return Ok(None);
-        }
-        let mut batches: Vec<u64> = store
-            .list(&self.origin)?
-            .iter()
-            .filter(|name| matches!(name, ObjectName::Seal { .. }))
-            .map(ObjectName::batch)
-            .collect();
-        batches.sort_unstable();
-        // Batches are in the order of their positions.
-        let (mut low, mut high) = (0, batches.len());
-        while low < high {
-            let middle = low + (high - low) / 2;
-            let Some(batch) = batches.get(middle) else { break };
-            let Some(sealed) = self.stored_seal(*batch)? else { return Ok(None) };
-            if sealed.to <= position {
-                low = middle + 1;
-            } else if sealed.from > position {
-                high = middle;
-            } else {
-                return self.stored_rows(&sealed);
+        let Some(kept) = found else { return Ok(None) };
+        match self.folder.records(&kept) {
+            Ok(Some(bytes)) => Rows::read(&self.origin, kept.batch, (kept.from, kept.to), &bytes).map(Some),
+            // A batch without records is none; one that went meanwhile is looked for in the store.
+            Ok(None) => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) if is_damage(&error) => {
+                tracing::warn!(origin = %self.origin, batch = kept.batch, %error, "records that are kept for the tap are damaged, and not kept any more");
+                self.remove(&kept)?;
+                Ok(None)
             }
+            Err(error) => Err(error.into()),
         }
-        Ok(None)
     }
 
-    fn stored_seal(&self, batch: u64) -> Result<Option<SignedSeal>, CannotRead> {
-        let name = ObjectName::Seal { origin: self.origin.clone(), batch };
-        let note = read_object(&*self.places.store, &name, MAX_SEAL_BYTES)?;
-        let sealed = note.and_then(|note| seal::verify(&note, &self.places.seal_key).ok());
-        Ok(sealed.filter(|sealed| sealed.origin == self.origin && sealed.batch == batch))
+    fn in_store(&self) -> InStore<'_> {
+        let Places { store, seal_keys, .. } = &self.places;
+        InStore { store: &**store, origin: &self.origin, keys: seal_keys }
     }
 
-    fn stored_rows(&self, sealed: &SignedSeal) -> Result<Option<Rows>, CannotRead> {
-        let Some(file) = sealed.file(&FileKind::Records) else { return Ok(None) };
-        let Ok(name) = ObjectName::parse_file(&self.origin, &file.name) else { return Ok(None) };
-        let Some(bytes) = read_object(&*self.places.store, &name, MAX_RECORDS_BYTES)? else {
-            return Ok(None);
-        };
-        if Sha256Hex::of(&bytes) != file.sha256 {
-            return Ok(None);
+    fn stored(&self, position: u64, cache: &Cache) -> Result<Stored, CannotRead> {
+        match self.places.store.gives_back() {
+            true => self.in_store().rows(position, cache.before(&self.origin, position)),
+            false => Ok(Stored::Absent { next: None }),
         }
-        self.rows(sealed.batch, sealed.from, &bytes).map(Some)
     }
+}
+
+/// What is there is not what was put there, and will not be.
+fn is_damage(error: &io::Error) -> bool {
+    use io::ErrorKind::{FileTooLarge, InvalidData, InvalidInput};
+    matches!(error.kind(), InvalidData | InvalidInput | FileTooLarge)
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

@@ -11,11 +11,14 @@
 //!   failure or a death everything behind the position is sent again.
 //! - What is sealed is read from a second name of the batch's records, which takes no room of the spool's bound and is
 //!   bounded itself ([`Tap::keep_bytes`]). A sink that is behind even that gets it from the store, where that gives it
-//!   back, else a notice that says which positions it does not get ([`Missed`]).
+//!   back, else a notice that says which positions it does not get ([`Missed`]). What may still come into the store is
+//!   waited for.
+//! - The running log goes first: the logs that dead processes left are sent behind it, one after the other, and one that
+//!   cannot be read or is not taken waits by itself.
 //!
 //! ```text
 //! <spool>/tap/<epoch>/lock                      held by the process that sends this log
-//! <spool>/tap/<epoch>/positions                 {"origin":..,"sinks":{NAME:{"next":..,"ended":..}}}
+//! <spool>/tap/<epoch>/positions                 {"origin":..,"sinks":{NAME:{"next":..,"ended":..}},"end":..}
 //! <spool>/tap/<epoch>/<batch>.seal, <batch>-<sha256>.records.parquet
 //! ```
 
@@ -24,9 +27,12 @@ mod folder;
 mod kafka;
 mod keeper;
 mod log;
+mod rows;
 mod sending;
+mod store;
 #[cfg(test)]
 mod tests;
+mod window;
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -124,7 +130,7 @@ impl TapItem {
 /// Why a sink did not take what it was sent. All is tried again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SinkError {
-    /// A word of a closed set, for metrics.
+    /// A word of a closed set, for metrics. After [`SinkError::TIMEOUT`] less is sent at once.
     pub reason: &'static str,
     /// What happened.
     pub detail: String,
@@ -133,6 +139,9 @@ pub struct SinkError {
 }
 
 impl SinkError {
+    /// The reason where the sink did not take it in time.
+    pub const TIMEOUT: &'static str = "timeout";
+
     /// An error without a wish for patience.
     pub fn new(reason: &'static str, detail: impl Into<String>) -> Self {
         Self { reason, detail: detail.into(), retry_after: None }
@@ -147,7 +156,8 @@ pub trait Sink: Send + Debug {
     /// After one nothing counts that was not confirmed: it comes again.
     fn send(&mut self, items: &[TapItem], stop: &Stop) -> Result<(), SinkError>;
 
-    /// Whether all that was sent is acknowledged. Where that takes a while it is asked again; `now`: the process ends.
+    /// Whether all that was sent is acknowledged. Where that takes a while it is asked again; `now`: it is not put off any
+    /// more, for the process ends, or nothing else is sent before.
     ///
     /// # Errors
     /// As [`Sink::send`].

@@ -2,6 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+mod behind;
+mod disk;
+mod house;
+mod trouble;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Mutex;
@@ -14,7 +19,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::clock::SystemClock;
-use crate::disk::RealDisk;
+use crate::disk::{RealDisk, SharedDisk};
 use crate::ledger::{Ledger, LedgerConfig, Reference};
 use crate::store::{DirectoryStore, Store};
 
@@ -53,28 +58,43 @@ impl Sink for Test {
 struct Bed {
     dir: TempDir,
     taken: Arc<Taken>,
-    keep_bytes: u64,
+    /// `None`: no tap is configured.
+    keep_bytes: Option<u64>,
     figures: Arc<SinkFigures>,
+    disk: SharedDisk,
 }
 
 impl Bed {
     fn new() -> Self {
         let taken = Arc::new(Taken::default());
         taken.confirms.store(true, Ordering::Relaxed);
-        Self { dir: tempfile::tempdir().unwrap(), taken, keep_bytes: 64 << 20, figures: Arc::default() }
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            taken,
+            keep_bytes: Some(64 << 20),
+            figures: Arc::default(),
+            disk: Arc::new(RealDisk),
+        }
+    }
+
+    fn store(&self) -> DirectoryStore {
+        DirectoryStore::open(Arc::new(RealDisk), &self.dir.path().join("store")).unwrap()
     }
 
     fn open(&self) -> Ledger {
-        let store = DirectoryStore::open(Arc::new(RealDisk), &self.dir.path().join("store")).unwrap();
-        self.open_with(Arc::new(store))
+        self.open_with(Arc::new(self.store()))
     }
 
     fn open_with(&self, store: Arc<dyn Store>) -> Ledger {
         let taken = Arc::clone(&self.taken);
+        self.open_to(store, Arc::new(move || Box::new(Test(Arc::clone(&taken)))))
+    }
+
+    fn open_to(&self, store: Arc<dyn Store>, open: OpenSink) -> Ledger {
         let sink = TapSink {
             name: "siem".into(),
             wanted: Arc::new(|_| true),
-            open: Arc::new(move || Box::new(Test(Arc::clone(&taken)))),
+            open,
             figures: Arc::clone(&self.figures),
         };
         let id = |text: &str| Identifier::new(text).unwrap();
@@ -103,11 +123,11 @@ impl Bed {
             policy: None,
             price_book: None,
             counters: Arc::new(BTreeMap::new),
-            disk: Arc::new(RealDisk),
+            disk: Arc::clone(&self.disk),
             clock: Arc::new(SystemClock),
             store_wait: Duration::ZERO,
             stop: Stop::default(),
-            tap: Some(Arc::new(Tap { sinks: vec![sink], keep_bytes: self.keep_bytes })),
+            tap: self.keep_bytes.map(|keep_bytes| Arc::new(Tap { sinks: vec![sink], keep_bytes })),
         })
         .unwrap()
     }
@@ -131,6 +151,11 @@ impl Bed {
             TapItem::Leaf(_) => None,
         };
         items.iter().filter_map(missed).collect()
+    }
+
+    /// The folder of a log below `spool/tap`.
+    fn folder(&self, origin: &Origin) -> std::path::PathBuf {
+        self.dir.path().join("spool/tap").join(origin.epoch())
     }
 
     fn positions(&self, origin: &Origin) -> Vec<u64> {
@@ -159,10 +184,14 @@ async fn append(ledger: &Ledger, count: u64) {
 }
 
 fn kept(dir: &Path) -> usize {
-    let root = dir.join("spool/tap");
-    let logs = std::fs::read_dir(root).unwrap().map(|log| log.unwrap().path());
-    let files = logs.flat_map(|log| std::fs::read_dir(log).unwrap()).map(|file| file.unwrap().file_name());
-    files.filter(|name| name.to_string_lossy().contains(".records.parquet")).count()
+    let logs = std::fs::read_dir(dir.join("spool/tap")).unwrap().map(|log| log.unwrap().path());
+    logs.map(|log| kept_in(&log).len()).sum()
+}
+
+/// The records files in the folder of a log.
+fn kept_in(log: &Path) -> Vec<std::path::PathBuf> {
+    let files = std::fs::read_dir(log).into_iter().flatten().map(|file| file.unwrap().path());
+    files.filter(|path| path.to_string_lossy().contains(".records.parquet")).collect()
 }
 
 /// The journal's leaves of an archived log, out of the directory store.
@@ -255,7 +284,7 @@ async fn what_is_not_confirmed_comes_again() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sink_behind_what_is_kept_reads_the_store() {
-    let bed = Bed { keep_bytes: 0, ..Bed::new() };
+    let bed = Bed { keep_bytes: Some(0), ..Bed::new() };
     bed.refuse(true);
     let ledger = bed.open();
     let origin = ledger.origin().clone();
@@ -314,10 +343,9 @@ impl Store for OneWay {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sink_that_is_behind_everything_is_told_what_it_misses_and_goes_on() {
-    let bed = Bed { keep_bytes: 0, ..Bed::new() };
+    let bed = Bed { keep_bytes: Some(0), ..Bed::new() };
     bed.refuse(true);
-    let store = DirectoryStore::open(Arc::new(RealDisk), &bed.dir.path().join("store")).unwrap();
-    let ledger = bed.open_with(Arc::new(OneWay(store)));
+    let ledger = bed.open_with(Arc::new(OneWay(bed.store())));
     let origin = ledger.origin().clone();
     for _ in 0..3 {
         append(&ledger, 10).await;
