@@ -15,6 +15,7 @@ use tests::client::{Call, send};
 use tests::deployment::Deployment;
 use tests::gateway::{Gateway, Setup};
 use tests::provider::Provider;
+use tests::registrar::directory;
 use tests::services::Kafka;
 use tests::shipping::{RECEIPTS, TOPIC, Way};
 
@@ -173,4 +174,77 @@ async fn what_no_archiver_archives_is_registered_and_found_missing() {
     let opened =
         entries(&deployment, &store).iter().filter(|body| matches!(body, EntryBody::LogOpened(_))).count();
     assert_eq!(opened, 2, "a log for each life, and none that was forged");
+}
+
+/// Fills the topic as gateways do: of each batch a seal and records file of their own size, and pieces of content.
+fn fill(kafka: &Kafka, log: &Origin, bytes: u64) -> u64 {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", kafka.address.to_string()).set("linger.ms", "50");
+    let producer: BaseProducer = config.create().expect("a producer");
+    let (mut sent, mut batches) = (0, 0_u64);
+    let piece: Vec<u8> = (0..CHUNK_BYTES).map(|at| (at * 131 % 251) as u8).collect();
+    while sent < bytes {
+        let sha256 = Sha256Hex([batches as u8; 32]);
+        for (kind, length, pieces) in
+            [(FileKind::Content("std".into()), CHUNK_BYTES, 5), (FileKind::Records, 64 << 10, 1)]
+        {
+            let name = ObjectName::Data { origin: log.clone(), batch: batches, sha256, kind };
+            for number in 0..pieces {
+                let bytes = &piece[..length as usize];
+                let chunk = Chunk {
+                    name: name.clone(),
+                    length: length * pieces,
+                    sha256,
+                    offset: number * length,
+                    bytes,
+                };
+                let message = chunk.encode().expect("a chunk");
+                sent += message.len() as u64;
+                while let Err((error, _)) =
+                    producer.send(BaseRecord::to(TOPIC).key(log.as_str()).payload(&message))
+                {
+                    assert_eq!(error.rdkafka_error_code(), Some(rdkafka::types::RDKafkaErrorCode::QueueFull));
+                    producer.poll(Duration::from_millis(20));
+                }
+                producer.poll(Duration::ZERO);
+            }
+        }
+        batches += 1;
+    }
+    producer.flush(Duration::from_secs(120)).expect("the broker takes it");
+    batches
+}
+
+/// The number behind `name=` of the last line that says that the topic was read.
+fn told(log: &str, name: &str) -> Option<u64> {
+    let line = log.lines().rfind(|line| line.contains("the topic was read to its end"))?;
+    let text = line.split_once(&format!("{name}="))?.1;
+    text.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
+
+/// Every start reads the whole topic, beside its rounds: how fast is what an operator has to know.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Kafka"]
+async fn a_start_reads_the_whole_topic_and_says_how_long_it_took() {
+    let bytes: u64 = if std::env::var_os("AFFIDAVIT_LONG").is_some() { 8 << 30 } else { 256 << 20 };
+    let kafka = Kafka::start();
+    kafka.operator().make(&[TOPIC], &[]);
+    let dir = tempfile::tempdir().expect("a folder");
+    let deployment = Deployment::new(&dir.path().join("deployment"));
+    deployment.enroll("gw1", &deployment.key("gw1.key").display().to_string());
+    let log = Origin::new("test/gw1/20261120t101500z-00000001").expect("an origin");
+    let batches = fill(&kafka, &log, bytes);
+    let out = directory(&dir.path().join("store"));
+    let mut registrar = deployment.registrar("reader", &out, &[]);
+    registrar.spawn_with(&format!("kafka: {{ brokers: [\"{}\"], topic: {TOPIC} }}\n", kafka.address));
+    until("the topic's end", || registrar.log(), || told(&registrar.log(), "messages") == Some(batches * 6));
+    assert_eq!(registrar.stop(), Some(0), "{}", registrar.log());
+    let (read, took_ms) = (told(&registrar.log(), "bytes"), told(&registrar.log(), "took_ms"));
+    let (read, took_ms) = (read.expect("bytes"), took_ms.expect("milliseconds").max(1));
+    assert!(read >= bytes, "{read} of {bytes}");
+    eprintln!(
+        "{batches} batches, {} messages, {read} bytes read in {took_ms} ms: {} MB/s",
+        batches * 6,
+        read / 1000 / took_ms
+    );
 }

@@ -158,7 +158,7 @@ class Batch:
             self.findings.add("UNREADABLE", place.of("records"), "a Parquet file that can be read", error)
         except apart.Bound as error:
             self.findings.add("RESOURCE_LIMIT", place.of("records"), "a file that is read within the bounds of a task", error)
-        except RuntimeError as error:
+        except (RuntimeError, OSError) as error:
             self.findings.add("COULD_NOT_READ", place.of("records"), "a file that this job can judge", error)
         else:
             self.findings.take(done["findings"])

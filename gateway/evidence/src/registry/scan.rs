@@ -22,6 +22,8 @@ const AGAIN_US: i64 = 60_000_000;
 impl Registrar {
     /// Looks at every log of every gateway that has a key.
     pub(super) fn logs(&mut self, trial: &mut State, take: &mut Take<'_>) -> Result<(), RegistrarError> {
+        // Asked before anything is looked at: what was read by then is seen below.
+        let all_seen = self.settings.topic.as_ref().is_none_or(|topic| !topic.is_read_still());
         let mut gateways: Vec<String> = trial.keys().values().map(|key| key.gateway.clone()).collect();
         gateways.sort();
         gateways.dedup();
@@ -32,14 +34,21 @@ impl Registrar {
             };
             origins.sort();
             for origin in origins {
-                self.log(&origin, trial, take)?;
+                self.log(&origin, all_seen, trial, take)?;
             }
         }
         Ok(())
     }
 
-    /// Looks at one log. What somebody put there under its names keeps nobody from the others.
-    fn log(&mut self, origin: &Origin, trial: &mut State, take: &mut Take<'_>) -> Result<(), RegistrarError> {
+    /// Looks at one log. What somebody put there under its names keeps nobody from the others. Not `all_seen`: what it has
+    /// on its way may not be read yet, and it is not called silent.
+    fn log(
+        &mut self,
+        origin: &Origin,
+        all_seen: bool,
+        trial: &mut State,
+        take: &mut Take<'_>,
+    ) -> Result<(), RegistrarError> {
         let known = trial.logs().get(origin);
         if known.is_some_and(|log| log.closed.is_some()) {
             self.followed.remove(origin);
@@ -52,7 +61,9 @@ impl Registrar {
         if trial.logs().contains_key(origin) {
             let grown = self.grown(origin, trial, take);
             self.unless_aside(origin.as_str(), grown)?;
-            self.silent(origin, trial, take);
+            if all_seen {
+                self.silent(origin, trial, take);
+            }
         }
         Ok(())
     }

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{self, IoSlice};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use schemas::names::FileKind;
@@ -27,6 +28,9 @@ const MAX_KEPT_BYTES: usize = 128 << 20;
 const MAX_LOOSE_BYTES: usize = 64 << 20;
 /// How many of them.
 const MAX_LOOSE: usize = 4096;
+
+/// A topic that gives nothing for so long is read no further: its brokers are away.
+const STALLED: Duration = Duration::from_secs(60);
 
 /// What a registry says of the logs: told anew each round.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -98,6 +102,25 @@ struct State {
     /// Something was passed over that may count by now: the topic is read again.
     passed_over: bool,
     begins_anew: bool,
+    reading: Reading,
+}
+
+/// How far the topic is read, from its beginning.
+#[derive(Debug)]
+struct Reading {
+    begun: Instant,
+    /// When a message came last.
+    last: Instant,
+    messages: u64,
+    bytes: u64,
+    is_at_end: bool,
+}
+
+impl Default for Reading {
+    fn default() -> Self {
+        let begun = Instant::now();
+        Self { begun, last: begun, messages: 0, bytes: 0, is_at_end: false }
+    }
 }
 
 /// What is on its way.
@@ -175,6 +198,13 @@ impl TopicBatches {
             ObjectName::Seal { batch, .. } => log.seals.get(batch).map(|(note, _)| note.clone()),
             other => log.records.get(other).cloned(),
         }
+    }
+
+    /// Whether what is on its way is only read by now: that nothing came of a log says nothing yet. It takes as long as the
+    /// topic is, for everything in it is read at each start.
+    pub(crate) fn is_read_still(&self) -> bool {
+        let state = self.state();
+        (!state.reading.is_at_end || state.begins_anew) && state.reading.last.elapsed() < STALLED
     }
 
     /// Takes a message of the topic.
@@ -278,6 +308,13 @@ impl TopicBatches {
         self.begins_anew()
     }
 
+    /// The topic was read from its beginning to its end.
+    #[cfg(test)]
+    pub(crate) fn end_is_met(&self) {
+        self.begins_anew();
+        self.read_to_end();
+    }
+
     /// Bytes that are kept, and that are loose.
     #[cfg(test)]
     pub(crate) fn held(&self) -> (usize, usize) {
@@ -288,6 +325,12 @@ impl TopicBatches {
 
 impl Listener for TopicBatches {
     fn take(&self, key: Option<&[u8]>, message: &[u8]) {
+        {
+            let reading = &mut self.state().reading;
+            reading.last = Instant::now();
+            reading.messages += 1;
+            reading.bytes += message.len() as u64;
+        }
         self.message(key, message);
     }
 
@@ -295,10 +338,23 @@ impl Listener for TopicBatches {
         tracing::debug!(reason = %failed.trouble, detail = failed.detail, "batches on their way");
     }
 
-    fn read_to_end(&self) {}
+    fn read_to_end(&self) {
+        let mut state = self.state();
+        let reading = &mut state.reading;
+        if !std::mem::replace(&mut reading.is_at_end, true) {
+            let (messages, bytes, took_ms) =
+                (reading.messages, reading.bytes, reading.begun.elapsed().as_millis());
+            tracing::info!(messages, bytes, took_ms, "batches on their way: the topic was read to its end");
+        }
+    }
 
     fn begins_anew(&self) -> bool {
-        std::mem::take(&mut self.state().begins_anew)
+        let mut state = self.state();
+        let anew = std::mem::take(&mut state.begins_anew);
+        if anew {
+            state.reading = Reading::default();
+        }
+        anew
     }
 }
 

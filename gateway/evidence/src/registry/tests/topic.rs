@@ -94,6 +94,7 @@ fn a_log_that_nobody_archives_is_opened_followed_lost_and_closed() {
     settle(&mut registrar);
     assert!(ahead(&registrar, &log));
     place.clock.advance(320 * SECOND);
+    way.topic().end_is_met();
     settle(&mut registrar);
     assert!(registrar.state().logs()[&log.origin].lost.is_some());
     log.close();
@@ -143,6 +144,39 @@ fn one_that_is_started_anew_goes_on_where_the_registry_is_ahead_of_the_store() {
     settle(&mut registrar);
     registrar.round().unwrap();
     assert!(way.topic().held().0 <= kept + 4096, "only what is ahead is kept: {:?}", way.topic().held());
+}
+
+#[test]
+fn no_log_is_lost_while_a_long_topic_is_read_at_a_start() {
+    let place = Place::new();
+    let way = Way::of(&place);
+    let mut registrar = begun(&place, &way);
+    let mut log = Log::new(&way.away, "20261120t101500z-00000001", 10);
+    log.boot();
+    log.beat();
+    way.send(&log);
+    (0..2).for_each(|batch| way.archive(&place, &log, batch));
+    settle(&mut registrar);
+    drop(registrar);
+    // The archivers are away; one that is started anew sees in the store how far they came, and what the log has beyond
+    // that lies behind everything else in the topic.
+    way.topic.replace(TopicBatches::within("acme", (1 << 20, 1 << 20)));
+    let mut registrar = place.registrar_with(place.store.clone(), "b", Some(way.topic()));
+    settle(&mut registrar);
+    assert!(way.topic().is_read_anew());
+    place.clock.advance(320 * SECOND);
+    settle(&mut registrar);
+    assert!(registrar.state().logs()[&log.origin].lost.is_none());
+    way.again();
+    log.beat();
+    way.send(&log);
+    way.topic().end_is_met();
+    settle(&mut registrar);
+    assert!(registrar.state().logs()[&log.origin].lost.is_none() && ahead(&registrar, &log));
+    // From then on silence is silence.
+    place.clock.advance(320 * SECOND);
+    settle(&mut registrar);
+    assert!(registrar.state().logs()[&log.origin].lost.is_some());
 }
 
 #[test]
