@@ -45,7 +45,7 @@ pub enum PartState {
     NoKey,
     /// Its data key was destroyed.
     Erased,
-    /// It, or the dictionary that it is written with, is not in the store.
+    /// It, what it is stored as edits of, or the dictionary that it is written with, is not in the store.
     Missing,
     /// It is not what the record commits to.
     Mismatch,
@@ -135,7 +135,7 @@ impl Reader {
     /// The parts of a batch, or of one exchange of it, as they are opened; the others after them.
     ///
     /// # Errors
-    /// A batch whose key is not trusted.
+    /// A batch whose key is not trusted, or whose content the system does not give.
     pub fn parts(
         &self,
         batch: &VerifiedBatch,
@@ -207,12 +207,15 @@ impl Reader {
                 }
                 // What it is stored as edits of, or the dictionary that it was written with, cannot be read or was not found.
                 Err(BaseError::Content(ContentError::DictionaryAbsent(_)))
-                | Err(BaseError::Unread(_) | BaseError::Limit) => (PartState::Missing, None),
+                | Err(BaseError::Unread(_) | BaseError::Gone(_) | BaseError::Limit) => {
+                    (PartState::Missing, None)
+                }
                 Err(_) => (PartState::Mismatch, None),
             };
             goes_on = each(PartContent { position, exchange, part, state, opened });
         };
-        each_part(&context, number, context.content_files(number)?, KEPT_WHOLE, &wants, &mut take);
+        let files = context.content_files(number, number)?.opened;
+        each_part(&context, number, files, KEPT_WHOLE, &wants, &mut take)?;
         for ((position, _), (exchange, part, _)) in wanted {
             if !goes_on {
                 break;

@@ -119,6 +119,8 @@ codes! {
     BatchInFlight "BATCH_IN_FLIGHT" Info Note "the gateway writes data files before their seal; run verify again, the seal must follow";
     /// Removed after its retention.
     Expired "EXPIRED" Info Note "older than the retention that the mandate asks for";
+    /// What a part is stored as edits of was removed after its retention; the part itself is not that old.
+    BaseExpired "BASE_EXPIRED" Unjudged Unjudged "its content cannot be put together; find the older content file in another copy, and keep content files a day longer than the retention asked for";
     /// The store offers less than was seen before.
     Rollback "ROLLBACK" Critical Diverged "records that this auditor has seen are gone; ask who can delete in the store";
     /// The log is not the one that was seen before.

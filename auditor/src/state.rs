@@ -69,6 +69,10 @@ impl Visits {
                 _ => _ = self.logs.insert(origin, theirs),
             }
         }
+        // Of a store that this visit was not to, the word of whoever was there stands.
+        for (id, theirs) in there.stores {
+            self.stores.entry(id).or_insert(theirs);
+        }
         for (id, theirs) in there.probes {
             if self.probes.get(&id).is_none_or(|ours| ours.at < theirs.at) {
                 self.probes.insert(id, theirs);
@@ -118,6 +122,40 @@ const KEY_FILE: &str = "key";
 const VISITS_FILE: &str = "visits.json";
 const LOCK_FILE: &str = "lock";
 
+/// The state folder while no other auditor writes to it.
+#[derive(Debug)]
+pub struct Exclusive<'a> {
+    state: &'a State,
+    _lock: fs::File,
+}
+
+impl Exclusive<'_> {
+    /// Writes what was seen now, and gives what stands there then: what another auditor with this state saw in the
+    /// meantime, and more of, stays. `visits` names of stores only those whose files this auditor wrote.
+    ///
+    /// # Errors
+    /// The file cannot be written; what was there stays.
+    pub fn remember(&self, visits: &Visits) -> Result<Visits, StateError> {
+        let path = self.state.folder.join(VISITS_FILE);
+        let failed = |error| StateError::Io { path: path.clone(), error };
+        let mut visits = visits.clone();
+        if let Ok(Remembered::Known(there)) = self.state.remembered() {
+            visits.forward(there);
+        }
+        let body = serde_json::to_vec(&visits).map_err(|error| failed(error.into()))?;
+        self.state.write_authentic(&path, "affidavit/auditor/visits/v1", &body).map_err(failed)?;
+        Ok(visits)
+    }
+}
+
+/// Waits until no other auditor writes to the folder; they do not for as long as the file is held.
+fn lock(folder: &Path) -> io::Result<fs::File> {
+    let path = folder.join(LOCK_FILE);
+    let file = fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    file.lock()?;
+    Ok(file)
+}
+
 impl State {
     /// Opens the folder, making it and its key where they are not there.
     ///
@@ -130,21 +168,27 @@ impl State {
         };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed(folder))?;
         let key_path = folder.join(KEY_FILE);
-        let (bytes, fresh) = match fs::read(&key_path) {
-            Ok(bytes) => (bytes, false),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let mut bytes = vec![0; 32];
-                SystemRandom::new().fill(&mut bytes).map_err(|_| StateError::Random)?;
-                write_private(&key_path, &bytes).map_err(failed(&key_path))?;
-                (bytes, true)
-            }
-            Err(error) => return Err(failed(&key_path)(error)),
+        let of = |bytes: &[u8], fresh| Self {
+            folder: folder.to_owned(),
+            key: hmac::Key::new(hmac::HMAC_SHA256, bytes),
+            fresh,
         };
-        let state = Self { folder: folder.to_owned(), key: hmac::Key::new(hmac::HMAC_SHA256, &bytes), fresh };
-        if fresh {
-            // Whatever becomes of this visit, a later one does not take the state for lost.
-            state.remember(&Visits::default())?;
+        match fs::read(&key_path) {
+            Ok(bytes) => return Ok(of(&bytes, false)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failed(&key_path)(error)),
         }
+        // Of two that come first, one makes the key.
+        let lock = lock(folder).map_err(failed(folder))?;
+        if let Ok(bytes) = fs::read(&key_path) {
+            return Ok(of(&bytes, false));
+        }
+        let mut bytes = [0; 32];
+        SystemRandom::new().fill(&mut bytes).map_err(|_| StateError::Random)?;
+        write_private(&key_path, &bytes).map_err(failed(&key_path))?;
+        let state = of(&bytes, true);
+        // Whatever becomes of this visit, a later one does not take the state for lost.
+        Exclusive { state: &state, _lock: lock }.remember(&Visits::default())?;
         Ok(state)
     }
 
@@ -182,23 +226,21 @@ impl State {
         }
     }
 
-    /// Writes what was seen now. What another auditor with this state saw in the meantime, and more of, stays.
+    /// Keeps other auditors from writing to the folder, until what is given is dropped.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub fn exclusive(&self) -> Result<Exclusive<'_>, StateError> {
+        let failed = |error| StateError::Io { path: self.folder.join(LOCK_FILE), error };
+        Ok(Exclusive { state: self, _lock: lock(&self.folder).map_err(failed)? })
+    }
+
+    /// Writes what was seen now, as [`Exclusive::remember`].
     ///
     /// # Errors
     /// The file cannot be written; what was there stays.
     pub fn remember(&self, visits: &Visits) -> Result<(), StateError> {
-        let path = self.folder.join(VISITS_FILE);
-        let failed = |error| StateError::Io { path: path.clone(), error };
-        let lock = self.folder.join(LOCK_FILE);
-        let lock = fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(lock);
-        let lock = lock.map_err(failed)?;
-        lock.lock().map_err(failed)?;
-        let mut visits = visits.clone();
-        if let Ok(Remembered::Known(there)) = self.remembered() {
-            visits.forward(there);
-        }
-        let body = serde_json::to_vec(&visits).map_err(|error| failed(error.into()))?;
-        self.write_authentic(&path, "affidavit/auditor/visits/v1", &body).map_err(failed)
+        self.exclusive()?.remember(visits).map(drop)
     }
 
     /// Reads a file whose first line is its MAC. `None` where the MAC does not fit.
@@ -307,6 +349,36 @@ mod tests {
         ] {
             state.remember(&now).unwrap();
             assert_eq!(state.remembered().unwrap(), Remembered::Known(known));
+        }
+    }
+
+    #[test]
+    fn a_store_that_another_auditor_visited_meanwhile_is_not_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::open(dir.path()).unwrap();
+        let stores = |stores: &[(&str, u8)]| Visits {
+            stores: stores.iter().map(|(id, hash)| ((*id).to_owned(), Sha256Hex([*hash; 32]))).collect(),
+            ..visits()
+        };
+        state.remember(&stores(&[("a", 1), ("b", 1)])).unwrap();
+        // Each names the one that it visited.
+        let now = state.exclusive().unwrap().remember(&stores(&[("a", 2)])).unwrap();
+        assert_eq!(now.stores, stores(&[("a", 2), ("b", 1)]).stores);
+        state.remember(&stores(&[])).unwrap();
+        let Remembered::Known(known) = state.remembered().unwrap() else { std::panic::panic_any("lost") };
+        assert_eq!(known.stores, now.stores);
+    }
+
+    #[test]
+    fn of_two_auditors_that_come_first_one_makes_the_key() {
+        for _ in 0..20 {
+            let dir = tempfile::tempdir().unwrap();
+            let open = || State::open(dir.path()).unwrap().mac("label", &[b"x"]);
+            let macs = std::thread::scope(|scope| {
+                [scope.spawn(open), scope.spawn(open)].map(|opened| opened.join().unwrap())
+            });
+            assert_eq!(macs[0], macs[1]);
+            assert_eq!(macs[0], open());
         }
     }
 

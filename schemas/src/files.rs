@@ -65,4 +65,7 @@ pub enum FileError {
     /// The file is not of this format; all that is wrong with it.
     #[error("{} faults, the first: {}", .0.len(), .0.first().map(ToString::to_string).unwrap_or_default())]
     Faults(Vec<BatchFault>),
+    /// The system did not give the file's bytes: nothing is said of the file.
+    #[error("it cannot be read: {0}")]
+    Read(String),
 }

@@ -86,10 +86,10 @@ pub async fn check_and_copy_below(server: &S3Server, prefix: &str, logs: &str, s
         assert_eq!(head.object_lock_mode(), Some(&ObjectLockMode::Compliance), "{key}");
         let left = head.object_lock_retain_until_date().expect("a date").secs() - now;
         let least = match key.as_str() {
-            k if k.ends_with(".seal") || k.ends_with(".checkpoint") => 33 * DAY_S,
+            k if k.ends_with(".seal") || k.ends_with(".checkpoint") => 34 * DAY_S,
             k if k.ends_with(".records.parquet") => 3 * DAY_S,
-            k if k.ends_with(".reference.parquet") => 32 * DAY_S,
-            k if k.contains(".content-") => DAY_S,
+            k if k.ends_with(".reference.parquet") => 33 * DAY_S,
+            k if k.contains(".content-") => 2 * DAY_S,
             other => std::panic::panic_any(format!("an object that no seal names: {other}")),
         };
         assert!((least - 900..=least + DAY_S).contains(&left), "{key}: {left} s left, asked {least}");

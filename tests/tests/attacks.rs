@@ -25,8 +25,8 @@ struct Case {
     now: i64,
     /// The end of what the untouched store proves: what is asked of every other.
     to: Option<i64>,
-    /// The key table is read when it is needed.
-    _dir: tempfile::TempDir,
+    /// The key table is read when it is needed; trust file and store are there too.
+    dir: tempfile::TempDir,
 }
 
 /// One store for all tests of this file.
@@ -82,7 +82,7 @@ impl Case {
             .max()
             .expect("seals")
             + 1_000_000;
-        let mut case = Self { store, trust, keys, now, to: None, _dir: dir };
+        let mut case = Self { store, trust, keys, now, to: None, dir };
         case.to = case.verify(&case.store, false, None).gateways[0].proven.map(|interval| interval.to);
         assert!(case.to.is_some());
         for content in [false, true] {
@@ -249,4 +249,66 @@ fn dropping_the_newest_batch_is_a_rollback_to_an_auditor_who_was_there() {
     let report = case.verify(&rolled, false, Some(&remembered));
     assert!(report.findings.has(Code::Rollback), "{:#?}", report.findings);
     assert_ne!(report.verdict, Verdict::Verified);
+}
+
+/// Begins an auditor over the store's folder, with this state folder.
+fn auditor_begins(case: &Case, state: &std::path::Path, command: &[&str]) -> std::process::Child {
+    let to = auditor::time::text(case.to.expect("an end"));
+    let store = case.dir.path().join("store");
+    std::process::Command::new(tests::binary("auditor"))
+        .arg(command[0])
+        .arg(store)
+        .args(&command[1..])
+        .args(["--to", &to, "--trust"])
+        .arg(case.dir.path().join("trust.yaml"))
+        .arg("--state")
+        .arg(state)
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("the auditor's binary")
+}
+
+fn ended(auditor: std::process::Child) -> (Option<i32>, String) {
+    let output = auditor.wait_with_output().expect("it ends");
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8_lossy(&said).into_owned())
+}
+
+#[test]
+fn auditors_on_one_state_folder_take_turns() {
+    use std::io::BufRead as _;
+
+    const COUNT: &str = "SELECT count(*) FROM records";
+    let (case, state) = (small(), tempfile::tempdir().expect("a folder"));
+    let (code, said) = ended(auditor_begins(case, state.path(), &["query", COUNT]));
+    assert_eq!(code, Some(0), "{said}");
+    // Another one has the cache: this one says so, and waits.
+    let caches = std::fs::read_dir(state.path().join("cache")).expect("caches");
+    let cache = caches.map(|entry| entry.expect("a cache").path()).next().expect("a cache");
+    let held = std::fs::OpenOptions::new().write(true).open(cache.join("lock")).expect("the lock's file");
+    held.lock().expect("the lock");
+    let mut waiting = auditor_begins(case, state.path(), &["query", COUNT]);
+    let mut line = String::new();
+    let mut stderr = std::io::BufReader::new(waiting.stderr.take().expect("a pipe"));
+    stderr.read_line(&mut line).expect("a line");
+    assert!(line.contains("another auditor"), "{line}");
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(waiting.try_wait().expect("a child").is_none(), "it did not wait");
+    held.unlock().expect("unlocked");
+    assert_eq!(ended(waiting).0, Some(0));
+    // Several that begin at once, on a folder that none was in before.
+    let fresh = tempfile::tempdir().expect("a folder");
+    for _ in 0..3 {
+        let commands: [&[&str]; 4] =
+            [&["verify", "--anew"], &["query", COUNT], &["verify"], &["query", COUNT]];
+        let all = commands.map(|command| auditor_begins(case, fresh.path(), command));
+        for auditor in all {
+            let (code, said) = ended(auditor);
+            assert_eq!(code, Some(0), "{said}");
+            for wrong in ["CACHE_DAMAGED", "STATE_TAMPERED", "STATE_LOST"] {
+                assert!(!said.contains(wrong), "{said}");
+            }
+        }
+    }
 }

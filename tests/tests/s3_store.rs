@@ -155,7 +155,7 @@ async fn each_answer_has_its_word_and_the_next_try_succeeds() {
         assert_eq!(object.put(&store).expect("the next try"), Put::Stored);
         assert_eq!(object.put(&store).expect("a repeat"), Put::AlreadyThere);
         let receipt = store.confirm(&object.name, object.source()).expect("it is kept");
-        let wanted = object.sealed_us.div_euclid(1_000_000) + 32 * 86_400;
+        let wanted = object.sealed_us.div_euclid(1_000_000) + 33 * 86_400;
         assert!(receipt.version.is_some());
         assert!(receipt.retain_until_s.is_some_and(|until| (wanted..=wanted + 1).contains(&until)));
         assert_eq!(object.versions(&client).await, 1, "{code}");

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! <state>/cache/<deployment, keys and store>/
+//!   lock                             held by the one auditor that works on it
 //!   run.json                         the whole verification that is under way, or was interrupted
 //!   <deployment>/<gateway>/<epoch>/
 //!     log.json                       what was found out when the log was last followed to its end, and the segments
@@ -16,6 +17,7 @@
 
 mod checkpoint;
 mod columns;
+mod lock;
 mod pace;
 mod run;
 mod segment;
@@ -27,7 +29,7 @@ pub use segment::Segment;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use schemas::trust::Trust;
 use schemas::verify::{SealTail, VerifiedBatch};
@@ -38,6 +40,7 @@ use crate::state::State;
 use crate::verify::Sink;
 use crate::verify::log::LogFold;
 use checkpoint::{Checkpoint, Kept};
+use lock::Lock;
 use pace::Pace;
 use run::Run;
 use segment::{Writing, merge};
@@ -116,6 +119,8 @@ pub struct Cache<'a> {
     run: Option<Run>,
     pace: Pace,
     error: Option<anyhow::Error>,
+    /// From the beginning of a verification until the rows were read.
+    lock: Option<Lock>,
 }
 
 impl std::fmt::Debug for Cache<'_> {
@@ -136,7 +141,7 @@ impl<'a> Cache<'a> {
         let name = format!("{}\n{}store {store}\n", trust.deployment, keys.concat());
         let name = Sha256Hex::of(name.as_bytes()).to_string();
         let root = state.folder().join("cache").join(name.get(..16).unwrap_or_default());
-        Self { state, root, logs: BTreeMap::new(), run: None, pace: Pace::default(), error: None }
+        Self { state, root, logs: BTreeMap::new(), run: None, pace: Pace::default(), error: None, lock: None }
     }
 
     /// Says how long it is at least from one checkpoint in the middle of a log to the next.
@@ -148,7 +153,8 @@ impl<'a> Cache<'a> {
         self.root.join(origin.as_str())
     }
 
-    /// Begins a verification: gives the proofs that it may go on from. Damage is named and dropped.
+    /// Begins a verification: gives the proofs that it may go on from. Damage is named and dropped. Waits where another
+    /// auditor works on the cache; none does until this is dropped.
     ///
     /// # Errors
     /// The cache cannot be written.
@@ -158,6 +164,10 @@ impl<'a> Cache<'a> {
         now: i64,
         findings: &mut Findings,
     ) -> anyhow::Result<BTreeMap<Origin, (LogFold, SealTail)>> {
+        if self.lock.is_none() {
+            self.lock = Some(Lock::take(&self.root)?);
+            lock::sweep(&self.root, SystemTime::now());
+        }
         self.run = match from {
             Continue::Known => None,
             Continue::Interrupted => Some(Run::under_way(self.state, &self.root, now)?),

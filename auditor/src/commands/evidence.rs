@@ -355,13 +355,16 @@ impl Opened {
         }
         cache.finish(!report.findings.has(Code::CouldNotRead))?;
         if !matches!(self.remembered, Remembered::Tampered(_) | Remembered::Lost) {
+            // Of other stores somebody else may know more by now.
+            visits.stores.clear();
+            let state = self.state.exclusive()?;
             if let (Some(bucket), Some(judged)) = (&self.bucket, &judged)
                 && bucket.kept.is_ok()
             {
                 let id = kept::id(bucket.source.bucket());
                 kept::save(&self.state, &mut visits, &id, &judged.kept)?;
             }
-            self.state.remember(&visits)?;
+            let visits = state.remember(&visits)?;
             if judged.is_some() {
                 kept::clean(&self.state, &visits).context("the state folder")?;
             }

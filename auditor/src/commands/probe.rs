@@ -43,6 +43,8 @@ pub fn run(typed: &Probe) -> anyhow::Result<u8> {
     if transcript.judged() {
         let (passed, failed) = (transcript.passed(), transcript.failed());
         let (at, canaries) = (transcript.at, transcript.canaries.clone());
+        // Of stores it says nothing: whoever visits one at this time does.
+        visits.stores.clear();
         visits.probes.insert(probed::id(&bucket), Probed { at, canaries, passed, failed });
         state.remember(&visits)?;
     }

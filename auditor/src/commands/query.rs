@@ -47,6 +47,8 @@ pub(super) fn verified(opened: &Opened) -> anyhow::Result<(Report, Cache<'_>)> {
         return Ok((report, cache));
     }
     cache.forget_stale();
+    // It is locked until then.
+    drop(cache);
     opened.verify_new()
 }
 

@@ -68,6 +68,7 @@ fn import(state: &State, file: &Path, key: Option<&Path>) -> anyhow::Result<()> 
         );
     }
     let carried: Carried = serde_json::from_slice(body).context("the file is no exported state")?;
+    let exclusive = state.exclusive()?;
     let mut visits = known(state)?;
     for (origin, theirs) in carried.visits.logs {
         match visits.logs.get(&origin) {
@@ -102,7 +103,7 @@ fn import(state: &State, file: &Path, key: Option<&Path>) -> anyhow::Result<()> 
         ours.learn(theirs);
         kept::save(state, &mut visits, &id, &ours)?;
     }
-    state.remember(&visits)?;
+    exclusive.remember(&visits)?;
     Ok(())
 }
 

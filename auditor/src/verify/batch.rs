@@ -35,6 +35,24 @@ pub(crate) struct Context<'a> {
     pub(crate) has_seal: &'a (dyn Fn(u64) -> bool + Sync),
 }
 
+/// Why content that a seal names is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Gone {
+    /// It is older than its retention.
+    Expired,
+    /// Nobody says why.
+    Missing,
+}
+
+/// The content files of a batch, as far as they are there.
+#[derive(Debug, Default)]
+pub(crate) struct ContentFiles {
+    /// Their names in the log's folder.
+    pub(crate) opened: Vec<(String, crate::source::Opened)>,
+    /// Some are not there.
+    pub(crate) gone: Option<Gone>,
+}
+
 /// A batch that was looked at.
 pub(crate) struct Looked {
     pub(crate) number: u64,
@@ -108,25 +126,46 @@ impl Context<'_> {
         self.signed(&note).ok().map(|(signed, _)| signed.time)
     }
 
-    /// Opens the content files that the seal of batch `number` names, as far as they are there.
+    /// Opens the content files that the seal of batch `number` names, as far as they are there. `until` is a later batch
+    /// that is there.
     ///
     /// # Errors
     /// One that is there and cannot be read.
-    pub(crate) fn content_files(&self, number: u64) -> Result<Vec<crate::source::Opened>, SourceError> {
+    pub(crate) fn content_files(&self, number: u64, until: u64) -> Result<ContentFiles, SourceError> {
         let note = if_there(self.source.read(&super::seal_name(self.origin, number), SEAL_LIMIT))?;
-        let Some(note) = note else { return Ok(Vec::new()) };
-        let Ok((signed, _)) = self.signed(&note) else { return Ok(Vec::new()) };
+        let Some(signed) = note.and_then(|note| self.signed(&note).ok()).map(|(signed, _)| signed) else {
+            return Ok(ContentFiles { opened: Vec::new(), gone: Some(self.gone_below(number, until)) });
+        };
         let is_content = |file: &&seal::SealedFile| {
             matches!(
                 ObjectName::parse_file(self.origin, &file.name),
                 Ok(ObjectName::Data { kind: FileKind::Content(_), .. })
             )
         };
-        let mut out = Vec::new();
+        let mut out = ContentFiles::default();
         for file in signed.files.iter().filter(is_content) {
-            out.extend(if_there(self.source.open(&format!("{}/{}", self.origin, file.name)))?);
+            match if_there(self.source.open(&format!("{}/{}", self.origin, file.name)))? {
+                Some(opened) => out.opened.push((file.name.clone(), opened)),
+                None => out.gone = Some(self.gone(signed.time)),
+            }
         }
         Ok(out)
+    }
+
+    /// Whether what a seal of this time names may be gone.
+    fn gone(&self, sealed_at: i64) -> Gone {
+        if self.expired_before.is_some_and(|before| sealed_at < before) {
+            Gone::Expired
+        } else {
+            Gone::Missing
+        }
+    }
+
+    /// The same of a batch whose seal is not there: the first one above tells how old it is at least.
+    fn gone_below(&self, number: u64, until: u64) -> Gone {
+        let above =
+            self.expired_before.and_then(|_| (number..=until).find(|number| (self.has_seal)(*number)));
+        above.and_then(|above| self.time_of(above)).map_or(Gone::Missing, |time| self.gone(time))
     }
 
     /// The seal, signed by the log's key or by one of its closers, and which.
@@ -354,6 +393,7 @@ impl Context<'_> {
                 }
             }
         }
+        content.is_old = expired;
         content.expired = expired && gone > 0;
         content::check(self, &batch, &mut content, &mut looked.findings);
         // Findings stand even where another file of the batch is broken: the leaves are proven all the same.

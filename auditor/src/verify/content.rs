@@ -18,12 +18,13 @@ use schemas::{ExchangeId, Identifier, Sha256Hex};
 use serde::{Deserialize, Serialize};
 
 use super::batch::read_error;
-use super::batch::{Context, finding};
+use super::batch::{Context, Gone, finding};
+use super::ids::Ids;
 use super::keys::Held;
 use super::loader::{BaseError, Loader};
 use super::log::LogFold;
 use crate::finding::{Code, Finding, Findings, Place};
-use crate::source::Opened;
+use crate::source::{Opened, SourceError};
 
 /// Content up to this size is kept for parts that are stored as its edits.
 const KEPT_PART: usize = 4 << 20;
@@ -80,6 +81,8 @@ struct Edited {
 #[derive(Debug, Default)]
 pub(crate) struct ContentFacts {
     pub(crate) files: Vec<File>,
+    /// The batch is older than its retention: its content need not be kept any longer.
+    pub(crate) is_old: bool,
     /// Some files of the batch are expired: what is missing is not a finding.
     pub(crate) expired: bool,
     /// Some files of the batch could not be read: what they hold is not known.
@@ -164,6 +167,7 @@ pub(crate) fn check(
         let rows = match read_content(opened, &FileLimits::default()) {
             Ok(rows) => rows,
             Err(error) => {
+                facts.unread |= matches!(error, FileError::Read(_));
                 file_error(error, &file.place, findings);
                 continue;
             }
@@ -175,6 +179,7 @@ pub(crate) fn check(
             let row = match row {
                 Ok(row) => row,
                 Err(error) => {
+                    facts.unread |= matches!(error, FileError::Read(_));
                     file_error(error, &file.place, findings);
                     reading = None;
                     break;
@@ -220,6 +225,7 @@ fn file_error(error: FileError, place: &Place, findings: &mut Findings) {
                 findings.push(finding(fault, place.clone()));
             }
         }
+        FileError::Read(why) => findings.add(Code::CouldNotRead, place.clone(), "a readable object", why),
         error => findings.add(Code::Unreadable, place.clone(), "a content file", error.to_string()),
     }
 }
@@ -544,10 +550,38 @@ pub(super) struct Bases {
     held: HashMap<(ExchangeId, PartName), (Arc<[u8]>, usize)>,
     order: VecDeque<(ExchangeId, PartName)>,
     bytes: usize,
+    /// Those that were searched for and are gone: many parts may be edits of one.
+    gone: HashMap<(ExchangeId, PartName), Gone>,
 }
 
 impl Bases {
     const BYTES: usize = 256 << 20;
+    /// So many are known to be gone; beyond, one is searched for again.
+    const GONE: usize = 1 << 16;
+
+    /// A part's content, from memory or read again, and the length of its chain of edits.
+    fn content(
+        &mut self,
+        at: &(ExchangeId, PartName),
+        number: u64,
+        ids: &Ids,
+        loader: &Loader<'_>,
+    ) -> Result<(Arc<[u8]>, usize), BaseError> {
+        if let Some((content, depth)) = self.held.get(at) {
+            return Ok((content.clone(), *depth));
+        }
+        if let Some(gone) = self.gone.get(at) {
+            return Err(BaseError::Gone(*gone));
+        }
+        loader.load((&at.0, at.1), number, ids, 0)
+    }
+
+    /// A part cannot be put together, since what it goes back to is gone.
+    fn lost(&mut self, at: (ExchangeId, PartName), gone: Gone) {
+        if self.gone.len() < Self::GONE {
+            self.gone.insert(at, gone);
+        }
+    }
 
     fn put(&mut self, at: (ExchangeId, PartName), content: Arc<[u8]>, depth: usize) {
         self.bytes += content.len();
@@ -576,11 +610,11 @@ impl ContentFacts {
             bases.put(at, content, 0);
         }
         for edited in self.edited {
-            let (exchange, part) = &edited.base;
-            let base = match bases.held.get(&edited.base) {
-                Some((content, depth)) => Ok((content.clone(), *depth)),
-                None => loader.load((exchange, *part), number, &fold.story.ids, 0),
-            };
+            let base = bases.content(&edited.base, number, &fold.story.ids, loader);
+            if let Err(BaseError::Gone(gone)) = &base {
+                bases.lost(edited.base.clone(), *gone);
+                bases.lost((edited.exchange.clone(), edited.part), *gone);
+            }
             match base.and_then(|base| Ok(edited.apply(&base)?)) {
                 Ok((content, depth)) => {
                     let commitment = schemas::content::commitment(&edited.salt, &content);
@@ -600,7 +634,7 @@ impl ContentFacts {
                     let place = edited.place.at(edited.position);
                     fold.findings.push(loader.context.dictionaries.absent(dictionary, place));
                 }
-                Err(error) => fold.findings.push(edited.without_base(error)),
+                Err(error) => fold.findings.push(edited.without_base(error, self.is_old)),
             }
         }
     }
@@ -616,7 +650,7 @@ impl Edited {
         Ok((apply(base, &self.edits, limit)?, depth + 1))
     }
 
-    fn without_base(&self, error: BaseError) -> Finding {
+    fn without_base(&self, error: BaseError, is_old: bool) -> Finding {
         let place = self.place.clone().at(self.position);
         let expected = format!("edits of {} of exchange {}", self.base.1.as_str(), self.base.0);
         match error {
@@ -624,6 +658,15 @@ impl Edited {
                 Finding::new(Code::ContentMismatch, place, expected, error.to_string())
             }
             BaseError::Unread(error) => read_error(error, place),
+            BaseError::Gone(Gone::Expired) if is_old => {
+                Finding::new(Code::Expired, place, expected, "expired")
+            }
+            BaseError::Gone(Gone::Expired) => {
+                Finding::new(Code::BaseExpired, place, expected, "removed after its own retention")
+            }
+            BaseError::Gone(Gone::Missing) => {
+                Finding::new(Code::ContentMissing, place, expected, "not there")
+            }
             BaseError::Limit => {
                 let found = "not in the batches that were searched for it";
                 Finding::new(Code::ResourceLimit, place, expected, found)
@@ -637,16 +680,25 @@ pub(crate) type At = (u64, ExchangeId, PartName);
 
 /// Puts the wanted parts of a batch's content files together, in the files' order. What is given is not yet held
 /// against a commitment.
+///
+/// # Errors
+/// A file whose bytes the system did not give: nothing is said of the part that was being read, and of those behind it.
 pub(crate) fn each_part(
     context: &Context<'_>,
     number: u64,
-    files: Vec<Opened>,
+    files: Vec<(String, Opened)>,
     limit: usize,
     wants: &dyn Fn(&ExchangeId, PartName) -> bool,
     each: &mut dyn FnMut(At, Result<Assembled, ContentError>),
-) {
-    for file in files {
-        let Ok(rows) = read_content(file, &FileLimits::default()) else { continue };
+) -> Result<(), SourceError> {
+    for (file, opened) in files {
+        let name = || format!("{}/{file}", context.origin);
+        let rows = match read_content(opened, &FileLimits::default()) {
+            Err(FileError::Read(why)) => return Err(unread(name(), why)),
+            // What is wrong with the file is a finding of its batch.
+            Err(_) => continue,
+            Ok(rows) => rows,
+        };
         let mut reading: Option<(At, Result<Assembler, ContentError>)> = None;
         let done = |reading: Option<(At, Result<Assembler, ContentError>)>,
                     each: &mut dyn FnMut(At, Result<Assembled, ContentError>)| {
@@ -655,7 +707,11 @@ pub(crate) fn each_part(
             }
         };
         for row in rows {
-            let Ok(row) = row else { break };
+            let row = match row {
+                Err(FileError::Read(why)) => return Err(unread(name(), why)),
+                Err(_) => break,
+                Ok(row) => row,
+            };
             let at = (row.position, row.exchange.clone(), row.part);
             if !wants(&row.exchange, row.part) {
                 done(reading.take(), each);
@@ -674,6 +730,11 @@ pub(crate) fn each_part(
         }
         done(reading.take(), each);
     }
+    Ok(())
+}
+
+fn unread(name: String, why: String) -> SourceError {
+    SourceError::Io { name, error: std::io::Error::other(why) }
 }
 
 fn take(
@@ -699,15 +760,15 @@ fn take(
 /// it edits.
 pub(crate) fn read_part(
     context: &Context<'_>,
-    (number, files): (u64, Vec<Opened>),
+    (number, files): (u64, Vec<(String, Opened)>),
     exchange: &ExchangeId,
     part: PartName,
     limit: usize,
-    base: &mut dyn FnMut(&ExchangeId, PartName) -> Result<(Arc<[u8]>, usize), ContentError>,
-) -> Result<(Vec<u8>, Salt, usize), ContentError> {
+    base: &mut dyn FnMut(&ExchangeId, PartName) -> Result<(Arc<[u8]>, usize), BaseError>,
+) -> Result<(Vec<u8>, Salt, usize), BaseError> {
     let mut found = None;
     let wants = |of: &ExchangeId, name: PartName| of == exchange && name == part;
-    each_part(context, number, files, limit, &wants, &mut |_, assembled| found = Some(assembled));
+    each_part(context, number, files, limit, &wants, &mut |_, assembled| found = Some(assembled))?;
     let absent = || ContentError::BaseAbsent(format!("{exchange} {}", part.as_str()));
     let assembled = found.ok_or_else(absent)??;
     match &assembled.base {

@@ -18,6 +18,8 @@ pub(super) struct Expected {
     pub(super) first_origin: Option<Origin>,
     pub(super) heartbeat_bound_us: Option<i64>,
     pub(super) closed: bool,
+    /// Logs that it lists, and the size at which each was closed. A registry says that itself, and when.
+    pub(super) listed: Vec<(Origin, Option<u64>)>,
 }
 
 /// How much a sealed heartbeat may be behind its bound: the same slack as between records, and a write.
@@ -34,6 +36,7 @@ pub(super) fn judge(
 ) -> GatewayReport {
     folds.sort_by_key(|fold| (starts(fold), fold.origin.clone()));
     epochs(expected, &folds, options, findings);
+    listed(expected, &folds, options, findings);
     let declared = declared_silence(&folds);
     let asked = asked(expected, &folds, options);
     if let Some(asked) = asked {
@@ -182,6 +185,29 @@ fn epochs(expected: &Expected, folds: &[&LogFold], options: &Options<'_>, findin
     }
 }
 
+/// A log that the trust file lists is there, and as long as it was when it was closed.
+fn listed(expected: &Expected, folds: &[&LogFold], options: &Options<'_>, findings: &mut Findings) {
+    let gone = |at: i64| options.mandate.retention.is_some_and(|kept| at.saturating_add(kept) < options.now);
+    for (origin, closed) in &expected.listed {
+        let place = Place::log(origin);
+        if let Some(fold) = folds.iter().find(|fold| fold.origin == *origin && fold.is_there()) {
+            if let Some(size) = closed.filter(|size| fold.next_position < *size) {
+                let expected = format!("size {size}, at which the trust file says that it was closed");
+                findings.add(Code::BatchMissing, place, expected, format!("size {}", fold.next_position));
+            }
+            continue;
+        }
+        let expected = "a log that the trust file lists";
+        let mut later = folds.iter().filter(|fold| fold.origin.epoch() > origin.epoch());
+        let known = |found: &Finding| found.code == Code::LogMissing && found.place == place;
+        if later.any(|fold| gone(starts(fold))) {
+            findings.add(Code::Expired, place, expected, "nothing");
+        } else if !findings.iter().any(known) {
+            findings.add(Code::LogMissing, place, expected, "nothing");
+        }
+    }
+}
+
 fn end_of_predecessor(
     fold: &LogFold,
     before: &LogFold,
@@ -222,11 +248,13 @@ fn declared_silence(folds: &[&LogFold]) -> Vec<(i64, i64)> {
 }
 
 /// The asked interval: the user's, else from the first log's opening to the auditor's clock less heartbeat bound and
-/// batch age, or to the newest proven record while the gateway is younger than that.
+/// batch age, or to the newest proven record while the gateway is younger than that. Where all that is left of a gateway is
+/// expired it went on from there, for all that is known.
 fn asked(expected: &Expected, folds: &[&LogFold], options: &Options<'_>) -> Option<(i64, i64)> {
     let newest = folds.iter().filter_map(|fold| fold.proven.last().map(|run| run.1)).max();
     let boots: BTreeSet<i64> = folds.iter().map(|fold| starts(fold)).filter(|at| *at != i64::MAX).collect();
-    let begins = boots.first().copied();
+    let expired = || folds.iter().filter_map(|fold| fold.expired_until).max();
+    let begins = boots.first().copied().or_else(expired);
     let last = folds.iter().rev().find_map(|fold| fold.story.boot.as_ref());
     let bound = expected
         .heartbeat_bound_us
@@ -236,7 +264,11 @@ fn asked(expected: &Expected, folds: &[&LogFold], options: &Options<'_>) -> Opti
     let from = options.from.or(begins)?;
     let to = options.to.or_else(|| {
         let settled = options.now.saturating_sub(bound).saturating_sub(age);
-        if begins.is_some_and(|begins| begins > settled) { newest } else { Some(settled) }
+        if begins.is_some_and(|begins| begins > settled) {
+            newest.or(Some(options.now))
+        } else {
+            Some(settled)
+        }
     })?;
     Some((from, to))
 }

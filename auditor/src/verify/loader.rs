@@ -6,7 +6,7 @@ use schemas::ExchangeId;
 use schemas::content::{ContentError, MAX_DELTA_DEPTH};
 use schemas::record::PartName;
 
-use super::batch::Context;
+use super::batch::{Context, Gone};
 use super::content::{self, TOO_DEEP};
 use super::ids::Ids;
 use crate::source::SourceError;
@@ -24,6 +24,8 @@ pub(crate) enum BaseError {
     Content(ContentError),
     /// An object that may hold it cannot be read.
     Unread(SourceError),
+    /// It is not in what is left of the batches that may hold it.
+    Gone(Gone),
     /// It is not in the batches that were searched, and there are more.
     Limit,
 }
@@ -32,6 +34,17 @@ impl From<ContentError> for BaseError {
     fn from(error: ContentError) -> Self {
         Self::Content(error)
     }
+}
+
+impl From<SourceError> for BaseError {
+    fn from(error: SourceError) -> Self {
+        Self::Unread(error)
+    }
+}
+
+/// Whether a part stands with the first record of its exchange: what the caller sent, and what was about to be sent.
+fn comes_first(part: PartName) -> bool {
+    matches!(part, PartName::ClientRequestHead | PartName::ClientRequest | PartName::ProviderRequest)
 }
 
 /// Reads content again.
@@ -61,31 +74,26 @@ impl Loader<'_> {
             Some(first) => (first, until.min(first.saturating_add(SEARCHED))),
             None => (until.saturating_sub(SEARCHED), until),
         };
-        let steps = newest - oldest;
-        for step in 0..=steps {
+        let mut gone = None;
+        for step in 0..=newest - oldest {
             let number = if known.is_some() { oldest + step } else { newest - step };
-            let files = self.context.content_files(number).map_err(BaseError::Unread)?;
-            if files.is_empty() {
-                continue;
+            let files = self.context.content_files(number, until)?;
+            gone = gone.or(files.gone);
+            let mut base = |exchange: &ExchangeId, part| self.load((exchange, part), number, ids, depth + 1);
+            let files = (number, files.opened);
+            match content::read_part(self.context, files, exchange, part, self.limit, &mut base) {
+                Ok((content, _, depth)) => return Ok((content.into(), depth)),
+                Err(BaseError::Content(ContentError::BaseAbsent(absent))) if absent == what => {}
+                Err(error) => return Err(error),
             }
-            let mut below = None;
-            let mut base = |exchange: &ExchangeId, part| {
-                self.load((exchange, part), number, ids, depth + 1).map_err(|error| match error {
-                    BaseError::Content(error) => error,
-                    other => {
-                        below = Some(other);
-                        ContentError::BaseAbsent(String::new())
-                    }
-                })
-            };
-            let read =
-                content::read_part(self.context, (number, files), exchange, part, self.limit, &mut base);
-            match (read, below) {
-                (Ok((content, _, depth)), _) => return Ok((content.into(), depth)),
-                (Err(_), Some(below)) => return Err(below),
-                (Err(ContentError::BaseAbsent(absent)), None) if absent == what => {}
-                (Err(error), None) => return Err(error.into()),
+            // All below what is expired is older, and what comes first stands in no later batch.
+            let only_here = step == 0 && known.is_some() && comes_first(part);
+            if (only_here && gone.is_some()) || (known.is_none() && gone == Some(Gone::Expired)) {
+                break;
             }
+        }
+        if let Some(gone) = gone {
+            return Err(BaseError::Gone(gone));
         }
         let all = if known.is_some() { newest == until } else { oldest == 0 };
         Err(if all { ContentError::BaseAbsent(what).into() } else { BaseError::Limit })

@@ -278,6 +278,9 @@ impl Tell<'_, '_> {
             self.fold.next_position = self.fold.next_position.max(to);
             return;
         }
+        if let Some(to) = seal.map(|seal| seal.to) {
+            self.key_counts(number, to);
+        }
         match outcome {
             Outcome::Broken(seal) => {
                 if missing {
@@ -344,6 +347,20 @@ impl Tell<'_, '_> {
         }
     }
 
+    /// Holds a seal's end against what its key counts for, whether or not its records are there. A revoked key's limit is
+    /// its own: a closer goes on behind it, up to where the log was closed.
+    fn key_counts(&mut self, number: u64, to: u64) {
+        let counts = match self.fold.closer {
+            None => self.entry.counts_for(self.origin, to),
+            Some(_) => self.entry.closers_count_for(self.origin, to),
+        };
+        if !counts {
+            let place = Place::batch(self.origin, number).in_object(super::seal_name(self.origin, number));
+            let expected = "a seal up to where its key counts for this log";
+            self.fold.findings.add(Code::KeyNotValidForSize, place, expected, format!("tree size {to}"));
+        }
+    }
+
     /// Holds a seal against the one before it. True where it continues, or nothing is known to hold it against.
     fn chained(&mut self, seal: &schemas::seal::SignedSeal, after_gap: bool) -> bool {
         if seal.batch > 0 && (after_gap || self.tail.is_none()) {
@@ -397,20 +414,6 @@ impl Tell<'_, '_> {
             self.tear();
         }
         let sound = self.chained(seal, false);
-        // A revoked key's limit is its own: a closer goes on behind it, up to where the log was closed.
-        let counts = match self.fold.closer {
-            None => self.entry.counts_for(self.origin, seal.to),
-            Some(_) => self.entry.closers_count_for(self.origin, seal.to),
-        };
-        if !counts {
-            let expected = "a seal up to where its key counts for this log";
-            self.fold.findings.add(
-                Code::KeyNotValidForSize,
-                place(),
-                expected,
-                format!("tree size {}", seal.to),
-            );
-        }
         if seal.from < self.fold.next_position {
             let expected = format!("a batch that begins at {}", self.fold.next_position);
             self.fold.findings.add(

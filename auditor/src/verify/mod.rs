@@ -168,7 +168,7 @@ pub fn run(source: &dyn Source, options: &Options<'_>, sink: &mut dyn Sink) -> (
     };
     findings.append(in_force.findings.clone());
     let (registry, trust) = (&in_force.registry, &in_force.trust);
-    let mut gateways = gateways(trust);
+    let mut gateways = gateways(trust, registry.is_none());
     let folders = match listing::folders(source, &mut findings) {
         Ok(folders) => folders,
         Err(error) => {
@@ -277,8 +277,9 @@ pub fn run(source: &dyn Source, options: &Options<'_>, sink: &mut dyn Sink) -> (
     (report, visits)
 }
 
-/// The gateways that are trusted; one with several keys is one gateway.
-fn gateways(trust: &Trust) -> Vec<Gateway> {
+/// The gateways that are trusted; one with several keys is one gateway. `expects`: the logs that the entries list must be
+/// there, since no registry says which are.
+fn gateways(trust: &Trust, expects: bool) -> Vec<Gateway> {
     let mut out: Vec<Gateway> = Vec::new();
     for trusted in &trust.gateways {
         if out.iter().any(|gateway| gateway.expected.name == trusted.name) {
@@ -294,6 +295,12 @@ fn gateways(trust: &Trust) -> Vec<Gateway> {
                 .and_then(|s| i64::try_from(s).ok())
                 .map(|s| s.saturating_mul(time::SECOND)),
             closed: entries.last().is_some_and(|entry| entry.closed == Some(true)),
+            listed: entries
+                .iter()
+                .filter(|_| expects)
+                .flat_map(|entry| entry.logs.iter().flatten())
+                .map(|log| (log.origin.clone(), log.closed))
+                .collect(),
         };
         out.push(Gateway { expected, folds: Vec::new() });
     }
@@ -792,9 +799,13 @@ impl Report {
 }
 
 #[cfg(test)]
+mod base_tests;
+#[cfg(test)]
 mod code_tests;
 #[cfg(test)]
 mod memory_tests;
+#[cfg(test)]
+mod removal_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

@@ -44,6 +44,9 @@ const NEWEST: &str = "newest";
 /// a stranger put into the store must not name the logs of years.
 const AHEAD_US: i64 = 24 * 3600 * 1_000_000;
 
+/// How often an epoch's folder is emptied, where another process puts something into it meanwhile.
+const REMOVALS: u32 = 100;
+
 /// A new epoch's name: start time and chance, never a counter. It sorts behind its predecessor's also where both begin in
 /// one second or the clock was set back: the logs of a gateway sort by their names.
 pub(crate) fn name(now_us: i64, behind: Option<&str>) -> Result<String, OpenError> {
@@ -146,13 +149,29 @@ pub(crate) fn remember(disk: &dyn Disk, journal_dir: &Path, newest: &Predecessor
 /// Removes an epoch's folder; all of it is archived, or nothing was ever taken into it. Not durable: what a loss of power
 /// brings back is recovered and removed again, with the same end. What must not come back behind the next epoch's first
 /// records does not: making that epoch's folder syncs the same names.
+///
+/// Another process may look at the folder meanwhile, or remove it too: whoever tries its lock makes the lock's file anew.
 pub(crate) fn remove(disk: &dyn Disk, folder: &Path) -> Result<(), OpenError> {
-    let entries = disk.list(folder).map_err(OpenError::io("list", folder))?;
-    for entry in entries {
-        let path = folder.join(&entry.name);
-        disk.unlink(&path).map_err(OpenError::io("remove", &path))?;
+    let gone = |error: &std::io::Error| error.kind() == std::io::ErrorKind::NotFound;
+    for left in (0..REMOVALS).rev() {
+        let entries = match disk.list(folder) {
+            Err(error) if gone(&error) => return Ok(()),
+            listed => listed.map_err(OpenError::io("list", folder))?,
+        };
+        for entry in entries {
+            let path = folder.join(&entry.name);
+            match disk.unlink(&path) {
+                Err(error) if !gone(&error) => return Err(OpenError::io("remove", &path)(error)),
+                _ => {}
+            }
+        }
+        match disk.remove_dir(folder) {
+            Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty && left > 0 => {}
+            Err(error) if !gone(&error) => return Err(OpenError::io("remove", folder)(error)),
+            _ => break,
+        }
     }
-    disk.remove_dir(folder).map_err(OpenError::io("remove", folder))
+    Ok(())
 }
 
 /// The size and root of a log, as a later one names it.
@@ -201,6 +220,33 @@ mod tests {
         std::fs::create_dir(&folder).unwrap();
         let held = lock(&disk::RealDisk, &folder).unwrap();
         assert!(held.is_some() && lock(&disk::RealDisk, &folder).unwrap().is_none(), "it is held");
+    }
+
+    #[test]
+    fn an_epoch_that_others_look_at_meanwhile_is_removed_all_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                        for folder in list(&disk::RealDisk, dir.path()).unwrap() {
+                            let _ = lock(&disk::RealDisk, &folder);
+                        }
+                    }
+                });
+            }
+            let removed: Result<(), OpenError> = (0..500).try_for_each(|n| {
+                let folder = dir.path().join(format!("20261120t101500z-{n:08x}"));
+                std::fs::create_dir(&folder).unwrap();
+                std::fs::write(folder.join("segment-0"), b"x").unwrap();
+                remove(&disk::RealDisk, &folder)
+            });
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            removed.unwrap();
+        });
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+        remove(&disk::RealDisk, &dir.path().join("20261120t101500z-0000ffff")).unwrap();
     }
 
     #[test]

@@ -6,7 +6,7 @@ mod find;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use schemas::record::{Body, CloseReason, Erasure};
+use schemas::record::{CloseReason, Erasure};
 use schemas::{ExchangeId, Identifier, Origin};
 
 use self::elsewhere::Elsewhere;
@@ -140,21 +140,22 @@ pub(crate) fn erase(inner: &Inner, request: &EraseRequest) -> Result<EraseReport
     }
     // From its record on a key is due: a crash, a full disk or a failing one only delays it.
     inner.marks.set_undone(Some(inner.journal.journaled()));
-    for erased in by_key.values().flatten() {
-        let recorded = inner.append_blocking(Body::Erasure(Erasure {
+    for (key, of_key) in &by_key {
+        let erasures = of_key.iter().map(|erased| Erasure {
             exchange: erased.exchange.clone(),
             origin: erased.origin.clone(),
             position: erased.position,
             content_key: erased.content_key.clone(),
             reason: request.reason.clone(),
             actor: request.actor.clone(),
-        }));
-        if let Err(error) = recorded {
-            // A key of which any erasure is recorded goes, whatever became of the rest.
+        });
+        // All that a key holds is recorded, or nothing of it and the key stays.
+        if let Err(error) = inner.append_erasures_blocking(&erasures.collect::<Vec<_>>()) {
+            // A key whose erasure is recorded goes, whatever became of the rest.
             destroy(inner, &mut due);
             return Err(error.into());
         }
-        due.insert(erased.content_key.clone());
+        due.insert(key.clone());
     }
     if let Some(error) = destroy(inner, &mut due) {
         return Err(EraseError::Failed(format!(

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use schemas::record::{Body, Close, CloseReason, Config, Heartbeat, Record, VERSION};
+use schemas::record::{Body, Close, CloseReason, Config, Erasure, Heartbeat, Record, VERSION};
 use schemas::{Identifier, Origin, Sha256Hex};
 
 use crate::clock::Clock;
@@ -283,6 +283,31 @@ impl Inner {
         Ok(self.told_blocking(ticket)?.positions.start)
     }
 
+    /// Appends erasures that belong together: all of them are taken, or, where the disk is full, none. Durable on return.
+    pub(crate) fn append_erasures_blocking(&self, erasures: &[Erasure]) -> Result<(), Unavailable> {
+        let frames = |in_force: &InForce| -> Result<Vec<Frame>, Unavailable> {
+            let now = self.clock.now_us();
+            let encoded = erasures.iter().map(|erasure| {
+                encode(now, in_force.config, Body::Erasure(erasure.clone())).map(next_minor::frames)
+            });
+            Ok(encoded.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
+        };
+        let in_force = || self.config.read().unwrap_or_else(PoisonError::into_inner);
+        let cost = Journal::cost(frames(&in_force())?.iter().map(Frame::payload_bytes));
+        // Many may need more than stands ready; that there is no more is told by the submission.
+        let reserved = self.journal.reserve_blocking(cost);
+        let in_force = in_force();
+        in_force.takes_records()?;
+        let frames = frames(&in_force)?;
+        let ticket = match reserved {
+            Ok(mut reserved) => self.journal.try_submit(&mut reserved, frames),
+            Err(_) => self.own.submit(&self.journal, Purpose::Erasure, frames),
+        };
+        let ticket = ticket.map_err(|error| self.journal_failed(error))?;
+        drop(in_force);
+        self.told_blocking(ticket).map(drop)
+    }
+
     /// Puts a new configuration into the log, and from then on into every record.
     pub(crate) fn change_config(
         &self,
@@ -506,7 +531,10 @@ impl Inner {
     pub(crate) fn wait_archived_blocking(&self, position: u64, bound: Duration) -> bool {
         let until = Instant::now() + bound;
         while self.marks.snapshot().archived < position {
-            if Instant::now() >= until || self.marks.alarm().is_some() {
+            // Nobody ships any more, or nothing can be written: waiting helps nobody.
+            let ended =
+                self.marks.finished() || self.marks.alarm().is_some() || self.journal.failed().is_some();
+            if ended || Instant::now() >= until {
                 return false;
             }
             std::thread::sleep(Duration::from_millis(5));

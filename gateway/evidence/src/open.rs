@@ -389,7 +389,8 @@ fn begin(
     }));
     inner.own.keep(&inner.journal).map_err(|error| OpenError::Journal(error.to_string()))?;
     first_records(&inner, predecessor)?;
-    unrecorded::take_over(&*disk, &inner.settings.journal_dir, |gap| {
+    let own = (folder.as_path(), inner.journal.journaled());
+    unrecorded::take_over(&*disk, &inner.settings.journal_dir, own, |gap| {
         Ok(inner.append_blocking(gap).map(drop)?)
     })?;
     epoch::remember(&*inner.disk, &inner.settings.journal_dir, &epoch::predecessor(&origin, None))?;

@@ -4,7 +4,8 @@
 //! process: recovery makes the `gap` of it. What came behind `close` goes into the gateway's next log.
 //!
 //! ```text
-//! <journal>/<epoch>/unrecorded   {"count":..,"from":..}: so many that no `gap` below position `from` tells of
+//! <journal>/<epoch>/unrecorded   {"count":..,"from":..,"taken":[..]}: so many that no `gap` below position `from` tells of,
+//!                                with those that were taken over from these epochs
 //! <journal>/unrecorded-<epoch>   {"count":..,"from":0}: for the next log
 //! ```
 
@@ -21,13 +22,22 @@ use crate::error::OpenError;
 
 /// What stands before the epoch's name where the count is for the next log.
 const FOR_NEXT: &str = "unrecorded-";
-const MAX_BYTES: u64 = 4096;
+const MAX_BYTES: u64 = 64 << 10;
 
 /// A count on disk. `count` is absent where the file could not be read: something is missing, nobody knows how much.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Kept {
     pub(crate) count: Option<u64>,
     pub(crate) from: u64,
+    /// The epochs whose counts for the next log are in it: theirs count no more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    taken: Vec<String>,
+}
+
+impl Kept {
+    fn new(count: Option<u64>, from: u64) -> Self {
+        Self { count, from, taken: Vec::new() }
+    }
 }
 
 /// Counts what no record tells of yet.
@@ -99,7 +109,7 @@ impl Telling<'_> {
             }
             count if self.on_disk.says == count => Ok(()),
             count => {
-                let kept = Kept { count: Some(count), from: journaled };
+                let kept = Kept::new(Some(count), journaled);
                 disk::replace(disk, &path, &serde_json::to_vec(&kept).map_err(std::io::Error::other)?)?;
                 *self.on_disk = OnDisk { is_there: true, says: count };
                 Ok(())
@@ -108,9 +118,30 @@ impl Telling<'_> {
     }
 }
 
-/// What the file in an epoch's folder says.
+/// What the file in an epoch's folder says. What it has taken over is removed where it was.
 pub(crate) fn read(disk: &dyn Disk, folder: &Path) -> Result<Option<Kept>, OpenError> {
-    read_at(disk, &folder.join(epoch::UNRECORDED))
+    let kept = read_at(disk, &folder.join(epoch::UNRECORDED))?;
+    if let Some(kept) = &kept {
+        remove(disk, disk::parent(folder), &kept.taken)?;
+    }
+    Ok(kept)
+}
+
+/// Removes what these epochs left for the next log, where it is still there; durable on return.
+fn remove(disk: &dyn Disk, journal_dir: &Path, epochs: &[String]) -> Result<(), OpenError> {
+    let mut removed = false;
+    for epoch in epochs {
+        let path = journal_dir.join(format!("{FOR_NEXT}{epoch}"));
+        match disk.unlink(&path) {
+            Ok(()) => removed = true,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(OpenError::io("remove", &path)(error)),
+        }
+    }
+    if !removed {
+        return Ok(());
+    }
+    disk.sync_dir(journal_dir).map_err(OpenError::io("sync", journal_dir))
 }
 
 fn read_at(disk: &dyn Disk, path: &Path) -> Result<Option<Kept>, OpenError> {
@@ -120,7 +151,7 @@ fn read_at(disk: &dyn Disk, path: &Path) -> Result<Option<Kept>, OpenError> {
     let bytes = disk::read_file(disk, path, MAX_BYTES).map_err(OpenError::io("read", path))?;
     Ok(Some(serde_json::from_slice(&bytes).unwrap_or_else(|error| {
         tracing::error!(path = %path.display(), %error, "how many exchanges passed unrecorded cannot be read");
-        Kept { count: None, from: 0 }
+        Kept::new(None, 0)
     })))
 }
 
@@ -132,27 +163,46 @@ pub(crate) fn leave(
     count: Option<u64>,
 ) -> Result<(), OpenError> {
     let path = journal_dir.join(format!("{FOR_NEXT}{epoch}"));
-    let bytes = serde_json::to_vec(&Kept { count, from: 0 }).map_err(|e| OpenError::Format(e.to_string()))?;
+    let bytes = serde_json::to_vec(&Kept::new(count, 0)).map_err(|e| OpenError::Format(e.to_string()))?;
     disk::replace(disk, &path, &bytes).map_err(OpenError::io("write", &path))
 }
 
-/// Puts what earlier epochs left into the new log by `tell`, and removes it then; durably only with the next sync of the
-/// folder, by [`epoch::remember`].
+/// Puts what earlier epochs left into the new log by `tell`, and removes it then. `folder` is the new epoch's, `journaled` the
+/// position behind its last durable record. Whenever power is lost, it is told once: the new epoch's file says what it took
+/// over before it is told, and is removed last.
 pub(crate) fn take_over(
     disk: &dyn Disk,
     journal_dir: &Path,
+    (folder, journaled): (&Path, u64),
     tell: impl Fn(Body) -> Result<(), OpenError>,
 ) -> Result<(), OpenError> {
     let entries = disk.list(journal_dir).map_err(OpenError::io("list", journal_dir))?;
-    for entry in entries.iter().filter(|entry| !entry.is_dir && entry.name.starts_with(FOR_NEXT)) {
-        // A half that a crash left; the whole one is there, or is made again.
-        let path = journal_dir.join(&entry.name);
-        if !entry.name.ends_with(".new")
-            && let Some(kept) = read_at(disk, &path)?
+    let (mut taken, mut counts) = (Vec::new(), Vec::new());
+    for entry in entries.iter().filter(|entry| !entry.is_dir) {
+        let Some(epoch) = entry.name.strip_prefix(FOR_NEXT) else { continue };
+        // A half that a crash left counts for nothing: the whole one is there, or is made again.
+        if !epoch.ends_with(".new")
+            && let Some(kept) = read_at(disk, &journal_dir.join(&entry.name))?
         {
-            tell(gap(kept.count))?;
+            counts.push(kept.count);
         }
-        disk.unlink(&path).map_err(OpenError::io("remove", &path))?;
+        taken.push(epoch.to_owned());
+    }
+    if taken.is_empty() {
+        return Ok(());
+    }
+    let own = folder.join(epoch::UNRECORDED);
+    if !counts.is_empty() {
+        let count = counts.iter().try_fold(0_u64, |sum, count| count.map(|count| sum.saturating_add(count)));
+        let kept = Kept { taken: taken.clone(), ..Kept::new(count, journaled) };
+        let bytes = serde_json::to_vec(&kept).map_err(|error| OpenError::Format(error.to_string()))?;
+        disk::replace(disk, &own, &bytes).map_err(OpenError::io("write", &own))?;
+        counts.iter().try_for_each(|count| tell(gap(*count)))?;
+    }
+    remove(disk, journal_dir, &taken)?;
+    if !counts.is_empty() {
+        // Where it comes back, recovery takes from it what the log tells.
+        disk.unlink(&own).map_err(OpenError::io("remove", &own))?;
     }
     Ok(())
 }
@@ -181,5 +231,42 @@ mod tests {
         unrecorded.tell().told(5);
         unrecorded.tell().save(&RealDisk, dir.path(), 102).unwrap();
         assert_eq!(kept(), None);
+    }
+
+    #[test]
+    fn what_an_earlier_epoch_left_is_told_once_whenever_power_is_lost() {
+        use std::cell::RefCell;
+
+        use crate::disk::{Crash, Fault, SimDisk};
+
+        let (journal, new) = (Path::new("/journal"), Path::new("/journal/new"));
+        let mut ends = [0; 3];
+        for point in 0..40 {
+            let disk = SimDisk::new();
+            disk::create_dir_all(&disk, new).unwrap();
+            leave(&disk, journal, "old", Some(5)).unwrap();
+            let told = RefCell::new(Vec::new());
+            disk.fault_at_change(point, Fault::PowerOff);
+            let tell = |body: Body| {
+                told.borrow_mut().push(body);
+                Ok(())
+            };
+            let taken = take_over(&disk, journal, (new, 7), tell)
+                .and_then(|()| disk.sync_dir(new).map_err(OpenError::io("sync", new)));
+            disk.crash(Crash::DropAll);
+            disk.clear_faults();
+            // Recovery takes from the epoch's own file what its `gap` says.
+            let own = read(&disk, new).unwrap().map(|kept| (kept.count, kept.from));
+            let left = disk.entry(&journal.join("unrecorded-old")).unwrap().is_some();
+            match (own, left) {
+                // Nothing was told, and the next start takes it over.
+                (None, true) => ends[0] += u32::from(told.borrow().is_empty()),
+                (Some(own), false) => ends[1] += u32::from(own == (Some(5), 7)),
+                (None, false) => ends[2] += u32::from(told.borrow().len() == 1 && taken.is_ok()),
+                (Some(_), true) => std::panic::panic_any(format!("point {point}: it would be told twice")),
+            }
+        }
+        assert_eq!(ends.iter().sum::<u32>(), 40, "{ends:?}");
+        assert!(ends.iter().all(|count| *count > 0), "{ends:?}");
     }
 }

@@ -4,11 +4,11 @@
 
 mod support;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use evidence::disk::{Call, Crash, Fault, SimDisk};
-use evidence::{EraseError, EraseRequest, EraseTarget, KeyScope, Ledger, erase_offline};
+use evidence::{EraseError, EraseRequest, EraseTarget, KeyScope, Ledger, LedgerConfig, erase_offline};
 use schemas::ExchangeId;
 use schemas::keytable::{self, KeyId};
 use schemas::record::{Body, CloseReason, PartName};
@@ -230,4 +230,43 @@ async fn an_erasure_waits_for_a_log_that_another_process_still_writes() {
     assert_eq!(*content(&logs, &shipped), Content::KeyDestroyed);
     assert_eq!(*content(&logs, &journaled), Content::KeyDestroyed);
     assert_eq!(*content(&logs, &kept), Content::Proven(Bytes::from_static(b"kept")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_erasure_of_a_whole_key_that_a_full_disk_refuses_leaves_nothing_out() {
+    const SHARING: usize = 7000;
+    let disk = SimDisk::new();
+    let bed = Bed::sim(&disk);
+    let config = LedgerConfig { segment_bytes: 1 << 20, ..bed.config() };
+    let ledger = Ledger::open(config).unwrap();
+    let who = KeyScope::PerDay { who: "ana".into() };
+    let one = async || exchange(&ledger, who.clone(), b"question", b"answer").await.unwrap();
+    let mut sharing = Vec::new();
+    while sharing.len() < SHARING {
+        let (a, b, c, d) = tokio::join!(one(), one(), one(), one());
+        sharing.extend([a, b, c, d]);
+    }
+    ledger.seal_now();
+    assert!(ledger.wait_archived(2 + 2 * SHARING as u64, CLOSE).await);
+    // What stands ready of the journal is less than what the records of the erasure need.
+    disk.set_capacity(Some(disk.used()));
+    let refused = ledger.erase(request(&sharing[..1], true)).await;
+    assert!(matches!(refused, Err(EraseError::Unavailable(_))), "{refused:?}");
+    disk.set_capacity(None);
+    let report = ledger.erase(request(&sharing[..1], true)).await.unwrap();
+    assert_eq!((report.erased.len(), report.already.len()), (SHARING, 0));
+    ledger.drain_and_close(CloseReason::Shutdown, CLOSE).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_erasure_does_not_wait_for_a_store_once_the_ledger_is_halted() {
+    let bed = Bed::real();
+    let config = LedgerConfig { batch_age: Duration::from_secs(600), ..bed.config() };
+    let ledger = Ledger::open(config).unwrap();
+    let gone = exchange(&ledger, KeyScope::PerExchange, b"gone", b"1").await.unwrap();
+    ledger.halt();
+    let began = Instant::now();
+    let refused = ledger.erase(request(&[gone], false)).await;
+    assert!(matches!(refused, Err(EraseError::Failed(_))), "{refused:?}");
+    assert!(began.elapsed() < Duration::from_secs(20), "it waited {:?}", began.elapsed());
 }

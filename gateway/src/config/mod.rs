@@ -448,7 +448,8 @@ pub enum FailMode {
     /// They are refused with 503.
     #[default]
     Closed,
-    /// They pass; a `gap` record counts them.
+    /// They pass; a `gap` record counts them. A body over 1 MiB is sent from the journal's disk: where that does not take
+    /// it, it is refused here too.
     Open,
 }
 

@@ -99,8 +99,9 @@ pub(super) fn default_timeout() -> &'static str {
     "30s"
 }
 
-/// Retention, counted from the time of the batch's seal. Reference files are kept 30 days longer than the longest
-/// content class and no shorter than records; seals a day longer than all.
+/// Retention, counted from the time of the batch's seal. Content files are locked a day longer than is said here, since
+/// later parts may be edits of earlier ones; reference files 30 days longer than any content and no shorter than
+/// records; seals a day longer than all.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct S3Retention {

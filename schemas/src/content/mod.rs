@@ -34,6 +34,9 @@ pub const SALT_BYTES: usize = 32;
 /// The longest chain of deltas: a part whose base has a base, and so on.
 pub const MAX_DELTA_DEPTH: usize = 256;
 
+/// How much older, by the times of their seals, the batch of a chain's first part may be than that of its last, microseconds.
+pub const MAX_DELTA_SPAN_US: i64 = 86_400 * 1_000_000;
+
 /// The most bytes that a row's `data` may hold: a chunk with its salt, what zstd adds to the incompressible, nonce, tag.
 pub const MAX_ROW_BYTES: usize = CHUNK_BYTES + (CHUNK_BYTES >> 7) + 1024;
 

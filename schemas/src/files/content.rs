@@ -4,9 +4,12 @@
 //! then chunks, as the writer was given them.
 
 use std::io::Write;
+use std::sync::{Mutex, PoisonError};
 
+use bytes::Bytes;
 use parquet::data_type::{ByteArray, FixedLenByteArray};
-use parquet::file::reader::ChunkReader;
+use parquet::errors::ParquetError;
+use parquet::file::reader::{ChunkReader, Length};
 use parquet::file::writer::SerializedFileWriter;
 
 use super::column;
@@ -180,15 +183,64 @@ fn own(group: &Group<'_>) -> OwnedGroup {
     OwnedGroup { rows: group.rows, chunks: chunks.collect() }
 }
 
+/// A reader that remembers what the system said where it refused bytes: a file that was not seen has no faults.
+#[derive(Debug)]
+struct Heard<'a, R> {
+    reader: &'a R,
+    refused: Mutex<Option<String>>,
+}
+
+impl<'a, R> Heard<'a, R> {
+    fn new(reader: &'a R) -> Self {
+        Self { reader, refused: Mutex::default() }
+    }
+
+    /// The system's word, where it refused; else what is wrong with the file.
+    fn error(self, faults: Faults) -> FileError {
+        match self.refused.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some(refused) => FileError::Read(refused),
+            None => FileError::Faults(faults.into_vec()),
+        }
+    }
+
+    fn hear<T>(&self, got: parquet::errors::Result<T>) -> parquet::errors::Result<T> {
+        // What lies behind the end is the file's own fault.
+        if let Err(ParquetError::External(error)) = &got {
+            let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+            refused.get_or_insert_with(|| error.to_string());
+        }
+        got
+    }
+}
+
+impl<R: Length> Length for Heard<'_, R> {
+    fn len(&self) -> u64 {
+        self.reader.len()
+    }
+}
+
+impl<R: ChunkReader> ChunkReader for Heard<'_, R> {
+    type T = R::T;
+
+    fn get_read(&self, start: u64) -> parquet::errors::Result<Self::T> {
+        self.hear(self.reader.get_read(start))
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> parquet::errors::Result<Bytes> {
+        self.hear(self.reader.get_bytes(start, length))
+    }
+}
+
 /// Opens a content file: footer and schema are checked here, rows as they are read.
 ///
 /// # Errors
-/// [`FileError::Faults`] with all that is wrong with the footer.
+/// [`FileError::Faults`] with all that is wrong with the footer; [`FileError::Read`] where the system refused bytes.
 pub fn read_content<R: ChunkReader>(reader: R, limits: &Limits) -> Result<ContentReader<R>, FileError> {
     let schema = &*CONTENT_SCHEMA;
     let mut faults = Faults::default();
+    let heard = Heard::new(&reader);
     let opened =
-        open::footer_bytes(&reader, schema.name, limits, &mut faults).and_then(|(footer, data_end)| {
+        open::footer_bytes(&heard, schema.name, limits, &mut faults).and_then(|(footer, data_end)| {
             let opened = open::open(&footer, data_end, schema, Extra::Listed, limits, &mut faults)?;
             for (g, group) in opened.groups.iter().enumerate() {
                 let place = format!("content footer, row group {g}");
@@ -220,16 +272,11 @@ pub fn read_content<R: ChunkReader>(reader: R, limits: &Limits) -> Result<Conten
             }
             Some(opened.groups.iter().map(own).collect::<Vec<_>>())
         });
-    match opened {
-        Some(groups) if faults.is_empty() => Ok(ContentReader {
-            reader,
-            groups: groups.into_iter(),
-            next_group: 0,
-            rows: Vec::new().into_iter(),
-            failed: false,
-        }),
-        _ => Err(FileError::Faults(faults.into_vec())),
-    }
+    let groups = match opened {
+        Some(groups) if faults.is_empty() => groups.into_iter(),
+        _ => return Err(heard.error(faults)),
+    };
+    Ok(ContentReader { reader, groups, next_group: 0, rows: Vec::new().into_iter(), failed: false })
 }
 
 impl<R: ChunkReader> Iterator for ContentReader<R> {
@@ -258,15 +305,16 @@ impl<R: ChunkReader> Iterator for ContentReader<R> {
 
 fn read_group<R: ChunkReader>(reader: &R, group: &OwnedGroup, number: usize) -> Result<Vec<Row>, FileError> {
     let mut faults = Faults::default();
+    let heard = Heard::new(reader);
     let columns =
-        column::read_columns(reader, &CONTENT_SCHEMA, group.rows, &group.chunks, number, &mut faults);
+        column::read_columns(&heard, &CONTENT_SCHEMA, group.rows, &group.chunks, number, &mut faults);
     let rows = match columns {
         Some(columns) if faults.is_empty() => assemble(columns, number, &mut faults),
         _ => None,
     };
     match rows {
         Some(rows) if faults.is_empty() => Ok(rows),
-        _ => Err(FileError::Faults(faults.into_vec())),
+        _ => Err(heard.error(faults)),
     }
 }
 

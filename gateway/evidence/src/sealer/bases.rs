@@ -24,6 +24,10 @@ const STRIDE: u32 = 32;
 /// A common beginning of at least this makes another exchange's part a candidate.
 const MIN_PREFIX: usize = 128;
 
+/// Content that edits go back to is at most this much older than they are, microseconds by the seals' times: content files are
+/// kept so much longer than their retention class says, so that every part can be put together until its own time is over.
+pub(super) const SPAN_US: i64 = schemas::content::MAX_DELTA_SPAN_US;
+
 /// A part that others may refer to: of the same data key (or none) and retention class.
 #[derive(Debug, Clone)]
 pub(super) struct Base {
@@ -48,6 +52,8 @@ pub(super) struct Chain {
     pub(super) depth: u32,
     /// Turns since the one that is stored whole.
     turn: u32,
+    /// The time of the seal of the batch that the one stored whole is in.
+    oldest_us: i64,
     /// The latest turns before it, or itself, whose number is a multiple of [`STRIDE`], and of its square.
     steps: [Option<(ExchangeId, PartName)>; 2],
 }
@@ -74,16 +80,24 @@ pub(super) struct Bases {
     bytes: usize,
     /// The batch that is being built.
     batch: u64,
+    /// The time of its seal.
+    sealed_us: i64,
 }
 
 impl Bases {
-    /// A batch is built from its beginning. Where an earlier try at it failed, what that try took in is forgotten: a
-    /// part must never be written as edits of itself, or of a part that was not stored.
-    pub(super) fn begin(&mut self, batch: u64) {
+    /// A batch is built from its beginning, to be sealed at `sealed_us`. Where an earlier try at it failed, what that try
+    /// took in is forgotten: a part must never be written as edits of itself, or of a part that was not stored.
+    pub(super) fn begin(&mut self, batch: u64, sealed_us: i64) {
         while let Some(newest) = self.kept.pop_back_if(|kept| kept.batch >= batch) {
             self.left(&newest.base, VecDeque::pop_back);
         }
         self.batch = batch;
+        self.sealed_us = sealed_us;
+    }
+
+    /// Whether what a part goes back to will be kept as long as a part of this batch.
+    fn outlives(&self, base: &Base) -> bool {
+        self.sealed_us.saturating_sub(base.chain.oldest_us) <= SPAN_US
     }
 
     /// The oldest or the newest part is kept no more.
@@ -109,7 +123,7 @@ impl Bases {
 
     /// The best part to write a part's content as edits of, and those edits; `like.chain` becomes what it is then.
     pub(super) fn delta(&self, like: &mut Base) -> Option<(&Base, Vec<u8>)> {
-        like.chain = Chain::default();
+        like.chain = Chain { oldest_us: self.sealed_us, ..Chain::default() };
         let found = self.nearest(like).and_then(|nearest| self.edits(nearest, like));
         let turn = like.chain.turn;
         let own = (like.exchange.clone(), like.part);
@@ -135,9 +149,10 @@ impl Bases {
         // The longest step that is due and of which at least half comes again.
         let chosen = [back(long, STRIDE * STRIDE), back(short, STRIDE), Some(nearest)].into_iter().flatten();
         let (base, ops) = chosen
-            .filter(|base| base.chain.depth < MAX_DEPTH)
+            .filter(|base| base.chain.depth < MAX_DEPTH && self.outlives(base))
             .find_map(|base| Some((base, schemas::content::delta(&base.content, &like.content)?)))?;
-        like.chain = Chain { depth: base.chain.depth + 1, turn, steps: nearest.chain.steps.clone() };
+        let steps = nearest.chain.steps.clone();
+        like.chain = Chain { depth: base.chain.depth + 1, turn, oldest_us: base.chain.oldest_us, steps };
         Some((base, ops))
     }
 
@@ -147,7 +162,7 @@ impl Bases {
             return None;
         }
         let mut best: Option<(&Base, usize)> = None;
-        for base in self.of_group(&like.group()).take(LOOKED_AT) {
+        for base in self.of_group(&like.group()).take(LOOKED_AT).filter(|base| self.outlives(base)) {
             let prefix = common_prefix(&base.content, &like.content);
             if base.exchange != like.exchange && prefix < MIN_PREFIX {
                 continue;
@@ -258,15 +273,38 @@ mod tests {
     }
 
     #[test]
+    fn edits_go_back_to_nothing_that_is_a_day_older() {
+        let mut bases = Bases::default();
+        let mut history: Vec<u8> = (0..2000_u32).flat_map(|i| i.to_le_bytes()).collect();
+        let (mut whole, mut latest_whole) = (Vec::new(), 0);
+        // A turn an hour, over four days.
+        for hour in 0..96_i64 {
+            let now = hour * 3600 * 1_000_000;
+            bases.begin(hour as u64, now);
+            history.extend((hour as u32).to_le_bytes());
+            let mut part = base(0, "k1", &history);
+            part.exchange = ExchangeId::new(format!("00000000-0000-7000-8000-{hour:012x}")).unwrap();
+            if bases.delta(&mut part).is_none() {
+                whole.push(hour);
+                latest_whole = now;
+            }
+            assert!(now - latest_whole <= SPAN_US);
+            assert_eq!(part.chain.oldest_us, latest_whole);
+            bases.keep(part);
+        }
+        assert_eq!(whole, [0, 25, 50, 75]);
+    }
+
+    #[test]
     fn what_a_failed_try_took_in_is_forgotten() {
         let text: Vec<u8> = (0..4000_u32).flat_map(|i| i.to_le_bytes()).collect();
         let mut bases = Bases::default();
-        bases.begin(0);
+        bases.begin(0, 0);
         bases.keep(base(1, "k1", &text[..12_000]));
-        bases.begin(1);
+        bases.begin(1, 0);
         bases.keep(base(2, "k1", &text));
         // The batch is built again: its own part is no base of itself, the stored one still is.
-        bases.begin(1);
+        bases.begin(1, 0);
         let (from, _) = bases.delta(&mut base(2, "k1", &text)).unwrap();
         assert_eq!(from.exchange, base(1, "k1", b"").exchange);
         assert_eq!(bases.bytes, 12_000);
@@ -283,7 +321,7 @@ mod tests {
         let group = base(0, "k1", b"").group();
         let found: Vec<u8> = bases.of_group(&group).map(|base| base.content[0]).collect();
         assert_eq!(found, (0..40).rev().take(16).collect::<Vec<u8>>());
-        bases.begin(0);
+        bases.begin(0, 0);
         assert!(bases.groups.is_empty() && bases.bytes == 0);
     }
 }

@@ -17,10 +17,10 @@ const TEXT: &str = concat!(
     include_str!("../../dictionary/heads.txt"),
 );
 
-/// Made ready once in a process: digesting it costs as much as compressing a hundred parts.
-static DICTIONARY: LazyLock<[Dictionary; 1]> = LazyLock::new(|| {
-    [Dictionary::new(TEXT.as_bytes()).expect("the text is short, and no trained dictionary")]
-});
+/// Made ready once in a process: digesting it costs as much as compressing a hundred parts. None where the text is no
+/// dictionary (a test says that it is one): then everything is written without.
+static DICTIONARY: LazyLock<Vec<Dictionary>> =
+    LazyLock::new(|| Dictionary::new(TEXT.as_bytes()).into_iter().collect());
 
 /// Longer chunks hold their own repetitions; the dictionary would cost time and save next to nothing.
 const MAX_BYTES: usize = 128 << 10;
@@ -36,10 +36,9 @@ pub(super) fn known() -> &'static [Dictionary] {
 
 /// How a chunk of this many bytes is written, where it is not edits.
 pub(super) fn encoding(bytes: usize) -> Encoding {
-    if bytes <= MAX_BYTES {
-        Encoding::ZstdDict { dictionary: DICTIONARY[0].sha256() }
-    } else {
-        Encoding::Zstd
+    match DICTIONARY.first().filter(|_| bytes <= MAX_BYTES) {
+        Some(dictionary) => Encoding::ZstdDict { dictionary: dictionary.sha256() },
+        None => Encoding::Zstd,
     }
 }
 
@@ -66,8 +65,8 @@ impl Written {
     /// The row of the reference file, where the batch that is sealed at `now` is to hold it.
     pub(super) fn due(&self, now: i64) -> Option<ReferenceRow> {
         let near = self.at.is_some_and(|at| now.saturating_sub(at) < DAYS_30_US);
-        (self.needed && !near).then(|| ReferenceRow {
-            sha256: DICTIONARY[0].sha256(),
+        DICTIONARY.first().filter(|_| self.needed && !near).map(|dictionary| ReferenceRow {
+            sha256: dictionary.sha256(),
             media_type: DICTIONARY_MEDIA_TYPE.into(),
             bytes: TEXT.into(),
         })
@@ -107,6 +106,7 @@ mod tests {
 
     #[test]
     fn long_chunks_do_without() {
+        assert_eq!(known().len(), 1);
         assert!(matches!(encoding(MAX_BYTES), Encoding::ZstdDict { .. }));
         assert_eq!(encoding(MAX_BYTES + 1), Encoding::Zstd);
     }

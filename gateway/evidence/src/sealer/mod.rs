@@ -215,7 +215,9 @@ impl Sealer {
         }
         let to = from + rows.len() as u64;
         let batch = self.tip.next_batch;
-        self.bases.begin(batch);
+        // Before the content is written: what it may go back to depends on it.
+        let time = self.clock.now_us().max(self.tip.time);
+        self.bases.begin(batch, time);
         self.dictionary.begin();
         let mut kept: Vec<(ExchangeId, PartName)> = Vec::new();
         let mut built = ContentFiles::new(self.spool.clone());
@@ -230,7 +232,6 @@ impl Sealer {
             }
         }
         let mut files = built.finish(batch)?;
-        let time = self.clock.now_us().max(self.tip.time);
         let dictionary = self.dictionary.due(time);
         let with_dictionary = dictionary.is_some();
         files.extend(self.reference_file(from..to, batch, dictionary)?);

@@ -74,8 +74,17 @@ const HALF_SHIPPED: At = At::Before(Call::SyncData, out!("/.tmp/#, first"), 3);
 const SYNCS: &[Sync] = &[
     // The journal.
     names("/journal-volume: +journal", Life::Whole, UNSEALED),
-    // What an earlier epoch left to be told is told in the new one, and removed.
-    names(journal!(": +#t#z-#"), Life::AfterPassed, At::Before(Call::SyncDir, journal!(": +newest"), 0)),
+    // What an earlier epoch left to be told is told in the new one, and removed; it does not come back.
+    names(
+        journal!(": +#t#z-#"),
+        Life::AfterPassed,
+        At::Before(Call::SyncDir, journal!(": -unrecorded-#t#z-#"), 0),
+    ),
+    names(
+        journal!(": -unrecorded-#t#z-#"),
+        Life::AfterPassed,
+        At::Before(Call::SyncDir, journal!(": +newest"), 0),
+    ),
     names(journal!("/#t#z-#: +segment-#.journal"), Life::Whole, At::Before(Call::SyncData, SPILL, 0)),
     // Without it, segments that stand ready look as if acknowledged groups in them had been torn.
     data(journal!("/#t#z-#/segment-#.journal, first"), Life::Whole, UNSEALED),

@@ -11,7 +11,10 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// A reference file may be named for 30 days after it was written.
 const REFERENCE_MORE: Duration = Duration::from_secs(30 * 86_400);
 
-/// Retention by kind of object, counted from the seal's time.
+/// Edits may go back to content that is so much older (FORMAT 7.3), and must not lose it before their own time is over.
+const EDITED_MORE: Duration = Duration::from_micros(schemas::content::MAX_DELTA_SPAN_US.unsigned_abs());
+
+/// Retention by kind of object, counted from the seal's time. Content files are locked a day longer than is said here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Retention {
     /// Records files.
@@ -23,12 +26,12 @@ pub struct Retention {
 }
 
 impl Retention {
-    /// The longest of all content classes.
+    /// For how long the longest of all content classes is locked.
     fn longest_content(&self) -> Duration {
-        self.classes.values().copied().fold(self.content, Duration::max)
+        self.classes.values().copied().fold(self.content, Duration::max) + EDITED_MORE
     }
 
-    /// Reference files: 30 days longer than the longest content class, and no shorter than records.
+    /// Reference files: 30 days longer than any content, and no shorter than records.
     pub fn reference(&self) -> Duration {
         (self.longest_content() + REFERENCE_MORE).max(self.records)
     }
@@ -51,7 +54,7 @@ impl Retention {
             }
             ObjectName::Data { kind: FileKind::Records, .. } => self.records,
             ObjectName::Data { kind: FileKind::Content(class), .. } => {
-                self.classes.get(class).copied().unwrap_or(self.content)
+                self.classes.get(class).copied().unwrap_or(self.content) + EDITED_MORE
             }
             ObjectName::Data { kind: FileKind::Reference, .. } => self.reference(),
         }
@@ -84,12 +87,12 @@ mod tests {
         let seal = ObjectName::Seal { origin: origin.clone(), batch: 0 };
         let days = |name: &ObjectName| retention.until_s(name, 0) / 86_400;
         assert_eq!(days(&data(FileKind::Records)), 365);
-        assert_eq!(days(&data(FileKind::Content("standard".into()))), 90);
-        assert_eq!(days(&data(FileKind::Content("legal".into()))), 3650);
-        assert_eq!(days(&data(FileKind::Content("short".into()))), 7);
-        assert_eq!(days(&data(FileKind::Reference)), 3680);
-        assert_eq!(days(&seal), 3681);
+        assert_eq!(days(&data(FileKind::Content("standard".into()))), 91);
+        assert_eq!(days(&data(FileKind::Content("legal".into()))), 3651);
+        assert_eq!(days(&data(FileKind::Content("short".into()))), 8);
+        assert_eq!(days(&data(FileKind::Reference)), 3681);
+        assert_eq!(days(&seal), 3682);
         assert_eq!(retention.shortest(), day(7));
-        assert_eq!(retention.until_s(&seal, 1), 1 + 3681 * 86_400, "rounded up");
+        assert_eq!(retention.until_s(&seal, 1), 1 + 3682 * 86_400, "rounded up");
     }
 }
