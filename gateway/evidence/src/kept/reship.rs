@@ -16,6 +16,9 @@ use crate::store::{Put, Store, StoreError};
 
 /// Between looks whether the store has confirmed what was put.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How long what was put waits to be confirmed before it is put once more: of a topic that was made anew its readers may
+/// take the first messages for such as they have read.
+const AGAIN_AFTER: Duration = Duration::from_secs(8);
 
 /// Which kept batches are to be put again: those that meet all that is said.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -125,10 +128,10 @@ pub fn reship(settings: &LedgerConfig, asked: &Reship) -> Result<ReshipReport, R
         report.batches.extend(not_kept(asked, chosen.iter().chain(&there)));
     }
     let task = Task { shelf, store: Arc::clone(&settings.store), stop: settings.stop.clone() };
-    let put: Vec<_> = chosen.iter().map(|chosen| task.put(chosen)).collect();
+    let put: Vec<_> = chosen.iter().map(|chosen| (Instant::now(), task.put(chosen))).collect();
     let until = Instant::now() + asked.within;
-    for (chosen, put) in chosen.iter().zip(put) {
-        let became = put.and_then(|objects| task.confirm(chosen, until).map(|()| objects));
+    for (chosen, (at, put)) in chosen.iter().zip(put) {
+        let became = put.and_then(|objects| task.confirm(chosen, at, until).map(|()| objects));
         report.batches.push(of(
             chosen,
             match became {
@@ -237,8 +240,8 @@ impl Task {
         put.map(|()| objects).map_err(|error| error.to_string())
     }
 
-    /// Waits until the store has confirmed all of it.
-    fn confirm(&self, chosen: &Chosen, until: Instant) -> Result<(), String> {
+    /// Waits until the store has confirmed all of it, which was put `at`.
+    fn confirm(&self, chosen: &Chosen, mut at: Instant, until: Instant) -> Result<(), String> {
         loop {
             let confirmed = ship::each(&self.files(chosen), |name, source| {
                 self.store.confirm_again(name, source).map(drop)
@@ -246,6 +249,10 @@ impl Task {
             match confirmed {
                 Ok(()) => return Ok(()),
                 Err(error) if error.is_waiting() && Instant::now() < until && !self.stop.asked() => {
+                    if at.elapsed() >= AGAIN_AFTER {
+                        at = Instant::now();
+                        self.put(chosen)?;
+                    }
                     std::thread::sleep(LOOK_EVERY);
                 }
                 Err(error) => return Err(error.to_string()),
