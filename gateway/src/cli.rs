@@ -49,6 +49,8 @@ pub enum Command {
     Salvage(Salvage),
     /// Destroy the content keys of exchanges: their content is gone, the evidence stays whole.
     Erase(Erase),
+    /// Put archived batches again that are kept here (`evidence.spool_keep`), where the store has lost them.
+    Reship(Reship),
 }
 
 /// Where the configuration is.
@@ -416,6 +418,30 @@ pub struct Erase {
     /// Why, for the record: an identifier.
     #[arg(long, value_parser = identifier, default_value = "request")]
     pub reason: Identifier,
+}
+
+/// `reship`
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("which").required(true).multiple(true))]
+pub struct Reship {
+    /// The configuration.
+    #[command(flatten)]
+    pub file: ConfigFile,
+    /// Those of which the store lacks an object; through Kafka `evidence.out.kafka.archive` must say where that is seen.
+    #[arg(long, group = "which")]
+    pub missing: bool,
+    /// Those that were archived since then: a time as `2026-11-20T10:00:00Z`, or a duration before now as `6h`.
+    #[arg(long, value_name = "WHEN", group = "which")]
+    pub since: Option<String>,
+    /// This one, as `acme/gw1/20261120t101500z-3f9a1c20:7`; may be given several times.
+    #[arg(long, value_name = "LOG:NUMBER", group = "which")]
+    pub batch: Vec<String>,
+    /// All that are kept.
+    #[arg(long, group = "which", conflicts_with_all = ["missing", "since", "batch"])]
+    pub all: bool,
+    /// How long the store has to confirm what was put.
+    #[arg(long, value_name = "DURATION", default_value = "2m")]
+    pub within: String,
 }
 
 fn identifier(text: &str) -> Result<Identifier, String> {

@@ -27,9 +27,8 @@ use crate::reload::Reloader;
 use crate::telemetry::Telemetry;
 use crate::{cli, output, store};
 
-/// How long the end waits for the last outcomes, and for the store to have everything.
+/// How long the end waits for the last outcomes.
 const LAST_RECORDS: Duration = Duration::from_secs(10);
-const ARCHIVE_WITHIN: Duration = Duration::from_secs(30);
 
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
@@ -160,7 +159,7 @@ pub fn erase(loaded: Loaded, args: &cli::Erase) -> anyhow::Result<()> {
         actor: actor(),
     };
     let socket = socket_path(&loaded);
-    let served = asked_to_erase(&socket, &socket::Request::Erase(asked.clone()))
+    let served = ask(&socket, &socket::Request::Erase(asked.clone()))
         .with_context(|| format!("the admin socket `{}`", socket.display()))?;
     let response = match served {
         Some(response) => response,
@@ -188,6 +187,7 @@ pub fn erase(loaded: Loaded, args: &cli::Erase) -> anyhow::Result<()> {
             }
             Ok(())
         }
+        socket::Response::Reshipped { .. } => Err(anyhow::anyhow!("the gateway answered another question")),
         socket::Response::Refused { message, shared } => {
             for id in shared {
                 output::note(format_args!("{id} would go too"));
@@ -197,9 +197,77 @@ pub fn erase(loaded: Loaded, args: &cli::Erase) -> anyhow::Result<()> {
     }
 }
 
+/// Puts archived batches again that are kept here: in the process that serves, or, where none does, in this one.
+///
+/// # Errors
+/// What was not put, and why.
+pub fn reship(loaded: Loaded, asked: socket::ReshipAsked) -> anyhow::Result<()> {
+    let socket = socket_path(&loaded);
+    let served = ask(&socket, &socket::Request::Reship(asked.clone()))
+        .with_context(|| format!("the admin socket `{}`", socket.display()))?;
+    let response = match served {
+        Some(response) => response,
+        None => {
+            output::note("no gateway serves here: what is kept is put by this process");
+            start_logging(&loaded.config.log)?;
+            let request = asked.request().map_err(anyhow::Error::msg)?;
+            let settings = ledger_config(&loaded, Start::default(), &Arc::new(Telemetry::new()))?;
+            socket::Response::of_reship(evidence::reship(&settings, &request))
+        }
+    };
+    match response {
+        socket::Response::Reshipped { batches, kept, kept_bytes, oldest_us } => {
+            told_of_reship(&batches, (kept, kept_bytes, oldest_us))
+        }
+        socket::Response::Refused { message, .. } => Err(anyhow::anyhow!("nothing was put again: {message}")),
+        socket::Response::Erased { .. } => Err(anyhow::anyhow!("the gateway answered another question")),
+    }
+}
+
+/// Tells what became of each batch.
+///
+/// # Errors
+/// Some were not put.
+fn told_of_reship(
+    batches: &[socket::Became],
+    (kept, bytes, oldest_us): (u64, u64, Option<i64>),
+) -> anyhow::Result<()> {
+    let (mut again, mut there, mut failed) = (0, 0, 0);
+    for one in batches {
+        let (place, bytes) = (format!("{} batch {}", one.origin, one.batch), one.bytes);
+        match (&one.failed, one.objects, one.is_kept) {
+            (Some(why), ..) => {
+                failed += 1;
+                output::note(format_args!("{place} NOT put again: {why}"));
+            }
+            (None, _, false) => {
+                failed += 1;
+                output::note(format_args!("{place} NOT put again: it is not kept here, or not any more"));
+            }
+            (None, 0, true) => {
+                there += 1;
+                output::line(format_args!("{place} is there: {bytes} bytes"));
+            }
+            (None, objects, true) => {
+                again += 1;
+                output::line(format_args!(
+                    "{place} put again: {objects} objects were sent, {bytes} bytes in all"
+                ));
+            }
+        }
+    }
+    let oldest = oldest_us.and_then(|at| jiff::Timestamp::from_microsecond(at).ok());
+    let since = oldest.map(|at| format!(", archived since {at:.0}")).unwrap_or_default();
+    output::note(format_args!(
+        "{again} batches put again, {there} were there, {failed} failed; {kept} batches of {bytes} bytes are kept here{since}"
+    ));
+    anyhow::ensure!(failed == 0, "{failed} of {} batches were not put again", batches.len());
+    Ok(())
+}
+
 /// Asks the process that serves at `path`; `None` where none does. One that ends while it is asked hands over to another
 /// one, mostly: that is asked then. To ask twice does no harm.
-fn asked_to_erase(path: &Path, request: &socket::Request) -> io::Result<Option<socket::Response>> {
+fn ask(path: &Path, request: &socket::Request) -> io::Result<Option<socket::Response>> {
     let mut ended = false;
     for _ in 0..ASKS {
         let error = match socket::call(path, request) {
@@ -567,9 +635,10 @@ impl Gateway {
             tracing::warn!("an erasure still runs: what is recorded of it is done, the rest is refused");
         }
         let origin = app.ledger.origin().clone();
+        let archive = app.snapshot.load().limits.archive;
         let closed = match successor {
-            Some(successor) => app.ledger.hand_over(successor, ARCHIVE_WITHIN).await,
-            None => app.ledger.drain_and_close(CloseReason::Shutdown, ARCHIVE_WITHIN).await,
+            Some(successor) => app.ledger.hand_over(successor, archive).await,
+            None => app.ledger.drain_and_close(CloseReason::Shutdown, archive).await,
         };
         match closed {
             Ok(()) => tracing::info!(%origin, "closed: everything is archived"),
@@ -640,6 +709,7 @@ fn ledger_config(loaded: &Loaded, start: Start, telemetry: &Arc<Telemetry>) -> a
         heartbeat_bound: evidence.heartbeat,
         segment_bytes: evidence.segment,
         spool_bound_bytes: evidence.spool_bound,
+        spool_keep: evidence.spool_keep,
         encryption: evidence.encryption == config::Encryption::On,
         accept_loss: start.accept_loss,
         gateway_version: Identifier::new(env!("CARGO_PKG_VERSION"))?,

@@ -181,6 +181,8 @@ pub(crate) struct Telemetry {
     pub(crate) earlier_logs: Family<ByState, Gauge>,
     pub(crate) spool: Gauge,
     pub(crate) spool_bound: Gauge,
+    pub(crate) spool_kept: Gauge,
+    pub(crate) reshipped: Counter,
     pub(crate) reserved: Gauge,
     pub(crate) disk_free: Family<ByFolder, Gauge>,
     pub(crate) unavailable: Family<ByReason, Gauge>,
@@ -296,6 +298,17 @@ impl Telemetry {
             "spool_bound",
             "What may wait for the store before traffic is refused",
             Unit::Bytes
+        );
+        let spool_kept = add!(
+            Gauge::default(),
+            "spool_kept",
+            "Size of archived batches that are kept for a store that loses them",
+            Unit::Bytes
+        );
+        let reshipped = add!(
+            Counter::default(),
+            "batches_reshipped",
+            "Kept batches that were put again and that the store had lost"
         );
         let reserved =
             add!(Gauge::default(), "reserved", "Room that is promised to exchanges under way", Unit::Bytes);
@@ -413,6 +426,8 @@ impl Telemetry {
             earlier_logs,
             spool,
             spool_bound,
+            spool_kept,
+            reshipped,
             reserved,
             disk_free,
             unavailable,

@@ -61,17 +61,29 @@ def seconds(text):
     return int(parts[1] or 0) * 60 + int(parts[2] or 0)
 
 
-def behind_drain():
-    """The longest time that the gateway's end takes besides `limits.drain`: the bounds of gateway/src/serve.rs."""
+def by_default(key):
+    """A duration of `limits` where it is not typed, in seconds: as gateway/src/config/defaults.rs has it."""
+    text = (ROOT / "gateway/src/config/defaults.rs").read_text()
+    return int(re.search(rf"^ +{key}: seconds\((\d+)\),$", text, re.M)[1])
+
+
+def end_of(limits):
+    """The longest time that the end of a gateway with these `limits` takes: they, and the bounds of gateway/src/serve.rs."""
+    typed = [seconds(limits[key]) if key in limits else by_default(key) for key in ("drain", "archive")]
+    return sum(typed) + besides()
+
+
+def besides():
+    """What the end takes besides `limits.drain` and `limits.archive`."""
     text = (ROOT / "gateway/src/serve.rs").read_text()
     bounds = {name: int(value) for name, value in re.findall(r"^const (\w+): Duration = Duration::from_secs\((\d+)\);", text, re.M)}
     end = text[text.index("    async fn end(") :]
     end = end[: end.index("\n    }\n")]
     used = re.findall(r"\b(LAST_RECORDS|ERASURES|LAST_ANSWERS)\b", end)
     assert sorted(used) == ["ERASURES", "LAST_ANSWERS", "LAST_RECORDS", "LAST_RECORDS", "LAST_RECORDS"], used
-    assert end.count("ARCHIVE_WITHIN") == 2, "one for each way to close"
+    assert end.count("limits.drain") == 1 and end.count("limits.archive") == 1 and end.count(", archive).await") == 2, "one for each way to close"
     shutdown = int(re.search(r"runtime\.shutdown_timeout\(Duration::from_secs\((\d+)\)\)", text)[1])
-    return sum(bounds[name] for name in used) + bounds["ARCHIVE_WITHIN"] + shutdown
+    return sum(bounds[name] for name in used) + shutdown
 
 
 def compose(folder):

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 import api_schemas
-from facts import BINARIES, CHART, NAMESPACE, ROOT, SETS, behind_drain, documents, helm, of_kind, ran, rendered, seconds, tool
+from facts import BINARIES, CHART, NAMESPACE, ROOT, SETS, documents, end_of, helm, of_kind, ran, rendered, tool
 
 KUBERNETES = "v1.36.3"
 OPERATOR = {"PodMonitor", "PrometheusRule"}  # the Prometheus operator's, not the API's
@@ -64,7 +64,8 @@ def test_no_pod_is_killed_before_its_gateway_has_ended(values):
     config = yaml.safe_load(of_kind(docs, "ConfigMap", "gateway")[0]["data"]["gateway.yaml"])
     before = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
     assert before >= 1
-    assert pod["terminationGracePeriodSeconds"] > before + seconds(config["limits"]["drain"]) + behind_drain()
+    assert {"drain", "archive"} <= config["limits"].keys()
+    assert pod["terminationGracePeriodSeconds"] > before + end_of(config["limits"])
 
 
 @sets
@@ -303,10 +304,12 @@ def test_metrics_are_read_of_every_pod_under_the_names_that_compose_has_too():
     "typed, said",
     [
         (["gateway.config.limits.drain=5s"], "gateway.drainSeconds"),
+        (["gateway.config.limits.archive=5s"], "gateway.archiveSeconds"),
         (["gateway.config.gateway=gw1"], "is put in by the chart"),
         (["gateway.config.evidence.journal=/tmp"], "is put in by the chart"),
         (["gateway.replica=2"], "replica"),
         (["gateway.drainSeconds=soon"], "drainSeconds"),
+        (["gateway.archiveSeconds=0"], "archiveSeconds"),
         (["deployment=ACME"], "deployment"),
         (["registrar.enabled=true"], "root"),
         (["archiver.enabled=true"], "instances"),

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from facts import DEPLOY, behind_drain, compose, seconds
+from facts import DEPLOY, compose, end_of, seconds
 
 
 @pytest.fixture(scope="module")
@@ -25,11 +25,11 @@ def test_our_containers_can_write_to_their_volumes_and_nothing_else(services):
 
 
 def test_no_container_is_killed_before_its_gateway_has_ended(services):
-    drain = seconds(yaml.safe_load((DEPLOY / "compose/gateway.yaml").read_text().replace("@NAME@", "x").replace("@ARCHIVERS@", ""))["limits"]["drain"])
+    limits = yaml.safe_load((DEPLOY / "compose/gateway.yaml").read_text().replace("@NAME@", "x").replace("@ARCHIVERS@", ""))["limits"]
     gateways = [service for service in services.values() if (service.get("command") or [""])[0] == "serve"]
     assert len(gateways) == 3
     for service in gateways:
-        assert seconds(service["stop_grace_period"]) > drain + behind_drain()
+        assert seconds(service["stop_grace_period"]) > end_of(limits)
 
 
 def test_only_gateways_have_a_way_out(services):

@@ -15,6 +15,7 @@ use crate::disk::{DiskLock, SharedDisk};
 use crate::error::{Reason, Unavailable};
 use crate::exchange::Abandoned;
 use crate::journal::{Frame, Journal, JournalError, Reservation, Synced, Ticket};
+use crate::kept::{self, Kept, Reship, ReshipError, ReshipReport, Reshipped};
 use crate::keys::KeyTable;
 use crate::ledger::{LedgerConfig, Reference};
 use crate::marks::Marks;
@@ -46,6 +47,7 @@ pub(crate) struct Inner {
     /// `None` where encryption is off.
     pub(crate) keys: Option<KeyTable>,
     pub(crate) space: Space,
+    pub(crate) kept: Arc<Kept>,
     pub(crate) marks: Arc<Marks>,
     pub(crate) unrecorded: Unrecorded,
     /// Exchanges that have an intent in the journal's queue and no outcome there. While there is one, `close` waits.
@@ -88,6 +90,7 @@ pub(crate) struct Parts {
     pub(crate) committer: Option<Arc<Committer>>,
     pub(crate) keys: Option<KeyTable>,
     pub(crate) space: Space,
+    pub(crate) kept: Arc<Kept>,
     pub(crate) marks: Arc<Marks>,
     pub(crate) lock: Box<dyn DiskLock>,
 }
@@ -103,7 +106,8 @@ impl InForce {
 
 impl Inner {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { origin, seal_public_key, settings, journal, committer, keys, space, marks, lock } = parts;
+        let Parts { origin, seal_public_key, settings, journal, committer, keys, space, kept, marks, lock } =
+            parts;
         Self {
             origin,
             seal_public_key,
@@ -116,6 +120,7 @@ impl Inner {
             committer,
             keys,
             space,
+            kept,
             marks,
             unrecorded: Unrecorded::default(),
             open_exchanges: AtomicU64::new(0),
@@ -491,6 +496,7 @@ impl Inner {
             receipts_forged: figures.receipts_forged,
             put_again: figures.put_again,
             journaled,
+            kept_bytes: self.kept.bytes(),
             journal_bytes: self.journal.segments().bytes(),
             commit: self.committer.as_ref().map(|committer| committer.figures()),
             reserved_bytes: self.space.promised(),
@@ -509,8 +515,18 @@ impl Inner {
             spool,
             key_table: free(&settings.key_table_dir),
             spool_bound: settings.spool_bound_bytes,
-            full_in_s: self.space.full_in_s(spool),
+            // What is kept gives way.
+            full_in_s: self.space.full_in_s(spool.map(|free| free.saturating_add(self.kept.bytes()))),
         }
+    }
+
+    /// Puts kept batches again, for as long as this process does not end.
+    pub(crate) fn reship(&self, asked: &Reship) -> Result<ReshipReport, ReshipError> {
+        let settings = LedgerConfig { stop: self.marks.stop.clone(), ..self.settings.clone() };
+        let report = kept::reship(&settings, asked)?;
+        let again = report.batches.iter().filter(|one| matches!(one.became, Reshipped::Again { .. })).count();
+        self.marks.update(|marks| marks.reshipped += again as u64);
+        Ok(report)
     }
 
     pub(crate) fn seal_soon(&self) {

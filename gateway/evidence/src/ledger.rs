@@ -23,6 +23,7 @@ use crate::disk::SharedDisk;
 use crate::erase::{EraseError, EraseReport, EraseRequest};
 use crate::error::{OpenError, Reason, Unavailable};
 use crate::inner::Inner;
+use crate::kept::{Reship, ReshipError, ReshipReport};
 use crate::refusals::PreAuth;
 use crate::stop::Stop;
 use crate::store::Store;
@@ -95,6 +96,8 @@ pub struct LedgerConfig {
     pub segment_bytes: u64,
     /// Bytes that wait for the store at most, before traffic is refused (CA-7).
     pub spool_bound_bytes: u64,
+    /// How long a batch stays here after it is archived, as far as there is room; 0: not at all.
+    pub spool_keep: Duration,
     /// Whether content is encrypted. Off cannot be erased.
     pub encryption: bool,
     /// Record damage of acknowledged records as a gap instead of refusing to start.
@@ -262,6 +265,18 @@ impl Ledger {
         match tokio::task::spawn_blocking(move || crate::erase::erase(&inner, &request)).await {
             Ok(done) => done,
             Err(error) => Err(EraseError::Failed(error.to_string())),
+        }
+    }
+
+    /// Puts archived batches again that are kept here: what the store has lost is there again.
+    ///
+    /// # Errors
+    /// Nothing was put. What became of each batch else is in the report.
+    pub async fn reship(&self, asked: Reship) -> Result<ReshipReport, ReshipError> {
+        let inner = self.inner.clone();
+        match tokio::task::spawn_blocking(move || inner.reship(&asked)).await {
+            Ok(done) => done,
+            Err(error) => Err(ReshipError::Ended(error.to_string())),
         }
     }
 

@@ -5,6 +5,7 @@
 //!   -> journal                               one thread: group commit, one fsync a group
 //!   -> seal                                  one thread: batch, Parquet, tree, signature, into the spool
 //!   -> ship -> archive                       one thread: into the store, read back, then journal and spool give way
+//!   -> kept                                  for a while, so that what the store loses can be put again
 //! ```
 //! [`Ledger`] is what the gateway sees. A start recovers what an earlier process left before it opens its own log.
 
@@ -22,6 +23,7 @@ pub mod exchange;
 mod exchange_id;
 mod inner;
 pub mod journal;
+pub mod kept;
 mod keys;
 pub mod ledger;
 mod marks;
@@ -53,6 +55,7 @@ pub use commit::{CommitFigures, CommitKey, CommitSettings};
 pub use erase::{EraseError, EraseReport, EraseRequest, EraseTarget, Erased, erase_offline};
 pub use error::{Cut, OpenError, Reason, Unavailable};
 pub use exchange::OpenExchange;
+pub use kept::{Reship, ReshipError, ReshipReport, Reshipped, ReshippedBatch, reship};
 pub use ledger::{ClosingKey, Counters, Ledger, LedgerConfig, Reference};
 pub use part::PartWriter;
 pub use refusals::PreAuth;

@@ -15,6 +15,7 @@ use crate::epoch;
 use crate::error::OpenError;
 use crate::inner::{Inner, Parts};
 use crate::journal::{Beside, Journal, JournalConfig, MAX_CONTENT_BYTES};
+use crate::kept::{Kept, Roomy};
 use crate::keys::{KeyCache, KeyFolder, KeyTable};
 use crate::ledger::LedgerConfig;
 use crate::marks::Marks;
@@ -40,13 +41,20 @@ const MAX_SEAL_BYTES: u64 = 1 << 20;
 /// Bytes of one reserve file of the spool.
 const RESERVE_UNIT: u64 = 4 << 20;
 
-pub(crate) fn open(settings: LedgerConfig) -> Result<Arc<Inner>, OpenError> {
+pub(crate) fn open(mut settings: LedgerConfig) -> Result<Arc<Inner>, OpenError> {
     check(&settings)?;
+    let kept = Kept::of(&settings);
+    if kept.is_on() {
+        settings.disk = Roomy::over(settings.disk, Arc::clone(&kept));
+    }
     let disk = settings.disk.clone();
     for folder in [&settings.journal_dir, &settings.spool_dir, &settings.key_table_dir] {
         disk::create_dir_all(&*disk, folder).map_err(OpenError::io("make", folder))?;
     }
     let opening = lock_opening(&settings)?;
+    if !kept.is_on() {
+        kept.forget().map_err(OpenError::io("clean", &settings.spool_dir))?;
+    }
     space::free_orphans(&*disk, &settings.spool_dir, &settings.journal_dir)
         .map_err(OpenError::io("clean", &settings.spool_dir))?;
     let signer = Arc::new(Ed25519Signer::from_seed(settings.seal_seed));
@@ -109,7 +117,7 @@ pub(crate) fn open(settings: LedgerConfig) -> Result<Arc<Inner>, OpenError> {
         newest = newest.map(|newest| end_in_store(&settings, &signer.public_key(), newest));
     }
     settings.stop.check()?;
-    let inner = begin(settings, &signer, newest)?;
+    let inner = begin(settings, &signer, newest, kept)?;
     inner.marks.update(|marks| marks.earlier = earlier);
     drop(opening);
     Ok(inner)
@@ -312,6 +320,7 @@ fn begin(
     settings: LedgerConfig,
     signer: &Arc<Ed25519Signer>,
     predecessor: Option<Predecessor>,
+    kept: Arc<Kept>,
 ) -> Result<Arc<Inner>, OpenError> {
     let disk = settings.disk.clone();
     let behind = predecessor.as_ref().map(|before| before.origin.epoch());
@@ -375,7 +384,8 @@ fn begin(
         batch_bytes: settings.batch_bytes,
         lenient: false,
     });
-    let shipper = Shipper { origin: origin.clone(), spool, store: settings.store.clone() };
+    let store = settings.store.clone();
+    let shipper = Shipper { origin: origin.clone(), spool, store, kept: Arc::clone(&kept) };
     let inner = Arc::new(Inner::new(Parts {
         origin: origin.clone(),
         seal_public_key: signer.public_key(),
@@ -384,6 +394,7 @@ fn begin(
         committer,
         keys,
         space,
+        kept,
         marks,
         lock,
     }));
@@ -468,7 +479,7 @@ fn shares_file_system(settings: &LedgerConfig) -> bool {
 }
 
 /// Whether two folders are on one file system.
-fn shares_device(one: &Path, other: &Path) -> bool {
+pub(crate) fn shares_device(one: &Path, other: &Path) -> bool {
     use std::os::unix::fs::MetadataExt as _;
     let device = |path: &Path| std::fs::metadata(path).map(|metadata| metadata.dev()).ok();
     match (device(one), device(other)) {

@@ -29,6 +29,7 @@ use crate::epoch;
 use crate::error::OpenError;
 use crate::exchange::cut_outcome;
 use crate::journal::{self, Recovery, Segments, Tail};
+use crate::kept::Kept;
 use crate::keys::{KeyCache, KeyFolder};
 use crate::ledger::LedgerConfig;
 use crate::sealer::{Sealer, SealerParts, SealingError, Slim};
@@ -418,7 +419,8 @@ fn finish(
 ) -> Result<Recovered, OpenError> {
     let origin = recovery.origin.clone();
     let tree = standing.tip.tree;
-    let shipper = Shipper { origin: origin.clone(), spool: spool.clone(), store: settings.store.clone() };
+    let (store, kept) = (settings.store.clone(), Kept::of(settings));
+    let shipper = Shipper { origin: origin.clone(), spool: spool.clone(), store, kept };
     // What was sealed from the commit topic may meet what the dead process had put: nothing goes behind it before it
     // has its answer.
     let is_rebuilt = recovery.segments.dir().join(epoch::REBUILT);

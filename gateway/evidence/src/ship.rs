@@ -1,5 +1,6 @@
 //! The shipper: from the spool into the store, and back to see that it is there (DU-2, DU-3).
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use schemas::Origin;
 use schemas::seal;
 
 use crate::error::{Reason, Unavailable};
+use crate::kept::Kept;
 use crate::spool::Spool;
 use crate::store::{Source, Store, StoreError, Trouble};
 
@@ -72,6 +74,36 @@ pub(crate) struct Shipper {
     pub(crate) origin: Origin,
     pub(crate) spool: Spool,
     pub(crate) store: Arc<dyn Store>,
+    pub(crate) kept: Arc<Kept>,
+}
+
+/// A batch's files on this disk.
+pub(crate) struct Files<'a> {
+    pub(crate) sealed: &'a seal::Seal,
+    pub(crate) note: &'a [u8],
+    /// Where its seal is.
+    pub(crate) seal: PathBuf,
+    /// Where a file is that the seal names.
+    pub(crate) path: Box<dyn Fn(&str) -> PathBuf + 'a>,
+}
+
+/// Does `work` with the data files of a batch, then with its seal.
+pub(crate) fn each(
+    files: &Files<'_>,
+    mut work: impl FnMut(&ObjectName, Source<'_>) -> Result<(), StoreError>,
+) -> Result<(), ShipError> {
+    let Files { sealed, note, seal, path } = files;
+    let mut one = |name: &ObjectName, path: &Path, sha256: &schemas::Sha256Hex, length: u64| {
+        work(name, Source { path, sha256, length, sealed_us: sealed.time })
+    };
+    for file in &sealed.files {
+        let name = ObjectName::parse_file(&sealed.origin, &file.name)
+            .map_err(|error| ShipError::Seal { batch: sealed.batch, detail: error.to_string() })?;
+        one(&name, &path(&file.name), &file.sha256, file.length)?;
+    }
+    let name = ObjectName::Seal { origin: sealed.origin.clone(), batch: sealed.batch };
+    one(&name, seal, &schemas::Sha256Hex::of(note), note.len() as u64)?;
+    Ok(())
 }
 
 impl Shipper {
@@ -89,9 +121,10 @@ impl Shipper {
         })
     }
 
-    /// A batch is archived, and its files go. Where the store gives no seal back those of the newest stay: a start needs
-    /// the last seal to go on behind it.
+    /// A batch is archived, and its files go, but for what is kept of it. Where the store gives no seal back those of the
+    /// newest stay: a start needs the last seal to go on behind it.
     pub(crate) fn archived(&self, batch: u64) -> Result<(), ShipError> {
+        self.kept.keep(&self.spool, batch);
         if self.store.gives_back() {
             return Ok(self.spool.remove(batch)?);
         }
@@ -109,16 +142,9 @@ impl Shipper {
     ) -> Result<u64, ShipError> {
         let note = self.spool.seal(batch)?;
         let sealed = self.read(batch, &note)?;
-        let sealed_us = sealed.time;
-        for file in &sealed.files {
-            let name = self.name(batch, &file.name)?;
-            let path = self.spool.path(&file.name);
-            work(&name, Source { path: &path, sha256: &file.sha256, length: file.length, sealed_us })?;
-        }
-        let name = ObjectName::Seal { origin: self.origin.clone(), batch };
-        let path = self.spool.path(&name.file_name());
-        let sha256 = schemas::Sha256Hex::of(&note);
-        work(&name, Source { path: &path, sha256: &sha256, length: note.len() as u64, sealed_us })?;
+        let seal = self.spool.path(&sealed.object_name().file_name());
+        let path = Box::new(|file: &str| self.spool.path(file));
+        each(&Files { sealed: &sealed, note: &note, seal, path }, work)?;
         Ok(sealed.to)
     }
 
@@ -129,11 +155,6 @@ impl Shipper {
             return Err(ShipError::Seal { batch, detail: "it is another batch's".into() });
         }
         Ok(sealed)
-    }
-
-    fn name(&self, batch: u64, file: &str) -> Result<ObjectName, ShipError> {
-        ObjectName::parse_file(&self.origin, file)
-            .map_err(|error| ShipError::Seal { batch, detail: error.to_string() })
     }
 }
 

@@ -163,10 +163,7 @@ impl Space {
 
     /// Promises room for `bytes` of journal to new traffic: none above the bound.
     pub(crate) fn reserve(&self, bytes: u64) -> Result<SpoolSpace, Unavailable> {
-        let waiting = {
-            let state = self.state();
-            state.spooled + state.unsealed
-        };
+        let waiting = self.waiting();
         if waiting > self.0.bound {
             let detail = format!("{waiting} bytes wait for the store, `spool_bound` is {}", self.0.bound);
             return Err(Unavailable::new(Reason::SpoolFull, detail));
@@ -238,6 +235,12 @@ impl Space {
         let mut state = self.state();
         state.giving_way = 0;
         let _ = self.hold(&mut state);
+    }
+
+    /// Bytes that wait for the store.
+    pub(crate) fn waiting(&self) -> u64 {
+        let state = self.state();
+        state.spooled + state.unsealed
     }
 
     /// How many bytes are in the spool.

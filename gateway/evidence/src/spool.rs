@@ -1,7 +1,8 @@
 //! The spool: sealed batches on their way to the store, one folder an epoch.
 //!
 //! A batch is complete when its seal is renamed in, last: then its files are shipped verbatim and never rebuilt. Files
-//! without a seal were never put into a store; they are removed and built anew (DU-3).
+//! without a seal were never put into a store; they are removed and built anew (DU-3). What is archived goes; for a while
+//! it is kept beside the spool (`kept`).
 
 use std::collections::BTreeSet;
 use std::io::{self, IoSlice, Write};
@@ -39,6 +40,11 @@ impl Spool {
     /// Keeps what is complete for the tap too, in its folder of this log.
     pub(crate) fn tapped(self, tap: Option<PathBuf>) -> Self {
         Self { tap, ..self }
+    }
+
+    /// The log.
+    pub(crate) fn origin(&self) -> &Origin {
+        &self.origin
     }
 
     fn keep_for_tap(&self, note: &[u8]) {

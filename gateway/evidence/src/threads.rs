@@ -14,6 +14,7 @@ use crate::epoch;
 use crate::error::{OpenError, Reason, Unavailable};
 use crate::inner::Inner;
 use crate::journal::Journal;
+use crate::kept::Kept;
 use crate::ledger::LedgerConfig;
 use crate::marks::Marks;
 use crate::recovery::Recovered;
@@ -30,6 +31,8 @@ const TICK: Duration = Duration::from_millis(100);
 const DESTROY_EVERY: Duration = Duration::from_secs(1);
 /// How often what passed unrecorded is put beside the journal, while no record can tell of it.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
+/// How often it is looked whether kept batches are to go.
+const TIDY_EVERY: Duration = Duration::from_secs(1);
 /// How often folded refusals are journaled; CA-3 promises 1 s.
 const FOLD_EVERY: Duration = Duration::from_millis(500);
 /// How often a running process looks whether a neighbour has died, or a recovered log still waits for the store.
@@ -58,6 +61,11 @@ pub(crate) fn start(inner: &Arc<Inner>, sealer: Sealer, shipper: Shipper) -> io:
         committer: inner.committer.clone(),
         marks: inner.marks.clone(),
     };
+    let keeping = Keeping {
+        kept: Arc::clone(&inner.kept),
+        space: inner.space.clone(),
+        marks: Arc::clone(&inner.marks),
+    };
     let weak = Arc::downgrade(inner);
     let neighbours = Neighbours {
         own: settings.journal_dir.join(inner.origin.epoch()),
@@ -76,6 +84,7 @@ pub(crate) fn start(inner: &Arc<Inner>, sealer: Sealer, shipper: Shipper) -> io:
         )?,
         spawn("evidence-ship", Box::new(move || shipping.run()))?,
         spawn("evidence-time", Box::new(move || keep_time(&weak)))?,
+        spawn("evidence-kept", Box::new(move || keeping.run()))?,
         spawn("evidence-neighbours", Box::new(move || neighbours.run()))?,
     ];
     let stopped = LedgerConfig { stop: inner.marks.stop.clone(), ..settings.clone() };
@@ -368,6 +377,35 @@ fn keep_time(inner: &Weak<Inner>) {
                 Ok(()) => beaten = Instant::now(),
                 Err(error) => tracing::warn!(%error, "no heartbeat"),
             }
+        }
+    }
+}
+
+/// Lets archived batches go that are kept no longer.
+struct Keeping {
+    kept: Arc<Kept>,
+    space: Space,
+    marks: Arc<Marks>,
+}
+
+impl Keeping {
+    fn run(self) {
+        if !self.kept.is_on() {
+            return;
+        }
+        yield_to_traffic();
+        let mut said: Option<String> = None;
+        let mut looked: Option<Instant> = None;
+        while !self.marks.finished() {
+            if looked.is_none_or(|looked| looked.elapsed() >= TIDY_EVERY) {
+                looked = Some(Instant::now());
+                let error = self.kept.tidy(self.space.waiting()).err().map(|error| error.to_string());
+                if let Some(error) = error.as_ref().filter(|error| said.as_ref() != Some(error)) {
+                    tracing::warn!(error, "what is kept of archived batches cannot be tidied");
+                }
+                said = error;
+            }
+            std::thread::sleep(TICK);
         }
     }
 }

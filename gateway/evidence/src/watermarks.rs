@@ -22,6 +22,10 @@ pub struct Watermarks {
     pub oldest_unarchived_us: Option<i64>,
     /// Bytes in the spool.
     pub spool_bytes: u64,
+    /// Bytes of archived batches that are kept for a store that loses them.
+    pub kept_bytes: u64,
+    /// Kept batches that were put again, and that the store had lost.
+    pub reshipped: u64,
     /// Bytes of the journal's segments.
     pub journal_bytes: u64,
     /// Bytes reserved for admitted exchanges.

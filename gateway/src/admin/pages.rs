@@ -249,6 +249,8 @@ fn room(telemetry: &Telemetry, room: &Room, marks: &Watermarks) {
     telemetry.spool.set(gauge(marks.spool_bytes));
     telemetry.reserved.set(gauge(marks.reserved_bytes));
     telemetry.spool_bound.set(gauge(room.spool_bound));
+    telemetry.spool_kept.set(gauge(marks.kept_bytes));
+    counted(&telemetry.reshipped, marks.reshipped);
     #[expect(clippy::cast_precision_loss, reason = "an estimate")]
     telemetry.spool_full_in.set(room.full_in_s.map_or(f64::INFINITY, |seconds| seconds as f64));
     for (folder, free) in [("journal", room.journal), ("spool", room.spool), ("key_table", room.key_table)] {

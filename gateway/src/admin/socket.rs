@@ -1,4 +1,5 @@
-//! The admin socket: `gateway erase` and `gateway serve --take-over` talk over it to the process that serves.
+//! The admin socket: `gateway erase`, `gateway reship` and `gateway serve --take-over` talk over it to the process that
+//! serves.
 //!
 //! A Unix socket in a folder that only its owner can enter (`place`). One JSON line in, one JSON line out.
 
@@ -7,8 +8,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use evidence::{EraseError, EraseReport, EraseRequest, EraseTarget, Erased};
-use schemas::{ExchangeId, Identifier};
+use evidence::{
+    EraseError, EraseReport, EraseRequest, EraseTarget, Erased, Reship, ReshipError, ReshipReport, Reshipped,
+};
+use schemas::{ExchangeId, Identifier, Origin};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
@@ -29,6 +32,8 @@ const ASKED_AT_ONCE: usize = 16;
 pub enum Request {
     /// Destroy content keys.
     Erase(EraseAsked),
+    /// Put archived batches again.
+    Reship(ReshipAsked),
     /// Give the listening sockets to the gateway that asks (`hand_over`).
     HandOver {},
 }
@@ -53,6 +58,60 @@ pub struct EraseAsked {
     pub actor: Option<String>,
 }
 
+/// Which of the kept batches are to be put again: those that meet all that is said.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReshipAsked {
+    /// Only those of which the store lacks an object.
+    pub missing: bool,
+    /// Only those that were archived then or later, microseconds UTC.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub since_us: Option<i64>,
+    /// Only these, as `LOG:NUMBER`.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub batches: Vec<String>,
+    /// How many seconds the store has to confirm them.
+    pub within_s: u64,
+}
+
+impl ReshipAsked {
+    /// What the ledger is asked.
+    ///
+    /// # Errors
+    /// What of it has no meaning.
+    pub fn request(&self) -> Result<Reship, String> {
+        let place = |text: &String| {
+            let parts = text.rsplit_once(':');
+            let place =
+                parts.and_then(|(origin, batch)| Some((Origin::new(origin).ok()?, batch.parse().ok()?)));
+            place.ok_or_else(|| format!("`{text}` is no batch: wanted a log and its number as `acme/gw1/20261120t101500z-3f9a1c20:7`"))
+        };
+        Ok(Reship {
+            missing: self.missing,
+            since_us: self.since_us,
+            batches: self.batches.iter().map(place).collect::<Result<_, _>>()?,
+            within: Duration::from_secs(self.within_s),
+        })
+    }
+}
+
+/// What became of a batch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Became {
+    /// Its log.
+    pub origin: String,
+    /// Its number.
+    pub batch: u64,
+    /// Its bytes.
+    pub bytes: u64,
+    /// Whether it is kept here.
+    pub is_kept: bool,
+    /// How many of its objects were not there.
+    pub objects: u64,
+    /// Why it was not put.
+    pub failed: Option<String>,
+}
+
 /// What came of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -66,7 +125,18 @@ pub enum Response {
         /// Those that kept no content under a key.
         without_content: Vec<String>,
     },
-    /// Nothing was destroyed.
+    /// What became of the batches that were chosen.
+    Reshipped {
+        /// In the order of their logs.
+        batches: Vec<Became>,
+        /// How many are kept here.
+        kept: u64,
+        /// Their bytes.
+        kept_bytes: u64,
+        /// When the first of them was archived, microseconds UTC.
+        oldest_us: Option<i64>,
+    },
+    /// Nothing was done.
     Refused {
         /// Why.
         message: String,
@@ -79,6 +149,26 @@ impl Response {
     /// Nothing was done.
     pub(crate) fn refused(message: impl Into<String>) -> Self {
         Self::Refused { message: message.into(), shared: Vec::new() }
+    }
+
+    /// Of what became of kept batches.
+    pub fn of_reship(done: Result<ReshipReport, ReshipError>) -> Self {
+        let report = match done {
+            Ok(report) => report,
+            Err(error) => return Self::refused(error.to_string()),
+        };
+        let ReshipReport { batches, kept, kept_bytes, oldest_us } = report;
+        let batches = batches.into_iter().map(|one| {
+            let (is_kept, objects, failed) = match one.became {
+                Reshipped::Again { objects } => (true, objects, None),
+                Reshipped::There => (true, 0, None),
+                Reshipped::NotKept => (false, 0, None),
+                Reshipped::Failed(why) => (true, 0, Some(why)),
+            };
+            let (origin, batch, bytes) = (one.origin.to_string(), one.batch, one.bytes);
+            Became { origin, batch, bytes, is_kept, objects, failed }
+        });
+        Self::Reshipped { batches: batches.collect(), kept, kept_bytes, oldest_us }
     }
 
     /// Of the ledger's answer.
@@ -261,6 +351,7 @@ async fn serve(app: &Arc<App>, handing: &Arc<Handing>, mut stream: UnixStream) -
     }
     let response = match serde_json::from_str(&line) {
         Ok(Request::Erase(asked)) => erase(app, asked).await,
+        Ok(Request::Reship(asked)) => reship(app, &asked).await,
         Ok(Request::HandOver {}) => {
             let handing = Arc::clone(handing);
             // It takes as long as the other one's start, and no end of this one waits for it.
@@ -285,6 +376,19 @@ async fn erase(app: &App, asked: EraseAsked) -> Response {
     };
     tracing::info!(reason = %request.reason, whole_key = request.whole_key, "erasure asked for");
     Response::of(app.ledger.erase(request).await)
+}
+
+async fn reship(app: &App, asked: &ReshipAsked) -> Response {
+    let request = match asked.request() {
+        Ok(request) => request,
+        Err(message) => return Response::refused(message),
+    };
+    tracing::info!(
+        missing = request.missing,
+        since_us = request.since_us,
+        "kept batches are to be put again"
+    );
+    Response::of_reship(app.ledger.reship(request).await)
 }
 
 #[cfg(test)]

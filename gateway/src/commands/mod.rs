@@ -7,6 +7,7 @@ mod keygen;
 mod keys;
 mod quickstart;
 mod registrar;
+mod reship;
 mod root;
 mod shown;
 
@@ -48,6 +49,7 @@ pub fn run(command: Command) -> Result<()> {
             let start = Start { accept_loss: args.accept_loss, closing, ..Start::default() };
             crate::serve::salvage(loaded, args.journal.as_deref(), start)
         }
+        Command::Reship(args) => reship::run(&args),
         Command::Erase(args) => crate::serve::erase(loaded(&args.file.config)?, &args),
     }
 }

@@ -22,6 +22,7 @@ impl Default for Limits {
             idle: seconds(600),
             keep_alive: seconds(75),
             drain: seconds(30),
+            archive: seconds(30),
             provider_idle_connections: 256,
             http2_streams: 256,
         }
@@ -101,6 +102,9 @@ pub(super) fn default_segment() -> &'static str {
 }
 pub(super) fn default_spool_bound() -> &'static str {
     "10GiB"
+}
+pub(super) fn default_spool_keep() -> &'static str {
+    "24h"
 }
 pub(super) fn default_retention() -> &'static str {
     "standard"

@@ -56,7 +56,7 @@ pub use units::{parse_duration, parse_size};
 
 use defaults::{
     default_admin, default_batch_age, default_batch_size, default_heartbeat, default_retention,
-    default_segment, default_spool_bound, yes,
+    default_segment, default_spool_bound, default_spool_keep, yes,
 };
 use units::{duration_schema, duration_text, optional_size_text, size_schema, size_text};
 
@@ -174,6 +174,12 @@ pub struct Evidence {
     #[serde(serialize_with = "size_text")]
     #[schemars(default = "default_spool_bound", schema_with = "size_schema")]
     pub spool_bound: u64,
+    /// How long a batch stays beside the spool after it is archived, so that `gateway reship` can put it again where the
+    /// store loses it: as far as `spool_bound` and the disk have room, and never in the way of traffic; `0s`: not at all.
+    /// Restart.
+    #[serde(serialize_with = "duration_text")]
+    #[schemars(default = "default_spool_keep", schema_with = "duration_schema")]
+    pub spool_keep: Duration,
     /// Sinks of leaves, for those who must react at once. Restart.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(default)]
@@ -269,6 +275,10 @@ pub struct Limits {
     #[serde(serialize_with = "duration_text")]
     #[schemars(schema_with = "duration_schema")]
     pub drain: Duration,
+    /// How long it waits behind that until all of its log is archived; what is not the next start ships.
+    #[serde(serialize_with = "duration_text")]
+    #[schemars(schema_with = "duration_schema")]
+    pub archive: Duration,
     /// Idle connections kept to each provider. Restart.
     pub provider_idle_connections: u64,
     /// Exchanges at once on one HTTP/2 connection of a caller. Restart.

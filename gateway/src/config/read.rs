@@ -197,6 +197,7 @@ fn evidence(node: &Node, base: &Path, problems: &mut Vec<Problem>) -> Option<Evi
     let encryption = f.fields.choice("encryption", &[("on", Encryption::On), ("off", Encryption::Off)]);
     let segment = f.size("segment", 1 << 20..=4 << 30, 64 << 20);
     let spool_bound = f.size("spool_bound", 16 << 20..=1 << 50, 10 << 30);
+    let spool_keep = f.duration("spool_keep", Duration::ZERO..=31 * DAY, DAY);
     let tap = f.fields.node("tap").is_some().then(|| f.list("tap", "at least one sink", super::tap::read));
     let keep = f.size("tap_keep", 0..=1 << 50, u64::MAX);
     f.fields.finish();
@@ -214,6 +215,7 @@ fn evidence(node: &Node, base: &Path, problems: &mut Vec<Problem>) -> Option<Evi
         encryption: encryption.unwrap_or_default(),
         segment,
         spool_bound,
+        spool_keep,
         tap: whole(tap)?.unwrap_or_default(),
         tap_keep: (keep != u64::MAX).then_some(keep),
     })
@@ -260,6 +262,7 @@ fn limits(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem>) -> 
         idle: f.duration("idle", wait(), default.idle),
         keep_alive: f.duration("keep_alive", wait(), default.keep_alive),
         drain: f.duration("drain", Duration::ZERO..=DAY, default.drain),
+        archive: f.duration("archive", Duration::ZERO..=DAY, default.archive),
         provider_idle_connections: f.number(
             "provider_idle_connections",
             0..=100_000,

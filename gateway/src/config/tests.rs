@@ -34,6 +34,7 @@ evidence:
   encryption: on
   segment: 16MiB
   spool_bound: 1GiB
+  spool_keep: 6h
 limits:
   head: 32KiB
   body: 16MiB
@@ -48,6 +49,7 @@ limits:
   idle: 61s
   keep_alive: 62s
   drain: 3s
+  archive: 4s
   provider_idle_connections: 7
   http2_streams: 8
 providers:

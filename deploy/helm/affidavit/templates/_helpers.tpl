@@ -35,8 +35,8 @@ readOnlyRootFilesystem: true
 capabilities: { drop: [ALL] }
 {{- end }}
 
-{{/* The longest time behind `limits.drain` that an ending gateway takes: gateway/src/serve.rs has the bounds. */}}
-{{- define "affidavit.afterDrain" -}}90{{- end }}
+{{/* The longest time besides `limits.drain` and `limits.archive` that an ending gateway takes: gateway/src/serve.rs has the bounds. */}}
+{{- define "affidavit.besides" -}}60{{- end }}
 
 {{/* gateway.yaml; the init container puts the pod's name in the place of @GATEWAY@. */}}
 {{- define "affidavit.gatewayConfig" -}}
@@ -46,7 +46,9 @@ capabilities: { drop: [ALL] }
     "gateway" "@GATEWAY@"
     "admin" "0.0.0.0:9090"
     "keys" "/run/secrets/keys/keys.yaml"
-    "limits" (dict "drain" (printf "%ds" (int .Values.gateway.drainSeconds)))
+    "limits" (dict
+        "drain" (printf "%ds" (int .Values.gateway.drainSeconds))
+        "archive" (printf "%ds" (int .Values.gateway.archiveSeconds)))
     "evidence" (dict
         "journal" "/var/lib/affidavit/journal/journal"
         "key_table" (printf "/var/lib/affidavit/%s/key-table" (ternary "key-table" "journal" (ne .Values.gateway.keyTable.existingClaim "")))
@@ -58,7 +60,9 @@ capabilities: { drop: [ALL] }
 {{- range $key := list "journal" "spool" "key_table" "seal_key" }}
 {{- if hasKey ($typed.evidence | default dict) $key }}{{ fail (printf "gateway.config.evidence.%s is put in by the chart: leave it out" $key) }}{{ end }}
 {{- end }}
-{{- if hasKey ($typed.limits | default dict) "drain" }}{{ fail "gateway.config.limits.drain: set gateway.drainSeconds instead, from which the grace period is made too" }}{{ end }}
+{{- range $key := list "drain" "archive" }}
+{{- if hasKey ($typed.limits | default dict) $key }}{{ fail (printf "gateway.config.limits.%s: set gateway.%sSeconds instead, from which the grace period is made too" $key $key) }}{{ end }}
+{{- end }}
 {{- toYaml (mergeOverwrite $typed $ours) }}
 {{- end }}
 

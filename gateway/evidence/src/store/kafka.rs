@@ -111,13 +111,7 @@ impl KafkaStore {
                 detail: "a receipt says that it is there".into(),
             });
         };
-        let failed = |source| StoreError::Io { action: "cannot read", name: name.to_string(), source };
-        let (length, found) = hash_file(&*file).map_err(failed)?;
-        if (length, &found) == (source.length, source.sha256) {
-            return Ok(());
-        }
-        let found = format!("{length} bytes with SHA-256 {found}");
-        Err(StoreError::ReadBack { name: name.to_string(), found })
+        is_what_was_sent(name, source, &*file)
     }
 
     fn sent(&self) -> MutexGuard<'_, BTreeMap<(Origin, u64), Sent>> {
@@ -209,6 +203,17 @@ impl KafkaStore {
     }
 }
 
+/// What the archivers' store gives back is what was sent.
+fn is_what_was_sent(name: &ObjectName, source: Source<'_>, file: &dyn DiskFile) -> Result<(), StoreError> {
+    let failed = |source| StoreError::Io { action: "cannot read", name: name.to_string(), source };
+    let (length, found) = hash_file(file).map_err(failed)?;
+    if (length, &found) == (source.length, source.sha256) {
+        return Ok(());
+    }
+    let found = format!("{length} bytes with SHA-256 {found}");
+    Err(StoreError::ReadBack { name: name.to_string(), found })
+}
+
 /// Why an object was not sent.
 enum Unsent {
     /// It could not be read.
@@ -277,6 +282,33 @@ impl Store for KafkaStore {
             self.read_in_archive(name, source)?;
         }
         Ok(Receipt::default())
+    }
+
+    /// Into the topic, whatever receipt there is.
+    fn put_again(&self, name: &ObjectName, source: Source<'_>) -> Result<Put, StoreError> {
+        if matches!(name, ObjectName::Seal { .. }) {
+            // What was said before it is sent does not count: all of that must have been read.
+            self.whole(name.origin())?;
+            self.receipts.hear_again(name.origin(), name.batch());
+        }
+        self.send(name, source)?;
+        Ok(Put::Stored)
+    }
+
+    /// The object itself where the archivers' store is read here, else a receipt that came since.
+    fn confirm_again(&self, name: &ObjectName, source: Source<'_>) -> Result<Receipt, StoreError> {
+        let pending = || StoreError::Pending { name: name.to_string() };
+        if let Some(archive) = &self.archive {
+            let file = archive.store.get(name)?.ok_or_else(pending)?;
+            is_what_was_sent(name, source, &*file)?;
+        } else if !self.receipts.heard_again(name.origin(), name.batch()) {
+            return Err(pending());
+        }
+        Ok(Receipt::default())
+    }
+
+    fn stored(&self, origin: &Origin) -> Result<Option<Vec<ObjectName>>, StoreError> {
+        self.archive.as_ref().map(|archive| archive.store.list(origin)).transpose()
     }
 
     fn get(&self, name: &ObjectName) -> Result<Option<Arc<dyn DiskFile>>, StoreError> {

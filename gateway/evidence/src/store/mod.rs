@@ -188,6 +188,30 @@ pub trait Store: Send + Sync + Debug {
     /// [`StoreError::ReadBack`] where it keeps something else, or not so.
     fn confirm(&self, name: &ObjectName, source: Source<'_>) -> Result<Receipt, StoreError>;
 
+    /// As [`Store::put`], of what was confirmed before and may be lost: it is put whatever was said of it then.
+    ///
+    /// # Errors
+    /// As [`Store::put`].
+    fn put_again(&self, name: &ObjectName, source: Source<'_>) -> Result<Put, StoreError> {
+        self.put(name, source)
+    }
+
+    /// As [`Store::confirm`], of what was put by [`Store::put_again`]: what was said before does not count.
+    ///
+    /// # Errors
+    /// As [`Store::confirm`].
+    fn confirm_again(&self, name: &ObjectName, source: Source<'_>) -> Result<Receipt, StoreError> {
+        self.confirm(name, source)
+    }
+
+    /// The objects of one log that can be read back now, in no order; `None` where that is not known here.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    fn stored(&self, origin: &Origin) -> Result<Option<Vec<ObjectName>>, StoreError> {
+        self.list(origin).map(Some)
+    }
+
     /// Opens an object for reading; `None` where it is not there.
     ///
     /// # Errors

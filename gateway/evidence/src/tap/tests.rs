@@ -115,6 +115,7 @@ impl Bed {
             heartbeat_bound: Duration::from_secs(300),
             segment_bytes: 1 << 20,
             spool_bound_bytes: 1 << 30,
+            spool_keep: Duration::ZERO,
             encryption: false,
             accept_loss: false,
             gateway_version: id("0.1.0"),

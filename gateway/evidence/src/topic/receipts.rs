@@ -98,6 +98,8 @@ pub(crate) struct Receipts {
 struct State {
     logs: BTreeMap<Origin, BTreeMap<u64, Answer>>,
     waited_for: BTreeSet<(Origin, u64)>,
+    /// Batches that were put again though they had a receipt, and whether another has come since.
+    again: BTreeMap<(Origin, u64), bool>,
     /// Whether all that the topic held at some time was read.
     is_whole: bool,
     trouble: Option<Failed>,
@@ -200,6 +202,9 @@ impl Receipts {
         let mut state = self.state();
         let state = &mut *state;
         let answer = Answer::of(receipt);
+        if let Some(heard) = state.again.get_mut(&(receipt.origin.clone(), receipt.batch)) {
+            *heard = true;
+        }
         let log = state.logs.entry(receipt.origin.clone()).or_default();
         match log.get_mut(&receipt.batch) {
             None => {
@@ -294,6 +299,16 @@ impl Receipts {
     /// The batch's receipt is not waited for any more.
     pub(crate) fn answered(&self, origin: &Origin, batch: u64) {
         self.state().waited_for.remove(&(origin.clone(), batch));
+    }
+
+    /// A batch is put again whose receipt is known: another one is waited for.
+    pub(crate) fn hear_again(&self, origin: &Origin, batch: u64) {
+        self.state().again.insert((origin.clone(), batch), false);
+    }
+
+    /// Whether it came.
+    pub(crate) fn heard_again(&self, origin: &Origin, batch: u64) -> bool {
+        self.state().again.get(&(origin.clone(), batch)).is_some_and(|heard| *heard)
     }
 
     /// The batches of a log that have a receipt, ascending.
