@@ -1,6 +1,8 @@
 //! The real gateway, archiver, registrar and auditor with Kafka: what no archiver has archived is in the registry all the
 //! same, and an auditor finds that it is missing.
 
+use rdkafka::ClientConfig;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
