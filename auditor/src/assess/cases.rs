@@ -75,7 +75,7 @@ fn compare(case: &Case, result: &ControlResult, mut rows: Vec<Vec<Option<String>
     let why = result.why.as_deref().unwrap_or_default();
     let all = format!("{rows:?}");
     for finds in &case.finds {
-        for name in finds.keys().filter(|name| !result.shown.columns.contains(name)) {
+        if let Some(name) = finds.keys().find(|name| !result.shown.columns.contains(name)) {
             return Err(format!(
                 "finds.{name}: no column of the answer, which has {:?}; {why}",
                 result.shown.columns

@@ -31,8 +31,7 @@ fn aged(gateway: &str) -> Writer {
 }
 
 fn verified(store: &MemorySource, trust: &Trust, to: Option<i64>) -> Report {
-    let mut mandate = Mandate::default();
-    mandate.retention = Some(KEPT);
+    let mandate = Mandate { retention: Some(KEPT), ..Mandate::default() };
     let mut options = Options::new(trust, &mandate, START + LATER + 10 * SECOND);
     options.to = to;
     run(store, &options, &mut NoSink).0

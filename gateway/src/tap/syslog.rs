@@ -372,7 +372,11 @@ mod tests {
                 socket.shutdown(std::net::Shutdown::Write).unwrap();
                 std::thread::sleep(Duration::from_millis(300));
             }
-            while !matches!(ends, Ends::AtOnce | Ends::WithoutReading) {
+            let reads = !matches!(ends, Ends::AtOnce | Ends::WithoutReading);
+            loop {
+                if !reads {
+                    break;
+                }
                 match rustls::Stream::new(&mut tls, &mut socket).read(&mut bytes) {
                     Ok(0) | Err(_) => break,
                     Ok(n) => read += n,
