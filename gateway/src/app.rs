@@ -40,6 +40,7 @@ pub(crate) struct App {
 impl App {
     /// Joins the ledger and the first snapshot. Must be called inside the runtime.
     pub(crate) fn new(ledger: Ledger, snapshot: Snapshot, telemetry: Arc<Telemetry>) -> Self {
+        snapshot.is_counted_in(&telemetry);
         Self {
             ledger,
             snapshot: ArcSwap::from_pointee(snapshot),
@@ -180,6 +181,12 @@ impl Snapshot {
         let filter = Filter::new(&config.headers);
         let pseudonyms = Pseudonyms::new(&loaded.pseudonym_key);
         Ok(Self { loaded, limits, routes, filter, tls, pseudonyms, places, memory, documents })
+    }
+
+    /// Begins the counts of its providers and of its policy.
+    pub(crate) fn is_counted_in(&self, telemetry: &Telemetry) {
+        let providers = self.loaded.config.providers.iter().map(|provider| provider.name.as_str());
+        telemetry.expect(providers, self.loaded.policy.as_ref());
     }
 }
 

@@ -201,6 +201,7 @@ async fn answer(
     };
     if let Some(policy) = &snapshot.loaded.policy {
         let verdict = police::judge(policy, &asking.caller, &asking.asked, &operation);
+        app.telemetry.judged(&verdict);
         let denied = verdict.decision == Decision::Deny;
         let enforcing = policy.mode() == policies::policy::Mode::Enforce;
         asking.verdict = Some(verdict);

@@ -140,6 +140,7 @@ async fn reload(app: &Arc<App>, why: &'static str) {
             tracing::info!(hash = %snapshot.loaded.hash, why, "configuration reloaded");
             app.telemetry.reloads.get_or_create(&ByResult { result: "taken" }).inc();
             key_changes(app, &before, &snapshot).await;
+            snapshot.is_counted_in(&app.telemetry);
             app.snapshot.store(Arc::new(snapshot));
         }
         Err(error) => {

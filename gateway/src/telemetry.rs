@@ -7,12 +7,15 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use policies::policy::{Mode, Policy};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::{Family, MetricConstructor};
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
+use schemas::Identifier;
+use schemas::record::{Attributed, Decision, End, Source, Unpriced, Verdict};
 
 /// Labels of one route.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -40,6 +43,34 @@ pub(crate) struct ByClass {
 pub(crate) struct ByCurrency {
     pub(crate) route: String,
     pub(crate) currency: String,
+}
+
+/// Labels of money by the row of the price book: a model of a provider.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ByPrice {
+    pub(crate) price: String,
+    pub(crate) currency: String,
+}
+
+/// Labels of money by team.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ByTeam {
+    pub(crate) team: String,
+    pub(crate) currency: String,
+}
+
+/// Labels of what a provider answered.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ByAnswer {
+    pub(crate) provider: String,
+    pub(crate) answer: &'static str,
+}
+
+/// Labels of the policy's verdicts, by the rule that decided.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ByVerdict {
+    pub(crate) decision: &'static str,
+    pub(crate) rule: String,
 }
 
 /// Labels of refusals and failures.
@@ -157,6 +188,10 @@ impl MetricConstructor<Histogram> for Seconds {
 /// What a process may be doing, as labels.
 pub(crate) const PHASES: [&str; 3] = ["starting", "serving", "draining"];
 
+/// What a provider may answer, as labels.
+const ANSWERS: [&str; 10] =
+    ["1xx", "2xx", "3xx", "4xx", "429", "5xx", "other", "cut", "timeout", "unreachable"];
+
 /// Everything that the gateway counts.
 #[derive(Debug)]
 pub(crate) struct Telemetry {
@@ -164,7 +199,13 @@ pub(crate) struct Telemetry {
     pub(crate) exchanges: Family<ByEnd, Counter>,
     pub(crate) tokens: Family<ByClass, Counter>,
     pub(crate) cost: Family<ByCurrency, Counter<f64, AtomicU64>>,
+    pub(crate) cost_by_price: Family<ByPrice, Counter<f64, AtomicU64>>,
+    pub(crate) cost_by_team: Family<ByTeam, Counter<f64, AtomicU64>>,
+    unpriced: Family<ByReason, Counter>,
+    answers: Family<ByAnswer, Counter>,
+    verdicts: Family<ByVerdict, Counter>,
     pub(crate) duration: Family<ByRoute, Histogram, Seconds>,
+    pub(crate) first_byte: Family<ByRoute, Histogram, Seconds>,
     pub(crate) first_token: Family<ByRoute, Histogram, Seconds>,
     pub(crate) commit: Histogram,
     pub(crate) refusals: Family<ByReason, Counter>,
@@ -239,10 +280,41 @@ impl Telemetry {
             add!(Family::default(), "exchanges", "Exchanges that ended, by route, end and status class");
         let tokens = add!(Family::default(), "tokens", "Tokens incurred, by route and class");
         let cost = add!(Family::default(), "cost", "Cost in the currency's main unit, by route and currency");
+        let cost_by_price = add!(
+            Family::default(),
+            "cost_by_price",
+            "Cost in the currency's main unit, by row of the price book and currency"
+        );
+        let cost_by_team = add!(
+            Family::default(),
+            "cost_by_team",
+            "Cost in the currency's main unit, by team and currency; without a team that key or route say, the team is empty"
+        );
+        let unpriced: Family<ByReason, Counter> = add!(
+            Family::default(),
+            "unpriced_exchanges",
+            "Exchanges that may have cost something and that no cost could be given for, by reason"
+        );
+        let answers = add!(
+            Family::default(),
+            "provider_answers",
+            "What became of requests that were let go to a provider, by provider and answer"
+        );
+        let verdicts = add!(
+            Family::default(),
+            "policy_verdicts",
+            "Verdicts of the policy, by decision and the rule that decided"
+        );
         let duration = add!(
             Family::new_with_constructor(Seconds),
             "exchange_duration",
             "From the request's head to the known end",
+            Unit::Seconds
+        );
+        let first_byte = add!(
+            Family::new_with_constructor(Seconds),
+            "time_to_first_byte",
+            "From the request's head to the first byte of the provider's body",
             Unit::Seconds
         );
         let first_token = add!(
@@ -400,6 +472,9 @@ impl Telemetry {
         for result in ["taken", "refused", "unrecorded"] {
             reloads.get_or_create(&ByResult { result }).inc_by(0);
         }
+        for reason in [Unpriced::NoPrice, Unpriced::NoUsage].into_iter().filter_map(unpriced_name) {
+            unpriced.get_or_create(&ByReason { reason }).inc_by(0);
+        }
         for reason in ["usage", "none"] {
             drains.get_or_create(&ByReason { reason }).inc_by(0);
         }
@@ -409,7 +484,13 @@ impl Telemetry {
             exchanges,
             tokens,
             cost,
+            cost_by_price,
+            cost_by_team,
+            unpriced,
+            answers,
+            verdicts,
             duration,
+            first_byte,
             first_token,
             commit,
             refusals,
@@ -461,6 +542,47 @@ impl Telemetry {
         // Writing to a String fails only where an encoder says so; a half text is better than none.
         let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
         text
+    }
+
+    /// Begins with 0 what these providers and this policy may be counted under, so that the first step is seen.
+    pub(crate) fn expect<'a>(&self, providers: impl Iterator<Item = &'a str>, policy: Option<&Policy>) {
+        for provider in providers {
+            for answer in ANSWERS {
+                let by = ByAnswer { provider: provider.to_owned(), answer };
+                self.answers.get_or_create(&by).inc_by(0);
+            }
+        }
+        let Some(policy) = policy else { return };
+        let against = match policy.mode() {
+            Mode::Enforce => Decision::Deny,
+            Mode::Observe => Decision::WouldDeny,
+        };
+        for rule in policy.rule_ids().map(Identifier::as_str).chain(["default"]) {
+            for decision in [Decision::Allow, against].map(decision_name) {
+                let by = ByVerdict { decision, rule: rule.to_owned() };
+                self.verdicts.get_or_create(&by).inc_by(0);
+            }
+        }
+    }
+
+    /// Counts what a provider answered to one request.
+    pub(crate) fn answered(&self, provider: &str, end: End, status: Option<u16>) {
+        let by = ByAnswer { provider: provider.to_owned(), answer: answer_name(end, status) };
+        self.answers.get_or_create(&by).inc();
+    }
+
+    /// Counts a verdict of the policy.
+    pub(crate) fn judged(&self, verdict: &Verdict) {
+        let rule = verdict.facts.get("decided_by").map_or("default", Identifier::as_str).to_owned();
+        let decision = decision_name(verdict.decision);
+        self.verdicts.get_or_create(&ByVerdict { decision, rule }).inc();
+    }
+
+    /// Counts an exchange without a cost.
+    pub(crate) fn unpriced(&self, why: Unpriced) {
+        if let Some(reason) = unpriced_name(why) {
+            self.unpriced.get_or_create(&ByReason { reason }).inc();
+        }
     }
 
     /// Counts an exchange whose intent is durable.
@@ -529,6 +651,42 @@ pub(crate) fn holds<L>(
     }
 }
 
+/// A team as a label: only names of the configuration are one.
+pub(crate) fn team_label(team: Option<&Attributed>) -> String {
+    match team {
+        Some(Attributed { value, source: Source::Key | Source::Route }) => value.as_str().to_owned(),
+        _ => String::new(),
+    }
+}
+
+/// What became of a request at its provider, as a label.
+fn answer_name(end: End, status: Option<u16>) -> &'static str {
+    match end {
+        End::ProviderAbort => "cut",
+        End::Timeout => "timeout",
+        End::Unreachable => "unreachable",
+        _ if status == Some(429) => "429",
+        _ => status_class(status),
+    }
+}
+
+fn decision_name(decision: Decision) -> &'static str {
+    match decision {
+        Decision::Allow => "allow",
+        Decision::Deny => "deny",
+        Decision::WouldDeny => "would_deny",
+    }
+}
+
+/// Why there is no cost, as a label; none where nothing was to be paid.
+fn unpriced_name(why: Unpriced) -> Option<&'static str> {
+    match why {
+        Unpriced::NoPrice => Some("no_price"),
+        Unpriced::NoUsage => Some("no_usage"),
+        Unpriced::NotIncurred => None,
+    }
+}
+
 /// The class of an HTTP status, as a label.
 pub(crate) fn status_class(status: Option<u16>) -> &'static str {
     match status {
@@ -559,6 +717,41 @@ mod tests {
         assert_eq!(counters.get("exchanges"), Some(&1));
         assert_eq!(counters.get("outcomes"), Some(&0));
         assert!(telemetry.encode().contains("gateway_refusals_total{reason=\"draining\"} 1"));
+    }
+
+    #[test]
+    fn every_rule_and_every_answer_of_a_provider_is_counted_from_0() {
+        let telemetry = Telemetry::new();
+        let policy = b"mode: enforce\ndefault: allow\nrules:\n  - { id: none-of-o1, effect: deny, models: [\"o1*\"] }\n";
+        let policy = Policy::parse(policy).unwrap();
+        telemetry.expect(["openai"].into_iter(), Some(&policy));
+        telemetry.answered("openai", End::Complete, Some(200));
+        telemetry.answered("openai", End::Complete, Some(429));
+        telemetry.answered("openai", End::ProviderAbort, Some(200));
+        telemetry.unpriced(Unpriced::NoPrice);
+        telemetry.unpriced(Unpriced::NotIncurred);
+        let text = telemetry.encode();
+        for line in [
+            "gateway_policy_verdicts_total{decision=\"deny\",rule=\"none-of-o1\"} 0",
+            "gateway_policy_verdicts_total{decision=\"allow\",rule=\"default\"} 0",
+            "gateway_provider_answers_total{provider=\"openai\",answer=\"2xx\"} 1",
+            "gateway_provider_answers_total{provider=\"openai\",answer=\"429\"} 1",
+            "gateway_provider_answers_total{provider=\"openai\",answer=\"cut\"} 1",
+            "gateway_provider_answers_total{provider=\"openai\",answer=\"5xx\"} 0",
+            "gateway_unpriced_exchanges_total{reason=\"no_price\"} 1",
+            "gateway_unpriced_exchanges_total{reason=\"no_usage\"} 0",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_team_that_a_caller_asserts_is_no_label() {
+        let team = |source| Attributed { value: Identifier::new("red").unwrap(), source };
+        assert_eq!(team_label(Some(&team(Source::Key))), "red");
+        assert_eq!(team_label(Some(&team(Source::Route))), "red");
+        assert_eq!(team_label(Some(&team(Source::Asserted))), "");
+        assert_eq!(team_label(None), "");
     }
 
     #[test]

@@ -23,6 +23,7 @@ pub mod marks;
 pub mod metrics;
 pub mod oracle;
 pub mod process;
+pub mod prometheus;
 pub mod provider;
 pub mod registrar;
 pub mod runbook;

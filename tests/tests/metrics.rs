@@ -50,8 +50,11 @@ fn with_tls(gateway: &Gateway) {
 async fn the_gateway_shows_what_is_documented() {
     let dir = tempfile::tempdir().expect("a folder");
     let provider = Provider::start([]).await;
-    let setup = Setup { provider: provider.url(), ..Setup::default() };
+    let policy = dir.path().join("policy.yaml");
+    let rest = format!("policy: {}\n", policy.display());
+    let setup = Setup { provider: provider.url(), rest, ..Setup::default() };
     let mut gateway = Gateway::prepare(dir.path(), &setup);
+    std::fs::write(policy, "mode: observe\ndefault: allow\nrules: []\n").expect("a policy");
     with_tls(&gateway);
     gateway.serve();
     let call = |body: &str| Call::post("/openai/v1/chat/completions", &gateway.key, body.to_owned());

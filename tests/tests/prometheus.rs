@@ -1,24 +1,17 @@
 //! A real Prometheus on real processes: what they show passes its lint, and an alert fires while its cause lasts.
-//!
-//! `AFFIDAVIT_PROMETHEUS` is the folder of `prometheus` and `promtool`.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use tests::client::{Call, send};
 use tests::deployment::Deployment;
 use tests::gateway::{Gateway, Setup};
 use tests::metrics::classic;
-use tests::process::{Process, free_port, http};
+use tests::process::http;
+use tests::prometheus::{server, tool};
 use tests::provider::Provider;
-
-fn tool(name: &str) -> Command {
-    let folder = std::env::var_os("AFFIDAVIT_PROMETHEUS")
-        .expect("AFFIDAVIT_PROMETHEUS: `tests/run prometheus` sets it");
-    Command::new(PathBuf::from(folder).join(name))
-}
 
 /// What `promtool check metrics` says of a text.
 fn lint(part: &str, text: &str) {
@@ -102,14 +95,7 @@ async fn an_alert_fires_while_the_store_is_away_and_ends_when_it_is_back() {
          - job_name: affidavit-gateway\n    static_configs: [{{ targets: [\"{}\"] }}]\n",
         gateway.admin
     );
-    std::fs::write(dir.path().join("prometheus.yaml"), config).expect("the configuration");
-    let address = free_port();
-    let mut command = tool("prometheus");
-    command.arg(format!("--config.file={}", dir.path().join("prometheus.yaml").display()));
-    command.arg(format!("--storage.tsdb.path={}", dir.path().join("tsdb").display()));
-    command.arg(format!("--web.listen-address={address}"));
-    let log = dir.path().join("prometheus.log");
-    let mut prometheus = Process::listening(&mut command, &log, address);
+    let (mut prometheus, address) = server(dir.path(), &config);
     let up = "GET /api/v1/query?query=gateway_phase%7Bstate%3D%22serving%22%7D%3D%3D1";
     prometheus
         .until("it has scraped the gateway", || http(address, up, b"").contains("\"state\":\"serving\""));

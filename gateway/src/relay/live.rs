@@ -19,7 +19,9 @@ use crate::app::{App, Snapshot};
 use crate::record::{self, Clock};
 use crate::respond::Reason;
 use crate::route::Route;
-use crate::telemetry::{ByClass, ByCurrency, ByEnd, ByReason, ByRoute, status_class};
+use crate::telemetry::{
+    ByClass, ByCurrency, ByEnd, ByPrice, ByReason, ByRoute, ByTeam, status_class, team_label,
+};
 
 /// How an exchange ends.
 #[derive(Debug)]
@@ -238,10 +240,14 @@ impl Open {
         let status = self.status;
         let by_end = ByEnd { route: label.clone(), end: end_name(ending.end), status: status_class(status) };
         telemetry.exchanges.get_or_create(&by_end).inc();
+        telemetry.answered(route.provider.name.as_str(), ending.end, self.provider_status);
         let by_route = ByRoute { route: label.clone() };
         let seconds = |us: Option<i64>| us.map(|us| us as f64 / 1e6);
         if let Some(total) = seconds(timing.total_us) {
             telemetry.duration.get_or_create(&by_route).observe(total);
+        }
+        if let Some(first) = seconds(timing.first_byte_us) {
+            telemetry.first_byte.get_or_create(&by_route).observe(first);
         }
         if let Some(first) = seconds(timing.first_token_us) {
             telemetry.first_token.get_or_create(&by_route).observe(first);
@@ -265,8 +271,15 @@ impl Open {
         if let Some(cost) = &cost
             && let Ok(total) = cost.total.parse::<f64>()
         {
-            let currency = cost.currency.as_str().to_owned();
+            let (currency, price) = (cost.currency.as_str().to_owned(), cost.price_row.as_str().to_owned());
+            let by_price = ByPrice { price, currency: currency.clone() };
+            telemetry.cost_by_price.get_or_create(&by_price).inc_by(total);
+            let by_team = ByTeam { team: team_label(caller.team.as_ref()), currency: currency.clone() };
+            telemetry.cost_by_team.get_or_create(&by_team).inc_by(total);
             telemetry.cost.get_or_create(&ByCurrency { route: label, currency }).inc_by(total);
+        }
+        if let Some(why) = unpriced {
+            telemetry.unpriced(why);
         }
         let end = ending.end;
         tracing::debug!(exchange = %self.exchange, ?end, status, delivered = self.delivered, "exchange ended");

@@ -1,0 +1,292 @@
+//! The dashboards of `deploy/grafana`: every query of every panel is run against a real Prometheus that reads real processes
+//! with traffic and failures on them, and must show something.
+
+use std::collections::BTreeSet;
+use std::io::Write as _;
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tests::archiver::without_brokers;
+use tests::client::{Call, Leave, send, send_until};
+use tests::deployment::Deployment;
+use tests::gateway::{Gateway, Setup};
+use tests::process::{free_port, ran};
+use tests::prometheus::{query, server};
+use tests::provider::Provider;
+use tests::registrar::directory;
+use tests::tapped::{Mood, WebhookSink};
+use tests::witness::Witness;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Longer than Prometheus waits between two looks.
+const SCRAPED: Duration = Duration::from_millis(1300);
+
+/// A query as the source of the dashboards has it.
+#[derive(Debug, Deserialize)]
+struct Query {
+    dashboard: String,
+    panel: String,
+    expr: String,
+    legend: String,
+    /// Why it may show nothing but 0.
+    calm: String,
+}
+
+impl Query {
+    /// With what Grafana would put into it.
+    fn asked(&self) -> String {
+        let mut expr = self.expr.clone();
+        for (word, value) in [("$instance", ".*"), ("$__rate_interval", "5m"), ("$__range", "10m")] {
+            expr = expr.replace(word, value);
+        }
+        assert!(!expr.contains('$'), "`{expr}` has a variable that no dashboard has");
+        expr
+    }
+
+    /// The labels that its legend names.
+    fn named(&self) -> impl Iterator<Item = &str> {
+        self.legend.split("{{").skip(1).filter_map(|rest| rest.split_once("}}")).map(|(label, _)| label)
+    }
+
+    /// What is wrong with its answer.
+    fn fault(&self, answer: Result<Vec<Value>, String>) -> Option<String> {
+        let series = match answer {
+            Ok(series) if series.is_empty() => return Some("shows nothing".into()),
+            Ok(series) => series,
+            Err(error) => return Some(error),
+        };
+        let missing = |label: &&str| !series.iter().any(|one| one["metric"][label].is_string());
+        let sample = |one: &Value| one["value"][1].as_str()?.parse::<f64>().ok();
+        let tells = |value: f64| value.is_finite() && value != 0.0;
+        if self.calm.is_empty() {
+            if let Some(label) = self.named().find(missing) {
+                return Some(format!("has no label `{label}`"));
+            }
+            if !series.iter().filter_map(sample).any(tells) {
+                return Some(format!("shows no number but 0: {series:?}"));
+            }
+        }
+        None
+    }
+}
+
+/// The queries of the dashboards as they are checked in.
+fn checked_in() -> BTreeSet<(String, String)> {
+    let mut found = BTreeSet::new();
+    for file in std::fs::read_dir(tests::root().join("deploy/grafana")).expect("the dashboards").flatten() {
+        if file.path().extension().is_none_or(|end| end != "json") {
+            continue;
+        }
+        let text = std::fs::read_to_string(file.path()).expect("a dashboard");
+        let dashboard: Value = serde_json::from_str(&text).expect("JSON");
+        for panel in dashboard["panels"].as_array().into_iter().flatten() {
+            for target in panel["targets"].as_array().into_iter().flatten() {
+                let text = |value: &Value| value.as_str().expect("text").to_owned();
+                found.insert((text(&panel["title"]), text(&target["expr"])));
+            }
+        }
+    }
+    found
+}
+
+fn queries() -> Vec<Query> {
+    let python = std::env::var_os("AFFIDAVIT_PYTHON").unwrap_or_else(|| "python3".into());
+    let said = ran(Command::new(python)
+        .arg("-B")
+        .arg(tests::root().join("deploy/grafana/dashboards.py"))
+        .arg("--queries"));
+    let queries: Vec<Query> = serde_json::from_str(&said).expect("queries");
+    let made: BTreeSet<_> = queries.iter().map(|query| (query.panel.clone(), query.expr.clone())).collect();
+    assert_eq!(
+        made,
+        checked_in(),
+        "the dashboards are older than their source: run deploy/grafana/dashboards.py"
+    );
+    queries
+}
+
+fn policy(mode: &str) -> String {
+    format!(
+        "mode: {mode}\ndefault: deny\nrules:\n  - {{ id: not-o1, effect: deny, models: [\"o1*\"] }}\n  \
+         - {{ id: what-we-know, effect: allow, models: [\"gpt-*\", \"claude-*\", \"fail-*\", \"new-*\"] }}\n"
+    )
+}
+
+/// A gateway that has, and meets, all that a dashboard shows: prices, a policy, a sink, a provider that is not there.
+fn gateway(dir: &Path, provider: &Provider, sink: &WebhookSink) -> Gateway {
+    let tap = format!("  tap: [ {{ name: siem, webhook: {{ url: \"http://{}/\" }} }} ]\n", sink.address);
+    let setup = Setup {
+        provider: provider.url(),
+        evidence: tap,
+        limits: "  first_byte: 1s\n".into(),
+        rest: format!("policy: {}\n", dir.join("policy.yaml").display()),
+        ..Setup::default()
+    };
+    let mut gateway = Gateway::prepare(dir, &setup);
+    std::fs::write(dir.join("policy.yaml"), policy("enforce")).expect("a policy");
+    let path = dir.join("gateway.yaml");
+    let config = std::fs::read_to_string(&path).expect("the configuration");
+    let (real, nobody) = (format!("azure_openai\n    base_url: {}", provider.url()), free_port());
+    assert!(config.contains(&real));
+    let config = config.replace(&real, &format!("azure_openai\n    base_url: http://{nobody}"));
+    std::fs::write(path, config).expect("the configuration");
+    gateway.serve();
+    gateway
+}
+
+fn chat(gateway: &Gateway, model: &str, stream: bool) -> Call {
+    let body =
+        json!({ "model": model, "stream": stream, "messages": [{ "role": "user", "content": "a b c" }] });
+    Call::post("/openai/v1/chat/completions", &gateway.key, body.to_string())
+}
+
+fn scripted(gateway: &Gateway, script: &str) -> Call {
+    chat(gateway, "gpt-4o-mini", true).header("x-replay", format!("script:{script}"))
+}
+
+/// One call of everything that goes well or wrong.
+async fn round(gateway: &Gateway) {
+    let at = gateway.address;
+    let status = async |call: Call| send(at, &call).await.status;
+    assert_eq!(status(chat(gateway, "gpt-4o-mini", false)).await, 200);
+    assert_eq!(status(chat(gateway, "gpt-4o-mini", true)).await, 200);
+    let claude = json!({ "model": "claude-sonnet-4-5", "max_tokens": 9, "stream": true,
+        "messages": [{ "role": "user", "content": "a b c" }] });
+    let claude = Call::post("/anthropic/v1/messages", &gateway.key, claude.to_string())
+        .header("anthropic-version", "2023-06-01");
+    assert_eq!(status(claude).await, 200);
+    // Without a price; against the policy, while it is enforced; a provider that fails, is slow, cuts, and is not there.
+    assert_eq!(status(chat(gateway, "new-1", false)).await, 200);
+    assert!([200, 403].contains(&status(chat(gateway, "o1-mini", false)).await));
+    assert_eq!(status(chat(gateway, "fail-429", false)).await, 429);
+    assert_eq!(status(chat(gateway, "fail-500", false)).await, 500);
+    assert_eq!(status(scripted(gateway, "silent")).await, 504);
+    send(at, &scripted(gateway, "cut:3")).await;
+    let azure = "/azure/openai/deployments/gpt-4o-mini/chat/completions?api-version=2024-10-21";
+    let azure = Call::post(azure, &gateway.key, r#"{"model":"gpt-4o-mini","messages":[]}"#);
+    assert_eq!(status(azure).await, 502);
+    // Callers that leave, that nobody knows, and that do not speak HTTP.
+    let leave = Leave { after_bytes: Some(1), after_silence: Some(Duration::from_secs(5)) };
+    send_until(at, &scripted(gateway, "slow:30"), leave).await;
+    let nobody = Call::post("/openai/v1/chat/completions", "afk_nobody", "{}");
+    assert_eq!(status(nobody).await, 401);
+    let mut socket = TcpStream::connect(at).expect("a connection");
+    socket.write_all(b"\x16\x03\x01 no http\r\n\r\n").expect("bytes");
+}
+
+/// The store goes away until a batch was refused more than once, and Prometheus saw it.
+async fn store_goes_and_comes(gateway: &Gateway) {
+    let (store, away) = (gateway.store(), gateway.dir.join("away"));
+    std::fs::rename(&store, &away).expect("the store goes");
+    std::fs::write(&store, "no folder").expect("a file in its place");
+    let failures = || {
+        let text = gateway.admin_get("/metrics").unwrap_or_default();
+        let lines = text.lines().filter(|line| line.starts_with("gateway_store_failures_total{"));
+        lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum::<u64>()
+    };
+    for more in [1, 2] {
+        let (begun, before) = (Instant::now(), failures());
+        send(gateway.address, &chat(gateway, "gpt-4o-mini", false)).await;
+        while failures() < before + more {
+            assert!(begun.elapsed() < PATIENCE, "the store is not missed:\n{}", gateway.log());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        tokio::time::sleep(SCRAPED).await;
+    }
+    std::fs::remove_file(&store).expect("the file goes");
+    std::fs::rename(&away, &store).expect("the store comes back");
+}
+
+/// Every query that does not show what it should, with the reason.
+async fn faults(prometheus: SocketAddr, queries: &[Query]) -> Vec<String> {
+    let mut found = Vec::new();
+    for one in queries {
+        if let Some(fault) = one.fault(query(prometheus, &one.asked()).await) {
+            found.push(format!("{}, {}: `{}` {fault}", one.dashboard, one.panel, one.asked()));
+        }
+    }
+    found
+}
+
+/// One number.
+async fn sum(prometheus: SocketAddr, metric: &str) -> f64 {
+    let series = query(prometheus, &format!("sum({metric})")).await.expect("an answer");
+    series[0]["value"][1].as_str().and_then(|text| text.parse().ok()).expect("a number")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs Prometheus"]
+async fn every_panel_shows_what_really_happened() {
+    let begun = Instant::now();
+    let queries = queries();
+    let dir = tempfile::tempdir().expect("a folder");
+    let provider = Provider::start([]).await;
+    // Every other POST fails.
+    let sink = WebhookSink::start(|n| if n % 2 == 0 { Mood::Fail } else { Mood::Take }).await;
+    let gateway = gateway(&dir.path().join("gw"), &provider, &sink);
+    let deployment = Deployment::new(&dir.path().join("deployment"));
+    deployment.enroll("gw1", &gateway.seal_key());
+    let mut registrar = deployment.registrar("registrar", &directory(&gateway.store()), &[]);
+    let witness = Witness::start(&dir.path().join("w1"), "w1.example/w", &[deployment.log_key()]);
+    let (_archiver, archiver) = without_brokers(&dir.path().join("ar"));
+    let job = |name: &str, at: SocketAddr| {
+        format!("  - job_name: affidavit-{name}\n    static_configs: [{{ targets: [\"{at}\"] }}]\n")
+    };
+    let config = format!(
+        "global: {{ scrape_interval: 1s }}\nscrape_configs:\n{}{}{}",
+        job("gateway", gateway.admin),
+        job("archive", archiver),
+        job("registrar", registrar.metrics)
+    );
+    let (_prometheus, at) = server(dir.path(), &config);
+
+    tokio::time::sleep(SCRAPED).await;
+    round(&gateway).await;
+    tokio::time::sleep(SCRAPED).await;
+    store_goes_and_comes(&gateway).await;
+    registrar.spawn_with(&Witness::asked(&[&witness]));
+    deployment.settle(&registrar, &gateway.store());
+    round(&gateway).await;
+    // What was refused is only observed from here on.
+    std::fs::write(gateway.dir.join("policy.yaml"), policy("observe")).expect("the policy");
+    gateway.wait_for_log("configuration reloaded", 1).await;
+    tokio::time::sleep(SCRAPED).await;
+
+    // One exchange that stays under way.
+    let (address, stalled) = (gateway.address, scripted(&gateway, "stall:2"));
+    let stalled = tokio::spawn(async move { send(address, &stalled).await });
+    let mut rounds = 2;
+    let left = loop {
+        round(&gateway).await;
+        rounds += 1;
+        tokio::time::sleep(SCRAPED).await;
+        let left = faults(at, &queries).await;
+        if left.is_empty() || rounds > 8 {
+            break left;
+        }
+    };
+    stalled.abort();
+    // What is counted by more than one label has one sum.
+    tokio::time::sleep(SCRAPED).await;
+    let cost = sum(at, "gateway_cost_total").await;
+    for other in ["gateway_cost_by_price_total", "gateway_cost_by_team_total"] {
+        let other = sum(at, other).await;
+        assert!(cost > 0.0 && (cost - other).abs() < 1e-9, "{cost} and {other}");
+    }
+    let (answers, ended) =
+        (sum(at, "gateway_provider_answers_total").await, sum(at, "gateway_exchanges_total").await);
+    assert!((answers - ended).abs() < 0.5, "{answers} answers, {ended} exchanges");
+    assert!(left.is_empty(), "{} queries:\n{}\n{}", left.len(), left.join("\n"), gateway.log());
+    let panels: BTreeSet<_> = queries.iter().map(|query| (&query.dashboard, &query.panel)).collect();
+    let calm = queries.iter().filter(|query| !query.calm.is_empty()).count();
+    eprintln!(
+        "{} queries of {} panels ({calm} of them may show 0) on {rounds} rounds of calls in {:?}",
+        queries.len(),
+        panels.len(),
+        begun.elapsed()
+    );
+}
