@@ -100,6 +100,9 @@ fn planted_violations_of_several_packs_are_found_with_their_exchanges() {
     for met in ["32-callers", "cc6.1-callers", "32-encrypted", "12-2-ended", "5-2-whole"] {
         assert_eq!(control(&assessment, met)["status"], "met", "{met}: {:#}", control(&assessment, met));
     }
+    // The rows were read when the exchanges were asked for: what was not read again is told.
+    let rests = control(&assessment, "32-callers")["rests"].as_str().expect("text");
+    assert!(rests.contains("read at an earlier visit") && rests.contains("were not read again"), "{rests}");
     // A folder shows no locks, and the other registers were not given.
     for (id, why) in [
         ("19-26-6-locked", "folder"),

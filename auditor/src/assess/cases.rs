@@ -33,7 +33,12 @@ pub async fn run(pack: &Pack, runtime: &Arc<RuntimeEnv>) -> Vec<String> {
 
 async fn check(pack: &Pack, control: &Control, case: &Case, runtime: &Arc<RuntimeEnv>) -> anyhow::Result<()> {
     let tables = tables(pack, control, case)?;
-    let standing = Standing { verdict: Verdict::Verified, proven: "a case".into(), bucket: Shelf::default() };
+    let standing = Standing {
+        verdict: Verdict::Verified,
+        proven: "a case".into(),
+        bucket: Shelf::default(),
+        unjudged: 0,
+    };
     let mut rows = Vec::new();
     let mut sink = |_: &[String], row: &[Option<String>]| {
         rows.push(row.to_vec());
@@ -96,7 +101,8 @@ fn compare(case: &Case, result: &ControlResult, mut rows: Vec<Vec<Option<String>
     if !rows.is_empty() {
         return Err(format!("found exceptions that it does not name: {rows:?}"));
     }
-    if result.status != wanted {
+    let stated = wanted == Status::Met && result.status == Status::Stated;
+    if result.status != wanted && !stated {
         return Err(format!("wanted `{}`, found `{}`: {why}", wanted.as_str(), result.status.as_str()));
     }
     Ok(())

@@ -12,7 +12,7 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 use futures_util::StreamExt as _;
 use schemas::Sha256Hex;
 
-use super::fact::{Rests, fact};
+use super::fact::{Rests, fact, is_evidence};
 use super::pack::Control;
 use super::result::{ControlResult, Shown, Status};
 use super::tables::Tables;
@@ -34,6 +34,8 @@ pub struct Standing {
     pub proven: String,
     /// What the bucket showed.
     pub bucket: Shelf,
+    /// Findings that say that something could not be judged: a verdict may name something worse and leave them out.
+    pub unjudged: u64,
 }
 
 /// What the bucket showed of its versions.
@@ -48,12 +50,20 @@ pub struct Shelf {
 impl Standing {
     /// Why no exceptions are no pass: rows or versions may be missing or changed beyond what was proven.
     fn open(&self, kinds: &BTreeSet<Rests>) -> Option<String> {
+        if kinds.is_empty() {
+            return None;
+        }
         let bucket = kinds.contains(&Rests::Bucket);
-        let whole = matches!(self.verdict, Verdict::Verified | Verdict::Policy);
-        if !whole && (bucket || kinds.contains(&Rests::Records)) {
+        if !matches!(self.verdict, Verdict::Verified | Verdict::Policy) {
             let verdict = self.verdict.as_str();
             return Some(format!(
                 "no exceptions in what was proven, but the verdict is {verdict}: what is not proven may hold some"
+            ));
+        }
+        if self.unjudged > 0 {
+            return Some(format!(
+                "no exceptions in what was proven, but {} findings say that something could not be judged: it may hold some",
+                self.unjudged
             ));
         }
         (bucket && self.bucket.unread > 0)
@@ -62,13 +72,17 @@ impl Standing {
 
     /// On what an answer over these facts rests.
     fn text(&self, needs: &[String]) -> (BTreeSet<Rests>, String) {
-        let kinds: BTreeSet<Rests> =
-            needs.iter().filter_map(|name| fact(name)).map(|fact| fact.rests).collect();
+        let kinds: BTreeSet<Rests> = needs
+            .iter()
+            .filter(|name| is_evidence(name))
+            .filter_map(|name| Some(fact(name)?.rests))
+            .collect();
         let mut parts = vec![format!("verdict {}", self.verdict.as_str())];
         for kind in &kinds {
             parts.push(match kind {
                 Rests::Records => self.proven.clone(),
-                Rests::Report => "what the verification reports".into(),
+                Rests::Report if kinds.contains(&Rests::Records) => "what the verification reports".into(),
+                Rests::Report => format!("what the verification reports of {}", self.proven),
                 Rests::Bucket => self.bucket.text.clone(),
             });
         }
@@ -154,6 +168,8 @@ pub async fn run(
                 out.why = Some("there was nothing to look at: a question over no rows is no pass".into());
             } else if let Some(why) = standing.open(&kinds) {
                 out.why = Some(why);
+            } else if kinds.is_empty() {
+                out.status = Status::Stated;
             } else {
                 out.status = Status::Met;
             }
@@ -164,7 +180,10 @@ pub async fn run(
 
 /// A session with the facts that the control names, and no others.
 fn session(control: &Control, tables: &Tables, runtime: &Arc<RuntimeEnv>) -> anyhow::Result<SessionContext> {
-    let context = SessionContext::new_with_config_rt(SessionConfig::new(), runtime.clone());
+    let mut config = SessionConfig::new();
+    // As in `query`: rows of other kinds are left out while a file is read.
+    config.options_mut().execution.parquet.pushdown_filters = true;
+    let context = SessionContext::new_with_config_rt(config, runtime.clone());
     for name in &control.needs {
         context.register_table(name.as_str(), tables.table(name).map_err(anyhow::Error::msg)?)?;
     }

@@ -69,6 +69,11 @@ impl Fact {
     }
 }
 
+/// Whether a table holds evidence: the calendar (`period`, `day`), settings and registers hold none.
+pub fn is_evidence(name: &str) -> bool {
+    fact(name).is_some() && !["period", "day"].contains(&name)
+}
+
 /// The fact of a name.
 pub fn fact(name: &str) -> Option<&'static Fact> {
     FACTS.iter().find(|fact| fact.name == name)
@@ -179,7 +184,7 @@ fn told(name: &'static str, about: &'static str, columns: &[(&'static str, Colum
 /// Whoever did something, in one form: what audit rules ask of every entry.
 const EVENTS: &str = r#"(
     SELECT origin, position, at, kind, consumer AS actor, coalesce(operation, 'other') AS action, "end" AS result,
-           "key" AS source, provider AS resource, exchange FROM records WHERE kind = 'outcome'
+           coalesce("key", origin) AS source, provider AS resource, exchange FROM records WHERE kind = 'outcome'
     UNION ALL SELECT origin, position, at, kind, consumer AS actor, coalesce(operation, 'call') AS action, reason AS result,
            coalesce("key", origin) AS source, coalesce(provider, route, 'gateway') AS resource, exchange
            FROM records WHERE kind = 'refusal'

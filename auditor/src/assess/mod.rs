@@ -6,7 +6,8 @@
 //! the user's registers ───────▶ register (read strictly) ────┘
 //! ```
 //! A question gives the rows that are exceptions: no row where all is well. One that had nothing to look at is not
-//! judged, and so is one without exceptions over evidence that is not whole; neither is ever a pass. No pack and no
+//! judged, and so is one without exceptions over evidence that is not whole; neither is ever a pass, and where only the
+//! user's own registers were looked at the answer says that they alone state it. No pack and no
 //! report says that somebody keeps a rule: evidence supports it, or shows exceptions, or cannot show it.
 
 pub mod cases;

@@ -50,6 +50,9 @@ impl Given {
             .iter()
             .map(|name| name.trim_start_matches('\u{feff}').into())
             .collect();
+        if let Some((n, twice)) = head.iter().enumerate().find(|(n, name)| head[..*n].contains(name)) {
+            bail!("{}: column {}: `{twice}` is there twice: wanted each name once", at(), n + 1);
+        }
         let mut body = Vec::new();
         for record in reader.records() {
             body.push(record.with_context(at)?.iter().map(str::to_owned).collect());

@@ -127,6 +127,7 @@ fn of_control(out: &mut String, control: &ControlResult) {
     paragraph(out, "    rests on    ", &control.rests);
     let words = match control.status {
         Status::Met => ("    supports    ", &control.supports),
+        Status::Stated => ("    you state   ", &control.supports),
         _ => ("    would show  ", &control.supports),
     };
     paragraph(out, words.0, words.1);

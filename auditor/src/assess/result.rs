@@ -24,6 +24,8 @@ pub enum Status {
     Exceptions,
     /// It could not be judged; why is beside it. Never a pass.
     NotJudged,
+    /// There are no exceptions, and nothing was looked at but the user's own registers: no evidence.
+    Stated,
 }
 
 impl Status {
@@ -33,6 +35,7 @@ impl Status {
             Self::Met => "met by evidence",
             Self::Exceptions => "exceptions",
             Self::NotJudged => "not judged",
+            Self::Stated => "stated by registers alone",
         }
     }
 }
@@ -130,6 +133,8 @@ pub struct Counts {
     pub exceptions: u64,
     /// Not judged.
     pub not_judged: u64,
+    /// Stated by the user's registers alone.
+    pub stated: u64,
 }
 
 /// An assessment: the controls of packs over one visit of a store.
@@ -175,7 +180,7 @@ pub struct Assessment {
     pub packs: Vec<PackResult>,
     /// Controls by what became of them.
     pub counts: Counts,
-    /// 0: every control met; 1: exceptions, or findings of the verification; 2: something could not be judged.
+    /// 0: every control met, or stated by registers alone; 1: exceptions, or findings of the verification; 2: something could not be judged.
     pub exit_code: u8,
 }
 
@@ -193,6 +198,7 @@ impl Assessment {
                 Status::Met => counts.met += 1,
                 Status::Exceptions => counts.exceptions += 1,
                 Status::NotJudged => counts.not_judged += 1,
+                Status::Stated => counts.stated += 1,
             }
         }
         self.counts = counts;
@@ -207,7 +213,11 @@ impl Assessment {
 
     /// The first line.
     pub fn summary(&self) -> String {
-        let Counts { met, exceptions, not_judged } = self.counts;
-        format!("{met} controls met by evidence, {exceptions} with exceptions, {not_judged} not judged")
+        let Counts { met, exceptions, not_judged, stated } = self.counts;
+        let stated =
+            if stated == 0 { String::new() } else { format!(", {stated} stated by registers alone") };
+        format!(
+            "{met} controls met by evidence, {exceptions} with exceptions, {not_judged} not judged{stated}"
+        )
     }
 }

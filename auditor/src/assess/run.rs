@@ -68,10 +68,26 @@ fn standing(report: &Report) -> Standing {
         let text = format!("what the bucket showed of {read} of its {} versions", facts.versions);
         Shelf { text, unread: facts.versions.saturating_sub(read) }
     });
+    let unjudged =
+        report.findings.iter().filter(|f| f.effect == crate::finding::Effect::Unjudged).count() as u64;
     Standing {
+        unjudged,
         verdict: report.verdict,
-        proven: format!("proven rows of {logs} logs ({records} records{until}){found}"),
+        proven: format!("proven rows of {logs} logs ({records} records{until}){}{found}", earlier(report)),
         bucket,
+    }
+}
+
+/// How much of it was read at an earlier visit and not again.
+fn earlier(report: &Report) -> String {
+    let (all, cached) =
+        report.logs().fold((0, 0), |(all, cached), log| (all + log.batches, cached + log.batches_from_cache));
+    match cached {
+        0 => String::new(),
+        _ => format!(
+            ", {cached} of {all} batches read at an earlier visit: their objects are listed as they were, and were not read \
+            again (`auditor verify` reads all)"
+        ),
     }
 }
 

@@ -157,6 +157,10 @@ fn a_register_is_read_strictly_and_every_wrong_value_is_named() {
     let problem = read("consumer,since\na,2026-11-01\nb,soon\nc,later\n").unwrap_err();
     assert!(problem.contains("row 2, column `since`: `soon` is not a time"), "{problem}");
     assert!(problem.contains("row 3, column `since`: `later`"), "{problem}");
+    std::fs::write(&file, "consumer,since,consumer\na,2026-11-01,b\n").unwrap();
+    let problem = Given::read(&typed).unwrap_err().to_string();
+    assert!(problem.contains("column 3: `consumer` is there twice"), "{problem}");
+    std::fs::write(&file, "consumer,since\na,2026-11-01\n").unwrap();
     for wrong in ["owners", "owners=x.parquet", "=x.csv"] {
         assert!(Given::read(wrong).unwrap_err().to_string().contains("wanted `name=file.csv`"), "{wrong}");
     }
@@ -187,7 +191,8 @@ fn asked(verdict: Verdict, exchanges: &[&str], owners: &[&str]) -> super::result
     tables.add("exchange", rows(&columns, &exchanges)).unwrap();
     tables.add("owners", rows(&columns[1..], &owners)).unwrap();
     tables.add("settings", super::run::settings_row(&pack, &[])).unwrap();
-    let standing = Standing { verdict, proven: "proven rows of 1 log".into(), bucket: Shelf::default() };
+    let (proven, bucket) = ("proven rows of 1 log".into(), Shelf::default());
+    let standing = Standing { verdict, proven, bucket, unjudged: 0 };
     let engine = Arc::new(RuntimeEnv::default());
     let mut all = 0;
     let mut sink = |_: &[String], _: &[Option<String>]| {
@@ -216,6 +221,73 @@ fn nothing_to_look_at_and_evidence_that_is_not_whole_are_never_a_pass() {
         );
         assert_eq!(asked(verdict, &["e1"], &[]).status, Status::Exceptions);
     }
+}
+
+/// What becomes of a control of a pack over these rows, each table with its first columns.
+fn judged(
+    pack: &str,
+    id: &str,
+    given: &[(&str, Vec<Vec<Value>>)],
+    standing: &Standing,
+) -> super::result::ControlResult {
+    let text = packs::PACKS.iter().find(|(name, _)| *name == pack).unwrap().1;
+    let pack = Loaded::parse(text, "built in").unwrap().pack;
+    let control = pack.controls.iter().find(|control| control.id == id).unwrap();
+    let mut tables = Tables::default();
+    for name in &control.needs {
+        let mut rows = Rows::new(pack.columns(name).unwrap());
+        let found = given.iter().find(|(given, _)| given == name);
+        found.into_iter().flat_map(|(_, rows)| rows).for_each(|row| rows.push(row));
+        tables.add(name, rows).unwrap();
+    }
+    let mut sink = |_: &[String], _: &[Option<String>]| Ok(());
+    block(control::run(control, &tables, &Arc::new(RuntimeEnv::default()), standing, &mut sink)).unwrap()
+}
+
+#[test]
+fn what_could_not_be_judged_is_never_a_pass_whatever_the_verdict_names() {
+    let text = |text: &str| Value::Text(text.into());
+    let rows = [
+        ("log", vec![vec![text("acme/gw1/e1")]]),
+        ("claim", vec![vec![text("signed"), Value::Bool(true), text("signed")]]),
+    ];
+    for (verdict, unjudged, wanted) in [
+        (Verdict::Verified, 0, Status::Met),
+        (Verdict::Policy, 0, Status::Met),
+        (Verdict::Policy, 2, Status::NotJudged),
+        // The report's own claims are no pass where records are missing.
+        (Verdict::Incomplete, 0, Status::NotJudged),
+        (Verdict::CouldNotJudge, 1, Status::NotJudged),
+    ] {
+        let standing = Standing { verdict, proven: String::new(), bucket: Shelf::default(), unjudged };
+        let found = judged("cfr_21_11", "11.10-a-altered", &rows, &standing);
+        assert_eq!(found.status, wanted, "{verdict:?} {unjudged}: {:?}", found.why);
+    }
+}
+
+#[test]
+fn what_only_the_users_registers_say_is_not_met_by_evidence() {
+    let text = |text: &str| Value::Text(text.into());
+    let standing = Standing {
+        verdict: Verdict::Verified,
+        proven: "proven rows".into(),
+        bucket: Shelf::default(),
+        unjudged: 0,
+    };
+    let day = vec![vec![Value::Int(START)]];
+    let review = |who: Value| vec![vec![Value::Int(START), who]];
+    for (who, wanted) in [(text("ann"), Status::Stated), (Value::Null, Status::Exceptions)] {
+        let rows = [("day", day.clone()), ("review", review(who))];
+        let found = judged("pci_dss", "10.4.1-daily", &rows, &standing);
+        assert_eq!(found.status, wanted, "{:?}", found.why);
+        assert!(
+            !found.rests.contains("proven rows") && found.rests.contains("no evidence"),
+            "{}",
+            found.rests
+        );
+    }
+    let decided = [("sysreg", vec![vec![text("hr"), text("in use")]])];
+    assert_eq!(judged("iso42001", "a.6.2.8-decision", &decided, &standing).status, Status::Stated);
 }
 
 #[test]
@@ -249,7 +321,7 @@ fn locks_that_were_not_read_are_never_a_pass() {
         (Verdict::Incomplete, 0, Status::NotJudged),
     ] {
         let bucket = Shelf { text: "2 versions".into(), unread };
-        let standing = Standing { verdict, proven: String::new(), bucket };
+        let standing = Standing { verdict, proven: String::new(), bucket, unjudged: 0 };
         let mut sink = |_: &[String], _: &[Option<String>]| Ok(());
         let result = block(control::run(control, &tables, &engine, &standing, &mut sink)).unwrap();
         assert_eq!(result.status, wanted, "{verdict:?} {unread}: {:?}", result.why);
@@ -376,6 +448,8 @@ fn facts_say_what_the_leaves_say() {
                 "SELECT kind, actor, action, result FROM event ORDER BY position",
                 vec!["boot    | gateway", "outcome | tester", "admin   | root", "unauthenticated", "erasure"],
             ),
+            // A caller without a gateway key: the source is the log.
+            ("event", "SELECT source FROM event WHERE kind = 'outcome'", vec!["acme/gw1/"]),
         ] {
             let answer = ask(&context, &tables, name, sql).await;
             for wanted in wanted {

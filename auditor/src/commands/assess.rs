@@ -122,12 +122,19 @@ impl Exceptions {
 fn settings(typed: &[String], packs: &[&Pack]) -> anyhow::Result<Vec<(String, String)>> {
     let mut out = Vec::new();
     for typed in typed {
-        let (name, value) =
-            typed.split_once('=').with_context(|| format!("--set `{typed}`: wanted `name=value`"))?;
+        let wanted = || format!("--set `{typed}`: wanted `name=value`");
+        let (name, value) = typed.split_once('=').with_context(wanted)?;
+        let value = value.trim();
+        if value.is_empty() {
+            bail!(wanted());
+        }
         if !packs.iter().any(|pack| pack.settings.contains_key(name)) {
             let known: Vec<&str> =
                 packs.iter().flat_map(|pack| pack.settings.keys().map(String::as_str)).collect();
             bail!("--set `{name}`: no pack of these has it: wanted one of {}", known.join(", "));
+        }
+        if out.iter().any(|(other, _)| other == name) {
+            bail!("--set `{name}`: given twice: wanted one value");
         }
         out.push((name.to_owned(), value.to_owned()));
     }
@@ -243,4 +250,29 @@ fn check(typed: &[String]) -> anyhow::Result<u8> {
         }
     }
     Ok(exit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_setting_is_given_once_and_says_something() {
+        let loaded = packs::all().unwrap();
+        let packs: Vec<&Pack> = loaded.iter().map(|loaded| &loaded.pack).collect();
+        let set = |typed: &[&str]| {
+            settings(&typed.iter().map(|typed| (*typed).to_owned()).collect::<Vec<_>>(), &packs)
+                .map_err(|error| error.to_string())
+        };
+        assert_eq!(set(&["phi_class= health "]), Ok(vec![("phi_class".into(), "health".into())]));
+        for (wrong, wanted) in [
+            (&["phi_class="][..], "wanted `name=value`"),
+            (&["phi_class"], "wanted `name=value`"),
+            (&["phi_class=a", "phi_class=b"], "given twice"),
+            (&["colour=red"], "no pack of these has it"),
+        ] {
+            let problem = set(wrong).unwrap_err();
+            assert!(problem.contains(wanted), "{wrong:?}: {problem}");
+        }
+    }
 }
