@@ -97,7 +97,7 @@ def verify_log(store, origin, entry, log, form, findings):
     public = seals.unbase64(entry["key"])
     numbers = sorted(int(found[1]) for found in map(seals.SEAL_NAME.fullmatch, names) if found)
     closers = [seals.unbase64(closer) for closer in entry.get("closers", [])]
-    state = {"closers": closers, "closer": False, "own_size": 0, "previous": None, "range": tree.CompactRange(), "closed": False, "encrypted": True, "last": None}
+    state = {"closers": closers, "closer": False, "own_size": 0, "previous": None, "range": tree.CompactRange(), "closed": False, "encrypted": True, "last": None, "died": None, "sealed": {}}
     named, records = set(), 0
     for number in range(numbers[-1] + 1 if numbers else 0):
         if number not in numbers:
@@ -121,9 +121,16 @@ def verify_log(store, origin, entry, log, form, findings):
         findings.add("TAIL_UNPROVEN", origin, "a `close` record", state["last"])
     for name in sorted(names - named):
         if seals.NAME.fullmatch(name):
-            unsealed = int(name[:10]) not in numbers
-            findings.add("LEFTOVER" if unsealed else "UNREFERENCED_OBJECT", f"{origin}/{name}", "a seal that names it", "none")
+            findings.add(unnamed(int(name[:10]), numbers, state), f"{origin}/{name}", "a seal that names it", "none")
     return len(numbers), records
+
+
+def unnamed(number, numbers, state):
+    """What a file of a batch is whose seal is not there, or does not name it."""
+    died, sealed = state["died"], state["sealed"].get(number)
+    if number not in numbers:
+        return "LEFTOVER"
+    return "LEFTOVER" if died is not None and sealed is not None and sealed > died else "UNREFERENCED_OBJECT"
 
 
 def verify_batch(store, origin, number, public, entry, state, log, named, form, findings):
@@ -143,6 +150,7 @@ def verify_batch(store, origin, number, public, entry, state, log, named, form, 
     if seal["origin"] != origin or seal["batch"] != number:
         findings.add("ORIGIN_MISMATCH", place, place, f"{seal['origin']} batch {seal['batch']}")
     check_chain(seal, note, state, place, findings)
+    state["sealed"][number] = seal["time"]
     data = {}
     for name, length, hash_ in seal["files"]:
         named.add(name)
@@ -248,7 +256,10 @@ def check_ends(rows, entry, state, log, place, findings):
             state["encrypted"] = value["encryption"] == "aes_256_gcm"
             if value["seal_key"] != entry["key"]:
                 findings.add("UNTRUSTED_KEY", place, entry["key"], value["seal_key"])
-        state["closed"] |= value["kind"] == "close"
+        if value["kind"] == "close":
+            state["closed"] = True
+            if value["reason"] in ("crash", "salvaged"):
+                state["died"] = value["alive_until"]
         log.commit(position, value)
 
 

@@ -28,11 +28,11 @@ struct Store {
     seed: [u8; 32],
 }
 
-/// Two lives of one gateway; the first has several batches.
-async fn two_lives(dir: &Path) -> Store {
+/// Three lives of one gateway; the first has several batches, and the second ends in the middle of one.
+async fn three_lives(dir: &Path) -> Store {
     let provider = Provider::start([]).await;
     let mut gateway = Gateway::start(dir, &Setup { provider: provider.url(), ..Setup::default() });
-    for life in 0..2 {
+    for life in 0..3 {
         if life > 0 {
             gateway.serve();
         }
@@ -49,7 +49,13 @@ async fn two_lives(dir: &Path) -> Store {
             // Each round in a batch of its own, and the last record but `close` seconds before it.
             tokio::time::sleep(Duration::from_millis(1400)).await;
         }
-        assert_eq!(gateway.stop(), Some(0), "{}", gateway.log());
+        if life == 1 {
+            gateway.kill();
+            // Recovery seals what it adds some time after the process lived.
+            tokio::time::sleep(Duration::from_millis(1100)).await;
+        } else {
+            assert_eq!(gateway.stop(), Some(0), "{}", gateway.log());
+        }
     }
     let pem = std::fs::read_to_string(dir.join("seal.key")).expect("the seal key");
     let der =
@@ -225,6 +231,10 @@ fn attacks(whole: &Store, dir: &Path) -> BTreeMap<&'static str, Store> {
     let seals = whole.names(".seal");
     let first_log = seals[0].rsplit_once('/').expect("a folder").0.to_owned();
     let newest = seals[seals.len() - 1].trim_end_matches(".seal").to_owned();
+    let folder = |seal: &String| seal.rsplit_once('/').map(|(folder, _)| folder.to_owned());
+    let killed =
+        seals.iter().rfind(|seal| folder(seal) != folder(&seals[seals.len() - 1])).expect("a second log");
+    let killed = ObjectName::parse(killed).expect("a seal's name");
     attack("untouched", &|_| {});
     attack("leaf", &|store| store.write(&records, one_leaf_changed(&store.read(&records))));
     attack("leaf-sealed", &|store| {
@@ -262,6 +272,18 @@ fn attacks(whole: &Store, dir: &Path) -> BTreeMap<&'static str, Store> {
     });
     attack("log", &|store| store.remove(&format!("{first_log}/")));
     attack("end", &|store| store.remove(&newest));
+    attack("left", &|store| {
+        // What a process that dies may have put: of the batch that recovery sealed, and of one behind it.
+        for batch in [killed.batch(), killed.batch() + 1] {
+            let other = Sha256Hex::of(b"cut elsewhere");
+            store.write(&format!("{}/{batch:010}-{other}.records.parquet", killed.origin()), "other");
+        }
+    });
+    attack("left-early", &|store| {
+        // The dead process sealed this batch itself.
+        let other = Sha256Hex::of(b"cut elsewhere");
+        store.write(&format!("{}/0000000000-{other}.records.parquet", killed.origin()), "other");
+    });
     attack("strangers", &|store| {
         store.write(&format!("{first_log}/k=v/0000000000.seal"), store.read(&seals[0]));
         store.write(
@@ -304,7 +326,7 @@ async fn spark_and_the_auditor_find_the_same_in_what_gateways_wrote_and_in_attac
     let python =
         std::env::var_os("AFFIDAVIT_SPARK_PYTHON").expect("AFFIDAVIT_SPARK_PYTHON, as `tests/run` sets it");
     let dir = tempfile::tempdir().expect("a folder");
-    let whole = two_lives(&dir.path().join("gateway")).await;
+    let whole = three_lives(&dir.path().join("gateway")).await;
     let trust = dir.path().join("gateway/trust.yaml");
     let judge = |store: &Store, more: &[&str]| {
         let state = tempfile::tempdir().expect("a state of its own");
@@ -346,7 +368,7 @@ async fn spark_and_the_auditor_find_the_same_in_what_gateways_wrote_and_in_attac
         let wanted = named(&ours["findings"], &codes);
         let spark = named(&theirs["findings"], &codes);
         let is_whole = *name == "untouched";
-        let same_verdict = (theirs["verdict"] == "VERIFIED") == is_whole;
+        let same_verdict = (theirs["verdict"] == "VERIFIED") == (is_whole || *name == "left");
         let same_count = !is_whole || theirs["records"] == ours["counts"]["leaves"];
         if spark != wanted || spark.is_empty() != is_whole || !same_verdict || !same_count {
             wrong.push(format!("{name}: {}\nSpark: {spark:#?}\nthe auditor: {wanted:#?}", theirs["verdict"]));

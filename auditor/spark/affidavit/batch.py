@@ -123,8 +123,8 @@ class Batch:
                 if listed[name] != length:
                     self.findings.add("FILE_MISMATCH", place, f"{length} bytes", f"{listed[name]} bytes")
                 self.whole(name, hash_, place)
-        for name in sorted(set(listed) - named):
-            self.findings.add("UNREFERENCED_OBJECT", self.place(name), "an object that the seal names", "one that it does not")
+        # What they are is told by how their log ended.
+        self.facts["unnamed"] = sorted(set(listed) - named)
 
     def whole(self, name, hash_, place):
         """A file that is held against its hash and not read further."""

@@ -21,7 +21,7 @@ from pyspark.sql import functions as f
 from . import gateway as gateways
 from . import seal as seals
 from . import trust as trusts
-from .batch import Batch, Unit
+from .batch import RECOVERY_CLOSES, Batch, Unit
 from .findings import Place, effect
 from .leaf import TYPES
 from .store import LEFTOVERS, Store
@@ -43,7 +43,7 @@ COLUMNS = {
     "root": "string", "before": "string", "previous": "string", "sha256": "string", "time": "bigint", "counts": "boolean",
     "records": "bigint", "bytes": "bigint", "leaf_bytes": "bigint", "first_at": "bigint", "last_at": "bigint",
     "latest_position": "bigint", "alive_at": "bigint", "told_at": "bigint", "recovers": "boolean", "boot": "string",
-    "close": "string", "findings": "string", "worst": "int", "omitted": "bigint", "cpu_us": "bigint",
+    "close": "string", "unnamed": "string", "findings": "string", "worst": "int", "omitted": "bigint", "cpu_us": "bigint",
 }
 ARROW = {"string": pa.string(), "bigint": pa.int64(), "boolean": pa.bool_(), "int": pa.int32()}
 SCHEMA = pa.schema([(name, ARROW[type_]) for name, type_ in COLUMNS.items()])
@@ -122,7 +122,7 @@ def spent():
 def row_of(done):
     found = done.findings
     row = {**done.facts, "omitted": sum(found.counts.values()) - len(found.list)}
-    for name in ("boot", "close"):
+    for name in ("boot", "close", "unnamed"):
         row[name] = json.dumps(row[name]) if row.get(name) else None
     row["worst"] = max((effect(code) for code in found.counts), default=0)
     row["findings"] = json.dumps([(code, place.fields(), e, x) for code, place, e, x in found.list]) if found.list else None
@@ -222,7 +222,7 @@ def holes(origin, batches, findings):
             findings.add("BATCH_MISSING", Place(origin, following), f"the seals of batches {following} to {number - 1}", "none")
         following = number + 1
     return [
-        (number, f"{origin}/{name}", number == following)
+        (number, f"{origin}/{name}", number - following)
         for number, batch in sorted(batches.items()) if not batch["seal"] for name in sorted(batch["data"])
     ]
 
@@ -252,6 +252,23 @@ def logs_of(facts):
     for row in sorted(runs(told).collect()):
         logs[row["origin"]]["runs"].append((row["start"], row["end"]))
     return logs
+
+
+def died(log):
+    """Until when the log's process is known to have lived, where another one closed the log."""
+    close = log["close"]
+    return close["alive_until"] if close and close["reason"] in RECOVERY_CLOSES else None
+
+
+def unnamed(facts, logs, findings):
+    """Data files that the seal of their batch does not name. A process that died may have put some whose seal it did not come to."""
+    rows = facts.filter("unnamed is not null").orderBy("origin", "batch").select("origin", "batch", "time", "unnamed")
+    for row in rows.toLocalIterator():
+        until = died(logs[row["origin"]])
+        code = "LEFTOVER" if until is not None and row["time"] > until else "UNREFERENCED_OBJECT"
+        for name in json.loads(row["unnamed"]):
+            place = Place(row["origin"], row["batch"], f"{row['origin']}/{name}")
+            findings.add(code, place, "an object that the seal names", "one that it does not")
 
 
 def nothing():
@@ -292,6 +309,7 @@ def verify(spark, address, trust, form, options):
         for row in anomalies(facts, options.now).collect():
             name_anomaly(row, options.now, findings)
         logs.update(logs_of(facts))
+        unnamed(facts, logs, findings)
         facts.unpersist()
     judge(trust, logs, left, options, findings)
     report["batches"] = sum(log["batches"] for log in logs.values())
@@ -311,8 +329,12 @@ def judge(trust, logs, left, options, findings):
         entry = trusts.key_for(trust, origin)
         if log["boot"] and log["boot"]["seal_key"] != entry["key"]:
             findings.add("UNTRUSTED_KEY", Place(origin, position=0), f"seal key {entry['key']}", log["boot"]["seal_key"])
-        for number, name, is_next in left[origin]:
-            code = "BATCH_IN_FLIGHT" if is_next and log["close"] is None else "BATCH_INCOMPLETE"
+        for number, name, beyond in left[origin]:
+            code = "BATCH_INCOMPLETE"
+            if beyond == 0 and log["close"] is None:
+                code = "BATCH_IN_FLIGHT"
+            elif beyond >= 0 and died(log) is not None:
+                code = "LEFTOVER"
             findings.add(code, Place(origin, number, name), "the batch's seal", "none")
     asked = []
     for name in dict.fromkeys(entry["name"] for entry in trust["gateways"]):

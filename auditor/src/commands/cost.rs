@@ -325,7 +325,8 @@ fn sql(groups: &[Group], from: Option<i64>, to: Option<i64>) -> String {
     let order: String = groups.iter().map(|group| format!(", \"{}\"", group.name)).collect();
     format!(
         "SELECT {select}currency, count(*) AS exchanges, sum(cost) AS cost, \
-         sum(CASE WHEN cost IS NULL AND usage_role = 'incurred' THEN 1 ELSE 0 END) AS unpriced, \
+         sum(CASE WHEN cost IS NULL AND usage_role = 'incurred' AND usage_source <> 'not_applicable' THEN 1 ELSE 0 END) \
+         AS unpriced, \
          sum(input_tokens) AS input_tokens, sum(cache_read_tokens) AS cache_read_tokens, \
          sum(output_tokens) AS output_tokens, \
          sum(CASE WHEN usage_source = 'provider' OR usage_source = 'not_applicable' THEN 0 ELSE 1 END) AS not_final, \

@@ -7,7 +7,9 @@ use clap::Parser as _;
 use policies::price::PriceBook;
 use proptest::prelude::*;
 use schemas::Sha256Hex;
-use schemas::record::{Body, Config, ConfigReason, Outcome, Reported, Usage, UsageRole, UsageSource};
+use schemas::record::{
+    Body, Config, ConfigReason, Outcome, Reported, Unpriced, Usage, UsageRole, UsageSource,
+};
 
 use crate::cli::Cli;
 use crate::decimal::Decimal;
@@ -31,12 +33,14 @@ struct Made {
     read: i64,
     output: i64,
     source: UsageSource,
+    role: UsageRole,
     response: Option<String>,
     team: &'static str,
 }
 
 fn made(at: i64, model: &'static str, input: i64, read: i64, output: i64) -> Made {
-    Made { at, model, input, read, output, source: UsageSource::Provider, response: None, team: "quality" }
+    let (source, role) = (UsageSource::Provider, UsageRole::Incurred);
+    Made { at, model, input, read, output, source, role, response: None, team: "quality" }
 }
 
 /// A store with its trust file and state.
@@ -48,7 +52,7 @@ struct Bench {
 fn usage(made: &Made) -> Usage {
     Usage {
         source: made.source,
-        role: UsageRole::Incurred,
+        role: made.role,
         input_tokens: Some(made.input),
         uncached_input_tokens: None,
         cache_read_tokens: Some(made.read),
@@ -72,6 +76,7 @@ fn outcome(writer: &Writer, n: u64, position: u64, made: &Made, book: &PriceBook
         team.value = id(made.team);
     }
     match book.price(&outcome.usage, "openai", &[made.model], made.at, None) {
+        _ if made.role != UsageRole::Incurred => outcome.unpriced = Some(Unpriced::NotIncurred),
         Ok(cost) => (outcome.cost, outcome.unpriced) = (Some(cost), None),
         Err(why) => outcome.unpriced = Some(why),
     }
@@ -177,6 +182,24 @@ fn currencies_stand_apart_and_what_is_not_known_stands_beside() {
     assert_eq!(
         cells(&rows, &names),
         [["USD", "2", "6", "0", "1", "3"], ["EUR", "1", "3", "0", "0", ""], ["", "1", "", "1", "0", ""]]
+    );
+}
+
+#[test]
+fn an_answer_that_is_read_while_it_is_made_hides_no_cost() {
+    let response = Some("resp-1".to_owned());
+    let reading = Made {
+        role: UsageRole::Retrieved,
+        response: response.clone(),
+        ..made(START + SECOND, "gpt-4o", 1_000_000, 0, 0)
+    };
+    let asking = Made { response, ..made(START + 2 * SECOND, "gpt-4o", 1_000_000, 0, 0) };
+    let bench = bench(&[reading.clone(), asking, Made { at: START + 3 * SECOND, ..reading }], None);
+    let rows = bench.cost(&["--by", "model"]);
+    assert_eq!(cells(&rows, &["model", "currency", "exchanges", "cost"]), [["gpt-4o", "USD", "1", "3"]]);
+    assert_eq!(
+        sums(&bench.rows("export", "focus", &[]), "BillingCurrency", "BilledCost")["USD"].to_string(),
+        "3"
     );
 }
 
@@ -446,6 +469,28 @@ fn a_stretch_that_reaches_beyond_the_evidence_is_only_judged_where_asked() {
     assert_eq!(bench.run("reconcile", &["--export", &export]).unwrap(), 0);
     assert_eq!(bench.run("reconcile", &["--export", &export, "--require", "claim=reconciled"]).unwrap(), 1);
     assert_eq!(bench.run("reconcile", &["--export", &export, "--partial"]).unwrap(), 1);
+}
+
+#[test]
+fn a_stretch_that_reaches_beyond_and_differs_lets_nothing_be_claimed() {
+    let day = START.div_euclid(DAY);
+    let bench = bench(
+        &[made(START + SECOND, "gpt-4o", 1000, 0, 50), made((day + 1) * DAY + SECOND, "gpt-4o", 700, 0, 30)],
+        None,
+    );
+    let file = bench.path("usage.json");
+    let reconcile = |first: i64, more: &[&str]| {
+        let rows = [(day, "k", "gpt-4o", first, 0, 50), (day + 1, "k", "gpt-4o", 700, 0, 30)];
+        std::fs::write(&file, usage_page(&rows, false)).unwrap();
+        let export = format!("openai-usage={}", file.display());
+        bench.run("reconcile", &[&["--export", &export], more].concat()).unwrap()
+    };
+    let claimed = ["--require", "claim=reconciled"];
+    assert_eq!(reconcile(1000, &claimed), 0);
+    // More may be from before the interval. The second day agrees; the claim is about both.
+    assert_eq!((reconcile(9000, &[]), reconcile(9000, &claimed)), (0, 1));
+    // Less is no part of anything.
+    assert_eq!(reconcile(100, &[]), 1);
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! The outcomes whose cost is booked: one for each response of a provider and target. An answer that is read again does
-//! not cost again.
+//! not cost again; one that is read while it is still made ends before the exchange that it cost, and counts as little.
 
 use std::collections::BTreeMap;
 
@@ -46,7 +46,8 @@ pub fn subquery(from: Option<i64>, to: Option<i64>) -> String {
     }
     format!(
         "(SELECT *, row_number() OVER (PARTITION BY provider, target, \
-         coalesce(response_id, concat(origin, ' ', cast(position AS VARCHAR))) ORDER BY at, origin, position) AS booking \
+         coalesce(response_id, concat(origin, ' ', cast(position AS VARCHAR))) \
+         ORDER BY CASE WHEN usage_role = 'incurred' THEN 0 ELSE 1 END, at, origin, position) AS booking \
          FROM records WHERE {filter})"
     )
 }

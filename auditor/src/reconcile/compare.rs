@@ -371,7 +371,9 @@ impl Sums {
         }
         match (more, less, cost) {
             (false, false, false) => State::Within,
-            _ if self.partial && !judge_partial => State::Partial,
+            // What lies beyond the interval may be why the provider tells more; never why it tells less.
+            _ if self.partial && !judge_partial && !less => State::Partial,
+            _ if self.partial && !judge_partial => State::Differs,
             (true, ..) if self.not_final > 0 => State::Uncertain,
             (true, ..) => State::Unrecorded,
             (_, true, _) => State::Differs,

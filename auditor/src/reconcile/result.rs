@@ -21,7 +21,7 @@ pub const KEPT: usize = 1000;
 pub enum State {
     /// Within the tolerance.
     Within,
-    /// It differs, and the export's stretch reaches beyond the asked interval.
+    /// The provider tells more, and the export's stretch reaches beyond the asked interval.
     Partial,
     /// The provider tells more, and exchanges whose counts are not its last word may be why; or costs differ where
     /// exchanges have no price.
@@ -297,7 +297,7 @@ impl Reconciliation {
             .sum();
         let unrecorded = count(State::Unrecorded) + calls(&|calls| calls.only_provider_count);
         let differ = count(State::Differs) + calls(&|calls| calls.different_count) + missing;
-        let uncertain = count(State::Uncertain);
+        let (uncertain, partial) = (count(State::Uncertain), count(State::Partial));
         let usage: Vec<&Facts> = exports.iter().filter(|export| export.format.tells_usage()).collect();
         let open: u64 = not_covered.values().sum();
         let (reached, claim) = if unrecorded > 0 {
@@ -323,6 +323,13 @@ impl Reconciliation {
             (false, "NOT reconciled: no export tells of usage in the asked interval".into())
         } else if open > 0 {
             (false, format!("NOT reconciled throughout: {open} exchanges are in no export ({names})"))
+        } else if partial > 0 {
+            (
+                false,
+                format!(
+                    "NOT reconciled throughout: {partial} sums of {names} differ and reach beyond the asked interval"
+                ),
+            )
         } else {
             (true, format!("reconciled within {tolerance} % with {names}"))
         };
