@@ -3,10 +3,13 @@
 //! Batches are looked at on all cores, a window at a time, while the window before is told in order. What is kept
 //! between windows does not grow with the log.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use rayon::prelude::*;
 use schemas::Origin;
+use schemas::files::{Limits, read_records};
+use schemas::names::FileKind;
 use schemas::record::{Body, CloseReason};
 use schemas::verify::{SealTail, VerifiedBatch, chain_seal};
 
@@ -16,7 +19,7 @@ use super::batch::{Context, Looked, Outcome, Proven, finding};
 use super::content::Bases;
 use super::fold::Unnamed;
 pub use super::fold::{Closer, LogFold, Newest};
-use super::listing::{BatchObjects, LogListing};
+use super::listing::{BatchObjects, DataFile, LogListing};
 use super::loader::{KEPT_WHOLE, Loader};
 use super::{Options, Sink};
 use crate::finding::{Code, Finding, Place};
@@ -110,7 +113,7 @@ impl Follow<'_> {
     /// What can be said only when the log was followed to its end.
     pub(super) fn end(&mut self, listing: &LogListing) {
         self.leftovers(listing);
-        self.unnamed();
+        self.unnamed(listing);
         self.references();
         self.end_of_visit();
     }
@@ -129,17 +132,13 @@ impl Follow<'_> {
                 continue;
             }
             for data in &objects.data {
-                let name = schemas::ObjectName::Data {
-                    origin: self.fold.origin.clone(),
-                    batch: *number,
-                    sha256: data.sha256,
-                    kind: data.kind.clone(),
-                };
+                let name = self.name_of(*number, data);
                 let place = Place::batch(&self.fold.origin, *number).in_object(name.to_string());
                 let in_flight = *number == next && self.fold.story.close.is_none();
+                let is_left = *number >= next && self.died().is_some();
                 let code = match () {
                     () if in_flight => Code::BatchInFlight,
-                    () if *number >= next && self.died().is_some() => Code::Leftover,
+                    () if is_left && self.holds_no_more(listing, &name.file_name()) => Code::Leftover,
                     () => Code::BatchIncomplete,
                 };
                 self.fold.findings.add(code, place, "the batch's seal", "none");
@@ -155,15 +154,62 @@ impl Follow<'_> {
 
     /// Data files that no seal names. A process that dies may have put files of a batch whose seal it did not come to:
     /// who closes its log on another machine seals those records in files of its own.
-    fn unnamed(&mut self) {
+    fn unnamed(&mut self, listing: &LogListing) {
         let died = self.died();
         for Unnamed { batch, sealed, file } in &self.fold.unnamed {
-            let is_left = died.zip(*sealed).is_some_and(|(died, sealed)| sealed > died);
+            let is_left = died.zip(*sealed).is_some_and(|(died, sealed)| sealed > died)
+                && self.holds_no_more(listing, file);
             let code = if is_left { Code::Leftover } else { Code::UnreferencedObject };
             let place =
                 Place::batch(&self.fold.origin, *batch).in_object(format!("{}/{file}", self.fold.origin));
             self.fold.findings.add(code, place, "an object that the seal names", "one that it does not");
         }
+    }
+
+    /// Whether every record of a records file that no seal names stands in the log, at its position: whoever closed a log
+    /// too early cannot leave it as a harmless rest. Files of other kinds hold no records.
+    fn holds_no_more(&self, listing: &LogListing, file: &str) -> bool {
+        match schemas::ObjectName::parse_file(&self.fold.origin, file) {
+            Ok(schemas::ObjectName::Data { kind: FileKind::Records, .. }) => {}
+            Ok(_) => return true,
+            Err(_) => return false,
+        }
+        let Some(mut left) = self.records(file) else { return false };
+        let Some(lowest) = left.keys().next().copied() else { return true };
+        for (number, objects) in listing.batches.iter().rev().filter(|(_, objects)| objects.seal.is_some()) {
+            let mut begins = u64::MAX;
+            for data in objects.data.iter().filter(|data| data.kind == FileKind::Records) {
+                let name = self.name_of(*number, data).file_name();
+                if self.fold.unnamed.iter().any(|unnamed| unnamed.file == name) {
+                    continue;
+                }
+                let Some(sealed) = self.records(&name) else { return false };
+                begins = begins.min(sealed.keys().next().copied().unwrap_or(u64::MAX));
+                left.retain(|position, hash| sealed.get(position) != Some(hash));
+            }
+            if left.is_empty() || begins <= lowest {
+                break;
+            }
+        }
+        left.is_empty()
+    }
+
+    /// The hashes of the leaves of a records file whose bytes are those of its name.
+    fn records(&self, file: &str) -> Option<BTreeMap<u64, schemas::Sha256Hex>> {
+        let name = schemas::ObjectName::parse_file(&self.fold.origin, file).ok()?;
+        let schemas::ObjectName::Data { sha256, .. } = name else { return None };
+        let Context { source, limits, .. } = &self.context;
+        let bytes = source.read(&format!("{}/{file}", self.fold.origin), limits.records_bytes).ok()?;
+        if schemas::Sha256Hex::of(&bytes) != sha256 {
+            return None;
+        }
+        let read = read_records(&bytes, &Limits::default()).ok()?;
+        Some(read.rows.into_iter().map(|row| (row.position, row.hash)).collect())
+    }
+
+    fn name_of(&self, batch: u64, data: &DataFile) -> schemas::ObjectName {
+        let (sha256, kind) = (data.sha256, data.kind.clone());
+        schemas::ObjectName::Data { origin: self.fold.origin.clone(), batch, sha256, kind }
     }
 
     fn references(&mut self) {
@@ -212,12 +258,8 @@ fn windows<'a, 'b>(sealed: &'b [(u64, &'a BatchObjects)], bytes: u64) -> Vec<&'b
     let mut sum = 0;
     let mut sum_of_all = 0;
     for (n, (_, objects)) in sealed.iter().enumerate() {
-        let length: u64 = objects
-            .data
-            .iter()
-            .filter(|data| data.kind == schemas::names::FileKind::Records)
-            .map(|data| data.length)
-            .sum();
+        let length: u64 =
+            objects.data.iter().filter(|data| data.kind == FileKind::Records).map(|data| data.length).sum();
         let all: u64 = objects.data.iter().map(|data| data.length).sum();
         let full = sum + length > bytes || sum_of_all + all > bytes.saturating_mul(16);
         if n > start && (full || n - start >= most) {

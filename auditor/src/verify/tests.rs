@@ -422,24 +422,35 @@ fn what_a_dead_process_put_and_did_not_seal_is_left_over_and_nothing_else_is() {
     let (reason, counters) = (CloseReason::Salvaged, Default::default());
     writer.push(Body::Close(Close { reason, successor: None, alive_until, counters }));
     writer.seal();
-    let with_file_of = |batch: u64| {
+    // What the dead process had cut: the records behind its first batch, but for `close`.
+    let read = |name: &String| {
+        let bytes = writer.store.objects[name].clone().into();
+        schemas::files::read_records(&bytes, &schemas::files::Limits::default()).unwrap().rows
+    };
+    let sealed: Vec<String> = names(&writer.store, ".records.parquet");
+    let mut rows = read(&sealed[1]);
+    let close = rows.pop().unwrap();
+    let with_file_of = |batch: u64, rows: &[schemas::files::LeafRow]| {
         let mut store = writer.store.clone();
-        let records: Vec<String> =
-            store.objects.keys().filter(|name| name.ends_with(".records.parquet")).cloned().collect();
-        let (folder, _) = records[0].rsplit_once('/').unwrap();
-        let hash = Sha256Hex::of(b"cut elsewhere");
-        store.put(format!("{folder}/{batch:010}-{hash}.records.parquet"), b"cut elsewhere".to_vec());
+        let (folder, _) = sealed[0].rsplit_once('/').unwrap();
+        let file = schemas::files::write_records(rows).unwrap();
+        store.put(format!("{folder}/{batch:010}-{}.records.parquet", Sha256Hex::of(&file)), file);
         verify_at(&store, writer.now, |_| {})
     };
     for left in [1, 2] {
-        let report = with_file_of(left);
+        let report = with_file_of(left, &rows);
         let left: Vec<Effect> =
             report.findings.iter().filter(|f| f.code.as_str() == "LEFTOVER").map(|f| f.effect).collect();
         assert_eq!(left, [Effect::Note]);
         assert!(codes(&report).is_subset(&["TAIL_UNPROVEN"].into()), "{:?}", codes(&report));
     }
+    // A record that the log has not, in the place of `close`: whoever closed it cut it off.
+    let mut more = rows.clone();
+    more.push(schemas::files::LeafRow { position: close.position, ..rows[0].clone() });
+    assert!(codes(&with_file_of(1, &more)).contains("UNREFERENCED_OBJECT"));
+    assert!(codes(&with_file_of(2, &more)).contains("BATCH_INCOMPLETE"));
     // Sealed by the process itself: it knew what it had put.
-    has(&with_file_of(0), "UNREFERENCED_OBJECT", Verdict::Invalid);
+    has(&with_file_of(0, &rows), "UNREFERENCED_OBJECT", Verdict::Invalid);
 }
 
 #[test]

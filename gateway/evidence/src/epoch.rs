@@ -92,7 +92,7 @@ pub(crate) fn earlier(
     disk: &dyn Disk,
     journal_dir: &Path,
     own: &Path,
-    stuck: &BTreeSet<PathBuf>,
+    (stuck, left): (&BTreeSet<PathBuf>, &BTreeSet<PathBuf>),
 ) -> EarlierLogs {
     let mut earlier = EarlierLogs::default();
     for folder in list(disk, journal_dir).unwrap_or_default() {
@@ -101,6 +101,8 @@ pub(crate) fn earlier(
         }
         let log = match disk.lock(&folder.join(LOCK)) {
             _ if stuck.contains(&folder) => EarlierLog::Stopped,
+            // Another gateway cares for it.
+            _ if left.contains(&folder) => EarlierLog::Running,
             Ok(None) => EarlierLog::Running,
             Ok(Some(_)) => EarlierLog::Waiting,
             Err(_) => continue,
@@ -200,16 +202,19 @@ mod tests {
         };
         std::fs::create_dir(&own).unwrap();
         std::fs::create_dir(dir.path().join("admin")).unwrap();
-        assert_eq!(earlier(&disk, dir.path(), &own, &BTreeSet::new()), EarlierLogs::default());
+        assert_eq!(
+            earlier(&disk, dir.path(), &own, (&BTreeSet::new(), &BTreeSet::new())),
+            EarlierLogs::default()
+        );
         let stuck = BTreeSet::from([folder("20261120t101500z-00000001")]);
         folder("20261120t101600z-00000001");
         let running = folder("20261120t101700z-00000001");
         let lock = disk.lock(&running.join(LOCK)).unwrap().unwrap();
-        let found = earlier(&disk, dir.path(), &own, &stuck);
+        let found = earlier(&disk, dir.path(), &own, (&stuck, &BTreeSet::new()));
         let oldest_us = Some(1_795_169_700_000_000);
         assert_eq!(found, EarlierLogs { running: 1, waiting: 1, stopped: 1, oldest_us });
         drop(lock);
-        assert_eq!(earlier(&disk, dir.path(), &own, &stuck).waiting, 2);
+        assert_eq!(earlier(&disk, dir.path(), &own, (&stuck, &BTreeSet::new())).waiting, 2);
     }
 
     #[test]

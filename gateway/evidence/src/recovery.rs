@@ -144,6 +144,15 @@ pub(crate) fn recover_as(
     let end = extra
         .last_key_value()
         .map_or(recovery.positions.end, |(last, _)| recovery.positions.end.max(last + 1));
+    if let Some((at, leaf)) = extra.last_key_value()
+        && at + 1 < recovery.positions.end
+        && Slim::read(leaf).is_ok_and(|slim| slim.kind == "close")
+    {
+        return stuck(format!(
+            "another recovery closed it at position {at}, and this journal has {} records",
+            recovery.positions.end
+        ));
+    }
     if sealed > end {
         return stuck(format!("the store has {sealed} records, journal and recovery {end}"));
     }

@@ -73,6 +73,7 @@ pub(crate) fn start(inner: &Arc<Inner>, sealer: Sealer, shipper: Shipper) -> io:
         settings: LedgerConfig { stop: inner.marks.stop.clone(), ..settings.clone() },
         marks: inner.marks.clone(),
         stuck: BTreeSet::new(),
+        left: BTreeSet::new(),
     };
     let mut threads = vec![
         spawn(
@@ -417,6 +418,8 @@ struct Neighbours {
     marks: Arc<Marks>,
     /// Folders that someone must look at.
     stuck: BTreeSet<PathBuf>,
+    /// Folders of logs that another gateway closes.
+    left: BTreeSet<PathBuf>,
 }
 
 impl Neighbours {
@@ -442,8 +445,12 @@ impl Neighbours {
         let path = self.settings.journal_dir.join(epoch::OPENING_LOCK);
         let Some(_opening) = disk.lock(&path).map_err(OpenError::io("lock", &path))? else { return Ok(()) };
         let recovered = self.recover();
-        let earlier =
-            epoch::earlier(&*self.settings.disk, &self.settings.journal_dir, &self.own, &self.stuck);
+        let earlier = epoch::earlier(
+            &*self.settings.disk,
+            &self.settings.journal_dir,
+            &self.own,
+            (&self.stuck, &self.left),
+        );
         self.marks.update(|marks| marks.earlier = earlier);
         recovered
     }
@@ -469,9 +476,13 @@ impl Neighbours {
         let Some(lock) = epoch::lock(disk, folder)? else { return Ok(()) };
         let recovered = crate::open::recover_folder(settings, &signer, folder);
         drop(lock);
+        self.left.remove(folder);
         let recovered = match recovered {
             Ok(Some(recovered)) => recovered,
-            Ok(None) => return Ok(()),
+            Ok(None) => {
+                self.left.insert(folder.to_owned());
+                return Ok(());
+            }
             Err(error @ (OpenError::Loss { .. } | OpenError::Salvaged(_))) => {
                 self.stuck.insert(folder.to_owned());
                 return Err(error);
