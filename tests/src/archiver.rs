@@ -67,6 +67,15 @@ impl Archiver {
         self.process.take()?.stop()
     }
 
+    /// Sends it a signal, as `-STOP`.
+    ///
+    /// # Panics
+    /// Where it does not run.
+    pub fn signal(&self, name: &str) {
+        let pid = self.process.as_ref().expect("an archiver that runs").id().to_string();
+        assert!(Command::new("kill").args([name, &pid]).status().expect("kill").success());
+    }
+
     /// What it logged so far, in all its lives.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.join("archiver.log")).unwrap_or_default()

@@ -92,6 +92,26 @@ async fn topics_made_anew_and_offsets_at_the_beginning_are_repeats() {
     world.verified();
 }
 
+/// Each restart of the brokers counts up the term of a partition's leader, and a topic that is made anew begins with the
+/// first one again: to who knew the old topic, and did not see that it was gone, all that is said of the new one is old.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Kafka"]
+async fn topics_made_anew_are_read_by_who_did_not_see_that_they_were_gone() {
+    let Bench { mut kafka, dir, provider } = Bench::start().await;
+    kafka.pause();
+    kafka.resume();
+    let mut world = World::start(dir.path(), &Way::plain(&kafka), &provider, 1);
+    world.calls(2).await;
+    world.all_archived();
+    world.archivers[0].signal("-STOP");
+    kafka.operator().make_anew(&[TOPIC, RECEIPTS]);
+    world.archivers[0].signal("-CONT");
+    world.calls(2).await;
+    world.all_archived();
+    world.nothing_aside();
+    world.verified();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Kafka"]
 async fn what_a_forger_sends_is_found_and_stops_nothing() {

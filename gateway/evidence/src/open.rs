@@ -236,14 +236,16 @@ pub(crate) fn note(
     let mark = folder.join(epoch::COMMITTED);
     let is_committed = disk.entry(&mark).map_err(OpenError::io("look at", &mark))?.is_some();
     match recovered {
+        // That a log is closed is said before its folder goes: who finds no folder finds it closed in the index, and does
+        // not take it for one that was lost with its disk.
         Recovered::Nothing => {
-            epoch::remove(disk, folder)?;
             let name = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             if let Ok(origin) = Origin::join(&settings.deployment, &settings.gateway, name)
                 && is_committed
             {
                 commit::closed(settings, &origin);
             }
+            epoch::remove(disk, folder)?;
         }
         Recovered::Closed { origin, tree, archived, follows } => {
             let closed = epoch::predecessor(origin, Some(tree));
@@ -252,10 +254,10 @@ pub(crate) fn note(
                 *newest = Some(closed);
             }
             if *archived {
-                epoch::remove(disk, folder)?;
                 if is_committed {
                     commit::closed(settings, origin);
                 }
+                epoch::remove(disk, folder)?;
             }
         }
         Recovered::Stuck { origin, why, follows } => {
@@ -513,12 +515,13 @@ pub(crate) fn finish_epoch(inner: &Inner) -> Result<(), OpenError> {
     spool.remove_all().map_err(OpenError::io("remove", &inner.settings.spool_dir))?;
     space::free(disk, &inner.settings.spool_dir, inner.origin.epoch())
         .map_err(OpenError::io("remove", &inner.settings.spool_dir))?;
+    // As in `note`: before the folder goes.
+    if inner.committer.is_some() {
+        commit::closed(&inner.settings, &inner.origin);
+    }
     // The lock file goes with its folder, so it is freed first: the folder holds nothing that another could spoil.
     let lock = inner.lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
     epoch::remove(disk, &folder)?;
     drop(lock);
-    if inner.committer.is_some() {
-        commit::closed(&inner.settings, &inner.origin);
-    }
     Ok(())
 }

@@ -35,7 +35,7 @@ use crate::ledger::LedgerConfig;
 use crate::sealer::{Sealer, SealerParts, SealingError, Slim};
 use crate::ship::{ShipError, Shipper};
 use crate::space;
-use crate::spool::Spool;
+use crate::spool::{self, Spool};
 use crate::stop::Stop;
 use crate::tip::{self, Standing, TipError};
 use crate::unrecorded;
@@ -80,14 +80,14 @@ pub(crate) fn recover_as(
     let mut survey = Survey::default();
     let recovery = journal::recover(disk.clone(), folder, &mut |found| survey.visit(found))
         .map_err(|error| OpenError::Journal(format!("`{}`: {error}", folder.display())))?;
-    let Some(recovery) = recovery else { return Ok(Recovered::Nothing) };
+    let Some(recovery) = recovery else { return nothing(settings, folder) };
     let salvages = reason == CloseReason::Salvaged;
     if recovery.positions.end == 0 && recovery.losses.is_empty() {
         // Not even `boot` was acknowledged: there is no log.
         if !salvages {
             recovery.segments.remove_all().map_err(OpenError::io("remove", folder))?;
         }
-        return Ok(Recovered::Nothing);
+        return nothing(settings, folder);
     }
     let origin = recovery.origin.clone();
     tracing::info!(%origin, from = recovery.positions.start, to = recovery.positions.end, tail = ?recovery.tail, losses = recovery.losses.len(), "an earlier epoch is recovered");
@@ -189,6 +189,15 @@ pub(crate) fn recover_as(
     // What passed behind `close` is the next log's to tell.
     let passed = if survey.closed && !salvages { untold(&*settings.disk, folder, &survey)? } else { None };
     finish(settings, &recovery, spool, standing, follows, salvages, passed)
+}
+
+/// A process that died before its first record left a folder in the spool, and nothing in it.
+fn nothing(settings: &LedgerConfig, folder: &Path) -> Result<Recovered, OpenError> {
+    if let Some(epoch) = folder.file_name() {
+        spool::remove_empty(&*settings.disk, &settings.spool_dir.join(epoch))
+            .map_err(OpenError::io("clean", &settings.spool_dir))?;
+    }
+    Ok(Recovered::Nothing)
 }
 
 /// Makes the file `recovery` what counts for whoever recovers this log, and reads it.

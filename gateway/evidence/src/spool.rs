@@ -192,6 +192,16 @@ impl Spool {
     }
 }
 
+/// Removes the folder of an epoch of which nothing was sealed; where something is in it, it stays.
+pub(crate) fn remove_empty(disk: &dyn disk::Disk, folder: &Path) -> io::Result<()> {
+    match disk.remove_dir(folder) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => {
+            Ok(())
+        }
+        removed => removed,
+    }
+}
+
 const BUFFER: usize = 256 << 10;
 
 /// A file of the spool while it is written: hashed on the way.

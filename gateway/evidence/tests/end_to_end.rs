@@ -45,6 +45,23 @@ async fn one_exchange_becomes_a_verified_store() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_died_before_its_first_record_leaves_nothing_and_what_is_in_a_spool_stays() {
+    let bed = Bed::real();
+    open(&bed).drain_and_close(CloseReason::Shutdown, CLOSE).await.unwrap();
+    let (empty, full) = ("20261120t101500z-00000001", "20261120t101500z-00000002");
+    for epoch in [empty, full] {
+        std::fs::create_dir(bed.root.join("journal").join(epoch)).unwrap();
+        std::fs::create_dir(bed.root.join("spool").join(epoch)).unwrap();
+    }
+    let kept = bed.root.join("spool").join(full).join("0000000000.seal");
+    std::fs::write(&kept, "x").unwrap();
+    open(&bed).drain_and_close(CloseReason::Shutdown, CLOSE).await.unwrap();
+    assert!(!bed.root.join("journal").join(empty).exists() && !bed.root.join("journal").join(full).exists());
+    assert!(!bed.root.join("spool").join(empty).exists(), "nothing was in it");
+    assert!(kept.exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_next_boot_names_its_predecessor_with_size_and_root() {
     let bed = Bed::real();
     for _ in 0..3 {

@@ -15,6 +15,8 @@ pub(crate) enum Kind {
     BrokerDown,
     /// Topics are deleted with all that is in them, and made anew.
     TopicsAnew,
+    /// A gateway that commits to the brokers is lost with its disk.
+    DiskLost,
     /// How far the archivers have read is forgotten.
     OffsetsReset,
     /// The store is killed, and comes back.
@@ -38,9 +40,10 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::BrokerDown,
         Self::TopicsAnew,
+        Self::DiskLost,
         Self::OffsetsReset,
         Self::StoreDown,
         Self::StoreRefuses,
@@ -57,6 +60,7 @@ impl Kind {
     fn lasts(self) -> Duration {
         let (short, long) = match self {
             Self::BrokerDown => (8, 60),
+            Self::DiskLost => (6, 12),
             Self::StoreDown => (4, 30),
             Self::StoreAnswersLate => (5, 15),
             _ => (2, 12),
@@ -85,6 +89,12 @@ impl Kind {
                 std::thread::sleep(self.lasts());
                 topics::make(&kafka, which);
                 name
+            }
+            Self::DiskLost => {
+                let name = fleet.lose_disk(dice);
+                // It closes the log that was lost, and writes one of its own, before the next fault comes.
+                std::thread::sleep(self.lasts());
+                return format!("{self:?} {name}");
             }
             Self::OffsetsReset => {
                 // A group with members is not deleted.

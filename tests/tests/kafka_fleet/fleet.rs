@@ -3,6 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use tests::Dice;
 use tests::archive::{self, BUCKET};
 use tests::archiver::Archiver;
 use tests::deployment::Deployment;
@@ -15,9 +16,10 @@ use tests::shipping::{RECEIPTS, TOPIC, Way};
 
 use crate::topics;
 
-/// The gateways' names, and what each has in its configuration of the way out besides: `commit: ...`, where it is not to
-/// answer for its own disk alone.
-const GATEWAYS: [(&str, &str); 3] = [("gw1", ""), ("gw2", ""), ("gw3", "")];
+/// The gateways' names, and whether each commits to the brokers too (`commit: kafka`): then its disk can be thrown away.
+const GATEWAYS: [(&str, bool); 3] = [("gw1", false), ("gw2", false), ("gw3", true)];
+/// Shorter than the shortest time that the broker is away: it is over then.
+const LEASE: Duration = Duration::from_secs(3);
 const ARCHIVERS: [&str; 2] = ["ar1", "ar2"];
 /// How long the fleet may take until nothing is on its way any more.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -48,16 +50,25 @@ pub(crate) struct Links {
     pub(crate) gateway_broker: Vec<Wire>,
     pub(crate) archiver_broker: Vec<Wire>,
     pub(crate) archiver_store: Vec<Wire>,
+    /// By which the gateway that commits reads what the archivers have of its logs.
+    pub(crate) gateway_store: Wire,
     pub(crate) registrar_store: Vec<Wire>,
 }
 
 impl Links {
     fn all(&self) -> impl Iterator<Item = &Wire> {
-        let Self { gateway_provider, gateway_broker, archiver_broker, archiver_store, registrar_store } =
-            self;
+        let Self {
+            gateway_provider,
+            gateway_broker,
+            archiver_broker,
+            archiver_store,
+            gateway_store,
+            registrar_store,
+        } = self;
         [gateway_provider, gateway_broker, archiver_broker, archiver_store, registrar_store]
             .into_iter()
             .flatten()
+            .chain([gateway_store])
     }
 }
 
@@ -90,6 +101,19 @@ fn endpoint(wire: &Wire) -> String {
     format!("http://{}", wire.address)
 }
 
+/// More of the configuration of a gateway that commits to the brokers: what is not on its disk any more it finds in
+/// their topic, and in the archivers' store where their receipts are gone too.
+fn committed(secret: &std::path::Path, store: &str) -> String {
+    format!(
+        "      archive:\n        s3: {{ bucket: {BUCKET}, prefix: {}, region: us-east-1, endpoint: '{store}', path_style: true, \
+         timeout: 3s }}\n  commit:\n    kafka:\n      lease: {}s\n      timeout: 3s\n      secret: {{ file: {} }}\n      \
+         create: {{ partitions: 3, replication: 1 }}\n",
+        archive::PREFIX,
+        LEASE.as_secs(),
+        secret.display(),
+    )
+}
+
 impl Fleet {
     /// Starts everything: the registry knows the gateways' keys before the first batch comes.
     pub(crate) async fn start() -> Self {
@@ -109,6 +133,7 @@ impl Fleet {
             archiver_broker: brokers.split_off(GATEWAYS.len()),
             gateway_broker: brokers,
             archiver_store: wires(ARCHIVERS.len(), stores[0].address),
+            gateway_store: Wire::to(stores[0].address),
             registrar_store: wires(1, stores[1].address),
         };
         let deployment = Deployment::new(&dir.path().join("deployment"));
@@ -125,7 +150,10 @@ impl Fleet {
         };
         let archivers: Vec<Archiver> = ARCHIVERS.iter().enumerate().map(archiver).collect();
         let lines: Vec<&str> = archivers.iter().map(|archiver| archiver.line.as_str()).collect();
-        let gateway = |(n, (name, more)): (usize, &(&str, &str))| {
+        let secret = tests::commit_secret(dir.path());
+        let gateway = |(n, (name, commits)): (usize, &(&str, bool))| {
+            let more =
+                if *commits { committed(&secret, &endpoint(&links.gateway_store)) } else { String::new() };
             let out = format!(
                 "\n    kafka:\n      brokers: [\"{}\"]\n      topic: {TOPIC}\n      receipts: {RECEIPTS}\n      \
                  timeout: 3s\n      reship_after: 4s\n      archivers: [{}]\n{more}",
@@ -137,6 +165,7 @@ impl Fleet {
                 provider: endpoint(&links.gateway_provider[n]),
                 out,
                 evidence: "  segment: 4MiB\n".into(),
+                environment: if *commits { archive::environment() } else { Vec::new() },
                 ..Setup::default()
             };
             let gateway = Gateway::prepare(&dir.path().join(name), &setup);
@@ -190,6 +219,24 @@ impl Fleet {
             Part::Archiver(n) => held(&self.archivers[n]).spawn(),
             Part::Registrar => held(&self.registrar).spawn(),
         }
+    }
+
+    /// A machine is lost with its disk; another one takes its name, with an empty disk, and the keys of content that it
+    /// shared. Gives the gateway's name.
+    pub(crate) fn lose_disk(&self, dice: &mut Dice) -> &'static str {
+        let committed: Vec<usize> = (0..GATEWAYS.len()).filter(|n| GATEWAYS[*n].1).collect();
+        let lost = committed[dice.below(committed.len() as u64) as usize];
+        let mut gateway = held(&self.gateways[lost]);
+        gateway.kill();
+        for folder in ["journal", "spool"] {
+            // A process that was killed just before may not have made them yet.
+            match std::fs::remove_dir_all(gateway.dir.join(folder)) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => panic!("{folder}: {error}"),
+                _ => {}
+            }
+        }
+        gateway.spawn();
+        GATEWAYS[lost].0
     }
 
     /// Starts what does not run, as a supervisor does; gives what ended by itself, with what it said last.

@@ -1,6 +1,7 @@
 //! All of it at once on real Kafka and a real bucket: three gateways, two archivers, a registrar, load from many callers.
 //! Each part is killed at random while one fault comes after the other: the broker is away, its topics are deleted, the
-//! archivers' offsets reset, the bucket is away, refuses, or answers too late, and the network is cut between any two.
+//! archivers' offsets reset, the bucket is away, refuses, or answers too late, the network is cut between any two, and the
+//! disk of a gateway that commits to the brokers is thrown away.
 //! Once all is well again everything that was acknowledged is archived once and under lock, and an auditor who knows
 //! nothing but root and registry says so, with the provider's own figures.
 //!
@@ -114,6 +115,9 @@ async fn whatever_dies_or_is_cut_off_what_was_acknowledged_is_archived_once_and_
     for ended in &done.ended {
         eprintln!("ended by itself: {ended}");
     }
+    let lost: u64 =
+        done.faults.iter().filter(|(name, _)| name.starts_with("DiskLost")).map(|(_, count)| count).sum();
+    assert_eq!(lost, rounds, "disks were lost: {:?}", done.faults);
     for part in ["gateway", "archiver", "registrar"] {
         assert!(
             done.kills.get(part).is_some_and(|kills| *kills > 0),

@@ -41,8 +41,8 @@ use self::desk::{Desk, Read};
 use self::reading::{Reading, Taken};
 use self::workers::{Done, Workers};
 use crate::clock::Clock;
-use crate::store::{Store, StoreError};
-use crate::topic::{Connection, Failed, Sender, TopicReport, Wanted, WantedTopic, judge};
+use crate::store::{Store, StoreError, Trouble};
+use crate::topic::{Connection, Failed, Renewals, Sender, TopicReport, Wanted, WantedTopic, judge};
 
 /// How long one look for messages takes at most.
 const TICK: Duration = Duration::from_millis(100);
@@ -99,6 +99,7 @@ pub struct Archiver {
     workers: Workers,
     figures: Arc<ArchiveFigures>,
     sender: Sender,
+    renewals: Renewals,
 }
 
 impl ArchiveConfig {
@@ -139,7 +140,7 @@ impl Archiver {
         let figures = Arc::<ArchiveFigures>::default();
         figures.set_work_bound(config.work_bound);
         figures.look(&desk, Duration::ZERO);
-        Ok(Self { config, desk, workers, figures, sender })
+        Ok(Self { config, desk, workers, figures, sender, renewals: Renewals::default() })
     }
 
     /// How it goes, for metrics.
@@ -218,6 +219,14 @@ impl Archiver {
             self.desk.lose(&lost);
             // A message that waits may be one of theirs: they read it again.
             waiting = waiting.filter(|(at, ..)| !lost.contains(&at.partition));
+        }
+        if let Some(partition) = reading.stalled()
+            && self.renewals.begin(Instant::now())
+        {
+            let detail = format!(
+                "partition {partition} holds messages and gives none, as one does whose topic was made anew: it is read by another connection"
+            );
+            return Err(Failed::new(Trouble::Timeout, detail));
         }
         self.expire(Instant::now());
         for from in self.desk.again(Instant::now()) {

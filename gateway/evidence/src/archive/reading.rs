@@ -1,7 +1,7 @@
 //! One of the archivers that read the topic together: Kafka gives each some of the partitions.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use rdkafka::Message as _;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
@@ -10,13 +10,18 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::ArchiveConfig;
 use super::offsets::At;
-use crate::topic::{Context, Failed, is_unreadable, trouble};
+use crate::topic::{Context, Extent, Failed, Stalled, is_unreadable, trouble};
 
 /// How long the others wait until they take the partitions of one that fell silent.
 const SESSION_MS: &str = "10000";
 
 /// The longest wait until a partition is read from elsewhere.
 const SEEK: Duration = Duration::from_secs(10);
+
+/// How often it is looked whether partitions hold messages and give none.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// The longest wait for what the brokers say of that.
+const ASK: Duration = Duration::from_secs(1);
 
 /// A message: where it stood, its key, its value.
 pub(super) type Taken = (At, Option<Vec<u8>>, Vec<u8>);
@@ -31,6 +36,8 @@ pub(super) struct Reading {
     paused: Option<TopicPartitionList>,
     /// How far behind the newest message it is.
     behind: Duration,
+    stalled: Stalled,
+    looked: Instant,
 }
 
 impl Reading {
@@ -54,6 +61,8 @@ impl Reading {
             ahead: VecDeque::new(),
             paused: None,
             behind: Duration::ZERO,
+            stalled: Stalled::default(),
+            looked: Instant::now(),
         })
     }
 
@@ -84,6 +93,7 @@ impl Reading {
             Some(Ok(message)) => {
                 self.reader.context().done();
                 let at = At { partition: message.partition(), offset: message.offset() };
+                self.stalled.heard(at.partition, at.offset);
                 let key = message.key().map(<[u8]>::to_vec);
                 let value = message.payload().unwrap_or_default().to_vec();
                 let sent = message.timestamp().to_millis().and_then(|sent| u64::try_from(sent).ok());
@@ -102,6 +112,7 @@ impl Reading {
             self.reader.pause(&assigned).map_err(|error| self.told(&error))?;
             self.paused = Some(assigned);
         }
+        self.stalled.rest();
         if let Some(message) = self.poll(wait)? {
             self.ahead.push_back(message);
         }
@@ -114,6 +125,7 @@ impl Reading {
         let now: BTreeSet<i32> = assigned.elements().iter().map(|one| one.partition()).collect();
         let lost: Vec<i32> = self.had.difference(&now).copied().collect();
         self.ahead.retain(|(at, ..)| !lost.contains(&at.partition));
+        lost.iter().for_each(|partition| self.stalled.lost(*partition));
         self.had = now;
         lost
     }
@@ -123,6 +135,43 @@ impl Reading {
         self.ahead.retain(|(at, ..)| at.partition != from.partition);
         let to = Offset::Offset(from.offset);
         self.reader.seek(&self.topic, from.partition, to, SEEK).map_err(|error| self.told(&error))
+    }
+
+    /// A partition that holds messages and gives none: looked at every now and then. Where the brokers do not answer,
+    /// nobody knows.
+    pub(super) fn stalled(&mut self) -> Option<i32> {
+        if self.looked.elapsed() < LOOK_EVERY || self.paused.is_some() {
+            return None;
+        }
+        self.looked = Instant::now();
+        let Ok(quiet) = self.quiet() else {
+            self.stalled.rest();
+            return None;
+        };
+        self.stalled.look(&quiet)
+    }
+
+    /// What the brokers say of partitions of which nothing came since the last look.
+    fn quiet(&self) -> Result<Vec<Extent>, KafkaError> {
+        let quiet = self.stalled.quiet(self.had.iter().copied());
+        let mut unknown = TopicPartitionList::new();
+        for partition in quiet.iter().filter(|partition| !self.stalled.knows(**partition)) {
+            unknown.add_partition(&self.topic, *partition);
+        }
+        let committed = match unknown.count() {
+            0 => unknown,
+            _ => self.reader.committed_offsets(unknown, ASK)?,
+        };
+        let held = |partition: i32| {
+            let (low, high) = self.reader.fetch_watermarks(&self.topic, partition, ASK)?;
+            let of = committed.find_partition(&self.topic, partition);
+            let committed = of.and_then(|of| match of.offset() {
+                Offset::Offset(offset) => Some(offset),
+                _ => None,
+            });
+            Ok(Extent { partition, low, high, committed })
+        };
+        quiet.into_iter().map(held).collect()
     }
 
     /// Whether it has partitions.

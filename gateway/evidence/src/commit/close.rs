@@ -51,11 +51,36 @@ enum Claim {
     /// Its gateway lives.
     Lives,
     /// The topic does not hold its lease any more.
-    Gone,
+    Gone(Gone),
+}
+
+/// How the topic lost a log's newest lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Gone {
+    /// It keeps nothing for that long.
+    Forgotten,
+    /// The log's partition ends before it: somebody removed its end, or restored the brokers from older files.
+    Removed,
+}
+
+impl Gone {
+    /// `high` is where the partition ends now.
+    fn of(lease_at: i64, high: i64) -> Self {
+        if high <= lease_at { Self::Removed } else { Self::Forgotten }
+    }
+
+    fn why(self) -> &'static str {
+        match self {
+            Self::Forgotten => "the commit topic has forgotten it",
+            Self::Removed => {
+                "its partition of the commit topic ends before the newest lease that the index names: what stood there was removed"
+            }
+        }
+    }
 }
 
 /// Sends one message, and waits until it is acknowledged.
-fn tell(
+pub(super) fn tell(
     settings: &CommitSettings,
     partition: i32,
     origin: &Origin,
@@ -137,7 +162,10 @@ fn claim(
             // One that an earlier process of this gateway wrote is ours too: that one is gone.
             return Ok(if fence.by == commit.who { Claim::Ours(fence) } else { Claim::Others(fence) });
         }
-        let Some(number) = seen.number else { return Ok(Claim::Gone) };
+        let Some(number) = seen.number else {
+            let high = reader.high(entry.opening.partition).map_err(|failed| away(failed, origin))?;
+            return Ok(Claim::Gone(Gone::of(entry.lease_at, high)));
+        };
         if number != quiet.number {
             if !first && how != How::Dead {
                 return Ok(Claim::Lives);
@@ -232,8 +260,8 @@ pub(crate) fn prepare(settings: &LedgerConfig, folder: &Path) -> Result<Prepared
             return Ok(Prepared::Left { by: fence.by });
         }
         Claim::Lives => return Ok(Prepared::Left { by: "its own process".into() }),
-        Claim::Gone => {
-            tracing::warn!(%origin, "the commit topic has forgotten this log: it is recovered from this disk");
+        Claim::Gone(gone) => {
+            tracing::warn!(%origin, why = gone.why(), "the commit topic does not hold this log: it is recovered from this disk");
             return Ok(Prepared::Ready);
         }
     };
@@ -275,8 +303,8 @@ pub(crate) fn reclaim(settings: &LedgerConfig) -> Result<Option<Origin>, OpenErr
             Claim::Lives => {
                 tracing::warn!(%origin, "another process of this gateway's name still writes this log");
             }
-            Claim::Gone => {
-                tracing::error!(%origin, "a log is not closed, and the commit topic has forgotten it: what was not archived is lost");
+            Claim::Gone(gone) => {
+                tracing::error!(%origin, why = gone.why(), "a log is not closed, and cannot be closed from the commit topic: what was not archived is lost");
             }
         }
     }
@@ -371,9 +399,8 @@ impl Closing {
         Some(Self { settings, commit, table, reader: None, quiet, fenced, said })
     }
 
-    /// Looks once for logs that are silent, and closes them. `own` is left alone. Where `all`, those that another one
-    /// has fenced are closed too, and silence is waited for.
-    pub(crate) fn look(&mut self, own: Option<&Origin>, all: bool) -> Result<Vec<Survived>, OpenError> {
+    /// Reads what the index says now.
+    pub(super) fn refresh(&mut self) -> Result<(), OpenError> {
         let reader = match self.reader.take() {
             Some(reader) => reader,
             None => reader(&self.commit)?,
@@ -381,6 +408,13 @@ impl Closing {
         self.table.refresh(&reader).map_err(|failed| away(failed, &self.commit.topic))?;
         // One that failed is not used again.
         self.reader = Some(reader);
+        Ok(())
+    }
+
+    /// Looks once for logs that are silent, and closes them. `own` is left alone. Where `all`, those that another one
+    /// has fenced are closed too, and silence is waited for.
+    pub(crate) fn look(&mut self, own: Option<&Origin>, all: bool) -> Result<Vec<Survived>, OpenError> {
+        self.refresh()?;
         let open = |(origin, entry): &(&Origin, &Entry)| {
             !entry.closed && own != Some(*origin) && origin.deployment() == self.settings.deployment
         };
@@ -398,20 +432,28 @@ impl Closing {
             if (!is_silent && !all) || !self.is_ours(&origin, &entry) || self.is_here(&origin)? {
                 continue;
             }
-            if let Err(why) = has_keys(&self.settings, &origin, &entry) {
-                self.say_once(&origin, || tracing::error!(why, "a log that is silent cannot be closed here"));
-                survived.push(Survived::Stuck { origin, why });
-                continue;
-            }
-            match self.close(&origin, &entry, all) {
-                Ok(one) => survived.extend(one),
-                Err(error @ OpenError::Loss { .. }) => {
-                    survived.push(Survived::Stuck { origin, why: error.to_string() });
-                }
-                Err(error) => return Err(error),
-            }
+            survived.extend(self.close_absent(&origin, all)?);
         }
         Ok(survived)
+    }
+
+    /// Closes a log that is silent and has no folder here, where the index still says that it is open.
+    pub(super) fn close_absent(&mut self, origin: &Origin, all: bool) -> Result<Option<Survived>, OpenError> {
+        // Its folder may have gone since the index was read: that it is closed is said before a folder goes.
+        self.refresh()?;
+        let Some(entry) = self.table.logs.get(origin).filter(|entry| !entry.closed).cloned() else {
+            return Ok(None);
+        };
+        if let Err(why) = has_keys(&self.settings, origin, &entry) {
+            self.say_once(origin, || tracing::error!(why, "a log that is silent cannot be closed here"));
+            return Ok(Some(Survived::Stuck { origin: origin.clone(), why }));
+        }
+        match self.close(origin, &entry, all) {
+            Err(error @ OpenError::Loss { .. }) => {
+                Ok(Some(Survived::Stuck { origin: origin.clone(), why: error.to_string() }))
+            }
+            other => other,
+        }
     }
 
     fn say_once(&mut self, origin: &Origin, say: impl FnOnce()) {
@@ -440,11 +482,21 @@ impl Closing {
             && has(&self.settings, &self.settings.journal_dir, origin.epoch())?)
     }
 
+    #[cfg(test)]
+    pub(super) fn entry(&self, origin: &Origin) -> Entry {
+        self.table.logs[origin].clone()
+    }
+
     fn folder(&self, origin: &Origin) -> PathBuf {
         self.settings.journal_dir.join(CLOSING).join(origin.gateway()).join(origin.epoch())
     }
 
-    fn close(&mut self, origin: &Origin, entry: &Entry, all: bool) -> Result<Option<Survived>, OpenError> {
+    pub(super) fn close(
+        &mut self,
+        origin: &Origin,
+        entry: &Entry,
+        all: bool,
+    ) -> Result<Option<Survived>, OpenError> {
         let settings = self.settings.clone();
         let folder = self.folder(origin);
         disk::create_dir_all(&*settings.disk, &folder).map_err(OpenError::io("make", &folder))?;
@@ -463,8 +515,8 @@ impl Closing {
                     epoch::remove(&*settings.disk, &folder)?;
                     return Ok(None);
                 }
-                Claim::Gone => {
-                    let why = "it is not closed, and the commit topic has forgotten it".to_owned();
+                Claim::Gone(gone) => {
+                    let why = format!("it is not closed, and {}", gone.why());
                     self.say_once(origin, || tracing::error!(%origin, why));
                     drop(lock);
                     epoch::remove(&*settings.disk, &folder)?;
@@ -549,5 +601,17 @@ pub(crate) fn waits_for(error: OpenError) -> Result<StoreError, OpenError> {
     match error {
         OpenError::StoreAway(error) => Ok(error),
         other => Err(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_behind_the_end_of_its_partition_was_removed_and_one_before_it_is_forgotten() {
+        assert_eq!(Gone::of(7, 7), Gone::Removed);
+        assert_eq!(Gone::of(7, 0), Gone::Removed);
+        assert_eq!(Gone::of(7, 8), Gone::Forgotten);
     }
 }

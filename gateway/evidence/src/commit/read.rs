@@ -95,6 +95,12 @@ impl Reader {
             .ok_or_else(|| Failed::new(Trouble::NoTopic, format!("topic `{}` is not there", self.topic)))
     }
 
+    /// Where a partition ends now.
+    pub(super) fn high(&self, partition: i32) -> Result<i64, Failed> {
+        let marks = self.reader.fetch_watermarks(&self.topic, partition, self.patience);
+        marks.map(|(_, high)| high).map_err(|error| self.told(&error))
+    }
+
     /// Shows `visit` what stands in a partition from `from` on, up to where it ends now or `visit` says false: each
     /// place, and the message that stands there where it is one of ours. Gives the offset behind the last.
     pub(super) fn read(

@@ -8,6 +8,7 @@ mod read;
 mod receipts;
 mod seals;
 mod send;
+mod stalled;
 
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ pub(crate) use read::TopicReader;
 pub(crate) use receipts::{Answer, Receipts};
 pub(crate) use seals::{Held, Registered};
 pub(crate) use send::Sender;
+pub(crate) use stalled::{Extent, Renewals, Stalled};
 
 /// How topics are made where they are missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
