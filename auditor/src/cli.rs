@@ -138,6 +138,13 @@ pub struct Verify {
     /// Read everything again, also what an interrupted verification had proven.
     #[arg(long, conflicts_with = "since_last")]
     pub anew: bool,
+    /// Where a signed statement is written: verdict, claims and ends of the logs in a few lines, whatever the verdict is;
+    /// `check-report` checks it.
+    #[arg(long, value_name = "FILE")]
+    pub statement: Option<PathBuf>,
+    /// The key that signs the statement; default: the one of the state folder, which is made where there is none.
+    #[arg(long, value_name = "FILE", requires = "statement")]
+    pub key: Option<PathBuf>,
     /// How the report is written.
     #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
     pub format: ReportFormat,
@@ -424,7 +431,7 @@ pub struct Report {
     after_help = "Exit code: 0 as signed, 1 changed or not signed by this key, 2 made by another version of the auditor."
 )]
 pub struct CheckReport {
-    /// The report; its data (`.json`) and signature (`.sig`) lie beside it.
+    /// The report; its data (`.json`) and signature (`.sig`) lie beside it. Or a statement of `auditor verify`.
     pub report: PathBuf,
     /// The verifier key of who signed, or a file that holds it; over another channel than the report.
     #[arg(long, value_name = "KEY|FILE")]

@@ -97,6 +97,25 @@ fn two_reports_of_one_period_differ_in_nothing_but_the_time_of_the_check_and_the
     assert_eq!(place.report("one", "bad.html", &["--period", "2020-Q5"]).0, 2);
 }
 
+#[test]
+fn a_statement_says_verdict_and_ends_of_the_logs_under_the_same_key() {
+    let place = Place::new();
+    let (store, state, file) = (place.path("store"), place.path("state"), place.path("statement"));
+    let evidence = Evidence::shared();
+    let words = ["verify", path(&store), "--trust", path(&evidence.trust), "--state", path(&state)];
+    let (exit, told) = auditor(&[&words[..], &["--to", &evidence.to, "--statement", path(&file)]].concat());
+    assert_eq!(exit, 0, "{told}");
+    let key = place.key("state");
+    let (exit, told) = place.check("statement", &key);
+    assert!(exit == 0 && told.contains("\nverdict VERIFIED\nclaim signed reached: signed\n"), "{told}");
+    assert!(told.contains("\nlog test/gw1/") && told.contains(" root "), "{told}");
+    let text = std::fs::read_to_string(&file).expect("a statement");
+    std::fs::write(&file, text.replace("claim witnessed not reached", "claim witnessed reached"))
+        .expect("a file");
+    let (exit, told) = place.check("statement", &key);
+    assert!(exit == 1 && told.starts_with("INVALID"), "{told}");
+}
+
 fn chromium(profile: &Path, more: &[&str]) -> String {
     let output = Command::new("chromium")
         .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"])

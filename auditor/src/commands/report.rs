@@ -1,13 +1,14 @@
 //! `auditor report`, `check-report`, `report-key`.
 
 use anyhow::Context as _;
+use schemas::note::VerifyingKey;
 
 use super::assess::{self, Questions};
 use super::{cost, evidence, out};
 use crate::cli::{CheckReport, Report, ReportKey};
 use crate::cost::period::{FORM, Period};
 use crate::paper::data::{Data, Sources, Span};
-use crate::paper::{key, signed, volumes};
+use crate::paper::{key, signed, statement, volumes};
 use crate::render::hostile;
 use crate::state::State;
 use crate::time;
@@ -26,11 +27,7 @@ pub fn run(typed: &Report) -> anyhow::Result<u8> {
         wanted.to = Some(time::text(period.end()));
     }
     let opened = evidence::open(&wanted)?;
-    let path = typed.key.clone().unwrap_or_else(|| key::of_state(opened.state.folder()));
-    if typed.key.is_none() && !path.exists() {
-        key::make(&path, key::NAME)?;
-    }
-    let key = key::read(&path).context("--key")?;
+    let key = key::given_or_of_state(typed.key.as_deref(), opened.state.folder())?;
     let asked = questions.asked(typed.exceptions.clone());
     let mut measured = volumes::Measured::default();
     let (report, assessment) = assess::assess(&opened, &asked, typed.memory, async |context, assessment| {
@@ -65,6 +62,9 @@ pub fn run(typed: &Report) -> anyhow::Result<u8> {
 pub fn check(typed: &CheckReport) -> anyhow::Result<u8> {
     let key = key::verifier(&typed.key)?;
     let page = signed::read(&typed.report)?;
+    if page.starts_with(statement::HEAD.as_bytes()) {
+        return check_statement(&page, &key);
+    }
     let json = signed::read(&signed::data_path(&typed.report))?;
     let note = signed::read(&signed::note_path(&typed.report))?;
     let checked = signed::check(&page, &json, &note, &key);
@@ -83,6 +83,19 @@ pub fn check(typed: &CheckReport) -> anyhow::Result<u8> {
     }
     out(&text)?;
     Ok(exit)
+}
+
+fn check_statement(note: &[u8], key: &VerifyingKey) -> anyhow::Result<u8> {
+    match schemas::note::verify(note, std::slice::from_ref(key)) {
+        Ok(verified) => {
+            out(&format!("VERIFIED statement signed by {key}\n{}", hostile::lines(verified.text)))?;
+            Ok(0)
+        }
+        Err(why) => {
+            out(&format!("INVALID statement: {}\n", hostile::line(&why.to_string())))?;
+            Ok(1)
+        }
+    }
 }
 
 /// Runs `auditor report-key`.

@@ -27,6 +27,18 @@ pub fn of_state(folder: &Path) -> PathBuf {
     folder.join("report.key")
 }
 
+/// The key file that was given, or the one of a state folder, which is made where there is none.
+///
+/// # Errors
+/// A key that cannot be made or read.
+pub fn given_or_of_state(given: Option<&Path>, folder: &Path) -> Result<ReportKey> {
+    let path = given.map_or_else(|| of_state(folder), Path::to_owned);
+    if given.is_none() && !path.exists() {
+        make(&path, NAME)?;
+    }
+    read(&path).context("--key")
+}
+
 /// Makes a key file; never over one that is there.
 ///
 /// # Errors

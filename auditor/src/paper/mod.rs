@@ -15,6 +15,7 @@ pub mod key;
 pub mod page;
 pub mod sections;
 pub mod signed;
+pub mod statement;
 pub mod summary;
 pub mod volumes;
 
