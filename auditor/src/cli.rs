@@ -32,6 +32,12 @@ pub enum Command {
     Reconcile(Box<Reconcile>),
     /// The controls of compliance packs over proven rows: met by evidence, exceptions, or not judged and why.
     Assess(Assess),
+    /// A report for people to read and print: one HTML file without scripts, signed, with its data beside it.
+    Report(Box<Report>),
+    /// Check a report: its signature, its bytes, and that its data gives the same page.
+    CheckReport(CheckReport),
+    /// Print the verifier key that signs reports; makes the key where there is none.
+    ReportKey(ReportKey),
     /// Look at compliance packs.
     #[command(subcommand)]
     Pack(PackCommand),
@@ -75,7 +81,7 @@ pub struct Remote {
 }
 
 /// What to verify, and against what.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct Evidence {
     /// The store: a folder, or `s3://BUCKET/PREFIX`.
     pub store: PathBuf,
@@ -132,6 +138,13 @@ pub struct Verify {
     /// Read everything again, also what an interrupted verification had proven.
     #[arg(long, conflicts_with = "since_last")]
     pub anew: bool,
+    /// Where a signed statement is written: verdict, claims and ends of the logs in a few lines, whatever the verdict is;
+    /// `check-report` checks it.
+    #[arg(long, value_name = "FILE")]
+    pub statement: Option<PathBuf>,
+    /// The key that signs the statement; default: the one of the state folder, which is made where there is none.
+    #[arg(long, value_name = "FILE", requires = "statement")]
+    pub key: Option<PathBuf>,
     /// How the report is written.
     #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
     pub format: ReportFormat,
@@ -368,6 +381,75 @@ pub struct Assess {
     /// Memory for the questions; what is beyond it goes to disk.
     #[arg(long, value_name = "MIB", default_value_t = 512)]
     pub memory: usize,
+}
+
+/// `report`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Writes FILE, the data beside it as FILE.json, and FILE.sig: a signed note (C2SP) over both. At the top stands what was \
+    proven, what was not, and what to ask the operator next; then claims, coverage, volumes, cost, controls with exceptions, \
+    findings, what was not checked, method, hashes. The page is made of the data alone: the same data gives the same bytes. As PDF: \
+    `chromium --headless --no-pdf-header-footer --print-to-pdf=report.pdf report.html`.\n\n\
+    Exit code: 0 every control met, 1 exceptions or findings of the verification, 2 something could not be judged."
+)]
+pub struct Report {
+    /// What to verify.
+    #[command(flatten)]
+    pub evidence: Evidence,
+    /// The period: `2026`, `2026-Q3`, `2026-09` or `2026-09-30`; in the place of `--from` and `--to`.
+    #[arg(long, value_name = "PERIOD", conflicts_with_all = ["from", "to"])]
+    pub period: Option<String>,
+    /// A pack, as with `assess`; without one the report has no controls. May be given more than once.
+    #[arg(long, value_name = "NAME|FILE")]
+    pub pack: Vec<String>,
+    /// A register of your own that packs ask for: `sysreg=systems.csv`.
+    #[arg(long, value_name = "NAME=FILE")]
+    pub register: Vec<String>,
+    /// A name of your own that packs ask for, as `phi_class=health`.
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub set: Vec<String>,
+    /// Only this control, by its id. May be given more than once.
+    #[arg(long, value_name = "ID")]
+    pub control: Vec<String>,
+    /// Where all exceptions are written, as JSON lines; the report itself holds the first of each control.
+    #[arg(long, value_name = "FILE")]
+    pub exceptions: Option<PathBuf>,
+    /// The key that signs; default: the one of the state folder, which is made where there is none.
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<PathBuf>,
+    /// Where the report is written.
+    #[arg(long, short, value_name = "FILE")]
+    pub out: PathBuf,
+    /// Memory for the questions; what is beyond it goes to disk.
+    #[arg(long, value_name = "MIB", default_value_t = 512)]
+    pub memory: usize,
+}
+
+/// `check-report`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Exit code: 0 as signed, 1 changed or not signed by this key, 2 made by another version of the auditor."
+)]
+pub struct CheckReport {
+    /// The report; its data (`.json`) and signature (`.sig`) lie beside it. Or a statement of `auditor verify`.
+    pub report: PathBuf,
+    /// The verifier key of who signed, or a file that holds it; over another channel than the report.
+    #[arg(long, value_name = "KEY|FILE")]
+    pub key: String,
+}
+
+/// `report-key`.
+#[derive(Debug, Args)]
+pub struct ReportKey {
+    /// The key's name, as signatures show it; default: `affidavit-auditor`.
+    #[arg(long)]
+    pub name: Option<String>,
+    /// The key file; default: `report.key` in the state folder.
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// The auditor's own memory.
+    #[arg(long, value_name = "DIR", env = "AFFIDAVIT_AUDITOR_STATE")]
+    pub state: Option<PathBuf>,
 }
 
 /// `reconcile`.

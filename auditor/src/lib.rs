@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! source (read only) -> verify (batch, log, gateway) -> report
-//!                          |-> cache of proven rows -> query, cost, show, assess
+//!                          |-> cache of proven rows -> query, cost, show, assess, report
 //! ```
 //! The auditor trusts nothing that it has not checked (AU-1), collects every finding (AU-4), and shares no code with
 //! the gateway but the evidence format and the price book (AU-5).
@@ -19,6 +19,7 @@ pub mod export;
 pub mod finding;
 pub mod interrupt;
 pub mod mandate;
+pub mod paper;
 pub mod probe;
 pub mod proof;
 pub mod query;

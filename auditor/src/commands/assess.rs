@@ -3,11 +3,12 @@
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::prelude::SessionContext;
 
 use super::evidence::{self, Opened};
 use super::{out, query};
@@ -19,34 +20,17 @@ use crate::assess::tables::Shown;
 use crate::assess::{Assessment, cases, fact, packs, render, run as assessing};
 use crate::cli::{Answer, AnswerFormat, Assess, AssessFormat, PackCommand};
 use crate::render::{hostile, json};
+use crate::report::Report;
 
 /// Runs the command.
 ///
 /// # Errors
 /// Evidence, a pack or a register that cannot be used, an output that cannot be written.
 pub fn run(typed: &Assess) -> anyhow::Result<u8> {
-    let loaded = packs::read(&typed.pack)?;
-    let chosen: Vec<&Pack> = loaded.iter().map(|loaded| &loaded.pack).collect();
-    let registers: Vec<Given> =
-        typed.register.iter().map(|register| Given::read(register)).collect::<anyhow::Result<_>>()?;
-    register::check(&registers, &chosen)?;
-    // Before anything is verified: a register of another form is known at once.
-    for (pack, given) in chosen.iter().flat_map(|pack| registers.iter().map(move |given| (pack, given))) {
-        if let Some(wanted) = pack.registers.get(&given.name) {
-            given.rows(wanted).map_err(anyhow::Error::msg)?;
-        }
-    }
-    let settings = settings(&typed.set, &chosen)?;
-    controls(&typed.control, &chosen)?;
+    let questions = Questions::read(&typed.pack, &typed.register, &typed.set, &typed.control)?;
     let opened = evidence::open(&typed.evidence)?;
-    let asked = Asked {
-        packs: &loaded,
-        registers: &registers,
-        settings: &settings,
-        only: &typed.control,
-        exceptions_file: typed.exceptions.clone(),
-    };
-    let assessment = assess(&opened, &asked, typed.memory)?;
+    let asked = questions.asked(typed.exceptions.clone());
+    let (_, assessment) = assess(&opened, &asked, typed.memory, async |_, _| Ok(()))?;
     let text = match typed.format {
         AssessFormat::Text => render::text(&assessment),
         AssessFormat::Json => render::json_text(&assessment)?,
@@ -59,7 +43,57 @@ pub fn run(typed: &Assess) -> anyhow::Result<u8> {
     Ok(assessment.exit_code)
 }
 
-fn assess(opened: &Opened, asked: &Asked<'_>, memory: usize) -> anyhow::Result<Assessment> {
+/// What was typed about packs, read and checked before anything is verified.
+pub(super) struct Questions {
+    packs: Vec<Loaded>,
+    registers: Vec<Given>,
+    settings: Vec<(String, String)>,
+    only: Vec<String>,
+}
+
+impl Questions {
+    /// Reads packs and registers.
+    pub(super) fn read(
+        pack: &[String],
+        register: &[String],
+        set: &[String],
+        control: &[String],
+    ) -> anyhow::Result<Self> {
+        let packs = packs::read(pack)?;
+        let chosen: Vec<&Pack> = packs.iter().map(|loaded| &loaded.pack).collect();
+        let registers: Vec<Given> =
+            register.iter().map(|register| Given::read(register)).collect::<anyhow::Result<_>>()?;
+        register::check(&registers, &chosen)?;
+        // Before anything is verified: a register of another form is known at once.
+        for (pack, given) in chosen.iter().flat_map(|pack| registers.iter().map(move |given| (pack, given))) {
+            if let Some(wanted) = pack.registers.get(&given.name) {
+                given.rows(wanted).map_err(anyhow::Error::msg)?;
+            }
+        }
+        let settings = settings(set, &chosen)?;
+        controls(control, &chosen)?;
+        Ok(Self { packs, registers, settings, only: control.to_vec() })
+    }
+
+    /// What is asked then.
+    pub(super) fn asked(&self, exceptions_file: Option<PathBuf>) -> Asked<'_> {
+        Asked {
+            packs: &self.packs,
+            registers: &self.registers,
+            settings: &self.settings,
+            only: &self.only,
+            exceptions_file,
+        }
+    }
+}
+
+/// Verifies, asks the controls, and then what `more` asks of the same rows.
+pub(super) fn assess(
+    opened: &Opened,
+    asked: &Asked<'_>,
+    memory: usize,
+    more: impl AsyncFnOnce(&SessionContext, &Assessment) -> anyhow::Result<()>,
+) -> anyhow::Result<(Report, Assessment)> {
     let mut list = asked.exceptions_file.as_deref().map(Exceptions::create).transpose()?;
     let (report, cache) = query::verified(opened)?;
     let mut controls = asked.packs.iter().flat_map(|loaded| &loaded.pack.controls);
@@ -78,12 +112,14 @@ fn assess(opened: &Opened, asked: &Asked<'_>, memory: usize) -> anyhow::Result<A
             Some(list) => list.write(pack, control, columns, row),
             None => Ok(()),
         };
-        assessing::assess(&context, &shown, asked, &mut sink).await
+        let assessment = assessing::assess(&context, &shown, asked, &mut sink).await?;
+        more(&context, &assessment).await?;
+        anyhow::Ok(assessment)
     })?;
     if let Some(list) = list {
         list.finish()?;
     }
-    Ok(assessment)
+    Ok((report, assessment))
 }
 
 /// The whole list of exceptions: JSON lines.

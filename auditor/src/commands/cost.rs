@@ -279,7 +279,11 @@ async fn newest_book(context: &SessionContext, report: &Report) -> anyhow::Resul
 }
 
 /// All that was spent.
-async fn total(context: &SessionContext, from: Option<i64>, to: Option<i64>) -> anyhow::Result<Spend> {
+pub(super) async fn total(
+    context: &SessionContext,
+    from: Option<i64>,
+    to: Option<i64>,
+) -> anyhow::Result<Spend> {
     let last = "(usage_source = 'provider' OR usage_source = 'not_applicable')";
     let sql = format!(
         "SELECT currency, count(cost) AS priced, sum(cost) AS cost, \

@@ -9,6 +9,7 @@ pub mod probe;
 pub mod prove;
 pub mod query;
 pub mod reconcile;
+pub mod report;
 pub mod show;
 pub mod state;
 pub mod trust;
@@ -31,6 +32,9 @@ pub fn run(cli: &Cli) -> anyhow::Result<u8> {
         Command::Export(export) => export::run(export),
         Command::Reconcile(reconcile) => reconcile::run(reconcile),
         Command::Assess(typed) => assess::run(typed),
+        Command::Report(typed) => report::run(typed),
+        Command::CheckReport(typed) => report::check(typed),
+        Command::ReportKey(typed) => report::report_key(typed),
         Command::Pack(command) => assess::packs(command),
         Command::Show(show) => show::run(show),
         Command::Prove(prove) => prove::run(prove),

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ring::rand::{SecureRandom as _, SystemRandom};
-use schemas::note::{Ed25519Signer, Signer as _};
+use schemas::note::{Ed25519Signer, NamedKey, Signer as _};
 use schemas::tlog::WitnessKey;
 
 const BEGIN: &str = "-----BEGIN PRIVATE KEY-----";
@@ -24,13 +24,21 @@ const PKCS8: [u8; 16] =
 /// # Errors
 /// No random bytes, a name that is none, a file that cannot be made.
 pub fn make(path: &Path, name: &str) -> Result<WitnessKey> {
+    make_named(path, name, "witness key (Ed25519). Whoever has it can cosign")
+}
+
+/// Makes a key file of any signature type; `about` says in its comment what it is.
+///
+/// # Errors
+/// As [`make`].
+pub(crate) fn make_named<const TYPE: u8>(path: &Path, name: &str, about: &str) -> Result<NamedKey<TYPE>> {
     let mut seed = [0; 32];
     SystemRandom::new().fill(&mut seed).map_err(|_| anyhow::anyhow!("the system gave no random bytes"))?;
     let signer = Ed25519Signer::from_seed(seed);
-    let key = WitnessKey::new(name, signer.public_key()).context("--name")?;
+    let key = NamedKey::new(name, signer.public_key()).context("--name")?;
     let der: Vec<u8> = PKCS8.iter().chain(&seed).copied().collect();
     let text = format!(
-        "# Affidavit witness key (Ed25519). Whoever has it can cosign: keep it secret.\n\
+        "# Affidavit {about}: keep it secret.\n\
          # verifier key: {key}\n{BEGIN}\n{}\n{END}\n",
         STANDARD.encode(der)
     );
@@ -57,7 +65,7 @@ pub fn read(path: &Path) -> Result<Ed25519Signer> {
     let text = std::fs::read_to_string(path).with_context(|| format!("`{}`", path.display()))?;
     let seed = parse(&text).with_context(|| {
         format!(
-            "`{}`: wanted an Ed25519 key in PKCS#8 PEM, as `auditor witness keygen` makes",
+            "`{}`: wanted an Ed25519 key in PKCS#8 PEM, as `auditor witness keygen` and `auditor report-key` make",
             path.display()
         )
     })?;
