@@ -9,6 +9,8 @@ pub mod probe;
 pub mod prove;
 pub mod query;
 pub mod reconcile;
+pub mod reperform;
+pub mod sample;
 pub mod show;
 pub mod state;
 pub mod trust;
@@ -30,6 +32,8 @@ pub fn run(cli: &Cli) -> anyhow::Result<u8> {
         Command::Cost(cost) => cost::run(cost),
         Command::Export(export) => export::run(export),
         Command::Reconcile(reconcile) => reconcile::run(reconcile),
+        Command::Reperform(typed) => reperform::run(typed),
+        Command::Sample(typed) => sample::run(typed),
         Command::Assess(typed) => assess::run(typed),
         Command::Pack(command) => assess::packs(command),
         Command::Show(show) => show::run(show),
