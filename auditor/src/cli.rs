@@ -30,6 +30,10 @@ pub enum Command {
     Export(Export),
     /// Hold the evidence against what providers say of usage and cost: names use that passed the gateway by.
     Reconcile(Box<Reconcile>),
+    /// Evaluate every recorded policy verdict again, with the policy then in force, or with another one.
+    Reperform(Box<Reperform>),
+    /// Draw exchanges that nobody could foresee, with a working paper and a proof for each; or repeat a draw.
+    Sample(Box<Sample>),
     /// The controls of compliance packs over proven rows: met by evidence, exceptions, or not judged and why.
     Assess(Assess),
     /// A report for people to read and print: one HTML file without scripts, signed, with its data beside it.
@@ -480,6 +484,96 @@ pub struct Reconcile {
     /// How the result is written.
     #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
     pub format: ReportFormat,
+}
+
+/// Forms of a reperformance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ReperformFormat {
+    /// For people: by change, team, model and rule.
+    Text,
+    /// For programs: everything.
+    Json,
+    /// A line for each exchange, made harmless to spreadsheets.
+    Csv,
+}
+
+/// `reperform`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Policies and facts come from the evidence only: the policy whose hash the configuration in force names, and \
+    caller, operation, model and bounds as the record holds them. What cannot be evaluated again is `not judged`, with the reason, \
+    and counted; it is never a pass.\n\n\
+    Exit code: 0 nothing differs, 1 differences or findings of the verification, 2 something, or all, could not be judged."
+)]
+pub struct Reperform {
+    /// What to verify.
+    #[command(flatten)]
+    pub evidence: Evidence,
+    /// Evaluate this policy instead, and report which exchanges it would have refused, or let pass.
+    #[arg(long, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
+    /// How the answer is written.
+    #[arg(long, value_enum, default_value_t = ReperformFormat::Text)]
+    pub format: ReperformFormat,
+    /// Where the answer is written; default: standard output.
+    #[arg(long, short, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Memory for the question; what is beyond it goes to disk.
+    #[arg(long, value_name = "MIB", default_value_t = 512)]
+    pub memory: usize,
+}
+
+/// What monetary-unit sampling weighs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SampleValue {
+    /// The recorded cost.
+    Cost,
+}
+
+/// `sample`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The seed is SHA-256 over the roots and sizes of all proven logs, a public value that came after the newest seal, and \
+    the parameters; the folder's `seed.txt` holds exactly these bytes (`sha256sum seed.txt`). Fix the parameters before the public value is known. \
+    Public values (nothing is fetched; read them, and check them, where they are published):\n  \
+    drand:ROUND:HEX   `randomness` of a round of drand's quicknet: https://api.drand.sh/v2/beacons/quicknet/rounds/ROUND\n  \
+    nist:PULSE:HEX    `outputValue` of a pulse of NIST's beacon, chain 2: https://beacon.nist.gov/beacon/2.0/chain/2/pulse/PULSE\n  \
+    text:...          any other value that all sides agreed on before: a lottery's numbers, an index at a market's close\n\n\
+    Every stratum gets one item and the rest in proportion (largest remainders). With `--by-value` the sample is systematic over units of money \
+    from a random start: no exchange that is worth an interval or more is left out.\n\n\
+    Exit code: 0 drawn, or the check holds; 1 findings, or the check does not hold; 2 could not judge."
+)]
+pub struct Sample {
+    /// What to verify.
+    #[command(flatten)]
+    pub evidence: Evidence,
+    /// How many exchanges are drawn, 1 to 10000.
+    #[arg(long, value_name = "COUNT", required_unless_present = "check", value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub n: Option<u64>,
+    /// The public value: `drand:ROUND:HEX`, `nist:PULSE:HEX` or `text:...`.
+    #[arg(long, value_name = "VALUE", required_unless_present = "check")]
+    pub seed_from: Option<String>,
+    /// When the public value came out, where it is not drand's: it must be later than the newest seal.
+    #[arg(long, value_name = "TIME")]
+    pub seed_at: Option<String>,
+    /// Stratify by columns of `exchanges`, as `team,model`; also `day`, `week`, `month`.
+    #[arg(long, value_name = "COLUMN,...", value_delimiter = ',')]
+    pub by: Vec<String>,
+    /// Monetary-unit sampling: an exchange's chance is in proportion to its value.
+    #[arg(long, value_enum, conflicts_with = "by")]
+    pub by_value: Option<SampleValue>,
+    /// The currency, where the population has more than one.
+    #[arg(long, value_name = "CODE", requires = "by_value")]
+    pub currency: Option<String>,
+    /// The folder for the working papers: not there yet, or empty.
+    #[arg(long, short, value_name = "DIR", required_unless_present = "check")]
+    pub out: Option<PathBuf>,
+    /// Repeat the draw of a folder of working papers from the proven roots, and compare.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["n", "seed_from", "seed_at", "by", "by_value", "currency", "out"])]
+    pub check: Option<PathBuf>,
+    /// Memory for the questions; what is beyond it goes to disk.
+    #[arg(long, value_name = "MIB", default_value_t = 512)]
+    pub memory: usize,
 }
 
 /// `pack`.

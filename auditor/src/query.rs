@@ -116,30 +116,35 @@ async fn table(
     Ok(())
 }
 
-/// One row an exchange: its outcome, its refusal, or its intent where it has no outcome yet.
+/// One row an exchange, of the table `records`.
 fn exchanges() -> String {
+    format!("CREATE VIEW exchanges AS {}", exchanges_of("records", &[]))
+}
+
+/// One row an exchange: its outcome, its refusal, or its intent where it has no outcome yet. `records`: a table of its
+/// columns; `more`: columns of that table to hand on.
+pub fn exchanges_of(records: &str, more: &[&str]) -> String {
     let skip = ["kind", "at", "count", "intent_position"];
-    let columns: Vec<&str> =
-        COLUMNS.iter().map(|column| column.name).filter(|name| !skip.contains(name)).collect();
+    let known = COLUMNS.iter().map(|column| column.name).filter(|name| !skip.contains(name));
+    let columns: Vec<&str> = known.chain(more.iter().copied()).collect();
     let of =
         |table: &str| columns.iter().map(|name| format!("{table}.\"{name}\"")).collect::<Vec<_>>().join(", ");
     let model = |table: &str| format!("coalesce({table}.served_model, {table}.requested_model) AS model");
     format!(
-        r#"CREATE VIEW exchanges AS
-        SELECT o.origin, o.position, o.intent_position, i.at AS started_at, o.at AS ended_at, 'ended' AS state,
+        r#"SELECT o.origin, o.position, o.intent_position, i.at AS started_at, o.at AS ended_at, 'ended' AS state,
                date_trunc('day', coalesce(i.at, o.at)) AS day, {model_o}, {columns_o}
-          FROM (SELECT * FROM records WHERE kind = 'outcome') o
-          LEFT JOIN (SELECT origin, position, at FROM records WHERE kind = 'intent') i
+          FROM (SELECT * FROM {records} WHERE kind = 'outcome') o
+          LEFT JOIN (SELECT origin, position, at FROM {records} WHERE kind = 'intent') i
             ON o.origin = i.origin AND o.intent_position = i.position
         UNION ALL
         SELECT r.origin, r.position, NULL AS intent_position, r.at AS started_at, r.at AS ended_at, 'refused' AS state,
                date_trunc('day', r.at) AS day, {model_r}, {columns_r}
-          FROM records r WHERE r.kind = 'refusal' AND r.exchange IS NOT NULL
+          FROM {records} r WHERE r.kind = 'refusal' AND r.exchange IS NOT NULL
         UNION ALL
         SELECT n.origin, n.position, n.position AS intent_position, n.at AS started_at, NULL AS ended_at, 'open' AS state,
                date_trunc('day', n.at) AS day, {model_n}, {columns_n}
-          FROM (SELECT * FROM records WHERE kind = 'intent') n
-          LEFT ANTI JOIN (SELECT origin, intent_position FROM records WHERE kind = 'outcome') d
+          FROM (SELECT * FROM {records} WHERE kind = 'intent') n
+          LEFT ANTI JOIN (SELECT origin, intent_position FROM {records} WHERE kind = 'outcome') d
             ON n.origin = d.origin AND n.position = d.intent_position"#,
         model_o = model("o"),
         model_r = model("r"),

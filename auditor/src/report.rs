@@ -249,6 +249,9 @@ pub struct Report {
     /// The price books that the proven logs hold, as they are stored.
     #[serde(skip)]
     pub price_books: BTreeMap<Sha256Hex, String>,
+    /// The policies that the proven logs hold, as they are stored.
+    #[serde(skip)]
+    pub policies: BTreeMap<Sha256Hex, String>,
     /// Findings, worst first.
     #[serde(serialize_with = "findings")]
     pub findings: Findings,

@@ -9,7 +9,9 @@ pub mod probe;
 pub mod prove;
 pub mod query;
 pub mod reconcile;
+pub mod reperform;
 pub mod report;
+pub mod sample;
 pub mod show;
 pub mod state;
 pub mod trust;
@@ -31,6 +33,8 @@ pub fn run(cli: &Cli) -> anyhow::Result<u8> {
         Command::Cost(cost) => cost::run(cost),
         Command::Export(export) => export::run(export),
         Command::Reconcile(reconcile) => reconcile::run(reconcile),
+        Command::Reperform(typed) => reperform::run(typed),
+        Command::Sample(typed) => sample::run(typed),
         Command::Assess(typed) => assess::run(typed),
         Command::Report(typed) => report::run(typed),
         Command::CheckReport(typed) => report::check(typed),

@@ -522,3 +522,75 @@ fn no_report_says_that_somebody_keeps_a_rule_and_hostile_text_is_disarmed() {
         assert_eq!(pack(words).unwrap(), 0, "{words:?}");
     }
 }
+
+/// A log with a policy, and an exchange whose verdict is what the policy gives, or another.
+fn policed(forge: impl Fn(&mut schemas::record::Verdict)) -> Writer {
+    use schemas::record::*;
+    let mut writer = Writer::boot("20260921t133320z-00000001", START, None, MemorySource::default());
+    let rules =
+        b"mode: enforce\ndefault: deny\nrules:\n- {id: quality, effect: allow, when: {team: quality}}\n";
+    let policy = writer.reference(rules, "application/yaml");
+    let next = writer.reference(b"{\"policy\":\"quality\"}", "application/json");
+    let (reason, price_book) = (ConfigReason::Reload, None);
+    writer.push(Body::Config(Config { next, reason, policy: Some(policy), price_book }));
+    writer.config = next;
+    for n in 1..4 {
+        let id = |text: &str| schemas::Identifier::new(text).unwrap();
+        let facts = [("decided_by".to_owned(), id("quality"))].into();
+        let rules = vec![id("quality")];
+        let mut verdict = Verdict { decision: Decision::Allow, policy, rules, rule_count: None, facts };
+        if n == 2 {
+            forge(&mut verdict);
+        }
+        let position = writer.push(Body::Intent(Intent {
+            exchange: exchange_id(n),
+            caller: Writer::caller(),
+            asked: Writer::asked(),
+            verdict: Some(verdict),
+            parts: vec![],
+            content_key: None,
+            retention: id("standard"),
+            fail_mode: None,
+            suppression: vec![],
+        }));
+        let usage = Usage {
+            source: UsageSource::NotApplicable,
+            role: UsageRole::None,
+            input_tokens: None,
+            uncached_input_tokens: None,
+            cache_read_tokens: None,
+            cache_write_5m_tokens: None,
+            cache_write_1h_tokens: None,
+            output_tokens: None,
+            reasoning_tokens: None,
+            input_audio_tokens: None,
+            output_audio_tokens: None,
+            input_image_tokens: None,
+            reported: Reported::default(),
+        };
+        let outcome = writer.outcome_of(exchange_id(n), position, None, vec![], usage);
+        writer.push(Body::Outcome(outcome));
+    }
+    writer.now += 2 * SECOND;
+    writer.close();
+    writer
+}
+
+#[test]
+fn a_verdict_that_a_signed_log_tells_wrongly_is_found_by_its_exchange() {
+    use schemas::record::Decision;
+    let sound = Place::new(&policed(|_| ()));
+    assert_eq!(sound.run("reperform", &[]).unwrap(), 0);
+    assert_eq!(sound.run("reperform", &[]).unwrap(), 0, "from the cache too");
+    let place = Place::new(&policed(|verdict| verdict.decision = Decision::WouldDeny));
+    let out = place.path("answer.json");
+    let words = ["--format", "json", "--out", out.to_str().unwrap()];
+    assert_eq!(place.run("reperform", &words).unwrap(), 1);
+    let found: serde_json::Value = serde_json::from_slice(&std::fs::read(&out).unwrap()).unwrap();
+    assert_eq!((&found["verdict"], &found["same"]), (&"VERIFIED".into(), &2.into()), "{found:#}");
+    let difference = &found["exchanges"][0];
+    assert_eq!(difference["change"], "decision_differs");
+    assert_eq!(difference["exchange"], exchange_id(2).to_string());
+    // Without a policy there is nothing to judge, and that is no pass.
+    assert_eq!(Place::new(&small()).run("reperform", &[]).unwrap(), 2);
+}

@@ -87,6 +87,8 @@ pub struct LogFold {
     pub unnamed: Vec<Unnamed>,
     /// Price books of this log.
     pub books: Books,
+    /// Policies of this log, as they are stored.
+    pub policies: BTreeMap<Sha256Hex, String>,
     /// Exchanges whose data key is destroyed: `(position, key id)`, with the exchange.
     pub destroyed: Vec<KeyUse>,
     /// Whether content was looked at with a key table.
@@ -159,6 +161,7 @@ impl LogFold {
             unread_references: false,
             unnamed: Vec::new(),
             books: Books::default(),
+            policies: BTreeMap::new(),
             destroyed: Vec::new(),
             with_keys: false,
             consistent_since: None,

@@ -269,6 +269,11 @@ pub fn run(source: &dyn Source, options: &Options<'_>, sink: &mut dyn Sink) -> (
             .flat_map(|gateway| &gateway.folds)
             .flat_map(|fold| fold.books.texts().clone())
             .collect(),
+        policies: gateways
+            .iter()
+            .flat_map(|gateway| &gateway.folds)
+            .flat_map(|fold| fold.policies.clone())
+            .collect(),
         findings,
         not_checked: not_checked(options, registry.as_ref(), &tally),
         tally,

@@ -43,6 +43,12 @@ impl ReferenceFacts {
             if named || row.media_type == "text/csv" {
                 fold.books.add(hash, &row);
             }
+            let rules = fold.story.named.get(&hash).is_some_and(|named| named.what == "policy");
+            if (rules || row.media_type == "application/yaml")
+                && let Ok(text) = String::from_utf8(row.bytes)
+            {
+                fold.policies.insert(hash, text);
+            }
             fold.held.insert(hash);
         }
     }
