@@ -229,6 +229,8 @@ pub enum Became {
     Exceptions,
     /// It could not be judged.
     NotJudged,
+    /// No exception, and nothing was looked at but the operator's own registers.
+    Stated,
 }
 
 /// A control.
@@ -284,6 +286,7 @@ impl From<&ControlResult> for ControlLine {
                 Status::Met => Became::Met,
                 Status::Exceptions => Became::Exceptions,
                 Status::NotJudged => Became::NotJudged,
+                Status::Stated => Became::Stated,
             },
             why: control.why.clone(),
             population: control.population,

@@ -18,6 +18,7 @@ impl Became {
             Self::Met => "met",
             Self::Exceptions => "exceptions",
             Self::NotJudged => "unjudged",
+            Self::Stated => "stated",
         }
     }
     fn words(self) -> &'static str {
@@ -25,6 +26,7 @@ impl Became {
             Self::Met => "met by evidence",
             Self::Exceptions => "exceptions",
             Self::NotJudged => "not judged",
+            Self::Stated => "stated by registers alone",
         }
     }
 }
@@ -309,10 +311,11 @@ pub fn controls(html: &mut Html, data: &Data) {
     }
     html.paragraph(
         "A control is a question whose rows are exceptions. Met by evidence: there was something to look at, the evidence is whole, \
-         and no row came. Not judged is never a pass.",
+         and no row came. Stated by registers alone: no row came, and the operator's own registers are all that was looked at, \
+         which is no evidence. Not judged is never a pass.",
     );
-    let counts =
-        [Became::Met, Became::Exceptions, Became::NotJudged].map(|became| (became, data.count(became)));
+    let counts = [Became::Met, Became::Stated, Became::Exceptions, Became::NotJudged]
+        .map(|became| (became, data.count(became)));
     html.open("figure", &[]).element("figcaption", &[], "Controls by what became of them").line();
     chart::shares(html, "Controls by what became of them", &counts.map(|(became, n)| (became.class(), n)));
     html.open("div", &[("class", "key")]);
@@ -386,7 +389,11 @@ fn control(html: &mut Html, data: &Data, control: &ControlLine) {
             count(control.exceptions, "exception", "exceptions")
         ),
     );
-    let supports = if control.became == Became::Met { "Supports" } else { "Would support" };
+    let supports = match control.became {
+        Became::Met => "Supports",
+        Became::Stated => "The registers state",
+        Became::Exceptions | Became::NotJudged => "Would support",
+    };
     described(html, supports, &control.supports);
     described(html, "Leaves open", &control.leaves_open);
     described(html, "Can miss", &control.fails);

@@ -212,6 +212,14 @@ fn controls(data: &Data, out: &mut Summary) {
             list(&met)
         ));
     }
+    let stated = names(Became::Stated);
+    if !stated.is_empty() {
+        out.open.push(format!(
+            "{} stated by the operator's registers alone, which is no evidence: {}.",
+            count(stated.len() as u64, "control", "controls"),
+            list(&stated)
+        ));
+    }
     for control in &exceptions {
         let many = count(control.exceptions, "exception", "exceptions");
         out.open.push(format!("Control {}: {many}.", control.id));

@@ -140,6 +140,7 @@ fn data(text: &str) -> Data {
                 control("one", Became::Met, 0),
                 control("two", Became::Exceptions, 40),
                 control("three", Became::NotJudged, 0),
+                control("four", Became::Stated, 0),
             ],
             cannot_show: vec![Cannot { article: text(), why: text() }],
         }],

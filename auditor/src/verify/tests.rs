@@ -424,7 +424,7 @@ fn what_a_dead_process_put_and_did_not_seal_is_left_over_and_nothing_else_is() {
     writer.seal();
     // What the dead process had cut: the records behind its first batch, but for `close`.
     let read = |name: &String| {
-        let bytes = writer.store.objects[name].clone().into();
+        let bytes = writer.store.objects[name].clone();
         schemas::files::read_records(&bytes, &schemas::files::Limits::default()).unwrap().rows
     };
     let sealed: Vec<String> = names(&writer.store, ".records.parquet");
