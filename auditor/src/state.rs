@@ -139,7 +139,7 @@ impl Exclusive<'_> {
         let path = self.state.folder.join(VISITS_FILE);
         let failed = |error| StateError::Io { path: path.clone(), error };
         let mut visits = visits.clone();
-        if let Ok(Remembered::Known(there)) = self.state.remembered() {
+        if let Ok(Remembered::Known(there)) = self.state.read() {
             visits.forward(there);
         }
         let body = serde_json::to_vec(&visits).map_err(|error| failed(error.into()))?;
@@ -213,6 +213,14 @@ impl State {
     /// # Errors
     /// A file that is there and cannot be read.
     pub fn remembered(&self) -> Result<Remembered, StateError> {
+        match self.read()? {
+            // Whoever made the key may be about to write it.
+            Remembered::Lost => self.exclusive()?.state.read(),
+            found => Ok(found),
+        }
+    }
+
+    fn read(&self) -> Result<Remembered, StateError> {
         let path = self.folder.join(VISITS_FILE);
         match self.read_authentic(&path, "affidavit/auditor/visits/v1") {
             Ok(Some(body)) => Ok(match serde_json::from_slice(&body) {

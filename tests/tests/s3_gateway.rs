@@ -58,8 +58,8 @@ async fn archived_under_lock(server: S3Server) {
     assert!(gateway.log().contains("everything is archived"), "{}", gateway.log());
     assert_eq!(
         std::fs::read_dir(dir.path().join("spool")).map(|l| l.flatten().count()).unwrap_or(0),
-        1,
-        "the empty reserve"
+        2,
+        "the empty reserve, and what is kept after its confirmation"
     );
     let objects = check_and_copy(&server, "", &gateway.store()).await;
     let evidence = Evidence::read(&gateway);
