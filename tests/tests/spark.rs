@@ -273,10 +273,14 @@ fn attacks(whole: &Store, dir: &Path) -> BTreeMap<&'static str, Store> {
     attack("log", &|store| store.remove(&format!("{first_log}/")));
     attack("end", &|store| store.remove(&newest));
     attack("left", &|store| {
-        // What a process that dies may have put: of the batch that recovery sealed, and of one behind it.
+        // What a process that dies may have put, of records that the log has: under the number of the batch that recovery
+        // sealed, and of one behind it.
+        let before = format!("{}/{:010}-", killed.origin(), killed.batch().checked_sub(1).expect("a batch"));
+        let all = store.names(".records.parquet");
+        let file = store.read(all.iter().find(|name| name.starts_with(&before)).expect("its records"));
         for batch in [killed.batch(), killed.batch() + 1] {
-            let other = Sha256Hex::of(b"cut elsewhere");
-            store.write(&format!("{}/{batch:010}-{other}.records.parquet", killed.origin()), "other");
+            let name = format!("{}/{batch:010}-{}.records.parquet", killed.origin(), Sha256Hex::of(&file));
+            store.write(&name, file.clone());
         }
     });
     attack("left-early", &|store| {
