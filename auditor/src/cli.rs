@@ -349,6 +349,26 @@ pub enum AssessFormat {
     Csv,
 }
 
+/// How the controls of packs are asked.
+#[derive(Debug, Args)]
+pub struct Asking {
+    /// A register of your own that packs ask for: `sysreg=systems.csv`. Its hash stands in the answer.
+    #[arg(long, value_name = "NAME=FILE")]
+    pub register: Vec<String>,
+    /// A name of your own that packs ask for, as `phi_class=health`; `auditor pack show` lists them.
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub set: Vec<String>,
+    /// Only this control, by its id. May be given more than once.
+    #[arg(long, value_name = "ID")]
+    pub control: Vec<String>,
+    /// Where all exceptions are written, as JSON lines; the answer itself holds the first of each control.
+    #[arg(long, value_name = "FILE")]
+    pub exceptions: Option<PathBuf>,
+    /// Memory for the questions; what is beyond it goes to disk.
+    #[arg(long, value_name = "MIB", default_value_t = 512)]
+    pub memory: usize,
+}
+
 /// `assess`.
 #[derive(Debug, Args)]
 #[command(
@@ -364,27 +384,15 @@ pub struct Assess {
     /// A pack: a name (`auditor pack list`), `all`, or a file that ends in `.yaml`. May be given more than once.
     #[arg(long, value_name = "NAME|FILE", required = true)]
     pub pack: Vec<String>,
-    /// A register of your own that packs ask for: `sysreg=systems.csv`. Its hash stands in the answer.
-    #[arg(long, value_name = "NAME=FILE")]
-    pub register: Vec<String>,
-    /// A name of your own that packs ask for, as `phi_class=health`; `auditor pack show` lists them.
-    #[arg(long, value_name = "NAME=VALUE")]
-    pub set: Vec<String>,
-    /// Only this control, by its id. May be given more than once.
-    #[arg(long, value_name = "ID")]
-    pub control: Vec<String>,
-    /// Where all exceptions are written, as JSON lines; the answer itself holds the first of each control.
-    #[arg(long, value_name = "FILE")]
-    pub exceptions: Option<PathBuf>,
+    /// How its controls are asked.
+    #[command(flatten)]
+    pub asking: Asking,
     /// How the answer is written.
     #[arg(long, value_enum, default_value_t = AssessFormat::Text)]
     pub format: AssessFormat,
     /// Where the answer is written; default: standard output.
     #[arg(long, short, value_name = "FILE")]
     pub out: Option<PathBuf>,
-    /// Memory for the questions; what is beyond it goes to disk.
-    #[arg(long, value_name = "MIB", default_value_t = 512)]
-    pub memory: usize,
 }
 
 /// `report`.
@@ -406,27 +414,15 @@ pub struct Report {
     /// A pack, as with `assess`; without one the report has no controls. May be given more than once.
     #[arg(long, value_name = "NAME|FILE")]
     pub pack: Vec<String>,
-    /// A register of your own that packs ask for: `sysreg=systems.csv`.
-    #[arg(long, value_name = "NAME=FILE")]
-    pub register: Vec<String>,
-    /// A name of your own that packs ask for, as `phi_class=health`.
-    #[arg(long, value_name = "NAME=VALUE")]
-    pub set: Vec<String>,
-    /// Only this control, by its id. May be given more than once.
-    #[arg(long, value_name = "ID")]
-    pub control: Vec<String>,
-    /// Where all exceptions are written, as JSON lines; the report itself holds the first of each control.
-    #[arg(long, value_name = "FILE")]
-    pub exceptions: Option<PathBuf>,
+    /// How its controls are asked.
+    #[command(flatten)]
+    pub asking: Asking,
     /// The key that signs; default: the one of the state folder, which is made where there is none.
     #[arg(long, value_name = "FILE")]
     pub key: Option<PathBuf>,
     /// Where the report is written.
     #[arg(long, short, value_name = "FILE")]
     pub out: PathBuf,
-    /// Memory for the questions; what is beyond it goes to disk.
-    #[arg(long, value_name = "MIB", default_value_t = 512)]
-    pub memory: usize,
 }
 
 /// `check-report`.

@@ -18,7 +18,7 @@ use crate::assess::rows::kind_name;
 use crate::assess::run::Asked;
 use crate::assess::tables::Shown;
 use crate::assess::{Assessment, cases, fact, packs, render, run as assessing};
-use crate::cli::{Answer, AnswerFormat, Assess, AssessFormat, PackCommand};
+use crate::cli::{Answer, AnswerFormat, Asking, Assess, AssessFormat, PackCommand};
 use crate::render::{hostile, json};
 use crate::report::Report;
 
@@ -27,10 +27,9 @@ use crate::report::Report;
 /// # Errors
 /// Evidence, a pack or a register that cannot be used, an output that cannot be written.
 pub fn run(typed: &Assess) -> anyhow::Result<u8> {
-    let questions = Questions::read(&typed.pack, &typed.register, &typed.set, &typed.control)?;
+    let questions = Questions::read(&typed.pack, &typed.asking)?;
     let opened = evidence::open(&typed.evidence)?;
-    let asked = questions.asked(typed.exceptions.clone());
-    let (_, assessment) = assess(&opened, &asked, typed.memory, async |_, _| Ok(()))?;
+    let (_, assessment) = assess(&opened, &questions.asked(), questions.memory, async |_, _| Ok(()))?;
     let text = match typed.format {
         AssessFormat::Text => render::text(&assessment),
         AssessFormat::Json => render::json_text(&assessment)?,
@@ -49,16 +48,14 @@ pub(super) struct Questions {
     registers: Vec<Given>,
     settings: Vec<(String, String)>,
     only: Vec<String>,
+    exceptions: Option<PathBuf>,
+    pub(super) memory: usize,
 }
 
 impl Questions {
     /// Reads packs and registers.
-    pub(super) fn read(
-        pack: &[String],
-        register: &[String],
-        set: &[String],
-        control: &[String],
-    ) -> anyhow::Result<Self> {
+    pub(super) fn read(pack: &[String], asking: &Asking) -> anyhow::Result<Self> {
+        let Asking { register, set, control, exceptions, memory } = asking;
         let packs = packs::read(pack)?;
         let chosen: Vec<&Pack> = packs.iter().map(|loaded| &loaded.pack).collect();
         let registers: Vec<Given> =
@@ -72,17 +69,18 @@ impl Questions {
         }
         let settings = settings(set, &chosen)?;
         controls(control, &chosen)?;
-        Ok(Self { packs, registers, settings, only: control.to_vec() })
+        let (only, exceptions, memory) = (control.clone(), exceptions.clone(), *memory);
+        Ok(Self { packs, registers, settings, only, exceptions, memory })
     }
 
     /// What is asked then.
-    pub(super) fn asked(&self, exceptions_file: Option<PathBuf>) -> Asked<'_> {
+    pub(super) fn asked(&self) -> Asked<'_> {
         Asked {
             packs: &self.packs,
             registers: &self.registers,
             settings: &self.settings,
             only: &self.only,
-            exceptions_file,
+            exceptions_file: self.exceptions.clone(),
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::time;
 /// # Errors
 /// Evidence, a pack, a register or a key that cannot be used, an output that cannot be written.
 pub fn run(typed: &Report) -> anyhow::Result<u8> {
-    let questions = Questions::read(&typed.pack, &typed.register, &typed.set, &typed.control)?;
+    let questions = Questions::read(&typed.pack, &typed.asking)?;
     let mut wanted = typed.evidence.clone();
     if let Some(text) = &typed.period {
         let period =
@@ -28,14 +28,14 @@ pub fn run(typed: &Report) -> anyhow::Result<u8> {
     }
     let opened = evidence::open(&wanted)?;
     let key = key::given_or_of_state(typed.key.as_deref(), opened.state.folder())?;
-    let asked = questions.asked(typed.exceptions.clone());
     let mut measured = volumes::Measured::default();
-    let (report, assessment) = assess::assess(&opened, &asked, typed.memory, async |context, assessment| {
-        let period: Span = assessment.period.into();
-        let spend = cost::total(context, Some(period.from), Some(period.to)).await?;
-        measured = volumes::measure(context, period, &spend).await?;
-        Ok(())
-    })?;
+    let (report, assessment) =
+        assess::assess(&opened, &questions.asked(), questions.memory, async |context, assessment| {
+            let period: Span = assessment.period.into();
+            let spend = cost::total(context, Some(period.from), Some(period.to)).await?;
+            measured = volumes::measure(context, period, &spend).await?;
+            Ok(())
+        })?;
     let data = Data::new(Sources {
         report: &report,
         assessment: &assessment,
