@@ -295,6 +295,11 @@ impl Gateway {
         self.process.as_ref().map(Process::id)
     }
 
+    /// Sends the process a signal.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        self.process.iter().for_each(|process| process.signal(signal));
+    }
+
     /// `kill -9`.
     pub fn kill(&mut self) {
         self.process = None;
