@@ -19,8 +19,12 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-# Key id -> secret and session token: the gateway's own, and a caller's who goes straight here.
-KEYS = {"AKIDGATEWAY": ("gateway-secret-key-0123456789", "gateway-session-token"), "AKIDDIRECT": ("direct-secret", None)}
+# Key id -> secret and session token: the gateway's own, the one after it, and a caller's who goes straight here.
+KEYS = {
+    "AKIDGATEWAY": ("gateway-secret-key-0123456789", "gateway-session-token"),
+    "AKIDROTATED": ("rotated-secret-key-0123456789", "rotated-session-token"),
+    "AKIDDIRECT": ("direct-secret", None),
+}
 USAGE = {"inputTokens": 12, "outputTokens": 5, "totalTokens": 60, "cacheReadInputTokens": 40, "cacheWriteInputTokens": 3}
 WORDS = ["The ", "record ", "of ", "this ", "is ", "kept."]
 SEEN = threading.Lock()

@@ -5,10 +5,15 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
+use tests::client::{Call, send};
 use tests::gateway::{Gateway, Setup};
 use tests::oracle::Evidence;
 
-const SECRETS: [&str; 2] = ["gateway-secret-key-0123456789", "gateway-session-token"];
+/// An access key's id, secret and session token, and the one after it.
+const KEYS: [[&str; 3]; 2] = [
+    ["AKIDGATEWAY", "gateway-secret-key-0123456789", "gateway-session-token"],
+    ["AKIDROTATED", "rotated-secret-key-0123456789", "rotated-session-token"],
+];
 
 /// Ends with its owner.
 struct Python(Child);
@@ -38,6 +43,22 @@ fn provider(seen: &Path) -> (Python, String) {
     (Python(child), format!("http://127.0.0.1:{}", port.trim()))
 }
 
+fn write_key(dir: &Path, key: [&str; 3]) {
+    for (file, text) in ["aws.id", "aws.secret", "aws.token"].iter().zip(key) {
+        std::fs::write(dir.join(file), text).expect("a file");
+    }
+}
+
+/// Puts another access key in the place of the first while the gateway runs, and calls with it.
+async fn rotate(gateway: &Gateway) {
+    let reloaded = gateway.log().matches("configuration reloaded").count();
+    write_key(&gateway.dir, KEYS[1]);
+    gateway.wait_for_log("configuration reloaded", reloaded + 1).await;
+    let call = Call::post("/bedrock/model/m/converse", &gateway.key, r#"{"messages":[]}"#);
+    let got = send(gateway.address, &call).await;
+    assert_eq!(got.status, 200, "{}", got.text());
+}
+
 /// A gateway whose route `/bedrock` signs for `url`, and where it takes TLS: boto3 sends a bearer over nothing else.
 fn gateway(dir: &Path, url: &str) -> (Gateway, String) {
     let place = |name: &str| format!("{{ file: {}/{name} }}", dir.display());
@@ -54,9 +75,7 @@ fn gateway(dir: &Path, url: &str) -> (Gateway, String) {
         ..Setup::default()
     };
     let mut gateway = Gateway::prepare(dir, &setup);
-    for (file, text) in [("aws.id", "AKIDGATEWAY"), ("aws.secret", SECRETS[0]), ("aws.token", SECRETS[1])] {
-        std::fs::write(dir.join(file), text).expect("a file");
-    }
+    write_key(dir, KEYS[0]);
     let tls = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("a certificate");
     std::fs::write(dir.join("tls.crt"), tls.cert.pem()).expect("the certificate");
     std::fs::write(dir.join("tls.key"), tls.signing_key.serialize_pem()).expect("its key");
@@ -72,27 +91,30 @@ fn gateway(dir: &Path, url: &str) -> (Gateway, String) {
     (gateway, format!("https://{secure}"))
 }
 
-#[test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs Python with boto3; the test command installs and runs it"]
-fn boto3_gets_through_the_gateway_what_it_gets_from_bedrock() {
+async fn boto3_gets_through_the_gateway_what_it_gets_from_bedrock() {
     let dir = tempfile::tempdir().expect("a folder");
     let seen = dir.path().join("seen");
     let (_python, url) = provider(&seen);
     let (mut gateway, secure) = gateway(dir.path(), &url);
-    let output = python()
-        .args(["-m", "pytest", "-q", "-p", "no:cacheprovider"])
-        .arg(tests::root().join("tests/bedrock"))
-        .env("AFFIDAVIT_PROVIDER", &url)
-        .env("AFFIDAVIT_GATEWAY", format!("http://{}", gateway.address))
-        .env("AFFIDAVIT_GATEWAY_TLS", secure)
-        .env("AFFIDAVIT_CA", dir.path().join("tls.crt"))
-        .env("AFFIDAVIT_KEY", &gateway.key)
-        .env("AFFIDAVIT_SEEN", &seen)
-        .output()
-        .expect("Python starts");
+    let output = tokio::task::block_in_place(|| {
+        python()
+            .args(["-m", "pytest", "-q", "-p", "no:cacheprovider"])
+            .arg(tests::root().join("tests/bedrock"))
+            .env("AFFIDAVIT_PROVIDER", &url)
+            .env("AFFIDAVIT_GATEWAY", format!("http://{}", gateway.address))
+            .env("AFFIDAVIT_GATEWAY_TLS", secure)
+            .env("AFFIDAVIT_CA", dir.path().join("tls.crt"))
+            .env("AFFIDAVIT_KEY", &gateway.key)
+            .env("AFFIDAVIT_SEEN", &seen)
+            .output()
+    })
+    .expect("Python starts");
     let said = String::from_utf8_lossy(&output.stdout);
     eprintln!("{said}");
     assert!(output.status.success(), "{}\n{}", String::from_utf8_lossy(&output.stderr), gateway.log());
+    rotate(&gateway).await;
     assert_eq!(gateway.stop(), Some(0), "{}", gateway.log());
 
     // Every signature held: the gateway's own, on every request, and none of a caller's went on.
@@ -101,7 +123,8 @@ fn boto3_gets_through_the_gateway_what_it_gets_from_bedrock() {
         .lines()
         .map(|line| serde_json::from_str(line).expect("a line of JSON"))
         .collect();
-    let through: Vec<_> = seen.iter().filter(|line| line["key"] == "AKIDGATEWAY").collect();
+    let through: Vec<_> = seen.iter().filter(|line| KEYS.iter().any(|key| line["key"] == key[0])).collect();
+    assert_eq!(through.iter().filter(|line| line["key"] == KEYS[1][0]).count(), 1, "the key after the first");
     assert!(through.len() > 60, "{} requests came through", through.len());
     for line in &seen {
         assert!(line["error"].is_null() && line["key"] != "AKIDCALLER", "{line}");
@@ -157,7 +180,8 @@ fn boto3_gets_through_the_gateway_what_it_gets_from_bedrock() {
     assert!(evidence.of_kind("refusal").count() >= 1);
     // No key of anyone stands in a record, in content or in a log line.
     let leaves = evidence.leaves.iter().map(|leaf| leaf.leaf.as_slice());
-    let secrets: Vec<&str> = SECRETS.into_iter().chain([gateway.key.as_str()]).collect();
+    let secrets: Vec<&str> =
+        KEYS.iter().flat_map(|key| &key[1..]).copied().chain([gateway.key.as_str()]).collect();
     for kept in evidence.contents().map(Vec::as_slice).chain(leaves).chain([gateway.log().as_bytes()]) {
         for secret in &secrets {
             assert!(!kept.windows(secret.len()).any(|w| w == secret.as_bytes()), "{secret} was kept");
