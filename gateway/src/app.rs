@@ -161,8 +161,9 @@ impl Snapshot {
             let name = typed.name.clone();
             let roots = loaded.provider_cas.get(name.as_str()).map(Vec::as_slice);
             let credential = loaded.credentials.get(name.as_str()).map(|secret| secret.expose());
+            let aws = loaded.aws_keys.get(name.as_str());
             let old = before.and_then(|before| before.routes.provider(&name));
-            let provider = Provider::new(typed, credential, roots, &config.limits, old)
+            let provider = Provider::new(typed, credential, aws, roots, &config.limits, old)
                 .map_err(|source| SnapshotError::Pool { name: name.clone(), source })?;
             providers.insert(name, Arc::new(provider));
         }

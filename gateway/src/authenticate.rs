@@ -10,11 +10,15 @@ use crate::respond::Reason;
 use crate::route::Route;
 
 /// Where the SDKs put their API key, and a header of the gateway's own for callers that need the others.
-pub(crate) const CREDENTIALS: [HeaderName; 4] = [
+///
+/// AWS's SDKs send an API key as a bearer. One that can only sign sends a gateway key as its session token: the
+/// signature, made with a secret that nobody here knows, is not looked at.
+pub(crate) const CREDENTIALS: [HeaderName; 5] = [
     HeaderName::from_static("x-affidavit-key"),
     AUTHORIZATION,
     HeaderName::from_static("x-api-key"),
     HeaderName::from_static("api-key"),
+    HeaderName::from_static("x-amz-security-token"),
 ];
 
 /// Finds the gateway key's entry.

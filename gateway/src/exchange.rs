@@ -15,6 +15,7 @@ use http::{HeaderMap, Method, Request, Response};
 use hyper::body::Incoming;
 use schemas::record::{Asked, Caller, Decision, Intent, PartName, Refusal, Verdict};
 use schemas::{ExchangeId, Identifier};
+use sha2::{Digest as _, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::app::{App, Snapshot};
@@ -107,6 +108,23 @@ impl Body {
             Self::Memory(bytes) => NewPart::bytes(PartName::ClientRequest, bytes.clone()),
             Self::Stored(stored) => NewPart::stored(stored),
         }
+    }
+
+    /// SHA-256 of all of it, for a signature.
+    async fn sha256(&self) -> Result<[u8; 32], Reason> {
+        let stored = match self {
+            Self::Memory(bytes) => return Ok(Sha256::digest(bytes).into()),
+            Self::Stored(stored) => stored,
+        };
+        let mut hasher = Sha256::new();
+        let mut chunks = stored.chunks();
+        while let Some(chunk) = chunks.next().await {
+            hasher.update(chunk.map_err(|error| {
+                tracing::error!(%error, "a spilled body could not be read back");
+                Reason::Evidence(evidence::Reason::JournalFailed)
+            })?);
+        }
+        Ok(hasher.finalize().into())
     }
 }
 
@@ -227,11 +245,17 @@ async fn answer(
         (None, Body::Memory(bytes)) => Upload::whole(bytes.clone()),
         (None, Body::Stored(stored)) => Upload::stored(stored),
     };
+    let payload = match (&route.provider.signing, &spliced) {
+        (None, _) => None,
+        (Some(_), Some(spliced)) => Some(Sha256::digest(spliced).into()),
+        (Some(_), None) => Some(body.sha256().await?),
+    };
     let outgoing = Outgoing {
         method: head.method.clone(),
         target,
         headers: snapshot.filter.request(&head.headers),
         body: upload,
+        payload,
         uncoded: stripping,
     };
     drop(body);

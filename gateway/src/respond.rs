@@ -176,11 +176,12 @@ pub(crate) fn answer(
     exchange: Option<&str>,
     retry_after_s: Option<u64>,
 ) -> Response<Flow> {
-    answer_with(body(dialect, reason, exchange), reason, exchange, retry_after_s)
+    answer_with(dialect, body(dialect, reason, exchange), reason, exchange, retry_after_s)
 }
 
 /// Makes an own answer of a body that was made before.
 pub(crate) fn answer_with(
+    dialect: Dialect,
     body: Bytes,
     reason: Reason,
     exchange: Option<&str>,
@@ -192,6 +193,9 @@ pub(crate) fn answer_with(
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(REASON, HeaderValue::from_static(reason.name()));
+    if let Some((name, value)) = dialects::own_error_type(dialect, status) {
+        headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+    }
     if let Some(exchange) = exchange.and_then(|id| HeaderValue::from_str(id).ok()) {
         headers.insert(EXCHANGE, exchange);
     }
@@ -245,6 +249,26 @@ mod tests {
         for reason in ALL {
             assert!(schemas::Identifier::new(reason.name()).is_ok(), "{reason:?}");
             assert!(reason.message().ends_with('.'), "{reason:?}");
+        }
+    }
+
+    #[test]
+    fn amazons_sdks_are_told_which_exception_it_is() {
+        for reason in ALL {
+            let class =
+                |dialect| answer(dialect, reason, None, None).headers().get("x-amzn-errortype").cloned();
+            assert!(class(Dialect::OpenAi).is_none());
+            let wanted = match reason.status() {
+                401 | 403 => "AccessDeniedException",
+                404 => "ResourceNotFoundException",
+                408 => "RequestTimeoutException",
+                503 => "ServiceUnavailableException",
+                504 => "ModelTimeoutException",
+                502 => "InternalServerException",
+                _ => "ValidationException",
+            };
+            // 499 stands in records only.
+            assert_eq!(class(Dialect::Bedrock).unwrap(), wanted, "{reason:?}");
         }
     }
 

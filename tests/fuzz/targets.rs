@@ -37,6 +37,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "meter_openai", run: |b| meter(Dialect::OpenAi, b), seeds: responses },
     Target { name: "meter_azure", run: |b| meter(Dialect::AzureOpenAi, b), seeds: responses },
     Target { name: "meter_anthropic", run: |b| meter(Dialect::Anthropic, b), seeds: responses },
+    Target { name: "meter_bedrock", run: meter_bedrock, seeds: bedrock_seeds },
+    Target { name: "event_stream", run: event_stream, seeds: frame_seeds },
     Target { name: "sse", run: sse, seeds: responses },
     Target { name: "coding", run: coding, seeds: coded },
     Target { name: "multipart", run: multipart, seeds: requests },
@@ -111,6 +113,49 @@ fn requests() -> Vec<Vec<u8>> {
     own_exchanges("request_body")
 }
 
+/// What frames carry, one a line: the type of the event, a space, its payload.
+const FRAMED: [&str; 4] = [
+    "messageStart {\"role\":\"assistant\"}\ncontentBlockStart {\"start\":{\"toolUse\":{\"name\":\"t\"}}}\ncontentBlockDelta {\"delta\":{}}\n\
+     messageStop {\"stopReason\":\"end_turn\"}\nmetadata {\"usage\":{\"inputTokens\":12,\"outputTokens\":5.0,\"cacheDetails\":[{\"inputTokens\":1,\"ttl\":\"1h\"}]}}",
+    "chunk {\"type\":\"message_start\",\"message\":{\"model\":\"m\",\"usage\":{\"input_tokens\":1}}}\n\
+     chunk {\"type\":\"message_stop\",\"amazon-bedrock-invocationMetrics\":{\"inputTokenCount\":12,\"outputTokenCount\":5}}",
+    "chunk {\"generation\":\"a\",\"prompt_token_count\":3,\"generation_token_count\":1,\"stop_reason\":\"stop\"}\n\
+     chunk {\"outputText\":\"a\",\"inputTextTokenCount\":28.0,\"completionReason\":\"FINISH\",\"results\":[{\"tokenCount\":4}]}",
+    "exception {\"message\":\"wait\"}\nchunk {\"choices\":[{\"delta\":{},\"stop_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":1}}",
+];
+
+fn bedrock_seeds() -> Vec<Vec<u8>> {
+    FRAMED.iter().map(|text| [&[0_u8], text.as_bytes()].concat()).collect()
+}
+
+fn frame_seeds() -> Vec<Vec<u8>> {
+    FRAMED.iter().map(|text| framed(text.as_bytes())).collect()
+}
+
+/// Sound frames with these payloads.
+fn framed(text: &[u8]) -> Vec<u8> {
+    use base64::Engine as _;
+    let mut frames = Vec::new();
+    for line in text.split(|byte| *byte == b'\n') {
+        let at = line.iter().position(|byte| *byte == b' ').unwrap_or(line.len());
+        let (event, payload) = line.split_at(at);
+        let payload = payload.get(1..).unwrap_or_default();
+        let event = String::from_utf8_lossy(event);
+        let chunk;
+        let payload = if event == "chunk" {
+            let coded = base64::engine::general_purpose::STANDARD.encode(payload);
+            chunk = format!("{{\"bytes\":\"{coded}\",\"p\":\"a\"}}");
+            chunk.as_bytes()
+        } else {
+            payload
+        };
+        let kind = if event == "exception" { "exception" } else { "event" };
+        let headers = [(":message-type", kind), (":event-type", &*event), (":exception-type", &*event)];
+        frames.extend(dialects::event_stream::encode(&headers, payload));
+    }
+    frames
+}
+
 fn coded() -> Vec<Vec<u8>> {
     use std::io::Write as _;
     let plain = own_exchanges("response_body").concat();
@@ -174,6 +219,61 @@ fn meter(dialect: Dialect, bytes: &[u8]) {
         assert_eq!(all, body, "the caller gets other bytes");
     }
     meter.finish(Cause::Complete).answered(&|_| String::new());
+}
+
+/// Any payloads, in sound frames: the same however they are cut.
+fn meter_bedrock(bytes: &[u8]) {
+    let Some((&choice, text)) = bytes.split_first() else { return };
+    meter(Dialect::Bedrock, &[&[choice], text].concat());
+    let body = framed(text);
+    let path = ["/model/m/converse-stream", "/model/m/invoke-with-response-stream"][usize::from(choice & 1)];
+    let operation = dialects::operation(Dialect::Bedrock, &Method::POST, path);
+    let mut headers = HeaderMap::new();
+    headers.insert("content-type", HeaderValue::from_static("application/vnd.amazon.eventstream"));
+    let read = |size: usize| {
+        let mut meter = Meter::new(Dialect::Bedrock, operation, 200, &headers, false, Limits::default());
+        let (mut all, mut out) = (Vec::new(), Vec::new());
+        for piece in body.chunks(size) {
+            meter.feed(piece, &mut out);
+            for segment in out.drain(..) {
+                match segment {
+                    Segment::Forward(range) => all.extend_from_slice(&piece[range]),
+                    Segment::Bytes(bytes) | Segment::Held(bytes) => all.extend_from_slice(&bytes),
+                }
+            }
+        }
+        assert_eq!(all, body, "the caller gets other bytes");
+        meter.finish(Cause::Complete)
+    };
+    let facts = read(body.len().max(1));
+    assert_eq!(facts.unread, None);
+    assert_eq!(facts, read(5));
+}
+
+fn event_stream(bytes: &[u8]) {
+    use dialects::event_stream::{Parser, Place};
+    let read = |size: usize| {
+        let mut parser = Parser::new(1 << 16);
+        let (mut all, mut seen) = (Vec::new(), Vec::new());
+        for piece in bytes.chunks(size) {
+            let at = parser.feed(piece, &mut |message, place| {
+                seen.push((message.event.to_owned(), message.payload.to_vec()));
+                match place {
+                    Place::Chunk(range) => all.extend_from_slice(&piece[range]),
+                    Place::Kept(kept) => all.extend_from_slice(kept),
+                }
+            });
+            if parser.error().is_some() {
+                all.extend(parser.take_kept());
+            }
+            all.extend_from_slice(&piece[at..]);
+        }
+        parser.finish();
+        all.extend(parser.take_kept());
+        assert_eq!(all, bytes, "bytes were lost");
+        (seen, parser.error())
+    };
+    assert_eq!(read(bytes.len().max(1)), read(3));
 }
 
 fn sse(bytes: &[u8]) {

@@ -40,6 +40,10 @@ pub struct Setup {
     pub limits: String,
     /// Text added to each route, indented by four.
     pub route: String,
+    /// Further providers, each an item of the list, indented by two.
+    pub providers: String,
+    /// Further routes likewise.
+    pub routes: String,
     /// Text at the end of the configuration.
     pub rest: String,
     /// The value of `evidence.out`; empty: a folder.
@@ -81,7 +85,7 @@ impl Gateway {
              evidence:\n  journal: {e}/journal\n  spool: {e}/spool\n  key_table: {d}/keytable\n  seal_key: {d}/seal.key\n  \
              out: {out}\n  batch_age: 1s\n{segment}{evidence}\
              limits:\n  drain: 50s\n{limits}\
-             providers:\n{p1}{p2}{p3}routes:\n{r1}{r2}{r3}\
+             providers:\n{p1}{p2}{p3}{more_p}routes:\n{r1}{r2}{r3}{more_r}\
              keys: {d}/keys.yaml\nprices: {prices}\n{rest}",
             d = dir.display(),
             e = evidence.display(),
@@ -97,6 +101,8 @@ impl Gateway {
             p1 = provider("openai", "openai"),
             p2 = provider("azure", "azure_openai"),
             p3 = provider("anthropic", "anthropic"),
+            more_p = setup.providers,
+            more_r = setup.routes,
             r1 = route("openai"),
             r2 = route("azure"),
             r3 = route("anthropic"),

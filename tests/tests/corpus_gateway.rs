@@ -93,8 +93,13 @@ async fn every_recorded_exchange_passes_unchanged_and_is_recorded_as_expected() 
     let dir = tempfile::tempdir().expect("a folder");
     let provider = Provider::start(all.clone()).await;
     // What a recording answers unasked (some providers always send usage) is what the caller shall see.
-    let setup =
-        Setup { provider: provider.url(), route: "    ask_usage: false\n".into(), ..Setup::default() };
+    let setup = Setup {
+        provider: provider.url(),
+        route: "    ask_usage: false\n".into(),
+        providers: format!("  - {{ name: bedrock, dialect: bedrock, base_url: '{}' }}\n", provider.url()),
+        routes: "  - { name: bedrock, path: /bedrock, provider: bedrock }\n".into(),
+        ..Setup::default()
+    };
     let mut gateway = Gateway::start(dir.path(), &setup);
     let (address, key) = (gateway.address, gateway.key.clone());
 

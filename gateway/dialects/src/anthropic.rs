@@ -113,6 +113,16 @@ fn completion(gathered: &mut Gathered, data: &[u8]) {
     gathered.output |= text.is_some_and(|t| t != "\"\"");
 }
 
+/// Reads a whole message, or completion.
+pub(crate) fn whole(gathered: &mut Gathered, kind: &str, text: &str) {
+    if kind == "message" {
+        message_object(gathered, text);
+        gathered.final_usage = true;
+    } else {
+        completion(gathered, text.as_bytes());
+    }
+}
+
 /// Reads a whole JSON body.
 pub(crate) fn body(gathered: &mut Gathered, operation: &Operation, status: u16, body: &[u8]) {
     let Ok(text) = std::str::from_utf8(body) else { return };
@@ -122,11 +132,7 @@ pub(crate) fn body(gathered: &mut Gathered, operation: &Operation, status: u16, 
         return;
     }
     match kind.as_deref() {
-        Some("message") => {
-            message_object(gathered, text);
-            gathered.final_usage = true;
-        }
-        Some("completion") => completion(gathered, body),
+        Some(kind @ ("message" | "completion")) => whole(gathered, kind, text),
         _ if operation.tokens() == Tokens::Counts => merge(gathered, Some(text)),
         _ => {}
     }

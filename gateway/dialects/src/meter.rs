@@ -18,7 +18,7 @@ use crate::ratelimit::rate_limits;
 use crate::splice::{Trace, trace_of_asking};
 use crate::sse::{Event, Parser};
 use crate::usage::{Convention, Counts};
-use crate::{anthropic, openai};
+use crate::{anthropic, bedrock, event_stream, openai};
 
 /// What to do with bytes of a response.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +64,8 @@ enum Body {
     /// The first bytes have to tell whether it is a stream.
     Probing(Vec<u8>),
     Stream(Parser),
+    /// AWS's frames: each is passed on when it is whole.
+    Frames(event_stream::Parser),
     Whole(Vec<u8>),
     /// Bytes that say nothing: audio, images, files.
     Opaque,
@@ -112,6 +114,8 @@ impl Meter {
             Body::Opaque
         } else if kind == "text/event-stream" {
             Body::Stream(Parser::new(limits.event_bytes))
+        } else if kind == "application/vnd.amazon.eventstream" {
+            Body::Frames(event_stream::Parser::new(limits.event_bytes))
         } else if kind.is_empty() || kind.starts_with("text/") || kind.ends_with("json") || status >= 400 {
             // Errors come under any media type.
             Body::Probing(Vec::new())
@@ -119,6 +123,10 @@ impl Meter {
             Body::Opaque
         };
         let decoder = Decoder::new(&stack, limits.decoded);
+        let mut gathered = Gathered::default();
+        if dialect == Dialect::Bedrock {
+            gathered.beside = bedrock::Beside::read(headers);
+        }
         Self {
             dialect,
             operation,
@@ -127,7 +135,7 @@ impl Meter {
             stripping: stripping && decoder.is_identity(),
             decoder,
             body,
-            gathered: Gathered::default(),
+            gathered,
             terminal: false,
             holding: false,
             unread,
@@ -165,6 +173,8 @@ impl Meter {
     pub fn between_events(&self) -> bool {
         match &self.body {
             Body::Stream(parser) => self.stripping || parser.between_events(),
+            // A frame that is not whole was not passed on.
+            Body::Frames(parser) => parser.error().is_none() && self.decoder.is_identity(),
             _ => false,
         }
     }
@@ -199,6 +209,7 @@ impl Meter {
         match (&self.body, self.decoder.is_identity()) {
             (Body::Stream(_), true) if self.stripping => self.feed_stripping(wire, out),
             (Body::Stream(_), true) => self.feed_stream(wire, out),
+            (Body::Frames(_), true) => self.feed_frames(wire, out),
             (_, true) => {
                 self.read_decoded(wire);
                 out.push(Segment::Forward(0..wire.len()));
@@ -228,6 +239,40 @@ impl Meter {
         self.hold_or_forward(wire, cut, out);
     }
 
+    /// Passes each frame on when it is whole; from the one on that ends the stream, all is held.
+    fn feed_frames(&mut self, wire: &[u8], out: &mut Vec<Segment>) {
+        let Body::Frames(parser) = &mut self.body else { return };
+        let (gathered, terminal, holding) = (&mut self.gathered, &mut self.terminal, &mut self.holding);
+        let mut pass = |range: Range<usize>, kept: Option<&[u8]>, holding: bool| match (holding, kept) {
+            (false, None) => forward(out, range),
+            (false, Some(kept)) => out.push(Segment::Bytes(Bytes::copy_from_slice(kept))),
+            (true, kept) => {
+                let bytes = kept.or(wire.get(range)).unwrap_or_default();
+                out.push(Segment::Held(Bytes::copy_from_slice(bytes)));
+            }
+        };
+        let at = parser.feed(wire, &mut |message, place| {
+            let ends = bedrock::message(gathered, message);
+            *terminal |= ends;
+            *holding |= ends;
+            match place {
+                event_stream::Place::Chunk(range) => pass(range, None, *holding),
+                event_stream::Place::Kept(bytes) => pass(0..0, Some(bytes), *holding),
+            }
+        });
+        if let Some(error) = parser.error() {
+            // What cannot be read is passed on all the same.
+            let kept = parser.take_kept();
+            if !kept.is_empty() {
+                pass(0..0, Some(&kept), *holding);
+            }
+            if at < wire.len() {
+                pass(at..wire.len(), None, *holding);
+            }
+            self.unread.get_or_insert(Unread::Frame(error));
+        }
+    }
+
     /// Reads events; where the first terminal one of this chunk begins.
     fn read_events(&mut self, chunk: &[u8]) -> Option<usize> {
         let Body::Stream(parser) = &mut self.body else { return None };
@@ -255,9 +300,11 @@ impl Meter {
                     || (event.name.is_empty()
                         && typed(event.data).is_some_and(|t| anthropic::is_terminal_type(t.as_bytes())))
             }
-            Dialect::OpenAi | Dialect::AzureOpenAi => {
+            Dialect::OpenAi | Dialect::AzureOpenAi | Dialect::Bedrock => {
                 let line = event.line.strip_prefix(b"data:").map(|v| v.strip_prefix(b" ").unwrap_or(v));
-                openai::is_terminal_type(event.name)
+                let anthropics = self.dialect == Dialect::Bedrock && anthropic::is_terminal_type(event.name);
+                anthropics
+                    || openai::is_terminal_type(event.name)
                     || openai::is_terminal_data(event.data)
                     || (event.data.is_empty() && line.is_some_and(openai::is_terminal_data))
                     || (event.name.is_empty()
@@ -299,6 +346,13 @@ impl Meter {
         match &mut self.body {
             Body::Stream(_) => {
                 self.read_events(piece);
+            }
+            Body::Frames(parser) => {
+                let (gathered, terminal) = (&mut self.gathered, &mut self.terminal);
+                parser.feed(piece, &mut |message, _| *terminal |= bedrock::message(gathered, message));
+                if let Some(error) = parser.error() {
+                    self.unread.get_or_insert(Unread::Frame(error));
+                }
             }
             Body::Whole(body) => {
                 if body.len() + piece.len() > self.limits.body_bytes {
@@ -385,6 +439,14 @@ impl Meter {
         if !self.waiting.is_empty() {
             out.push(Segment::Bytes(std::mem::take(&mut self.waiting).into()));
         }
+        if let Body::Frames(parser) = &mut self.body
+            && !parser.between_frames()
+            && self.decoder.is_identity()
+        {
+            parser.finish();
+            let kept: Bytes = parser.take_kept().into();
+            out.push(if self.holding { Segment::Held(kept) } else { Segment::Bytes(kept) });
+        }
     }
 
     /// The facts. Bytes that [`Meter::end`] did not fetch are lost.
@@ -394,12 +456,18 @@ impl Meter {
         {
             self.unread.get_or_insert(Unread::Coding(error));
         }
-        let streamed = matches!(self.body, Body::Stream(_));
+        let streamed = matches!(self.body, Body::Stream(_) | Body::Frames(_));
         match std::mem::replace(&mut self.body, Body::Opaque) {
             Body::Stream(mut parser) => {
                 let (gathered, dialect) = (&mut self.gathered, self.dialect);
                 let terminal = &mut self.terminal;
                 parser.finish(&mut |event| *terminal |= read_event(dialect, gathered, &event));
+            }
+            Body::Frames(mut parser) => {
+                parser.finish();
+                if let Some(error) = parser.error().filter(|_| cause == Cause::Complete) {
+                    self.unread.get_or_insert(Unread::Frame(error));
+                }
             }
             Body::Whole(body) | Body::Probing(body) => match self.dialect {
                 Dialect::Anthropic => {
@@ -408,17 +476,25 @@ impl Meter {
                 Dialect::OpenAi | Dialect::AzureOpenAi => {
                     openai::body(&mut self.gathered, &self.operation, self.status, &body);
                 }
+                Dialect::Bedrock => {
+                    bedrock::body(&mut self.gathered, &self.operation, self.status, &body);
+                }
             },
             Body::Opaque => {}
         }
-        let gathered = self.gathered;
+        let mut gathered = self.gathered;
+        let transport = gathered.beside.transport;
+        if self.dialect == Dialect::Bedrock {
+            gathered.counts = bedrock::counts(&gathered);
+        }
         let convention = match self.dialect {
+            Dialect::Bedrock => gathered.beside.convention.unwrap_or(Convention::Anthropic),
             Dialect::Anthropic => Convention::Anthropic,
             Dialect::OpenAi | Dialect::AzureOpenAi => Convention::OpenAi,
         };
         let last_word = gathered.final_usage || self.terminal;
         let source = match cause {
-            Cause::Complete if self.dialect == Dialect::Anthropic && streamed && !last_word => {
+            Cause::Complete if convention == Convention::Anthropic && streamed && !last_word => {
                 UsageSource::Partial
             }
             Cause::Complete => UsageSource::Provider,
@@ -450,6 +526,10 @@ impl Meter {
             usage,
             usage_regressed: gathered.regressed,
             other_model_runs,
+            transport_tokens: [
+                transport.and_then(|counts| counts.reported.input),
+                transport.and_then(|counts| counts.reported.output),
+            ],
             rate_limits: self.rate_limits,
             unread: self.unread,
         }
@@ -488,6 +568,7 @@ fn read_event(dialect: Dialect, gathered: &mut Gathered, event: &Event<'_>) -> b
     match dialect {
         Dialect::Anthropic => anthropic::event(gathered, event.name, event.data),
         Dialect::OpenAi | Dialect::AzureOpenAi => openai::event(gathered, event.name, event.data),
+        Dialect::Bedrock => bedrock::event(gathered, event.name, event.data),
     }
 }
 

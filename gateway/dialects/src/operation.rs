@@ -11,6 +11,8 @@ pub enum Dialect {
     AzureOpenAi,
     /// Anthropic's API.
     Anthropic,
+    /// AWS Bedrock's runtime, with its OpenAI- and Anthropic-compatible paths, and its control plane.
+    Bedrock,
 }
 
 impl Dialect {
@@ -20,11 +22,14 @@ impl Dialect {
             Self::OpenAi => "openai",
             Self::AzureOpenAi => "azure_openai",
             Self::Anthropic => "anthropic",
+            Self::Bedrock => "bedrock",
         }
     }
     /// The dialect of that name.
     pub fn parse(name: &str) -> Option<Self> {
-        [Self::OpenAi, Self::AzureOpenAi, Self::Anthropic].into_iter().find(|d| d.name() == name)
+        [Self::OpenAi, Self::AzureOpenAi, Self::Anthropic, Self::Bedrock]
+            .into_iter()
+            .find(|d| d.name() == name)
     }
 }
 
@@ -218,9 +223,32 @@ const ANTHROPIC: &[Row] = &[
     row("POST", "experimental/templatize_prompt", "prompts.templatize", I),
 ];
 
+/// A model that is an ARN comes with its `/` coded or not: one segment or two.
+const BEDROCK: &[Row] = &[
+    row("POST", "model/*/converse", "converse", I),
+    row("POST", "model/*/*/converse", "converse", I),
+    row("POST", "model/*/converse-stream", "converse_stream", I),
+    row("POST", "model/*/*/converse-stream", "converse_stream", I),
+    row("POST", "model/*/invoke", "invoke_model", I),
+    row("POST", "model/*/*/invoke", "invoke_model", I),
+    row("POST", "model/*/invoke-with-response-stream", "invoke_model_stream", I),
+    row("POST", "model/*/*/invoke-with-response-stream", "invoke_model_stream", I),
+    row("POST", "model/*/count-tokens", "count_tokens", C),
+    row("POST", "model/*/*/count-tokens", "count_tokens", C),
+    row("POST", "guardrail/*/version/*/apply", "apply_guardrail", N),
+    row("POST", "async-invoke", "async_invoke.start", I),
+    row("GET", "async-invoke", "async_invoke.list", N),
+    row("GET", "async-invoke/**", "async_invoke.retrieve", N),
+    row("GET", "foundation-models", "foundation_models.list", N),
+    row("GET", "foundation-models/**", "foundation_models.retrieve", N),
+    row("GET", "inference-profiles", "inference_profiles.list", N),
+    row("GET", "inference-profiles/**", "inference_profiles.retrieve", N),
+];
+
 /// Every name that [`operation`] can give.
 pub fn operation_names() -> impl Iterator<Item = &'static str> {
-    let mut names: Vec<_> = OPENAI.iter().chain(ANTHROPIC).map(|row| row.operation.name).collect();
+    let mut names: Vec<_> =
+        OPENAI.iter().chain(ANTHROPIC).chain(BEDROCK).map(|row| row.operation.name).collect();
     names.push(Operation::OTHER.name);
     names.sort_unstable();
     names.dedup();
@@ -239,7 +267,11 @@ pub fn operation(dialect: Dialect, method: &Method, path: &str) -> Operation {
     {
         segments = rest.split('/').filter(|s| !s.is_empty()).take(16).collect();
     }
-    let table = if dialect == Dialect::Anthropic { ANTHROPIC } else { OPENAI };
+    let table = match dialect {
+        Dialect::Anthropic => ANTHROPIC,
+        Dialect::Bedrock if !is_compatible(&segments) => BEDROCK,
+        Dialect::OpenAi | Dialect::AzureOpenAi | Dialect::Bedrock => OPENAI,
+    };
     for skip in 0..segments.len().min(6) {
         let (before, rest) = segments.split_at(skip);
         // No pattern begins with a `*`.
@@ -255,6 +287,11 @@ pub fn operation(dialect: Dialect, method: &Method, path: &str) -> Operation {
         }
     }
     Operation::OTHER
+}
+
+/// Whether a path of Bedrock is one of its OpenAI- or Anthropic-compatible ones.
+fn is_compatible(segments: &[&str]) -> bool {
+    matches!(segments, ["openai" | "anthropic", "v1", ..] | ["v1", ..])
 }
 
 /// The deployment that an Azure path names, and what follows it.

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use crate::bedrock;
 use crate::operation::{Dialect, Operation};
 
 /// The JSON body of an error that the gateway itself answers. `code` is `affidavit_<reason>`.
@@ -17,11 +18,17 @@ pub fn own_error(
             json!({ "error": openai_error(status, reason, message, exchange) })
         }
         Dialect::Anthropic => anthropic_error(status, reason, message, exchange),
+        Dialect::Bedrock => bedrock_error(reason, message, exchange),
     };
     body.to_string().into_bytes()
 }
 
-/// The bytes of a server-sent event that says within a stream that the gateway cuts it.
+/// The header that goes with an error of the gateway's own, where the dialect's SDKs read one.
+pub fn own_error_type(dialect: Dialect, status: u16) -> Option<(&'static str, &'static str)> {
+    (dialect == Dialect::Bedrock).then(|| ("x-amzn-errortype", bedrock::exception(status)))
+}
+
+/// The bytes of an event that says within a stream that the gateway cuts it.
 pub fn own_error_event(
     dialect: Dialect,
     operation: &Operation,
@@ -34,6 +41,10 @@ pub fn own_error_event(
     match dialect {
         Dialect::Anthropic => {
             format!("event: error\ndata: {}\n\n", anthropic_error(status, reason, message, exchange))
+        }
+        Dialect::Bedrock if bedrock::is_stream(operation) => {
+            let body = bedrock_error(reason, message, exchange).to_string();
+            return bedrock::own_exception(status, body.as_bytes());
         }
         _ if operation.is_responses() => {
             let data = json!({
@@ -89,6 +100,10 @@ fn anthropic_error(status: u16, reason: &str, message: &str, exchange: Option<&s
     body
 }
 
+fn bedrock_error(reason: &str, message: &str, exchange: Option<&str>) -> serde_json::Value {
+    json!({ "message": message, "affidavit_code": code(reason), "affidavit_exchange": exchange })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -108,6 +123,28 @@ mod tests {
         assert_eq!(anthropic["type"], "error");
         assert_eq!(anthropic["error"]["type"], "overloaded_error");
         assert_eq!(anthropic["request_id"], "e");
+    }
+
+    #[test]
+    fn amazons_streams_are_cut_by_an_exception() {
+        for path in ["/model/m/converse-stream", "/model/m/invoke-with-response-stream"] {
+            let operation = crate::operation(Dialect::Bedrock, &Method::POST, path);
+            let frame =
+                own_error_event(Dialect::Bedrock, &operation, 503, "evidence_unavailable", "m", Some("e"));
+            let mut headers = http::HeaderMap::new();
+            headers.insert("content-type", "application/vnd.amazon.eventstream".parse().unwrap());
+            let facts = crate::response_facts(Dialect::Bedrock, &operation, 200, &headers, &frame);
+            assert_eq!(facts.error_type.as_deref(), Some("serviceUnavailableException"), "{path}");
+            assert_eq!((facts.error_message.as_deref(), facts.unread), (Some("m"), None), "{path}");
+        }
+        let whole: Value =
+            serde_json::from_slice(&own_error(Dialect::Bedrock, 403, "policy", "m", Some("e"))).unwrap();
+        assert_eq!((&whole["message"], &whole["affidavit_code"]), (&"m".into(), &"affidavit_policy".into()));
+        assert_eq!(
+            own_error_type(Dialect::Bedrock, 403),
+            Some(("x-amzn-errortype", "AccessDeniedException"))
+        );
+        assert_eq!(own_error_type(Dialect::OpenAi, 403), None);
     }
 
     #[test]

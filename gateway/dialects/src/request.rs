@@ -5,6 +5,7 @@ use http::header::CONTENT_TYPE;
 use schemas::Identifier;
 use schemas::record::{Asked, MAX_LIST};
 
+use crate::bedrock;
 use crate::identifier;
 use crate::json::{self, boolean, count, integer, name, pick, present, scalar};
 use crate::multipart;
@@ -123,6 +124,12 @@ pub fn request_facts(
     }
     if dialect == Dialect::Anthropic {
         facts.choices = None;
+    }
+    if dialect == Dialect::Bedrock {
+        if let Some(model) = bedrock::model(path) {
+            facts.requested_model = Some(percent_decoded(model));
+        }
+        bedrock::request(&mut facts, operation, body);
     }
     facts
 }

@@ -7,8 +7,10 @@ use http::{HeaderMap, HeaderValue, Method};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-const DIALECTS: [Dialect; 3] = [Dialect::OpenAi, Dialect::AzureOpenAi, Dialect::Anthropic];
-const PATHS: [&str; 7] = [
+const DIALECTS: [Dialect; 4] = [Dialect::OpenAi, Dialect::AzureOpenAi, Dialect::Anthropic, Dialect::Bedrock];
+const PATHS: [&str; 9] = [
+    "/model/arn%3Aaws%2/converse-stream",
+    "/model//invoke",
     "/v1/chat/completions",
     "/v1/responses",
     "/v1/messages",
@@ -50,6 +52,9 @@ fn fragment() -> impl Strategy<Value = Vec<u8>> {
         b"\"a\"",
         b"-1",
         b"1e999",
+        b"\"stopReason\":",
+        b"\"amazon-bedrock-invocationMetrics\":{",
+        b"\"inferenceConfig\":{\"maxTokens\":",
         b"99999999999999999999",
         b"event: message_stop\n",
         b"{\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":",

@@ -21,6 +21,12 @@ pub(super) fn canonical(loaded: &Loaded, fingerprints: &Fingerprints) -> Result<
         let label = format!("{CREDENTIAL_LABEL}/{provider}");
         secrets.insert(label.clone(), fingerprints.of(&label, secret.expose().as_bytes()).into());
     }
+    for (provider, key) in &loaded.aws_keys {
+        for (part, secret) in key.parts() {
+            let label = format!("aws/{provider}/{part}");
+            secrets.insert(label.clone(), fingerprints.of(&label, secret.expose().as_bytes()).into());
+        }
+    }
     for (part, secret) in [("out", &loaded.kafka_password), ("commit", &loaded.commit_password)] {
         if let Some(secret) = secret {
             let label = format!("evidence.{part}.kafka.sasl.secret");

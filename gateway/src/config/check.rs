@@ -166,8 +166,13 @@ impl Check<'_> {
             }
         }
         for (index, provider) in config.providers.iter().enumerate() {
-            if provider.credential.is_some() && !provider.base_url.tls && !provider.base_url.is_loopback() {
-                let wanted = "`https://`: the provider's key would cross the network in the clear";
+            let is_signed = provider.aws.is_some();
+            if (provider.credential.is_some() || is_signed)
+                && !provider.base_url.tls
+                && !provider.base_url.is_loopback()
+            {
+                let what = if is_signed { "prompts" } else { "the provider's key" };
+                let wanted = format!("`https://`: {what} would cross the network in the clear");
                 let problem = self.problem(format!("providers[{index}].base_url"), wanted);
                 self.warnings.push(problem.value(provider.base_url.to_string()));
             }

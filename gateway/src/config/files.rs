@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 use super::check::place;
 use super::cluster::Cluster;
-use super::load::{LoadedFile, TapFiles, TlsFiles};
+use super::load::{AwsKey, LoadedFile, TapFiles, TlsFiles};
 use super::read::whole;
 use super::secret::{Secret, SecretBytes};
 use super::{ClientTls, Commit, Config, Credential, Out, TapSink};
@@ -45,6 +45,7 @@ type ParseSecret = fn(&[u8]) -> Result<Zeroizing<[u8; 32]>, &'static str>;
 /// What the files and the environment hold.
 pub(super) struct Parts {
     pub(super) credentials: BTreeMap<String, Secret>,
+    pub(super) aws_keys: BTreeMap<String, AwsKey>,
     pub(super) kafka_password: Option<Secret>,
     pub(super) commit_password: Option<Secret>,
     pub(super) tap: Vec<TapFiles>,
@@ -76,6 +77,7 @@ impl Loader<'_> {
     /// `None` where anything could not be read; the problems say what.
     pub(super) fn parts(&mut self, config: &Config) -> Option<Parts> {
         let credentials = self.credentials(config);
+        let aws_keys = self.aws_keys(config);
         let kafka_password = self.kafka(config);
         let commit_password = self.commit(config);
         let tap: Vec<_> =
@@ -109,6 +111,7 @@ impl Loader<'_> {
         }
         Some(Parts {
             credentials,
+            aws_keys,
             kafka_password: kafka_password?,
             commit_password: commit_password?,
             tap: tap.into_iter().collect::<Option<_>>()?,
@@ -200,6 +203,26 @@ impl Loader<'_> {
             }
         }
         credentials
+    }
+
+    /// Reads the access keys of providers; a part that cannot be read is a problem.
+    fn aws_keys(&mut self, config: &Config) -> BTreeMap<String, AwsKey> {
+        let mut keys = BTreeMap::new();
+        for (index, provider) in config.providers.iter().enumerate() {
+            let Some(aws) = &provider.aws else { continue };
+            let mut part =
+                |name: &str, at: &Credential| self.secret(&format!("providers[{index}].aws.{name}"), at);
+            let id = part("access_key_id", &aws.access_key_id);
+            let secret = part("secret_access_key", &aws.secret_access_key);
+            let token = aws.session_token.as_ref().map(|token| part("session_token", token));
+            if let (Some(access_key_id), Some(secret_access_key), Some(session_token)) =
+                (id, secret, whole(token))
+            {
+                let key = AwsKey { access_key_id, secret_access_key, session_token };
+                keys.insert(provider.name.as_str().to_owned(), key);
+            }
+        }
+        keys
     }
 
     /// Reads a secret from where it is.

@@ -26,6 +26,8 @@ pub struct Loaded {
     pub path: PathBuf,
     /// Each provider's key, by the provider's name.
     pub credentials: BTreeMap<String, Secret>,
+    /// Each provider's access key, by the provider's name, where it has one.
+    pub aws_keys: BTreeMap<String, AwsKey>,
     /// The password for the brokers of `evidence.out.kafka`, where one is configured.
     pub kafka_password: Option<Secret>,
     /// The password of `evidence.commit.kafka.sasl`, where it has one of its own.
@@ -66,6 +68,26 @@ pub struct LoadedFile {
     pub sha256: Sha256Hex,
     /// Its bytes.
     pub bytes: Vec<u8>,
+}
+
+/// An access key of AWS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AwsKey {
+    /// Its id.
+    pub access_key_id: Secret,
+    /// Its secret.
+    pub secret_access_key: Secret,
+    /// The token of a temporary one.
+    pub session_token: Option<Secret>,
+}
+
+impl AwsKey {
+    /// Its parts, by their names in the configuration.
+    pub(super) fn parts(&self) -> impl Iterator<Item = (&'static str, &Secret)> {
+        [("access_key_id", &self.access_key_id), ("secret_access_key", &self.secret_access_key)]
+            .into_iter()
+            .chain(self.session_token.as_ref().map(|token| ("session_token", token)))
+    }
 }
 
 /// TLS material of one listening address.
@@ -116,9 +138,17 @@ impl Loaded {
         inputs.extend(self.config.evidence.pseudonym_key.clone());
         inputs.extend(self.files.values().map(|file| file.path.clone()));
         inputs.extend(self.config.listen.iter().filter_map(|listen| Some(listen.tls.as_ref()?.key.clone())));
-        inputs.extend(self.config.providers.iter().filter_map(|provider| match &provider.credential {
-            Some(Credential::File(path)) => Some(path.clone()),
-            _ => None,
+        let of_aws = |provider: &super::Provider| {
+            provider.aws.iter().flat_map(|aws| aws.places().map(|(_, at)| at.clone())).collect::<Vec<_>>()
+        };
+        let secrets = self
+            .config
+            .providers
+            .iter()
+            .flat_map(|provider| provider.credential.clone().into_iter().chain(of_aws(provider)));
+        inputs.extend(secrets.filter_map(|at| match at {
+            Credential::File(path) => Some(path),
+            Credential::Env(_) => None,
         }));
         inputs
     }
@@ -208,6 +238,7 @@ fn load_text(
         config,
         path: path.to_owned(),
         credentials: parts.credentials,
+        aws_keys: parts.aws_keys,
         kafka_password: parts.kafka_password,
         commit_password: parts.commit_password,
         tap: parts.tap,

@@ -6,6 +6,7 @@
 //! secrets as keyed fingerprints, goes into the log before it rules; its SHA-256 is in every record (CH-4).
 
 mod archived;
+mod aws;
 mod canonical;
 mod check;
 mod cluster;
@@ -37,13 +38,14 @@ use schemas::Identifier;
 use serde::Serialize;
 
 pub use archived::{Archived, ArchivedBucket, Confirm};
+pub use aws::Aws;
 pub use cluster::{Cluster, KafkaSasl, Mechanism};
 pub use commit::{Commit, KafkaCommit};
 pub use defaults::DEFAULT_ADMIN;
 pub use diff::Changes;
 pub use kafka::{Archiver, CreateTopics, KafkaOut};
 pub(crate) use kafka_in::{KafkaIn, kafka_in};
-pub use load::{Loaded, LoadedFile, TapFiles, TlsFiles, keys_path, load, load_with};
+pub use load::{AwsKey, Loaded, LoadedFile, TapFiles, TlsFiles, keys_path, load, load_with};
 pub use policies::document::Problem;
 pub(crate) use read::out;
 pub(crate) use referred::Referred;
@@ -300,6 +302,9 @@ pub struct Provider {
     /// The provider's key; absent: none is sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub credential: Option<Credential>,
+    /// The access key under which requests are signed (AWS Bedrock, where `credential` is no API key).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub aws: Option<Aws>,
     /// PEM file of the roots to trust for it; absent: the system's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca: Option<PathBuf>,
@@ -366,6 +371,8 @@ pub enum Dialect {
     AzureOpenAi,
     /// Anthropic.
     Anthropic,
+    /// AWS Bedrock: `https://bedrock-runtime.REGION.amazonaws.com`.
+    Bedrock,
 }
 
 impl Dialect {
@@ -375,6 +382,7 @@ impl Dialect {
             Self::OpenAi => "openai",
             Self::AzureOpenAi => "azure_openai",
             Self::Anthropic => "anthropic",
+            Self::Bedrock => "bedrock",
         }
     }
 }

@@ -278,13 +278,24 @@ fn limits(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem>) -> 
 fn provider(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem>) -> Option<Provider> {
     let mut f = Reader::new(node, path, base, problems);
     let name = f.name("name");
-    let dialects =
-        [Dialect::OpenAi, Dialect::AzureOpenAi, Dialect::Anthropic].map(|dialect| (dialect.name(), dialect));
-    f.fields.required_node("dialect", "one of `openai`, `azure_openai`, `anthropic`");
+    let dialects = [Dialect::OpenAi, Dialect::AzureOpenAi, Dialect::Anthropic, Dialect::Bedrock]
+        .map(|dialect| (dialect.name(), dialect));
+    f.fields.required_node("dialect", "one of `openai`, `azure_openai`, `anthropic`, `bedrock`");
     let dialect = f.fields.choice("dialect", &dialects);
     let form = "`http://` or `https://`, host, port and path, without user, `?` and `#`, as `https://api.openai.com`";
     let base_url = f.fields.required("base_url", form, BaseUrl::parse);
     let credential = f.part_of("credential", credential);
+    let aws = f.part_of("aws", super::aws::read);
+    if let (Some(_), Some(dialect)) = (&aws, dialect) {
+        let place = f.fields.place_of("aws");
+        if dialect != Dialect::Bedrock {
+            let wanted = "no such block: only requests of the dialect `bedrock` are signed";
+            f.fields.report(Problem::at(place, format!("{path}.aws"), wanted));
+        } else if credential.is_some() {
+            let wanted = "one of `aws` (an access key) and `credential` (an API key)";
+            f.fields.report(Problem::at(place, format!("{path}.aws"), wanted));
+        }
+    }
     let ca = f.path("ca");
     let ask_usage = f.fields.truth("ask_usage").unwrap_or(true);
     let drain_after_abort = f.part_of("drain_after_abort", drain_after_abort).unwrap_or_default();
@@ -296,6 +307,7 @@ fn provider(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem>) -
         dialect: dialect?,
         base_url: base_url?,
         credential: whole(credential)?,
+        aws: whole(aws)?,
         ca,
         ask_usage,
         drain_after_abort,

@@ -141,6 +141,63 @@ impl Folder {
     }
 }
 
+/// With a third provider, whose requests are signed.
+fn with_aws(secret: &str) -> String {
+    let provider = format!(
+        "  - {{ name: bedrock, dialect: bedrock, base_url: 'https://bedrock-runtime.us-east-1.amazonaws.com', aws: {{ region: us-east-1, \
+         service: bedrock, access_key_id: {{ {secret} }}, secret_access_key: {{ {secret} }}, session_token: {{ {secret} }} }} }}\nroutes:\n"
+    );
+    FULL.replacen("routes:\n", &provider, 1)
+}
+
+#[test]
+fn an_access_key_is_read_and_never_shown() {
+    let folder = Folder::new();
+    let loaded = folder.load(&with_aws("file: azure.key")).unwrap();
+    let key = &loaded.aws_keys["bedrock"];
+    assert_eq!(key.secret_access_key.expose(), ANTHROPIC_KEY);
+    assert_eq!(key.session_token.as_ref().unwrap().expose(), ANTHROPIC_KEY);
+    let canonical = std::str::from_utf8(&loaded.canonical).unwrap();
+    assert!(!format!("{loaded:?} {key:?} {canonical}").contains(ANTHROPIC_KEY));
+    let value: Value = serde_json::from_str(canonical).unwrap();
+    for part in ["access_key_id", "secret_access_key", "session_token"] {
+        let fingerprint = value["secrets"][format!("aws/bedrock/{part}")].as_str().unwrap();
+        assert!(fingerprint.starts_with("hmac-sha256:"), "{part}");
+    }
+    // A rotated key is watched for, and takes effect without a restart.
+    assert!(loaded.inputs().iter().filter(|path| **path == folder.path("azure.key")).count() >= 3);
+    std::fs::write(folder.path("azure.key"), "another-key").unwrap();
+    let next = folder.load(&with_aws("file: azure.key")).unwrap();
+    let changes = loaded.changes(&next);
+    assert!(changes.restart.is_empty());
+    assert!(changes.live.contains(&"secrets.aws/bedrock/secret_access_key".to_owned()), "{changes:?}");
+}
+
+#[test]
+fn an_access_key_that_means_nothing_is_refused_with_every_problem() {
+    let folder = Folder::new();
+    let whole = with_aws("env: OPENAI_API_KEY");
+    let table = [
+        ("dialect: bedrock", "dialect: openai", "`providers[2].aws`: wanted no such block"),
+        ("dialect: bedrock", "dialect: bedrock, credential: { env: OPENAI_API_KEY }", "wanted one of `aws`"),
+        (
+            "region: us-east-1",
+            "region: US East",
+            "`providers[2].aws.region`: found `US East`, wanted a region as `us-east-1`",
+        ),
+        ("access_key_id: {", "access_id: {", "`providers[2].aws.access_key_id`"),
+        (
+            "secret_access_key: { env: OPENAI_API_KEY }",
+            "secret_access_key: { env: NOT_SET }",
+            "`NOT_SET` that is set",
+        ),
+    ];
+    for (from, to, wanted) in table {
+        let told = folder.told(&whole.replacen(from, to, 1)).join("\n");
+        assert!(told.contains(wanted), "{to}: {told}");
+    }
+}
+
 fn commit_secret() -> String {
     secrets::commit_secret_text(&[4; 32]).lines().last().unwrap().to_owned()
 }
@@ -538,7 +595,9 @@ fn schema_and_reader_know_the_same_keys() {
     ];
     let mut in_file = Vec::new();
     let taps = [with_tap("env: OPENAI_API_KEY"), with_tap("file: azure.key")];
-    for text in [FULL, &bucket, &topics[0], &topics[1], &commits[0], &commits[1], &taps[0], &taps[1]] {
+    let signed = [with_aws("env: OPENAI_API_KEY"), with_aws("file: azure.key")];
+    let texts = [FULL, &bucket, &topics[0], &topics[1], &commits[0], &commits[1], &taps[0], &taps[1]];
+    for text in texts.into_iter().chain(signed.iter().map(String::as_str)) {
         folder.load(text).unwrap();
         let typed: Value = serde_saphyr::from_str(text).unwrap();
         keys_of(&typed, "", &mut in_file);
@@ -657,7 +716,7 @@ prices: nowhere.csv
         "`limits.drain`: found `2d`, wanted a duration",
         "`limits.concurent`: wanted a known key",
         "(did you mean `concurrent`?)",
-        "`providers[0].dialect`: found `opena`, wanted one of `openai`, `azure_openai`, `anthropic` (did you mean `openai`?)",
+        "`providers[0].dialect`: found `opena`, wanted one of `openai`, `azure_openai`, `anthropic`, `bedrock` (did you mean `openai`?)",
         "`providers[0].base_url`: found `api.openai.com`, wanted `http://` or `https://`",
         "`providers[0].drain_after_abort`: found `never`, wanted `off`, or bounds as `{time: 30s, bytes: 1MiB}`",
         "`providers[1].drain_after_abort.time`: found `2h`, wanted a duration",

@@ -63,6 +63,10 @@ fn stays(name: &HeaderName) -> bool {
             | "x-api-key"
             | "api-key"
             | "x-affidavit-key"
+            // What a caller had signed says nothing of what is sent from here.
+            | "x-amz-security-token"
+            | "x-amz-date"
+            | "x-amz-content-sha256"
             | "cookie"
             | "cookie2"
     ) || name.as_str().starts_with("proxy-")
@@ -173,6 +177,7 @@ fn is_secret(name: &HeaderName) -> bool {
             | "x-api-key"
             | "api-key"
             | "x-affidavit-key"
+            | "x-amz-security-token"
             | "cookie"
             | "set-cookie"
             | "proxy-authorization"
@@ -204,6 +209,9 @@ mod tests {
             ("api-key", "afk_secret"),
             ("x-affidavit-key", "afk_secret"),
             ("x-affidavit-subject", "someone"),
+            ("x-amz-security-token", "afk_secret"),
+            ("x-amz-date", "20261121T000000Z"),
+            ("x-amz-content-sha256", "00"),
             ("proxy-authorization", "Basic x"),
             ("cookie", "a=b"),
             ("connection", "close, X-Hop"),
@@ -231,7 +239,12 @@ mod tests {
         let head = Filter::new(&lists).request_head(
             &Method::POST,
             "/v1/x?y=1",
-            &map(&[("authorization", "Bearer s3cret"), ("x-api-key", "s3cret"), ("user-agent", "u")]),
+            &map(&[
+                ("authorization", "Bearer s3cret"),
+                ("x-amz-security-token", "s3cret"),
+                ("x-api-key", "s3cret"),
+                ("user-agent", "u"),
+            ]),
         );
         assert_eq!(&head[..], b"POST /v1/x?y=1\nuser-agent: u\n");
     }

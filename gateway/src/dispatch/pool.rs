@@ -16,8 +16,9 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
 use schemas::Identifier;
 
+use super::sign::{Signing, Unsignable};
 use super::upload::Upload;
-use crate::config::{self, Drain, DrainAfterAbort, Limits};
+use crate::config::{self, AwsKey, Drain, DrainAfterAbort, Limits};
 
 /// How long an idle connection to a provider is kept: below what the common load balancers keep theirs.
 const IDLE: Duration = Duration::from_secs(50);
@@ -34,6 +35,9 @@ pub(crate) enum PoolError {
     /// The credential cannot stand in a header.
     #[error("`credential` holds bytes that cannot stand in a header: wanted visible ASCII")]
     Credential,
+    /// The access key cannot stand in a header.
+    #[error("`aws`: {0}")]
+    Aws(#[from] Unsignable),
 }
 
 /// A provider, ready for the hot path.
@@ -47,6 +51,8 @@ pub(crate) struct Provider {
     base_path: String,
     api_version: Option<Identifier>,
     pub(crate) credential: Option<(HeaderName, HeaderValue)>,
+    /// Signs each request, where it is AWS that asks for it.
+    pub(crate) signing: Option<Signing>,
     pub(crate) ask_usage: bool,
     /// How far an answer is read on whose caller has left.
     pub(crate) drain: Option<Drain>,
@@ -81,6 +87,7 @@ impl Provider {
     pub(crate) fn new(
         typed: &config::Provider,
         credential: Option<&str>,
+        aws: Option<&AwsKey>,
         roots: Option<&[CertificateDer<'static>]>,
         limits: &Limits,
         old: Option<&Self>,
@@ -89,6 +96,7 @@ impl Provider {
             config::Dialect::OpenAi => Dialect::OpenAi,
             config::Dialect::AzureOpenAi => Dialect::AzureOpenAi,
             config::Dialect::Anthropic => Dialect::Anthropic,
+            config::Dialect::Bedrock => Dialect::Bedrock,
         };
         let made_of = MadeOf {
             base_url: typed.base_url.clone(),
@@ -109,6 +117,10 @@ impl Provider {
             base_path: typed.base_url.path.clone(),
             api_version: typed.api_version.clone(),
             credential: credential.map(|secret| place(dialect, secret)).transpose()?,
+            signing: match (&typed.aws, aws) {
+                (Some(typed), Some(key)) => Some(Signing::new(typed, key)?),
+                _ => None,
+            },
             ask_usage: typed.ask_usage,
             drain: match typed.drain_after_abort {
                 DrainAfterAbort::Off => None,
@@ -151,7 +163,7 @@ impl Provider {
 /// The header of a dialect's key. Marked sensitive: never shown, never put into an HPACK table.
 fn place(dialect: Dialect, secret: &str) -> Result<(HeaderName, HeaderValue), PoolError> {
     let (name, text) = match dialect {
-        Dialect::OpenAi => (AUTHORIZATION, format!("Bearer {secret}")),
+        Dialect::OpenAi | Dialect::Bedrock => (AUTHORIZATION, format!("Bearer {secret}")),
         Dialect::AzureOpenAi => (HeaderName::from_static("api-key"), secret.to_owned()),
         Dialect::Anthropic => (HeaderName::from_static("x-api-key"), secret.to_owned()),
     };

@@ -49,7 +49,9 @@ pub(crate) async fn relay(
     let recorded = open.snapshot.filter.response_head(head.status, &head.headers);
     let media_type = record::media_type(&head.headers);
     let coding = record::content_coding(&head.headers);
-    let events = media_type.as_ref().is_some_and(|media_type| media_type.as_str() == "text/event-stream");
+    let events = media_type.as_ref().is_some_and(|media_type| {
+        matches!(media_type.as_str(), "text/event-stream" | "application/vnd.amazon.eventstream")
+    });
     // Only a stream of events in plain text can have events taken out.
     let stripping = way.stripping && events && coding.is_none();
     let limits = dialects::Limits::default();
@@ -241,7 +243,7 @@ async fn own(app: &Arc<App>, mut live: Live, reason: Reason, error: Option<Strin
     let committed =
         Outliving::new(app, live.conclude(ending)).when_left(|app| app.telemetry.released_lost()).await;
     match committed {
-        Ok(()) => respond::answer_with(body, reason, Some(exchange.as_str()), None),
+        Ok(()) => respond::answer_with(dialect, body, reason, Some(exchange.as_str()), None),
         Err(unavailable) => {
             let retry = Some(unavailable.retry_after_s);
             respond::answer(dialect, Reason::Evidence(unavailable.reason), Some(exchange.as_str()), retry)

@@ -96,6 +96,7 @@ fn read(file: &str, value: &Value) -> Option<Line> {
         "anthropic" => Dialect::Anthropic,
         "openai" if provider == "azure-openai" => Dialect::AzureOpenAi,
         "openai" => Dialect::OpenAi,
+        "bedrock" => Dialect::Bedrock,
         _ => return None,
     };
     let method: Method = text("method").parse().unwrap();
