@@ -12,6 +12,8 @@ use tests::gateway::{Gateway, Setup};
 use tests::oracle::Evidence;
 use tests::provider::Provider;
 use tests::services::{Otelcol, Span};
+use tests::tapped::Certificates;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 const SERVER: i64 = 2;
 const CLIENT: i64 = 3;
@@ -209,7 +211,7 @@ async fn spans_and_metrics_say_what_the_records_say() {
         let cut = chat(&key, true).header("x-replay", "script:cut:2");
         assert_eq!(send_in(cut, how, whole).await.status, 200);
         let left = Leave { after_bytes: Some(1), after_silence: Some(Duration::from_secs(5)) };
-        let slow = chat(&key, true).header("x-replay", "script:stall:2");
+        let slow = chat(&key, true).header("x-replay", "script:slow:200");
         assert_eq!(send_in(slow, how, left).await.status, 200);
     }
     let hostile = [
@@ -389,6 +391,13 @@ async fn a_collector_that_is_away_is_in_nobodys_way_and_what_it_misses_is_counte
         assert!(begun.elapsed() < Duration::from_secs(40), "what waited is not sent:\n{}", gateway.log());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+    let taken = run(&mut gateway).await;
+    eprintln!("{calls} calls in a row: {:?}, {} ms CPU with a collector that takes", taken.0, taken.1 * 10);
+    let calls = 2 * calls;
+    while exchanges(&gateway, "sent") + exchanges(&gateway, "queue_full") < f64::from(calls) {
+        assert!(begun.elapsed() < Duration::from_secs(60), "what waited is not sent:\n{}", gateway.log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     let sent = exchanges(&gateway, "sent");
     let servers =
         |collector: &Otelcol| collector.spans().iter().filter(|span| span.value["kind"] == SERVER).count();
@@ -420,4 +429,136 @@ async fn a_collector_that_is_away_is_in_nobodys_way_and_what_it_misses_is_counte
     assert_eq!(servers(&collector), before + 1);
     assert_eq!(other.stop(), Some(0));
     collector.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs the OpenTelemetry Collector"]
+async fn a_collector_shows_and_is_shown_certificates_and_one_of_another_authority_gets_nothing() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let provider = Provider::start([]).await;
+    Certificates::new().write(dir.path());
+    let others = dir.path().join("others");
+    std::fs::create_dir_all(&others).expect("a folder");
+    Certificates::new().write(&others);
+    let ours = dir.path().to_owned();
+    let mut collector = Otelcol::secured(&ours.join("collector"), &ours);
+    collector.serve();
+    for (ca, client, wanted) in [(&ours, &ours, 3), (&others, &ours, 0), (&ours, &others, 0)] {
+        let rest = format!(
+            "telemetry:\n  otlp:\n    endpoint: https://localhost:{}\n    interval: 100ms\n    timeout: 2s\n    \
+             tls: {{ ca: {}/ca.pem, certificate: {c}/client.pem, key: {c}/client.key }}\n",
+            collector.address.port(),
+            ca.display(),
+            c = client.display()
+        );
+        let setup = Setup { provider: provider.url(), rest, ..Setup::default() };
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut gateway = Gateway::start(folder.path(), &setup);
+        let before = collector.spans().len();
+        for _ in 0..3 {
+            assert_eq!(send(gateway.address, &chat(&gateway.key, false)).await.status, 200);
+        }
+        let failed = |gateway: &Gateway| {
+            let of = |reason| format!("gateway_otlp_failures_total{{signal=\"traces\",reason=\"{reason}\"}}");
+            metric(gateway, &of("connect")) + metric(gateway, &of("closed"))
+        };
+        let begun = Instant::now();
+        while exchanges(&gateway, "sent") < f64::from(wanted) || (wanted == 0 && failed(&gateway) == 0.0) {
+            assert!(begun.elapsed() < Duration::from_secs(30), "{}", gateway.log());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        assert_eq!((exchanges(&gateway, "sent"), failed(&gateway) == 0.0), (f64::from(wanted), wanted > 0));
+        assert_eq!(gateway.stop(), Some(0), "{}", gateway.log());
+        let came = if wanted == 0 { 0 } else { 4 * 3 };
+        collector.until("their spans", |collector| collector.spans().len() == before + came).await;
+    }
+    collector.stop();
+}
+
+/// When a receiver got what head.
+type Posts = std::sync::Arc<std::sync::Mutex<Vec<(Instant, String)>>>;
+
+/// The head of a request that is here with all of its body, in lower case.
+fn whole(got: &[u8]) -> Option<String> {
+    let end = got.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
+    let head = String::from_utf8_lossy(&got[..end]).to_lowercase();
+    let length =
+        head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok())?;
+    (got.len() >= end + length).then_some(head)
+}
+
+/// Answers the n-th POST as told; whatever comes behind that is taken.
+async fn receiver(answers: &'static [&'static [u8]]) -> (std::net::SocketAddr, Posts) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let posts = Posts::default();
+    let seen = posts.clone();
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            let (mut got, mut piece) = (Vec::new(), [0; 4096]);
+            let head = loop {
+                if let Some(head) = whole(&got) {
+                    break head;
+                }
+                match socket.read(&mut piece).await {
+                    Ok(count) if count > 0 => got.extend_from_slice(&piece[..count]),
+                    _ => break String::new(),
+                }
+            };
+            let number = {
+                let mut seen = seen.lock().expect("posts");
+                seen.push((Instant::now(), head));
+                seen.len() - 1
+            };
+            let taken: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+            let _ = socket.write_all(answers.get(number).copied().unwrap_or(taken)).await;
+        }
+    });
+    (address, posts)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "starts a real process, as those with the OpenTelemetry Collector do"]
+async fn what_a_receiver_answers_decides_what_is_tried_again() {
+    let (address, posts) = receiver(&[
+        b"HTTP/1.1 503 Later\r\nretry-after: 1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+        b"no HTTP at all\r\n\r\n",
+        b"HTTP/1.1 429 Slower\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+        // A partial success that rejects three spans.
+        b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\nconnection: close\r\n\r\n\x0a\x02\x08\x03",
+        b"HTTP/1.1 400 No\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+        b"HTTP/1.1 401 Who\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+    ])
+    .await;
+    let dir = tempfile::tempdir().expect("a folder");
+    let provider = Provider::start([]).await;
+    let rest = format!(
+        "telemetry:\n  otlp:\n    endpoint: http://{address}/otel/\n    interval: 100ms\n    metrics: false\n    \
+         headers: {{ authorization: {{ env: OTLP_HEADER }} }}\n"
+    );
+    let environment = vec![("OTLP_HEADER".to_owned(), "Bearer abc".to_owned())];
+    let setup = Setup { provider: provider.url(), rest, environment, ..Setup::default() };
+    let mut gateway = Gateway::start(dir.path(), &setup);
+    for (result, count) in [("sent", 1.0), ("refused", 1.0), ("refused", 2.0), ("sent", 2.0)] {
+        assert_eq!(send(gateway.address, &chat(&gateway.key, false)).await.status, 200);
+        let begun = Instant::now();
+        while exchanges(&gateway, result) < count {
+            assert!(begun.elapsed() < Duration::from_secs(30), "{result} {count}:\n{}", gateway.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    for reason in ["unavailable", "closed", "throttled", "partial", "refused", "credentials"] {
+        let line = format!("gateway_otlp_failures_total{{signal=\"traces\",reason=\"{reason}\"}}");
+        assert_eq!(metric(&gateway, &line), 1.0, "{reason}");
+    }
+    let posts = posts.lock().expect("posts").clone();
+    assert_eq!(posts.len(), 7);
+    assert!(posts[1].0 - posts[0].0 >= Duration::from_millis(950), "`Retry-After` is heard");
+    for (_, head) in &posts {
+        assert!(head.starts_with("post /otel/v1/traces http/1.1\r\n"), "{head}");
+        let has = |line: &str| head.contains(&format!("{line}\r\n"));
+        assert!(has("authorization: bearer abc") && has("content-type: application/x-protobuf"), "{head}");
+    }
+    assert_eq!(gateway.stop(), Some(0), "{}", gateway.log());
+    assert!(!gateway.log().contains("Bearer abc"));
 }

@@ -29,6 +29,8 @@ const MOST: usize = 256;
 const MAX_ANSWER: usize = 64 << 10;
 /// How long a connection is kept that is not used.
 const IDLE: Duration = Duration::from_secs(30);
+/// The longest wait between two tries, where the receiver asks for none.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// The longest wait that `Retry-After` is believed.
 const LONGEST_WAIT_S: u64 = 600;
 
@@ -56,8 +58,8 @@ pub(super) struct Settings {
 /// What became of a POST.
 enum Sent {
     Taken,
-    /// It may be taken later.
-    Later,
+    /// It may be taken later: not before as long as the receiver says, where it does.
+    Later(Option<Duration>),
     /// It never will be.
     Never,
 }
@@ -66,10 +68,10 @@ pub(super) struct Sender {
     settings: Settings,
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     waiting: Vec<Box<Told>>,
-    /// The receiver asked to be left alone until then.
+    /// No try is made before: the receiver asked for that, or failed.
     not_before: Option<Instant>,
-    /// Whether the last try failed: said once.
-    is_away: bool,
+    /// How long the last such wait was; none where the last try was taken. That it is away is said once.
+    pause: Option<Duration>,
 }
 
 impl Sender {
@@ -89,7 +91,7 @@ impl Sender {
             .pool_idle_timeout(IDLE)
             .pool_max_idle_per_host(1)
             .build(connector);
-        Self { settings, client, waiting: Vec::new(), not_before: None, is_away: false }
+        Self { settings, client, waiting: Vec::new(), not_before: None, pause: None }
     }
 
     /// Sends until the queue ends.
@@ -107,6 +109,7 @@ impl Sender {
                         }
                     }
                     Some(Item::Flush(done)) => {
+                        self.not_before = None;
                         self.all().await;
                         // Who asked may have stopped waiting.
                         let _ = done.send(());
@@ -116,6 +119,8 @@ impl Sender {
                 _ = tick.tick() => self.all().await,
             }
         }
+        // The last try: nobody is left who could wait.
+        self.not_before = None;
         self.all().await;
         self.settings.telemetry.count("stopped", self.waiting.len() as u64);
     }
@@ -137,7 +142,7 @@ impl Sender {
         let result = match sent {
             Sent::Taken => "sent",
             Sent::Never => "refused",
-            Sent::Later => return,
+            Sent::Later(_) => return,
         };
         self.settings.telemetry.count(result, self.waiting.len() as u64);
         self.waiting.clear();
@@ -188,23 +193,29 @@ impl Sender {
                     self.settings.telemetry.failed(signal, "partial");
                     tracing::warn!(signal, rejected, "the collector did not take everything");
                 }
-                if std::mem::take(&mut self.is_away) {
+                self.not_before = None;
+                if self.pause.take().is_some() {
                     tracing::info!("the collector takes spans and metrics again");
                 }
                 return Sent::Taken;
             }
             Ok(Err((reason, detail, sent))) => (reason, detail, sent),
-            Err(_) => ("timeout", format!("no answer within {:?}", self.settings.timeout), Sent::Later),
+            Err(_) => ("timeout", format!("no answer within {:?}", self.settings.timeout), Sent::Later(None)),
         };
         self.settings.telemetry.failed(signal, reason);
-        if !std::mem::replace(&mut self.is_away, true) {
+        if self.pause.is_none() {
             tracing::warn!(signal, reason, detail, "the collector does not take what it is sent");
+        }
+        let pause = self.pause.map_or(self.settings.interval, |pause| (pause * 2).min(LONGEST_PAUSE));
+        self.pause = Some(pause);
+        if let Sent::Later(asked) = sent {
+            self.not_before = Some(Instant::now() + asked.unwrap_or(pause));
         }
         sent
     }
 
     /// Posts once; gives how much of it the receiver says it rejected.
-    async fn try_post(&mut self, signal: &str, body: &Bytes) -> Result<u64, (&'static str, String, Sent)> {
+    async fn try_post(&self, signal: &str, body: &Bytes) -> Result<u64, (&'static str, String, Sent)> {
         let BaseUrl { tls, authority, path } = &self.settings.endpoint;
         let scheme = if *tls { "https" } else { "http" };
         let mut request = Request::post(format!("{scheme}://{authority}{path}/v1/{signal}"))
@@ -217,26 +228,27 @@ impl Sender {
             .body(Full::new(body.clone()))
             .map_err(|error| ("refused", error.to_string(), Sent::Never))?;
         let answer = self.client.request(request).await.map_err(|error| {
-            (if error.is_connect() { "connect" } else { "closed" }, dispatch::chain(&error), Sent::Later)
+            (
+                if error.is_connect() { "connect" } else { "closed" },
+                dispatch::chain(&error),
+                Sent::Later(None),
+            )
         })?;
         let (head, body) = answer.into_parts();
         let body = Limited::new(body, MAX_ANSWER).collect().await;
         if head.status.is_success() {
             return Ok(body.map_or(0, |body| wire::rejected(&body.to_bytes())));
         }
-        let (reason, sent) = judge(head.status);
-        if matches!(sent, Sent::Later) {
-            self.not_before = retry_after(&head.headers).map(|wait| Instant::now() + wait);
-        }
+        let (reason, sent) = judge(head.status, &head.headers);
         Err((reason, format!("status {}", head.status.as_u16()), sent))
     }
 }
 
 /// What OTLP says of a status: 429, 502, 503 and 504 may be tried again, and nothing else may.
-fn judge(status: StatusCode) -> (&'static str, Sent) {
+fn judge(status: StatusCode, headers: &HeaderMap) -> (&'static str, Sent) {
     match status.as_u16() {
-        429 => ("throttled", Sent::Later),
-        502..=504 => ("unavailable", Sent::Later),
+        429 => ("throttled", Sent::Later(retry_after(headers))),
+        502..=504 => ("unavailable", Sent::Later(retry_after(headers))),
         401 | 403 => ("credentials", Sent::Never),
         _ => ("refused", Sent::Never),
     }

@@ -29,10 +29,24 @@ impl Otelcol {
     /// # Panics
     /// Where its files cannot be written.
     pub fn prepare(dir: &Path) -> Self {
+        Self::with(dir, "")
+    }
+
+    /// As [`Otelcol::prepare`], with TLS and certificates of callers wanted; `pems` is what `Certificates` wrote.
+    pub fn secured(dir: &Path, pems: &Path) -> Self {
+        let file = |name: &str| pems.join(name).display().to_string();
+        let (certificate, key, ca) = (file("server.pem"), file("server.key"), file("ca.pem"));
+        Self::with(
+            dir,
+            &format!(", tls: {{ cert_file: {certificate}, key_file: {key}, client_ca_file: {ca} }}"),
+        )
+    }
+
+    fn with(dir: &Path, more: &str) -> Self {
         std::fs::create_dir_all(dir).expect("a folder for the collector");
         let address = free_port();
         let config = format!(
-            "receivers:\n  otlp: {{ protocols: {{ http: {{ endpoint: {address} }} }} }}\n\
+            "receivers:\n  otlp: {{ protocols: {{ http: {{ endpoint: {address}{more} }} }} }}\n\
              exporters:\n  file: {{ path: {d}/taken.jsonl, append: true, flush_interval: 100ms }}\n\
              service:\n  pipelines:\n    \
              traces: {{ receivers: [otlp], exporters: [file] }}\n    metrics: {{ receivers: [otlp], exporters: [file] }}\n",
