@@ -22,6 +22,7 @@ use crate::app::{App, Snapshot};
 use crate::config;
 use crate::dispatch::upload::Upload;
 use crate::dispatch::{self, Outgoing};
+use crate::otlp::{self, Times, Told, Trace};
 use crate::record::{self, Clock, now_us};
 use crate::relay::Flow;
 use crate::relay::back::{self, Way};
@@ -39,13 +40,15 @@ pub(crate) async fn exchange(app: Arc<App>, request: Request<Incoming>) -> Respo
     let (head, mut body) = request.into_parts();
     let found = snapshot.routes.find(head.uri.path());
     let dialect = found.map_or_else(|| route::guess(&head.headers), |(route, _)| route.provider.dialect);
+    let trace = snapshot.otlp.as_ref().and_then(|otlp| otlp.begin(&head.headers));
+    let unknown = Unknown { dialect, method: &head.method, clock: &clock, trace, snapshot: &snapshot };
     if app.is_draining() {
-        return refuse_unknown(&app, dialect, Reason::Draining).await;
+        return refuse_unknown(&app, unknown, Reason::Draining).await;
     }
     let entry = match authenticate::authenticate(&snapshot.loaded.keys, &head.headers, now_us()) {
         Ok(entry) => entry,
         Err(reason) => {
-            let response = refuse_unknown(&app, dialect, reason).await;
+            let response = refuse_unknown(&app, unknown, reason).await;
             linger(&app, &head.headers, body, snapshot.limits.body);
             return response;
         }
@@ -63,6 +66,7 @@ pub(crate) async fn exchange(app: Arc<App>, request: Request<Incoming>) -> Respo
         suppression: Vec::new(),
         verdict: None,
         clock,
+        trace,
         route: route.clone(),
         app: Arc::clone(&app),
         snapshot: Arc::clone(&snapshot),
@@ -250,7 +254,7 @@ async fn answer(
         (Some(_), Some(spliced)) => Some(Sha256::digest(spliced).into()),
         (Some(_), None) => Some(body.sha256().await?),
     };
-    let outgoing = Outgoing {
+    let mut outgoing = Outgoing {
         method: head.method.clone(),
         target,
         headers: snapshot.filter.request(&head.headers),
@@ -272,6 +276,10 @@ async fn answer(
     };
     if let Some(open) = live.open() {
         open.intended.clock.sent = Some(Instant::now());
+        let ours = open.intended.trace.as_ref().zip(snapshot.otlp.as_ref());
+        let ours = ours.map(|(trace, otlp)| (trace, otlp.is_sampled(trace, &open.exchange)));
+        let how = snapshot.loaded.config.telemetry.trace_context;
+        otlp::apply(how, &mut outgoing.headers, ours, &open.exchange);
     }
     let sent = dispatch::send(&route.provider, outgoing, snapshot.limits.first_byte).await;
     drop(memory);
@@ -291,13 +299,15 @@ async fn intend(
     parts: Vec<NewPart>,
     place: OwnedSemaphorePermit,
 ) -> Result<Live, (Unavailable, Dialect, ExchangeId)> {
-    let Asking { app: owner, snapshot, caller, asked, suppression, verdict, mut clock, dialect, .. } = asking;
+    let Asking {
+        app: owner, snapshot, caller, asked, suppression, verdict, mut clock, dialect, trace, ..
+    } = asking;
     let route = Arc::clone(route);
     clock.admitted = Some(Instant::now());
     let Some(admission) = admission else {
         owner.ledger.count_unrecorded(1);
         let exchange = owner.ledger.new_exchange_id();
-        let intended = Intended { route, operation, caller, asked, clock };
+        let intended = Intended { route, operation, caller, asked, clock, trace };
         return Ok(Live::new(owner, snapshot, intended, exchange, None, place));
     };
     if !route.keep_content {
@@ -326,7 +336,7 @@ async fn intend(
             owner.telemetry.commit.observe(to.saturating_duration_since(from).as_secs_f64());
         }
         let fail_open = route.fail_open;
-        let intended = Intended { route, operation, caller, asked, clock };
+        let intended = Intended { route, operation, caller, asked, clock, trace };
         match opened {
             Ok(open) => Ok(Live::new(owner, snapshot, intended, exchange, Some(open), place)),
             Err(_) if fail_open => {
@@ -436,8 +446,55 @@ fn linger(app: &App, headers: &HeaderMap, body: Incoming, limit: u64) {
     }
 }
 
+/// What is known of a request whose caller is not.
+struct Unknown<'a> {
+    dialect: Dialect,
+    method: &'a Method,
+    clock: &'a Clock,
+    trace: Option<Trace>,
+    snapshot: &'a Snapshot,
+}
+
+impl Unknown<'_> {
+    /// Tells a collector of a refusal with a record of its own.
+    fn tell(&self, exchange: &ExchangeId, reason: Reason, times: Times) {
+        let asked = record::asked(None, None, self.method, &self.snapshot.pseudonyms);
+        tell_refusal(self.snapshot, self.trace, exchange, Caller::default(), asked, None, reason, times);
+    }
+}
+
+/// Tells a collector of a refusal that is recorded.
+#[expect(clippy::too_many_arguments, reason = "the facts of a refusal, each used once")]
+fn tell_refusal(
+    snapshot: &Snapshot,
+    trace: Option<Trace>,
+    exchange: &ExchangeId,
+    caller: Caller,
+    asked: Asked,
+    route: Option<Arc<Route>>,
+    reason: Reason,
+    times: Times,
+) {
+    let (Some(otlp), Some(trace)) = (&snapshot.otlp, trace) else { return };
+    let told = Told {
+        trace,
+        exchange: exchange.clone(),
+        caller,
+        asked,
+        route,
+        times: times.done(),
+        status: Some(reason.status()),
+        reason: Some(reason.name()),
+        is_recorded: true,
+        dispatched: None,
+    };
+    otlp.tell(told, None, |_| false);
+}
+
 /// Refuses a caller that is not known: no content is kept, and a flood is folded (CA-3).
-async fn refuse_unknown(app: &Arc<App>, dialect: Dialect, reason: Reason) -> Response<Flow> {
+async fn refuse_unknown(app: &Arc<App>, unknown: Unknown<'_>, reason: Reason) -> Response<Flow> {
+    let dialect = unknown.dialect;
+    let times = Times::of(unknown.clock);
     let Ok(name) = Identifier::new(reason.name()) else {
         return respond::answer(dialect, reason, None, None);
     };
@@ -448,6 +505,7 @@ async fn refuse_unknown(app: &Arc<App>, dialect: Dialect, reason: Reason) -> Res
     match recorded {
         Ok(PreAuth::Recorded(exchange)) => {
             app.telemetry.refused(reason.name());
+            unknown.tell(&exchange, reason, times);
             respond::answer(dialect, reason, Some(exchange.as_str()), None)
         }
         Ok(PreAuth::Folded) => {
@@ -475,6 +533,7 @@ struct Asking {
     suppression: Vec<Identifier>,
     verdict: Option<Verdict>,
     clock: Clock,
+    trace: Option<Trace>,
 }
 
 impl Asking {
@@ -485,7 +544,9 @@ impl Asking {
         body: Option<NewPart>,
         reason: Reason,
     ) -> Response<Flow> {
-        let Self { app, route, dialect, caller, asked, head, suppression, verdict, .. } = self;
+        let Self { app, snapshot, route, dialect, caller, asked, head, suppression, verdict, clock, trace } =
+            self;
+        let told = trace.map(|_| (caller.clone(), asked.clone(), route.clone(), Times::of(&clock)));
         // A refusal on a route with `fail_mode: open` is missed where others pass unrecorded.
         let fail_open = route.as_ref().is_some_and(|route| route.fail_open);
         let unrecorded = |app: &App, reason: Reason| {
@@ -542,6 +603,9 @@ impl Asking {
             Ok(exchange) => {
                 app.telemetry.refused(reason.name());
                 tracing::info!(%exchange, reason = reason.name(), "refused");
+                if let Some((caller, asked, route, times)) = told {
+                    tell_refusal(&snapshot, trace, &exchange, caller, asked, route, reason, times);
+                }
                 respond::answer(dialect, reason, Some(exchange.as_str()), None)
             }
             Err(unavailable) => {

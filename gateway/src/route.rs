@@ -33,6 +33,13 @@ pub(crate) struct Routes {
     routes: Vec<Arc<Route>>,
 }
 
+impl Route {
+    /// The path that it is for, as configured.
+    pub(crate) fn path(&self) -> &str {
+        if self.prefix.is_empty() { "/" } else { &self.prefix }
+    }
+}
+
 impl Routes {
     /// Joins routes with their providers.
     ///

@@ -459,7 +459,7 @@ impl Gateway {
             admin.run().await;
         });
         let connections = usize::try_from(loaded.config.limits.connections).unwrap_or(usize::MAX);
-        let snapshot = Snapshot::new(loaded, None)?;
+        let snapshot = Snapshot::new(loaded, None, &telemetry)?;
         let reloader = Reloader::new(hangup).context("watching the configuration's files")?;
         let stop = settings.stop.clone();
         let ledger = tokio::task::spawn_blocking(move || Ledger::open(settings)).await??;
@@ -645,6 +645,9 @@ impl Gateway {
             Err(error) => {
                 tracing::warn!(%origin, %error, "closed, but not all is archived: the next start finishes it")
             }
+        }
+        if let Some(otlp) = &app.snapshot.load_full().otlp {
+            otlp.flush().await;
         }
         admin.abort();
         // Who asked for an erasure that is refused now is still to hear of it.

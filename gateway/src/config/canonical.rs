@@ -47,6 +47,16 @@ pub(super) fn canonical(loaded: &Loaded, fingerprints: &Fingerprints) -> Result<
             secrets.insert(label.clone(), fingerprints.of(&label, key.secret_der()).into());
         }
     }
+    if let Some(otlp) = &loaded.otlp {
+        for (name, secret) in &otlp.headers {
+            let label = format!("telemetry.otlp.headers.{name}");
+            secrets.insert(label.clone(), fingerprints.of(&label, secret.expose().as_bytes()).into());
+        }
+        if let Some((_, key)) = &otlp.tls.client {
+            let label = "telemetry.otlp.tls.key".to_owned();
+            secrets.insert(label.clone(), fingerprints.of(&label, key.secret_der()).into());
+        }
+    }
     if let Some(secret) = &loaded.commit_secret {
         let label = "evidence.commit.kafka.secret".to_owned();
         secrets.insert(label.clone(), fingerprints.of(&label, secret.as_ref()).into());

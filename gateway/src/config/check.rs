@@ -157,6 +157,7 @@ impl Check<'_> {
         self.warn_of_s3(config);
         self.warn_of_kafka(config);
         self.warn_of_tap(config);
+        self.warn_of_otlp(config);
         for (index, route) in config.routes.iter().enumerate() {
             if route.fail_mode == FailMode::Open {
                 let wanted =
@@ -253,6 +254,16 @@ impl Check<'_> {
                 let problem = self.problem(format!("evidence.tap[{index}].webhook.url"), wanted);
                 self.warnings.push(problem.value(url.to_string()));
             }
+        }
+    }
+
+    fn warn_of_otlp(&mut self, config: &Config) {
+        let endpoint = config.telemetry.otlp.as_ref().map(|otlp| &otlp.endpoint);
+        if let Some(endpoint) = endpoint.filter(|endpoint| !endpoint.tls && !endpoint.is_loopback()) {
+            let wanted =
+                "`https://`: who called which model, and the headers, would cross the network in the clear";
+            let problem = self.problem("telemetry.otlp.endpoint".into(), wanted);
+            self.warnings.push(problem.value(endpoint.to_string()));
         }
     }
 }

@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 use super::check::place;
 use super::cluster::Cluster;
-use super::load::{AwsKey, LoadedFile, TapFiles, TlsFiles};
+use super::load::{AwsKey, LoadedFile, OtlpFiles, TapFiles, TlsFiles};
 use super::read::whole;
 use super::secret::{Secret, SecretBytes};
 use super::{ClientTls, Commit, Config, Credential, Out, TapSink};
@@ -49,6 +49,7 @@ pub(super) struct Parts {
     pub(super) kafka_password: Option<Secret>,
     pub(super) commit_password: Option<Secret>,
     pub(super) tap: Vec<TapFiles>,
+    pub(super) otlp: Option<OtlpFiles>,
     pub(super) commit_secret: Option<Zeroizing<[u8; 32]>>,
     pub(super) seal_seed: Zeroizing<[u8; 32]>,
     pub(super) pseudonym_key: Option<Zeroizing<[u8; 32]>>,
@@ -82,6 +83,7 @@ impl Loader<'_> {
         let commit_password = self.commit(config);
         let tap: Vec<_> =
             config.evidence.tap.iter().enumerate().map(|(index, sink)| self.tap(index, sink)).collect();
+        let otlp = self.otlp(config);
         let commit_secret = self.commit_secret(config);
         let seal_seed =
             self.secret_file("evidence.seal_key", &config.evidence.seal_key, secrets::parse_seal_key);
@@ -115,6 +117,7 @@ impl Loader<'_> {
             kafka_password: kafka_password?,
             commit_password: commit_password?,
             tap: tap.into_iter().collect::<Option<_>>()?,
+            otlp: otlp?,
             commit_secret: commit_secret?,
             seal_seed: seal_seed?,
             pseudonym_key: whole(pseudonym_key)?,
@@ -227,7 +230,16 @@ impl Loader<'_> {
 
     /// Reads a secret from where it is.
     fn secret(&mut self, key: &str, credential: &Credential) -> Option<Secret> {
-        const FORM: &str = "a key of 1 to 8192 visible ASCII characters";
+        self.secret_of(key, credential, "a key of 1 to 8192 visible ASCII characters", Secret::new)
+    }
+
+    fn secret_of(
+        &mut self,
+        key: &str,
+        credential: &Credential,
+        form: &str,
+        make: fn(&str) -> Option<Secret>,
+    ) -> Option<Secret> {
         let (key, text) = match credential {
             Credential::Env(name) => {
                 let key = format!("{key}.env");
@@ -251,9 +263,9 @@ impl Loader<'_> {
                 (key, Zeroizing::new(String::from_utf8_lossy(&bytes.0).trim().to_owned()))
             }
         };
-        let secret = Secret::new(text.trim());
+        let secret = make(text.trim());
         if secret.is_none() {
-            self.problem(&key, FORM);
+            self.problem(&key, form);
         }
         secret
     }
@@ -331,6 +343,21 @@ impl Loader<'_> {
             files.token = whole(token)?;
         }
         Some(files)
+    }
+
+    /// Reads what the way to a collector needs.
+    fn otlp(&mut self, config: &Config) -> Option<Option<OtlpFiles>> {
+        let Some(otlp) = &config.telemetry.otlp else { return Some(None) };
+        let key = "telemetry.otlp";
+        let mut headers = BTreeMap::new();
+        for (name, place) in &otlp.headers {
+            let form = "a header's value of 1 to 8192 visible ASCII characters and spaces";
+            let secret = self.secret_of(&format!("{key}.headers.{name}"), place, form, Secret::header_value);
+            headers.extend(secret.map(|secret| (name.clone(), secret)));
+        }
+        let mut tls = self.tap_tls(key, &otlp.tls)?;
+        tls.uses_tls = otlp.endpoint.tls;
+        (headers.len() == otlp.headers.len()).then_some(Some(OtlpFiles { headers, tls }))
     }
 
     fn tap_tls(&mut self, key: &str, tls: &ClientTls) -> Option<TapFiles> {

@@ -34,6 +34,8 @@ pub struct Loaded {
     pub commit_password: Option<Secret>,
     /// What each sink of `evidence.tap` needs of secrets and TLS, in their order.
     pub tap: Vec<TapFiles>,
+    /// What `telemetry.otlp` needs of secrets and TLS, where it is configured.
+    pub otlp: Option<OtlpFiles>,
     /// The secret under which messages of the commit topic are written, with `commit: kafka`.
     pub commit_secret: Option<Zeroizing<[u8; 32]>>,
     /// The seed of the key that signs seals.
@@ -115,6 +117,14 @@ pub struct TapFiles {
     pub client: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
 }
 
+/// Secrets and TLS material of the way to a collector.
+pub struct OtlpFiles {
+    /// The values of its headers, by name.
+    pub headers: BTreeMap<String, Secret>,
+    /// Its TLS.
+    pub tls: TapFiles,
+}
+
 impl Loaded {
     /// The policy's file.
     pub fn policy_file(&self) -> Option<&LoadedFile> {
@@ -150,6 +160,13 @@ impl Loaded {
             Credential::File(path) => Some(path),
             Credential::Env(_) => None,
         }));
+        if let Some(otlp) = &self.config.telemetry.otlp {
+            inputs.extend(otlp.tls.key.clone());
+            inputs.extend(otlp.headers.values().filter_map(|place| match place {
+                Credential::File(path) => Some(path.clone()),
+                Credential::Env(_) => None,
+            }));
+        }
         inputs
     }
 }
@@ -242,6 +259,7 @@ fn load_text(
         kafka_password: parts.kafka_password,
         commit_password: parts.commit_password,
         tap: parts.tap,
+        otlp: parts.otlp,
         commit_secret: parts.commit_secret,
         pseudonym_key: parts
             .pseudonym_key

@@ -23,6 +23,7 @@ mod s3;
 mod schema;
 mod secret;
 mod tap;
+mod telemetry;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -45,7 +46,7 @@ pub use defaults::DEFAULT_ADMIN;
 pub use diff::Changes;
 pub use kafka::{Archiver, CreateTopics, KafkaOut};
 pub(crate) use kafka_in::{KafkaIn, kafka_in};
-pub use load::{AwsKey, Loaded, LoadedFile, TapFiles, TlsFiles, keys_path, load, load_with};
+pub use load::{AwsKey, Loaded, LoadedFile, OtlpFiles, TapFiles, TlsFiles, keys_path, load, load_with};
 pub use policies::document::Problem;
 pub(crate) use read::out;
 pub(crate) use referred::Referred;
@@ -53,6 +54,7 @@ pub use s3::{Bucket, LockMode, S3Out, S3Retention, Sse, WithoutLock};
 pub use schema::json_schema;
 pub use secret::Secret;
 pub use tap::{TapBody, TapFormat, TapKafka, TapKind, TapOnly, TapSink, TapSyslog, TapWebhook};
+pub use telemetry::{Otlp, Ratio, Telemetry, TraceContext};
 pub use tls::ClientTls;
 pub use units::{parse_duration, parse_size};
 
@@ -103,6 +105,10 @@ pub struct Config {
     /// Which headers go on, and which are recorded.
     #[schemars(default)]
     pub headers: Headers,
+    /// Spans and metrics for those who watch, and what becomes of callers' trace context.
+    #[serde(skip_serializing_if = "Telemetry::is_default")]
+    #[schemars(default)]
+    pub telemetry: Telemetry,
     /// The gateway's own log lines.
     #[schemars(default)]
     pub log: Log,

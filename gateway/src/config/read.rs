@@ -37,6 +37,7 @@ pub(super) fn config(root: &Node, base: &Path, problems: &mut Vec<Problem>) -> O
     let policy = f.path("policy");
     let prices = f.path("prices");
     let headers = f.part_of("headers", headers);
+    let telemetry = f.part_of("telemetry", super::telemetry::read);
     let log = f.part_of("log", log);
     f.fields.finish();
     Some(Config {
@@ -53,6 +54,7 @@ pub(super) fn config(root: &Node, base: &Path, problems: &mut Vec<Problem>) -> O
         policy,
         prices,
         headers: headers.unwrap_or_default(),
+        telemetry: whole(telemetry)?.unwrap_or_default(),
         log: log.unwrap_or_default(),
     })
 }
@@ -456,7 +458,7 @@ fn asserted_headers(
     headers
 }
 
-fn is_header(text: &str) -> bool {
+pub(super) fn is_header(text: &str) -> bool {
     http::HeaderName::from_lowercase(text.as_bytes()).is_ok()
 }
 

@@ -340,6 +340,81 @@ fn the_taps_sinks_are_read_with_their_secrets_as_fingerprints_and_need_a_restart
     assert!(!std::str::from_utf8(&without.canonical).unwrap().contains("tap"));
 }
 
+fn with_otlp(place: &str) -> String {
+    format!(
+        "{FULL}\ntelemetry:\n  trace_context: replace\n  otlp:\n    endpoint: https://otel.example:4318/otlp\n    \
+         tls: {{ ca: tls.crt, certificate: tls.crt, key: tls.key }}\n    headers: {{ authorization: {{ {place} }} }}\n    \
+         traces: true\n    metrics: false\n    sample_ratio: 0.05\n    interval: 2s\n    timeout: 3s\n    queue: 100\n    \
+         resource: {{ deployment.environment.name: test }}\n"
+    )
+}
+
+#[test]
+fn the_way_to_a_collector_is_read_and_can_be_reloaded() {
+    let folder = Folder::new();
+    std::fs::write(folder.path("otlp.header"), "Bearer abc-def\n").unwrap();
+    let loaded = folder.load(&with_otlp("file: otlp.header")).unwrap();
+    let otlp = loaded.config.telemetry.otlp.as_ref().unwrap();
+    assert_eq!(loaded.config.telemetry.trace_context, TraceContext::Replace);
+    assert_eq!((otlp.sample_ratio.to_string().as_str(), otlp.queue, otlp.metrics), ("0.05", 100, false));
+    assert_eq!(loaded.otlp.as_ref().unwrap().headers["authorization"].expose(), "Bearer abc-def");
+    let canonical = std::str::from_utf8(&loaded.canonical).unwrap();
+    for label in ["telemetry.otlp.headers.authorization", "telemetry.otlp.tls.key"] {
+        assert!(canonical.contains(&format!("\"{label}\":\"hmac-sha256:")), "{label}: {canonical}");
+    }
+    assert!(!canonical.contains("abc-def"), "{canonical}");
+    for file in ["otlp.header", "tls.key", "tls.crt"] {
+        assert!(loaded.inputs().contains(&folder.path(file)), "{file}");
+    }
+    let other = folder.load(&with_otlp("file: otlp.header").replace("queue: 100", "queue: 101")).unwrap();
+    assert_eq!(loaded.restart_keys(&other), Vec::<String>::new());
+    assert_eq!(loaded.changes(&other).live, ["config.telemetry.otlp.queue"]);
+    // Where nothing is typed, nothing of it is in the configuration of record.
+    assert!(!std::str::from_utf8(&folder.load(FULL).unwrap().canonical).unwrap().contains("telemetry"));
+}
+
+#[test]
+fn a_collector_that_means_nothing_is_refused_with_every_problem() {
+    let folder = Folder::new();
+    std::fs::write(folder.path("otlp.header"), "Bearer a\nb\n").unwrap();
+    let typed = with_otlp("file: otlp.header");
+    let told = folder.told(&typed).join("\n");
+    assert!(told.contains("telemetry.otlp.headers.authorization"), "{told}");
+    let table = [
+        (
+            "endpoint: https://otel.example:4318/otlp",
+            "endpoint: otel.example:4318",
+            "telemetry.otlp.endpoint",
+        ),
+        ("sample_ratio: 0.05", "sample_ratio: 1.5", "telemetry.otlp.sample_ratio"),
+        ("sample_ratio: 0.05", "sample_ratio: 0.0000001", "telemetry.otlp.sample_ratio"),
+        ("interval: 2s", "interval: 0s", "telemetry.otlp.interval"),
+        ("timeout: 3s", "timeout: 3", "telemetry.otlp.timeout"),
+        ("queue: 100", "queue: 0", "telemetry.otlp.queue"),
+        ("traces: true", "traces: false", "telemetry.trace_context"),
+        ("traces: true", "traces: perhaps", "telemetry.otlp.traces"),
+        ("trace_context: replace", "trace_context: drop", "telemetry.trace_context"),
+        ("authorization:", "Host:", "telemetry.otlp.headers.Host"),
+        ("authorization:", "content-type:", "telemetry.otlp.headers.content-type"),
+        ("deployment.environment.name: test", "a b: test", "telemetry.otlp.resource.a b"),
+        ("deployment.environment.name: test", "a: ''", "telemetry.otlp.resource.a"),
+        ("key: tls.key }", "}", "telemetry.otlp.tls.key"),
+        ("    queue: 100", "    protocol: grpc", "telemetry.otlp.protocol"),
+    ];
+    for (from, to, key) in table {
+        let text = with_otlp("env: OPENAI_API_KEY");
+        let (before, section) = text.split_at(text.find("telemetry:").unwrap());
+        assert!(section.contains(from), "{from}");
+        let told = folder.told(&format!("{before}{}", section.replacen(from, to, 1))).join("\n");
+        assert!(told.contains(key), "{key}:\n{told}");
+    }
+    let without = format!("{FULL}\ntelemetry: {{ trace_context: replace }}\n");
+    assert!(folder.told(&without).join("\n").contains("telemetry.trace_context"));
+    let clear = format!("{FULL}\ntelemetry: {{ otlp: {{ endpoint: 'http://otel.example:4318' }} }}\n");
+    let warned = folder.load(&clear).unwrap().warnings.iter().map(ToString::to_string).collect::<String>();
+    assert!(warned.contains("telemetry.otlp.endpoint"), "{warned}");
+}
+
 #[test]
 fn sinks_that_mean_nothing_are_refused_with_every_problem() {
     let folder = Folder::new();
@@ -596,13 +671,18 @@ fn schema_and_reader_know_the_same_keys() {
     let mut in_file = Vec::new();
     let taps = [with_tap("env: OPENAI_API_KEY"), with_tap("file: azure.key")];
     let signed = [with_aws("env: OPENAI_API_KEY"), with_aws("file: azure.key")];
-    let texts = [FULL, &bucket, &topics[0], &topics[1], &commits[0], &commits[1], &taps[0], &taps[1]];
+    let otlp = with_otlp("env: OPENAI_API_KEY");
+    let texts = [FULL, &bucket, &topics[0], &topics[1], &commits[0], &commits[1], &taps[0], &taps[1], &otlp];
     for text in texts.into_iter().chain(signed.iter().map(String::as_str)) {
         folder.load(text).unwrap();
         let typed: Value = serde_saphyr::from_str(text).unwrap();
         keys_of(&typed, "", &mut in_file);
     }
-    let open = |key: &String| !key.contains(".asserted_headers.") && !key.contains(".classes.");
+    let open = |key: &String| {
+        [".asserted_headers.", ".classes.", ".otlp.headers.", ".otlp.resource."]
+            .iter()
+            .all(|map| !key.contains(map))
+    };
     assert_eq!(sorted(in_file.into_iter().filter(open).collect()), sorted(in_schema));
 }
 

@@ -80,6 +80,12 @@ impl std::fmt::Debug for Provider {
 }
 
 impl Provider {
+    /// The port that it is asked at.
+    pub(crate) fn port(&self) -> u16 {
+        let usual = if self.scheme == Scheme::HTTPS { 443 } else { 80 };
+        self.authority.port_u16().unwrap_or(usual)
+    }
+
     /// Makes a provider ready; takes the pool of `old` where it fits.
     ///
     /// # Errors

@@ -10,12 +10,14 @@ use bytes::Bytes;
 use dialects::{AnswerFacts, Cause, Dialect, Meter, Operation};
 use evidence::{Cut, OpenExchange, PartWriter, Unavailable};
 use schemas::record::{
-    Asked, Caller, Cost, End, Outcome, Part, PartName, ProviderEnd, Unpriced, UsageRole, UsageSource,
+    Answered, Asked, Caller, Cost, End, Outcome, Part, PartName, ProviderEnd, Unpriced, UsageRole,
+    UsageSource,
 };
 use schemas::{ExchangeId, Identifier};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::app::{App, Snapshot};
+use crate::otlp::{self, Dispatched, Times, Told, Trace};
 use crate::record::{self, Clock};
 use crate::respond::Reason;
 use crate::route::Route;
@@ -51,6 +53,8 @@ pub(crate) struct Intended {
     pub(crate) caller: Caller,
     pub(crate) asked: Asked,
     pub(crate) clock: Clock,
+    /// The trace that it belongs to, where there is a collector.
+    pub(crate) trace: Option<Trace>,
 }
 
 /// What an exchange holds until its outcome.
@@ -232,6 +236,7 @@ impl Open {
             tracing::warn!(exchange = %self.exchange, unread = unread.name(), "an answer was passed on but not read");
         }
         let (cost, unpriced) = self.price(&facts);
+        let told = self.told(&ending, &facts, &answered, cost.as_ref());
         let Intended { route, caller, asked, clock, .. } = &self.intended;
         let timing = clock.timing();
         let label = route.name.as_str().to_owned();
@@ -283,7 +288,10 @@ impl Open {
         }
         let end = ending.end;
         tracing::debug!(exchange = %self.exchange, ?end, status, delivered = self.delivered, "exchange ended");
-        let Some(ledger) = self.ledger.take() else { return Ok(()) };
+        let Some(ledger) = self.ledger.take() else {
+            self.tell(told, false);
+            return Ok(());
+        };
         let retention = route.retention.clone();
         let (caller, asked) = (caller.clone(), asked.clone());
         let exchange = self.exchange.clone();
@@ -321,7 +329,46 @@ impl Open {
                 tracing::error!(exchange = %self.exchange, %error, "an outcome could not be recorded");
             }
         }
+        self.tell(told, done.is_ok());
         done
+    }
+
+    /// What a collector is told of it; nothing where there is none.
+    fn told(
+        &self,
+        ending: &Ending,
+        facts: &AnswerFacts,
+        answered: &Answered,
+        cost: Option<&Cost>,
+    ) -> Option<Told> {
+        let Intended { route, caller, asked, clock, trace, .. } = &self.intended;
+        let trace = (*trace)?;
+        Some(Told {
+            trace,
+            exchange: self.exchange.clone(),
+            caller: caller.clone(),
+            asked: asked.clone(),
+            route: Some(Arc::clone(route)),
+            times: Times::of(clock),
+            status: self.status,
+            reason: ending.reason.map(|reason| reason.name()),
+            is_recorded: false,
+            dispatched: Some(Dispatched {
+                end: ending.end,
+                provider_status: self.provider_status,
+                answered: answered.clone(),
+                usage: facts.usage.clone(),
+                cost: cost.cloned(),
+                delivered: self.delivered.saturating_add(ending.released),
+            }),
+        })
+    }
+
+    fn tell(&self, told: Option<Told>, is_recorded: bool) {
+        let (Some(otlp), Some(told)) = (&self.snapshot.otlp, told) else { return };
+        let (provider, loaded) = (&self.intended.route.provider.price_name, &self.snapshot.loaded);
+        let told = Told { times: told.times.done(), is_recorded, ..told };
+        otlp.tell(told, Some(&self.intended.operation), |model| otlp::is_priced(loaded, provider, model));
     }
 
     fn price(&self, facts: &AnswerFacts) -> (Option<Cost>, Option<Unpriced>) {
@@ -355,7 +402,7 @@ fn nothing_came(dialect: Dialect, operation: Operation) -> AnswerFacts {
         .finish(Cause::Cut)
 }
 
-fn end_name(end: End) -> &'static str {
+pub(crate) fn end_name(end: End) -> &'static str {
     match end {
         End::Complete => "complete",
         End::ClientAbort => "client_abort",

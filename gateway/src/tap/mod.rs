@@ -8,7 +8,7 @@
 mod alerts;
 mod ocsf;
 mod syslog;
-mod tls;
+pub(crate) mod tls;
 mod wait;
 mod webhook;
 

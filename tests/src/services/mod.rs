@@ -8,6 +8,7 @@ mod kafka;
 mod liar;
 mod minio;
 mod moto;
+mod otelcol;
 mod s3;
 mod versitygw;
 mod wire;
@@ -18,6 +19,7 @@ pub use kafka::{Allow, Authority, Certificate, Guard, Kafka, Operator, Tokens, T
 pub use liar::{Answer, Asked, Liar};
 pub use minio::{Minio, MinioKeys};
 pub use moto::Moto;
+pub use otelcol::{Otelcol, Span};
 pub use s3::S3Server;
 pub use versitygw::Versitygw;
 pub use wire::{Network, Wire};

@@ -111,6 +111,7 @@ podAntiAffinity:
 {{- /* Without addresses of its own the bucket, and who takes webhooks, is one of the public ones that providers have. */}}
 {{- if and $store $np.store.to }}{{ $gateway = append $gateway "store" }}{{ end }}
 {{- if $taps }}{{ $gateway = append $gateway "taps" }}{{ end }}
+{{- if (.Values.gateway.config.telemetry | default dict).otlp }}{{ $gateway = append $gateway "collector" }}{{ end }}
 {{- $goes := dict "gateway" $gateway }}
 {{- if .Values.archiver.enabled }}
 {{- $archiver := list "kafka" }}
