@@ -16,7 +16,7 @@ use crate::assess::pack::{Loaded, Pack};
 use crate::assess::register::{self, Given};
 use crate::assess::rows::kind_name;
 use crate::assess::run::Asked;
-use crate::assess::tables::Shown;
+use crate::assess::tables::{Proven, Shown};
 use crate::assess::{Assessment, cases, fact, packs, render, run as assessing};
 use crate::cli::{Answer, AnswerFormat, Asking, Assess, AssessFormat, PackCommand};
 use crate::render::{hostile, json};
@@ -104,13 +104,15 @@ pub(super) fn assess(
     let answer = Answer { format: AnswerFormat::Table, out: None, memory };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let assessment = runtime.block_on(async {
-        let (context, _spill) = query::session(opened, &cache, &[], &answer).await?;
+        let (context, spill) = query::session(opened, &cache, &[], &answer).await?;
+        let (records, _) = cache.files();
+        let proven = Proven { session: &context, records: &records, folder: spill.path() };
         let mut sink = |pack: &str, control: &str, columns: &[String], row: &[Option<String>]| match &mut list
         {
             Some(list) => list.write(pack, control, columns, row),
             None => Ok(()),
         };
-        let assessment = assessing::assess(&context, &shown, asked, &mut sink).await?;
+        let assessment = assessing::assess(&proven, &shown, asked, &mut sink).await?;
         more(&context, &assessment).await?;
         anyhow::Ok(assessment)
     })?;
