@@ -137,6 +137,7 @@ pub(crate) struct TapTelemetry {
     pub(crate) errors: Family<BySinkReason, Counter>,
     pub(crate) gaps: Family<BySink, Counter>,
     pub(crate) gap_records: Family<BySink, Counter>,
+    pub(crate) passed_by: Family<BySinkReason, Counter>,
     pub(crate) kept: Gauge,
 }
 
@@ -149,6 +150,7 @@ impl TapTelemetry {
             errors: Family::default(),
             gaps: Family::default(),
             gap_records: Family::default(),
+            passed_by: Family::default(),
             kept: Gauge::default(),
         };
         let help = "Records journaled or sealed that a sink of the tap has not acknowledged, by sink";
@@ -166,6 +168,8 @@ impl TapTelemetry {
         registry.register("tap_gap", help, tap.gaps.clone());
         let help = "Records named by such notices, where their count is known, by sink";
         registry.register("tap_gap_records", help, tap.gap_records.clone());
+        let help = "Leaves that a sink will never take and that were passed by, by sink and reason";
+        registry.register("tap_passed_by", help, tap.passed_by.clone());
         let help = "Size of sealed records that are kept for the tap's sinks";
         registry.register_with_unit("tap_kept", help, Unit::Bytes, tap.kept.clone());
         tap

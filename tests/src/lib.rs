@@ -17,6 +17,7 @@ pub mod audited;
 pub mod client;
 pub mod compose;
 pub mod corpus;
+pub mod dashboards;
 pub mod deployment;
 pub mod gateway;
 pub mod marks;

@@ -35,7 +35,11 @@ pub(super) fn canonical(loaded: &Loaded, fingerprints: &Fingerprints) -> Result<
     }
     for (index, (sink, files)) in loaded.config.evidence.tap.iter().zip(&loaded.tap).enumerate() {
         let (way, _) = sink.way();
-        let key = if way == "kafka" { "sasl.secret" } else { "secret" };
+        let key = match way {
+            "kafka" => "sasl.secret",
+            "loki" => "password",
+            _ => "secret",
+        };
         for (key, secret) in [(key, &files.secret), ("token", &files.token)] {
             if let Some(secret) = secret {
                 let label = format!("evidence.tap[{index}].{way}.{key}");

@@ -248,10 +248,10 @@ impl Check<'_> {
                 let wanted = "TLS, `{}` for the system's roots: leaves would cross the network in the clear";
                 self.warnings.push(self.problem(format!("evidence.tap[{index}].kafka.tls"), wanted));
             }
-            let url = sink.webhook.as_ref().map(|webhook| &webhook.url);
-            if let Some(url) = url.filter(|url| !url.tls && !url.is_loopback()) {
+            if let Some(url) = sink.url().filter(|url| !url.tls && !url.is_loopback()) {
+                let (way, _) = sink.way();
                 let wanted = "`https://`: leaves and the token would cross the network in the clear";
-                let problem = self.problem(format!("evidence.tap[{index}].webhook.url"), wanted);
+                let problem = self.problem(format!("evidence.tap[{index}].{way}.url"), wanted);
                 self.warnings.push(problem.value(url.to_string()));
             }
         }

@@ -335,11 +335,17 @@ impl Loader<'_> {
             return Some(TapFiles { secret, ..TapFiles::default() });
         }
         let mut files = tls.map_or_else(|| Some(TapFiles::default()), |tls| self.tap_tls(&key, tls))?;
-        files.uses_tls = sink.webhook.as_ref().is_none_or(|webhook| webhook.url.tls);
+        files.uses_tls = sink.url().is_none_or(|url| url.tls);
         if let Some(webhook) = &sink.webhook {
             let secret = webhook.secret.as_ref().map(|place| self.secret(&format!("{key}.secret"), place));
             let token = webhook.token.as_ref().map(|place| self.secret(&format!("{key}.token"), place));
             files.secret = whole(secret)?;
+            files.token = whole(token)?;
+        }
+        if let Some(loki) = &sink.loki {
+            let password = loki.password.as_ref().map(|place| self.secret(&format!("{key}.password"), place));
+            let token = loki.token.as_ref().map(|place| self.secret(&format!("{key}.token"), place));
+            files.secret = whole(password)?;
             files.token = whole(token)?;
         }
         Some(files)

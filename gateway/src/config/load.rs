@@ -105,7 +105,7 @@ pub struct TlsFiles {
 /// Secrets and TLS material of one sink of the tap.
 #[derive(Default)]
 pub struct TapFiles {
-    /// The password for the brokers, or the secret of signatures.
+    /// The password for the brokers or Loki, or the secret of signatures.
     pub secret: Option<Secret>,
     /// The token of `Authorization`.
     pub token: Option<Secret>,

@@ -53,7 +53,7 @@ pub(crate) use referred::Referred;
 pub use s3::{Bucket, LockMode, S3Out, S3Retention, Sse, WithoutLock};
 pub use schema::json_schema;
 pub use secret::Secret;
-pub use tap::{TapBody, TapFormat, TapKafka, TapKind, TapOnly, TapSink, TapSyslog, TapWebhook};
+pub use tap::{TapBody, TapFormat, TapKafka, TapKind, TapLoki, TapOnly, TapSink, TapSyslog, TapWebhook};
 pub use telemetry::{Otlp, Ratio, Telemetry, TraceContext};
 pub use tls::ClientTls;
 pub use units::{parse_duration, parse_size};

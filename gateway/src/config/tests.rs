@@ -308,7 +308,10 @@ fn with_tap(secret: &str) -> String {
          - {{ name: siem, format: ocsf, kinds: [refusal, outcome], only: alerts, syslog: {{ address: 'siem:6514', server_name: siem, \
          {tls}, sd_id: 'a@1', facility: 4, app_name: aff, confirm: 2s, timeout: 3s }} }}\n    \
          - {{ name: hook, webhook: {{ url: 'https://siem.example/in', {tls}, body: array, secret: {{ {secret} }}, \
-         token: {{ {secret} }}, scheme: Splunk, timeout: 4s }} }}"
+         token: {{ {secret} }}, scheme: Splunk, timeout: 4s }} }}\n    \
+         - {{ name: view, loki: {{ url: 'https://loki.example/x/', {tls}, tenant: team-a, user: gw1, password: {{ {secret} }}, \
+         batch: 64KiB, wait: 500ms, timeout: 4s }} }}\n    \
+         - {{ name: grafana, loki: {{ url: 'http://127.0.0.1:3100', token: {{ {secret} }} }} }}"
     ))
 }
 
@@ -317,7 +320,10 @@ fn the_taps_sinks_are_read_with_their_secrets_as_fingerprints_and_need_a_restart
     let folder = Folder::new();
     let loaded = folder.load(&with_tap("env: OPENAI_API_KEY")).unwrap();
     let tap = &loaded.config.evidence.tap;
-    assert_eq!(tap.iter().map(|sink| sink.name.as_str()).collect::<Vec<_>>(), ["live", "siem", "hook"]);
+    assert_eq!(
+        tap.iter().map(|sink| sink.name.as_str()).collect::<Vec<_>>(),
+        ["live", "siem", "hook", "view", "grafana"]
+    );
     assert_eq!(tap[1].kinds, [TapKind::Refusal, TapKind::Outcome]);
     assert_eq!((tap[1].format, tap[1].only), (TapFormat::Ocsf, TapOnly::Alerts));
     assert_eq!(loaded.config.evidence.tap_keep, Some(1 << 20));
@@ -328,6 +334,9 @@ fn the_taps_sinks_are_read_with_their_secrets_as_fingerprints_and_need_a_restart
         "evidence.tap[1].syslog.tls.key",
         "evidence.tap[2].webhook.secret",
         "evidence.tap[2].webhook.token",
+        "evidence.tap[3].loki.password",
+        "evidence.tap[3].loki.tls.key",
+        "evidence.tap[4].loki.token",
     ] {
         assert!(canonical.contains(&format!("\"{label}\":\"hmac-sha256:")), "{label}: {canonical}");
     }
@@ -421,7 +430,9 @@ fn sinks_that_mean_nothing_are_refused_with_every_problem() {
     let yaml = with_out(
         "  out: { directory: store }\n  tap:\n    - { name: A b, kafka: { brokers: [k] }, webhook: { url: 'ftp://x' } }\n    \
          - { name: s, kinds: [refusals], only: some, format: cef, syslog: { address: siem, sd_id: x, facility: 24, tls: { key: k } } }\n    \
-         - { name: n }",
+         - { name: n }\n    \
+         - { name: l, format: ocsf, loki: { url: 'http://l/loki/api/v1/push', tenant: 'a|b', user: 'a:b', batch: 1GiB } }\n    \
+         - { name: m, loki: { url: 'http://l', user: a, password: { env: OPENAI_API_KEY }, token: { env: OPENAI_API_KEY } } }",
     );
     let told = folder.told(&yaml).join("\n");
     for key in [
@@ -437,17 +448,24 @@ fn sinks_that_mean_nothing_are_refused_with_every_problem() {
         "tap[1].syslog.facility",
         "tap[1].syslog.tls.key",
         "tap[2].kafka",
+        "tap[3].loki.url",
+        "tap[3].loki.tenant",
+        "tap[3].loki.user",
+        "tap[3].loki.batch",
+        "tap[3].format",
+        "tap[4].loki.token",
     ] {
         assert!(told.contains(&format!("evidence.{key}")), "{key}:\n{told}");
     }
     let twice = with_out(
-        "  out: { directory: store }\n  tap: [{ name: a, webhook: { url: 'http://siem/x' } }, { name: a, webhook: { url: 'http://[::1]/' } }]",
+        "  out: { directory: store }\n  tap: [{ name: a, webhook: { url: 'http://siem/x' } }, { name: a, webhook: { url: 'http://[::1]/' } }, { name: c, loki: { url: 'http://loki:3100' } }]",
     );
     assert!(folder.told(&twice).join("\n").contains("evidence.tap[1].name"));
     let clear = folder.load(&twice.replacen("name: a", "name: b", 1)).unwrap();
     let warned: Vec<_> = clear.warnings.iter().map(|warning| warning.key.as_str()).collect();
     assert!(warned.contains(&"evidence.tap[0].webhook.url"), "{warned:?}");
     assert!(!warned.contains(&"evidence.tap[1].webhook.url"), "{warned:?}");
+    assert!(warned.contains(&"evidence.tap[2].loki.url"), "{warned:?}");
 }
 
 #[test]

@@ -19,7 +19,9 @@ pub(super) const ROUTE: &str = "affidavit.route";
 /// `gen_ai.operation.name`: the conventions' own word where they have one, else the records'.
 pub(super) fn operation(operation: &str) -> &str {
     match operation {
-        "chat.completions" | "responses.create" | "messages.create" => "chat",
+        "chat.completions" | "responses.create" | "messages.create" | "converse" | "converse_stream" => {
+            "chat"
+        }
         "completions" | "complete" => "text_completion",
         "embeddings.create" => "embeddings",
         other => other,
@@ -32,6 +34,7 @@ pub(super) fn provider(dialect: Dialect) -> &'static str {
         Dialect::OpenAi => "openai",
         Dialect::AzureOpenAi => "azure.ai.openai",
         Dialect::Anthropic => "anthropic",
+        Dialect::Bedrock => "aws.bedrock",
     }
 }
 
