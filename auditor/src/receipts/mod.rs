@@ -8,3 +8,6 @@
 pub mod judge;
 pub mod proven;
 pub mod read;
+
+#[cfg(test)]
+mod tests;
