@@ -33,7 +33,7 @@ const AT_ONCE: usize = 500;
 /// Evidence that cannot be opened, a subject that is in no proven record, a folder that cannot be written.
 pub fn run(typed: &Subject) -> anyhow::Result<u8> {
     let subject = who::subject(&typed.subject, typed.pseudonym_key.as_deref())?;
-    let named = release::release(&typed.reason, 0)?;
+    let reason = release::reason(&typed.reason)?;
     let opened = evidence::open(&typed.evidence)?;
     let (report, cache) = query::verified(&opened)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -47,7 +47,7 @@ pub fn run(typed: &Subject) -> anyhow::Result<u8> {
         bail!("subject {subject} is in no proven record of the interval ({})", report.verdict.as_str());
     }
     // Before the first byte of content is read.
-    let release = release::release(&named.reason, found.len() as u64)?;
+    let release = release::release(reason, found.len() as u64)?;
     let mut folder = Folder::new(&typed.out)?;
     let reader = Reader::new(&opened);
     let mut told = Vec::with_capacity(found.len());

@@ -7,8 +7,8 @@ use std::path::{Component, Path};
 use anyhow::{Context as _, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use schemas::Sha256Hex;
 use schemas::trust::Trust;
-use schemas::{Sha256Hex, leaf};
 
 use super::manifest::{Exchange, FORMAT, MANIFEST, Manifest, TABLE};
 use crate::proof::{self, Bundle, Check};
@@ -105,8 +105,6 @@ fn proven(folder: &Path, manifest: &Manifest, exchange: &Exchange, trust: &Trust
     }
     let mut of_subject = false;
     for (told, record) in exchange.records.iter().zip(&bundle.records) {
-        let decoded = leaf::decode(record.leaf.as_bytes()).map_err(|error| error.to_string())?;
-        drop(decoded);
         let leaf: serde_json::Value =
             serde_json::from_str(&record.leaf).map_err(|error| error.to_string())?;
         if (&told.origin, told.position, &told.record) != (&record.origin, record.position, &leaf) {

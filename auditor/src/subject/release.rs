@@ -16,16 +16,24 @@ pub struct Release {
     pub exchanges: u64,
 }
 
-/// Takes note that content is about to be given out; called before the first byte of it is.
+/// A reason as it was typed.
 ///
 /// # Errors
-/// No reason, or one that is none.
-pub fn release(reason: &str, exchanges: u64) -> anyhow::Result<Release> {
-    let reason = reason.trim();
+/// It is none.
+pub fn reason(typed: &str) -> anyhow::Result<String> {
+    let reason = typed.trim();
     if reason.is_empty() || reason.len() > LONGEST || reason.chars().any(char::is_control) {
         bail!(
             "--reason: wanted a line of 1 to {LONGEST} bytes that says why content is read, as `access request 17`"
         );
     }
-    Ok(Release { reason: reason.to_owned(), exchanges })
+    Ok(reason.to_owned())
+}
+
+/// Takes note that content is about to be given out; called before the first byte of it is read.
+///
+/// # Errors
+/// It cannot be noted: nothing may be given out.
+pub fn release(reason: String, exchanges: u64) -> anyhow::Result<Release> {
+    Ok(Release { reason, exchanges })
 }
