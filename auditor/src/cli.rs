@@ -51,6 +51,12 @@ pub enum Command {
     Prove(Prove),
     /// Check an offline proof against a trust file.
     CheckProof(CheckProof),
+    /// Hold receipts that callers kept against the proven logs: names every promised record that is not there.
+    CheckReceipts(Box<CheckReceipts>),
+    /// Hand over all exchanges of one end user (GDPR Article 15): content, story and proof of each, in a folder.
+    Subject(Box<Subject>),
+    /// Check a folder that `subject` wrote: every file against the manifest, every proof against the trust file.
+    CheckSubject(CheckSubject),
     /// Try whether a bucket enforces retention: with a canary that is locked for a short time. Writes to the bucket.
     Probe(Probe),
     /// Carry what this auditor has seen to another machine.
@@ -634,6 +640,63 @@ pub struct CheckProof {
     /// How the result is written.
     #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
     pub format: ReportFormat,
+}
+
+/// `check-receipts`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "FILE holds a receipt a line, or JSON lines as {\"exchange\": ID, \"receipt\": TEXT or [TEXT, ...]}, or the heads of \
+    answers as they came (`curl -D`). A receipt is what `x-affidavit-receipt` and `x-affidavit-receipt-outcome` said.\n\n\
+    Exit code: 0 every receipt is honoured, 1 findings, 2 something could not be judged, or not yet."
+)]
+pub struct CheckReceipts {
+    /// The receipts.
+    pub file: PathBuf,
+    /// What to verify.
+    #[command(flatten)]
+    pub evidence: Evidence,
+    /// How the result is written.
+    #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
+    pub format: ReportFormat,
+}
+
+/// `subject`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "DIR gets index.html (without scripts), exchanges.csv and exchanges.json, a folder for each exchange with its story, its proof \
+    and its content as it crossed, and manifest.json with the SHA-256 of every file; `check-subject` checks it. What was erased, or is not \
+    kept, is named. With `--from` and `--to` the exchanges that began in between.\n\n\
+    Exit code: the verdict's, as with `show`."
+)]
+pub struct Subject {
+    /// What to verify.
+    #[command(flatten)]
+    pub evidence: Evidence,
+    /// The end user: the pseudonym as records hold it (`p:` and 32 hex digits), or the raw id with `--pseudonym-key`.
+    #[arg(long, value_name = "SUBJECT")]
+    pub subject: String,
+    /// The gateway's key of pseudonyms, where the raw id is given.
+    #[arg(long, value_name = "FILE")]
+    pub pseudonym_key: Option<PathBuf>,
+    /// Why content is read; it stands in the manifest.
+    #[arg(long, value_name = "TEXT")]
+    pub reason: String,
+    /// The folder: not there yet, or empty.
+    #[arg(long, short, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Memory for the questions; what is beyond it goes to disk.
+    #[arg(long, value_name = "MIB", default_value_t = 512)]
+    pub memory: usize,
+}
+
+/// `check-subject`.
+#[derive(Debug, Args)]
+pub struct CheckSubject {
+    /// The folder.
+    pub folder: PathBuf,
+    /// The trust file.
+    #[arg(long, value_name = "FILE")]
+    pub trust: PathBuf,
 }
 
 /// `witness`.

@@ -10,7 +10,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use dialects::{Dialect, Operation, RequestFacts};
 use evidence::{Admission, KeyScope, NewPart, PreAuth, StoredBody, Unavailable};
-use http::header::{CONTENT_LENGTH, EXPECT, UPGRADE};
+use http::header::{CONTENT_LENGTH, EXPECT, TE, UPGRADE};
 use http::{HeaderMap, Method, Request, Response};
 use hyper::body::Incoming;
 use schemas::record::{Asked, Caller, Decision, Intent, PartName, Refusal, Verdict};
@@ -263,7 +263,7 @@ async fn answer(
         uncoded: stripping,
     };
     drop(body);
-    let way = Way { method: head.method.clone(), stripping };
+    let way = Way { method: head.method.clone(), stripping, trailers: takes_trailers(&head.headers) };
     let Some(asked) = guard.take() else { return Err(Reason::ClientAbort.into()) };
     let mut live = match intend(app, asked, &route, operation, admission, parts, place).await {
         Ok(live) => live,
@@ -312,6 +312,9 @@ async fn intend(
     };
     if !route.keep_content {
         admission.discard_content();
+    }
+    if route.receipts {
+        admission.promise();
     }
     let exchange = admission.exchange().clone();
     Outliving::new(app, async move {
@@ -407,6 +410,12 @@ fn is_empty(body: &Body) -> bool {
         Body::Memory(bytes) => bytes.is_empty(),
         Body::Stored(stored) => stored.is_empty(),
     }
+}
+
+/// Whether the caller says that it takes trailers (RFC 9110 10.1.4).
+fn takes_trailers(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(TE).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|word| word.trim().eq_ignore_ascii_case("trailers"))
 }
 
 fn declared_length(headers: &HeaderMap) -> Option<u64> {
@@ -574,6 +583,9 @@ impl Asking {
                 if route.as_ref().is_some_and(|route| !route.keep_content) {
                     admission.discard_content();
                 }
+                if route.as_ref().is_some_and(|route| route.receipts) {
+                    admission.promise();
+                }
                 let mut parts = vec![NewPart::bytes(PartName::ClientRequestHead, head)];
                 parts.extend(body);
                 let retention = route
@@ -596,17 +608,19 @@ impl Asking {
                 };
                 let recorded =
                     Outliving::new(&app, async move { admission.refusal(parts, make).await }).await;
-                recorded.map(|()| exchange)
+                recorded.map(|promise| (exchange, promise))
             }
         };
         match refused {
-            Ok(exchange) => {
+            Ok((exchange, promise)) => {
                 app.telemetry.refused(reason.name());
                 tracing::info!(%exchange, reason = reason.name(), "refused");
                 if let Some((caller, asked, route, times)) = told {
                     tell_refusal(&snapshot, trace, &exchange, caller, asked, route, reason, times);
                 }
-                respond::answer(dialect, reason, Some(exchange.as_str()), None)
+                let mut answer = respond::answer(dialect, reason, Some(exchange.as_str()), None);
+                respond::promised(answer.headers_mut(), respond::RECEIPT, promise.as_ref());
+                answer
             }
             Err(unavailable) => {
                 unrecorded(&app, reason);

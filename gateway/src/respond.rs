@@ -6,12 +6,17 @@
 use bytes::Bytes;
 use dialects::Dialect;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode};
+use schemas::promise::Promise;
 
 use crate::relay::Flow;
 
 /// The exchange's id, in every answer.
 pub(crate) const EXCHANGE: HeaderName = HeaderName::from_static("x-affidavit-exchange");
+/// The promise that the exchange's first record, its intent or refusal, is in the log (FORMAT 17).
+pub(crate) const RECEIPT: HeaderName = HeaderName::from_static("x-affidavit-receipt");
+/// The promise that its outcome is; a trailer where the answer is streamed.
+pub(crate) const OUTCOME_RECEIPT: HeaderName = HeaderName::from_static("x-affidavit-receipt-outcome");
 /// Why the gateway answered itself.
 pub(crate) const REASON: HeaderName = HeaderName::from_static("x-affidavit-reason");
 /// Tells the SDKs not to try again.
@@ -161,6 +166,13 @@ impl Reason {
             }
             Self::ProviderAborted => "The provider broke off before a whole answer came. Try again.",
         }
+    }
+}
+
+/// Puts a promise into a head or into trailers, where there is one.
+pub(crate) fn promised(headers: &mut HeaderMap, name: HeaderName, promise: Option<&Promise>) {
+    if let Some(line) = promise.and_then(|promise| HeaderValue::try_from(promise.to_string()).ok()) {
+        headers.insert(name, line);
     }
 }
 

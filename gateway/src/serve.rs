@@ -705,6 +705,7 @@ fn ledger_config(loaded: &Loaded, start: Start, telemetry: &Arc<Telemetry>) -> a
         key_table_dir: evidence.key_table.clone(),
         store,
         seal_seed: *loaded.seal_seed,
+        promise_seed: loaded.promise_seed.as_deref().copied(),
         closing: start.closing,
         operator: actor().and_then(|name| Identifier::new(name).ok()),
         batch_age: evidence.batch_age,

@@ -144,6 +144,25 @@ impl Gateway {
         Self { dir: dir.to_owned(), address, admin, key, store, environment, process: None }
     }
 
+    /// As [`Gateway::prepare`], with receipts for callers on every route and the key that they need.
+    ///
+    /// # Panics
+    /// Where a command of the gateway fails.
+    pub fn prepare_promising(dir: &Path, setup: &Setup) -> Self {
+        let setup = Setup {
+            evidence: format!("{}  promise_key: promise.key\n", setup.evidence),
+            route: format!("{}    receipts: true\n", setup.route),
+            ..setup.clone()
+        };
+        let gateway = Self::prepare(dir, &setup);
+        ran(Command::new(crate::binary("gateway"))
+            .args(["keygen", "--deployment", "test", "--gateway", "gw1", "--out"])
+            .arg(dir.join("unused.key"))
+            .arg("--promise-key")
+            .arg(dir.join("promise.key")));
+        gateway
+    }
+
     /// Prepares and starts, and waits until it is ready.
     pub fn start(dir: &Path, setup: &Setup) -> Self {
         let mut gateway = Self::prepare(dir, setup);

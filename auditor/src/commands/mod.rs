@@ -2,6 +2,7 @@
 
 pub mod assess;
 pub mod check_proof;
+pub mod check_receipts;
 pub mod cost;
 pub mod evidence;
 pub mod export;
@@ -14,6 +15,7 @@ pub mod report;
 pub mod sample;
 pub mod show;
 pub mod state;
+pub mod subject;
 pub mod trust;
 pub mod verify;
 pub mod witness;
@@ -43,6 +45,9 @@ pub fn run(cli: &Cli) -> anyhow::Result<u8> {
         Command::Show(show) => show::run(show),
         Command::Prove(prove) => prove::run(prove),
         Command::CheckProof(check) => check_proof::run(check),
+        Command::CheckReceipts(check) => check_receipts::run(check),
+        Command::Subject(typed) => subject::run(typed),
+        Command::CheckSubject(typed) => subject::check(typed),
         Command::Probe(probe) => probe::run(probe),
         Command::State(command) => state::run(command),
         Command::Trust(command) => trust::run(command),

@@ -125,7 +125,7 @@ fn as_json(
     json!({ "exchange": exchange, "verdict": report.verdict, "not_judged": report.not_judged, "records": records, "parts": parts })
 }
 
-fn story(exchange: &ExchangeId, found: &[Found], parts: &[PartContent]) -> String {
+pub(super) fn story(exchange: &ExchangeId, found: &[Found], parts: &[PartContent]) -> String {
     let mut text = String::new();
     // Writing into a String cannot fail.
     let _ = writeln!(text, "exchange {exchange}");

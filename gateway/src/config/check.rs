@@ -79,6 +79,11 @@ impl Check<'_> {
                 self.problems
                     .push(problem.value(route.provider.as_str()).suggest(route.provider.as_str(), known()));
             }
+            if route.receipts && config.evidence.promise_key.is_none() {
+                let wanted = "`evidence.promise_key` as well: the file of the key that signs promises, made by `gateway keygen --promise-key`";
+                let problem = self.problem(format!("routes[{index}].receipts"), wanted);
+                self.problems.push(problem.value("true"));
+            }
         }
     }
 
@@ -100,9 +105,16 @@ impl Check<'_> {
                 }
             }
         }
-        if out.is_some_and(|out| plain(&evidence.seal_key).starts_with(plain(out))) {
-            let problem = self.problem("evidence.seal_key".into(), "a file outside of the evidence store");
-            self.problems.push(problem.value(evidence.seal_key.display().to_string()));
+        for (key, file) in [
+            ("evidence.seal_key", Some(&evidence.seal_key)),
+            ("evidence.promise_key", evidence.promise_key.as_ref()),
+        ] {
+            if let (Some(out), Some(file)) = (out, file)
+                && plain(file).starts_with(plain(out))
+            {
+                let problem = self.problem(key.into(), "a file outside of the evidence store");
+                self.problems.push(problem.value(file.display().to_string()));
+            }
         }
     }
 

@@ -53,6 +53,7 @@ pub(super) struct Parts {
     pub(super) commit_secret: Option<Zeroizing<[u8; 32]>>,
     pub(super) seal_seed: Zeroizing<[u8; 32]>,
     pub(super) pseudonym_key: Option<Zeroizing<[u8; 32]>>,
+    pub(super) promise_seed: Option<Zeroizing<[u8; 32]>>,
     pub(super) keys: Keys,
     pub(super) policy: Option<Policy>,
     pub(super) prices: Option<PriceBook>,
@@ -92,6 +93,14 @@ impl Loader<'_> {
             .pseudonym_key
             .as_ref()
             .map(|path| self.secret_file("evidence.pseudonym_key", path, secrets::parse_pseudonym_key));
+        let promise_seed = config.evidence.promise_key.as_ref().map(|path| {
+            let seed = self.secret_file("evidence.promise_key", path, secrets::parse_seal_key)?;
+            if seal_seed.as_ref() == Some(&seed) {
+                // What one key says of seals and of promises could not be told apart by whoever holds only the key.
+                self.problem("evidence.promise_key", "another key than `evidence.seal_key`");
+            }
+            Some(seed)
+        });
         let keys = self.parsed("keys", &config.keys, Keys::parse);
         // The keys file is in the configuration of record entry by entry, not as a file.
         self.files.remove("keys");
@@ -121,6 +130,7 @@ impl Loader<'_> {
             commit_secret: commit_secret?,
             seal_seed: seal_seed?,
             pseudonym_key: whole(pseudonym_key)?,
+            promise_seed: whole(promise_seed)?,
             keys: keys?,
             policy: whole(policy)?,
             prices: whole(prices)?,

@@ -40,6 +40,8 @@ pub struct Loaded {
     pub commit_secret: Option<Zeroizing<[u8; 32]>>,
     /// The seed of the key that signs seals.
     pub seal_seed: Zeroizing<[u8; 32]>,
+    /// Seed of the Ed25519 key that signs promises to callers.
+    pub promise_seed: Option<Zeroizing<[u8; 32]>>,
     /// The key of pseudonyms (CA-8).
     pub pseudonym_key: Zeroizing<[u8; 32]>,
     /// The gateway keys.
@@ -146,6 +148,7 @@ impl Loaded {
         let mut inputs =
             vec![self.path.clone(), self.config.keys.clone(), self.config.evidence.seal_key.clone()];
         inputs.extend(self.config.evidence.pseudonym_key.clone());
+        inputs.extend(self.config.evidence.promise_key.clone());
         inputs.extend(self.files.values().map(|file| file.path.clone()));
         inputs.extend(self.config.listen.iter().filter_map(|listen| Some(listen.tls.as_ref()?.key.clone())));
         let of_aws = |provider: &super::Provider| {
@@ -274,6 +277,7 @@ fn load_text(
         warnings,
         files,
         seal_seed: parts.seal_seed,
+        promise_seed: parts.promise_seed,
     };
     let fingerprints = Fingerprints::new(&loaded.seal_seed);
     loaded.canonical = canonical::canonical(&loaded, &fingerprints).map_err(|error| {

@@ -154,6 +154,10 @@ pub struct Evidence {
     /// File of the key of pseudonyms, made by `gateway keygen`; absent: derived from the seal key. Restart.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pseudonym_key: Option<PathBuf>,
+    /// File of the key that signs promises to callers, made by `gateway keygen --promise-key`: for routes with
+    /// `receipts: true`; absent: none are made. Another key than the seal key. Restart.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub promise_key: Option<PathBuf>,
     /// The evidence store. Restart.
     pub out: Out,
     /// Where a record must be before it counts: `local` (this machine's disk), or `{kafka: {...}}`. Restart.
@@ -441,6 +445,11 @@ pub struct Route {
     /// What happens while evidence cannot be written.
     #[schemars(default)]
     pub fail_mode: FailMode,
+    /// True: callers get signed promises that their exchange is in the log, in the headers `x-affidavit-receipt` and
+    /// `x-affidavit-receipt-outcome`; needs `evidence.promise_key`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schemars(default)]
+    pub receipts: bool,
     /// Facts about every caller of this route, where the key's entry has none (recorded with source `route`).
     #[serde(skip_serializing_if = "Attributes::is_empty")]
     #[schemars(default)]

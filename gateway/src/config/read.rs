@@ -187,6 +187,7 @@ fn evidence(node: &Node, base: &Path, problems: &mut Vec<Problem>) -> Option<Evi
     let key_table = f.required_path("key_table");
     let seal_key = f.required_path("seal_key");
     let pseudonym_key = f.path("pseudonym_key");
+    let promise_key = f.path("promise_key");
     let out_node = f
         .fields
         .required_node("out", "the evidence store as `{directory: PATH}`, `{s3: {...}}` or `{kafka: {...}}`");
@@ -209,6 +210,7 @@ fn evidence(node: &Node, base: &Path, problems: &mut Vec<Problem>) -> Option<Evi
         key_table: key_table?,
         seal_key: seal_key?,
         pseudonym_key,
+        promise_key,
         out: out?,
         commit: whole(commit)?.unwrap_or_default(),
         batch_age,
@@ -396,6 +398,7 @@ fn route(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem>) -> O
     let keep_content = f.fields.truth("keep_content").unwrap_or(true);
     let ask_usage = f.fields.truth("ask_usage");
     let fail_mode = f.fields.choice("fail_mode", &[("closed", FailMode::Closed), ("open", FailMode::Open)]);
+    let receipts = f.fields.truth("receipts").unwrap_or(false);
     let attributes = f.part_of("attributes", attributes).unwrap_or_default();
     let asserted_headers = f.part_of("asserted_headers", asserted_headers).unwrap_or_default();
     f.fields.finish();
@@ -408,6 +411,7 @@ fn route(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem>) -> O
         keep_content,
         ask_usage,
         fail_mode: fail_mode.unwrap_or_default(),
+        receipts,
         attributes,
         asserted_headers,
     })

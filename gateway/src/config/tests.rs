@@ -27,6 +27,7 @@ evidence:
   key_table: key-table
   seal_key: seal.key
   pseudonym_key: pseudonym.key
+  promise_key: promise.key
   out: { directory: store }
   batch_age: 2s
   batch_size: 32MiB
@@ -76,6 +77,7 @@ routes:
     keep_content: false
     ask_usage: true
     fail_mode: closed
+    receipts: true
     attributes: { team: t, organisation: o, cost_centre: '0123', system: s, purpose: p, data_class: d }
     asserted_headers: { subject: x-user, purpose: x-purpose }
   - { name: all, path: /, provider: azure }
@@ -104,6 +106,7 @@ impl Folder {
             |name: &str, text: &str| crate::output::write_new(&path(name), text.as_bytes(), 0o600).unwrap();
         private("tls.key", &tls.signing_key.serialize_pem());
         private("seal.key", &secrets::seal_key_text(&[1; 32], &[2; 32], "acme/gw1"));
+        private("promise.key", &secrets::signing_key_text("promise", &[4; 32], &[5; 32], "acme/gw1"));
         private("pseudonym.key", &secrets::pseudonym_key_text(&[3; 32]));
         private("commit.secret", &secrets::commit_secret_text(&[4; 32]));
         private("azure.key", &format!("{ANTHROPIC_KEY}\n"));
@@ -866,6 +869,37 @@ fn problems_between_keys_and_in_files_are_told_at_once() {
     ] {
         assert!(told.iter().any(|line| line.contains(want)), "{want}\nis not in\n{}", told.join("\n"));
     }
+}
+
+#[test]
+fn receipts_need_a_promise_key_of_their_own_outside_of_the_store() {
+    let folder = Folder::new();
+    let loaded = folder.load(FULL).unwrap();
+    assert_eq!(loaded.promise_seed.as_deref(), Some(&[4; 32]));
+    assert!(loaded.config.routes[0].receipts && !loaded.config.routes[1].receipts);
+    for (from, to, want) in [
+        (
+            "  promise_key: promise.key\n",
+            "",
+            "`routes[0].receipts`: found `true`, wanted `evidence.promise_key` as well",
+        ),
+        ("promise.key", "seal.key", "`evidence.promise_key`: wanted another key than `evidence.seal_key`"),
+        (
+            "promise.key",
+            "nowhere.key",
+            "`evidence.promise_key`: found `nowhere.key`, wanted a file that can be read",
+        ),
+        ("promise.key", "store/promise.key", "wanted a file outside of the evidence store"),
+        ("receipts: true", "receipts: maybe", "`routes[0].receipts`: found `maybe`"),
+    ] {
+        let told = folder.told(&FULL.replacen(from, to, 1));
+        assert!(told.iter().any(|line| line.contains(want)), "{want}\nis not in\n{}", told.join("\n"));
+    }
+    let without = folder.load(&FULL.replacen("    receipts: true\n", "", 1)).unwrap();
+    assert_eq!(loaded.changes(&without).live, ["config.routes[0].receipts"]);
+    std::fs::write(folder.path("promise.key"), secrets::seal_key_text(&[9; 32], &[2; 32], "x").as_bytes())
+        .unwrap();
+    assert_eq!(loaded.restart_keys(&folder.load(FULL).unwrap()), ["evidence.promise_key"]);
 }
 
 #[test]

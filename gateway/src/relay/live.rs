@@ -9,6 +9,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use dialects::{AnswerFacts, Cause, Dialect, Meter, Operation};
 use evidence::{Cut, OpenExchange, PartWriter, Unavailable};
+use schemas::promise::Promise;
 use schemas::record::{
     Answered, Asked, Caller, Cost, End, Outcome, Part, PartName, ProviderEnd, Unpriced, UsageRole,
     UsageSource,
@@ -121,16 +122,17 @@ impl Live {
         self.open.as_deref_mut()
     }
 
-    /// Records the outcome. On `Ok` it is on stable storage, and the end of the answer may go (CA-2).
+    /// Records the outcome. On `Ok` it is on stable storage, and the end of the answer may go (CA-2); with the outcome's
+    /// promise, where the caller gets one.
     pub(crate) fn conclude(
         mut self,
         ending: Ending,
-    ) -> impl Future<Output = Result<(), Unavailable>> + Send + 'static {
+    ) -> impl Future<Output = Result<Option<Promise>, Unavailable>> + Send + 'static {
         let open = self.open.take();
         async move {
             match open {
                 Some(open) => open.conclude(ending).await,
-                None => Ok(()),
+                None => Ok(None),
             }
         }
     }
@@ -153,6 +155,11 @@ impl Drop for Live {
 }
 
 impl Open {
+    /// The promise of the intent, where the caller gets one.
+    pub(crate) fn promise(&self) -> Option<&Promise> {
+        self.ledger.as_ref().and_then(OpenExchange::promise)
+    }
+
     /// Opens the parts of the answer.
     pub(crate) fn answer_begins(
         &mut self,
@@ -210,7 +217,7 @@ impl Open {
         }
     }
 
-    async fn conclude(mut self: Box<Self>, ending: Ending) -> Result<(), Unavailable> {
+    async fn conclude(mut self: Box<Self>, ending: Ending) -> Result<Option<Promise>, Unavailable> {
         let names = &self.snapshot.pseudonyms;
         let mut parts = std::mem::take(&mut self.parts);
         parts.extend(self.incoming.take().map(PartWriter::finish));
@@ -290,7 +297,7 @@ impl Open {
         tracing::debug!(exchange = %self.exchange, ?end, status, delivered = self.delivered, "exchange ended");
         let Some(ledger) = self.ledger.take() else {
             self.tell(told, false);
-            return Ok(());
+            return Ok(None);
         };
         let retention = route.retention.clone();
         let (caller, asked) = (caller.clone(), asked.clone());
@@ -323,7 +330,7 @@ impl Open {
             })
             .await;
         match &done {
-            Ok(()) => telemetry.ended(),
+            Ok(_) => telemetry.ended(),
             Err(error) => {
                 telemetry.failed("outcome_unrecorded");
                 tracing::error!(exchange = %self.exchange, %error, "an outcome could not be recorded");
