@@ -95,7 +95,11 @@ pub async fn session(
     Ok(context)
 }
 
-async fn table(
+/// Makes Parquet files a table of this name and schema.
+///
+/// # Errors
+/// A file that cannot be read.
+pub(crate) async fn table(
     context: &SessionContext,
     name: &str,
     files: &[PathBuf],
