@@ -32,3 +32,6 @@ mod visit;
 pub use content::Access;
 pub use gate::Origin;
 pub use server::{Server, Settings};
+
+#[cfg(test)]
+mod tests;
