@@ -1,5 +1,6 @@
 //! What was typed.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -47,6 +48,8 @@ pub enum Command {
     Pack(PackCommand),
     /// The whole story of one exchange.
     Show(Show),
+    /// A page to look at in a browser: evidence, exchanges, cost and controls, read only, until told to stop.
+    Serve(Box<Serve>),
     /// Write an offline proof that an exchange is in the evidence.
     Prove(Prove),
     /// Check an offline proof against a trust file.
@@ -611,6 +614,49 @@ pub struct Show {
     /// How it is written.
     #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
     pub format: ReportFormat,
+}
+
+/// `serve`.
+#[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "The store is verified first, and nothing is shown that is not proven; what is shown stays that of this pass until \
+    somebody asks on the page to verify again. The page has no scripts, reads only, and answers GET and HEAD.\n\n\
+    On loopback whoever can connect from this machine can look; `--login` asks for a login link. Others reach it only with \
+    `--origin`: then every browser needs a login link of its own, which works once. The next one is always on standard error. There is no TLS: put a \
+    proxy before it, listen on loopback and give its `https://` address as `--origin`.\n\n\
+    Ends with SIGINT or SIGTERM."
+)]
+pub struct Serve {
+    /// What to verify.
+    #[command(flatten)]
+    pub evidence: Evidence,
+    /// Where to listen; port 0 is any free one. The address is printed.
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8931")]
+    pub listen: SocketAddr,
+    /// How others reach the page, as `https://audit.example`: needed to listen elsewhere than on loopback.
+    #[arg(long, value_name = "URL")]
+    pub origin: Option<String>,
+    /// Ask for a login link on loopback too.
+    #[arg(long)]
+    pub login: bool,
+    /// Packs whose controls are offered, as with `assess`; default: all that come with the auditor.
+    #[arg(long, value_name = "NAME|FILE")]
+    pub pack: Vec<String>,
+    /// A register of your own that packs ask for: `sysreg=systems.csv`.
+    #[arg(long, value_name = "NAME=FILE")]
+    pub register: Vec<String>,
+    /// A name of your own that packs ask for, as `phi_class=health`.
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub set: Vec<String>,
+    /// Show content of exchanges too: needs `--reason`, and `--key-table` unless content is not encrypted.
+    #[arg(long, requires = "reason")]
+    pub content: bool,
+    /// Why content is looked at.
+    #[arg(long, value_name = "TEXT", requires = "content")]
+    pub reason: Option<String>,
+    /// Memory for questions; what is beyond it goes to disk.
+    #[arg(long, value_name = "MIB", default_value_t = 512)]
+    pub memory: usize,
 }
 
 /// `prove`.

@@ -43,7 +43,7 @@ pub fn run(typed: &Assess) -> anyhow::Result<u8> {
 }
 
 /// What was typed about packs, read and checked before anything is verified.
-pub(super) struct Questions {
+pub(crate) struct Questions {
     packs: Vec<Loaded>,
     registers: Vec<Given>,
     settings: Vec<(String, String)>,
@@ -54,7 +54,7 @@ pub(super) struct Questions {
 
 impl Questions {
     /// Reads packs and registers.
-    pub(super) fn read(pack: &[String], asking: &Asking) -> anyhow::Result<Self> {
+    pub(crate) fn read(pack: &[String], asking: &Asking) -> anyhow::Result<Self> {
         let Asking { register, set, control, exceptions, memory } = asking;
         let packs = packs::read(pack)?;
         let chosen: Vec<&Pack> = packs.iter().map(|loaded| &loaded.pack).collect();
@@ -74,7 +74,7 @@ impl Questions {
     }
 
     /// What is asked then.
-    pub(super) fn asked(&self) -> Asked<'_> {
+    pub(crate) fn asked(&self) -> Asked<'_> {
         Asked {
             packs: &self.packs,
             registers: &self.registers,

@@ -13,6 +13,7 @@ pub mod reconcile;
 pub mod reperform;
 pub mod report;
 pub mod sample;
+pub mod serve;
 pub mod show;
 pub mod state;
 pub mod subject;
@@ -43,6 +44,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<u8> {
         Command::ReportKey(typed) => report::report_key(typed),
         Command::Pack(command) => assess::packs(command),
         Command::Show(show) => show::run(show),
+        Command::Serve(typed) => serve::run(typed),
         Command::Prove(prove) => prove::run(prove),
         Command::CheckProof(check) => check_proof::run(check),
         Command::CheckReceipts(check) => check_receipts::run(check),
