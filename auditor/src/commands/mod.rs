@@ -1,5 +1,6 @@
 //! The commands: one file each. Data goes to standard output, everything else to standard error.
 
+pub mod access;
 pub mod assess;
 pub mod check_proof;
 pub mod cost;
@@ -43,6 +44,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<u8> {
         Command::Show(show) => show::run(show),
         Command::Prove(prove) => prove::run(prove),
         Command::CheckProof(check) => check_proof::run(check),
+        Command::Access(command) => access::run(command),
         Command::Probe(probe) => probe::run(probe),
         Command::State(command) => state::run(command),
         Command::Trust(command) => trust::run(command),
