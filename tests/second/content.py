@@ -198,12 +198,15 @@ class Log:
         self.depth = {}
         self.dictionaries = {}
         self.erasures = set()
+        self.ledger = {}  # position -> `hold` or `erasure` record
         self.destroyed = []  # (key id, place): judged when every log was read, an erasure comes later
         self.proven = self.unopened = 0
 
     def commit(self, position, value):
         if value["kind"] == "erasure":
             self.erasures.add(value["content_key"])
+        if value["kind"] in ("erasure", "hold"):
+            self.ledger[position] = value
         for part in value.get("parts", []):
             entry = (value.get("exchange"), part, value.get("content_key"), value.get("retention"))
             self.committed[position, part["part"]] = entry
