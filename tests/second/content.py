@@ -188,11 +188,15 @@ def sound_row(row):
     return wanted.get(row["encoding"]) == (*base, row["dictionary"] is not None)
 
 
+KINDS = set("boot config intent outcome refusal attempt side_call admin heartbeat gap hold erasure close".split())
+
+
 class Log:
     """All parts of one log: committed by leaves, found in content files, checked against each other."""
 
     def __init__(self, origin, keys, findings):
         self.origin, self.keys, self.findings = origin, keys, findings
+        self.strangers = set()  # positions of records of unknown kinds: their content is not judged
         self.committed = {}  # (position, part) -> (exchange, part entry, content key, retention, kept)
         self.contents = {}  # (exchange, part, class) -> bytes, for later deltas
         self.depth = {}
@@ -203,6 +207,9 @@ class Log:
         self.proven = self.unopened = 0
 
     def commit(self, position, value):
+        if value["kind"] not in KINDS:
+            self.strangers.add(position)
+            return
         if value["kind"] == "erasure":
             self.erasures.add(value["content_key"])
         if value["kind"] in ("erasure", "hold"):
@@ -221,6 +228,8 @@ class Log:
         seen = set()
         for retention, rows in classes.items():
             for (position, part), chunks in runs(rows):
+                if position in self.strangers:
+                    continue
                 place = f"{self.origin} batch {seal['batch']}, position {position}, {part}"
                 entry = here.get((position, part))
                 if entry is None or (position, part) in seen or entry[3] != retention or entry[0] != chunks[0]["exchange"]:
