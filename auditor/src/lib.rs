@@ -31,6 +31,7 @@ pub mod render;
 pub mod reperform;
 pub mod report;
 pub mod sample;
+pub mod scratch;
 pub mod serve;
 pub mod source;
 pub mod state;

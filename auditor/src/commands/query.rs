@@ -18,6 +18,7 @@ use crate::query::{self, Register};
 use crate::render::table::Writer;
 use crate::render::{hostile, rests};
 use crate::report::Report;
+use crate::scratch::Scratch;
 
 /// Runs the command.
 ///
@@ -80,9 +81,9 @@ pub(super) async fn session(
     cache: &Cache<'_>,
     registers: &[Register],
     answer: &Answer,
-) -> anyhow::Result<(SessionContext, tempfile::TempDir)> {
+) -> anyhow::Result<(SessionContext, Scratch)> {
     let (records, batches) = cache.files();
-    let spill = tempfile::Builder::new().prefix("spill").tempdir_in(opened.state.folder())?;
+    let spill = Scratch::new(opened.state.folder())?;
     let context = query::session(&records, &batches, registers, answer.memory, spill.path()).await?;
     Ok((context, spill))
 }

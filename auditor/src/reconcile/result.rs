@@ -160,6 +160,9 @@ pub struct Facts {
     /// The keys that it tells of, where none were told to be the gateway's.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub keys: BTreeSet<String>,
+    /// The kinds of usage that it tells of; empty: no matter.
+    #[serde(skip)]
+    kinds: BTreeSet<&'static str>,
     #[serde(skip)]
     format: Format,
 }
@@ -177,6 +180,7 @@ impl Facts {
             outside,
             left_out: export.told.left_out.clone(),
             keys: keys.filter(|_| list_keys).take(KEPT).collect(),
+            kinds: export.told.kinds.clone(),
             format: export.format,
         }
     }
@@ -249,16 +253,23 @@ impl Facts {
 }
 
 /// Of usage exports with sums: the first one that tells nothing of a part of an interval, and the part. Exports of one
-/// name tell together.
-fn untold(exports: &[Facts], asked: Interval) -> Option<(&str, Interval)> {
-    let mut told: BTreeMap<&str, Vec<Interval>> = BTreeMap::new();
-    for export in exports.iter().filter(|export| export.format.tells_usage()) {
-        if let Some(stretches) = &export.told {
-            told.entry(&export.export).or_default().extend(stretches);
+/// name and kind of usage tell together; one without a kind, which had no results, tells of every kind of its name.
+fn untold(exports: &[Facts], asked: Interval) -> Option<(String, Interval)> {
+    let told = || exports.iter().filter(|export| export.format.tells_usage() && export.told.is_some());
+    let mut names: BTreeSet<(&str, &str)> =
+        told().flat_map(|export| export.kinds.iter().map(|kind| (export.export.as_str(), *kind))).collect();
+    for export in told() {
+        if !names.iter().any(|(name, _)| *name == export.export) {
+            names.insert((&export.export, ""));
         }
     }
-    told.into_iter().find_map(|(name, mut stretches)| {
+    names.into_iter().find_map(|(name, kind)| {
+        let of = told().filter(|export| {
+            export.export == name && (export.kinds.is_empty() || export.kinds.contains(kind))
+        });
+        let mut stretches: Vec<Interval> = of.filter_map(|export| export.told.clone()).flatten().collect();
         stretches.sort_unstable_by_key(|stretch| stretch.from);
+        let name = if kind.is_empty() { name.to_owned() } else { format!("{name} ({kind})") };
         let mut next = asked.from;
         for stretch in stretches {
             if stretch.from > next {

@@ -310,7 +310,7 @@ fn keys_are_told_apart_and_strangers_named() {
 
 #[test]
 fn days_that_no_export_tells_of_are_not_reconciled() {
-    let usage = |days: &[i64]| {
+    let of = |kinds: &[&'static str], days: &[i64]| {
         let counts = Counts { requests: Some(1), input_tokens: Some(0), ..Counts::default() };
         let day = |day: &i64| Bucket {
             from: day * DAY,
@@ -324,9 +324,14 @@ fn days_that_no_export_tells_of_are_not_reconciled() {
             provider: None,
             file: "usage.json".into(),
             sha256: Sha256Hex::of(b""),
-            told: Told { buckets: days.iter().map(day).collect(), ..Told::default() },
+            told: Told {
+                buckets: days.iter().map(day).collect(),
+                kinds: kinds.iter().copied().collect(),
+                ..Told::default()
+            },
         }
     };
+    let usage = |days: &[i64]| of(&[], days);
     let claim = |exports: &[Export]| {
         let asked = Interval { from: DAY + 7, to: 4 * DAY - 7 };
         let tolerance = compare::Tolerance::parse("0.5").unwrap();
@@ -335,6 +340,10 @@ fn days_that_no_export_tells_of_are_not_reconciled() {
     };
     assert!(claim(&[usage(&[1, 2, 3])]).0);
     assert!(claim(&[usage(&[3, 1]), usage(&[2])]).0, "files of one form tell together");
+    let (some, all) = (of(&["completions"], &[1, 2]), of(&["embeddings"], &[1, 2, 3]));
+    let (reached, said) = claim(&[some.clone(), all.clone()]);
+    assert!(!reached && said.contains("openai-usage (completions) tells nothing of 1970-01-04"), "{said}");
+    assert!(claim(&[some, all, usage(&[3])]).0, "a page without results is of every kind");
     for (days, gap) in [
         (&[1, 3][..], "1970-01-03T00:00:00Z to 1970-01-04T00:00:00Z"),
         (&[2, 3], "1970-01-02T00:00:00.000007Z to 1970-01-03T00:00:00Z"),

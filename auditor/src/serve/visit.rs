@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use arrow::datatypes::SchemaRef;
@@ -28,13 +27,12 @@ use crate::paper::data::{Data, PackLine, Sources};
 use crate::paper::volumes::Measured;
 use crate::query;
 use crate::report::Report;
+use crate::scratch::Scratch;
 
 /// Rows that are read together: small, so that a filter by time leaves most of them unread.
 const ROW_GROUP: usize = 16_384;
 /// Values that a field of the form offers.
 const CHOICES: usize = 200;
-/// A folder without a lock is another one's that is being made, unless it is this old.
-const UNLOCKED: Duration = Duration::from_secs(3600);
 
 /// What a verification pass proved.
 pub(super) struct Visit {
@@ -61,13 +59,13 @@ pub(super) struct Visit {
     /// The files of the session's `records`, log by log.
     pub(super) records: Vec<PathBuf>,
     // Last: the sessions read from it.
-    folder: Folder,
+    scratch: Scratch,
 }
 
 impl Visit {
     /// A folder for what one question makes; gone with what is returned.
     pub(super) fn scratch(&self) -> std::io::Result<tempfile::TempDir> {
-        tempfile::tempdir_in(self.folder.path(SPILL))
+        tempfile::tempdir_in(self.scratch.join(SPILL))
     }
 }
 
@@ -77,61 +75,22 @@ impl std::fmt::Debug for Visit {
     }
 }
 
-/// A folder of a visit in the auditor's state; gone with the visit, or when the next one finds that its process is.
-struct Folder {
-    _lock: File,
-    dir: tempfile::TempDir,
-}
-
-const PREFIX: &str = "serve-";
-const LOCK: &str = "lock";
 const SPILL: &str = "spill";
 
-impl Folder {
-    fn new(state: &Path) -> anyhow::Result<Self> {
-        sweep(state, SystemTime::now());
-        let dir = tempfile::Builder::new().prefix(PREFIX).tempdir_in(state)?;
-        let lock = File::create(dir.path().join(LOCK))?;
-        lock.lock()?;
-        Ok(Self { _lock: lock, dir })
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    /// Keeps files of the cache under this folder: another auditor may merge and sweep them there.
-    fn keep(&self, files: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
-        let mut out = Vec::new();
-        for (n, file) in files.iter().enumerate() {
-            let name = file.file_name().context("a file of the cache")?.to_string_lossy();
-            let kept = self.path(&format!("{n}-{name}"));
+/// Keeps files of the cache under a folder of the visit, each log's in one of their own: another auditor may merge and sweep
+/// them where they are.
+fn keep(scratch: &Scratch, kind: &str, files: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
+    let mut out = Vec::with_capacity(files.len());
+    for (n, log) in files.chunk_by(|one, other| one.parent() == other.parent()).enumerate() {
+        let folder = scratch.join(&format!("{kind}-{n}"));
+        fs::create_dir(&folder)?;
+        for file in log {
+            let kept = folder.join(file.file_name().context("a file of the cache")?);
             fs::hard_link(file, &kept).or_else(|_| fs::copy(file, &kept).map(|_| ()))?;
             out.push(kept);
         }
-        Ok(out)
     }
-}
-
-/// Removes what visits of dead processes left.
-fn sweep(state: &Path, now: SystemTime) {
-    let Ok(entries) = fs::read_dir(state) else { return };
-    for entry in entries.filter_map(Result::ok) {
-        if !entry.file_name().to_string_lossy().starts_with(PREFIX) {
-            continue;
-        }
-        let folder = entry.path();
-        let dead = match File::open(folder.join(LOCK)) {
-            Ok(lock) => lock.try_lock().is_ok(),
-            Err(_) => {
-                let made = fs::metadata(&folder).and_then(|of| of.modified());
-                made.is_ok_and(|made| now.duration_since(made).is_ok_and(|ago| ago > UNLOCKED))
-            }
-        };
-        if dead && let Err(error) = fs::remove_dir_all(&folder) {
-            tracing::debug!(folder = %folder.display(), %error, "what a visit left");
-        }
-    }
+    Ok(out)
 }
 
 /// Verifies, and makes the tables. `all`: reads also what an earlier pass read.
@@ -141,19 +100,19 @@ fn sweep(state: &Path, now: SystemTime) {
 pub(super) fn make(settings: &Settings, number: u64, all: bool, handle: &Handle) -> anyhow::Result<Visit> {
     let opened = evidence::open(&settings.evidence)?;
     let (report, cache) = if all { everything(&opened)? } else { verified(&opened)? };
-    let folder = Folder::new(opened.state.folder())?;
+    let scratch = Scratch::new(opened.state.folder())?;
     let (records, batches) = cache.files();
-    let (records, batches) = (folder.keep(&records)?, folder.keep(&batches)?);
+    let (records, batches) = (keep(&scratch, "records", &records)?, keep(&scratch, "batches", &batches)?);
     drop(cache);
     handle.block_on(async {
-        let spill = folder.path(SPILL);
+        let spill = scratch.join(SPILL);
         fs::create_dir(&spill)?;
         let base = query::session(&records, &batches, &[], settings.memory, &spill).await?;
         let context = SessionContext::new_with_config_rt(base.copied_config(), base.runtime_env());
         query::table(&context, "records", &records, crate::cache::records_schema()).await?;
         let exchanges = "SELECT * FROM exchanges ORDER BY started_at, origin, position";
         for (name, sql) in [("exchanges", exchanges.to_owned()), ("spent", spent())] {
-            let path = folder.path(&format!("{name}.parquet"));
+            let path = scratch.join(&format!("{name}.parquet"));
             let schema = write(&base, &sql, &path).await.with_context(|| format!("the table `{name}`"))?;
             query::table(&context, name, &[path], schema).await?;
         }
@@ -187,7 +146,7 @@ pub(super) fn make(settings: &Settings, number: u64, all: bool, handle: &Handle)
             opened,
             report,
             records,
-            folder,
+            scratch,
         })
     })
 }
@@ -266,21 +225,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_dead_process_left_goes_and_what_a_living_one_uses_stays() {
-        let state = tempfile::tempdir().unwrap();
-        let living = Folder::new(state.path()).unwrap();
-        let dead = state.path().join("serve-dead");
-        let fresh = state.path().join("serve-fresh");
-        for folder in [&dead, &fresh] {
-            fs::create_dir(folder).unwrap();
+    fn files_of_two_logs_stay_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let scratch = Scratch::new(dir.path()).unwrap();
+        let files: Vec<PathBuf> = ["one/a", "one/b", "two/a"].map(|name| dir.path().join(name)).into();
+        for file in &files {
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, file.as_os_str().as_encoded_bytes()).unwrap();
         }
-        fs::write(dead.join(LOCK), "").unwrap();
-        sweep(state.path(), SystemTime::now());
-        assert!(living.dir.path().exists() && fresh.exists() && !dead.exists());
-        sweep(state.path(), SystemTime::now() + UNLOCKED * 2);
-        assert!(living.dir.path().exists() && !fresh.exists());
-        let path = living.dir.path().to_owned();
-        drop(living);
-        assert!(!path.exists());
+        let kept = keep(&scratch, "records", &files).unwrap();
+        let logs: Vec<usize> =
+            kept.chunk_by(|one, other| one.parent() == other.parent()).map(<[PathBuf]>::len).collect();
+        assert_eq!(logs, [2, 1]);
+        for (file, kept) in files.iter().zip(&kept) {
+            assert_eq!(fs::read(kept).unwrap(), file.as_os_str().as_encoded_bytes());
+        }
     }
 }
