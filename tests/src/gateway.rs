@@ -40,6 +40,8 @@ pub struct Setup {
     pub limits: String,
     /// Text added to each route, indented by four.
     pub route: String,
+    /// Further dialects: each gets a provider and a route of its name.
+    pub further: Vec<&'static str>,
     /// Text at the end of the configuration.
     pub rest: String,
     /// The value of `evidence.out`; empty: a folder.
@@ -81,7 +83,7 @@ impl Gateway {
              evidence:\n  journal: {e}/journal\n  spool: {e}/spool\n  key_table: {d}/keytable\n  seal_key: {d}/seal.key\n  \
              out: {out}\n  batch_age: 1s\n{segment}{evidence}\
              limits:\n  drain: 50s\n{limits}\
-             providers:\n{p1}{p2}{p3}routes:\n{r1}{r2}{r3}\
+             providers:\n{p1}{p2}{p3}{further}routes:\n{r1}{r2}{r3}{ways}\
              keys: {d}/keys.yaml\nprices: {prices}\n{rest}",
             d = dir.display(),
             e = evidence.display(),
@@ -100,6 +102,8 @@ impl Gateway {
             r1 = route("openai"),
             r2 = route("azure"),
             r3 = route("anthropic"),
+            further = setup.further.iter().map(|dialect| provider(dialect, dialect)).collect::<String>(),
+            ways = setup.further.iter().map(|dialect| route(dialect)).collect::<String>(),
             prices = price_book().display(),
             rest = setup.rest,
         );

@@ -13,12 +13,12 @@ use schemas::record::{UsageRole, UsageSource};
 
 use crate::coding::{Caps, Decoder, codings};
 use crate::facts::{AnswerFacts, Gathered, Unread, request_id, retry_after_s};
-use crate::operation::{Dialect, Operation};
+use crate::operation::Operation;
 use crate::ratelimit::rate_limits;
 use crate::splice::{Trace, trace_of_asking};
-use crate::sse::{Event, Parser};
-use crate::usage::{Convention, Counts};
-use crate::{anthropic, openai};
+use crate::sse::Event;
+use crate::usage::Counts;
+use crate::wire::{Close, Frames, Framing, Wire};
 
 /// What to do with bytes of a response.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,16 +63,15 @@ pub enum Cause {
 enum Body {
     /// The first bytes have to tell whether it is a stream.
     Probing(Vec<u8>),
-    Stream(Parser),
+    Stream(Frames),
     Whole(Vec<u8>),
     /// Bytes that say nothing: audio, images, files.
     Opaque,
 }
 
 /// Reads one response as it passes.
-#[derive(Debug)]
 pub struct Meter {
-    dialect: Dialect,
+    wire: &'static dyn Wire,
     operation: Operation,
     status: u16,
     limits: Limits,
@@ -92,10 +91,18 @@ pub struct Meter {
     rate_limits: std::collections::BTreeMap<String, i64>,
 }
 
+impl std::fmt::Debug for Meter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Meter")
+            .field("operation", &self.operation)
+            .field("body", &self.body)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Meter {
     /// A meter for the response with this head. `stripping`: usage was asked for on the caller's behalf.
     pub fn new(
-        dialect: Dialect,
         operation: Operation,
         status: u16,
         headers: &HeaderMap,
@@ -108,10 +115,11 @@ impl Meter {
             Ok(stack) => (stack, None),
             Err(error) => (Vec::new(), Some(Unread::Coding(error))),
         };
+        let wire = operation.dialect().wire();
         let body = if unread.is_some() {
             Body::Opaque
-        } else if kind == "text/event-stream" {
-            Body::Stream(Parser::new(limits.event_bytes))
+        } else if let Some(framing) = wire.framing(&operation, &kind).filter(|_| status < 400 || stripping) {
+            Body::Stream(Frames::new(framing, limits.event_bytes))
         } else if kind.is_empty() || kind.starts_with("text/") || kind.ends_with("json") || status >= 400 {
             // Errors come under any media type.
             Body::Probing(Vec::new())
@@ -119,15 +127,17 @@ impl Meter {
             Body::Opaque
         };
         let decoder = Decoder::new(&stack, limits.decoded);
+        let mut gathered = Gathered::default();
+        wire.head(&mut gathered, status, headers);
         Self {
-            dialect,
+            wire,
             operation,
             status,
             limits,
             stripping: stripping && decoder.is_identity(),
             decoder,
             body,
-            gathered: Gathered::default(),
+            gathered,
             terminal: false,
             holding: false,
             unread,
@@ -135,7 +145,7 @@ impl Meter {
             drop_lf: false,
             request_id: request_id(headers),
             retry_after_s: retry_after_s(headers),
-            rate_limits: rate_limits(dialect, headers),
+            rate_limits: rate_limits(operation.dialect(), headers),
         }
     }
 
@@ -159,6 +169,14 @@ impl Meter {
     /// True once bytes are held for the commit.
     pub fn holding(&self) -> bool {
         self.holding
+    }
+
+    /// How the body falls into events; `None` where it is no stream, or not known yet to be one.
+    pub fn framing(&self) -> Option<Framing> {
+        match &self.body {
+            Body::Stream(parser) => Some(parser.framing()),
+            _ => None,
+        }
     }
 
     /// True for a stream that stands between two events: an event of the gateway's own may be put in here.
@@ -228,14 +246,16 @@ impl Meter {
         self.hold_or_forward(wire, cut, out);
     }
 
-    /// Reads events; where the first terminal one of this chunk begins.
+    /// Reads events; where the first one of this chunk begins that is held.
     fn read_events(&mut self, chunk: &[u8]) -> Option<usize> {
         let Body::Stream(parser) = &mut self.body else { return None };
-        let (gathered, terminal, dialect) = (&mut self.gathered, &mut self.terminal, self.dialect);
+        let (gathered, terminal) = (&mut self.gathered, &mut self.terminal);
+        let (wire, operation) = (self.wire, &self.operation);
         let mut first = None;
         parser.feed(chunk, &mut |event| {
-            if read_event(dialect, gathered, &event) {
-                *terminal = true;
+            let close = read_event(wire, operation, gathered, &event);
+            *terminal |= close == Close::Ends;
+            if close != Close::No {
                 first.get_or_insert(event.start);
             }
         });
@@ -245,26 +265,11 @@ impl Meter {
         first
     }
 
-    /// Where an unfinished event begins that can only be the terminal one.
+    /// Where an unfinished event begins that can only be one that is held.
     fn unfinished_terminal(&self) -> Option<usize> {
         let Body::Stream(parser) = &self.body else { return None };
         let event = parser.unfinished()?;
-        let is = match self.dialect {
-            Dialect::Anthropic => {
-                anthropic::is_terminal_type(event.name)
-                    || (event.name.is_empty()
-                        && typed(event.data).is_some_and(|t| anthropic::is_terminal_type(t.as_bytes())))
-            }
-            Dialect::OpenAi | Dialect::AzureOpenAi => {
-                let line = event.line.strip_prefix(b"data:").map(|v| v.strip_prefix(b" ").unwrap_or(v));
-                openai::is_terminal_type(event.name)
-                    || openai::is_terminal_data(event.data)
-                    || (event.data.is_empty() && line.is_some_and(openai::is_terminal_data))
-                    || (event.name.is_empty()
-                        && typed(event.data).is_some_and(|t| openai::is_terminal_type(t.as_bytes())))
-            }
-        };
-        is.then_some(event.start)
+        self.wire.closes(&event).then_some(event.start)
     }
 
     fn feed_coded(&mut self, wire: &[u8], out: &mut Vec<Segment>) {
@@ -276,7 +281,8 @@ impl Meter {
         {
             self.unread = Some(Unread::Coding(error));
         }
-        let hold = self.holding || self.terminal || self.unfinished_terminal().is_some();
+        let hold =
+            self.holding || self.terminal || self.gathered.closing || self.unfinished_terminal().is_some();
         self.holding = hold;
         self.hold_or_forward(wire, if hold { 0 } else { wire.len() }, out);
     }
@@ -323,23 +329,23 @@ impl Meter {
             return;
         }
         let Body::Stream(parser) = &mut self.body else { return };
-        let (gathered, dialect) = (&mut self.gathered, self.dialect);
+        let (gathered, dialect, operation) = (&mut self.gathered, self.wire, &self.operation);
         let mut events: Vec<Placed> = Vec::new();
         parser.feed(wire, &mut |event| {
-            let terminal = read_event(dialect, gathered, &event);
+            let close = read_event(dialect, operation, gathered, &event);
             let trace = if event.data_lines == 1 { trace_of_asking(event.data) } else { Trace::None };
             events.push(Placed {
                 end: event.end,
                 open_cr: event.open_cr,
-                terminal,
+                close,
                 edit: Edit::of(trace, event.data),
             });
         });
         let stopped = parser.stopped();
         for event in events {
-            self.terminal |= event.terminal;
+            self.terminal |= event.close == Close::Ends;
             let fresh = wire.get(at..event.end).unwrap_or_default();
-            if self.holding || event.terminal {
+            if self.holding || event.close != Close::No {
                 // From here on all is held: the rest of this chunk goes with it.
                 self.holding = true;
                 continue;
@@ -397,41 +403,33 @@ impl Meter {
         let streamed = matches!(self.body, Body::Stream(_));
         match std::mem::replace(&mut self.body, Body::Opaque) {
             Body::Stream(mut parser) => {
-                let (gathered, dialect) = (&mut self.gathered, self.dialect);
-                let terminal = &mut self.terminal;
-                parser.finish(&mut |event| *terminal |= read_event(dialect, gathered, &event));
+                let (gathered, terminal) = (&mut self.gathered, &mut self.terminal);
+                let (wire, operation) = (self.wire, &self.operation);
+                parser.finish(&mut |event| {
+                    *terminal |= read_event(wire, operation, gathered, &event) == Close::Ends;
+                });
             }
-            Body::Whole(body) | Body::Probing(body) => match self.dialect {
-                Dialect::Anthropic => {
-                    anthropic::body(&mut self.gathered, &self.operation, self.status, &body)
-                }
-                Dialect::OpenAi | Dialect::AzureOpenAi => {
-                    openai::body(&mut self.gathered, &self.operation, self.status, &body);
-                }
-            },
+            Body::Whole(body) | Body::Probing(body) => {
+                self.wire.body(&mut self.gathered, &self.operation, self.status, &body);
+            }
             Body::Opaque => {}
         }
         let gathered = self.gathered;
-        let convention = match self.dialect {
-            Dialect::Anthropic => Convention::Anthropic,
-            Dialect::OpenAi | Dialect::AzureOpenAi => Convention::OpenAi,
-        };
         let last_word = gathered.final_usage || self.terminal;
         let source = match cause {
-            Cause::Complete if self.dialect == Dialect::Anthropic && streamed && !last_word => {
-                UsageSource::Partial
-            }
+            Cause::Complete if streamed && !last_word && self.wire.counts_run() => UsageSource::Partial,
             Cause::Complete => UsageSource::Provider,
             Cause::Cut if last_word => UsageSource::Provider,
             Cause::Drained if last_word => UsageSource::Drained,
             Cause::Cut | Cause::Drained => UsageSource::Partial,
         };
-        let mut usage = Counts::usage(gathered.counts.as_ref(), &self.operation, convention, source);
+        let mut usage =
+            Counts::usage(gathered.counts.as_ref(), &self.operation, self.wire.convention(), source);
         if self.status >= 400 && gathered.counts.is_none() && usage.role == UsageRole::Incurred {
             // Nothing was made, so there is nothing that it could have incurred.
             usage.role = UsageRole::None;
         }
-        let other_model_runs = gathered.counts.map_or(0, |c| c.further.other_models);
+        let counts = gathered.counts.unwrap_or_default();
         let error = gathered.error.unwrap_or_default();
         AnswerFacts {
             served_model: gathered.served_model,
@@ -448,8 +446,11 @@ impl Meter {
             service_tier: served_tier(gathered.service_tier, gathered.speed, gathered.inference_geo),
             retry_after_s: self.retry_after_s,
             usage,
+            billed_input: counts.billed_input,
+            billed_output: counts.billed_output,
+            search_units: counts.search_units,
             usage_regressed: gathered.regressed,
-            other_model_runs,
+            other_model_runs: counts.further.other_models,
             rate_limits: self.rate_limits,
             unread: self.unread,
         }
@@ -457,14 +458,8 @@ impl Meter {
 }
 
 /// The facts of a body at hand, coded as its headers say.
-pub fn response_facts(
-    dialect: Dialect,
-    operation: &Operation,
-    status: u16,
-    headers: &HeaderMap,
-    body: &[u8],
-) -> AnswerFacts {
-    let mut meter = Meter::new(dialect, *operation, status, headers, false, Limits::default());
+pub fn response_facts(operation: &Operation, status: u16, headers: &HeaderMap, body: &[u8]) -> AnswerFacts {
+    let mut meter = Meter::new(*operation, status, headers, false, Limits::default());
     meter.feed(body, &mut Vec::new());
     meter.finish(Cause::Complete)
 }
@@ -481,20 +476,13 @@ fn served_tier(tier: Option<String>, speed: Option<String>, geo: Option<String>)
     Some(format!("{}/{}", tier.as_deref().unwrap_or("standard"), words.join("/")))
 }
 
-fn read_event(dialect: Dialect, gathered: &mut Gathered, event: &Event<'_>) -> bool {
+fn read_event(wire: &dyn Wire, operation: &Operation, gathered: &mut Gathered, event: &Event<'_>) -> Close {
     if event.data_lines == 0 {
-        return false;
+        return Close::No;
     }
-    match dialect {
-        Dialect::Anthropic => anthropic::event(gathered, event.name, event.data),
-        Dialect::OpenAi | Dialect::AzureOpenAi => openai::event(gathered, event.name, event.data),
-    }
-}
-
-/// The `type` of data that are whole.
-fn typed(data: &[u8]) -> Option<String> {
-    let data = data.strip_suffix(b"\n")?;
-    crate::json::pick_bytes(data, &["type"]).and_then(|[kind]| crate::json::name(kind))
+    let close = wire.event(gathered, operation, event);
+    gathered.closing |= close != Close::No;
+    close
 }
 
 /// What the first bytes of a body say that it is; `None` where more are needed.
@@ -502,7 +490,7 @@ fn probe(first: &[u8], limits: Limits) -> Option<Body> {
     let begun = first.strip_prefix("\u{feff}".as_bytes()).unwrap_or(first);
     for mark in [&b"data:"[..], b"event:", b": "] {
         if begun.starts_with(mark) {
-            return Some(Body::Stream(Parser::new(limits.event_bytes)));
+            return Some(Body::Stream(Frames::new(Framing::ServerSent, limits.event_bytes)));
         }
         if mark.starts_with(begun) {
             return None;
@@ -517,7 +505,7 @@ fn probe(first: &[u8], limits: Limits) -> Option<Body> {
 struct Placed {
     end: usize,
     open_cr: bool,
-    terminal: bool,
+    close: Close,
     edit: Edit,
 }
 
@@ -564,6 +552,7 @@ fn forward(out: &mut Vec<Segment>, range: Range<usize>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::operation::Dialect;
 
     #[test]
     fn what_changes_the_price_stands_behind_the_tier() {
@@ -585,14 +574,14 @@ mod tests {
                 r#"{{"type":"message","id":"m","model":"claude","content":[],"usage":{{"input_tokens":1,"output_tokens":1,{usage}}}}}"#
             );
             let headers = HeaderMap::new();
-            let whole = response_facts(Dialect::Anthropic, &operation, 200, &headers, message.as_bytes());
+            let whole = response_facts(&operation, 200, &headers, message.as_bytes());
             assert_eq!(whole.service_tier.as_deref(), tier, "{usage}");
             let mut headers = HeaderMap::new();
             headers.insert(CONTENT_TYPE, http::HeaderValue::from_static("text/event-stream"));
             let start = format!(
                 "event: message_start\ndata: {{\"type\":\"message_start\",\"message\":{message}}}\n\n"
             );
-            let streamed = response_facts(Dialect::Anthropic, &operation, 200, &headers, start.as_bytes());
+            let streamed = response_facts(&operation, 200, &headers, start.as_bytes());
             assert_eq!(streamed.service_tier.as_deref(), tier, "{usage}, streamed");
         }
     }

@@ -62,6 +62,7 @@ fn stays(name: &HeaderName) -> bool {
             | "authorization"
             | "x-api-key"
             | "api-key"
+            | "x-goog-api-key"
             | "x-affidavit-key"
             | "cookie"
             | "cookie2"
@@ -172,6 +173,7 @@ fn is_secret(name: &HeaderName) -> bool {
         "authorization"
             | "x-api-key"
             | "api-key"
+            | "x-goog-api-key"
             | "x-affidavit-key"
             | "cookie"
             | "set-cookie"
@@ -202,6 +204,7 @@ mod tests {
             ("authorization", "Bearer afk_secret"),
             ("x-api-key", "afk_secret"),
             ("api-key", "afk_secret"),
+            ("x-goog-api-key", "afk_secret"),
             ("x-affidavit-key", "afk_secret"),
             ("x-affidavit-subject", "someone"),
             ("proxy-authorization", "Basic x"),
@@ -231,7 +234,12 @@ mod tests {
         let head = Filter::new(&lists).request_head(
             &Method::POST,
             "/v1/x?y=1",
-            &map(&[("authorization", "Bearer s3cret"), ("x-api-key", "s3cret"), ("user-agent", "u")]),
+            &map(&[
+                ("authorization", "Bearer s3cret"),
+                ("x-api-key", "s3cret"),
+                ("x-goog-api-key", "s3cret"),
+                ("user-agent", "u"),
+            ]),
         );
         assert_eq!(&head[..], b"POST /v1/x?y=1\nuser-agent: u\n");
     }
