@@ -112,7 +112,7 @@ fn merge(gathered: &mut Gathered, usage: Option<&str>) {
     let before = gathered.counts.unwrap_or_default();
     let mut counts = before;
     counts.merge_anthropic(usage, gathered.served_model.as_deref());
-    gathered.regressed |= counts.regressed_from(&before);
+    gathered.peak.raise(Some(&before));
     gathered.counts = (counts != Counts::default()).then_some(counts);
     if let Some([tier, speed, geo]) = pick(usage, &["service_tier", "speed", "inference_geo"]) {
         keep_word(&mut gathered.service_tier, tier);

@@ -154,7 +154,8 @@ pub(crate) struct Gathered {
     /// Anthropic's `usage.inference_geo`.
     pub(crate) inference_geo: Option<String>,
     pub(crate) counts: Option<Counts>,
-    pub(crate) regressed: bool,
+    /// The largest of each count that an earlier usage object held.
+    pub(crate) peak: Counts,
     /// Model output was seen.
     pub(crate) output: bool,
     /// An event was seen that is held.
@@ -174,11 +175,10 @@ impl Gathered {
 
     /// Puts a whole usage object in the place of an earlier one: running values are not added up.
     pub(crate) fn replace_counts(&mut self, counts: Option<Counts>) {
-        let Some(counts) = counts else { return };
-        if self.counts.as_ref().is_some_and(|before| counts.regressed_from(before)) {
-            self.regressed = true;
+        if counts.is_some() {
+            self.peak.raise(self.counts.as_ref());
+            self.counts = counts;
         }
-        self.counts = Some(counts);
     }
 }
 

@@ -116,9 +116,11 @@ impl Meter {
             Err(error) => (Vec::new(), Some(Unread::Coding(error))),
         };
         let wire = operation.dialect().wire();
+        // An error holds no trace of the asking.
+        let stripping = stripping && status < 400;
         let body = if unread.is_some() {
             Body::Opaque
-        } else if let Some(framing) = wire.framing(&operation, &kind).filter(|_| status < 400 || stripping) {
+        } else if let Some(framing) = wire.framing(&operation, &kind).filter(|_| status < 400) {
             Body::Stream(Frames::new(framing, limits.event_bytes))
         } else if kind.is_empty() || kind.starts_with("text/") || kind.ends_with("json") || status >= 400 {
             // Errors come under any media type.
@@ -449,7 +451,7 @@ impl Meter {
             billed_input: counts.billed_input,
             billed_output: counts.billed_output,
             search_units: counts.search_units,
-            usage_regressed: gathered.regressed,
+            usage_regressed: counts.regressed_from(&gathered.peak),
             other_model_runs: counts.further.other_models,
             rate_limits: self.rate_limits,
             unread: self.unread,

@@ -185,6 +185,22 @@ impl Counts {
         }
     }
 
+    /// Takes each reported count of `before` that is larger.
+    pub fn raise(&mut self, before: Option<&Self>) {
+        let Some(before) = before.map(|before| &before.reported) else { return };
+        let peak = &mut self.reported;
+        for (peak, before) in [
+            (&mut peak.input, before.input),
+            (&mut peak.output, before.output),
+            (&mut peak.total, before.total),
+            (&mut peak.cached_input, before.cached_input),
+            (&mut peak.cache_creation, before.cache_creation),
+            (&mut peak.reasoning, before.reasoning),
+        ] {
+            *peak = (*peak).max(before);
+        }
+    }
+
     /// Whether any reported count of `self` is smaller than before: running counts should only grow.
     pub fn regressed_from(&self, before: &Self) -> bool {
         let less =

@@ -538,7 +538,10 @@ fn schema_and_reader_know_the_same_keys() {
     ];
     let mut in_file = Vec::new();
     let taps = [with_tap("env: OPENAI_API_KEY"), with_tap("file: azure.key")];
-    for text in [FULL, &bucket, &topics[0], &topics[1], &commits[0], &commits[1], &taps[0], &taps[1]] {
+    let known =
+        FULL.replacen("    ask_usage", "    kind: openai\n    key_header: authorization\n    ask_usage", 1);
+    for text in [FULL, &known, &bucket, &topics[0], &topics[1], &commits[0], &commits[1], &taps[0], &taps[1]]
+    {
         folder.load(text).unwrap();
         let typed: Value = serde_saphyr::from_str(text).unwrap();
         keys_of(&typed, "", &mut in_file);

@@ -46,8 +46,14 @@ fn read(request: &RequestFacts, facts: &AnswerFacts) -> BTreeMap<&'static str, V
 
 /// Where we mean to differ, and why.
 fn explained(line: &Line, field: &str, got: &Value, wanted: &Value) -> Option<&'static str> {
+    if field == "model" && line.kind == "mistral-ocr" && wanted.is_null() {
+        return Some("the answer names its model, which `expected` does not read");
+    }
     if field != "request_model" {
         return None;
+    }
+    if line.kind == "watsonx-generate" && wanted.is_null() {
+        return Some("the model is in `model_id`, which `expected` does not read");
     }
     let deployment = line.path.strip_prefix("/openai/deployments/").and_then(|rest| rest.split('/').next());
     let body: Value = serde_json::from_slice(&line.request).unwrap_or_default();
