@@ -1,5 +1,6 @@
 //! What was typed.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -47,10 +48,18 @@ pub enum Command {
     Pack(PackCommand),
     /// The whole story of one exchange.
     Show(Show),
+    /// A page to look at in a browser: evidence, exchanges, cost and controls, read only, until told to stop.
+    Serve(Box<Serve>),
     /// Write an offline proof that an exchange is in the evidence.
     Prove(Prove),
     /// Check an offline proof against a trust file.
     CheckProof(CheckProof),
+    /// Hold receipts that callers kept against the proven logs: names every promised record that is not there.
+    CheckReceipts(Box<CheckReceipts>),
+    /// Hand over all exchanges of one end user (GDPR Article 15): content, story and proof of each, in a folder.
+    Subject(Box<Subject>),
+    /// Check a folder that `subject` wrote: every file against the manifest, every proof against the trust file.
+    CheckSubject(CheckSubject),
     /// Try whether a bucket enforces retention: with a canary that is locked for a short time. Writes to the bucket.
     Probe(Probe),
     /// Carry what this auditor has seen to another machine.
@@ -607,6 +616,49 @@ pub struct Show {
     pub format: ReportFormat,
 }
 
+/// `serve`.
+#[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "The store is verified first, and nothing is shown that is not proven; what is shown stays that of this pass until \
+    somebody asks on the page to verify again. The page has no scripts, reads only, and answers GET and HEAD.\n\n\
+    On loopback whoever can connect from this machine can look; `--login` asks for a login link. Others reach it only with \
+    `--origin`: then every browser needs a login link of its own, which works once. The next one is always on standard error. There is no TLS: put a \
+    proxy before it, listen on loopback and give its `https://` address as `--origin`.\n\n\
+    Ends with SIGINT or SIGTERM."
+)]
+pub struct Serve {
+    /// What to verify.
+    #[command(flatten)]
+    pub evidence: Evidence,
+    /// Where to listen; port 0 is any free one. The address is printed.
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8931")]
+    pub listen: SocketAddr,
+    /// How others reach the page, as `https://audit.example`: needed to listen elsewhere than on loopback.
+    #[arg(long, value_name = "URL")]
+    pub origin: Option<String>,
+    /// Ask for a login link on loopback too.
+    #[arg(long)]
+    pub login: bool,
+    /// Packs whose controls are offered, as with `assess`; default: all that come with the auditor.
+    #[arg(long, value_name = "NAME|FILE")]
+    pub pack: Vec<String>,
+    /// A register of your own that packs ask for: `sysreg=systems.csv`.
+    #[arg(long, value_name = "NAME=FILE")]
+    pub register: Vec<String>,
+    /// A name of your own that packs ask for, as `phi_class=health`.
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub set: Vec<String>,
+    /// Show content of exchanges too: needs `--reason`, and `--key-table` unless content is not encrypted.
+    #[arg(long, requires = "reason")]
+    pub content: bool,
+    /// Why content is looked at.
+    #[arg(long, value_name = "TEXT", requires = "content")]
+    pub reason: Option<String>,
+    /// Memory for questions; what is beyond it goes to disk.
+    #[arg(long, value_name = "MIB", default_value_t = 512)]
+    pub memory: usize,
+}
+
 /// `prove`.
 #[derive(Debug, Args)]
 pub struct Prove {
@@ -634,6 +686,63 @@ pub struct CheckProof {
     /// How the result is written.
     #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
     pub format: ReportFormat,
+}
+
+/// `check-receipts`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "FILE holds a receipt a line, or JSON lines as {\"exchange\": ID, \"receipt\": TEXT or [TEXT, ...]}, or the heads of \
+    answers as they came (`curl -D`). A receipt is what `x-affidavit-receipt` and `x-affidavit-receipt-outcome` said.\n\n\
+    Exit code: 0 every receipt is honoured, 1 findings, 2 something could not be judged, or not yet."
+)]
+pub struct CheckReceipts {
+    /// The receipts.
+    pub file: PathBuf,
+    /// What to verify.
+    #[command(flatten)]
+    pub evidence: Evidence,
+    /// How the result is written.
+    #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
+    pub format: ReportFormat,
+}
+
+/// `subject`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "DIR gets index.html (without scripts), exchanges.csv and exchanges.json, a folder for each exchange with its story, its proof \
+    and its content as it crossed, and manifest.json with the SHA-256 of every file; `check-subject` checks it. What was erased, or is not \
+    kept, is named. With `--from` and `--to` the exchanges that began in between.\n\n\
+    Exit code: the verdict's, as with `show`."
+)]
+pub struct Subject {
+    /// What to verify.
+    #[command(flatten)]
+    pub evidence: Evidence,
+    /// The end user: the pseudonym as records hold it (`p:` and 32 hex digits), or the raw id with `--pseudonym-key`.
+    #[arg(long, value_name = "SUBJECT")]
+    pub subject: String,
+    /// The gateway's key of pseudonyms, where the raw id is given.
+    #[arg(long, value_name = "FILE")]
+    pub pseudonym_key: Option<PathBuf>,
+    /// Why content is read; it stands in the manifest.
+    #[arg(long, value_name = "TEXT")]
+    pub reason: String,
+    /// The folder: not there yet, or empty.
+    #[arg(long, short, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Memory for the questions; what is beyond it goes to disk.
+    #[arg(long, value_name = "MIB", default_value_t = 512)]
+    pub memory: usize,
+}
+
+/// `check-subject`.
+#[derive(Debug, Args)]
+pub struct CheckSubject {
+    /// The folder.
+    pub folder: PathBuf,
+    /// The trust file.
+    #[arg(long, value_name = "FILE")]
+    pub trust: PathBuf,
 }
 
 /// `witness`.

@@ -315,6 +315,14 @@ codes! {
     KeyAbsent "KEY_ABSENT" Unjudged Unjudged "give the key table of the gateway that wrote the log as well";
     /// Content is readable by whoever reads the store.
     Unencrypted "UNENCRYPTED" Medium Note "content cannot be erased before its retention ends";
+    /// A record that a caller was promised is not in the log.
+    ReceiptNotHonoured "RECEIPT_NOT_HONOURED" Critical Invalid "the gateway signed that the record is there, and it is not: it was dropped or changed afterwards; keep receipt and evidence";
+    /// A receipt does not hold under the promise key of its log, or is of another exchange than it was kept for.
+    ReceiptForged "RECEIPT_FORGED" High Policy "the receipt was made up or changed, or the log's `boot` is not the one that the caller met; look whether other receipts of the log hold";
+    /// A receipt whose batch may still be on its way.
+    ReceiptPending "RECEIPT_PENDING" Unjudged Unjudged "ask again when the batch is in the store";
+    /// A receipt that cannot be read, or that nothing at hand can prove.
+    ReceiptUnjudged "RECEIPT_UNJUDGED" Unjudged Unjudged "look at the file, and whether this is the right store and trust file";
     /// The caller tried to switch recording off or to choose an id.
     SuppressionTried "SUPPRESSION_TRIED" Info Note "the attempt had no effect and is recorded";
 }

@@ -13,6 +13,7 @@ use schemas::keytable::{KeyId, encode_page, page_path};
 use schemas::merkle::CompactRange;
 use schemas::names::FileKind;
 use schemas::note::{Ed25519Signer, Signer as _};
+use schemas::promise::Group;
 use schemas::record::*;
 use schemas::seal::{Seal, SealedFile};
 use schemas::trust::{Trust, TrustedGateway, key_text};
@@ -43,6 +44,8 @@ pub(crate) struct Writer {
     /// What parts that are no edits are written with.
     pub(crate) dictionary: Option<&'static [u8]>,
     pub(crate) suppression: Vec<Identifier>,
+    /// The end user of the exchanges from here on.
+    pub(crate) subject: Option<Identifier>,
     pending: Vec<Vec<u8>>,
     content: Vec<schemas::content::Row>,
     references: Vec<ReferenceRow>,
@@ -92,13 +95,25 @@ impl Writer {
         store: MemorySource,
         encryption: Encryption,
     ) -> Self {
+        Self::boot_promising(epoch, now, predecessor, store, encryption, None)
+    }
+
+    /// A log whose `boot` names a promise key.
+    pub(crate) fn boot_promising(
+        epoch: &str,
+        now: i64,
+        predecessor: Option<Predecessor>,
+        store: MemorySource,
+        encryption: Encryption,
+        promise_key: Option<String>,
+    ) -> Self {
         let mut writer = Self::without_boot(epoch, now, store);
         writer.encrypt = encryption == Encryption::Aes256Gcm;
         writer.push(Body::Boot(Boot {
             gateway_version: id("0.1.0"),
             binary_sha256: None,
             seal_key: key_text(&signer().public_key()),
-            promise_key: None,
+            promise_key,
             heartbeat_bound_ms: 300_000,
             batch_age_ms: 10_000,
             predecessor,
@@ -125,6 +140,7 @@ impl Writer {
             encrypt: true,
             dictionary: None,
             suppression: Vec::new(),
+            subject: None,
             pending: Vec::new(),
             content: Vec::new(),
             references: vec![config],
@@ -251,6 +267,20 @@ impl Writer {
         Caller { consumer: of("tester"), team: of("quality"), system: of("sys-1"), ..Caller::default() }
     }
 
+    /// The caller with the end user for whom it asks.
+    fn asking(&self) -> Caller {
+        let subject = self.subject.clone().map(|value| Attributed { value, source: Source::Asserted });
+        Caller { subject, ..Self::caller() }
+    }
+
+    /// Promises of all records that are not sealed yet, as one group.
+    pub(crate) fn promises(&self, signer: &Ed25519Signer) -> Vec<String> {
+        let hashes = self.pending.iter().map(|leaf| leaf::hash(leaf));
+        let entries: Vec<_> = (self.range.size()..).zip(hashes).collect();
+        let (count, group) = (entries.len(), Group::new(self.origin.clone(), self.now, entries));
+        (0..count).map(|index| group.promise(index, signer).unwrap().to_string()).collect()
+    }
+
     pub(crate) fn asked() -> Asked {
         Asked {
             route: Some(id("openai")),
@@ -282,7 +312,7 @@ impl Writer {
         let content_key = self.encrypt.then(|| key.to_identifier());
         let position = self.push(Body::Intent(Intent {
             exchange,
-            caller: Self::caller(),
+            caller: self.asking(),
             asked: Self::asked(),
             verdict: None,
             parts,
@@ -328,7 +358,7 @@ impl Writer {
         Outcome {
             exchange,
             intent_position,
-            caller: Self::caller(),
+            caller: self.asking(),
             asked: Self::asked(),
             end: End::Complete,
             provider_end: Some(ProviderEnd::Seen),

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! source (read only) -> verify (batch, log, gateway) -> report
-//!                          |-> cache of proven rows -> query, cost, show, assess, report
+//!                          |-> cache of proven rows -> query, cost, show, assess, report, serve
 //! ```
 //! The auditor trusts nothing that it has not checked (AU-1), collects every finding (AU-4), and shares no code with
 //! the gateway but the evidence format and the price book (AU-5).
@@ -23,14 +23,17 @@ pub mod paper;
 pub mod probe;
 pub mod proof;
 pub mod query;
+pub mod receipts;
 pub mod reconcile;
 pub mod registry;
 pub mod render;
 pub mod reperform;
 pub mod report;
 pub mod sample;
+pub mod serve;
 pub mod source;
 pub mod state;
+pub mod subject;
 pub mod time;
 pub mod trust;
 pub mod turns;

@@ -95,7 +95,16 @@ pub async fn session(
     Ok(context)
 }
 
-async fn table(
+/// A session with the settings, the memory and the spill folder of another, and without its tables.
+pub fn like(context: &SessionContext) -> SessionContext {
+    SessionContext::new_with_config_rt(context.copied_config(), context.runtime_env())
+}
+
+/// Registers Parquet files as a table; none of them are a table without rows.
+///
+/// # Errors
+/// A file that cannot be read.
+pub async fn table(
     context: &SessionContext,
     name: &str,
     files: &[PathBuf],
@@ -109,11 +118,21 @@ async fn table(
         context.register_table(name, Arc::new(empty))?;
         return Ok(());
     }
-    let paths: Vec<String> = files.iter().map(|file| file.to_string_lossy().into_owned()).collect();
-    let options = ParquetReadOptions::default().schema(&schema);
-    let frame = context.read_parquet(paths, options).await?;
-    context.register_table(name, frame.into_view())?;
+    context.register_table(name, parquet(context, files, &schema).await?.into_view())?;
     Ok(())
+}
+
+/// The rows of Parquet files.
+///
+/// # Errors
+/// A file that cannot be read.
+pub async fn parquet(
+    context: &SessionContext,
+    files: &[PathBuf],
+    schema: &SchemaRef,
+) -> anyhow::Result<DataFrame> {
+    let paths: Vec<String> = files.iter().map(|file| file.to_string_lossy().into_owned()).collect();
+    Ok(context.read_parquet(paths, ParquetReadOptions::default().schema(schema)).await?)
 }
 
 /// One row an exchange, of the table `records`.
@@ -129,12 +148,14 @@ pub fn exchanges_of(records: &str, more: &[&str]) -> String {
     let columns: Vec<&str> = known.chain(more.iter().copied()).collect();
     let of =
         |table: &str| columns.iter().map(|name| format!("{table}.\"{name}\"")).collect::<Vec<_>>().join(", ");
+    // The policy was asked before anything went out: an outcome does not say it again.
+    let ended = of("o").replace("o.\"decision\"", "coalesce(o.\"decision\", i.\"decision\") AS \"decision\"");
     let model = |table: &str| format!("coalesce({table}.served_model, {table}.requested_model) AS model");
     format!(
         r#"SELECT o.origin, o.position, o.intent_position, i.at AS started_at, o.at AS ended_at, 'ended' AS state,
-               date_trunc('day', coalesce(i.at, o.at)) AS day, {model_o}, {columns_o}
+               date_trunc('day', coalesce(i.at, o.at)) AS day, {model_o}, {ended}
           FROM (SELECT * FROM {records} WHERE kind = 'outcome') o
-          LEFT JOIN (SELECT origin, position, at FROM {records} WHERE kind = 'intent') i
+          LEFT JOIN (SELECT origin, position, at, decision FROM {records} WHERE kind = 'intent') i
             ON o.origin = i.origin AND o.intent_position = i.position
         UNION ALL
         SELECT r.origin, r.position, NULL AS intent_position, r.at AS started_at, r.at AS ended_at, 'refused' AS state,
@@ -149,7 +170,6 @@ pub fn exchanges_of(records: &str, more: &[&str]) -> String {
         model_o = model("o"),
         model_r = model("r"),
         model_n = model("n"),
-        columns_o = of("o"),
         columns_r = of("r"),
         columns_n = of("n"),
     )

@@ -4,6 +4,8 @@
     dashboards.py             writes the JSON files
     dashboards.py --queries   prints every query with its panel, for the test that runs them against a real Prometheus
 
+The dashboard of logs asks a Loki, to which a sink of the gateways' tap pushes; `tests/run loki` runs its queries against a real one.
+
 Every query must return data there, on real traffic and real failures, and something that is not 0. Where 0 is the right
 answer, or nothing can be shown before something happened, a panel says so by `calm`, with the reason.
 """
@@ -16,6 +18,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 WIDTH = 24
 SOURCE = {"type": "prometheus", "uid": "${datasource}"}
+LOKI = {"type": "loki", "uid": "${datasource}"}
 # `$instance` chooses processes; Grafana puts the others in.
 OF = 'instance=~"$instance"'
 RATE = "[$__rate_interval]"
@@ -54,6 +57,8 @@ class Dashboard:
     rows: list
     # The metric whose instances may be chosen.
     instances: str = "gateway_ready"
+    # Where its panels ask.
+    source: dict = field(default_factory=lambda: SOURCE)
 
 
 def stat(title, says, expr, legend="", **more):
@@ -457,7 +462,63 @@ POLICY = Dashboard(
     ],
 )
 
-ALL = [COST, TRAFFIC, PROVIDERS, EVIDENCE, POLICY]
+
+
+def logged(kind, *stages):
+    """Entries of some kinds, of the gateways that are chosen."""
+    return " ".join((f'{{service_name="affidavit", deployment=~"$deployment", gateway=~"$gateway", kind=~"{kind}"}}', *stages))
+
+
+def counted(kind, *stages, by):
+    return f"sum by ({by}) (count_over_time({logged(kind, *stages)} [$__auto]))"
+
+
+# What nobody typed lets everything through, entries that have no such field too.
+CHOSEN = '| consumer=~"$consumer" | model=~"$model" | exchange=~"$exchange"'
+ALARM = '| level=~"warn|error|critical"'
+A_VIEW = "What Loki has is a view and no evidence: the archive counts, and `auditor verify` says whether it is whole."
+QUIET = "nothing was lost in the test"
+
+
+def log(title, says, expr, **more):
+    return Panel(title, says, [(expr, "")], kind="logs", **{"width": 24, "height": 12, **more})
+
+
+LOGS = Dashboard(
+    "logs",
+    "Affidavit: logs",
+    "Exchanges, refusals, errors of providers and alarms of the evidence, one line each, without any content. " + A_VIEW,
+    [
+        Row(
+            "Exchanges",
+            [
+                Panel("Exchanges by end", "", [(counted("outcome", CHOSEN, by="end"), "{{end}}")], stack=True, width=8),
+                Panel("Cost by consumer", "", [(f"sum by (consumer, currency) (sum_over_time({logged('outcome', CHOSEN, '| cost!=``', '| unwrap cost')} [$__auto]))", "{{consumer}} {{currency}}")], stack=True, width=8),
+                Panel("Whole exchange by model, 95 %", "", [(f"quantile_over_time(0.95, {logged('outcome', CHOSEN, '| total_ms!=``', '| unwrap total_ms')} [$__auto]) by (model)", "{{model}}")], unit="ms", width=8),
+                log("Exchanges", "How each ended. Open a line for its fields: origin, position and leaf hash find it in the archive. " + A_VIEW, logged("outcome", CHOSEN)),
+            ],
+        ),
+        Row(
+            "What went wrong",
+            [
+                Panel("Refusals by reason", "What the gateways refused. Many at once are folded into one record with a count.", [(counted("refusal", by="reason"), "{{reason}}")], stack=True),
+                Panel("Errors of providers", "By status and the provider's own word.", [(counted("outcome", '| provider_status=~"[45].."', by="provider, provider_status, error"), "{{provider}} {{provider_status}} {{error}}")], stack=True),
+                log("Refusals", "", logged("refusal", CHOSEN), height=9),
+                log("Exchanges that failed", "Cut, too late, not to be reached, or answered with 4xx and 5xx; not those whose caller left.", logged("outcome", CHOSEN, ALARM), height=9),
+            ],
+        ),
+        Row(
+            "Evidence",
+            [
+                log("Alarms", "What is not in the log, ends that were no shutdown, and leaves that this Loki did not get (`tap_gap`). Someone must look.", logged("gap|close|tap_gap", ALARM), height=9, calm=QUIET),
+                log("Life of the logs", "Starts, configurations, keys, erasures, holds and ends.", logged("boot|config|admin|erasure|hold|close"), height=9),
+            ],
+        ),
+    ],
+    source=LOKI,
+)
+
+ALL = [COST, TRAFFIC, PROVIDERS, EVIDENCE, POLICY, LOGS]
 
 
 def steps(panel):
@@ -477,6 +538,8 @@ def options(panel):
         return {"reduceOptions": last, "displayMode": "basic", "orientation": "horizontal", "valueMode": "color", "showUnfilled": True, "minVizHeight": 16, "minVizWidth": 8}
     if panel.kind == "heatmap":
         return {"calculate": False, "yAxis": {"unit": panel.unit}, "tooltip": {"mode": "single", "yHistogram": False}, "legend": {"show": True}}
+    if panel.kind == "logs":
+        return {"showTime": True, "showLabels": False, "showCommonLabels": False, "wrapLogMessage": True, "prettifyLogMessage": False, "enableLogDetails": True, "dedupStrategy": "none", "sortOrder": "Descending"}
     return {"legend": {"displayMode": "list", "placement": "bottom", "showLegend": True, "calcs": []}, "tooltip": {"mode": "multi", "sort": "desc"}}
 
 
@@ -498,7 +561,14 @@ def drawn(panel):
     return {"defaults": field, "overrides": []}
 
 
-def target(panel, index, expr, legend):
+def asked_of_loki(index, expr, legend):
+    found = {"datasource": LOKI, "refId": "ABCDEFGH"[index], "editorMode": "code", "expr": expr, "queryType": "range"}
+    return {**found, "legendFormat": legend} if legend else found
+
+
+def target(dashboard, panel, index, expr, legend):
+    if dashboard.source == LOKI:
+        return asked_of_loki(index, expr, legend)
     over_range = panel.kind in ("stat", "bargauge")
     return {
         "datasource": SOURCE,
@@ -528,11 +598,11 @@ def panels(dashboard):
                     "id": number,
                     "title": panel.title,
                     "description": panel.says,
-                    "datasource": SOURCE,
+                    "datasource": dashboard.source,
                     "gridPos": {"x": x, "y": y, "w": panel.width, "h": panel.height},
                     "fieldConfig": drawn(panel),
                     "options": options(panel),
-                    "targets": [target(panel, index, expr, legend) for index, (expr, legend) in enumerate(panel.queries)],
+                    "targets": [target(dashboard, panel, index, expr, legend) for index, (expr, legend) in enumerate(panel.queries)],
                 }
             )
             x, height = x + panel.width, max(height, panel.height)
@@ -540,7 +610,41 @@ def panels(dashboard):
     return made
 
 
+def typed_by_label(label, title):
+    """Values of a label, as Loki has them."""
+    return {
+        "name": label,
+        "label": title,
+        "type": "query",
+        "datasource": LOKI,
+        "query": {"label": label, "refId": label, "stream": '{service_name="affidavit"}', "type": 1},
+        "refresh": 2,
+        "sort": 1,
+        "hide": 0,
+        "multi": True,
+        "includeAll": True,
+        "allValue": ".+",
+        "regex": "",
+        "options": [],
+        "current": {"text": ["All"], "value": ["$__all"]},
+    }
+
+
+def typed_by_hand(name, title):
+    """A regular expression."""
+    every = {"text": ".*", "value": ".*", "selected": True}
+    return {"name": name, "label": title, "type": "textbox", "query": ".*", "hide": 0, "options": [every], "current": every}
+
+
+def variables_of_logs():
+    source = {"name": "datasource", "label": "Loki", "type": "datasource", "query": "loki", "refresh": 1, "hide": 0, "multi": False, "includeAll": False, "regex": "", "options": [], "current": {}}
+    chosen = [typed_by_label("deployment", "Deployment"), typed_by_label("gateway", "Gateway")]
+    return [source, *chosen, *(typed_by_hand(name, name.capitalize()) for name in ("consumer", "model", "exchange"))]
+
+
 def variables(dashboard):
+    if dashboard.source == LOKI:
+        return variables_of_logs()
     instances = f"label_values({dashboard.instances}, instance)"
     return [
         {"name": "datasource", "label": "Prometheus", "type": "datasource", "query": "prometheus", "refresh": 1, "hide": 0, "multi": False, "includeAll": False, "regex": "", "options": [], "current": {}},
@@ -592,7 +696,7 @@ def queries():
     found = []
     for dashboard in ALL:
         for panel in (panel for row in dashboard.rows for panel in row.panels):
-            found += [{"dashboard": dashboard.name, "panel": panel.title, "expr": expr, "legend": legend, "calm": panel.calm} for expr, legend in panel.queries]
+            found += [{"dashboard": dashboard.name, "panel": panel.title, "expr": expr, "legend": legend, "calm": panel.calm, "source": dashboard.source["type"]} for expr, legend in panel.queries]
     return found
 
 

@@ -16,6 +16,7 @@ use crate::accept::tls::{self, TlsError};
 use crate::config::{Limits, Loaded, LoadedFile};
 use crate::dispatch::headers::Filter;
 use crate::dispatch::pool::{PoolError, Provider};
+use crate::otlp::{Otlp, OtlpError};
 use crate::route::Routes;
 use crate::telemetry::Telemetry;
 
@@ -98,6 +99,8 @@ pub(crate) struct Snapshot {
     /// Memory for bodies, in units of [`MEMORY_UNIT`].
     pub(crate) memory: Arc<Semaphore>,
     pub(crate) documents: Documents,
+    /// Where spans and metrics go.
+    pub(crate) otlp: Option<Arc<Otlp>>,
 }
 
 /// Bytes of one permit of [`Snapshot::memory`].
@@ -130,6 +133,9 @@ pub(crate) enum SnapshotError {
         /// What of it.
         source: PoolError,
     },
+    /// The way to a collector.
+    #[error("`telemetry.otlp`: {0}")]
+    Otlp(#[from] OtlpError),
     /// A media type of ours is no identifier.
     #[error(transparent)]
     Name(#[from] NameError),
@@ -148,7 +154,11 @@ impl Snapshot {
     ///
     /// # Errors
     /// What of it cannot be used; nothing is changed then.
-    pub(crate) fn new(loaded: Loaded, before: Option<&Self>) -> Result<Self, SnapshotError> {
+    pub(crate) fn new(
+        loaded: Loaded,
+        before: Option<&Self>,
+        telemetry: &Telemetry,
+    ) -> Result<Self, SnapshotError> {
         let documents = Documents::of(&loaded)?;
         let config = &loaded.config;
         let mut tls = Vec::with_capacity(loaded.tls.len());
@@ -161,8 +171,9 @@ impl Snapshot {
             let name = typed.name.clone();
             let roots = loaded.provider_cas.get(name.as_str()).map(Vec::as_slice);
             let credential = loaded.credentials.get(name.as_str()).map(|secret| secret.expose());
+            let aws = loaded.aws_keys.get(name.as_str());
             let old = before.and_then(|before| before.routes.provider(&name));
-            let provider = Provider::new(typed, credential, roots, &config.limits, old)
+            let provider = Provider::new(typed, credential, aws, roots, &config.limits, old)
                 .map_err(|source| SnapshotError::Pool { name: name.clone(), source })?;
             providers.insert(name, Arc::new(provider));
         }
@@ -180,7 +191,9 @@ impl Snapshot {
         };
         let filter = Filter::new(&config.headers);
         let pseudonyms = Pseudonyms::new(&loaded.pseudonym_key);
-        Ok(Self { loaded, limits, routes, filter, tls, pseudonyms, places, memory, documents })
+        let collector = before.and_then(|before| before.otlp.as_ref());
+        let otlp = Otlp::new(&loaded, collector, &telemetry.otlp)?;
+        Ok(Self { loaded, limits, routes, filter, tls, pseudonyms, places, memory, documents, otlp })
     }
 
     /// Begins the counts of its providers and of its policy.

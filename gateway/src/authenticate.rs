@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use dialects::request::percent_decoded;
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, HeaderName};
 use schemas::record::{Attributed, Caller, Source};
@@ -12,31 +13,37 @@ use crate::respond::Reason;
 use crate::route::Route;
 
 /// Where the SDKs put their API key, and a header of the gateway's own for callers that need the others.
-pub(crate) const CREDENTIALS: [HeaderName; 5] = [
+///
+/// AWS's SDKs send an API key as a bearer. One that can only sign sends a gateway key as its session token: the
+/// signature, made with a secret that nobody here knows, is not looked at.
+pub(crate) const CREDENTIALS: [HeaderName; 6] = [
     HeaderName::from_static("x-affidavit-key"),
     AUTHORIZATION,
     HeaderName::from_static("x-api-key"),
     HeaderName::from_static("api-key"),
     HeaderName::from_static("x-goog-api-key"),
+    HeaderName::from_static("x-amz-security-token"),
 ];
 
 /// The parameter of the query in which Google's older SDKs send the key.
 const KEY_PARAMETER: &str = "key";
 
+/// Name and value of a pair of a query. A name may be spelled with percent-encoding, and a key too.
+fn decoded(pair: &str) -> (String, String) {
+    let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+    (percent_decoded(name), percent_decoded(value))
+}
+
 /// The key in a query, where there is one.
-fn query_key(query: Option<&str>) -> Option<&str> {
-    query?
-        .split('&')
-        .filter_map(|pair| pair.split_once('='))
-        .find(|(name, _)| *name == KEY_PARAMETER)
-        .map(|(_, key)| key)
+fn query_key(query: Option<&str>) -> Option<String> {
+    query?.split('&').map(decoded).find(|(name, _)| name == KEY_PARAMETER).map(|(_, key)| key)
 }
 
 /// A query without what may be a key: it reaches neither record nor provider. `all`: the dialect knows `key` as nothing
 /// else; elsewhere only a gateway key is taken out.
 pub(crate) fn without_key(query: &str, all: bool) -> Cow<'_, str> {
     let is_key = |pair: &str| {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let (name, value) = decoded(pair);
         name == KEY_PARAMETER && (all || value.starts_with(crate::keys::PREFIX))
     };
     if !query.split('&').any(is_key) {
@@ -66,12 +73,13 @@ pub(crate) fn authenticate<'a>(
                 refusal = worse(refusal, Reason::UnknownKey);
                 continue;
             };
-            presented.extend(if name == AUTHORIZATION { bearer(text) } else { Some(text.trim()) });
+            let key = if name == AUTHORIZATION { bearer(text) } else { Some(text.trim()) };
+            presented.extend(key.map(Cow::Borrowed));
         }
     }
-    presented.extend(query_key(query));
+    presented.extend(query_key(query).map(Cow::Owned));
     for text in presented.into_iter().filter(|text| !text.is_empty()) {
-        match keys.authenticate(text, now_us) {
+        match keys.authenticate(&text, now_us) {
             Ok(entry) => return Ok(entry),
             Err(KeyRefusal::Malformed | KeyRefusal::Unknown) => refusal = worse(refusal, Reason::UnknownKey),
             Err(KeyRefusal::Revoked) => return Err(Reason::RevokedKey),
@@ -153,11 +161,15 @@ mod tests {
             ("key=AIza&alt=sse", true, Some("AIza"), "alt=sse"),
             ("alt=sse&key=afk_1&x=%3D", false, Some("afk_1"), "alt=sse&x=%3D"),
             ("alt=sse&key=sort", false, Some("sort"), "alt=sse&key=sort"),
-            ("alt=sse&monkey=1&key", false, None, "alt=sse&monkey=1&key"),
+            ("alt=sse&monkey=1&key", false, Some(""), "alt=sse&monkey=1&key"),
+            ("k%65y=afk_1&%6B%65%79=afk_2&alt=sse", false, Some("afk_1"), "alt=sse"),
+            ("%6bey=AIza", true, Some("AIza"), ""),
+            ("key=%61fk_1&alt=sse", false, Some("afk_1"), "alt=sse"),
+            ("k%6=afk_1&k%2565y=afk_1", true, None, "k%6=afk_1&k%2565y=afk_1"),
             ("", true, None, ""),
         ];
         for (query, all, key, left) in cases {
-            assert_eq!(query_key(Some(query)), key, "{query}");
+            assert_eq!(query_key(Some(query)).as_deref(), key, "{query}");
             assert_eq!(without_key(query, all), left, "{query}");
         }
         assert_eq!(query_key(None), None);

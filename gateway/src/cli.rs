@@ -125,6 +125,9 @@ pub struct Keygen {
     /// Make a key of pseudonyms too; must not exist.
     #[arg(long, value_name = "FILE")]
     pub pseudonym_key: Option<PathBuf>,
+    /// Make a key that signs promises to callers too (`evidence.promise_key`); must not exist.
+    #[arg(long, value_name = "FILE", conflicts_with = "archiver")]
+    pub promise_key: Option<PathBuf>,
     /// Make the secret of `evidence.commit.kafka` too, the same for all gateways of the deployment; must not exist.
     #[arg(long, value_name = "FILE")]
     pub commit_secret: Option<PathBuf>,

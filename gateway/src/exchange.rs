@@ -11,17 +11,19 @@ use std::time::Instant;
 use bytes::Bytes;
 use dialects::{Dialect, Operation, RequestFacts};
 use evidence::{Admission, KeyScope, NewPart, PreAuth, StoredBody, Unavailable};
-use http::header::{CONTENT_LENGTH, EXPECT, UPGRADE};
+use http::header::{CONTENT_LENGTH, EXPECT, TE, UPGRADE};
 use http::{HeaderMap, Method, Request, Response};
 use hyper::body::Incoming;
 use schemas::record::{Asked, Caller, Decision, Intent, PartName, Refusal, Verdict};
 use schemas::{ExchangeId, Identifier};
+use sha2::{Digest as _, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::app::{App, Snapshot};
 use crate::config;
 use crate::dispatch::upload::Upload;
 use crate::dispatch::{self, Outgoing};
+use crate::otlp::{self, Times, Told, Trace};
 use crate::record::{self, Clock, now_us};
 use crate::relay::Flow;
 use crate::relay::back::{self, Way};
@@ -42,14 +44,16 @@ pub(crate) async fn exchange(app: Arc<App>, request: Request<Incoming>) -> Respo
     let operation = found.map(|(route, _)| dialects::operation(route.provider.dialect, &head.method, rest));
     // An own answer has the form that this path's SDK reads.
     let dialect = operation.map_or_else(|| route::guess(&head.headers), |operation| operation.dialect());
+    let trace = snapshot.otlp.as_ref().and_then(|otlp| otlp.begin(&head.headers));
+    let unknown = Unknown { dialect, method: &head.method, clock: &clock, trace, snapshot: &snapshot };
     if app.is_draining() {
-        return refuse_unknown(&app, dialect, Reason::Draining).await;
+        return refuse_unknown(&app, unknown, Reason::Draining).await;
     }
     let entry =
         match authenticate::authenticate(&snapshot.loaded.keys, &head.headers, head.uri.query(), now_us()) {
             Ok(entry) => entry,
             Err(reason) => {
-                let response = refuse_unknown(&app, dialect, reason).await;
+                let response = refuse_unknown(&app, unknown, reason).await;
                 linger(&app, &head.headers, body, snapshot.limits.body);
                 return response;
             }
@@ -70,6 +74,7 @@ pub(crate) async fn exchange(app: Arc<App>, request: Request<Incoming>) -> Respo
         suppression: Vec::new(),
         verdict: None,
         clock,
+        trace,
         route: route.clone(),
         app: Arc::clone(&app),
         snapshot: Arc::clone(&snapshot),
@@ -115,6 +120,23 @@ impl Body {
             Self::Memory(bytes) => NewPart::bytes(PartName::ClientRequest, bytes.clone()),
             Self::Stored(stored) => NewPart::stored(stored),
         }
+    }
+
+    /// SHA-256 of all of it, for a signature.
+    async fn sha256(&self) -> Result<[u8; 32], Reason> {
+        let stored = match self {
+            Self::Memory(bytes) => return Ok(Sha256::digest(bytes).into()),
+            Self::Stored(stored) => stored,
+        };
+        let mut hasher = Sha256::new();
+        let mut chunks = stored.chunks();
+        while let Some(chunk) = chunks.next().await {
+            hasher.update(chunk.map_err(|error| {
+                tracing::error!(%error, "a spilled body could not be read back");
+                Reason::Evidence(evidence::Reason::JournalFailed)
+            })?);
+        }
+        Ok(hasher.finalize().into())
     }
 }
 
@@ -227,15 +249,21 @@ async fn answer(
         (None, Body::Memory(bytes)) => Upload::whole(bytes.clone()),
         (None, Body::Stored(stored)) => Upload::stored(stored),
     };
-    let outgoing = Outgoing {
+    let payload = match (&route.provider.signing, &spliced) {
+        (None, _) => None,
+        (Some(_), Some(spliced)) => Some(Sha256::digest(spliced).into()),
+        (Some(_), None) => Some(body.sha256().await?),
+    };
+    let mut outgoing = Outgoing {
         method: head.method.clone(),
         target,
         headers: snapshot.filter.request(&head.headers),
         body: upload,
+        payload,
         uncoded: stripping,
     };
     drop(body);
-    let way = Way { method: head.method.clone(), stripping };
+    let way = Way { method: head.method.clone(), stripping, trailers: takes_trailers(&head.headers) };
     let Some(asked) = guard.take() else { return Err(Reason::ClientAbort.into()) };
     let mut live = match intend(app, asked, &route, operation, admission, parts, place).await {
         Ok(live) => live,
@@ -248,6 +276,10 @@ async fn answer(
     };
     if let Some(open) = live.open() {
         open.intended.clock.sent = Some(Instant::now());
+        let ours = open.intended.trace.as_ref().zip(snapshot.otlp.as_ref());
+        let ours = ours.map(|(trace, otlp)| (trace, otlp.is_sampled(trace, &open.exchange)));
+        let how = snapshot.loaded.config.telemetry.trace_context;
+        otlp::apply(how, &mut outgoing.headers, ours, &open.exchange);
     }
     let sent = dispatch::send(&route.provider, outgoing, snapshot.limits.first_byte).await;
     drop(memory);
@@ -267,17 +299,22 @@ async fn intend(
     parts: Vec<NewPart>,
     place: OwnedSemaphorePermit,
 ) -> Result<Live, (Unavailable, Dialect, ExchangeId)> {
-    let Asking { app: owner, snapshot, caller, asked, suppression, verdict, mut clock, dialect, .. } = asking;
+    let Asking {
+        app: owner, snapshot, caller, asked, suppression, verdict, mut clock, dialect, trace, ..
+    } = asking;
     let route = Arc::clone(route);
     clock.admitted = Some(Instant::now());
     let Some(admission) = admission else {
         owner.ledger.count_unrecorded(1);
         let exchange = owner.ledger.new_exchange_id();
-        let intended = Intended { route, operation, caller, asked, clock };
+        let intended = Intended { route, operation, caller, asked, clock, trace };
         return Ok(Live::new(owner, snapshot, intended, exchange, None, place));
     };
     if !route.keep_content {
         admission.discard_content();
+    }
+    if route.receipts {
+        admission.promise();
     }
     let exchange = admission.exchange().clone();
     Outliving::new(app, async move {
@@ -302,7 +339,7 @@ async fn intend(
             owner.telemetry.commit.observe(to.saturating_duration_since(from).as_secs_f64());
         }
         let fail_open = route.fail_open;
-        let intended = Intended { route, operation, caller, asked, clock };
+        let intended = Intended { route, operation, caller, asked, clock, trace };
         match opened {
             Ok(open) => Ok(Live::new(owner, snapshot, intended, exchange, Some(open), place)),
             Err(_) if fail_open => {
@@ -373,6 +410,12 @@ fn is_empty(body: &Body) -> bool {
     }
 }
 
+/// Whether the caller says that it takes trailers (RFC 9110 10.1.4).
+fn takes_trailers(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(TE).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|word| word.trim().eq_ignore_ascii_case("trailers"))
+}
+
 fn declared_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
@@ -410,8 +453,55 @@ fn linger(app: &App, headers: &HeaderMap, body: Incoming, limit: u64) {
     }
 }
 
+/// What is known of a request whose caller is not.
+struct Unknown<'a> {
+    dialect: Dialect,
+    method: &'a Method,
+    clock: &'a Clock,
+    trace: Option<Trace>,
+    snapshot: &'a Snapshot,
+}
+
+impl Unknown<'_> {
+    /// Tells a collector of a refusal with a record of its own.
+    fn tell(&self, exchange: &ExchangeId, reason: Reason, times: Times) {
+        let asked = record::asked(None, None, self.method, &self.snapshot.pseudonyms);
+        tell_refusal(self.snapshot, self.trace, exchange, Caller::default(), asked, None, reason, times);
+    }
+}
+
+/// Tells a collector of a refusal that is recorded.
+#[expect(clippy::too_many_arguments, reason = "the facts of a refusal, each used once")]
+fn tell_refusal(
+    snapshot: &Snapshot,
+    trace: Option<Trace>,
+    exchange: &ExchangeId,
+    caller: Caller,
+    asked: Asked,
+    route: Option<Arc<Route>>,
+    reason: Reason,
+    times: Times,
+) {
+    let (Some(otlp), Some(trace)) = (&snapshot.otlp, trace) else { return };
+    let told = Told {
+        trace,
+        exchange: exchange.clone(),
+        caller,
+        asked,
+        route,
+        times: times.done(),
+        status: Some(reason.status()),
+        reason: Some(reason.name()),
+        is_recorded: true,
+        dispatched: None,
+    };
+    otlp.tell(told, None, |_| false);
+}
+
 /// Refuses a caller that is not known: no content is kept, and a flood is folded (CA-3).
-async fn refuse_unknown(app: &Arc<App>, dialect: Dialect, reason: Reason) -> Response<Flow> {
+async fn refuse_unknown(app: &Arc<App>, unknown: Unknown<'_>, reason: Reason) -> Response<Flow> {
+    let dialect = unknown.dialect;
+    let times = Times::of(unknown.clock);
     let Ok(name) = Identifier::new(reason.name()) else {
         return respond::answer(dialect, reason, None, None);
     };
@@ -422,6 +512,7 @@ async fn refuse_unknown(app: &Arc<App>, dialect: Dialect, reason: Reason) -> Res
     match recorded {
         Ok(PreAuth::Recorded(exchange)) => {
             app.telemetry.refused(reason.name());
+            unknown.tell(&exchange, reason, times);
             respond::answer(dialect, reason, Some(exchange.as_str()), None)
         }
         Ok(PreAuth::Folded) => {
@@ -449,6 +540,7 @@ struct Asking {
     suppression: Vec<Identifier>,
     verdict: Option<Verdict>,
     clock: Clock,
+    trace: Option<Trace>,
 }
 
 impl Asking {
@@ -459,7 +551,9 @@ impl Asking {
         body: Option<NewPart>,
         reason: Reason,
     ) -> Response<Flow> {
-        let Self { app, route, dialect, caller, asked, head, suppression, verdict, .. } = self;
+        let Self { app, snapshot, route, dialect, caller, asked, head, suppression, verdict, clock, trace } =
+            self;
+        let told = trace.map(|_| (caller.clone(), asked.clone(), route.clone(), Times::of(&clock)));
         // A refusal on a route with `fail_mode: open` is missed where others pass unrecorded.
         let fail_open = route.as_ref().is_some_and(|route| route.fail_open);
         let unrecorded = |app: &App, reason: Reason| {
@@ -487,6 +581,9 @@ impl Asking {
                 if route.as_ref().is_some_and(|route| !route.keep_content) {
                     admission.discard_content();
                 }
+                if route.as_ref().is_some_and(|route| route.receipts) {
+                    admission.promise();
+                }
                 let mut parts = vec![NewPart::bytes(PartName::ClientRequestHead, head)];
                 parts.extend(body);
                 let retention = route
@@ -509,14 +606,19 @@ impl Asking {
                 };
                 let recorded =
                     Outliving::new(&app, async move { admission.refusal(parts, make).await }).await;
-                recorded.map(|()| exchange)
+                recorded.map(|promise| (exchange, promise))
             }
         };
         match refused {
-            Ok(exchange) => {
+            Ok((exchange, promise)) => {
                 app.telemetry.refused(reason.name());
                 tracing::info!(%exchange, reason = reason.name(), "refused");
-                respond::answer(dialect, reason, Some(exchange.as_str()), None)
+                if let Some((caller, asked, route, times)) = told {
+                    tell_refusal(&snapshot, trace, &exchange, caller, asked, route, reason, times);
+                }
+                let mut answer = respond::answer(dialect, reason, Some(exchange.as_str()), None);
+                respond::promised(answer.headers_mut(), respond::RECEIPT, promise.as_ref());
+                answer
             }
             Err(unavailable) => {
                 unrecorded(&app, reason);

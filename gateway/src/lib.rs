@@ -18,6 +18,7 @@
 //! - `respond`: the one place where a refusal or a failure becomes a status
 //! - `app`: what all stations share; one snapshot of the configuration for each exchange
 //! - `tap`: the sinks that leaves go to besides the store
+//! - `otlp`: spans and metrics, for those who watch
 //! - [`serve`], `hand_over`, `reload`, [`admin`], `telemetry`: the process around it
 //!
 //! The journal, the seals and the way to the store are the crate `evidence`; what a provider's bytes mean is the
@@ -34,6 +35,7 @@ mod dispatch;
 mod exchange;
 mod hand_over;
 pub mod keys;
+mod otlp;
 pub mod output;
 mod police;
 mod record;

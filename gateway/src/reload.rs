@@ -123,7 +123,7 @@ async fn reload(app: &Arc<App>, why: &'static str) {
         tracing::error!(keys, "configuration refused, the old one stays: these keys need a restart");
         return refused(app, "restart", hash).await;
     }
-    let snapshot = match Snapshot::new(next, Some(&before)) {
+    let snapshot = match Snapshot::new(next, Some(&before), &app.telemetry) {
         Ok(snapshot) => snapshot,
         Err(error) => {
             tracing::error!(%error, "configuration refused, the old one stays");

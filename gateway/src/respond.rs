@@ -6,12 +6,17 @@
 use bytes::Bytes;
 use dialects::Dialect;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode};
+use schemas::promise::Promise;
 
 use crate::relay::Flow;
 
 /// The exchange's id, in every answer.
 pub(crate) const EXCHANGE: HeaderName = HeaderName::from_static("x-affidavit-exchange");
+/// The promise that the exchange's first record, its intent or refusal, is in the log (FORMAT 17).
+pub(crate) const RECEIPT: HeaderName = HeaderName::from_static("x-affidavit-receipt");
+/// The promise that its outcome is; a trailer where the answer is streamed.
+pub(crate) const OUTCOME_RECEIPT: HeaderName = HeaderName::from_static("x-affidavit-receipt-outcome");
 /// Why the gateway answered itself.
 pub(crate) const REASON: HeaderName = HeaderName::from_static("x-affidavit-reason");
 /// Tells the SDKs not to try again.
@@ -164,6 +169,13 @@ impl Reason {
     }
 }
 
+/// Puts a promise into a head or into trailers, where there is one.
+pub(crate) fn promised(headers: &mut HeaderMap, name: HeaderName, promise: Option<&Promise>) {
+    if let Some(line) = promise.and_then(|promise| HeaderValue::try_from(promise.to_string()).ok()) {
+        headers.insert(name, line);
+    }
+}
+
 /// The body of an own answer, in the caller's dialect.
 pub(crate) fn body(dialect: Dialect, reason: Reason, exchange: Option<&str>) -> Bytes {
     Bytes::from(dialects::own_error(dialect, reason.status(), reason.name(), reason.message(), exchange))
@@ -176,11 +188,12 @@ pub(crate) fn answer(
     exchange: Option<&str>,
     retry_after_s: Option<u64>,
 ) -> Response<Flow> {
-    answer_with(body(dialect, reason, exchange), reason, exchange, retry_after_s)
+    answer_with(dialect, body(dialect, reason, exchange), reason, exchange, retry_after_s)
 }
 
 /// Makes an own answer of a body that was made before.
 pub(crate) fn answer_with(
+    dialect: Dialect,
     body: Bytes,
     reason: Reason,
     exchange: Option<&str>,
@@ -192,6 +205,9 @@ pub(crate) fn answer_with(
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(REASON, HeaderValue::from_static(reason.name()));
+    if let Some((name, value)) = dialects::own_error_type(dialect, status) {
+        headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+    }
     if let Some(exchange) = exchange.and_then(|id| HeaderValue::from_str(id).ok()) {
         headers.insert(EXCHANGE, exchange);
     }
@@ -245,6 +261,26 @@ mod tests {
         for reason in ALL {
             assert!(schemas::Identifier::new(reason.name()).is_ok(), "{reason:?}");
             assert!(reason.message().ends_with('.'), "{reason:?}");
+        }
+    }
+
+    #[test]
+    fn amazons_sdks_are_told_which_exception_it_is() {
+        for reason in ALL {
+            let class =
+                |dialect| answer(dialect, reason, None, None).headers().get("x-amzn-errortype").cloned();
+            assert!(class(Dialect::OpenAi).is_none());
+            let wanted = match reason.status() {
+                401 | 403 => "AccessDeniedException",
+                404 => "ResourceNotFoundException",
+                408 => "RequestTimeoutException",
+                503 => "ServiceUnavailableException",
+                504 => "ModelTimeoutException",
+                502 => "InternalServerException",
+                _ => "ValidationException",
+            };
+            // 499 stands in records only.
+            assert_eq!(class(Dialect::Bedrock).unwrap(), wanted, "{reason:?}");
         }
     }
 

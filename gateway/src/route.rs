@@ -22,6 +22,7 @@ pub(crate) struct Route {
     pub(crate) keep_content: bool,
     pub(crate) ask_usage: bool,
     pub(crate) fail_open: bool,
+    pub(crate) receipts: bool,
     pub(crate) attributes: Attributes,
     /// Fact -> header.
     pub(crate) asserted_headers: BTreeMap<String, String>,
@@ -31,6 +32,13 @@ pub(crate) struct Route {
 #[derive(Debug)]
 pub(crate) struct Routes {
     routes: Vec<Arc<Route>>,
+}
+
+impl Route {
+    /// The path that it is for, as configured.
+    pub(crate) fn path(&self) -> &str {
+        if self.prefix.is_empty() { "/" } else { &self.prefix }
+    }
 }
 
 impl Routes {
@@ -57,6 +65,7 @@ impl Routes {
                 keep_content: route.keep_content,
                 ask_usage: route.ask_usage.unwrap_or(provider.ask_usage),
                 fail_open: route.fail_mode == FailMode::Open,
+                receipts: route.receipts,
                 attributes: route.attributes.clone(),
                 asserted_headers: route.asserted_headers.clone(),
             }));

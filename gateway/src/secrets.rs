@@ -32,13 +32,18 @@ pub fn random<const N: usize>() -> Result<Zeroizing<[u8; N]>, NoRandom> {
 
 /// The text of a seal key file.
 pub fn seal_key_text(seed: &[u8; 32], public: &[u8; 32], origin: &str) -> Zeroizing<String> {
+    signing_key_text("seal", seed, public, origin)
+}
+
+/// The text of the file of a key that signs `what`, of the form of a seal key's.
+pub fn signing_key_text(what: &str, seed: &[u8; 32], public: &[u8; 32], origin: &str) -> Zeroizing<String> {
     let mut der = Zeroizing::new([0; 48]);
     der[..16].copy_from_slice(&PKCS8);
     der[16..].copy_from_slice(seed);
     let public = STANDARD.encode(public);
     let encoded = Zeroizing::new(STANDARD.encode(der.as_ref()));
     Zeroizing::new(format!(
-        "# Affidavit seal key (Ed25519) of {origin}. Whoever has it can sign evidence: keep it secret.\n\
+        "# Affidavit {what} key (Ed25519) of {origin}. Whoever has it can sign evidence: keep it secret.\n\
          # public key: {public}\n{BEGIN}\n{}\n{END}\n",
         encoded.as_str()
     ))

@@ -459,7 +459,7 @@ impl Gateway {
             admin.run().await;
         });
         let connections = usize::try_from(loaded.config.limits.connections).unwrap_or(usize::MAX);
-        let snapshot = Snapshot::new(loaded, None)?;
+        let snapshot = Snapshot::new(loaded, None, &telemetry)?;
         let reloader = Reloader::new(hangup).context("watching the configuration's files")?;
         let stop = settings.stop.clone();
         let ledger = tokio::task::spawn_blocking(move || Ledger::open(settings)).await??;
@@ -646,6 +646,9 @@ impl Gateway {
                 tracing::warn!(%origin, %error, "closed, but not all is archived: the next start finishes it")
             }
         }
+        if let Some(otlp) = &app.snapshot.load_full().otlp {
+            otlp.flush().await;
+        }
         admin.abort();
         // Who asked for an erasure that is refused now is still to hear of it.
         let _ = tokio::time::timeout(LAST_ANSWERS, app.asked.wait()).await;
@@ -702,6 +705,7 @@ fn ledger_config(loaded: &Loaded, start: Start, telemetry: &Arc<Telemetry>) -> a
         key_table_dir: evidence.key_table.clone(),
         store,
         seal_seed: *loaded.seal_seed,
+        promise_seed: loaded.promise_seed.as_deref().copied(),
         closing: start.closing,
         operator: actor().and_then(|name| Identifier::new(name).ok()),
         batch_age: evidence.batch_age,

@@ -137,6 +137,7 @@ pub(crate) struct TapTelemetry {
     pub(crate) errors: Family<BySinkReason, Counter>,
     pub(crate) gaps: Family<BySink, Counter>,
     pub(crate) gap_records: Family<BySink, Counter>,
+    pub(crate) passed_by: Family<BySinkReason, Counter>,
     pub(crate) kept: Gauge,
 }
 
@@ -149,6 +150,7 @@ impl TapTelemetry {
             errors: Family::default(),
             gaps: Family::default(),
             gap_records: Family::default(),
+            passed_by: Family::default(),
             kept: Gauge::default(),
         };
         let help = "Records journaled or sealed that a sink of the tap has not acknowledged, by sink";
@@ -166,9 +168,60 @@ impl TapTelemetry {
         registry.register("tap_gap", help, tap.gaps.clone());
         let help = "Records named by such notices, where their count is known, by sink";
         registry.register("tap_gap_records", help, tap.gap_records.clone());
+        let help = "Leaves that a sink will never take and that were passed by, by sink and reason";
+        registry.register("tap_passed_by", help, tap.passed_by.clone());
         let help = "Size of sealed records that are kept for the tap's sinks";
         registry.register_with_unit("tap_kept", help, Unit::Bytes, tap.kept.clone());
         tap
+    }
+}
+
+/// Labels of tries to send to a collector that failed.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct BySignal {
+    pub(crate) signal: &'static str,
+    pub(crate) reason: &'static str,
+}
+
+/// What is measured of the way to a collector.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct OtlpTelemetry {
+    pub(crate) exchanges: Family<ByResult, Counter>,
+    pub(crate) failures: Family<BySignal, Counter>,
+}
+
+/// What became of the spans of an exchange, as labels.
+const SPANS: [&str; 4] = ["sent", "queue_full", "refused", "stopped"];
+/// Why a POST to a collector failed, as labels.
+const OTLP_FAILURES: [&str; 8] =
+    ["connect", "closed", "timeout", "throttled", "unavailable", "credentials", "refused", "partial"];
+
+impl OtlpTelemetry {
+    fn new(registry: &mut Registry) -> Self {
+        let otlp = Self::default();
+        let help = "Exchanges whose spans were to go to the collector, by what became of them";
+        registry.register("otlp_exchanges", help, otlp.exchanges.clone());
+        let help = "Tries to send to the collector that failed, by signal and reason";
+        registry.register("otlp_failures", help, otlp.failures.clone());
+        for result in SPANS {
+            otlp.count(result, 0);
+        }
+        for (signal, reason) in
+            ["traces", "metrics"].into_iter().flat_map(|signal| OTLP_FAILURES.map(|reason| (signal, reason)))
+        {
+            otlp.failures.get_or_create(&BySignal { signal, reason }).inc_by(0);
+        }
+        otlp
+    }
+
+    /// Counts exchanges by what became of their spans.
+    pub(crate) fn count(&self, result: &'static str, exchanges: u64) {
+        self.exchanges.get_or_create(&ByResult { result }).inc_by(exchanges);
+    }
+
+    /// Counts a failed try.
+    pub(crate) fn failed(&self, signal: &'static str, reason: &'static str) {
+        self.failures.get_or_create(&BySignal { signal, reason }).inc();
     }
 }
 
@@ -247,6 +300,7 @@ pub(crate) struct Telemetry {
     pub(crate) uncommitted_bytes: Gauge,
     pub(crate) reloads: Family<ByResult, Counter>,
     pub(crate) tap: TapTelemetry,
+    pub(crate) otlp: OtlpTelemetry,
     signed: Signed,
 }
 
@@ -479,6 +533,7 @@ impl Telemetry {
             drains.get_or_create(&ByReason { reason }).inc_by(0);
         }
         let tap = TapTelemetry::new(&mut registry);
+        let otlp = OtlpTelemetry::new(&mut registry);
         Self {
             registry,
             exchanges,
@@ -532,6 +587,7 @@ impl Telemetry {
             uncommitted_bytes,
             reloads,
             tap,
+            otlp,
             signed: Signed::default(),
         }
     }

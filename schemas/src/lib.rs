@@ -16,6 +16,7 @@ pub mod names;
 #[cfg(debug_assertions)]
 pub mod next;
 pub mod note;
+pub mod promise;
 pub mod record;
 pub mod registry;
 pub mod seal;

@@ -223,6 +223,19 @@ pub fn verify_inclusion(
     proof: &[Hash],
     root: &Hash,
 ) -> Result<(), ProofError> {
+    same_root(root_of_inclusion(leaf_hash, index, size, proof)?, root)
+}
+
+/// The root that an inclusion proof leads to, where it has the length of one.
+///
+/// # Errors
+/// No such leaf, or a proof of another length.
+pub fn root_of_inclusion(
+    leaf_hash: &Hash,
+    index: u64,
+    size: u64,
+    proof: &[Hash],
+) -> Result<Hash, ProofError> {
     if index >= size {
         return Err(ProofError::Index { index, size });
     }
@@ -245,7 +258,7 @@ pub fn verify_inclusion(
         inner >>= 1;
         outer >>= 1;
     }
-    same_root(hash, root)
+    Ok(hash)
 }
 
 /// How many hashes an inclusion proof has.

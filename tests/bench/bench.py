@@ -20,6 +20,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 
@@ -380,6 +381,117 @@ def bench_verify():
         duckdb.sql(peer_sql).fetchall()
         peer = time.time() - begin
         note("a later query over proven rows", f"{ours:.2f} s", f"DuckDB {peer:.2f} s", f"{ours / peer:.2f}x", "<= 1x")
+
+
+# What a fact is in the store's own files, where it is made of records alone; `leaf` is JSON.
+RARE = {
+    "config": ["reason", "next", "policy", "price_book"],
+    "admin": ["action", "actor", "object"],
+    "boot": ["gateway_version", "encryption"],
+    "erasure": ["exchange", "reason", "actor"],
+    "gap": ["reason"],
+}
+DUCK_TYPES = {"text": "VARCHAR", "integer": "BIGINT", "boolean": "BOOLEAN", "decimal": "DECIMAL(38,12)", "time": "TIMESTAMP"}
+
+
+def duck_facts(duck, store):
+    """The facts as DuckDB makes them once, as the auditor does: exchanges joined, rare kinds out of their leaves."""
+    duck.execute(f"""CREATE VIEW records AS SELECT * REPLACE ("at"::TIMESTAMP AS "at"), parse_path(filename)[-4] || '/' || parse_path(filename)[-3]
+        || '/' || parse_path(filename)[-2] AS origin FROM read_parquet('{store}/**/*.records.parquet', hive_partitioning=false, filename=true)""")
+    duck.execute("""CREATE TABLE exchange AS
+        SELECT o.* EXCLUDE (kind, "at", leaf, leaf_hash) REPLACE (coalesce(o.decision, i.decision) AS decision), 'ended' AS state, i."at" AS started_at, o."at" AS ended_at FROM records o
+        LEFT JOIN (SELECT origin, position, "at", decision FROM records WHERE kind = 'intent') i ON o.origin = i.origin AND o.intent_position = i.position
+        WHERE o.kind = 'outcome'
+        UNION ALL SELECT * EXCLUDE (kind, "at", leaf, leaf_hash), 'refused', "at", "at" FROM records WHERE kind = 'refusal' AND exchange IS NOT NULL
+        UNION ALL SELECT n.* EXCLUDE (kind, "at", leaf, leaf_hash), 'open', "at", NULL FROM records n
+        ANTI JOIN (SELECT origin, intent_position FROM records WHERE kind = 'outcome') d ON n.origin = d.origin AND n.position = d.intent_position
+        WHERE n.kind = 'intent'""")
+    for name, columns in RARE.items():
+        fields = ", ".join(f"json_extract_string(decode(leaf), '$.{column}') AS {column}" for column in columns)
+        duck.execute(f'''CREATE TABLE {name} AS SELECT origin, position, "at", {fields} FROM records WHERE kind = '{name}' ''')
+    duck.execute("CREATE VIEW intent AS SELECT * FROM records WHERE kind = 'intent'")
+    duck.execute("""CREATE VIEW event AS
+        SELECT origin, position, "at", kind, consumer AS actor, coalesce(operation, 'other') AS action, "end" AS result,
+            coalesce("key", origin) AS source, provider AS resource, exchange FROM records WHERE kind = 'outcome'
+        UNION ALL SELECT origin, position, "at", kind, consumer, coalesce(operation, 'call'), reason, coalesce("key", origin),
+            coalesce(provider, route, 'gateway'), exchange FROM records WHERE kind = 'refusal'
+        UNION ALL SELECT origin, position, "at", 'admin', actor, action, 'done', origin, object, NULL FROM admin
+        UNION ALL SELECT origin, position, "at", 'erasure', actor, 'erasure', 'done', origin, exchange, exchange FROM erasure
+        UNION ALL SELECT origin, position, "at", kind, 'gateway', kind, 'done', origin, 'log', NULL FROM records
+            WHERE kind IN ('boot', 'close', 'config')""")
+    duck.execute("CREATE TABLE period AS SELECT TIMESTAMP '2026-07-01' AS from_at, TIMESTAMP '2026-10-01' AS to_at, now()::TIMESTAMP AS assessed_at")
+
+
+def duck_questions(duck, packs, folder, known):
+    """Asks the controls that need records and registers only; gives the number of exceptions by control."""
+    found = {}
+    for pack in packs:
+        for name, register in pack.get("registers", {}).items():
+            columns = ", ".join(f"try_cast(nullif(trim({column}), '') AS {DUCK_TYPES[kind]}) AS {column}"
+                                for column, kind in register["columns"].items())
+            duck.execute(f"CREATE OR REPLACE TABLE {name} AS SELECT {columns} FROM read_csv('{folder}/{name}.csv', all_varchar=true, header=true)")
+        settings = {name: setting["default"] for name, setting in pack.get("settings", {}).items()}
+        if settings:
+            duck.execute("CREATE OR REPLACE TABLE settings AS SELECT " + ", ".join(f"'{value}' AS {name}" for name, value in settings.items()))
+        for control in pack["controls"]:
+            if set(control["needs"]) <= known | set(pack.get("registers", {})) | {"settings"}:
+                # DuckDB's words: no side is named, and `at` is one of its own.
+                population, finds = (re.sub(r"\bat\b", '"at"', control[part].replace("LEFT ANTI JOIN", "ANTI JOIN"))
+                                     for part in ("population", "finds"))
+                duck.execute(population).fetchall()
+                rows = duck.execute(finds)
+                count = 0
+                while some := rows.fetchmany(10_000):
+                    count += len(some)
+                found[pack["name"], control["id"]] = count
+    return found
+
+
+def bench_assess():
+    import duckdb
+    import yaml
+
+    packs = [yaml.safe_load(path.read_text()) for path in sorted((ROOT / "policies/packs").glob("*.yaml"))]
+    known = {"exchange", "intent", "event", "period", *RARE}
+    exchanges = os.environ.get("BENCH_EXCHANGES", "1000000")
+    with tempfile.TemporaryDirectory(dir=ROOT / "target") as folder:
+        folder = pathlib.Path(folder)
+        made = subprocess.run([BIN / "quarter", folder, "--exchanges", exchanges], check=True, capture_output=True, text=True)
+        print("  ", made.stderr.splitlines()[-1])
+        auditor = [BIN / "auditor", "assess", folder / "store", "--trust", folder / "trust.yaml", "--state", folder / "state", "--format", "json",
+                   "--from", "2026-07-01", "--to", "2026-10-01"]
+        for register in folder.glob("*.csv"):
+            auditor += ["--register", f"{register.stem}={register}"]
+
+        def ask(what):
+            begin = time.time()
+            child = subprocess.Popen([*auditor, *what], stdout=subprocess.PIPE, text=True)
+            out, peak = [], 0
+            reader = threading.Thread(target=lambda: out.append(child.stdout.read()))
+            reader.start()
+            while child.poll() is None:
+                with contextlib.suppress(OSError, TypeError):
+                    peak = max(peak, rss(child.pid) >> 20)
+                time.sleep(0.02)
+            reader.join()
+            return json.loads(out[0]), time.time() - begin, peak
+
+        _, first, peak = ask(["--pack", "all"])
+        note(f"assess, {exchanges} exchanges, all packs, first", f"{first:.1f} s", "", "", f"{peak} MB at most")
+        _, second, peak = ask(["--pack", "all"])
+        note("the same again", f"{second:.1f} s", "", "", f"{peak} MB at most")
+        # Those that DuckDB can be asked: what needs the verification's report is left out.
+        begin = time.time()
+        duck = duckdb.connect()
+        duck_facts(duck, folder / "store")
+        peers = duck_questions(duck, packs, folder, known)
+        peer = time.time() - begin
+        same = [word for control in sorted({control for _, control in peers}) for word in ("--control", control)]
+        answer, ours, _ = ask(["--pack", "all", *same])
+        counts = {(pack["name"], control["id"]): control["exceptions"] for pack in answer["packs"] for control in pack["controls"]}
+        differ = [control for control, count in peers.items() if counts[control] != count]
+        print(f"   {len(peers)} controls of the same question, {len(differ)} with other numbers of exceptions {differ[:5]}")
+        note(f"{len(peers)} controls over proven rows", f"{ours:.1f} s", f"DuckDB {peer:.1f} s", f"{ours / peer:.2f}x", "printed")
 
 
 def bench_spark():
@@ -787,7 +899,7 @@ def bench_commit():
 
 
 BENCHES = {"requests": bench_requests, "streams": bench_streams, "storage": bench_storage, "verify": bench_verify, "archive": bench_archive,
-           "kafka": bench_kafka, "commit": bench_commit, "spark": bench_spark}
+           "kafka": bench_kafka, "commit": bench_commit, "assess": bench_assess, "spark": bench_spark}
 
 if __name__ == "__main__":
     (ROOT / "target").mkdir(exist_ok=True)

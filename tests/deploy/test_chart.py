@@ -181,13 +181,13 @@ def test_the_gateway_is_the_only_way_out(values):
         assert {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": policy["metadata"]["namespace"]}}} in let_in
 
 
-NAMES, PROVIDERS, STORE, KAFKA, TAPS, WITNESSES = "names", "providers", "store", "kafka", "taps", "witnesses"
+NAMES, PROVIDERS, STORE, KAFKA, TAPS, COLLECTOR, WITNESSES = "names", "providers", "store", "kafka", "taps", "collector", "witnesses"
 # By set and part: where its pods may go, and nowhere else.
 GOES = {
     "defaults": {"gateway": [NAMES, PROVIDERS]},
     "s3-values": {"gateway": [NAMES, PROVIDERS, STORE]},
     "kafka-values": {"gateway": [NAMES, PROVIDERS, KAFKA], "archiver": [NAMES, KAFKA, STORE], "registrar": [NAMES, STORE]},
-    "commit-values": {"gateway": [NAMES, PROVIDERS, KAFKA, STORE, TAPS]},
+    "commit-values": {"gateway": [NAMES, PROVIDERS, KAFKA, STORE, TAPS, COLLECTOR]},
     "registrar-values": {"gateway": [NAMES, PROVIDERS, KAFKA, STORE], "archiver": [NAMES, KAFKA, STORE], "registrar": [NAMES, STORE, KAFKA, WITNESSES]},
 }
 
@@ -198,7 +198,7 @@ def test_every_part_reaches_what_its_configuration_names_and_nothing_else(values
     docs = documents(values)
     typed = yaml.safe_load((CHART / "values.yaml").read_text())["networkPolicy"]
     typed |= yaml.safe_load(values.read_text())["networkPolicy"] if values else {}
-    places = {NAMES: (typed["dns"]["to"], {53})} | {place: (typed[place]["to"], set(typed[place]["ports"])) for place in (PROVIDERS, STORE, KAFKA, TAPS, WITNESSES)}
+    places = {NAMES: (typed["dns"]["to"], {53})} | {place: (typed[place]["to"], set(typed[place]["ports"])) for place in (PROVIDERS, STORE, KAFKA, TAPS, COLLECTOR, WITNESSES)}
     found = {}
     for policy in of_kind(docs, "NetworkPolicy"):
         part = policy["spec"]["podSelector"].get("matchLabels", {}).get("app.kubernetes.io/component")
@@ -331,6 +331,7 @@ def test_values_that_make_no_sense_are_refused(typed, said):
         ("commit-values", "kafka", "gateway", ["gateway.config.evidence.tap=null"]),
         ("commit-values", "kafka", "gateway", ["gateway.config.evidence.commit=local"]),
         ("commit-values", "taps", "gateway", []),
+        ("commit-values", "collector", "gateway", []),
         ("registrar-values", "witnesses", "registrar", ["registrar.config.timestamp=null"]),
         ("registrar-values", "witnesses", "registrar", ["registrar.config.witnesses=null"]),
         ("registrar-values", "kafka", "registrar", ["archiver.enabled=false", "gateway.config.evidence.out.kafka=null"]),

@@ -42,6 +42,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "meter_cohere", run: |b| meter(Dialect::Cohere, b), seeds: responses },
     Target { name: "meter_ollama", run: |b| meter(Dialect::Ollama, b), seeds: responses },
     Target { name: "meter_watsonx", run: |b| meter(Dialect::Watsonx, b), seeds: responses },
+    Target { name: "meter_bedrock", run: meter_bedrock, seeds: bedrock_seeds },
+    Target { name: "event_stream", run: event_stream, seeds: frame_seeds },
     Target { name: "sse", run: sse, seeds: responses },
     Target { name: "values", run: values, seeds: responses },
     Target { name: "coding", run: coding, seeds: coded },
@@ -117,6 +119,49 @@ fn requests() -> Vec<Vec<u8>> {
     own_exchanges("request_body")
 }
 
+/// What frames carry, one a line: the type of the event, a space, its payload.
+const FRAMED: [&str; 4] = [
+    "messageStart {\"role\":\"assistant\"}\ncontentBlockStart {\"start\":{\"toolUse\":{\"name\":\"t\"}}}\ncontentBlockDelta {\"delta\":{}}\n\
+     messageStop {\"stopReason\":\"end_turn\"}\nmetadata {\"usage\":{\"inputTokens\":12,\"outputTokens\":5.0,\"cacheDetails\":[{\"inputTokens\":1,\"ttl\":\"1h\"}]}}",
+    "chunk {\"type\":\"message_start\",\"message\":{\"model\":\"m\",\"usage\":{\"input_tokens\":1}}}\n\
+     chunk {\"type\":\"message_stop\",\"amazon-bedrock-invocationMetrics\":{\"inputTokenCount\":12,\"outputTokenCount\":5}}",
+    "chunk {\"generation\":\"a\",\"prompt_token_count\":3,\"generation_token_count\":1,\"stop_reason\":\"stop\"}\n\
+     chunk {\"outputText\":\"a\",\"inputTextTokenCount\":28.0,\"completionReason\":\"FINISH\",\"results\":[{\"tokenCount\":4}]}",
+    "exception {\"message\":\"wait\"}\nchunk {\"choices\":[{\"delta\":{},\"stop_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":1}}",
+];
+
+fn bedrock_seeds() -> Vec<Vec<u8>> {
+    FRAMED.iter().map(|text| [&[0_u8], text.as_bytes()].concat()).collect()
+}
+
+fn frame_seeds() -> Vec<Vec<u8>> {
+    FRAMED.iter().map(|text| framed(text.as_bytes())).collect()
+}
+
+/// Sound frames with these payloads.
+fn framed(text: &[u8]) -> Vec<u8> {
+    use base64::Engine as _;
+    let mut frames = Vec::new();
+    for line in text.split(|byte| *byte == b'\n') {
+        let at = line.iter().position(|byte| *byte == b' ').unwrap_or(line.len());
+        let (event, payload) = line.split_at(at);
+        let payload = payload.get(1..).unwrap_or_default();
+        let event = String::from_utf8_lossy(event);
+        let chunk;
+        let payload = if event == "chunk" {
+            let coded = base64::engine::general_purpose::STANDARD.encode(payload);
+            chunk = format!("{{\"bytes\":\"{coded}\",\"p\":\"a\"}}");
+            chunk.as_bytes()
+        } else {
+            payload
+        };
+        let kind = if event == "exception" { "exception" } else { "event" };
+        let headers = [(":message-type", kind), (":event-type", &*event), (":exception-type", &*event)];
+        frames.extend(dialects::event_stream::encode(&headers, payload));
+    }
+    frames
+}
+
 fn coded() -> Vec<Vec<u8>> {
     use std::io::Write as _;
     let plain = own_exchanges("response_body").concat();
@@ -166,10 +211,22 @@ const OTHERS: [&str; 8] = [
     "/ml/v1/text/generation",
 ];
 
+const AMAZONS: [&str; 8] = [
+    "/model/m/converse",
+    "/model/m/converse-stream",
+    "/model/arn%3Aaws%2/invoke",
+    "/model/a/b/invoke-with-response-stream",
+    "/model/m/count-tokens",
+    "/guardrail/g/version/1/apply",
+    "/openai/v1/chat/completions",
+    "/model/m/nothing",
+];
+
 fn paths(dialect: Dialect) -> [&'static str; 8] {
     match dialect {
         Dialect::Gemini | Dialect::Vertex => GOOGLES,
         Dialect::Cohere | Dialect::Ollama | Dialect::Watsonx => OTHERS,
+        Dialect::Bedrock => AMAZONS,
         _ => PATHS,
     }
 }
@@ -180,6 +237,7 @@ fn meter(dialect: Dialect, bytes: &[u8]) {
     let path = paths(dialect)[usize::from(choice & 7)];
     let kinds = match dialect {
         Dialect::Ollama => ["application/x-ndjson", "application/json"],
+        Dialect::Bedrock => ["application/vnd.amazon.eventstream", "application/json"],
         Dialect::Cohere if choice & 1 != 0 => ["application/stream+json", "application/json"],
         _ => ["text/event-stream", "application/json"],
     };
@@ -230,6 +288,51 @@ fn values(bytes: &[u8]) {
         (seen, parser.stopped())
     };
     assert_eq!(read(bytes.len()), read(3), "the pieces show");
+}
+
+/// Any payloads, in sound frames: the same however they are cut.
+fn meter_bedrock(bytes: &[u8]) {
+    let Some((&choice, text)) = bytes.split_first() else { return };
+    meter(Dialect::Bedrock, &[&[choice], text].concat());
+    let body = framed(text);
+    let path = ["/model/m/converse-stream", "/model/m/invoke-with-response-stream"][usize::from(choice & 1)];
+    let operation = dialects::operation(Dialect::Bedrock, &Method::POST, path);
+    let mut headers = HeaderMap::new();
+    headers.insert("content-type", HeaderValue::from_static("application/vnd.amazon.eventstream"));
+    let read = |size: usize| {
+        let mut meter = Meter::new(operation, 200, &headers, false, Limits::default());
+        let (mut all, mut out) = (Vec::new(), Vec::new());
+        for piece in body.chunks(size) {
+            meter.feed(piece, &mut out);
+            for segment in out.drain(..) {
+                match segment {
+                    Segment::Forward(range) => all.extend_from_slice(&piece[range]),
+                    Segment::Bytes(bytes) | Segment::Held(bytes) => all.extend_from_slice(&bytes),
+                }
+            }
+        }
+        assert_eq!(all, body, "the caller gets other bytes");
+        meter.finish(Cause::Complete)
+    };
+    let facts = read(body.len().max(1));
+    assert_eq!(facts.unread, None);
+    assert_eq!(facts, read(5));
+}
+
+fn event_stream(bytes: &[u8]) {
+    let read = |size: usize| {
+        let mut parser = dialects::event_stream::Parser::new(1 << 16);
+        let mut seen = Vec::new();
+        for piece in bytes.chunks(size) {
+            parser.feed(piece, &mut |event| {
+                assert!(event.start <= event.end && event.end <= piece.len(), "a place outside of the chunk");
+                seen.push((event.name.to_vec(), event.data.to_vec()));
+            });
+        }
+        parser.finish();
+        (seen, parser.error())
+    };
+    assert_eq!(read(bytes.len().max(1)), read(3));
 }
 
 fn sse(bytes: &[u8]) {

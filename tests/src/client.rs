@@ -60,6 +60,8 @@ pub struct Got {
     pub headers: Vec<(String, String)>,
     /// The body's bytes as far as they came, chunk framing undone.
     pub body: Vec<u8>,
+    /// Trailers, names in lower case.
+    pub trailers: Vec<(String, String)>,
     /// Whether the body ended as HTTP says it must.
     pub whole: bool,
     /// When bytes came, and how long the body was then.
@@ -220,9 +222,14 @@ fn advance(raw: &mut Vec<u8>, state: &mut Framing, got: &mut Got) -> bool {
             }
             Framing::Trailers => {
                 let Some(end) = raw.windows(2).position(|w| w == b"\r\n") else { return false };
+                let line = String::from_utf8_lossy(&raw[..end]).into_owned();
                 raw.drain(..end + 2);
-                if end == 0 {
-                    return true;
+                match line.split_once(':') {
+                    Some((name, value)) => {
+                        got.trailers.push((name.to_ascii_lowercase(), value.trim().to_owned()))
+                    }
+                    None if end == 0 => return true,
+                    None => {}
                 }
             }
             Framing::UntilClose => {

@@ -75,6 +75,7 @@ impl Line {
     pub fn gateway_dialect(&self) -> Option<&'static str> {
         match self.dialect.as_str() {
             d if d.starts_with("anthropic-") => Some("anthropic"),
+            d if d.starts_with("bedrock-") => Some("bedrock"),
             d if d.starts_with("openai-") => {
                 Some(if self.provider.starts_with("azure") && self.path.starts_with("/openai/") {
                     "azure_openai"

@@ -42,6 +42,10 @@ pub struct Setup {
     pub route: String,
     /// Further dialects: each gets a provider and a route of its name.
     pub further: Vec<&'static str>,
+    /// Further providers, each an item of the list, indented by two.
+    pub providers: String,
+    /// Further routes likewise.
+    pub routes: String,
     /// Text at the end of the configuration.
     pub rest: String,
     /// The value of `evidence.out`; empty: a folder.
@@ -83,7 +87,7 @@ impl Gateway {
              evidence:\n  journal: {e}/journal\n  spool: {e}/spool\n  key_table: {d}/keytable\n  seal_key: {d}/seal.key\n  \
              out: {out}\n  batch_age: 1s\n{segment}{evidence}\
              limits:\n  drain: 50s\n{limits}\
-             providers:\n{p1}{p2}{p3}{further}routes:\n{r1}{r2}{r3}{ways}\
+             providers:\n{p1}{p2}{p3}{further}{more_p}routes:\n{r1}{r2}{r3}{ways}{more_r}\
              keys: {d}/keys.yaml\nprices: {prices}\n{rest}",
             d = dir.display(),
             e = evidence.display(),
@@ -99,6 +103,8 @@ impl Gateway {
             p1 = provider("openai", "openai"),
             p2 = provider("azure", "azure_openai"),
             p3 = provider("anthropic", "anthropic"),
+            more_p = setup.providers,
+            more_r = setup.routes,
             r1 = route("openai"),
             r2 = route("azure"),
             r3 = route("anthropic"),
@@ -140,6 +146,25 @@ impl Gateway {
             .to_owned();
         let (store, environment) = (evidence.join("store"), setup.environment.clone());
         Self { dir: dir.to_owned(), address, admin, key, store, environment, process: None }
+    }
+
+    /// As [`Gateway::prepare`], with receipts for callers on every route and the key that they need.
+    ///
+    /// # Panics
+    /// Where a command of the gateway fails.
+    pub fn prepare_promising(dir: &Path, setup: &Setup) -> Self {
+        let setup = Setup {
+            evidence: format!("{}  promise_key: promise.key\n", setup.evidence),
+            route: format!("{}    receipts: true\n", setup.route),
+            ..setup.clone()
+        };
+        let gateway = Self::prepare(dir, &setup);
+        ran(Command::new(crate::binary("gateway"))
+            .args(["keygen", "--deployment", "test", "--gateway", "gw1", "--out"])
+            .arg(dir.join("unused.key"))
+            .arg("--promise-key")
+            .arg(dir.join("promise.key")));
+        gateway
     }
 
     /// Prepares and starts, and waits until it is ready.
@@ -297,6 +322,11 @@ impl Gateway {
     /// The process id.
     pub fn pid(&self) -> Option<u32> {
         self.process.as_ref().map(Process::id)
+    }
+
+    /// Sends the process a signal.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        self.process.iter().for_each(|process| process.signal(signal));
     }
 
     /// `kill -9`.

@@ -6,7 +6,7 @@
 //! its processes; `process` is any child process; `services` are the real stores that they meet; `oracle` holds what both
 //! remember against the evidence, `archive` a bucket against what is promised of it; `marks` reads how far evidence has
 //! come; `audited` puts evidence into buckets and runs the auditor over it; `runbook` follows the runbook; `compose` starts what
-//! a compose file says as plain processes; `shipping` is a gateway and its archivers with Kafka between them; `tapped` is the
+//! a compose file says as plain processes; `quarter` makes three months of records with known violations; `shipping` is a gateway and its archivers with Kafka between them; `tapped` is the
 //! sinks of the live tap.
 
 #![allow(clippy::panic, reason = "tests fail by panicking")]
@@ -17,6 +17,7 @@ pub mod audited;
 pub mod client;
 pub mod compose;
 pub mod corpus;
+pub mod dashboards;
 pub mod deployment;
 pub mod gateway;
 pub mod marks;
@@ -25,6 +26,7 @@ pub mod oracle;
 pub mod process;
 pub mod prometheus;
 pub mod provider;
+pub mod quarter;
 pub mod registrar;
 pub mod runbook;
 pub mod services;

@@ -102,7 +102,7 @@ async fn every_recorded_exchange_passes_unchanged_and_is_recorded_as_expected() 
     let setup = Setup {
         provider: provider.url(),
         route: "    ask_usage: false\n".into(),
-        further: vec!["gemini", "vertex", "cohere", "ollama", "watsonx"],
+        further: vec!["gemini", "vertex", "cohere", "ollama", "watsonx", "bedrock"],
         ..Setup::default()
     };
     let mut gateway = Gateway::start(dir.path(), &setup);

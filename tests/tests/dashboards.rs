@@ -5,16 +5,15 @@ use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use tests::archiver::without_brokers;
 use tests::client::{Call, Leave, send, send_until};
+use tests::dashboards::{Query, queries};
 use tests::deployment::Deployment;
 use tests::gateway::{Gateway, Setup};
-use tests::process::{free_port, ran};
+use tests::process::free_port;
 use tests::prometheus::{query, server};
 use tests::provider::Provider;
 use tests::registrar::directory;
@@ -24,90 +23,6 @@ use tests::witness::Witness;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Longer than Prometheus waits between two looks.
 const SCRAPED: Duration = Duration::from_millis(1300);
-
-/// A query as the source of the dashboards has it.
-#[derive(Debug, Deserialize)]
-struct Query {
-    dashboard: String,
-    panel: String,
-    expr: String,
-    legend: String,
-    /// Why it may show nothing but 0.
-    calm: String,
-}
-
-impl Query {
-    /// With what Grafana would put into it.
-    fn asked(&self) -> String {
-        let mut expr = self.expr.clone();
-        for (word, value) in [("$instance", ".*"), ("$__rate_interval", "5m"), ("$__range", "10m")] {
-            expr = expr.replace(word, value);
-        }
-        assert!(!expr.contains('$'), "`{expr}` has a variable that no dashboard has");
-        expr
-    }
-
-    /// The labels that its legend names.
-    fn named(&self) -> impl Iterator<Item = &str> {
-        self.legend.split("{{").skip(1).filter_map(|rest| rest.split_once("}}")).map(|(label, _)| label)
-    }
-
-    /// What is wrong with its answer.
-    fn fault(&self, answer: Result<Vec<Value>, String>) -> Option<String> {
-        let series = match answer {
-            Ok(series) if series.is_empty() => return Some("shows nothing".into()),
-            Ok(series) => series,
-            Err(error) => return Some(error),
-        };
-        let missing = |label: &&str| !series.iter().any(|one| one["metric"][label].is_string());
-        let sample = |one: &Value| one["value"][1].as_str()?.parse::<f64>().ok();
-        let tells = |value: f64| value.is_finite() && value != 0.0;
-        if self.calm.is_empty() {
-            if let Some(label) = self.named().find(missing) {
-                return Some(format!("has no label `{label}`"));
-            }
-            if !series.iter().filter_map(sample).any(tells) {
-                return Some(format!("shows no number but 0: {series:?}"));
-            }
-        }
-        None
-    }
-}
-
-/// The queries of the dashboards as they are checked in.
-fn checked_in() -> BTreeSet<(String, String)> {
-    let mut found = BTreeSet::new();
-    for file in std::fs::read_dir(tests::root().join("deploy/grafana")).expect("the dashboards").flatten() {
-        if file.path().extension().is_none_or(|end| end != "json") {
-            continue;
-        }
-        let text = std::fs::read_to_string(file.path()).expect("a dashboard");
-        let dashboard: Value = serde_json::from_str(&text).expect("JSON");
-        for panel in dashboard["panels"].as_array().into_iter().flatten() {
-            for target in panel["targets"].as_array().into_iter().flatten() {
-                let text = |value: &Value| value.as_str().expect("text").to_owned();
-                found.insert((text(&panel["title"]), text(&target["expr"])));
-            }
-        }
-    }
-    found
-}
-
-fn queries() -> Vec<Query> {
-    let python = std::env::var_os("AFFIDAVIT_PYTHON").unwrap_or_else(|| "python3".into());
-    let said = ran(Command::new(python)
-        .arg("-B")
-        .arg(tests::root().join("deploy/grafana/dashboards.py"))
-        .arg("--queries"));
-    let queries: Vec<Query> = serde_json::from_str(&said).expect("queries");
-    let made: BTreeSet<_> = queries.iter().map(|query| (query.panel.clone(), query.expr.clone())).collect();
-    assert_eq!(
-        made,
-        checked_in(),
-        "the dashboards are older than their source: run deploy/grafana/dashboards.py"
-    );
-    queries
-}
 
 fn policy(mode: &str) -> String {
     format!(
@@ -222,7 +137,7 @@ async fn sum(prometheus: SocketAddr, metric: &str) -> f64 {
 #[ignore = "needs Prometheus"]
 async fn every_panel_shows_what_really_happened() {
     let begun = Instant::now();
-    let queries = queries();
+    let queries = queries("prometheus");
     let dir = tempfile::tempdir().expect("a folder");
     let provider = Provider::start([]).await;
     // Every other POST fails.

@@ -104,8 +104,10 @@ async fn topics_made_anew_are_read_by_who_did_not_see_that_they_were_gone() {
     world.calls(2).await;
     world.all_archived();
     world.archivers[0].signal("-STOP");
+    world.gateway.signal(rustix::process::Signal::STOP);
     kafka.operator().make_anew(&[TOPIC, RECEIPTS]);
     world.archivers[0].signal("-CONT");
+    world.gateway.signal(rustix::process::Signal::CONT);
     world.calls(2).await;
     world.all_archived();
     world.nothing_aside();

@@ -17,13 +17,18 @@ use tests::runbook::{Host, sections};
 use tests::tapped::{Mood, WebhookSink};
 
 /// Sections whose situation a test here makes.
-const SITUATIONS: [&str; 9] = [
+const SITUATIONS: [&str; 14] = [
     "disk-full",
     "fsync-error",
     "unrecorded-traffic",
     "store-away",
     "process-gone",
     "tap-behind",
+    "tap-passed-by",
+    "cost-spike",
+    "unknown-prices",
+    "refusals",
+    "provider-fails",
     "refused-fork",
     "lost-key",
     "lost-log",
@@ -166,6 +171,44 @@ impl World {
     }
 }
 
+/// A server that answers every request in the same way.
+struct Answering(std::net::SocketAddr);
+
+impl Answering {
+    fn start(status: &str, body: &str) -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a loopback port");
+        let address = listener.local_addr().expect("an address");
+        let answer =
+            format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                answered(stream, &answer);
+            }
+        });
+        Self(address)
+    }
+}
+
+/// Reads a request to its end, and answers it.
+fn answered(mut stream: std::net::TcpStream, answer: &str) {
+    use std::io::{Read as _, Write as _};
+    let (mut seen, mut chunk) = (Vec::new(), vec![0; 16 << 10]);
+    let whole = |seen: &[u8]| {
+        let head = seen.windows(4).position(|four| four == b"\r\n\r\n")?;
+        let text = String::from_utf8_lossy(&seen[..head]).to_lowercase();
+        let length = text.lines().find_map(|line| line.strip_prefix("content-length: "))?;
+        Some(head + 4 + length.parse::<usize>().ok()?)
+    };
+    while whole(&seen).is_none_or(|length| seen.len() < length) {
+        match stream.read(&mut chunk) {
+            Ok(0) | Err(_) => return,
+            Ok(read) => seen.extend_from_slice(&chunk[..read]),
+        }
+    }
+    // Whoever left is not waited for.
+    let _ = stream.write_all(answer.as_bytes());
+}
+
 /// A small tmpfs; unmounted when dropped.
 struct Mounted(PathBuf);
 
@@ -223,6 +266,47 @@ async fn a_sink_of_the_tap_that_takes_nothing_gets_everything_when_it_is_back() 
     hook.set(|_| Mood::Take);
     world.host.follow_from("tap-behind", 1);
     assert!(hook.book.all().len() >= 6, "boot, config and two exchanges");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_calls_cost_what_has_no_price_what_is_refused_and_a_provider_that_fails() {
+    let world = World::start(Setup::default()).await;
+    world.calls(2).await;
+    let of = |key: &str, model: &str, stream: bool| {
+        let messages = serde_json::json!([{ "role": "user", "content": "runbook" }]);
+        let body = serde_json::json!({ "model": model, "stream": stream, "messages": messages });
+        Call::post("/openai/v1/chat/completions", key, body.to_string())
+    };
+    let key = world.gateway.key.as_str();
+    for (key, model, stream, status) in [
+        (key, "gpt-4o-mini", true, 200),
+        (key, "new-1", false, 200),
+        (key, "fail-500", false, 500),
+        ("afk_nobody", "gpt-4o-mini", false, 401),
+    ] {
+        assert_eq!(send(world.gateway.address, &of(key, model, stream)).await.status, status, "{model}");
+    }
+    world.archived();
+    for section in ["cost-spike", "unknown-prices", "refusals", "provider-fails"] {
+        world.host.follow_from(section, 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_loki_never_takes_is_read_from_the_archive() {
+    // Loki's answer to what is older than it takes.
+    let loki = Answering::start(
+        "400 Bad Request",
+        "entry for stream '{}' has timestamp too old: x, oldest acceptable timestamp is: 2999-01-01T00:00:00Z",
+    );
+    let tap = format!("  tap: [ {{ name: loki, loki: {{ url: \"http://{}\", wait: 100ms }} }} ]\n", loki.0);
+    let world = World::start(Setup { evidence: tap, ..Setup::default() }).await;
+    world.calls(2).await;
+    world.archived();
+    world.until("leaves passed by", |world| {
+        world.metric("gateway_tap_passed_by_total{sink=\"loki\",reason=\"too_old\"}") >= 6.0
+    });
+    world.host.follow_from("tap-passed-by", 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -13,7 +13,10 @@ async fn sdks_get_through_the_gateway_what_they_get_from_the_provider() {
         .expect("AFFIDAVIT_PYTHON names a Python with tests/requirements.txt");
     let dir = tempfile::tempdir().expect("a folder");
     let provider = Provider::start([]).await;
-    let mut gateway = Gateway::start(dir.path(), &Setup { provider: provider.url(), ..Setup::default() });
+    // With receipts: to an SDK they are headers like others.
+    let mut gateway =
+        Gateway::prepare_promising(dir.path(), &Setup { provider: provider.url(), ..Setup::default() });
+    gateway.serve();
     let command = Command::new(python)
         .args(["-m", "pytest", "-q", "-p", "no:cacheprovider"])
         .arg(tests::root().join("tests/sdk"))

@@ -1,6 +1,6 @@
 //! Asks one control: what there is to look at, then the exceptions.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -102,10 +102,23 @@ impl Standing {
 pub type Sink<'a> = dyn FnMut(&[String], &[Option<String>]) -> anyhow::Result<()> + 'a;
 
 /// What asking gave.
-struct Found {
+#[derive(Debug, Clone)]
+pub struct Found {
     population: u64,
     exceptions: u64,
     shown: Shown,
+}
+
+/// Populations that were counted in this run: many controls look at the same things.
+#[derive(Debug, Default)]
+pub struct Populations(BTreeMap<(String, Vec<usize>), u64>);
+
+/// What two controls have in common that ask the same of the same tables: their questions, and which tables these are.
+pub type Question<'a> = (&'a str, &'a str, Vec<usize>);
+
+/// The question of a control; nothing where a table is not there.
+pub fn question<'a>(control: &'a Control, tables: &Tables) -> Option<Question<'a>> {
+    Some((control.population.as_str(), control.finds.as_str(), tables.identity(&control.needs)?))
 }
 
 /// Asks a control; every exception goes to `sink`.
@@ -119,6 +132,44 @@ pub async fn run(
     standing: &Standing,
     sink: &mut Sink<'_>,
 ) -> anyhow::Result<ControlResult> {
+    let found = ask(control, tables, runtime, &mut Populations::default(), sink).await?;
+    Ok(judge(control, tables, standing, &found))
+}
+
+/// Asks a control's question; every exception goes to `sink`. A question that fails is told as a text.
+///
+/// # Errors
+/// `sink`'s own.
+pub async fn ask(
+    control: &Control,
+    tables: &Tables,
+    runtime: &Arc<RuntimeEnv>,
+    populations: &mut Populations,
+    sink: &mut Sink<'_>,
+) -> anyhow::Result<Result<Found, String>> {
+    let mut failed = None;
+    let mut told = |columns: &[String], row: &[Option<String>]| {
+        let told = sink(columns, row);
+        let wrong = told.is_err();
+        if let Err(error) = told {
+            failed = Some(error);
+        }
+        !wrong
+    };
+    let found = find(control, tables, runtime, populations, &mut told).await;
+    match failed {
+        Some(error) => Err(error),
+        None => Ok(found.map_err(|error| hostile::line(&format!("{error:#}")).into_owned())),
+    }
+}
+
+/// What an answer says of a control.
+pub fn judge(
+    control: &Control,
+    tables: &Tables,
+    standing: &Standing,
+    found: &Result<Found, String>,
+) -> ControlResult {
     let (kinds, rests) = standing.text(&control.needs);
     let mut out = ControlResult {
         id: control.id.clone(),
@@ -140,28 +191,13 @@ pub async fn run(
     let absent: Vec<String> = control.needs.iter().filter_map(|name| tables.table(name).err()).collect();
     if !absent.is_empty() {
         out.why = Some(absent.join("; "));
-        return Ok(out);
-    }
-    let mut failed = None;
-    let mut told = |columns: &[String], row: &[Option<String>]| {
-        let told = sink(columns, row);
-        let wrong = told.is_err();
-        if let Err(error) = told {
-            failed = Some(error);
-        }
-        !wrong
-    };
-    let found = ask(control, tables, runtime, &mut told).await;
-    if let Some(error) = failed {
-        return Err(error);
+        return out;
     }
     match found {
-        Err(error) => {
-            out.why = Some(format!("the question failed: {}", hostile::line(&format!("{error:#}"))))
-        }
+        Err(error) => out.why = Some(format!("the question failed: {error}")),
         Ok(found) => {
             (out.population, out.exceptions, out.shown) =
-                (Some(found.population), found.exceptions, found.shown);
+                (Some(found.population), found.exceptions, found.shown.clone());
             if found.exceptions > 0 {
                 out.status = Status::Exceptions;
             } else if found.population == 0 {
@@ -175,7 +211,7 @@ pub async fn run(
             }
         }
     }
-    Ok(out)
+    out
 }
 
 /// A session with the facts that the control names, and no others.
@@ -190,14 +226,20 @@ fn session(control: &Control, tables: &Tables, runtime: &Arc<RuntimeEnv>) -> any
     Ok(context)
 }
 
-async fn ask(
+async fn find(
     control: &Control,
     tables: &Tables,
     runtime: &Arc<RuntimeEnv>,
+    populations: &mut Populations,
     told: &mut dyn FnMut(&[String], &[Option<String>]) -> bool,
 ) -> anyhow::Result<Found> {
     let context = session(control, tables, runtime)?;
-    let population = population(&context, &control.population).await.context("`population`")?;
+    let counted = (control.population.clone(), tables.identity(&control.needs).unwrap_or_default());
+    let population = match populations.0.get(&counted) {
+        Some(known) => *known,
+        None => population(&context, &control.population).await.context("`population`")?,
+    };
+    populations.0.insert(counted, population);
     let mut out = Found { population, exceptions: 0, shown: Shown::default() };
     let frame = query::ask(&context, &control.finds).await.context("`finds`")?;
     let mut rows = query::stream(frame).await.context("`finds`")?;

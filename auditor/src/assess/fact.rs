@@ -63,6 +63,11 @@ pub struct Field {
 }
 
 impl Fact {
+    /// Whether few of all records are of its kind, and its columns stand in their leaves: it is asked once and kept.
+    pub fn is_rare(&self) -> bool {
+        let common = ["intent", "outcome", "refusal"];
+        self.view.is_some_and(|view| view.from == "records") && !common.contains(&self.name)
+    }
     /// Its columns.
     pub fn columns(&self) -> Vec<Column> {
         self.fields.iter().map(|field| Column { name: field.name.into(), kind: field.kind }).collect()
@@ -132,22 +137,21 @@ const ANSWERED: &[&str] = &[
     "total_us",
 ];
 
-fn typed(names: &[&'static str]) -> Vec<Field> {
-    let field = |name: &&'static str| {
-        let known = COLUMNS.iter().find(|column| column.name == *name);
-        let kind = known.map_or(Utf8, |column| column.kind);
-        Field { name, kind, expression: format!("\"{name}\"") }
-    };
-    names.iter().map(field).collect()
+/// A column as the view's source has it.
+fn column(name: &'static str, kind: ColumnKind) -> Field {
+    Field { name, kind, expression: format!("\"{name}\"") }
 }
 
+/// Columns of every record.
+fn typed(names: &[&'static str]) -> Vec<Field> {
+    let kind =
+        |name: &str| COLUMNS.iter().find(|column| column.name == name).map_or(Utf8, |known| known.kind);
+    names.iter().map(|name| column(name, kind(name))).collect()
+}
+
+/// Columns of what is no record.
 fn plain(columns: &[(&'static str, ColumnKind)]) -> Vec<Field> {
-    let field = |(name, kind): &(&'static str, ColumnKind)| Field {
-        name,
-        kind: *kind,
-        expression: format!("\"{name}\""),
-    };
-    columns.iter().map(field).collect()
+    columns.iter().map(|(name, kind)| column(name, *kind)).collect()
 }
 
 /// Columns that only the leaf has.
@@ -200,31 +204,29 @@ const EVENTS: &str = r#"(
 /// Every fact.
 pub static FACTS: LazyLock<Vec<Fact>> = LazyLock::new(|| {
     let policy = of_leaf(&[("policy", Utf8, "verdict.policy"), ("rules", Utf8, "verdict.rules")]);
-    let mut exchange = plain(&[
+    let states = [("state", Utf8), ("started_at", TimestampUs), ("ended_at", TimestampUs)];
+    let exchange =
+        [plain(&[("origin", Utf8), ("position", Int64)]), plain(&states), typed(ASKED), typed(ANSWERED)];
+    let batch = [
         ("origin", Utf8),
-        ("position", Int64),
-        ("state", Utf8),
-        ("started_at", TimestampUs),
-        ("ended_at", TimestampUs),
-    ]);
-    exchange.extend(typed(ASKED));
-    exchange.extend(typed(ANSWERED));
-    let view =
-        View { from: "exchanges", filter: "true", time: "coalesce(started_at, ended_at)", lasts: false };
-    let mut batch =
-        plain(&[("origin", Utf8), ("batch", Int64), ("from_position", Int64), ("to_position", Int64)]);
-    batch.extend(plain(&[("seal", Utf8), ("sealed_at", TimestampUs), ("bytes", Int64)]));
-    let mut event = plain(PLACE);
+        ("batch", Int64),
+        ("from_position", Int64),
+        ("to_position", Int64),
+        ("seal", Utf8),
+        ("sealed_at", TimestampUs),
+        ("bytes", Int64),
+    ];
     let texts = ["kind", "actor", "action", "result", "source", "resource", "exchange"];
-    event.extend(plain(&texts.map(|name| (name, Utf8))));
+    let event = [plain(PLACE), plain(&texts.map(|name| (name, Utf8)))];
+    let seen = |from, time| View { from, filter: "true", time, lasts: false };
     let records =
         |name, about, fields, view| Fact { name, about, rests: Rests::Records, fields, view: Some(view) };
     vec![
         records(
             "exchange",
             "an exchange by when it began: state `ended`, `refused`, or `open` where it has no outcome",
-            exchange,
-            view,
+            exchange.concat(),
+            seen("exchanges", "coalesce(started_at, ended_at)"),
         ),
         of_kind(
             "intent",
@@ -324,15 +326,10 @@ pub static FACTS: LazyLock<Vec<Fact>> = LazyLock::new(|| {
         records(
             "event",
             "who did what to what, when, from where and with which result: every record that somebody caused",
-            event,
-            View { from: EVENTS, filter: "true", time: "at", lasts: false },
+            event.concat(),
+            seen(EVENTS, "at"),
         ),
-        records(
-            "batch",
-            "a proven batch",
-            batch,
-            View { from: "batches", filter: "true", time: "sealed_at", lasts: false },
-        ),
+        records("batch", "a proven batch", plain(&batch), seen("batches", "sealed_at")),
         told(
             "verdict",
             "the verification: one row",

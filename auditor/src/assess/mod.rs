@@ -12,6 +12,7 @@
 
 pub mod cases;
 pub mod control;
+pub mod exchanges;
 pub mod fact;
 pub mod pack;
 pub mod packs;

@@ -1,16 +1,19 @@
 //! Asks all controls of all packs, and puts together what they rest on.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use datafusion::prelude::SessionContext;
+use datafusion::catalog::TableProvider;
+use datafusion::execution::runtime_env::RuntimeEnv;
 
-use super::control::{self, Shelf, Standing};
+use super::control::{self, Found, Populations, Question, Shelf, Standing};
 use super::fact;
-use super::pack::{Loaded, Pack};
+use super::pack::{Control, Kind, Loaded, Pack};
 use super::register::{self, Given};
 use super::result::{Assessment, Counts, Head, PackResult, VERSION};
 use super::rows::{Rows, Value};
-use super::tables::{self, Shown, Tables};
+use super::tables::{self, Proven, Shown, Tables};
 use crate::report::{Interval, Report};
 use crate::time;
 
@@ -91,32 +94,26 @@ fn earlier(report: &Report) -> String {
     }
 }
 
-/// Asks. `base` is a session over proven rows.
+/// Asks.
 ///
 /// # Errors
 /// A register of another form, a view that does not plan, `sink`'s own.
 pub async fn assess(
-    base: &SessionContext,
+    proven: &Proven<'_>,
     shown: &Shown<'_>,
     asked: &Asked<'_>,
     sink: &mut Sink<'_>,
 ) -> anyhow::Result<Assessment> {
     let report = shown.report;
     let standing = standing(report);
-    let facts = Tables::new(base, shown).await?;
+    let sheets = sheets(proven, shown, asked).await?;
+    let found = answers(&sheets, &proven.session.runtime_env(), sink).await?;
     let mut packs = Vec::new();
-    for loaded in asked.packs {
-        let pack = &loaded.pack;
-        let tables = with_registers(&facts, pack, asked)?;
-        let mut controls = Vec::new();
-        for control in &pack.controls {
-            if !asked.only.is_empty() && !asked.only.contains(&control.id) {
-                continue;
-            }
-            let mut one =
-                |columns: &[String], row: &[Option<String>]| sink(&pack.name, &control.id, columns, row);
-            controls.push(control::run(control, &tables, &base.runtime_env(), &standing, &mut one).await?);
-        }
+    for (sheet, found) in sheets.iter().zip(&found) {
+        let (loaded, pack) = (sheet.loaded, &sheet.loaded.pack);
+        let judge = |(control, found): (&&Control, &Answered)| {
+            control::judge(control, &sheet.tables, &standing, found)
+        };
         packs.push(PackResult {
             name: pack.name.clone(),
             title: pack.title.clone(),
@@ -124,7 +121,7 @@ pub async fn assess(
             from: loaded.from.clone(),
             sha256: loaded.sha256,
             settings: values(pack, asked.settings).into_iter().collect(),
-            controls,
+            controls: sheet.controls.iter().zip(found).map(judge).collect(),
             cannot_show: pack.cannot_show.clone(),
         });
     }
@@ -170,13 +167,97 @@ pub async fn assess(
     Ok(out)
 }
 
+/// What a control's question gave, or why it failed.
+type Answered = Result<Found, String>;
+
+/// A pack with the tables that it may ask, and those of its controls that are asked.
+struct Sheet<'a> {
+    loaded: &'a Loaded,
+    tables: Tables,
+    controls: Vec<&'a Control>,
+}
+
+async fn sheets<'a>(
+    proven: &Proven<'_>,
+    shown: &Shown<'_>,
+    asked: &Asked<'a>,
+) -> anyhow::Result<Vec<Sheet<'a>>> {
+    let controls = |loaded: &'a Loaded| {
+        let all = loaded.pack.controls.iter();
+        all.filter(|control| asked.only.is_empty() || asked.only.contains(&control.id)).collect::<Vec<_>>()
+    };
+    let needed = asked.packs.iter().flat_map(controls).flat_map(|control| &control.needs);
+    let facts = Tables::new(proven, shown, &needed.map(String::as_str).collect()).await?;
+    let mut registers = Registers::default();
+    let sheet = |loaded: &'a Loaded| {
+        let tables = with_registers(&facts, &loaded.pack, asked, &mut registers)?;
+        Ok(Sheet { loaded, tables, controls: controls(loaded) })
+    };
+    asked.packs.iter().map(sheet).collect()
+}
+
+/// Asks the controls of all packs: those that ask the same of the same tables are asked once, and each of them is told
+/// every exception.
+async fn answers(
+    sheets: &[Sheet<'_>],
+    runtime: &Arc<RuntimeEnv>,
+    sink: &mut Sink<'_>,
+) -> anyhow::Result<Vec<Vec<Answered>>> {
+    let mut same: BTreeMap<Question<'_>, Vec<(usize, usize)>> = BTreeMap::new();
+    let mut order = Vec::new();
+    for (n, sheet) in sheets.iter().enumerate() {
+        for (m, control) in sheet.controls.iter().enumerate() {
+            let Some(question) = control::question(control, &sheet.tables) else { continue };
+            let those = same.entry(question.clone()).or_default();
+            if those.is_empty() {
+                order.push(question);
+            }
+            those.push((n, m));
+        }
+    }
+    let not_asked = || Err("it was not asked".to_owned());
+    let mut out: Vec<Vec<Answered>> =
+        sheets.iter().map(|sheet| sheet.controls.iter().map(|_| not_asked()).collect()).collect();
+    let mut populations = Populations::default();
+    for question in &order {
+        let those = same.get(question).map_or(&[][..], Vec::as_slice);
+        let Some(&(n, m)) = those.first() else { continue };
+        let mut all = |columns: &[String], row: &[Option<String>]| {
+            those.iter().try_for_each(|&(n, m)| {
+                sink(&sheets[n].loaded.pack.name, &sheets[n].controls[m].id, columns, row)
+            })
+        };
+        let (control, tables) = (sheets[n].controls[m], &sheets[n].tables);
+        let found = control::ask(control, tables, runtime, &mut populations, &mut all).await?;
+        for &(n, m) in those {
+            out[n][m] = found.clone();
+        }
+    }
+    Ok(out)
+}
+
+/// The tables of registers that were read, by name and wanted columns: packs that want the same share one.
+type Registers = Vec<(String, BTreeMap<String, Kind>, Arc<dyn TableProvider>)>;
+
 /// The facts, with a pack's own registers and settings.
-fn with_registers(facts: &Tables, pack: &Pack, asked: &Asked<'_>) -> anyhow::Result<Tables> {
+fn with_registers(
+    facts: &Tables,
+    pack: &Pack,
+    asked: &Asked<'_>,
+    read: &mut Registers,
+) -> anyhow::Result<Tables> {
     let mut tables = facts.clone();
     for (name, wanted) in &pack.registers {
-        match asked.registers.iter().find(|given| given.name == *name) {
-            Some(given) => tables.add(name, given.rows(wanted).map_err(anyhow::Error::msg)?)?,
-            None => tables.without(
+        let known = read.iter().find(|(known, columns, _)| known == name && *columns == wanted.columns);
+        let known = known.map(|(_, _, table)| table.clone());
+        match (known, asked.registers.iter().find(|given| given.name == *name)) {
+            (Some(table), _) => tables.put(name, table),
+            (None, Some(given)) => {
+                let table = given.rows(wanted).map_err(anyhow::Error::msg)?.table()?;
+                tables.put(name, table.clone());
+                read.push((name.clone(), wanted.columns.clone(), table));
+            }
+            (None, None) => tables.without(
                 name,
                 format!(
                     "register `{name}` was not given (`--register {name}=FILE`): {}",

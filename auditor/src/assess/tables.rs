@@ -1,21 +1,27 @@
 //! Makes the facts tables: views over proven rows, rows from the report, the versions of the bucket.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use arrow::array::{Array, AsArray as _, StringBuilder};
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::catalog::TableProvider;
 use datafusion::logical_expr::{ColumnarValue, ScalarUDF, Volatility, create_udf};
 use datafusion::prelude::SessionContext;
+use futures_util::StreamExt as _;
+use parquet::arrow::ArrowWriter;
 use serde_json::Value as Json;
 
+use super::exchanges;
 use super::fact::{FACTS, Fact, fact};
 use super::rows::{Rows, Value};
 use crate::bucket::kept::Kept;
 use crate::finding::Code;
 use crate::mandate::Claim;
+use crate::query;
 use crate::report::Report;
 use crate::source::s3::Listing;
 use crate::time::{self, DAY};
@@ -39,6 +45,23 @@ impl std::fmt::Debug for Tables {
 /// The bucket's versions with their locks.
 pub type Versions<'a> = (&'a Listing, Kept);
 
+/// Proven rows: a session over them, the files that they stand in, log by log in order, and a private folder for what is made
+/// of them once.
+pub struct Proven<'a> {
+    /// Has the tables `records` and `batches`.
+    pub session: &'a SessionContext,
+    /// The files of `records`.
+    pub records: &'a [PathBuf],
+    /// Is removed by whoever made it.
+    pub folder: &'a Path,
+}
+
+impl std::fmt::Debug for Proven<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Proven({} files)", self.records.len())
+    }
+}
+
 /// What the tables are made of, beside proven rows.
 #[derive(Debug)]
 pub struct Shown<'a> {
@@ -51,17 +74,35 @@ pub struct Shown<'a> {
 }
 
 impl Tables {
-    /// Of every fact.
+    /// Of every fact that is needed.
     ///
     /// # Errors
-    /// A view that does not plan.
-    pub async fn new(base: &SessionContext, shown: &Shown<'_>) -> anyhow::Result<Self> {
-        base.register_udf(leaf_text());
+    /// A view that does not plan, rows that cannot be read or written.
+    pub async fn new(
+        proven: &Proven<'_>,
+        shown: &Shown<'_>,
+        needed: &BTreeSet<&str>,
+    ) -> anyhow::Result<Self> {
+        let session = query::like(proven.session);
+        session.register_udf(leaf_text());
+        for name in ["records", "batches"] {
+            session.register_table(name, proven.session.table_provider(name).await?)?;
+        }
         let mut out = Self::default();
-        for fact in FACTS.iter() {
+        for fact in FACTS.iter().filter(|fact| needed.contains(fact.name)) {
             let Some(sql) = view(fact, shown.asked) else { continue };
-            let frame = base.sql(&sql).await.with_context(|| format!("fact `{}`", fact.name))?;
-            out.there.insert(fact.name.into(), frame.into_view());
+            let about = || format!("fact `{}`", fact.name);
+            if fact.view.is_some_and(|view| view.from == "exchanges") {
+                let memory = &session.runtime_env().memory_pool;
+                let (files, schema) =
+                    exchanges::write(proven.records, fact, proven.folder, memory).with_context(about)?;
+                query::table(&session, "exchanges", &files, schema).await?;
+            }
+            let table = match fact.is_rare() {
+                true => kept(&session, fact.name, &sql, proven.folder).await,
+                false => session.sql(&sql).await.map(|frame| frame.into_view()).map_err(anyhow::Error::from),
+            };
+            out.there.insert(fact.name.into(), table.with_context(about)?);
         }
         for (name, rows) in told(shown) {
             out.add(name, rows)?;
@@ -73,18 +114,30 @@ impl Tables {
         Ok(out)
     }
 
-    /// Adds a table.
+    /// Adds a table of rows.
     ///
     /// # Errors
     /// None in practice.
     pub fn add(&mut self, name: &str, rows: Rows) -> anyhow::Result<()> {
-        self.there.insert(name.into(), rows.table()?);
+        self.put(name, rows.table()?);
         Ok(())
+    }
+
+    /// Adds a table.
+    pub fn put(&mut self, name: &str, table: Arc<dyn TableProvider>) {
+        self.there.insert(name.into(), table);
     }
 
     /// Says why a table is not there.
     pub fn without(&mut self, name: &str, why: impl Into<String>) {
         self.absent.insert(name.into(), why.into());
+    }
+
+    /// Which tables the names stand for: the same numbers are the same tables. Nothing where one is not there.
+    pub fn identity(&self, names: &[String]) -> Option<Vec<usize>> {
+        let mut names: Vec<&String> = names.iter().collect();
+        names.sort();
+        names.iter().map(|name| self.there.get(*name).map(|table| Arc::as_ptr(table).addr())).collect()
     }
 
     /// The table of a name; else why there is none.
@@ -95,6 +148,25 @@ impl Tables {
         let why = || self.absent.get(name).cloned().unwrap_or_else(|| format!("there is no `{name}`"));
         self.there.get(name).cloned().ok_or_else(why)
     }
+}
+
+/// The rows of a fact, asked once and written down: later questions neither go through all records again nor read leaves.
+async fn kept(
+    session: &SessionContext,
+    name: &str,
+    sql: &str,
+    folder: &Path,
+) -> anyhow::Result<Arc<dyn TableProvider>> {
+    let mut rows = session.sql(sql).await?.execute_stream().await?;
+    let schema: SchemaRef = rows.schema();
+    let file = folder.join(format!("{name}.parquet"));
+    let mut writer =
+        ArrowWriter::try_new(File::create(&file)?, schema.clone(), Some(crate::cache::properties()?))?;
+    while let Some(batch) = rows.next().await {
+        writer.write(&batch?)?;
+    }
+    writer.close()?;
+    Ok(query::parquet(session, &[file], &schema).await?.into_view())
 }
 
 /// The view of a fact over proven rows.

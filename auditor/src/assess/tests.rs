@@ -1,6 +1,8 @@
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use datafusion::execution::memory_pool::{GreedyMemoryPool, MemoryPool};
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::prelude::SessionContext;
 use schemas::columns::ColumnKind;
@@ -12,7 +14,8 @@ use super::pack::{Loaded, Pack};
 use super::register::Given;
 use super::result::Status;
 use super::rows::{Rows, Value};
-use super::tables::{Shown, Tables};
+use super::run::Asked;
+use super::tables::{Proven, Shown, Tables, Versions};
 use super::{cases, packs, register};
 use crate::fixture::{START, Writer, id, small, trust};
 use crate::mandate::Mandate;
@@ -338,8 +341,30 @@ fn all_exceptions_are_counted_and_told_and_the_first_are_kept() {
     assert_eq!((found.shown.rows.len(), found.shown.exchanges.len()), (control::SHOWN, control::EXCHANGES));
 }
 
-/// The report of a log with an administrator's act and an erasure, and a session over its proven rows.
-async fn evidence() -> (Report, SessionContext, tempfile::TempDir) {
+/// The report of a log, and its proven rows.
+struct Evidence {
+    report: Report,
+    session: SessionContext,
+    records: Vec<PathBuf>,
+    folder: tempfile::TempDir,
+}
+
+impl Evidence {
+    /// The tables of all facts.
+    async fn tables(
+        &self,
+        asked: (Option<i64>, Option<i64>),
+        bucket: Result<Versions<'_>, String>,
+    ) -> Tables {
+        let proven = Proven { session: &self.session, records: &self.records, folder: self.folder.path() };
+        let shown = Shown { report: &self.report, asked, bucket };
+        let all = FACTS.iter().map(|fact| fact.name).collect();
+        Tables::new(&proven, &shown, &all).await.unwrap()
+    }
+}
+
+/// Of a log with an administrator's act and an erasure.
+async fn evidence() -> Evidence {
     let mut writer = Writer::boot("20260921t133320z-00000001", START, None, MemorySource::default());
     writer.exchange(1, b"q", b"a");
     writer.push(Body::Admin(Admin {
@@ -365,6 +390,11 @@ async fn evidence() -> (Report, SessionContext, tempfile::TempDir) {
     writer.heartbeat();
     writer.seal();
     writer.close();
+    proven(writer).await
+}
+
+/// Verifies a log.
+async fn proven(writer: Writer) -> Evidence {
     let folder = tempfile::tempdir().unwrap();
     let state = crate::state::State::open(&folder.path().join("state")).unwrap();
     let (trust, mandate) = (trust(), Mandate::default());
@@ -375,9 +405,10 @@ async fn evidence() -> (Report, SessionContext, tempfile::TempDir) {
     let (report, _) = run(&writer.store, &options, &mut cache);
     cache.finish(true).unwrap();
     let (records, batches) = cache.files();
-    let spill = tempfile::tempdir_in(folder.path()).unwrap();
-    let context = crate::query::session(&records, &batches, &[], 64, spill.path()).await.unwrap();
-    (report, context, folder)
+    let spill = folder.path().join("spill");
+    std::fs::create_dir(&spill).unwrap();
+    let session = crate::query::session(&records, &batches, &[], 64, &spill).await.unwrap();
+    Evidence { report, session, records, folder }
 }
 
 async fn ask(context: &SessionContext, tables: &Tables, name: &str, sql: &str) -> String {
@@ -391,11 +422,10 @@ async fn ask(context: &SessionContext, tables: &Tables, name: &str, sql: &str) -
 #[test]
 fn every_fact_has_the_columns_that_it_says_and_can_be_asked() {
     block(async {
-        let (report, context, _folder) = evidence().await;
+        let evidence = evidence().await;
         let whole = (Some(START - SECOND), Some(START + 60 * SECOND));
         for asked in [(None, None), whole] {
-            let bucket = Err("a folder".to_owned());
-            let tables = Tables::new(&context, &Shown { report: &report, asked, bucket }).await.unwrap();
+            let tables = evidence.tables(asked, Err("a folder".to_owned())).await;
             for fact in FACTS.iter().filter(|fact| fact.name != "obj") {
                 let table = tables.table(fact.name).unwrap();
                 let schema = table.schema();
@@ -411,7 +441,7 @@ fn every_fact_has_the_columns_that_it_says_and_can_be_asked() {
                     };
                     assert!(fits, "{}.{}: {found}", fact.name, column.name);
                 }
-                ask(&context, &tables, fact.name, &format!("SELECT * FROM {}", fact.name)).await;
+                ask(&evidence.session, &tables, fact.name, &format!("SELECT * FROM {}", fact.name)).await;
             }
             assert_eq!(tables.table("obj").unwrap_err(), "a folder");
         }
@@ -421,11 +451,10 @@ fn every_fact_has_the_columns_that_it_says_and_can_be_asked() {
 #[test]
 fn facts_say_what_the_leaves_say() {
     block(async {
-        let (report, context, _folder) = evidence().await;
+        let evidence = evidence().await;
+        let report = &evidence.report;
         assert_eq!(report.verdict, Verdict::Verified, "{:?}", report.findings);
-        let bucket = Err("a folder".to_owned());
-        let shown = Shown { report: &report, asked: (None, None), bucket };
-        let tables = Tables::new(&context, &shown).await.unwrap();
+        let tables = evidence.tables((None, None), Err("a folder".to_owned())).await;
         for (name, sql, wanted) in [
             ("admin", "SELECT action, actor, object FROM admin", vec!["key_issued | root  | k1"]),
             ("erasure", "SELECT reason, log, of_position FROM erasure", vec!["request", "acme/gw1", "| 2 "]),
@@ -451,22 +480,149 @@ fn facts_say_what_the_leaves_say() {
             // A caller without a gateway key: the source is the log.
             ("event", "SELECT source FROM event WHERE kind = 'outcome'", vec!["acme/gw1/"]),
         ] {
-            let answer = ask(&context, &tables, name, sql).await;
+            let answer = ask(&evidence.session, &tables, name, sql).await;
             for wanted in wanted {
                 assert!(answer.contains(wanted), "{sql}: {wanted} not in\n{answer}");
             }
         }
         // What was before the interval still counts where it lasts.
         let later = (Some(START + 50 * SECOND), None);
-        let shown = Shown { report: &report, asked: later, bucket: Err(String::new()) };
-        let tables = Tables::new(&context, &shown).await.unwrap();
+        let tables = evidence.tables(later, Err(String::new())).await;
         let count = |name: &'static str| {
-            let (context, tables) = (&context, &tables);
+            let (context, tables) = (&evidence.session, &tables);
             async move { ask(context, tables, name, &format!("SELECT count(*) AS n FROM {name}")).await }
         };
         assert!(count("erasure").await.contains("| 1 |"));
         assert!(count("admin").await.contains("| 1 |"));
         assert!(count("refusal").await.contains("| 0 |"));
+    });
+}
+
+/// An exchange that a rule would have refused: its intent says so, and its outcome does not say it again.
+fn observed(writer: &mut Writer, n: u64) {
+    use schemas::record::{Decision, Intent, Verdict};
+    let exchange = crate::fixture::exchange_id(n);
+    let verdict = Verdict {
+        decision: Decision::WouldDeny,
+        policy: writer.config,
+        rules: vec![],
+        rule_count: None,
+        facts: BTreeMap::new(),
+    };
+    let key = writer.key();
+    let position = writer.push(Body::Intent(Intent {
+        exchange,
+        caller: Writer::caller(),
+        asked: Writer::asked(),
+        verdict: Some(verdict),
+        parts: vec![],
+        content_key: None,
+        retention: id("standard"),
+        fail_mode: None,
+        suppression: vec![],
+    }));
+    writer.outcome(n, position, &key, b"a");
+}
+
+/// Two logs, with exchanges that overlap, that are refused and that do not end.
+fn tangled() -> Writer {
+    let mut first = Writer::boot("20260921t133320z-00000001", START, None, MemorySource::default());
+    let (left, left_key) = first.intent(100, b"q");
+    let mut open = Vec::new();
+    for n in 0..12 {
+        open.push((n, first.intent(n, b"q")));
+        first.now += SECOND;
+        if n % 3 == 2 {
+            for (n, (position, key)) in open.drain(..).rev() {
+                first.outcome(n, position, &key, b"a");
+            }
+            first.seal();
+        }
+    }
+    first.outcome(100, left, &left_key, b"a");
+    first.close();
+    let predecessor = first.as_predecessor();
+    let mut second =
+        Writer::boot("20260921t140000z-00000002", first.now + SECOND, Some(predecessor), first.store);
+    second.intent(200, b"q");
+    second.seal();
+    let refusal = Writer::refusal(None);
+    let exchange = Some(crate::fixture::exchange_id(201));
+    second.push(Body::Refusal(schemas::record::Refusal { exchange, ..refusal }));
+    second.exchange(202, b"q", b"a");
+    second.intent(203, b"q");
+    observed(&mut second, 204);
+    second.seal();
+    second
+}
+
+#[test]
+fn the_exchanges_that_are_made_in_one_pass_are_those_of_the_join() {
+    block(async {
+        let evidence = proven(tangled()).await;
+        let columns: Vec<String> =
+            super::fact::fact("exchange").unwrap().fields.iter().map(|f| format!("\"{}\"", f.name)).collect();
+        let rows = async |session: &SessionContext, table: &str| {
+            let sql = format!("SELECT {} FROM {table} ORDER BY origin, position", columns.join(", "));
+            let batches = session.sql(&sql).await.unwrap().collect().await.unwrap();
+            datafusion::arrow::util::pretty::pretty_format_batches(&batches).unwrap().to_string()
+        };
+        let joined = rows(&evidence.session, "exchanges").await;
+        let tables = evidence.tables((None, None), Err(String::new())).await;
+        let own = crate::query::like(&evidence.session);
+        own.register_table("exchange", tables.table("exchange").unwrap()).unwrap();
+        assert_eq!(rows(&own, "exchange").await, joined);
+        for (word, count) in [("ended", 15), ("refused", 1), ("open", 2), ("would_deny", 1)] {
+            assert_eq!(joined.matches(&format!("| {word} ")).count(), count, "{word}\n{joined}");
+        }
+    });
+}
+
+#[test]
+fn more_open_exchanges_than_memory_holds_are_an_error_and_no_crash() {
+    block(async {
+        let evidence = proven(tangled()).await;
+        let fact = super::fact::fact("exchange").unwrap();
+        let small: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(100));
+        let problem =
+            super::exchanges::write(&evidence.records, fact, evidence.folder.path(), &small).unwrap_err();
+        assert!(format!("{problem:#}").contains("exchanges without an end"), "{problem:#}");
+    });
+}
+
+#[test]
+fn controls_that_ask_the_same_of_the_same_tables_are_asked_once_and_each_is_told() {
+    block(async {
+        let evidence = proven(tangled()).await;
+        let proven =
+            Proven { session: &evidence.session, records: &evidence.records, folder: evidence.folder.path() };
+        let bucket = Err(String::new());
+        let shown = Shown { report: &evidence.report, asked: (None, None), bucket };
+        let text =
+            PACK.replacen(" JOIN settings s ON s.who = e.consumer", "", 1).replacen(", settings]", "]", 1);
+        let packs = [text.as_str(), &text.replacen("name: mine", "name: yours", 1)]
+            .map(|text| Loaded::parse(text, "mine.yaml").unwrap());
+        let owners = evidence.folder.path().join("owners.csv");
+        std::fs::write(&owners, "consumer,since\nsomebody,2026-01-01\n").unwrap();
+        let registers = [Given::read(&format!("owners={}", owners.display())).unwrap()];
+        let asked =
+            Asked { packs: &packs, registers: &registers, settings: &[], only: &[], exceptions_file: None };
+        let mut told = Vec::new();
+        let mut sink = |pack: &str, _: &str, _: &[String], row: &[Option<String>]| {
+            told.push((pack.to_owned(), row.to_vec()));
+            Ok(())
+        };
+        let assessment = super::run::assess(&proven, &shown, &asked, &mut sink).await.unwrap();
+        assert_eq!(told.len(), 2 * 18);
+        // Row by row, and not pack by pack: the question was asked once.
+        for pair in told.chunks(2) {
+            assert_eq!((pair[0].0.as_str(), pair[1].0.as_str()), ("mine", "yours"));
+            assert_eq!(pair[0].1, pair[1].1);
+        }
+        for (_, control) in assessment.controls() {
+            let found = (control.status, control.population, control.exceptions);
+            assert_eq!(found, (Status::Exceptions, Some(18), 18), "{control:?}");
+        }
     });
 }
 
@@ -494,12 +650,10 @@ fn the_versions_of_a_bucket_are_rows_with_their_locks() {
     let mut kept = Kept::default();
     kept.versions.insert("acme/gw1/e1/0000000000.seal".into(), BTreeMap::from([("v1".to_owned(), seen)]));
     block(async {
-        let (report, context, _folder) = evidence().await;
-        let bucket = Ok((&listing, kept));
-        let tables =
-            Tables::new(&context, &Shown { report: &report, asked: (None, None), bucket }).await.unwrap();
+        let evidence = evidence().await;
+        let tables = evidence.tables((None, None), Ok((&listing, kept))).await;
         let sql = "SELECT version, kind, \"read\", mode, retain_until, hold FROM obj ORDER BY version";
-        let answer = ask(&context, &tables, "obj", sql).await;
+        let answer = ask(&evidence.session, &tables, "obj", sql).await;
         assert!(answer.contains("v1      | seal | true  | COMPLIANCE | 2026-09-21T"), "{answer}");
         assert!(answer.contains("v2      | seal | false |"), "{answer}");
     });

@@ -25,6 +25,7 @@ mod segment;
 pub(crate) use columns::{Builder, data_type};
 pub use columns::{batches_schema, records_schema};
 pub use segment::Segment;
+pub(crate) use segment::properties;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -45,7 +45,8 @@ impl Segment {
     }
 }
 
-fn properties() -> anyhow::Result<WriterProperties> {
+/// How files of rows are written that only this auditor reads.
+pub(crate) fn properties() -> anyhow::Result<WriterProperties> {
     Ok(WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
         .set_max_row_group_row_count(Some(64 * 1024))

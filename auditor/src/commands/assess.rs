@@ -16,7 +16,7 @@ use crate::assess::pack::{Loaded, Pack};
 use crate::assess::register::{self, Given};
 use crate::assess::rows::kind_name;
 use crate::assess::run::Asked;
-use crate::assess::tables::Shown;
+use crate::assess::tables::{Proven, Shown};
 use crate::assess::{Assessment, cases, fact, packs, render, run as assessing};
 use crate::cli::{Answer, AnswerFormat, Asking, Assess, AssessFormat, PackCommand};
 use crate::render::{hostile, json};
@@ -43,7 +43,7 @@ pub fn run(typed: &Assess) -> anyhow::Result<u8> {
 }
 
 /// What was typed about packs, read and checked before anything is verified.
-pub(super) struct Questions {
+pub(crate) struct Questions {
     packs: Vec<Loaded>,
     registers: Vec<Given>,
     settings: Vec<(String, String)>,
@@ -54,7 +54,7 @@ pub(super) struct Questions {
 
 impl Questions {
     /// Reads packs and registers.
-    pub(super) fn read(pack: &[String], asking: &Asking) -> anyhow::Result<Self> {
+    pub(crate) fn read(pack: &[String], asking: &Asking) -> anyhow::Result<Self> {
         let Asking { register, set, control, exceptions, memory } = asking;
         let packs = packs::read(pack)?;
         let chosen: Vec<&Pack> = packs.iter().map(|loaded| &loaded.pack).collect();
@@ -74,7 +74,7 @@ impl Questions {
     }
 
     /// What is asked then.
-    pub(super) fn asked(&self) -> Asked<'_> {
+    pub(crate) fn asked(&self) -> Asked<'_> {
         Asked {
             packs: &self.packs,
             registers: &self.registers,
@@ -104,13 +104,15 @@ pub(super) fn assess(
     let answer = Answer { format: AnswerFormat::Table, out: None, memory };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let assessment = runtime.block_on(async {
-        let (context, _spill) = query::session(opened, &cache, &[], &answer).await?;
+        let (context, spill) = query::session(opened, &cache, &[], &answer).await?;
+        let (records, _) = cache.files();
+        let proven = Proven { session: &context, records: &records, folder: spill.path() };
         let mut sink = |pack: &str, control: &str, columns: &[String], row: &[Option<String>]| match &mut list
         {
             Some(list) => list.write(pack, control, columns, row),
             None => Ok(()),
         };
-        let assessment = assessing::assess(&context, &shown, asked, &mut sink).await?;
+        let assessment = assessing::assess(&proven, &shown, asked, &mut sink).await?;
         more(&context, &assessment).await?;
         anyhow::Ok(assessment)
     })?;

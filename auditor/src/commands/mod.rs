@@ -2,6 +2,7 @@
 
 pub mod assess;
 pub mod check_proof;
+pub mod check_receipts;
 pub mod cost;
 pub mod evidence;
 pub mod export;
@@ -12,8 +13,10 @@ pub mod reconcile;
 pub mod reperform;
 pub mod report;
 pub mod sample;
+pub mod serve;
 pub mod show;
 pub mod state;
+pub mod subject;
 pub mod trust;
 pub mod verify;
 pub mod witness;
@@ -41,8 +44,12 @@ pub fn run(cli: &Cli) -> anyhow::Result<u8> {
         Command::ReportKey(typed) => report::report_key(typed),
         Command::Pack(command) => assess::packs(command),
         Command::Show(show) => show::run(show),
+        Command::Serve(typed) => serve::run(typed),
         Command::Prove(prove) => prove::run(prove),
         Command::CheckProof(check) => check_proof::run(check),
+        Command::CheckReceipts(check) => check_receipts::run(check),
+        Command::Subject(typed) => subject::run(typed),
+        Command::CheckSubject(typed) => subject::check(typed),
         Command::Probe(probe) => probe::run(probe),
         Command::State(command) => state::run(command),
         Command::Trust(command) => trust::run(command),

@@ -41,7 +41,7 @@ pub fn run(typed: &Query) -> anyhow::Result<u8> {
 }
 
 /// Verifies what is new; where the cache turns out to hold another log, everything.
-pub(super) fn verified(opened: &Opened) -> anyhow::Result<(Report, Cache<'_>)> {
+pub(crate) fn verified(opened: &Opened) -> anyhow::Result<(Report, Cache<'_>)> {
     let (report, mut cache) = opened.verify_new()?;
     if !cache.is_stale() {
         return Ok((report, cache));

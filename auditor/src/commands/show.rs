@@ -93,7 +93,8 @@ pub fn run(typed: &Show) -> anyhow::Result<u8> {
     query::finish(&report, &[], None)
 }
 
-fn turns_of(part: &PartContent) -> Option<Vec<Turn>> {
+/// What was said in a part, where it is a body of a known form.
+pub(crate) fn turns_of(part: &PartContent) -> Option<Vec<Turn>> {
     let text = content::text(part)?;
     use schemas::record::PartName;
     match part.part.part {
@@ -125,7 +126,7 @@ fn as_json(
     json!({ "exchange": exchange, "verdict": report.verdict, "not_judged": report.not_judged, "records": records, "parts": parts })
 }
 
-fn story(exchange: &ExchangeId, found: &[Found], parts: &[PartContent]) -> String {
+pub(super) fn story(exchange: &ExchangeId, found: &[Found], parts: &[PartContent]) -> String {
     let mut text = String::new();
     // Writing into a String cannot fail.
     let _ = writeln!(text, "exchange {exchange}");
@@ -137,7 +138,7 @@ fn story(exchange: &ExchangeId, found: &[Found], parts: &[PartContent]) -> Strin
             "\n{kind}  {at}  position {} of {}, batch {}",
             row.position, row.origin, row.batch
         );
-        facts(&mut text, &row.leaf, "");
+        facts(&mut text, &row.leaf);
         for part in parts.iter().filter(|part| part.position == row.position) {
             let _ = writeln!(
                 text,
@@ -162,7 +163,14 @@ fn story(exchange: &ExchangeId, found: &[Found], parts: &[PartContent]) -> Strin
 }
 
 /// Every fact of a leaf but those that are shown otherwise.
-fn facts(out: &mut String, value: &Value, path: &str) {
+fn facts(out: &mut String, value: &Value) {
+    each_fact(value, "", &mut |name, line| {
+        let _ = writeln!(out, "  {:<32} {}", hostile::line(name), hostile::line(line));
+    });
+}
+
+/// Goes through the facts of a leaf: name and value of each. `path`: empty at the top.
+pub(crate) fn each_fact(value: &Value, path: &str, see: &mut dyn FnMut(&str, &str)) {
     let Value::Object(map) = value else { return };
     for (key, value) in map {
         let name = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
@@ -172,18 +180,12 @@ fn facts(out: &mut String, value: &Value, path: &str) {
         match value {
             Value::Object(inner) => match (inner.get("value"), inner.get("source")) {
                 (Some(value), Some(source)) => {
-                    let line = format!("{} ({})", plain(value), plain(source));
-                    let _ = writeln!(out, "  {:<32} {}", hostile::line(&name), hostile::line(&line));
+                    see(&name, &format!("{} ({})", plain(value), plain(source)));
                 }
-                _ => facts(out, value, &name),
+                _ => each_fact(value, &name, see),
             },
-            Value::Array(list) => {
-                let line = list.iter().map(plain).collect::<Vec<_>>().join(", ");
-                let _ = writeln!(out, "  {:<32} {}", hostile::line(&name), hostile::line(&line));
-            }
-            value => {
-                let _ = writeln!(out, "  {:<32} {}", hostile::line(&name), hostile::line(&plain(value)));
-            }
+            Value::Array(list) => see(&name, &list.iter().map(plain).collect::<Vec<_>>().join(", ")),
+            value => see(&name, &plain(value)),
         }
     }
 }

@@ -1,3 +1,6 @@
+mod handed_over;
+mod promised;
+
 use std::path::{Path, PathBuf};
 
 use clap::Parser as _;

@@ -33,11 +33,19 @@ fn escaped(text: &str) -> String {
 impl Html {
     /// A document's beginning, up to where its body begins. `style` is the program's own.
     pub fn document(title: &str, style: &'static str) -> Self {
+        let policy = "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n";
+        Self::begin(title, style, policy)
+    }
+
+    /// The same for a page that is served: its policy is a header, and names the style by its hash.
+    pub fn served(title: &str, style: &'static str) -> Self {
+        Self::begin(title, style, "")
+    }
+
+    fn begin(title: &str, style: &'static str, policy: &'static str) -> Self {
         let mut html = Self::default();
         html.out.push_str("<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n");
-        html.out.push_str(
-            "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n",
-        );
+        html.out.push_str(policy);
         for (name, content) in [
             ("viewport", "width=device-width, initial-scale=1"),
             ("color-scheme", "light dark"),
@@ -156,7 +164,8 @@ pub enum Cell {
 }
 
 impl Cell {
-    fn class(self) -> &'static str {
+    /// The class of its cells.
+    pub fn class(self) -> &'static str {
         match self {
             Self::Text => "text",
             Self::Word => "word",

@@ -1,7 +1,7 @@
 //! The sections of the page.
 
 use super::chart::{self, Bar, Unit};
-use super::data::{Became, ControlLine, Data, HeadLine, PackLine};
+use super::data::{Became, ControlLine, Data, HeadLine, PackLine, Span};
 use super::html::{Cell, Html, count, number, time, words};
 use super::page::described;
 use super::volumes::ROWS;
@@ -13,7 +13,8 @@ const NUMBER: Cell = Cell::Number;
 const CODE: Cell = Cell::Code;
 
 impl Became {
-    fn class(self) -> &'static str {
+    /// The class of what is shown of it.
+    pub(crate) fn class(self) -> &'static str {
         match self {
             Self::Met => "met",
             Self::Exceptions => "exceptions",
@@ -21,7 +22,8 @@ impl Became {
             Self::Stated => "stated",
         }
     }
-    fn words(self) -> &'static str {
+    /// As it is said.
+    pub(crate) fn words(self) -> &'static str {
         match self {
             Self::Met => "met by evidence",
             Self::Exceptions => "exceptions",
@@ -138,7 +140,7 @@ pub fn volumes(html: &mut Html, data: &Data) {
     let most = bars.iter().map(|(_, value)| *value).max().unwrap_or(0);
     let name = format!("Exchanges a {unit}");
     let about = format!("highest bar: {}", number(u64::try_from(most).unwrap_or(u64::MAX)));
-    figure(html, data, (&name, &about), &bars, |(at, value)| format!("{}: {value}", date(*at)));
+    figure(html, data.period, (&name, &about), &bars, |(at, value)| format!("{}: {value}", date(*at)));
     let rows: Vec<Vec<String>> = measured
         .became
         .iter()
@@ -184,9 +186,9 @@ fn more(html: &mut Html, more: bool) {
 }
 
 /// A chart over the period; a single bar says nothing.
-fn figure(
+pub(crate) fn figure(
     html: &mut Html,
-    data: &Data,
+    period: Span,
     (name, about): (&str, &str),
     bars: &[Bar],
     label: impl Fn(&Bar) -> String,
@@ -197,11 +199,12 @@ fn figure(
     html.open("figure", &[]).open("figcaption", &[]).text(name).element("span", &[], about);
     html.close("figcaption").line();
     chart::draw(html, name, bars, label);
-    ends(html, data.period.from, data.period.to);
+    ends(html, period.from, period.to);
     html.close("figure").line();
 }
 
-fn date(at: i64) -> String {
+/// The day of a time.
+pub(crate) fn date(at: i64) -> String {
     time(at).split(' ').next().unwrap_or_default().to_owned()
 }
 
@@ -209,12 +212,14 @@ fn named(name: Option<&str>) -> String {
     name.map_or_else(|| "not recorded".into(), str::to_owned)
 }
 
-fn capital(name: &str) -> String {
+/// With a capital letter.
+pub(crate) fn capital(name: &str) -> String {
     let mut letters = name.chars();
     letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
 }
 
-fn bytes(value: u64) -> String {
+/// A length for people.
+pub(crate) fn bytes(value: u64) -> String {
     match value {
         0..1_000 => format!("{value} bytes"),
         1_000..1_000_000 => format!("{}.{} kB", value / 1_000, value % 1_000 / 100),
@@ -274,7 +279,7 @@ pub fn cost(html: &mut Html, data: &Data) {
         let name = format!("Cost a {unit}, {currency}");
         let about = format!("highest bar: {}", told(most));
         let label = |(at, value): &Bar| format!("{}: {}", date(*at), told(*value));
-        figure(html, data, (&name, &about), &bars, label);
+        figure(html, data.period, (&name, &about), &bars, label);
     }
     for costs in &measured.costs {
         let rows: Vec<Vec<String>> = costs
@@ -365,7 +370,8 @@ fn pack(html: &mut Html, data: &Data, pack: &PackLine) {
     }
 }
 
-fn control(html: &mut Html, data: &Data, control: &ControlLine) {
+/// A control: what it asks, what became of it, what that supports. Its article stays open, for the exceptions.
+pub(crate) fn judged(html: &mut Html, control: &ControlLine) {
     html.open("article", &[("class", &format!("control {}", control.became.class()))]).line();
     html.element("span", &[("class", "badge")], control.became.words());
     html.element("h4", &[], &format!("{}: {}", control.id, words(&control.title))).line();
@@ -399,6 +405,10 @@ fn control(html: &mut Html, data: &Data, control: &ControlLine) {
     described(html, "Can miss", &control.fails);
     described(html, "Rests on", &control.rests);
     html.close("dl").line();
+}
+
+fn control(html: &mut Html, data: &Data, control: &ControlLine) {
+    judged(html, control);
     if !control.rows.is_empty() {
         let columns: Vec<(&str, Cell)> = control.columns.iter().map(|name| (name.as_str(), TEXT)).collect();
         let rows: Vec<Vec<String>> = control

@@ -184,7 +184,8 @@ impl<'a> Comparing<'a> {
         for ((export, side), outside) in self.exports.iter().zip(self.sides).zip(self.outside) {
             let mut fact = Facts::of(export, outside, self.keys.is_none());
             match side {
-                Side::Buckets { sums, .. } => {
+                Side::Buckets { sums, told, .. } => {
+                    fact.told = export.format.tells_of_rest().then(|| joined(told));
                     fact.cells = sums
                         .into_iter()
                         .map(|((key, model, day), sums)| {
@@ -221,6 +222,18 @@ impl<'a> Comparing<'a> {
         }
         Reconciliation::new(self.tolerance, self.asked, facts, self.not_covered)
     }
+}
+
+/// Ordered stretches of time, those that touch each other made one.
+fn joined(told: Vec<(i64, i64)>) -> Vec<Interval> {
+    let mut out: Vec<Interval> = Vec::new();
+    for (from, to) in told {
+        match out.last_mut() {
+            Some(last) if from <= last.to => last.to = last.to.max(to),
+            _ => out.push(Interval { from, to }),
+        }
+    }
+    out
 }
 
 impl<'a> Side<'a> {

@@ -93,6 +93,11 @@ impl Format {
         !matches!(self, Self::OpenaiCosts | Self::AnthropicCost)
     }
 
+    /// Whether it tells of times without use too: a bill has lines only where something was used.
+    fn tells_of_rest(self) -> bool {
+        self != Self::AwsCur
+    }
+
     /// Whether the provider logs a sample only where it was told to.
     pub fn may_be_a_sample(self) -> bool {
         self == Self::VertexLog

@@ -145,6 +145,10 @@ pub struct Facts {
     /// Its sums.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub cells: Vec<Cell>,
+    /// The times that its sums are of, microseconds UTC; absent for bills and logs, which have
+    /// nothing where nothing was used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub told: Option<Vec<Interval>>,
     /// Its calls.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub calls: Option<Matches>,
@@ -168,6 +172,7 @@ impl Facts {
             file: export.file.clone(),
             sha256: export.sha256,
             cells: Vec::new(),
+            told: None,
             calls: None,
             outside,
             left_out: export.told.left_out.clone(),
@@ -241,6 +246,28 @@ impl Facts {
             findings.push(if self.format.may_be_a_sample() { finding.as_note() } else { finding });
         }
     }
+}
+
+/// Of usage exports with sums: the first one that tells nothing of a part of an interval, and the part. Exports of one
+/// name tell together.
+fn untold(exports: &[Facts], asked: Interval) -> Option<(&str, Interval)> {
+    let mut told: BTreeMap<&str, Vec<Interval>> = BTreeMap::new();
+    for export in exports.iter().filter(|export| export.format.tells_usage()) {
+        if let Some(stretches) = &export.told {
+            told.entry(&export.export).or_default().extend(stretches);
+        }
+    }
+    told.into_iter().find_map(|(name, mut stretches)| {
+        stretches.sort_unstable_by_key(|stretch| stretch.from);
+        let mut next = asked.from;
+        for stretch in stretches {
+            if stretch.from > next {
+                return Some((name, Interval { from: next, to: stretch.from.min(asked.to) }));
+            }
+            next = next.max(stretch.to);
+        }
+        (next < asked.to).then_some((name, Interval { from: next, to: asked.to }))
+    })
 }
 
 /// Counts as text.
@@ -323,6 +350,9 @@ impl Reconciliation {
             (false, "NOT reconciled: no export tells of usage in the asked interval".into())
         } else if open > 0 {
             (false, format!("NOT reconciled throughout: {open} exchanges are in no export ({names})"))
+        } else if let Some((name, gap)) = untold(&exports, asked) {
+            let (from, to) = (time::text(gap.from), time::text(gap.to));
+            (false, format!("NOT reconciled throughout: {name} tells nothing of {from} to {to}"))
         } else if partial > 0 {
             (
                 false,

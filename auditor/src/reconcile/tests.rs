@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::report::Interval;
 use crate::time::{self, DAY, SECOND};
 
 fn read(format: Format, text: &str) -> anyhow::Result<Told> {
@@ -304,6 +305,43 @@ fn keys_are_told_apart_and_strangers_named() {
     ] {
         let problem = keys::Keys::read(&Input::of("keys".into(), bad.into()).unwrap()).unwrap_err();
         assert!(problem.to_string().contains(wanted), "{problem}");
+    }
+}
+
+#[test]
+fn days_that_no_export_tells_of_are_not_reconciled() {
+    let usage = |days: &[i64]| {
+        let counts = Counts { requests: Some(1), input_tokens: Some(0), ..Counts::default() };
+        let day = |day: &i64| Bucket {
+            from: day * DAY,
+            to: (day + 1) * DAY,
+            key: None,
+            model: None,
+            counts: counts.clone(),
+        };
+        Export {
+            format: Format::OpenaiUsage,
+            provider: None,
+            file: "usage.json".into(),
+            sha256: Sha256Hex::of(b""),
+            told: Told { buckets: days.iter().map(day).collect(), ..Told::default() },
+        }
+    };
+    let claim = |exports: &[Export]| {
+        let asked = Interval { from: DAY + 7, to: 4 * DAY - 7 };
+        let tolerance = compare::Tolerance::parse("0.5").unwrap();
+        let came = compare::Comparing::new(exports, None, asked, tolerance, true).finish();
+        (came.reached, came.claim)
+    };
+    assert!(claim(&[usage(&[1, 2, 3])]).0);
+    assert!(claim(&[usage(&[3, 1]), usage(&[2])]).0, "files of one form tell together");
+    for (days, gap) in [
+        (&[1, 3][..], "1970-01-03T00:00:00Z to 1970-01-04T00:00:00Z"),
+        (&[2, 3], "1970-01-02T00:00:00.000007Z to 1970-01-03T00:00:00Z"),
+        (&[1, 2], "1970-01-04T00:00:00Z to 1970-01-04T23:59:59.999993Z"),
+    ] {
+        let wanted = format!("NOT reconciled throughout: openai-usage tells nothing of {gap}");
+        assert_eq!(claim(&[usage(days)]), (false, wanted));
     }
 }
 

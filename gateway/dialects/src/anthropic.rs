@@ -31,7 +31,7 @@ impl Wire for Anthropic {
     fn body(&self, gathered: &mut Gathered, operation: &Operation, status: u16, bytes: &[u8]) {
         body(gathered, operation, status, bytes);
     }
-    fn convention(&self) -> Convention {
+    fn convention(&self, _: &Gathered) -> Convention {
         Convention::Anthropic
     }
     fn counts_run(&self) -> bool {
@@ -71,7 +71,7 @@ fn is_terminal_type(kind: &[u8]) -> bool {
 }
 
 /// Reads one event of a stream; true where it ends the stream.
-fn event(gathered: &mut Gathered, event_name: &[u8], data: &[u8]) -> bool {
+pub(crate) fn event(gathered: &mut Gathered, event_name: &[u8], data: &[u8]) -> bool {
     let Some([kind, message, block, delta, usage, error]) =
         pick_bytes(data, &["type", "message", "content_block", "delta", "usage", "error"])
     else {
@@ -173,6 +173,16 @@ fn completion(gathered: &mut Gathered, data: &[u8]) {
     gathered.output |= text.is_some_and(|t| t != "\"\"");
 }
 
+/// Reads a whole message, or completion.
+pub(crate) fn whole(gathered: &mut Gathered, kind: &str, text: &str) {
+    if kind == "message" {
+        message_object(gathered, text);
+        gathered.final_usage = true;
+    } else {
+        completion(gathered, text.as_bytes());
+    }
+}
+
 /// Reads a whole JSON body.
 fn body(gathered: &mut Gathered, operation: &Operation, status: u16, body: &[u8]) {
     let Ok(text) = std::str::from_utf8(body) else { return };
@@ -182,11 +192,7 @@ fn body(gathered: &mut Gathered, operation: &Operation, status: u16, body: &[u8]
         return;
     }
     match kind.as_deref() {
-        Some("message") => {
-            message_object(gathered, text);
-            gathered.final_usage = true;
-        }
-        Some("completion") => completion(gathered, body),
+        Some(kind @ ("message" | "completion")) => whole(gathered, kind, text),
         _ if operation.tokens() == Tokens::Counts => merge(gathered, Some(text)),
         _ => {}
     }

@@ -75,7 +75,7 @@ impl Wire for Cohere {
             gathered.final_usage = gathered.counts.is_some();
         }
     }
-    fn convention(&self) -> Convention {
+    fn convention(&self, _: &Gathered) -> Convention {
         Convention::Cohere
     }
     fn own_error(&self, error: &OwnError<'_>) -> Value {

@@ -6,7 +6,9 @@ use http::HeaderMap;
 use schemas::Identifier;
 use schemas::record::{Answered, MAX_LIST, Usage};
 
+use crate::bedrock::Beside;
 use crate::coding::CodingError;
+use crate::event_stream::FrameError;
 use crate::identifier;
 use crate::json::{self, name, pick, present, scalar};
 use crate::usage::Counts;
@@ -52,6 +54,8 @@ pub struct AnswerFacts {
     pub usage_regressed: bool,
     /// Runs of other models that the answer reports and `usage` leaves out (Anthropic's advisor).
     pub other_model_runs: i64,
+    /// Input and output that the transport counted beside the body (Bedrock's InvokeModel), where it did.
+    pub transport_tokens: [Option<i64>; 2],
     /// The rate-limit headers, by the names of [`crate::ratelimit`].
     pub rate_limits: BTreeMap<String, i64>,
     /// Why facts may be missing although the bytes passed.
@@ -70,6 +74,9 @@ pub enum Unread {
         /// The bound.
         limit: usize,
     },
+    /// A frame of its event stream is damaged.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
     /// It was over the bound.
     #[error("the body is over {limit} bytes")]
     BodyTooLarge {
@@ -87,6 +94,7 @@ impl Unread {
             Self::Coding(CodingError::Corrupt(_)) => "coding_corrupt",
             Self::Coding(CodingError::Truncated(_)) => "coding_truncated",
             Self::EventTooLarge { .. } => "event_too_large",
+            Self::Frame(error) => error.name(),
             Self::BodyTooLarge { .. } => "body_too_large",
         }
     }
@@ -124,7 +132,7 @@ impl AnswerFacts {
 /// The provider's id of a request, from its answer's headers. Azure's first: it sends `x-request-id` too, and only by
 /// `apim-request-id` do its own logs (`correlationId`) know the call.
 pub(crate) fn request_id(headers: &HeaderMap) -> Option<String> {
-    ["apim-request-id", "x-request-id", "request-id", "x-ms-request-id"]
+    ["apim-request-id", "x-request-id", "request-id", "x-ms-request-id", "x-amzn-requestid"]
         .iter()
         .find_map(|name| headers.get(*name))
         .and_then(|value| value.to_str().ok())
@@ -156,6 +164,8 @@ pub(crate) struct Gathered {
     pub(crate) counts: Option<Counts>,
     /// The largest of each count that an earlier usage object held.
     pub(crate) peak: Counts,
+    /// What the head of Bedrock's answer says beside the body.
+    pub(crate) beside: Beside,
     /// Model output was seen.
     pub(crate) output: bool,
     /// An event was seen that is held.

@@ -161,7 +161,7 @@ impl Wire for Gemini {
             gathered.final_usage = gathered.counts.is_some();
         }
     }
-    fn convention(&self) -> Convention {
+    fn convention(&self, _: &Gathered) -> Convention {
         Convention::Gemini
     }
     fn counts_run(&self) -> bool {
@@ -182,6 +182,7 @@ impl Wire for Gemini {
             Framing::ServerSent => self.own_event(operation, error),
             // An array that breaks off inside an element cannot be mended.
             Framing::Values if half => return None,
+            Framing::Frames => return None,
             Framing::Values => format!(",\n{}\n]", own_error(error)),
         };
         Some(text.into_bytes())

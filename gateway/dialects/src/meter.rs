@@ -2,7 +2,7 @@
 //!
 //! Bytes are forwarded as they come. Held are the terminal event (CA-2) and everything behind it; where usage was
 //! asked for on the caller's behalf, each event waits until it is whole, so that the trace of the asking can be
-//! taken out. The facts and the forwarded bytes do not depend on how the bytes are cut into chunks.
+//! taken out. A frame of AWS waits too: no reader can use a part of one. The facts and the forwarded bytes do not depend on how the bytes are cut into chunks.
 
 use std::ops::Range;
 
@@ -75,7 +75,10 @@ pub struct Meter {
     operation: Operation,
     status: u16,
     limits: Limits,
+    /// Traces of the asking for usage are taken out.
     stripping: bool,
+    /// Each event is passed on when it is whole.
+    waits: bool,
     decoder: Decoder,
     body: Body,
     gathered: Gathered,
@@ -116,11 +119,12 @@ impl Meter {
             Err(error) => (Vec::new(), Some(Unread::Coding(error))),
         };
         let wire = operation.dialect().wire();
-        // An error holds no trace of the asking.
-        let stripping = stripping && status < 400;
+        let framing = wire.framing(&operation, &kind).filter(|_| status < 400);
+        // An error holds no trace of the asking, and no frame does.
+        let stripping = stripping && status < 400 && framing != Some(Framing::Frames);
         let body = if unread.is_some() {
             Body::Opaque
-        } else if let Some(framing) = wire.framing(&operation, &kind).filter(|_| status < 400) {
+        } else if let Some(framing) = framing {
             Body::Stream(Frames::new(framing, limits.event_bytes))
         } else if kind.is_empty() || kind.starts_with("text/") || kind.ends_with("json") || status >= 400 {
             // Errors come under any media type.
@@ -136,7 +140,8 @@ impl Meter {
             operation,
             status,
             limits,
-            stripping: stripping && decoder.is_identity(),
+            stripping,
+            waits: decoder.is_identity() && (stripping || framing == Some(Framing::Frames)),
             decoder,
             body,
             gathered,
@@ -181,10 +186,16 @@ impl Meter {
         }
     }
 
+    /// True for a body under a content coding: nothing can be put in there.
+    pub fn is_coded(&self) -> bool {
+        !self.decoder.is_identity()
+    }
+
     /// True for a stream that stands between two events: an event of the gateway's own may be put in here.
     pub fn between_events(&self) -> bool {
         match &self.body {
-            Body::Stream(parser) => self.stripping || parser.between_events(),
+            // An event that is not whole was not passed on.
+            Body::Stream(parser) => self.waits || parser.between_events(),
             _ => false,
         }
     }
@@ -203,7 +214,7 @@ impl Meter {
                 self.body = next;
                 if matches!(self.body, Body::Stream(_)) {
                     if earlier > 0 {
-                        self.stripping = false;
+                        self.waits = false;
                         self.read_events(first.get(..earlier).unwrap_or_default());
                     }
                 } else {
@@ -217,7 +228,7 @@ impl Meter {
             }
         }
         match (&self.body, self.decoder.is_identity()) {
-            (Body::Stream(_), true) if self.stripping => self.feed_stripping(wire, out),
+            (Body::Stream(_), true) if self.waits => self.feed_whole(wire, out),
             (Body::Stream(_), true) => self.feed_stream(wire, out),
             (_, true) => {
                 self.read_decoded(wire);
@@ -261,8 +272,8 @@ impl Meter {
                 first.get_or_insert(event.start);
             }
         });
-        if parser.stopped() && self.unread.is_none() {
-            self.unread = Some(Unread::EventTooLarge { limit: self.limits.event_bytes });
+        if let Some(unread) = parser.stopped(self.limits.event_bytes) {
+            self.unread.get_or_insert(unread);
         }
         first
     }
@@ -320,7 +331,8 @@ impl Meter {
         }
     }
 
-    fn feed_stripping(&mut self, wire: &[u8], out: &mut Vec<Segment>) {
+    /// Passes each event on when it is whole, where it was asked for without the trace of the asking.
+    fn feed_whole(&mut self, wire: &[u8], out: &mut Vec<Segment>) {
         let mut at = 0;
         if std::mem::take(&mut self.drop_lf) && wire.first() == Some(&b'\n') {
             at = 1;
@@ -332,10 +344,12 @@ impl Meter {
         }
         let Body::Stream(parser) = &mut self.body else { return };
         let (gathered, dialect, operation) = (&mut self.gathered, self.wire, &self.operation);
+        let stripping = self.stripping;
         let mut events: Vec<Placed> = Vec::new();
         parser.feed(wire, &mut |event| {
             let close = read_event(dialect, operation, gathered, &event);
-            let trace = if event.data_lines == 1 { trace_of_asking(event.data) } else { Trace::None };
+            let traced = stripping && event.data_lines == 1;
+            let trace = if traced { trace_of_asking(event.data) } else { Trace::None };
             events.push(Placed {
                 end: event.end,
                 open_cr: event.open_cr,
@@ -343,7 +357,7 @@ impl Meter {
                 edit: Edit::of(trace, event.data),
             });
         });
-        let stopped = parser.stopped();
+        let stopped = parser.stopped(self.limits.event_bytes);
         for event in events {
             self.terminal |= event.close == Close::Ends;
             let fresh = wire.get(at..event.end).unwrap_or_default();
@@ -371,14 +385,16 @@ impl Meter {
             at = event.end;
         }
         let rest = wire.get(at..).unwrap_or_default();
+        if let Some(unread) = stopped {
+            self.unread.get_or_insert(unread);
+            self.waits = false;
+        }
         if self.holding || self.unfinished_terminal().is_some() {
             self.holding = true;
             let mut held = std::mem::take(&mut self.waiting);
             held.extend_from_slice(rest);
             out.push(Segment::Held(held.into()));
-        } else if stopped {
-            self.unread.get_or_insert(Unread::EventTooLarge { limit: self.limits.event_bytes });
-            self.stripping = false;
+        } else if !self.waits {
             if !self.waiting.is_empty() {
                 out.push(Segment::Bytes(std::mem::take(&mut self.waiting).into()));
             }
@@ -410,13 +426,21 @@ impl Meter {
                 parser.finish(&mut |event| {
                     *terminal |= read_event(wire, operation, gathered, &event) == Close::Ends;
                 });
+                if let Some(unread) = parser.stopped(self.limits.event_bytes)
+                    && cause == Cause::Complete
+                {
+                    self.unread.get_or_insert(unread);
+                }
             }
             Body::Whole(body) | Body::Probing(body) => {
                 self.wire.body(&mut self.gathered, &self.operation, self.status, &body);
             }
             Body::Opaque => {}
         }
+        self.wire.settle(&mut self.gathered);
+        let convention = self.wire.convention(&self.gathered);
         let gathered = self.gathered;
+        let transport = gathered.beside.transport;
         let last_word = gathered.final_usage || self.terminal;
         let source = match cause {
             Cause::Complete if streamed && !last_word && self.wire.counts_run() => UsageSource::Partial,
@@ -425,8 +449,7 @@ impl Meter {
             Cause::Drained if last_word => UsageSource::Drained,
             Cause::Cut | Cause::Drained => UsageSource::Partial,
         };
-        let mut usage =
-            Counts::usage(gathered.counts.as_ref(), &self.operation, self.wire.convention(), source);
+        let mut usage = Counts::usage(gathered.counts.as_ref(), &self.operation, convention, source);
         if self.status >= 400 && gathered.counts.is_none() && usage.role == UsageRole::Incurred {
             // Nothing was made, so there is nothing that it could have incurred.
             usage.role = UsageRole::None;
@@ -453,6 +476,10 @@ impl Meter {
             search_units: counts.search_units,
             usage_regressed: counts.regressed_from(&gathered.peak),
             other_model_runs: counts.further.other_models,
+            transport_tokens: [
+                transport.and_then(|counts| counts.reported.input),
+                transport.and_then(|counts| counts.reported.output),
+            ],
             rate_limits: self.rate_limits,
             unread: self.unread,
         }

@@ -84,7 +84,7 @@ fn is_terminal_data(data: &[u8]) -> bool {
 }
 
 /// Reads one event of a stream; true where it ends the stream.
-fn event(gathered: &mut Gathered, event_name: &[u8], data: &[u8]) -> bool {
+pub(crate) fn event(gathered: &mut Gathered, event_name: &[u8], data: &[u8]) -> bool {
     if is_terminal_data(data) {
         return true;
     }

@@ -21,11 +21,13 @@ pub enum Dialect {
     Ollama,
     /// IBM's watsonx.ai.
     Watsonx,
+    /// AWS Bedrock's runtime, with its OpenAI- and Anthropic-compatible paths, and its control plane.
+    Bedrock,
 }
 
 impl Dialect {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::OpenAi,
         Self::AzureOpenAi,
         Self::Anthropic,
@@ -34,6 +36,7 @@ impl Dialect {
         Self::Cohere,
         Self::Ollama,
         Self::Watsonx,
+        Self::Bedrock,
     ];
 
     /// The name in configuration and records.
@@ -47,6 +50,7 @@ impl Dialect {
             Self::Cohere => "cohere",
             Self::Ollama => "ollama",
             Self::Watsonx => "watsonx",
+            Self::Bedrock => "bedrock",
         }
     }
     /// The dialect of that name.
@@ -382,7 +386,7 @@ fn matches(pattern: &str, segments: &[&str]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use Dialect::{Anthropic, AzureOpenAi, Cohere, Gemini, Ollama, OpenAi, Vertex, Watsonx};
+    use Dialect::{Anthropic, AzureOpenAi, Bedrock, Cohere, Gemini, Ollama, OpenAi, Vertex, Watsonx};
 
     #[test]
     fn the_format_lists_every_operation() {
@@ -516,6 +520,10 @@ mod tests {
             (Cohere, "/compatibility/v1/chat/completions", OpenAi),
             (OpenAi, "/v1/messages", Anthropic),
             (Cohere, "/v1/nothing", Cohere),
+            (Bedrock, "/model/m/invoke", Bedrock),
+            (Bedrock, "/openai/v1/chat/completions", OpenAi),
+            (Bedrock, "/v1/responses", OpenAi),
+            (Bedrock, "/anthropic/v1/messages", Anthropic),
         ];
         for (provider, path, speaks) in cases {
             assert_eq!(operation(provider, &Method::POST, path).dialect(), speaks, "{path}");

@@ -15,6 +15,11 @@ pub fn own_error(
     dialect.wire().own_error(&error).to_string().into_bytes()
 }
 
+/// The header that goes with an error of the gateway's own, where the dialect's SDKs read one.
+pub fn own_error_type(dialect: Dialect, status: u16) -> Option<(&'static str, &'static str)> {
+    dialect.wire().own_error_type(status)
+}
+
 /// The bytes of an event that says within a stream that the gateway cuts it; `None` where none can be put in.
 ///
 /// `half`: the cut comes in the middle of an event, which is closed first, so that this one is read as one of its own.
@@ -92,6 +97,32 @@ mod tests {
         assert!(line.starts_with("\n{") && line.ends_with("}\n"), "{line}");
         let half = event(Dialect::Cohere, "/v2/chat", Framing::ServerSent, true).unwrap();
         assert!(half.starts_with("\n\nevent: message-end\ndata: {"), "{half}");
+    }
+
+    #[test]
+    fn amazons_streams_are_cut_by_an_exception() {
+        for path in ["/model/m/converse-stream", "/model/m/invoke-with-response-stream"] {
+            let operation = crate::operation(Dialect::Bedrock, &Method::POST, path);
+            let cut = |half| {
+                let why = "evidence_unavailable";
+                own_error_event(&operation, Framing::Frames, half, 503, why, "m", Some("e"))
+            };
+            assert_eq!(cut(true), None);
+            let frame = cut(false).unwrap();
+            let mut headers = http::HeaderMap::new();
+            headers.insert("content-type", "application/vnd.amazon.eventstream".parse().unwrap());
+            let facts = crate::response_facts(&operation, 200, &headers, &frame);
+            assert_eq!(facts.error_type.as_deref(), Some("serviceUnavailableException"), "{path}");
+            assert_eq!((facts.error_message.as_deref(), facts.unread), (Some("m"), None), "{path}");
+        }
+        let whole: Value =
+            serde_json::from_slice(&own_error(Dialect::Bedrock, 403, "policy", "m", Some("e"))).unwrap();
+        assert_eq!((&whole["message"], &whole["affidavit_code"]), (&"m".into(), &"affidavit_policy".into()));
+        assert_eq!(
+            own_error_type(Dialect::Bedrock, 403),
+            Some(("x-amzn-errortype", "AccessDeniedException"))
+        );
+        assert_eq!(own_error_type(Dialect::OpenAi, 403), None);
     }
 
     #[test]

@@ -156,7 +156,8 @@ fn path_id(operation: &Operation, path: &str) -> Option<String> {
     segments.next().filter(|id| !id.is_empty()).map(percent_decoded)
 }
 
-pub(crate) fn percent_decoded(text: &str) -> String {
+/// What `text` says once its `%XX` are the bytes that they stand for. One that stands for none stays as it is.
+pub fn percent_decoded(text: &str) -> String {
     let mut out = Vec::with_capacity(text.len());
     let mut bytes = text.as_bytes();
     while let Some((&first, rest)) = bytes.split_first() {

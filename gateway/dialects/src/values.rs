@@ -114,7 +114,16 @@ impl Parser {
         }
         let data = if began_earlier { &self.value } else { here };
         let start = start.unwrap_or(0);
-        dispatch(Event { name: b"", data, data_lines: 1, start, began_earlier, end, open_cr: false });
+        dispatch(Event {
+            name: b"",
+            data,
+            data_lines: 1,
+            start,
+            began_earlier,
+            end,
+            open_cr: false,
+            frame: None,
+        });
         // A large object's buffer is not kept for the small ones that follow.
         if self.value.capacity() > 1 << 16 {
             self.value = Vec::new();

@@ -6,13 +6,13 @@
 use http::HeaderMap;
 use serde_json::Value;
 
-use crate::facts::Gathered;
+use crate::facts::{Gathered, Unread};
 use crate::operation::{Dialect, Operation, Row};
 use crate::request::RequestFacts;
 use crate::sse::{self, Event, Unfinished};
 use crate::usage::Convention;
-use crate::values;
-use crate::{anthropic, cohere, gemini, ollama, openai, watsonx};
+use crate::{anthropic, bedrock, cohere, gemini, ollama, openai, watsonx};
+use crate::{event_stream, values};
 
 /// One wire format.
 pub(crate) trait Wire: Sync {
@@ -61,8 +61,14 @@ pub(crate) trait Wire: Sync {
     /// Reads a whole body.
     fn body(&self, gathered: &mut Gathered, operation: &Operation, status: u16, body: &[u8]);
 
-    /// How its main counts relate to their parts.
-    fn convention(&self) -> Convention {
+    /// The answer is over: puts together what it said in several places.
+    fn settle(&self, gathered: &mut Gathered) {
+        let _ = gathered;
+    }
+
+    /// How the main counts of an answer relate to their parts.
+    fn convention(&self, gathered: &Gathered) -> Convention {
+        let _ = gathered;
         Convention::OpenAi
     }
 
@@ -73,6 +79,18 @@ pub(crate) trait Wire: Sync {
 
     /// The JSON body of an error of the gateway's own.
     fn own_error(&self, error: &OwnError<'_>) -> Value;
+
+    /// The header that goes with it, where the SDKs read one.
+    fn own_error_type(&self, status: u16) -> Option<(&'static str, &'static str)> {
+        let _ = status;
+        None
+    }
+
+    /// A frame of an error of the gateway's own.
+    fn own_frame(&self, error: &OwnError<'_>) -> Option<Vec<u8>> {
+        let _ = error;
+        None
+    }
 
     /// A server-sent event of an error of the gateway's own.
     fn own_event(&self, operation: &Operation, error: &OwnError<'_>) -> String {
@@ -94,6 +112,9 @@ pub(crate) trait Wire: Sync {
             (Framing::ServerSent, true) => format!("\n\n{}", self.own_event(operation, error)),
             (Framing::Values, false) => format!("{}\n", self.own_error(error)),
             (Framing::Values, true) => format!("\n{}\n", self.own_error(error)),
+            (Framing::Frames, false) => return self.own_frame(error),
+            // What a frame holds is counted: behind half of one nothing can be said.
+            (Framing::Frames, true) => return None,
         };
         Some(text.into_bytes())
     }
@@ -110,6 +131,7 @@ impl Dialect {
             Self::Cohere => &cohere::Cohere,
             Self::Ollama => &ollama::Ollama,
             Self::Watsonx => &watsonx::Watsonx,
+            Self::Bedrock => &bedrock::Bedrock,
         }
     }
 }
@@ -148,6 +170,8 @@ pub enum Framing {
     ServerSent,
     /// JSON values, one a line or in one array.
     Values,
+    /// The frames of AWS's event streams. No reader can use a part of one.
+    Frames,
 }
 
 /// A stream, read event by event as it passes.
@@ -155,6 +179,7 @@ pub enum Framing {
 pub(crate) enum Frames {
     ServerSent(sse::Parser),
     Values(values::Parser),
+    Frames(event_stream::Parser),
 }
 
 impl Frames {
@@ -163,6 +188,7 @@ impl Frames {
         match framing {
             Framing::ServerSent => Self::ServerSent(sse::Parser::new(limit)),
             Framing::Values => Self::Values(values::Parser::new(limit)),
+            Framing::Frames => Self::Frames(event_stream::Parser::new(limit)),
         }
     }
 
@@ -171,6 +197,7 @@ impl Frames {
         match self {
             Self::ServerSent(_) => Framing::ServerSent,
             Self::Values(_) => Framing::Values,
+            Self::Frames(_) => Framing::Frames,
         }
     }
 
@@ -179,23 +206,26 @@ impl Frames {
         match self {
             Self::ServerSent(parser) => parser.between_events(),
             Self::Values(parser) => parser.between_values(),
+            Self::Frames(parser) => parser.between_frames(),
         }
     }
 
-    /// Whether an event was over the bound: nothing is read any more.
-    pub(crate) fn stopped(&self) -> bool {
+    /// What stopped it (an event over `limit`, damage): nothing is read any more.
+    pub(crate) fn stopped(&self, limit: usize) -> Option<Unread> {
+        let too_large = |stopped: bool| stopped.then_some(Unread::EventTooLarge { limit });
         match self {
-            Self::ServerSent(parser) => parser.stopped(),
-            Self::Values(parser) => parser.stopped(),
+            Self::ServerSent(parser) => too_large(parser.stopped()),
+            Self::Values(parser) => too_large(parser.stopped()),
+            Self::Frames(parser) => parser.error().map(Unread::Frame),
         }
     }
 
-    /// The event that the last chunk left unfinished. A JSON value ends with its last byte, so nothing of it can be told
-    /// before.
+    /// The event that the last chunk left unfinished. A JSON value and a frame end with their last byte, so nothing of
+    /// them can be told before.
     pub(crate) fn unfinished(&self) -> Option<Unfinished<'_>> {
         match self {
             Self::ServerSent(parser) => parser.unfinished(),
-            Self::Values(_) => None,
+            Self::Values(_) | Self::Frames(_) => None,
         }
     }
 
@@ -204,6 +234,7 @@ impl Frames {
         match self {
             Self::ServerSent(parser) => parser.feed(chunk, dispatch),
             Self::Values(parser) => parser.feed(chunk, dispatch),
+            Self::Frames(parser) => parser.feed(chunk, dispatch),
         }
     }
 
@@ -212,6 +243,7 @@ impl Frames {
         match self {
             Self::ServerSent(parser) => parser.finish(dispatch),
             Self::Values(_) => {}
+            Self::Frames(parser) => parser.finish(),
         }
     }
 }

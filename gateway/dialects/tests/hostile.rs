@@ -7,8 +7,10 @@ use http::{HeaderMap, HeaderValue, Method};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-const DIALECTS: [Dialect; 8] = Dialect::ALL;
-const PATHS: [&str; 13] = [
+const DIALECTS: [Dialect; 9] = Dialect::ALL;
+const PATHS: [&str; 15] = [
+    "/model/arn%3Aaws%2/converse-stream",
+    "/model//invoke",
     "/v1/chat/completions",
     "/v1/responses",
     "/v1/messages",
@@ -56,6 +58,9 @@ fn fragment() -> impl Strategy<Value = Vec<u8>> {
         b"\"a\"",
         b"-1",
         b"1e999",
+        b"\"stopReason\":",
+        b"\"amazon-bedrock-invocationMetrics\":{",
+        b"\"inferenceConfig\":{\"maxTokens\":",
         b"99999999999999999999",
         b"event: message_stop\n",
         b"{\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":",

@@ -148,6 +148,7 @@ fn a_coded_stream_is_read_and_held_by_the_piece() {
     pieces.push(coder.finish().unwrap()[flushed..].to_vec());
     let headers = &[("content-type", "text/event-stream"), ("content-encoding", "gzip")];
     let mut run = Run::new(Dialect::OpenAi, CHAT, headers, true, Limits::default());
+    assert!(run.meter.is_coded(), "an event of the gateway's own would be no part of the coding");
     run.feed(&pieces[0]);
     assert!(run.meter.saw_output());
     run.feed(&pieces[1]);
@@ -425,4 +426,93 @@ fn texts_for_a_leaf_are_identifiers() {
     let json = serde_json::to_string(&answered).unwrap();
     assert!(!json.contains(' '), "{json}");
     assert_eq!(answered.served_model.unwrap().as_str(), "p:00ff00ff00ff00ff");
+}
+
+const FRAMES: &[(&str, &str)] = &[("content-type", "application/vnd.amazon.eventstream")];
+const CONVERSE: &str = "/model/m/converse-stream";
+
+fn frame(event: &str, payload: &str) -> Vec<u8> {
+    let headers = [(":event-type", event), (":message-type", "event")];
+    dialects::event_stream::encode(&headers, payload.as_bytes())
+}
+
+fn converse() -> [Vec<u8>; 4] {
+    [
+        frame("messageStart", "{\"role\":\"assistant\"}"),
+        frame("contentBlockDelta", "{\"delta\":{\"text\":\"a\"}}"),
+        frame("messageStop", "{\"stopReason\":\"end_turn\"}"),
+        frame("metadata", "{\"usage\":{\"inputTokens\":3,\"outputTokens\":2,\"totalTokens\":5}}"),
+    ]
+}
+
+#[test]
+fn frames_pass_when_they_are_whole_and_the_last_is_held() {
+    let frames = converse();
+    let body = frames.concat();
+    for at in 0..=body.len() {
+        let mut run = Run::new(Dialect::Bedrock, CONVERSE, FRAMES, false, Limits::default());
+        run.feed(&body[..at]);
+        // Never a part of a frame: one of the gateway's own could be put in here.
+        let whole: usize = frames
+            .iter()
+            .map(Vec::len)
+            .scan(0, |end, length| {
+                *end += length;
+                (*end <= at).then_some(*end)
+            })
+            .last()
+            .unwrap_or(0);
+        assert_eq!(run.forwarded.len() + run.held.len(), whole, "split at {at}");
+        assert!(run.meter.between_events());
+        run.feed(&body[at..]);
+        assert!(run.meter.terminal() && run.meter.holding());
+        let (facts, forwarded, held) = run.finish(Cause::Complete);
+        assert_eq!((forwarded, &held), (frames[..3].concat(), &frames[3]), "split at {at}");
+        assert_eq!((facts.usage.source, facts.usage.output_tokens), (UsageSource::Provider, Some(2)));
+        assert_eq!(facts.unread, None);
+    }
+}
+
+#[test]
+fn a_damaged_frame_passes_and_is_named() {
+    let frames = converse();
+    let (body, from) = (frames.concat(), frames[0].len());
+    for damaged in from..from + frames[1].len() {
+        let mut bytes = body.clone();
+        bytes[damaged] ^= 1;
+        for at in [0, from - 1, from + 4, from + 13, damaged, body.len()] {
+            let mut run = Run::new(Dialect::Bedrock, CONVERSE, FRAMES, false, Limits::default());
+            run.feed(&bytes[..at]);
+            run.feed(&bytes[at..]);
+            assert!(!run.meter.between_events(), "nothing can be put behind a damaged frame");
+            let (facts, mut all, held) = run.finish(Cause::Complete);
+            all.extend(held);
+            assert!(all == bytes, "byte {damaged}, split at {at}: the caller gets other bytes");
+            assert_eq!(facts.unread.map(|why| why.name()), Some("frame_corrupt"), "byte {damaged}");
+        }
+    }
+}
+
+#[test]
+fn a_stream_that_ends_inside_a_frame_or_lacks_its_last_is_not_the_providers_last_word() {
+    let frames = converse();
+    let cut = [&frames[..3].concat()[..], &frames[3][..20]].concat();
+    for (body, cause, unread) in [
+        (cut.clone(), Cause::Complete, Some("frame_truncated")),
+        (cut, Cause::Cut, None),
+        (frames[..3].concat(), Cause::Complete, None),
+    ] {
+        let mut run = Run::new(Dialect::Bedrock, CONVERSE, FRAMES, false, Limits::default());
+        run.feed(&body);
+        let (facts, forwarded, _) = run.finish(cause);
+        assert_eq!(forwarded, body);
+        assert_eq!(facts.unread.map(|why| why.name()), unread, "{cause:?}");
+        assert_eq!((facts.usage.source, facts.usage.output_tokens), (UsageSource::Unknown, None));
+    }
+    let large = frame("contentBlockDelta", &"x".repeat(200));
+    let limits = Limits { event_bytes: 100, ..Limits::default() };
+    let mut run = Run::new(Dialect::Bedrock, CONVERSE, FRAMES, false, limits);
+    run.feed(&large);
+    let (facts, forwarded, _) = run.finish(Cause::Complete);
+    assert_eq!((forwarded, facts.unread.map(|why| why.name())), (large, Some("event_too_large")));
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use schemas::promise::Promise;
 use schemas::record::{Body, Intent, Part, PartName, Refusal};
 use schemas::{ExchangeId, Identifier};
 
@@ -114,6 +115,12 @@ impl Admission {
         self.core.discard();
     }
 
+    /// Makes promises of this exchange's records, where the ledger has a key for that: each when its record is on stable
+    /// storage, under one signature a group.
+    pub fn promise(&self) {
+        self.core.promise();
+    }
+
     /// Takes a request body as it comes: in memory up to 1 MiB, beyond that encrypted on disk.
     pub fn body(&self, part: PartName) -> BodySink {
         BodySink::new(self.core.clone(), part)
@@ -155,7 +162,7 @@ impl Admission {
                 },
             };
             return match synced {
-                Ok(synced) => Ok(OpenExchange::new(core, synced.positions.start)),
+                Ok(synced) => Ok(OpenExchange::new(core, &synced)),
                 Err(error) => {
                     core.unopened();
                     Err(core.inner.journal_failed(error))
@@ -164,7 +171,8 @@ impl Admission {
         }
     }
 
-    /// Records that the exchange is refused; its only record. Durable on return.
+    /// Records that the exchange is refused; its only record. Durable on return. Gives its promise, where
+    /// [`Admission::promise`] asked for one.
     ///
     /// `exchange`, `parts` and `content_key` of what `make` returns are set by the ledger.
     ///
@@ -174,7 +182,7 @@ impl Admission {
         self,
         parts: Vec<NewPart>,
         make: impl FnOnce(Vec<Part>, Option<Identifier>) -> Refusal,
-    ) -> Result<(), Unavailable> {
+    ) -> Result<Option<Promise>, Unavailable> {
         let core = self.core;
         let (frames, parts, _bodies) = core.ready_parts(parts).await?;
         let key = core.key_id().cloned().filter(|_| !parts.is_empty());
@@ -186,7 +194,8 @@ impl Admission {
             check_retention(class)?;
         }
         let mut ticket = core.submit(frames, Body::Refusal(refusal))?;
-        core.inner.told(&mut ticket).await.map(|_| ())
+        let synced = core.inner.told(&mut ticket).await?;
+        Ok(core.inner.promise(&synced))
     }
 }
 

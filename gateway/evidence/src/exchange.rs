@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use schemas::content::{Committer, Salt};
+use schemas::promise::Promise;
 use schemas::record::{
     Answered, Attempt, Body, End, Intent, Outcome, Part, PartName, Timing, Unpriced, Usage, UsageRole,
     UsageSource,
@@ -29,6 +30,8 @@ pub(crate) struct Core {
     pub(crate) exchange: ExchangeId,
     pub(crate) key: Option<Arc<ContentKey>>,
     discard: AtomicBool,
+    /// The caller gets promises.
+    promise: AtomicBool,
     /// The last delivered count, for an exchange that is left open.
     delivered: AtomicU64,
     held: Mutex<Held>,
@@ -82,8 +85,8 @@ impl Core {
             left: Vec::new(),
             open: None,
         };
-        let discard = AtomicBool::new(false);
-        Self { inner, exchange, key, discard, delivered: AtomicU64::new(0), held: Mutex::new(held) }
+        let (discard, promise) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { inner, exchange, key, discard, promise, delivered: AtomicU64::new(0), held: Mutex::new(held) }
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
@@ -100,6 +103,14 @@ impl Core {
 
     pub(crate) fn discard(&self) {
         self.discard.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn promise(&self) {
+        self.promise.store(true, Ordering::Relaxed);
+    }
+
+    fn promises(&self) -> bool {
+        self.promise.load(Ordering::Relaxed)
     }
 
     pub(crate) fn delivered(&self, total: u64) {
@@ -174,7 +185,7 @@ impl Core {
     pub(crate) fn submit(&self, frames: Vec<Frame>, body: Body) -> Result<Ticket, Unavailable> {
         let mut held = self.held();
         match &mut held.journal {
-            Some(journal) => self.inner.submit(Some(journal), frames, body),
+            Some(journal) => self.inner.submit_promised(Some(journal), frames, body, self.promises()),
             None => Err(Unavailable::new(Reason::Draining, "the exchange is over")),
         }
     }
@@ -242,7 +253,8 @@ impl Core {
         // One exchange, one retention class: its intent's.
         outcome.retention = intent.retention.clone();
         let (frames, parts) = (held.last_frames.clone(), outcome.parts.clone());
-        match self.inner.submit(held.journal.as_mut(), frames, Body::Outcome(outcome)) {
+        let body = Body::Outcome(outcome);
+        match self.inner.submit_promised(held.journal.as_mut(), frames, body, self.promises()) {
             Ok(ticket) => {
                 held.open = None;
                 held.last_frames.clear();
@@ -452,15 +464,23 @@ pub(crate) fn cut_outcome(
 pub struct OpenExchange {
     core: Arc<Core>,
     position: u64,
+    promise: Option<Promise>,
 }
 
 impl OpenExchange {
-    /// The intent of `core` is synced at `position`.
-    pub(crate) fn new(core: Arc<Core>, position: u64) -> Self {
+    /// The intent of `core` is synced.
+    pub(crate) fn new(core: Arc<Core>, synced: &Synced) -> Self {
+        let position = synced.positions.start;
         if let Some(open) = &mut core.held().open {
             open.position = Position::Known(position);
         }
-        Self { core, position }
+        let promise = core.inner.promise(synced);
+        Self { core, position, promise }
+    }
+
+    /// The promise of its intent, where [`crate::Admission::promise`] asked for one.
+    pub fn promise(&self) -> Option<&Promise> {
+        self.promise.as_ref()
     }
 
     /// The exchange's id.
@@ -531,7 +551,8 @@ impl OpenExchange {
     /// the caller get the end of its answer (CA-2).
     ///
     /// `make` gets `parts` and the content key. `exchange`, `intent_position`, `parts` and `content_key` of what it
-    /// returns are set by the ledger. Once called, the record is written even where the future is dropped.
+    /// returns are set by the ledger. Once called, the record is written even where the future is dropped. Gives the outcome's
+    /// promise, where [`crate::Admission::promise`] asked for one.
     ///
     /// # Errors
     /// The answer must not be ended cleanly.
@@ -539,7 +560,7 @@ impl OpenExchange {
         self,
         parts: Vec<Part>,
         make: impl FnOnce(Vec<Part>, Option<Identifier>) -> Outcome,
-    ) -> Result<(), Unavailable> {
+    ) -> Result<Option<Promise>, Unavailable> {
         let core = &self.core;
         let key = core.key_id().cloned().filter(|_| core.keeps());
         let mut outcome = make(parts.clone(), key.clone());
@@ -548,6 +569,7 @@ impl OpenExchange {
         outcome.parts = parts;
         outcome.content_key = key;
         let mut ticket = core.end(outcome)?;
-        core.inner.told(&mut ticket).await.map(|_| ())
+        let synced = core.inner.told(&mut ticket).await?;
+        Ok(core.inner.promise(&synced))
     }
 }

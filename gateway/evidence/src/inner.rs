@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use schemas::note::Ed25519Signer;
+use schemas::promise::Promise;
 use schemas::record::{Body, Close, CloseReason, Config, Erasure, Heartbeat, Record, VERSION};
 use schemas::{Identifier, Origin, Sha256Hex};
 
@@ -38,6 +40,8 @@ const TAP_SETTLES: Duration = Duration::from_secs(3);
 pub(crate) struct Inner {
     pub(crate) origin: Origin,
     pub(crate) seal_public_key: [u8; 32],
+    /// Signs promises to callers; `None`: none are made.
+    pub(crate) promiser: Option<Ed25519Signer>,
     pub(crate) settings: LedgerConfig,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) disk: SharedDisk,
@@ -111,6 +115,7 @@ impl Inner {
         Self {
             origin,
             seal_public_key,
+            promiser: settings.promise_seed.map(Ed25519Signer::from_seed),
             clock: settings.clock.clone(),
             disk: settings.disk.clone(),
             config: RwLock::new(InForce { config: settings.config.sha256(), closed: false }),
@@ -218,6 +223,11 @@ impl Inner {
         }
     }
 
+    /// The promise of a record that is on stable storage, where one was asked for.
+    pub(crate) fn promise(&self, synced: &Synced) -> Option<Promise> {
+        synced.promised.as_ref()?.promise(self.promiser.as_ref()?)
+    }
+
     /// As [`Inner::told`], on a plain thread.
     pub(crate) fn told_blocking(&self, mut ticket: Ticket) -> Result<Synced, Unavailable> {
         if self.committer.is_none() {
@@ -259,8 +269,22 @@ impl Inner {
     pub(crate) fn submit(
         &self,
         reservation: Option<&mut Reservation>,
+        frames: Vec<Frame>,
+        body: Body,
+    ) -> Result<Ticket, Unavailable> {
+        self.submit_promised(reservation, frames, body, false)
+    }
+
+    /// As [`Inner::submit`]; where `promise`, what is told of the record holds what can be promised of it.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn submit_promised(
+        &self,
+        reservation: Option<&mut Reservation>,
         mut frames: Vec<Frame>,
         body: Body,
+        promise: bool,
     ) -> Result<Ticket, Unavailable> {
         let in_force = self.config.read().unwrap_or_else(PoisonError::into_inner);
         in_force.takes_records()?;
@@ -269,8 +293,14 @@ impl Inner {
             _ => Purpose::Record,
         };
         frames.extend(next_minor::frames(encode(self.clock.now_us(), in_force.config, body)?));
+        let first = || {
+            frames
+                .iter()
+                .find_map(|frame| if let Frame::Record { hash, .. } = frame { Some(*hash) } else { None })
+        };
+        let promise = if promise && self.promiser.is_some() { first() } else { None };
         let ticket = match reservation {
-            Some(reservation) => self.journal.try_submit(reservation, frames),
+            Some(reservation) => self.journal.try_submit_promised(reservation, frames, promise),
             None => self.own.submit(&self.journal, purpose, frames),
         };
         ticket.map_err(|error| self.journal_failed(error))

@@ -82,6 +82,8 @@ pub struct LedgerConfig {
     pub store: Arc<dyn Store>,
     /// Seed of the Ed25519 key that signs this gateway's seals.
     pub seal_seed: [u8; 32],
+    /// Seed of the Ed25519 key that signs promises to callers (`<origin>/promise`); `None`: none are made.
+    pub promise_seed: Option<[u8; 32]>,
     /// Keys that may seal and close logs of other keys after them: for recovery and salvage.
     pub closing: Vec<ClosingKey>,
     /// Who runs the process, for the `admin` records of recovery.

@@ -449,7 +449,10 @@ fn first_records(inner: &Arc<Inner>, predecessor: Option<Predecessor>) -> Result
         gateway_version: settings.gateway_version.clone(),
         binary_sha256: settings.binary_sha256,
         seal_key: base64::engine::general_purpose::STANDARD.encode(inner.seal_public_key),
-        promise_key: None,
+        promise_key: inner
+            .promiser
+            .as_ref()
+            .map(|promiser| base64::engine::general_purpose::STANDARD.encode(promiser.public_key())),
         heartbeat_bound_ms: milliseconds(settings.heartbeat_bound),
         batch_age_ms: milliseconds(settings.batch_age),
         predecessor,

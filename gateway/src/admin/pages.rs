@@ -23,6 +23,7 @@ use tokio::sync::Semaphore;
 use crate::accept::tls;
 use crate::app::App;
 use crate::record::now_us;
+use crate::tap::PASSED_BY;
 use crate::telemetry::{
     ByFolder, ByListener, ByLog, ByMark, ByReason, BySink, BySinkReason, ByState, PHASES, Telemetry, holds,
 };
@@ -274,6 +275,11 @@ fn observe_tap(app: &App) {
             [(&tap.sent, counts.sent), (&tap.gaps, counts.missed), (&tap.gap_records, counts.missed_records)]
         {
             family.get_or_create(&by).inner().store(count, std::sync::atomic::Ordering::Relaxed);
+        }
+        for reason in PASSED_BY {
+            let by = BySinkReason { sink: sink.clone(), reason };
+            let count = counts.passed_by.get(reason).copied().unwrap_or(0);
+            tap.passed_by.get_or_create(&by).inner().store(count, std::sync::atomic::Ordering::Relaxed);
         }
         for (reason, count) in counts.errors {
             let by = BySinkReason { sink: sink.clone(), reason };

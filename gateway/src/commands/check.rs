@@ -38,7 +38,8 @@ pub(super) fn run(args: &Check) -> Result<()> {
     for route in &config.routes {
         let provider = config.providers.iter().find(|provider| provider.name == route.provider);
         let to = provider.map(|provider| provider.base_url.to_string()).unwrap_or_default();
-        output::line(format_args!("  route          {} -> {} ({to})", route.path, route.provider));
+        let receipts = if route.receipts { ", callers get receipts" } else { "" };
+        output::line(format_args!("  route          {} -> {} ({to}){receipts}", route.path, route.provider));
     }
     output::line(format_args!("  keys           {keys} valid of {}", loaded.keys.entries().count()));
     match (&loaded.policy, loaded.policy_file()) {

@@ -29,6 +29,14 @@ pub(super) fn run(args: &Keygen) -> Result<()> {
     if let Some(path) = &args.pseudonym_key {
         make_pseudonym_key(path)?;
     }
+    if let Some(path) = &args.promise_key {
+        let public = make_key("promise", path, &args.deployment, gateway)?;
+        output::note(format_args!(
+            "promise key: {} (keep it secret; mode 0600), public {}",
+            path.display(),
+            STANDARD.encode(public)
+        ));
+    }
     if let Some(path) = &args.commit_secret {
         make_commit_secret(path)?;
         output::note(format_args!(
@@ -56,12 +64,16 @@ fn archiver_line(name: &str, public: &[u8; 32]) -> String {
 
 /// Makes a seal key file and gives the public key.
 pub(super) fn make_seal_key(path: &Path, deployment: &str, gateway: &str) -> Result<[u8; 32]> {
+    make_key("seal", path, deployment, gateway)
+}
+
+fn make_key(what: &str, path: &Path, deployment: &str, gateway: &str) -> Result<[u8; 32]> {
     if Origin::join(deployment, gateway, "x").is_err() {
         bail!("`{deployment}/{gateway}`: wanted two names `[a-z0-9][a-z0-9.-]{{0,62}}`");
     }
     let seed = secrets::random::<32>()?;
     let public = Ed25519Signer::from_seed(*seed).public_key();
-    let text = secrets::seal_key_text(&seed, &public, &format!("{deployment}/{gateway}"));
+    let text = secrets::signing_key_text(what, &seed, &public, &format!("{deployment}/{gateway}"));
     write_secret(path, text.as_bytes())?;
     Ok(public)
 }

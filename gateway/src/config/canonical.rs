@@ -21,6 +21,12 @@ pub(super) fn canonical(loaded: &Loaded, fingerprints: &Fingerprints) -> Result<
         let label = format!("{CREDENTIAL_LABEL}/{provider}");
         secrets.insert(label.clone(), fingerprints.of(&label, secret.expose().as_bytes()).into());
     }
+    for (provider, key) in &loaded.aws_keys {
+        for (part, secret) in key.parts() {
+            let label = format!("aws/{provider}/{part}");
+            secrets.insert(label.clone(), fingerprints.of(&label, secret.expose().as_bytes()).into());
+        }
+    }
     for (part, secret) in [("out", &loaded.kafka_password), ("commit", &loaded.commit_password)] {
         if let Some(secret) = secret {
             let label = format!("evidence.{part}.kafka.sasl.secret");
@@ -29,7 +35,11 @@ pub(super) fn canonical(loaded: &Loaded, fingerprints: &Fingerprints) -> Result<
     }
     for (index, (sink, files)) in loaded.config.evidence.tap.iter().zip(&loaded.tap).enumerate() {
         let (way, _) = sink.way();
-        let key = if way == "kafka" { "sasl.secret" } else { "secret" };
+        let key = match way {
+            "kafka" => "sasl.secret",
+            "loki" => "password",
+            _ => "secret",
+        };
         for (key, secret) in [(key, &files.secret), ("token", &files.token)] {
             if let Some(secret) = secret {
                 let label = format!("evidence.tap[{index}].{way}.{key}");
@@ -38,6 +48,16 @@ pub(super) fn canonical(loaded: &Loaded, fingerprints: &Fingerprints) -> Result<
         }
         if let Some((_, key)) = &files.client {
             let label = format!("evidence.tap[{index}].{way}.tls.key");
+            secrets.insert(label.clone(), fingerprints.of(&label, key.secret_der()).into());
+        }
+    }
+    if let Some(otlp) = &loaded.otlp {
+        for (name, secret) in &otlp.headers {
+            let label = format!("telemetry.otlp.headers.{name}");
+            secrets.insert(label.clone(), fingerprints.of(&label, secret.expose().as_bytes()).into());
+        }
+        if let Some((_, key)) = &otlp.tls.client {
+            let label = "telemetry.otlp.tls.key".to_owned();
             secrets.insert(label.clone(), fingerprints.of(&label, key.secret_der()).into());
         }
     }

@@ -79,6 +79,11 @@ impl Check<'_> {
                 self.problems
                     .push(problem.value(route.provider.as_str()).suggest(route.provider.as_str(), known()));
             }
+            if route.receipts && config.evidence.promise_key.is_none() {
+                let wanted = "`evidence.promise_key` as well: the file of the key that signs promises, made by `gateway keygen --promise-key`";
+                let problem = self.problem(format!("routes[{index}].receipts"), wanted);
+                self.problems.push(problem.value("true"));
+            }
         }
     }
 
@@ -100,9 +105,16 @@ impl Check<'_> {
                 }
             }
         }
-        if out.is_some_and(|out| plain(&evidence.seal_key).starts_with(plain(out))) {
-            let problem = self.problem("evidence.seal_key".into(), "a file outside of the evidence store");
-            self.problems.push(problem.value(evidence.seal_key.display().to_string()));
+        for (key, file) in [
+            ("evidence.seal_key", Some(&evidence.seal_key)),
+            ("evidence.promise_key", evidence.promise_key.as_ref()),
+        ] {
+            if let (Some(out), Some(file)) = (out, file)
+                && plain(file).starts_with(plain(out))
+            {
+                let problem = self.problem(key.into(), "a file outside of the evidence store");
+                self.problems.push(problem.value(file.display().to_string()));
+            }
         }
     }
 
@@ -157,6 +169,7 @@ impl Check<'_> {
         self.warn_of_s3(config);
         self.warn_of_kafka(config);
         self.warn_of_tap(config);
+        self.warn_of_otlp(config);
         for (index, route) in config.routes.iter().enumerate() {
             if route.fail_mode == FailMode::Open {
                 let wanted =
@@ -166,8 +179,13 @@ impl Check<'_> {
             }
         }
         for (index, provider) in config.providers.iter().enumerate() {
-            if provider.credential.is_some() && !provider.base_url.tls && !provider.base_url.is_loopback() {
-                let wanted = "`https://`: the provider's key would cross the network in the clear";
+            let is_signed = provider.aws.is_some();
+            if (provider.credential.is_some() || is_signed)
+                && !provider.base_url.tls
+                && !provider.base_url.is_loopback()
+            {
+                let what = if is_signed { "prompts" } else { "the provider's key" };
+                let wanted = format!("`https://`: {what} would cross the network in the clear");
                 let problem = self.problem(format!("providers[{index}].base_url"), wanted);
                 self.warnings.push(problem.value(provider.base_url.to_string()));
             }
@@ -242,12 +260,22 @@ impl Check<'_> {
                 let wanted = "TLS, `{}` for the system's roots: leaves would cross the network in the clear";
                 self.warnings.push(self.problem(format!("evidence.tap[{index}].kafka.tls"), wanted));
             }
-            let url = sink.webhook.as_ref().map(|webhook| &webhook.url);
-            if let Some(url) = url.filter(|url| !url.tls && !url.is_loopback()) {
+            if let Some(url) = sink.url().filter(|url| !url.tls && !url.is_loopback()) {
+                let (way, _) = sink.way();
                 let wanted = "`https://`: leaves and the token would cross the network in the clear";
-                let problem = self.problem(format!("evidence.tap[{index}].webhook.url"), wanted);
+                let problem = self.problem(format!("evidence.tap[{index}].{way}.url"), wanted);
                 self.warnings.push(problem.value(url.to_string()));
             }
+        }
+    }
+
+    fn warn_of_otlp(&mut self, config: &Config) {
+        let endpoint = config.telemetry.otlp.as_ref().map(|otlp| &otlp.endpoint);
+        if let Some(endpoint) = endpoint.filter(|endpoint| !endpoint.tls && !endpoint.is_loopback()) {
+            let wanted =
+                "`https://`: who called which model, and the headers, would cross the network in the clear";
+            let problem = self.problem("telemetry.otlp.endpoint".into(), wanted);
+            self.warnings.push(problem.value(endpoint.to_string()));
         }
     }
 }

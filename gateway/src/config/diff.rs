@@ -40,6 +40,9 @@ impl Loaded {
         if self.seal_seed != next.seal_seed {
             paths.push("config.evidence.seal_key".into());
         }
+        if self.promise_seed != next.promise_seed {
+            paths.push("config.evidence.promise_key".into());
+        }
         if self.pseudonym_key != next.pseudonym_key {
             paths.push("config.evidence.pseudonym_key".into());
         }

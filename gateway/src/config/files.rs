@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 use super::check::place;
 use super::cluster::Cluster;
-use super::load::{LoadedFile, TapFiles, TlsFiles};
+use super::load::{AwsKey, LoadedFile, OtlpFiles, TapFiles, TlsFiles};
 use super::read::whole;
 use super::secret::{Secret, SecretBytes};
 use super::{ClientTls, Commit, Config, Credential, Out, TapSink};
@@ -45,12 +45,15 @@ type ParseSecret = fn(&[u8]) -> Result<Zeroizing<[u8; 32]>, &'static str>;
 /// What the files and the environment hold.
 pub(super) struct Parts {
     pub(super) credentials: BTreeMap<String, Secret>,
+    pub(super) aws_keys: BTreeMap<String, AwsKey>,
     pub(super) kafka_password: Option<Secret>,
     pub(super) commit_password: Option<Secret>,
     pub(super) tap: Vec<TapFiles>,
+    pub(super) otlp: Option<OtlpFiles>,
     pub(super) commit_secret: Option<Zeroizing<[u8; 32]>>,
     pub(super) seal_seed: Zeroizing<[u8; 32]>,
     pub(super) pseudonym_key: Option<Zeroizing<[u8; 32]>>,
+    pub(super) promise_seed: Option<Zeroizing<[u8; 32]>>,
     pub(super) keys: Keys,
     pub(super) policy: Option<Policy>,
     pub(super) prices: Option<PriceBook>,
@@ -76,10 +79,12 @@ impl Loader<'_> {
     /// `None` where anything could not be read; the problems say what.
     pub(super) fn parts(&mut self, config: &Config) -> Option<Parts> {
         let credentials = self.credentials(config);
+        let aws_keys = self.aws_keys(config);
         let kafka_password = self.kafka(config);
         let commit_password = self.commit(config);
         let tap: Vec<_> =
             config.evidence.tap.iter().enumerate().map(|(index, sink)| self.tap(index, sink)).collect();
+        let otlp = self.otlp(config);
         let commit_secret = self.commit_secret(config);
         let seal_seed =
             self.secret_file("evidence.seal_key", &config.evidence.seal_key, secrets::parse_seal_key);
@@ -88,6 +93,14 @@ impl Loader<'_> {
             .pseudonym_key
             .as_ref()
             .map(|path| self.secret_file("evidence.pseudonym_key", path, secrets::parse_pseudonym_key));
+        let promise_seed = config.evidence.promise_key.as_ref().map(|path| {
+            let seed = self.secret_file("evidence.promise_key", path, secrets::parse_seal_key)?;
+            if seal_seed.as_ref() == Some(&seed) {
+                // What one key says of seals and of promises could not be told apart by whoever holds only the key.
+                self.problem("evidence.promise_key", "another key than `evidence.seal_key`");
+            }
+            Some(seed)
+        });
         let keys = self.parsed("keys", &config.keys, Keys::parse);
         // The keys file is in the configuration of record entry by entry, not as a file.
         self.files.remove("keys");
@@ -109,12 +122,15 @@ impl Loader<'_> {
         }
         Some(Parts {
             credentials,
+            aws_keys,
             kafka_password: kafka_password?,
             commit_password: commit_password?,
             tap: tap.into_iter().collect::<Option<_>>()?,
+            otlp: otlp?,
             commit_secret: commit_secret?,
             seal_seed: seal_seed?,
             pseudonym_key: whole(pseudonym_key)?,
+            promise_seed: whole(promise_seed)?,
             keys: keys?,
             policy: whole(policy)?,
             prices: whole(prices)?,
@@ -202,9 +218,38 @@ impl Loader<'_> {
         credentials
     }
 
+    /// Reads the access keys of providers; a part that cannot be read is a problem.
+    fn aws_keys(&mut self, config: &Config) -> BTreeMap<String, AwsKey> {
+        let mut keys = BTreeMap::new();
+        for (index, provider) in config.providers.iter().enumerate() {
+            let Some(aws) = &provider.aws else { continue };
+            let mut part =
+                |name: &str, at: &Credential| self.secret(&format!("providers[{index}].aws.{name}"), at);
+            let id = part("access_key_id", &aws.access_key_id);
+            let secret = part("secret_access_key", &aws.secret_access_key);
+            let token = aws.session_token.as_ref().map(|token| part("session_token", token));
+            if let (Some(access_key_id), Some(secret_access_key), Some(session_token)) =
+                (id, secret, whole(token))
+            {
+                let key = AwsKey { access_key_id, secret_access_key, session_token };
+                keys.insert(provider.name.as_str().to_owned(), key);
+            }
+        }
+        keys
+    }
+
     /// Reads a secret from where it is.
     fn secret(&mut self, key: &str, credential: &Credential) -> Option<Secret> {
-        const FORM: &str = "a key of 1 to 8192 visible ASCII characters";
+        self.secret_of(key, credential, "a key of 1 to 8192 visible ASCII characters", Secret::new)
+    }
+
+    fn secret_of(
+        &mut self,
+        key: &str,
+        credential: &Credential,
+        form: &str,
+        make: fn(&str) -> Option<Secret>,
+    ) -> Option<Secret> {
         let (key, text) = match credential {
             Credential::Env(name) => {
                 let key = format!("{key}.env");
@@ -228,9 +273,9 @@ impl Loader<'_> {
                 (key, Zeroizing::new(String::from_utf8_lossy(&bytes.0).trim().to_owned()))
             }
         };
-        let secret = Secret::new(text.trim());
+        let secret = make(text.trim());
         if secret.is_none() {
-            self.problem(&key, FORM);
+            self.problem(&key, form);
         }
         secret
     }
@@ -300,14 +345,35 @@ impl Loader<'_> {
             return Some(TapFiles { secret, ..TapFiles::default() });
         }
         let mut files = tls.map_or_else(|| Some(TapFiles::default()), |tls| self.tap_tls(&key, tls))?;
-        files.uses_tls = sink.webhook.as_ref().is_none_or(|webhook| webhook.url.tls);
+        files.uses_tls = sink.url().is_none_or(|url| url.tls);
         if let Some(webhook) = &sink.webhook {
             let secret = webhook.secret.as_ref().map(|place| self.secret(&format!("{key}.secret"), place));
             let token = webhook.token.as_ref().map(|place| self.secret(&format!("{key}.token"), place));
             files.secret = whole(secret)?;
             files.token = whole(token)?;
         }
+        if let Some(loki) = &sink.loki {
+            let password = loki.password.as_ref().map(|place| self.secret(&format!("{key}.password"), place));
+            let token = loki.token.as_ref().map(|place| self.secret(&format!("{key}.token"), place));
+            files.secret = whole(password)?;
+            files.token = whole(token)?;
+        }
         Some(files)
+    }
+
+    /// Reads what the way to a collector needs.
+    fn otlp(&mut self, config: &Config) -> Option<Option<OtlpFiles>> {
+        let Some(otlp) = &config.telemetry.otlp else { return Some(None) };
+        let key = "telemetry.otlp";
+        let mut headers = BTreeMap::new();
+        for (name, place) in &otlp.headers {
+            let form = "a header's value of 1 to 8192 visible ASCII characters and spaces";
+            let secret = self.secret_of(&format!("{key}.headers.{name}"), place, form, Secret::header_value);
+            headers.extend(secret.map(|secret| (name.clone(), secret)));
+        }
+        let mut tls = self.tap_tls(key, &otlp.tls)?;
+        tls.uses_tls = otlp.endpoint.tls;
+        (headers.len() == otlp.headers.len()).then_some(Some(OtlpFiles { headers, tls }))
     }
 
     fn tap_tls(&mut self, key: &str, tls: &ClientTls) -> Option<TapFiles> {

@@ -48,6 +48,8 @@ pub const KNOWN: &[Known] = &[
     at("ollama", Dialect::Ollama, "http://127.0.0.1:11434"),
     at("ollama_cloud", Dialect::Ollama, "https://ollama.com"),
     anywhere("watsonx", Dialect::Watsonx),
+    // Each region has an address of its own.
+    anywhere("bedrock", Dialect::Bedrock),
     openai("cerebras", "https://api.cerebras.ai"),
     openai("crusoe", "https://api.inference.crusoecloud.com"),
     openai("deepseek", "https://api.deepseek.com"),

@@ -26,16 +26,22 @@ pub struct Loaded {
     pub path: PathBuf,
     /// Each provider's key, by the provider's name.
     pub credentials: BTreeMap<String, Secret>,
+    /// Each provider's access key, by the provider's name, where it has one.
+    pub aws_keys: BTreeMap<String, AwsKey>,
     /// The password for the brokers of `evidence.out.kafka`, where one is configured.
     pub kafka_password: Option<Secret>,
     /// The password of `evidence.commit.kafka.sasl`, where it has one of its own.
     pub commit_password: Option<Secret>,
     /// What each sink of `evidence.tap` needs of secrets and TLS, in their order.
     pub tap: Vec<TapFiles>,
+    /// What `telemetry.otlp` needs of secrets and TLS, where it is configured.
+    pub otlp: Option<OtlpFiles>,
     /// The secret under which messages of the commit topic are written, with `commit: kafka`.
     pub commit_secret: Option<Zeroizing<[u8; 32]>>,
     /// The seed of the key that signs seals.
     pub seal_seed: Zeroizing<[u8; 32]>,
+    /// Seed of the Ed25519 key that signs promises to callers.
+    pub promise_seed: Option<Zeroizing<[u8; 32]>>,
     /// The key of pseudonyms (CA-8).
     pub pseudonym_key: Zeroizing<[u8; 32]>,
     /// The gateway keys.
@@ -68,6 +74,26 @@ pub struct LoadedFile {
     pub bytes: Vec<u8>,
 }
 
+/// An access key of AWS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AwsKey {
+    /// Its id.
+    pub access_key_id: Secret,
+    /// Its secret.
+    pub secret_access_key: Secret,
+    /// The token of a temporary one.
+    pub session_token: Option<Secret>,
+}
+
+impl AwsKey {
+    /// Its parts, by their names in the configuration.
+    pub(super) fn parts(&self) -> impl Iterator<Item = (&'static str, &Secret)> {
+        [("access_key_id", &self.access_key_id), ("secret_access_key", &self.secret_access_key)]
+            .into_iter()
+            .chain(self.session_token.as_ref().map(|token| ("session_token", token)))
+    }
+}
+
 /// TLS material of one listening address.
 pub struct TlsFiles {
     /// The gateway's chain, its own certificate first.
@@ -81,7 +107,7 @@ pub struct TlsFiles {
 /// Secrets and TLS material of one sink of the tap.
 #[derive(Default)]
 pub struct TapFiles {
-    /// The password for the brokers, or the secret of signatures.
+    /// The password for the brokers or Loki, or the secret of signatures.
     pub secret: Option<Secret>,
     /// The token of `Authorization`.
     pub token: Option<Secret>,
@@ -91,6 +117,14 @@ pub struct TapFiles {
     pub roots: Option<Vec<CertificateDer<'static>>>,
     /// The gateway's certificate and its key.
     pub client: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
+}
+
+/// Secrets and TLS material of the way to a collector.
+pub struct OtlpFiles {
+    /// The values of its headers, by name.
+    pub headers: BTreeMap<String, Secret>,
+    /// Its TLS.
+    pub tls: TapFiles,
 }
 
 impl Loaded {
@@ -114,12 +148,28 @@ impl Loaded {
         let mut inputs =
             vec![self.path.clone(), self.config.keys.clone(), self.config.evidence.seal_key.clone()];
         inputs.extend(self.config.evidence.pseudonym_key.clone());
+        inputs.extend(self.config.evidence.promise_key.clone());
         inputs.extend(self.files.values().map(|file| file.path.clone()));
         inputs.extend(self.config.listen.iter().filter_map(|listen| Some(listen.tls.as_ref()?.key.clone())));
-        inputs.extend(self.config.providers.iter().filter_map(|provider| match &provider.credential {
-            Some(Credential::File(path)) => Some(path.clone()),
-            _ => None,
+        let of_aws = |provider: &super::Provider| {
+            provider.aws.iter().flat_map(|aws| aws.places().map(|(_, at)| at.clone())).collect::<Vec<_>>()
+        };
+        let secrets = self
+            .config
+            .providers
+            .iter()
+            .flat_map(|provider| provider.credential.clone().into_iter().chain(of_aws(provider)));
+        inputs.extend(secrets.filter_map(|at| match at {
+            Credential::File(path) => Some(path),
+            Credential::Env(_) => None,
         }));
+        if let Some(otlp) = &self.config.telemetry.otlp {
+            inputs.extend(otlp.tls.key.clone());
+            inputs.extend(otlp.headers.values().filter_map(|place| match place {
+                Credential::File(path) => Some(path.clone()),
+                Credential::Env(_) => None,
+            }));
+        }
         inputs
     }
 }
@@ -208,9 +258,11 @@ fn load_text(
         config,
         path: path.to_owned(),
         credentials: parts.credentials,
+        aws_keys: parts.aws_keys,
         kafka_password: parts.kafka_password,
         commit_password: parts.commit_password,
         tap: parts.tap,
+        otlp: parts.otlp,
         commit_secret: parts.commit_secret,
         pseudonym_key: parts
             .pseudonym_key
@@ -225,6 +277,7 @@ fn load_text(
         warnings,
         files,
         seal_seed: parts.seal_seed,
+        promise_seed: parts.promise_seed,
     };
     let fingerprints = Fingerprints::new(&loaded.seal_seed);
     loaded.canonical = canonical::canonical(&loaded, &fingerprints).map_err(|error| {

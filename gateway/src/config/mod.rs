@@ -6,6 +6,7 @@
 //! secrets as keyed fingerprints, goes into the log before it rules; its SHA-256 is in every record (CH-4).
 
 mod archived;
+mod aws;
 mod canonical;
 mod check;
 mod cluster;
@@ -23,6 +24,7 @@ mod s3;
 mod schema;
 mod secret;
 mod tap;
+mod telemetry;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -38,6 +40,7 @@ use schemas::Identifier;
 use serde::Serialize;
 
 pub use archived::{Archived, ArchivedBucket, Confirm};
+pub use aws::Aws;
 pub use cluster::{Cluster, KafkaSasl, Mechanism};
 pub use commit::{Commit, KafkaCommit};
 pub use defaults::DEFAULT_ADMIN;
@@ -45,14 +48,15 @@ pub use diff::Changes;
 pub use kafka::{Archiver, CreateTopics, KafkaOut};
 pub(crate) use kafka_in::{KafkaIn, kafka_in};
 pub use known::{KNOWN, Known};
-pub use load::{Loaded, LoadedFile, TapFiles, TlsFiles, keys_path, load, load_with};
+pub use load::{AwsKey, Loaded, LoadedFile, OtlpFiles, TapFiles, TlsFiles, keys_path, load, load_with};
 pub use policies::document::Problem;
 pub(crate) use read::out;
 pub(crate) use referred::Referred;
 pub use s3::{Bucket, LockMode, S3Out, S3Retention, Sse, WithoutLock};
 pub use schema::json_schema;
 pub use secret::Secret;
-pub use tap::{TapBody, TapFormat, TapKafka, TapKind, TapOnly, TapSink, TapSyslog, TapWebhook};
+pub use tap::{TapBody, TapFormat, TapKafka, TapKind, TapLoki, TapOnly, TapSink, TapSyslog, TapWebhook};
+pub use telemetry::{Otlp, Ratio, Telemetry, TraceContext};
 pub use tls::ClientTls;
 pub use units::{parse_duration, parse_size};
 
@@ -103,6 +107,10 @@ pub struct Config {
     /// Which headers go on, and which are recorded.
     #[schemars(default)]
     pub headers: Headers,
+    /// Spans and metrics for those who watch, and what becomes of callers' trace context.
+    #[serde(skip_serializing_if = "Telemetry::is_default")]
+    #[schemars(default)]
+    pub telemetry: Telemetry,
     /// The gateway's own log lines.
     #[schemars(default)]
     pub log: Log,
@@ -148,6 +156,10 @@ pub struct Evidence {
     /// File of the key of pseudonyms, made by `gateway keygen`; absent: derived from the seal key. Restart.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pseudonym_key: Option<PathBuf>,
+    /// File of the key that signs promises to callers, made by `gateway keygen --promise-key`: for routes with
+    /// `receipts: true`; absent: none are made. Another key than the seal key. Restart.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub promise_key: Option<PathBuf>,
     /// The evidence store. Restart.
     pub out: Out,
     /// Where a record must be before it counts: `local` (this machine's disk), or `{kafka: {...}}`. Restart.
@@ -312,6 +324,9 @@ pub struct Provider {
     /// The header that takes the provider's key; absent: the dialect's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_header: Option<KeyHeader>,
+    /// The access key under which requests are signed (AWS Bedrock, where `credential` is no API key).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub aws: Option<Aws>,
     /// PEM file of the roots to trust for it; absent: the system's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca: Option<PathBuf>,
@@ -388,6 +403,8 @@ pub enum Dialect {
     Ollama,
     /// IBM watsonx.ai.
     Watsonx,
+    /// AWS Bedrock: `https://bedrock-runtime.REGION.amazonaws.com`.
+    Bedrock,
 }
 
 /// A header that takes a provider's key.
@@ -416,7 +433,7 @@ impl KeyHeader {
 
 impl Dialect {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::OpenAi,
         Self::AzureOpenAi,
         Self::Anthropic,
@@ -425,12 +442,13 @@ impl Dialect {
         Self::Cohere,
         Self::Ollama,
         Self::Watsonx,
+        Self::Bedrock,
     ];
 
     /// The header of its key.
     pub fn key_header(self) -> KeyHeader {
         match self {
-            Self::OpenAi | Self::Vertex | Self::Cohere | Self::Ollama | Self::Watsonx => {
+            Self::OpenAi | Self::Vertex | Self::Cohere | Self::Ollama | Self::Watsonx | Self::Bedrock => {
                 KeyHeader::Authorization
             }
             Self::AzureOpenAi => KeyHeader::ApiKey,
@@ -450,6 +468,7 @@ impl Dialect {
             Self::Cohere => "cohere",
             Self::Ollama => "ollama",
             Self::Watsonx => "watsonx",
+            Self::Bedrock => "bedrock",
         }
     }
 }
@@ -502,6 +521,11 @@ pub struct Route {
     /// What happens while evidence cannot be written.
     #[schemars(default)]
     pub fail_mode: FailMode,
+    /// True: callers get signed promises that their exchange is in the log, in the headers `x-affidavit-receipt` and
+    /// `x-affidavit-receipt-outcome`; needs `evidence.promise_key`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schemars(default)]
+    pub receipts: bool,
     /// Facts about every caller of this route, where the key's entry has none (recorded with source `route`).
     #[serde(skip_serializing_if = "Attributes::is_empty")]
     #[schemars(default)]

@@ -38,6 +38,7 @@ pub(super) fn config(root: &Node, base: &Path, problems: &mut Vec<Problem>) -> O
     let policy = f.path("policy");
     let prices = f.path("prices");
     let headers = f.part_of("headers", headers);
+    let telemetry = f.part_of("telemetry", super::telemetry::read);
     let log = f.part_of("log", log);
     f.fields.finish();
     Some(Config {
@@ -54,6 +55,7 @@ pub(super) fn config(root: &Node, base: &Path, problems: &mut Vec<Problem>) -> O
         policy,
         prices,
         headers: headers.unwrap_or_default(),
+        telemetry: whole(telemetry)?.unwrap_or_default(),
         log: log.unwrap_or_default(),
     })
 }
@@ -186,6 +188,7 @@ fn evidence(node: &Node, base: &Path, problems: &mut Vec<Problem>) -> Option<Evi
     let key_table = f.required_path("key_table");
     let seal_key = f.required_path("seal_key");
     let pseudonym_key = f.path("pseudonym_key");
+    let promise_key = f.path("promise_key");
     let out_node = f
         .fields
         .required_node("out", "the evidence store as `{directory: PATH}`, `{s3: {...}}` or `{kafka: {...}}`");
@@ -208,6 +211,7 @@ fn evidence(node: &Node, base: &Path, problems: &mut Vec<Problem>) -> Option<Evi
         key_table: key_table?,
         seal_key: seal_key?,
         pseudonym_key,
+        promise_key,
         out: out?,
         commit: whole(commit)?.unwrap_or_default(),
         batch_age,
@@ -298,6 +302,17 @@ fn provider(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem>) -
     let credential = f.part_of("credential", credential);
     let key_header =
         f.fields.choice("key_header", &KeyHeader::ALL).or(known.and_then(|known| known.key_header));
+    let aws = f.part_of("aws", super::aws::read);
+    if let (Some(_), Some(dialect)) = (&aws, dialect) {
+        let place = f.fields.place_of("aws");
+        if dialect != Dialect::Bedrock {
+            let wanted = "no such block: only requests of the dialect `bedrock` are signed";
+            f.fields.report(Problem::at(place, format!("{path}.aws"), wanted));
+        } else if credential.is_some() {
+            let wanted = "one of `aws` (an access key) and `credential` (an API key)";
+            f.fields.report(Problem::at(place, format!("{path}.aws"), wanted));
+        }
+    }
     let ca = f.path("ca");
     let ask_usage = f.fields.truth("ask_usage").unwrap_or(true);
     let drain_after_abort = f.part_of("drain_after_abort", drain_after_abort).unwrap_or_default();
@@ -311,6 +326,7 @@ fn provider(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem>) -
         base_url: base_url?,
         credential: whole(credential)?,
         key_header,
+        aws: whole(aws)?,
         ca,
         ask_usage,
         drain_after_abort,
@@ -397,6 +413,7 @@ fn route(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem>) -> O
     let keep_content = f.fields.truth("keep_content").unwrap_or(true);
     let ask_usage = f.fields.truth("ask_usage");
     let fail_mode = f.fields.choice("fail_mode", &[("closed", FailMode::Closed), ("open", FailMode::Open)]);
+    let receipts = f.fields.truth("receipts").unwrap_or(false);
     let attributes = f.part_of("attributes", attributes).unwrap_or_default();
     let asserted_headers = f.part_of("asserted_headers", asserted_headers).unwrap_or_default();
     f.fields.finish();
@@ -409,6 +426,7 @@ fn route(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem>) -> O
         keep_content,
         ask_usage,
         fail_mode: fail_mode.unwrap_or_default(),
+        receipts,
         attributes,
         asserted_headers,
     })
@@ -466,7 +484,7 @@ fn asserted_headers(
     headers
 }
 
-fn is_header(text: &str) -> bool {
+pub(super) fn is_header(text: &str) -> bool {
     http::HeaderName::from_lowercase(text.as_bytes()).is_ok()
 }
 

@@ -16,6 +16,13 @@ impl Secret {
         (fits && text.bytes().all(|b| b.is_ascii_graphic())).then(|| Self(Zeroizing::new(text.to_owned())))
     }
 
+    /// Takes the whole value of a header, which may have spaces in it, as `Bearer TOKEN` has.
+    pub(super) fn header_value(text: &str) -> Option<Self> {
+        let fits = (1..=8192).contains(&text.len()) && text.trim() == text;
+        (fits && text.bytes().all(|b| b.is_ascii_graphic() || b == b' '))
+            .then(|| Self(Zeroizing::new(text.to_owned())))
+    }
+
     /// The secret itself: for the header to the provider and nothing else.
     pub fn expose(&self) -> &str {
         &self.0

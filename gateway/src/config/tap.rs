@@ -11,7 +11,7 @@ use super::cluster::{Cluster, cluster, is_broker};
 use super::kafka::{self, default_timeout};
 use super::read::{PART_FORM, Reader, SECOND, credential, is_part, whole};
 use super::tls::{self, ClientTls};
-use super::units::{duration_schema, duration_text};
+use super::units::{duration_schema, duration_text, size_schema, size_text};
 use super::{BaseUrl, Credential};
 
 /// What holds where nothing is typed.
@@ -29,7 +29,7 @@ const FACILITY: u8 = 13;
 pub struct TapSink {
     /// Its name in metrics, `[a-z0-9][a-z0-9.-]{0,62}`: its positions are kept under it.
     pub name: String,
-    /// A topic, one message a leaf. One of `kafka`, `syslog` and `webhook`.
+    /// A topic, one message a leaf. One of `kafka`, `syslog`, `webhook` and `loki`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kafka: Option<TapKafka>,
     /// Syslog (RFC 5424) over TLS (RFC 5425).
@@ -38,7 +38,10 @@ pub struct TapSink {
     /// POSTs of leaves.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub webhook: Option<TapWebhook>,
-    /// What a leaf is written as.
+    /// Pushes to Grafana Loki.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loki: Option<TapLoki>,
+    /// What a leaf is written as; not with `loki`, whose lines have a form of their own.
     #[schemars(default)]
     pub format: TapFormat,
     /// The kinds of records that it wants; absent: all.
@@ -207,15 +210,67 @@ pub enum TapBody {
     Array,
 }
 
+/// Grafana Loki 3: entries by stream, with structured metadata. Only 204 acknowledges; what Loki will never take, too old or too
+/// large for it, is counted and passed by, everything else is tried again, no sooner than `Retry-After`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct TapLoki {
+    /// `http://` or `https://`, host, port and, where it has one, the path before `/loki/api/v1/push`.
+    #[schemars(with = "String")]
+    pub url: BaseUrl,
+    /// TLS; absent: the system's roots and no certificate of the gateway.
+    #[schemars(default)]
+    pub tls: ClientTls,
+    /// The tenant (`X-Scope-OrgID`); absent: none is named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
+    /// The user of `Authorization: Basic`; absent: none. With `password`, and not with `token`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Its password.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password: Option<Credential>,
+    /// The token of `Authorization: Bearer`; absent: none is sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token: Option<Credential>,
+    /// How much of entries waits for others at most, before compression.
+    #[serde(serialize_with = "size_text")]
+    #[schemars(default = "default_batch", schema_with = "size_schema")]
+    pub batch: u64,
+    /// How long an entry waits for others at most.
+    #[serde(serialize_with = "duration_text")]
+    #[schemars(default = "default_wait", schema_with = "duration_schema")]
+    pub wait: Duration,
+    /// The longest wait in which Loki neither takes nor answers anything.
+    #[serde(serialize_with = "duration_text")]
+    #[schemars(default = "default_sink_timeout", schema_with = "duration_schema")]
+    pub timeout: Duration,
+}
+
 impl TapSink {
-    /// `kafka`, `syslog` or `webhook`, and the TLS of the latter two.
+    /// `kafka`, `syslog`, `webhook` or `loki`, and the TLS of all but the first.
     pub(super) fn way(&self) -> (&'static str, Option<&ClientTls>) {
-        match (&self.syslog, &self.webhook) {
-            (Some(syslog), _) => ("syslog", Some(&syslog.tls)),
-            (None, Some(webhook)) => ("webhook", Some(&webhook.tls)),
-            (None, None) => ("kafka", None),
+        match (&self.syslog, &self.webhook, &self.loki) {
+            (Some(syslog), ..) => ("syslog", Some(&syslog.tls)),
+            (None, Some(webhook), _) => ("webhook", Some(&webhook.tls)),
+            (None, None, Some(loki)) => ("loki", Some(&loki.tls)),
+            (None, None, None) => ("kafka", None),
         }
     }
+
+    /// Where it posts to.
+    pub(super) fn url(&self) -> Option<&BaseUrl> {
+        let loki = self.loki.as_ref().map(|loki| &loki.url);
+        self.webhook.as_ref().map(|webhook| &webhook.url).or(loki)
+    }
+}
+
+fn default_batch() -> &'static str {
+    "1MiB"
+}
+
+fn default_wait() -> &'static str {
+    "1s"
 }
 
 fn default_topic() -> &'static str {
@@ -248,17 +303,23 @@ fn default_facility() -> u8 {
 
 /// Reads one sink; `None` where a required key is missing or unreadable.
 pub(super) fn read(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem>) -> Option<TapSink> {
-    const WAY: &str = "one of `kafka`, `syslog` and `webhook`";
+    const WAY: &str = "one of `kafka`, `syslog`, `webhook` and `loki`";
     let mut f = Reader::new(node, path, base, problems);
     let name = f.fields.required("name", PART_FORM, |text| is_part(text).then(|| text.to_owned()));
     let kafka = f.part_of("kafka", read_kafka);
     let syslog = f.part_of("syslog", read_syslog);
     let webhook = f.part_of("webhook", read_webhook);
-    if [kafka.is_some(), syslog.is_some(), webhook.is_some()].iter().filter(|typed| **typed).count() != 1 {
+    let loki = f.part_of("loki", read_loki);
+    let typed = [kafka.is_some(), syslog.is_some(), webhook.is_some(), loki.is_some()];
+    if typed.iter().filter(|typed| **typed).count() != 1 {
         let (place, key) = (node.place, f.fields.path("kafka"));
         f.fields.report(Problem::at(place, key, WAY));
     }
     let format = f.fields.choice("format", &[("leaf", TapFormat::Leaf), ("ocsf", TapFormat::Ocsf)]);
+    if loki.is_some() && format == Some(TapFormat::Ocsf) {
+        let (place, key) = (node.place, f.fields.path("format"));
+        f.fields.report(Problem::at(place, key, "`leaf` with `loki`: its lines have a form of their own"));
+    }
     let kinds = kinds(&mut f);
     let only = f.fields.choice("only", &[("all", TapOnly::All), ("alerts", TapOnly::Alerts)]);
     f.fields.finish();
@@ -267,6 +328,7 @@ pub(super) fn read(node: &Node, path: &str, base: &Path, problems: &mut Vec<Prob
         kafka: whole(kafka)?,
         syslog: whole(syslog)?,
         webhook: whole(webhook)?,
+        loki: whole(loki)?,
         format: format.unwrap_or_default(),
         kinds: kinds?,
         only: only.unwrap_or_default(),
@@ -366,4 +428,52 @@ fn read_webhook(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem
         scheme: scheme.unwrap_or_else(|| SCHEME.into()),
         timeout,
     })
+}
+
+fn read_loki(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem>) -> Option<TapLoki> {
+    let mut f = Reader::new(node, path, base, problems);
+    let form = "`http://` or `https://`, host, port and the path before `/loki/api/v1/push`, as `https://loki.example`";
+    let url = f.fields.required("url", form, |text| {
+        BaseUrl::parse(text).filter(|url| !url.path.ends_with("/loki/api/v1/push"))
+    });
+    let tls = f.part_of("tls", tls::read);
+    let form = "a tenant of 1 to 150 characters of `A-Za-z0-9!-_.*'()`, not `.` and not `..`";
+    let tenant = f.fields.optional("tenant", form, |text| is_tenant(text).then(|| text.to_owned()));
+    let form = "1 to 255 visible ASCII characters without `:`";
+    let user = f.fields.optional("user", form, |text| {
+        let fits = (1..=255).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic() && b != b':');
+        fits.then(|| text.to_owned())
+    });
+    let password = f.part_of("password", credential);
+    let token = f.part_of("token", credential);
+    if user.is_some() != password.is_some() {
+        let (place, key) = (node.place, f.fields.path("password"));
+        f.fields.report(Problem::at(place, key, "`user` and `password`, or neither"));
+    }
+    if password.is_some() && token.is_some() {
+        let (place, key) = (node.place, f.fields.path("token"));
+        f.fields.report(Problem::at(place, key, "`token`, or `user` and `password`: not both"));
+    }
+    let batch = f.size("batch", 1 << 10..=4 << 20, 1 << 20);
+    let wait = f.duration("wait", SECOND / 20..=60 * SECOND, SECOND);
+    let timeout = f.duration("timeout", SECOND..=300 * SECOND, 10 * SECOND);
+    f.fields.finish();
+    Some(TapLoki {
+        url: url?,
+        tls: whole(tls)?.unwrap_or_default(),
+        tenant,
+        user,
+        password: whole(password)?,
+        token: whole(token)?,
+        batch,
+        wait,
+        timeout,
+    })
+}
+
+/// As Loki takes it: <https://grafana.com/docs/loki/latest/operations/multi-tenancy/>.
+fn is_tenant(text: &str) -> bool {
+    (1..=150).contains(&text.len())
+        && !matches!(text, "." | "..")
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!-_.*'()".contains(&b))
 }

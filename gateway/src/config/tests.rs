@@ -27,6 +27,7 @@ evidence:
   key_table: key-table
   seal_key: seal.key
   pseudonym_key: pseudonym.key
+  promise_key: promise.key
   out: { directory: store }
   batch_age: 2s
   batch_size: 32MiB
@@ -76,6 +77,7 @@ routes:
     keep_content: false
     ask_usage: true
     fail_mode: closed
+    receipts: true
     attributes: { team: t, organisation: o, cost_centre: '0123', system: s, purpose: p, data_class: d }
     asserted_headers: { subject: x-user, purpose: x-purpose }
   - { name: all, path: /, provider: azure }
@@ -104,6 +106,7 @@ impl Folder {
             |name: &str, text: &str| crate::output::write_new(&path(name), text.as_bytes(), 0o600).unwrap();
         private("tls.key", &tls.signing_key.serialize_pem());
         private("seal.key", &secrets::seal_key_text(&[1; 32], &[2; 32], "acme/gw1"));
+        private("promise.key", &secrets::signing_key_text("promise", &[4; 32], &[5; 32], "acme/gw1"));
         private("pseudonym.key", &secrets::pseudonym_key_text(&[3; 32]));
         private("commit.secret", &secrets::commit_secret_text(&[4; 32]));
         private("azure.key", &format!("{ANTHROPIC_KEY}\n"));
@@ -138,6 +141,63 @@ impl Folder {
     fn told(&self, yaml: &str) -> Vec<String> {
         let folder = format!("{}/", self.dir.path().display());
         self.load(yaml).unwrap_err().iter().map(|problem| problem.to_string().replace(&folder, "")).collect()
+    }
+}
+
+/// With a third provider, whose requests are signed.
+fn with_aws(secret: &str) -> String {
+    let provider = format!(
+        "  - {{ name: bedrock, dialect: bedrock, base_url: 'https://bedrock-runtime.us-east-1.amazonaws.com', aws: {{ region: us-east-1, \
+         service: bedrock, access_key_id: {{ {secret} }}, secret_access_key: {{ {secret} }}, session_token: {{ {secret} }} }} }}\nroutes:\n"
+    );
+    FULL.replacen("routes:\n", &provider, 1)
+}
+
+#[test]
+fn an_access_key_is_read_and_never_shown() {
+    let folder = Folder::new();
+    let loaded = folder.load(&with_aws("file: azure.key")).unwrap();
+    let key = &loaded.aws_keys["bedrock"];
+    assert_eq!(key.secret_access_key.expose(), ANTHROPIC_KEY);
+    assert_eq!(key.session_token.as_ref().unwrap().expose(), ANTHROPIC_KEY);
+    let canonical = std::str::from_utf8(&loaded.canonical).unwrap();
+    assert!(!format!("{loaded:?} {key:?} {canonical}").contains(ANTHROPIC_KEY));
+    let value: Value = serde_json::from_str(canonical).unwrap();
+    for part in ["access_key_id", "secret_access_key", "session_token"] {
+        let fingerprint = value["secrets"][format!("aws/bedrock/{part}")].as_str().unwrap();
+        assert!(fingerprint.starts_with("hmac-sha256:"), "{part}");
+    }
+    // A rotated key is watched for, and takes effect without a restart.
+    assert!(loaded.inputs().iter().filter(|path| **path == folder.path("azure.key")).count() >= 3);
+    std::fs::write(folder.path("azure.key"), "another-key").unwrap();
+    let next = folder.load(&with_aws("file: azure.key")).unwrap();
+    let changes = loaded.changes(&next);
+    assert!(changes.restart.is_empty());
+    assert!(changes.live.contains(&"secrets.aws/bedrock/secret_access_key".to_owned()), "{changes:?}");
+}
+
+#[test]
+fn an_access_key_that_means_nothing_is_refused_with_every_problem() {
+    let folder = Folder::new();
+    let whole = with_aws("env: OPENAI_API_KEY");
+    let table = [
+        ("dialect: bedrock", "dialect: openai", "`providers[2].aws`: wanted no such block"),
+        ("dialect: bedrock", "dialect: bedrock, credential: { env: OPENAI_API_KEY }", "wanted one of `aws`"),
+        (
+            "region: us-east-1",
+            "region: US East",
+            "`providers[2].aws.region`: found `US East`, wanted a region as `us-east-1`",
+        ),
+        ("access_key_id: {", "access_id: {", "`providers[2].aws.access_key_id`"),
+        (
+            "secret_access_key: { env: OPENAI_API_KEY }",
+            "secret_access_key: { env: NOT_SET }",
+            "`NOT_SET` that is set",
+        ),
+    ];
+    for (from, to, wanted) in table {
+        let told = folder.told(&whole.replacen(from, to, 1)).join("\n");
+        assert!(told.contains(wanted), "{to}: {told}");
     }
 }
 
@@ -251,7 +311,10 @@ fn with_tap(secret: &str) -> String {
          - {{ name: siem, format: ocsf, kinds: [refusal, outcome], only: alerts, syslog: {{ address: 'siem:6514', server_name: siem, \
          {tls}, sd_id: 'a@1', facility: 4, app_name: aff, confirm: 2s, timeout: 3s }} }}\n    \
          - {{ name: hook, webhook: {{ url: 'https://siem.example/in', {tls}, body: array, secret: {{ {secret} }}, \
-         token: {{ {secret} }}, scheme: Splunk, timeout: 4s }} }}"
+         token: {{ {secret} }}, scheme: Splunk, timeout: 4s }} }}\n    \
+         - {{ name: view, loki: {{ url: 'https://loki.example/x/', {tls}, tenant: team-a, user: gw1, password: {{ {secret} }}, \
+         batch: 64KiB, wait: 500ms, timeout: 4s }} }}\n    \
+         - {{ name: grafana, loki: {{ url: 'http://127.0.0.1:3100', token: {{ {secret} }} }} }}"
     ))
 }
 
@@ -260,7 +323,10 @@ fn the_taps_sinks_are_read_with_their_secrets_as_fingerprints_and_need_a_restart
     let folder = Folder::new();
     let loaded = folder.load(&with_tap("env: OPENAI_API_KEY")).unwrap();
     let tap = &loaded.config.evidence.tap;
-    assert_eq!(tap.iter().map(|sink| sink.name.as_str()).collect::<Vec<_>>(), ["live", "siem", "hook"]);
+    assert_eq!(
+        tap.iter().map(|sink| sink.name.as_str()).collect::<Vec<_>>(),
+        ["live", "siem", "hook", "view", "grafana"]
+    );
     assert_eq!(tap[1].kinds, [TapKind::Refusal, TapKind::Outcome]);
     assert_eq!((tap[1].format, tap[1].only), (TapFormat::Ocsf, TapOnly::Alerts));
     assert_eq!(loaded.config.evidence.tap_keep, Some(1 << 20));
@@ -271,6 +337,9 @@ fn the_taps_sinks_are_read_with_their_secrets_as_fingerprints_and_need_a_restart
         "evidence.tap[1].syslog.tls.key",
         "evidence.tap[2].webhook.secret",
         "evidence.tap[2].webhook.token",
+        "evidence.tap[3].loki.password",
+        "evidence.tap[3].loki.tls.key",
+        "evidence.tap[4].loki.token",
     ] {
         assert!(canonical.contains(&format!("\"{label}\":\"hmac-sha256:")), "{label}: {canonical}");
     }
@@ -283,13 +352,90 @@ fn the_taps_sinks_are_read_with_their_secrets_as_fingerprints_and_need_a_restart
     assert!(!std::str::from_utf8(&without.canonical).unwrap().contains("tap"));
 }
 
+fn with_otlp(place: &str) -> String {
+    format!(
+        "{FULL}\ntelemetry:\n  trace_context: replace\n  otlp:\n    endpoint: https://otel.example:4318/otlp\n    \
+         tls: {{ ca: tls.crt, certificate: tls.crt, key: tls.key }}\n    headers: {{ authorization: {{ {place} }} }}\n    \
+         traces: true\n    metrics: false\n    sample_ratio: 0.05\n    interval: 2s\n    timeout: 3s\n    queue: 100\n    \
+         resource: {{ deployment.environment.name: test }}\n"
+    )
+}
+
+#[test]
+fn the_way_to_a_collector_is_read_and_can_be_reloaded() {
+    let folder = Folder::new();
+    std::fs::write(folder.path("otlp.header"), "Bearer abc-def\n").unwrap();
+    let loaded = folder.load(&with_otlp("file: otlp.header")).unwrap();
+    let otlp = loaded.config.telemetry.otlp.as_ref().unwrap();
+    assert_eq!(loaded.config.telemetry.trace_context, TraceContext::Replace);
+    assert_eq!((otlp.sample_ratio.to_string().as_str(), otlp.queue, otlp.metrics), ("0.05", 100, false));
+    assert_eq!(loaded.otlp.as_ref().unwrap().headers["authorization"].expose(), "Bearer abc-def");
+    let canonical = std::str::from_utf8(&loaded.canonical).unwrap();
+    for label in ["telemetry.otlp.headers.authorization", "telemetry.otlp.tls.key"] {
+        assert!(canonical.contains(&format!("\"{label}\":\"hmac-sha256:")), "{label}: {canonical}");
+    }
+    assert!(!canonical.contains("abc-def"), "{canonical}");
+    for file in ["otlp.header", "tls.key", "tls.crt"] {
+        assert!(loaded.inputs().contains(&folder.path(file)), "{file}");
+    }
+    let other = folder.load(&with_otlp("file: otlp.header").replace("queue: 100", "queue: 101")).unwrap();
+    assert_eq!(loaded.restart_keys(&other), Vec::<String>::new());
+    assert_eq!(loaded.changes(&other).live, ["config.telemetry.otlp.queue"]);
+    // Where nothing is typed, nothing of it is in the configuration of record.
+    assert!(!std::str::from_utf8(&folder.load(FULL).unwrap().canonical).unwrap().contains("telemetry"));
+}
+
+#[test]
+fn a_collector_that_means_nothing_is_refused_with_every_problem() {
+    let folder = Folder::new();
+    std::fs::write(folder.path("otlp.header"), "Bearer a\nb\n").unwrap();
+    let typed = with_otlp("file: otlp.header");
+    let told = folder.told(&typed).join("\n");
+    assert!(told.contains("telemetry.otlp.headers.authorization"), "{told}");
+    let table = [
+        (
+            "endpoint: https://otel.example:4318/otlp",
+            "endpoint: otel.example:4318",
+            "telemetry.otlp.endpoint",
+        ),
+        ("sample_ratio: 0.05", "sample_ratio: 1.5", "telemetry.otlp.sample_ratio"),
+        ("sample_ratio: 0.05", "sample_ratio: 0.0000001", "telemetry.otlp.sample_ratio"),
+        ("interval: 2s", "interval: 0s", "telemetry.otlp.interval"),
+        ("timeout: 3s", "timeout: 3", "telemetry.otlp.timeout"),
+        ("queue: 100", "queue: 0", "telemetry.otlp.queue"),
+        ("traces: true", "traces: false", "telemetry.trace_context"),
+        ("traces: true", "traces: perhaps", "telemetry.otlp.traces"),
+        ("trace_context: replace", "trace_context: drop", "telemetry.trace_context"),
+        ("authorization:", "Host:", "telemetry.otlp.headers.Host"),
+        ("authorization:", "content-type:", "telemetry.otlp.headers.content-type"),
+        ("deployment.environment.name: test", "a b: test", "telemetry.otlp.resource.a b"),
+        ("deployment.environment.name: test", "a: ''", "telemetry.otlp.resource.a"),
+        ("key: tls.key }", "}", "telemetry.otlp.tls.key"),
+        ("    queue: 100", "    protocol: grpc", "telemetry.otlp.protocol"),
+    ];
+    for (from, to, key) in table {
+        let text = with_otlp("env: OPENAI_API_KEY");
+        let (before, section) = text.split_at(text.find("telemetry:").unwrap());
+        assert!(section.contains(from), "{from}");
+        let told = folder.told(&format!("{before}{}", section.replacen(from, to, 1))).join("\n");
+        assert!(told.contains(key), "{key}:\n{told}");
+    }
+    let without = format!("{FULL}\ntelemetry: {{ trace_context: replace }}\n");
+    assert!(folder.told(&without).join("\n").contains("telemetry.trace_context"));
+    let clear = format!("{FULL}\ntelemetry: {{ otlp: {{ endpoint: 'http://otel.example:4318' }} }}\n");
+    let warned = folder.load(&clear).unwrap().warnings.iter().map(ToString::to_string).collect::<String>();
+    assert!(warned.contains("telemetry.otlp.endpoint"), "{warned}");
+}
+
 #[test]
 fn sinks_that_mean_nothing_are_refused_with_every_problem() {
     let folder = Folder::new();
     let yaml = with_out(
         "  out: { directory: store }\n  tap:\n    - { name: A b, kafka: { brokers: [k] }, webhook: { url: 'ftp://x' } }\n    \
          - { name: s, kinds: [refusals], only: some, format: cef, syslog: { address: siem, sd_id: x, facility: 24, tls: { key: k } } }\n    \
-         - { name: n }",
+         - { name: n }\n    \
+         - { name: l, format: ocsf, loki: { url: 'http://l/loki/api/v1/push', tenant: 'a|b', user: 'a:b', batch: 1GiB } }\n    \
+         - { name: m, loki: { url: 'http://l', user: a, password: { env: OPENAI_API_KEY }, token: { env: OPENAI_API_KEY } } }",
     );
     let told = folder.told(&yaml).join("\n");
     for key in [
@@ -305,17 +451,24 @@ fn sinks_that_mean_nothing_are_refused_with_every_problem() {
         "tap[1].syslog.facility",
         "tap[1].syslog.tls.key",
         "tap[2].kafka",
+        "tap[3].loki.url",
+        "tap[3].loki.tenant",
+        "tap[3].loki.user",
+        "tap[3].loki.batch",
+        "tap[3].format",
+        "tap[4].loki.token",
     ] {
         assert!(told.contains(&format!("evidence.{key}")), "{key}:\n{told}");
     }
     let twice = with_out(
-        "  out: { directory: store }\n  tap: [{ name: a, webhook: { url: 'http://siem/x' } }, { name: a, webhook: { url: 'http://[::1]/' } }]",
+        "  out: { directory: store }\n  tap: [{ name: a, webhook: { url: 'http://siem/x' } }, { name: a, webhook: { url: 'http://[::1]/' } }, { name: c, loki: { url: 'http://loki:3100' } }]",
     );
     assert!(folder.told(&twice).join("\n").contains("evidence.tap[1].name"));
     let clear = folder.load(&twice.replacen("name: a", "name: b", 1)).unwrap();
     let warned: Vec<_> = clear.warnings.iter().map(|warning| warning.key.as_str()).collect();
     assert!(warned.contains(&"evidence.tap[0].webhook.url"), "{warned:?}");
     assert!(!warned.contains(&"evidence.tap[1].webhook.url"), "{warned:?}");
+    assert!(warned.contains(&"evidence.tap[2].loki.url"), "{warned:?}");
 }
 
 #[test]
@@ -540,13 +693,20 @@ fn schema_and_reader_know_the_same_keys() {
     let taps = [with_tap("env: OPENAI_API_KEY"), with_tap("file: azure.key")];
     let known =
         FULL.replacen("    ask_usage", "    kind: openai\n    key_header: authorization\n    ask_usage", 1);
-    for text in [FULL, &known, &bucket, &topics[0], &topics[1], &commits[0], &commits[1], &taps[0], &taps[1]]
-    {
+    let signed = [with_aws("env: OPENAI_API_KEY"), with_aws("file: azure.key")];
+    let otlp = with_otlp("env: OPENAI_API_KEY");
+    let texts =
+        [FULL, &known, &bucket, &topics[0], &topics[1], &commits[0], &commits[1], &taps[0], &taps[1], &otlp];
+    for text in texts.into_iter().chain(signed.iter().map(String::as_str)) {
         folder.load(text).unwrap();
         let typed: Value = serde_saphyr::from_str(text).unwrap();
         keys_of(&typed, "", &mut in_file);
     }
-    let open = |key: &String| !key.contains(".asserted_headers.") && !key.contains(".classes.");
+    let open = |key: &String| {
+        [".asserted_headers.", ".classes.", ".otlp.headers.", ".otlp.resource."]
+            .iter()
+            .all(|map| !key.contains(map))
+    };
     assert_eq!(sorted(in_file.into_iter().filter(open).collect()), sorted(in_schema));
 }
 
@@ -700,7 +860,7 @@ prices: nowhere.csv
         "`limits.drain`: found `2d`, wanted a duration",
         "`limits.concurent`: wanted a known key",
         "(did you mean `concurrent`?)",
-        "`providers[0].dialect`: found `opena`, wanted one of `openai`, `azure_openai`, `anthropic`, `gemini`, `vertex`, `cohere`, `ollama`, `watsonx` (did you mean `openai`?)",
+        "`providers[0].dialect`: found `opena`, wanted one of `openai`, `azure_openai`, `anthropic`, `gemini`, `vertex`, `cohere`, `ollama`, `watsonx`, `bedrock` (did you mean `openai`?)",
         "`providers[0].base_url`: found `api.openai.com`, wanted `http://` or `https://`",
         "`providers[0].drain_after_abort`: found `never`, wanted `off`, or bounds as `{time: 30s, bytes: 1MiB}`",
         "`providers[1].drain_after_abort.time`: found `2h`, wanted a duration",
@@ -752,6 +912,37 @@ fn problems_between_keys_and_in_files_are_told_at_once() {
     ] {
         assert!(told.iter().any(|line| line.contains(want)), "{want}\nis not in\n{}", told.join("\n"));
     }
+}
+
+#[test]
+fn receipts_need_a_promise_key_of_their_own_outside_of_the_store() {
+    let folder = Folder::new();
+    let loaded = folder.load(FULL).unwrap();
+    assert_eq!(loaded.promise_seed.as_deref(), Some(&[4; 32]));
+    assert!(loaded.config.routes[0].receipts && !loaded.config.routes[1].receipts);
+    for (from, to, want) in [
+        (
+            "  promise_key: promise.key\n",
+            "",
+            "`routes[0].receipts`: found `true`, wanted `evidence.promise_key` as well",
+        ),
+        ("promise.key", "seal.key", "`evidence.promise_key`: wanted another key than `evidence.seal_key`"),
+        (
+            "promise.key",
+            "nowhere.key",
+            "`evidence.promise_key`: found `nowhere.key`, wanted a file that can be read",
+        ),
+        ("promise.key", "store/promise.key", "wanted a file outside of the evidence store"),
+        ("receipts: true", "receipts: maybe", "`routes[0].receipts`: found `maybe`"),
+    ] {
+        let told = folder.told(&FULL.replacen(from, to, 1));
+        assert!(told.iter().any(|line| line.contains(want)), "{want}\nis not in\n{}", told.join("\n"));
+    }
+    let without = folder.load(&FULL.replacen("    receipts: true\n", "", 1)).unwrap();
+    assert_eq!(loaded.changes(&without).live, ["config.routes[0].receipts"]);
+    std::fs::write(folder.path("promise.key"), secrets::seal_key_text(&[9; 32], &[2; 32], "x").as_bytes())
+        .unwrap();
+    assert_eq!(loaded.restart_keys(&folder.load(FULL).unwrap()), ["evidence.promise_key"]);
 }
 
 #[test]

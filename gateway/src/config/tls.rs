@@ -1,4 +1,4 @@
-//! TLS as a client: to brokers, and to sinks of the tap.
+//! TLS as a client: to brokers, to sinks of the tap, and to a collector.
 
 use std::path::{Path, PathBuf};
 

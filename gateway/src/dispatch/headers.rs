@@ -64,6 +64,10 @@ fn stays(name: &HeaderName) -> bool {
             | "api-key"
             | "x-goog-api-key"
             | "x-affidavit-key"
+            // What a caller had signed says nothing of what is sent from here.
+            | "x-amz-security-token"
+            | "x-amz-date"
+            | "x-amz-content-sha256"
             | "cookie"
             | "cookie2"
     ) || name.as_str().starts_with("proxy-")
@@ -175,6 +179,7 @@ fn is_secret(name: &HeaderName) -> bool {
             | "api-key"
             | "x-goog-api-key"
             | "x-affidavit-key"
+            | "x-amz-security-token"
             | "cookie"
             | "set-cookie"
             | "proxy-authorization"
@@ -207,6 +212,9 @@ mod tests {
             ("x-goog-api-key", "afk_secret"),
             ("x-affidavit-key", "afk_secret"),
             ("x-affidavit-subject", "someone"),
+            ("x-amz-security-token", "afk_secret"),
+            ("x-amz-date", "20261121T000000Z"),
+            ("x-amz-content-sha256", "00"),
             ("proxy-authorization", "Basic x"),
             ("cookie", "a=b"),
             ("connection", "close, X-Hop"),
@@ -236,6 +244,7 @@ mod tests {
             "/v1/x?y=1",
             &map(&[
                 ("authorization", "Bearer s3cret"),
+                ("x-amz-security-token", "s3cret"),
                 ("x-api-key", "s3cret"),
                 ("x-goog-api-key", "s3cret"),
                 ("user-agent", "u"),

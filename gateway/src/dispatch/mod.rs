@@ -2,6 +2,7 @@
 
 pub(crate) mod headers;
 pub(crate) mod pool;
+pub(crate) mod sign;
 pub(crate) mod upload;
 
 use std::time::Duration;
@@ -13,6 +14,7 @@ use hyper::body::Incoming;
 
 use crate::respond::Reason;
 use pool::Provider;
+use sign::Going;
 use upload::Upload;
 
 /// What is sent to a provider.
@@ -22,6 +24,8 @@ pub(crate) struct Outgoing {
     /// Filtered already; the provider's credential is put in here.
     pub(crate) headers: HeaderMap,
     pub(crate) body: Upload,
+    /// SHA-256 of the body, where the provider's requests are signed.
+    pub(crate) payload: Option<[u8; 32]>,
     /// Whether the answer must come uncoded, so that events can be taken out of it.
     pub(crate) uncoded: bool,
 }
@@ -45,12 +49,19 @@ pub(crate) async fn send(
     outgoing: Outgoing,
     first_byte: Duration,
 ) -> Result<Response<Incoming>, NoAnswer> {
-    let Outgoing { method, target, mut headers, body, uncoded } = outgoing;
+    let Outgoing { method, target, mut headers, body, payload, uncoded } = outgoing;
     if uncoded {
         headers.remove(ACCEPT_ENCODING);
     }
     if let Some((name, value)) = &provider.credential {
         headers.insert(name.clone(), value.clone());
+    }
+    if let (Some(signing), Some(payload)) = (&provider.signing, payload) {
+        let (scheme, authority) = (&provider.scheme, &provider.authority);
+        let going = Going { method: &method, scheme, authority, target: &target, payload };
+        signing
+            .sign(&going, &mut headers, jiff::Timestamp::now())
+            .map_err(|error| NoAnswer { reason: Reason::ProviderUnreachable, text: error.to_string() })?;
     }
     let mut parts = http::uri::Parts::default();
     parts.scheme = Some(provider.scheme.clone());

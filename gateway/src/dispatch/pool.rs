@@ -16,8 +16,9 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
 use schemas::Identifier;
 
+use super::sign::{Signing, Unsignable};
 use super::upload::Upload;
-use crate::config::{self, Drain, DrainAfterAbort, KeyHeader, Limits};
+use crate::config::{self, AwsKey, Drain, DrainAfterAbort, KeyHeader, Limits};
 
 /// How long an idle connection to a provider is kept: below what the common load balancers keep theirs.
 const IDLE: Duration = Duration::from_secs(50);
@@ -34,6 +35,9 @@ pub(crate) enum PoolError {
     /// The credential cannot stand in a header.
     #[error("`credential` holds bytes that cannot stand in a header: wanted visible ASCII")]
     Credential,
+    /// The access key cannot stand in a header.
+    #[error("`aws`: {0}")]
+    Aws(#[from] Unsignable),
 }
 
 /// A provider, ready for the hot path.
@@ -47,6 +51,8 @@ pub(crate) struct Provider {
     base_path: String,
     api_version: Option<Identifier>,
     pub(crate) credential: Option<(HeaderName, HeaderValue)>,
+    /// Signs each request, where it is AWS that asks for it.
+    pub(crate) signing: Option<Signing>,
     pub(crate) ask_usage: bool,
     /// How far an answer is read on whose caller has left.
     pub(crate) drain: Option<Drain>,
@@ -74,6 +80,12 @@ impl std::fmt::Debug for Provider {
 }
 
 impl Provider {
+    /// The port that it is asked at.
+    pub(crate) fn port(&self) -> u16 {
+        let usual = if self.scheme == Scheme::HTTPS { 443 } else { 80 };
+        self.authority.port_u16().unwrap_or(usual)
+    }
+
     /// Makes a provider ready; takes the pool of `old` where it fits.
     ///
     /// # Errors
@@ -81,6 +93,7 @@ impl Provider {
     pub(crate) fn new(
         typed: &config::Provider,
         credential: Option<&str>,
+        aws: Option<&AwsKey>,
         roots: Option<&[CertificateDer<'static>]>,
         limits: &Limits,
         old: Option<&Self>,
@@ -94,6 +107,7 @@ impl Provider {
             config::Dialect::Cohere => Dialect::Cohere,
             config::Dialect::Ollama => Dialect::Ollama,
             config::Dialect::Watsonx => Dialect::Watsonx,
+            config::Dialect::Bedrock => Dialect::Bedrock,
         };
         let key_header = typed.key_header.unwrap_or(typed.dialect.key_header());
         let made_of = MadeOf {
@@ -115,6 +129,10 @@ impl Provider {
             base_path: typed.base_url.path.clone(),
             api_version: typed.api_version.clone(),
             credential: credential.map(|secret| place(key_header, secret)).transpose()?,
+            signing: match (&typed.aws, aws) {
+                (Some(typed), Some(key)) => Some(Signing::new(typed, key)?),
+                _ => None,
+            },
             ask_usage: typed.ask_usage,
             drain: match typed.drain_after_abort {
                 DrainAfterAbort::Off => None,

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use dialects::Meter;
-use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue};
+use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, TRAILER};
 use http::{Method, Response, StatusCode};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
@@ -32,6 +32,8 @@ pub(crate) struct Way {
     pub(crate) method: Method,
     /// The gateway asked for usage, and takes the trace of it back out.
     pub(crate) stripping: bool,
+    /// The caller takes trailers.
+    pub(crate) trailers: bool,
 }
 
 /// Sends the provider's answer on.
@@ -64,6 +66,8 @@ pub(crate) async fn relay(
     if let Ok(id) = HeaderValue::from_str(open.exchange.as_str()) {
         head.headers.insert(respond::EXCHANGE, id);
     }
+    respond::promised(&mut head.headers, respond::RECEIPT, open.promise());
+    let promises = open.promise().is_some();
     if stripping {
         head.headers.remove(CONTENT_LENGTH);
     }
@@ -91,7 +95,12 @@ pub(crate) async fn relay(
     if let Some(open) = live.open() {
         open.status = Some(head.status.as_u16());
     }
-    let stream = Stream::new(Arc::clone(app), live, body, chunks, known, events);
+    // The outcome's promise is made when the head is long gone. Where the length is known no trailers can follow.
+    let trails = promises && way.trailers && known.is_none();
+    if trails {
+        head.headers.insert(TRAILER, HeaderValue::from_static("x-affidavit-receipt-outcome"));
+    }
+    let stream = Stream::new(Arc::clone(app), live, body, chunks, (known, trails), events);
     Response::from_parts(head, Flow::Stream(Box::new(stream)))
 }
 
@@ -152,7 +161,7 @@ async fn gather(mut body: Incoming) -> Gathered {
 async fn whole(
     app: &Arc<App>,
     mut live: Live,
-    head: http::response::Parts,
+    mut head: http::response::Parts,
     chunks: Vec<Bytes>,
     trailers: Option<HeaderMap>,
 ) -> Response<Flow> {
@@ -190,7 +199,8 @@ async fn whole(
     let committed =
         Outliving::new(app, live.conclude(ending)).when_left(|app| app.telemetry.released_lost()).await;
     match committed {
-        Ok(()) => {
+        Ok(promise) => {
+            respond::promised(&mut head.headers, respond::OUTCOME_RECEIPT, promise.as_ref());
             let body = joined(chunks, total);
             Response::from_parts(head, Flow::released(app, body, trailers))
         }
@@ -227,6 +237,7 @@ async fn own(app: &Arc<App>, mut live: Live, reason: Reason, error: Option<Strin
     };
     let dialect = open.intended.operation.dialect();
     let exchange = open.exchange.clone();
+    let intent = open.promise().cloned();
     let body = respond::body(dialect, reason, Some(exchange.as_str()));
     open.own_answer(&body);
     open.status = Some(reason.status());
@@ -243,7 +254,12 @@ async fn own(app: &Arc<App>, mut live: Live, reason: Reason, error: Option<Strin
     let committed =
         Outliving::new(app, live.conclude(ending)).when_left(|app| app.telemetry.released_lost()).await;
     match committed {
-        Ok(()) => respond::answer_with(body, reason, Some(exchange.as_str()), None),
+        Ok(outcome) => {
+            let mut answer = respond::answer_with(dialect, body, reason, Some(exchange.as_str()), None);
+            respond::promised(answer.headers_mut(), respond::RECEIPT, intent.as_ref());
+            respond::promised(answer.headers_mut(), respond::OUTCOME_RECEIPT, outcome.as_ref());
+            answer
+        }
         Err(unavailable) => {
             let retry = Some(unavailable.retry_after_s);
             respond::answer(dialect, Reason::Evidence(unavailable.reason), Some(exchange.as_str()), retry)

@@ -9,13 +9,16 @@ use std::time::Instant;
 use bytes::Bytes;
 use dialects::{AnswerFacts, Cause, Meter, Operation};
 use evidence::{Cut, OpenExchange, PartWriter, Unavailable};
+use schemas::promise::Promise;
 use schemas::record::{
-    Asked, Caller, Cost, End, Outcome, Part, PartName, ProviderEnd, Unpriced, UsageRole, UsageSource,
+    Answered, Asked, Caller, Cost, End, Outcome, Part, PartName, ProviderEnd, Unpriced, UsageRole,
+    UsageSource,
 };
 use schemas::{ExchangeId, Identifier};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::app::{App, Snapshot};
+use crate::otlp::{self, Dispatched, Times, Told, Trace};
 use crate::record::{self, Clock};
 use crate::respond::Reason;
 use crate::route::Route;
@@ -51,6 +54,8 @@ pub(crate) struct Intended {
     pub(crate) caller: Caller,
     pub(crate) asked: Asked,
     pub(crate) clock: Clock,
+    /// The trace that it belongs to, where there is a collector.
+    pub(crate) trace: Option<Trace>,
 }
 
 /// What an exchange holds until its outcome.
@@ -117,16 +122,17 @@ impl Live {
         self.open.as_deref_mut()
     }
 
-    /// Records the outcome. On `Ok` it is on stable storage, and the end of the answer may go (CA-2).
+    /// Records the outcome. On `Ok` it is on stable storage, and the end of the answer may go (CA-2); with the outcome's
+    /// promise, where the caller gets one.
     pub(crate) fn conclude(
         mut self,
         ending: Ending,
-    ) -> impl Future<Output = Result<(), Unavailable>> + Send + 'static {
+    ) -> impl Future<Output = Result<Option<Promise>, Unavailable>> + Send + 'static {
         let open = self.open.take();
         async move {
             match open {
                 Some(open) => open.conclude(ending).await,
-                None => Ok(()),
+                None => Ok(None),
             }
         }
     }
@@ -149,6 +155,11 @@ impl Drop for Live {
 }
 
 impl Open {
+    /// The promise of the intent, where the caller gets one.
+    pub(crate) fn promise(&self) -> Option<&Promise> {
+        self.ledger.as_ref().and_then(OpenExchange::promise)
+    }
+
     /// Opens the parts of the answer.
     pub(crate) fn answer_begins(
         &mut self,
@@ -206,7 +217,7 @@ impl Open {
         }
     }
 
-    async fn conclude(mut self: Box<Self>, ending: Ending) -> Result<(), Unavailable> {
+    async fn conclude(mut self: Box<Self>, ending: Ending) -> Result<Option<Promise>, Unavailable> {
         let names = &self.snapshot.pseudonyms;
         let mut parts = std::mem::take(&mut self.parts);
         parts.extend(self.incoming.take().map(PartWriter::finish));
@@ -232,6 +243,7 @@ impl Open {
             tracing::warn!(exchange = %self.exchange, unread = unread.name(), "an answer was passed on but not read");
         }
         let (cost, unpriced) = self.price(&facts);
+        let told = self.told(&ending, &facts, &answered, cost.as_ref());
         let Intended { route, caller, asked, clock, .. } = &self.intended;
         let timing = clock.timing();
         let label = route.name.as_str().to_owned();
@@ -283,7 +295,10 @@ impl Open {
         }
         let end = ending.end;
         tracing::debug!(exchange = %self.exchange, ?end, status, delivered = self.delivered, "exchange ended");
-        let Some(ledger) = self.ledger.take() else { return Ok(()) };
+        let Some(ledger) = self.ledger.take() else {
+            self.tell(told, false);
+            return Ok(None);
+        };
         let retention = route.retention.clone();
         let (caller, asked) = (caller.clone(), asked.clone());
         let exchange = self.exchange.clone();
@@ -315,13 +330,52 @@ impl Open {
             })
             .await;
         match &done {
-            Ok(()) => telemetry.ended(),
+            Ok(_) => telemetry.ended(),
             Err(error) => {
                 telemetry.failed("outcome_unrecorded");
                 tracing::error!(exchange = %self.exchange, %error, "an outcome could not be recorded");
             }
         }
+        self.tell(told, done.is_ok());
         done
+    }
+
+    /// What a collector is told of it; nothing where there is none.
+    fn told(
+        &self,
+        ending: &Ending,
+        facts: &AnswerFacts,
+        answered: &Answered,
+        cost: Option<&Cost>,
+    ) -> Option<Told> {
+        let Intended { route, caller, asked, clock, trace, .. } = &self.intended;
+        let trace = (*trace)?;
+        Some(Told {
+            trace,
+            exchange: self.exchange.clone(),
+            caller: caller.clone(),
+            asked: asked.clone(),
+            route: Some(Arc::clone(route)),
+            times: Times::of(clock),
+            status: self.status,
+            reason: ending.reason.map(|reason| reason.name()),
+            is_recorded: false,
+            dispatched: Some(Dispatched {
+                end: ending.end,
+                provider_status: self.provider_status,
+                answered: answered.clone(),
+                usage: facts.usage.clone(),
+                cost: cost.cloned(),
+                delivered: self.delivered.saturating_add(ending.released),
+            }),
+        })
+    }
+
+    fn tell(&self, told: Option<Told>, is_recorded: bool) {
+        let (Some(otlp), Some(told)) = (&self.snapshot.otlp, told) else { return };
+        let (provider, loaded) = (&self.intended.route.provider.price_name, &self.snapshot.loaded);
+        let told = Told { times: told.times.done(), is_recorded, ..told };
+        otlp.tell(told, Some(&self.intended.operation), |model| otlp::is_priced(loaded, provider, model));
     }
 
     fn price(&self, facts: &AnswerFacts) -> (Option<Cost>, Option<Unpriced>) {
@@ -354,7 +408,7 @@ fn nothing_came(operation: Operation) -> AnswerFacts {
     Meter::new(operation, 0, &http::HeaderMap::new(), false, dialects::Limits::default()).finish(Cause::Cut)
 }
 
-fn end_name(end: End) -> &'static str {
+pub(crate) fn end_name(end: End) -> &'static str {
     match end {
         End::Complete => "complete",
         End::ClientAbort => "client_abort",

@@ -18,6 +18,7 @@ use evidence::{Cut, Unavailable};
 use http::HeaderMap;
 use http_body::{Body as _, Frame};
 use hyper::body::Incoming;
+use schemas::promise::Promise;
 use schemas::record::{End, ProviderEnd};
 use tokio::time::{Instant, Sleep};
 
@@ -27,7 +28,7 @@ use super::live::{Ending, Live, Open};
 use super::outlive::Outliving;
 use crate::app::App;
 use crate::dispatch;
-use crate::respond::Reason;
+use crate::respond::{self, Reason};
 
 /// How long the provider's end is awaited behind its terminal event (CA-2).
 pub(super) const END_WITHIN: Duration = Duration::from_millis(250);
@@ -49,6 +50,8 @@ pub(crate) struct Stream {
     /// Bytes that are still to come, where the length is known.
     left: Option<u64>,
     trailers: Option<HeaderMap>,
+    /// The outcome's promise goes in the trailers.
+    trails: bool,
     idle: Idle,
     /// Runs from the terminal event on.
     end_within: Option<Pin<Box<Sleep>>>,
@@ -65,7 +68,7 @@ enum State {
     /// Bytes pass.
     Flowing,
     /// The outcome is on its way to the disk.
-    Committing(Outliving<Result<(), Unavailable>>, Then),
+    Committing(Outliving<Result<Option<Promise>, Unavailable>>, Then),
     /// The outcome is durable: the end goes.
     Releasing,
     /// The connection gets a moment to send what it has, then it is cut.
@@ -82,13 +85,14 @@ enum Then {
 }
 
 impl Stream {
-    /// Passes `body` on, behind the `chunks` of it that came already. `known` is its whole length.
+    /// Passes `body` on, behind the `chunks` of it that came already. `known` is its whole length; with `trails` the caller
+    /// gets the outcome's promise in a trailer.
     pub(crate) fn new(
         app: Arc<App>,
         mut live: Live,
         body: Incoming,
         chunks: Vec<Bytes>,
-        known: Option<u64>,
+        (known, trails): (Option<u64>, bool),
         events: Option<Framing>,
     ) -> Self {
         let bound = live.open().map_or(END_WITHIN, |open| open.snapshot.limits.idle);
@@ -105,6 +109,7 @@ impl Stream {
             segments: Vec::new(),
             left: known,
             trailers: None,
+            trails,
             idle: Idle::new(bound),
             end_within: None,
             state: State::Flowing,
@@ -210,7 +215,7 @@ impl Stream {
 
     fn cut(&mut self, cut: &Cut) {
         let meter = self.live.as_mut().and_then(Live::open).and_then(|open| open.meter.as_ref());
-        let event = self.events;
+        let event = self.events.filter(|_| !meter.is_some_and(Meter::is_coded));
         self.half_event = !meter.is_none_or(Meter::between_events);
         let reason = Reason::Evidence(cut.0.reason);
         let ending = Ending {
@@ -308,9 +313,13 @@ impl Stream {
         }
     }
 
-    fn committed(&mut self, committed: Result<(), Unavailable>, then: Then) {
+    fn committed(&mut self, committed: Result<Option<Promise>, Unavailable>, then: Then) {
         let (reason, event) = match (committed, then) {
-            (Ok(()), Then::Release) => {
+            (Ok(promise), Then::Release) => {
+                if let Some(promise) = promise.filter(|_| self.trails) {
+                    let trailers = self.trailers.get_or_insert_default();
+                    respond::promised(trailers, respond::OUTCOME_RECEIPT, Some(&promise));
+                }
                 self.queue.extend(self.held.drain(..));
                 self.state = State::Releasing;
                 return;

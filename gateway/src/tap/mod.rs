@@ -1,23 +1,27 @@
 //! The live tap's sinks: where leaves go besides the store.
 //!
 //! - `ocsf`: a leaf as an OCSF event; `alerts`: which leaves somebody must react to
-//! - `syslog`: RFC 5424 over TLS; `webhook`: POSTs; the topic is `evidence`'s
+//! - `syslog`: RFC 5424 over TLS; `webhook`: POSTs; `loki`: pushes to Grafana Loki; the topic is `evidence`'s
 //!
 //! Which leaves come when, and what is sent again, is [`evidence::tap`]'s.
 
 mod alerts;
+mod loki;
 mod ocsf;
+mod post;
 mod syslog;
-mod tls;
+pub(crate) mod tls;
 mod wait;
 mod webhook;
 
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use evidence::tap::{KafkaTap, OpenSink, Render, Sink, Tap, TapItem, TapLeaf, Wanted};
+use evidence::tap::{KafkaTap, OpenSink, Render, Sink, SinkFigures, Tap, TapItem, TapLeaf, Wanted};
 
 use crate::config::{Loaded, TapFiles, TapFormat, TapKind, TapOnly, TapSink};
+
+pub(crate) use self::loki::REASONS as PASSED_BY;
 
 /// What is kept for sinks that are behind, where nothing is typed.
 pub(crate) const KEEP: u64 = 256 << 20;
@@ -32,14 +36,10 @@ pub(crate) fn of(loaded: &Loaded) -> anyhow::Result<Option<Arc<Tap>>> {
     let evidence = &loaded.config.evidence;
     let mut sinks = Vec::new();
     for (index, (sink, files)) in evidence.tap.iter().zip(&loaded.tap).enumerate() {
-        let open = open(loaded, sink, files)
+        let figures = Arc::default();
+        let open = open(loaded, sink, files, &figures)
             .with_context(|| format!("`evidence.tap[{index}]` is `{}`: cannot be used", sink.name))?;
-        sinks.push(evidence::tap::TapSink {
-            name: sink.name.clone(),
-            wanted: wanted(sink),
-            open,
-            figures: Arc::default(),
-        });
+        sinks.push(evidence::tap::TapSink { name: sink.name.clone(), wanted: wanted(sink), open, figures });
     }
     let keep_bytes = evidence.tap_keep.unwrap_or(KEEP);
     Ok((!sinks.is_empty()).then(|| Arc::new(Tap { sinks, keep_bytes })))
@@ -65,7 +65,12 @@ fn render(format: TapFormat) -> Render {
     }
 }
 
-fn open(loaded: &Loaded, sink: &TapSink, files: &TapFiles) -> anyhow::Result<OpenSink> {
+fn open(
+    loaded: &Loaded,
+    sink: &TapSink,
+    files: &TapFiles,
+    figures: &Arc<SinkFigures>,
+) -> anyhow::Result<OpenSink> {
     let who = loaded.config.gateway.clone();
     let render = render(sink.format);
     if let Some(kafka) = &sink.kafka {
@@ -80,7 +85,20 @@ fn open(loaded: &Loaded, sink: &TapSink, files: &TapFiles) -> anyhow::Result<Ope
         let settings = syslog::Settings { typed: settings.clone(), host: who, tls, render };
         return Ok(Arc::new(move || -> Box<dyn Sink> { Box::new(syslog::Syslog::new(settings.clone())) }));
     }
-    let Some(typed) = &sink.webhook else { anyhow::bail!("wanted one of `kafka`, `syslog` and `webhook`") };
+    if let Some(typed) = &sink.loki {
+        let settings = loki::Settings {
+            name: sink.name.clone(),
+            typed: typed.clone(),
+            password: files.secret.clone(),
+            token: files.token.clone(),
+            tls,
+            figures: Arc::clone(figures),
+        };
+        return Ok(Arc::new(move || -> Box<dyn Sink> { Box::new(loki::Loki::new(settings.clone())) }));
+    }
+    let Some(typed) = &sink.webhook else {
+        anyhow::bail!("wanted one of `kafka`, `syslog`, `webhook` and `loki`")
+    };
     let settings = webhook::Settings {
         typed: typed.clone(),
         format: sink.format,

@@ -1,4 +1,4 @@
-//! TLS to a sink.
+//! TLS to a sink, and to a collector.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::dispatch::pool::{PoolError, system_roots};
 ///
 /// # Errors
 /// Roots or a certificate that cannot be used.
-pub(super) fn client(files: &TapFiles) -> Result<Arc<ClientConfig>, PoolError> {
+pub(crate) fn client(files: &TapFiles) -> Result<Arc<ClientConfig>, PoolError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let roots = match &files.roots {
         Some(given) => {

@@ -1,44 +1,23 @@
 //! POSTs of leaves: 2xx acknowledges, everything else is tried again.
 
-use std::convert::Infallible;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use evidence::Stop;
 use evidence::tap::{Render, Sink, SinkError, TapItem};
-use http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
-use http::{HeaderMap, HeaderValue, Request, StatusCode};
-use http_body::{Body, Frame, SizeHint};
-use http_body_util::{BodyExt as _, Limited};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::request::Builder;
+use http::{HeaderMap, Request, StatusCode};
 use ring::hmac;
 use rustls::ClientConfig;
 use sha2::{Digest as _, Sha256};
-use tokio::runtime::Runtime;
 
-use super::SEND_BUFFER;
-use super::wait::{self, Progress};
+use super::post::{Poster, authorization, retry_after};
 use crate::config::{Secret, TapBody, TapFormat, TapWebhook};
 
-/// How long a connection is kept that is not used.
-const IDLE: Duration = Duration::from_secs(20);
-/// What is read of an answer, and for how long, so that its connection can be used again.
-const MAX_ANSWER: usize = 64 << 10;
-const MAX_ANSWER_TIME: Duration = Duration::from_millis(250);
-/// A body goes out in pieces of this size.
-const PIECE: usize = 8 << 10;
-/// What a connection takes of a body ahead of the socket.
-const AHEAD: usize = 4 * PIECE;
 /// The largest number of leaves in one POST.
 const MOST: usize = 256;
-/// The longest wait that `Retry-After` is believed.
-const LONGEST_WAIT_S: u64 = 600;
 
 #[derive(Clone)]
 pub(super) struct Settings {
@@ -53,8 +32,7 @@ pub(super) struct Settings {
 /// An address that takes POSTs.
 pub(super) struct Webhook {
     settings: Settings,
-    runtime: Option<Runtime>,
-    client: Client<HttpsConnector<HttpConnector>, Pieces>,
+    poster: Poster,
     /// How many leaves go into one POST: fewer after 413.
     most: usize,
 }
@@ -67,42 +45,15 @@ impl std::fmt::Debug for Webhook {
 
 impl Webhook {
     pub(super) fn new(settings: Settings) -> Self {
-        let mut http = HttpConnector::new();
-        http.enforce_http(false);
-        http.set_nodelay(true);
-        http.set_connect_timeout(Some(settings.typed.timeout));
-        http.set_send_buffer_size(Some(SEND_BUFFER));
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(ClientConfig::clone(&settings.tls))
-            .https_or_http()
-            .enable_http1()
-            .enable_http2()
-            .wrap_connector(http);
-        let client = Client::builder(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE)
-            .pool_max_idle_per_host(1)
-            .http1_max_buf_size(AHEAD)
-            .build(connector);
-        Self { settings, runtime: wait::runtime(), client, most: MOST }
+        let poster = Poster::new(&settings.tls, settings.typed.timeout);
+        Self { settings, poster, most: MOST }
     }
 
     /// Posts some items of one log.
     fn post(&self, items: &[TapItem], stop: &Stop) -> Result<(), Refused> {
-        let progress = Progress::begun();
-        let request = request(&self.settings, items, &progress)?;
-        let work = async {
-            let answer = self.client.request(request).await.map_err(|error| failed(&error))?;
-            let (head, body) = answer.into_parts();
-            let judged = judge(head.status, &head.headers);
-            // The head has said it all. What else comes is not shown, not kept, and not waited for: where it does not end
-            // soon the connection is not used again.
-            let rest = Limited::new(body, MAX_ANSWER).collect();
-            let _ = tokio::time::timeout(MAX_ANSWER_TIME, rest).await;
-            judged
-        };
-        wait::run(self.runtime.as_ref(), self.settings.typed.timeout, stop, &progress, work)
+        let body = body(&self.settings, items);
+        let answer = self.poster.post(request(&self.settings, &body)?, body, stop)?;
+        judge(answer.status, &answer.headers)
     }
 }
 
@@ -124,37 +75,6 @@ impl Sink for Webhook {
     }
 }
 
-/// A body that tells when the connection takes a piece of it.
-struct Pieces {
-    rest: Bytes,
-    progress: Progress,
-}
-
-impl Body for Pieces {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        if self.rest.is_empty() {
-            return Poll::Ready(None);
-        }
-        self.progress.made();
-        let length = self.rest.len().min(PIECE);
-        Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(length)))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.rest.is_empty()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.rest.len() as u64)
-    }
-}
-
 /// Why a POST was not acknowledged.
 #[derive(Debug)]
 enum Refused {
@@ -167,17 +87,6 @@ impl From<SinkError> for Refused {
     fn from(error: SinkError) -> Self {
         Self::Other(error)
     }
-}
-
-fn failed(error: &hyper_util::client::legacy::Error) -> SinkError {
-    let mut detail = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(inner) = source {
-        detail.push_str(": ");
-        detail.push_str(&inner.to_string());
-        source = inner.source();
-    }
-    SinkError::new(if error.is_connect() { "connect" } else { "closed" }, detail)
 }
 
 fn judge(status: StatusCode, headers: &HeaderMap) -> Result<(), Refused> {
@@ -193,55 +102,28 @@ fn judge(status: StatusCode, headers: &HeaderMap) -> Result<(), Refused> {
         _ if status.is_server_error() => "unavailable",
         _ => "refused",
     };
-    let retry_after = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()).and_then(seconds);
     let detail = format!("status {}", status.as_u16());
-    Err(SinkError { retry_after: retry_after.map(Duration::from_secs), ..SinkError::new(reason, detail) }
-        .into())
+    Err(SinkError { retry_after: retry_after(headers), ..SinkError::new(reason, detail) }.into())
 }
 
-/// `Retry-After`: seconds, or a date.
-fn seconds(text: &str) -> Option<u64> {
-    let seconds = match text.trim().parse::<u64>() {
-        Ok(seconds) => seconds,
-        Err(_) => {
-            let at = jiff::fmt::rfc2822::parse(text.trim()).ok()?.timestamp();
-            u64::try_from(at.as_second() - jiff::Timestamp::now().as_second()).unwrap_or(0)
-        }
-    };
-    Some(seconds.min(LONGEST_WAIT_S))
-}
-
-fn request(
-    settings: &Settings,
-    items: &[TapItem],
-    progress: &Progress,
-) -> Result<Request<Pieces>, SinkError> {
+fn request(settings: &Settings, body: &[u8]) -> Result<Builder, SinkError> {
     let typed = &settings.typed;
-    let body = body(settings, items);
-    let path = if typed.url.path.is_empty() { "/" } else { &typed.url.path };
-    let scheme = if typed.url.tls { "https" } else { "http" };
+    let path = if typed.url.path.is_empty() { "/" } else { "" };
     let kind = match typed.body {
         TapBody::Ndjson => "application/x-ndjson",
         TapBody::Array => "application/json",
     };
-    let mut request = Request::post(format!("{scheme}://{}{path}", typed.url.authority))
+    let mut request = Request::post(format!("{}{path}", typed.url))
         .header(CONTENT_TYPE, kind)
-        .header(USER_AGENT, concat!("affidavit/", env!("CARGO_PKG_VERSION")))
-        .header("idempotency-key", idempotency_key(&body));
+        .header("idempotency-key", idempotency_key(body));
     if let Some(secret) = &settings.secret {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
-        request = request.header("x-affidavit-signature", signature(secret, now, &body));
+        request = request.header("x-affidavit-signature", signature(secret, now, body));
     }
     if let Some(token) = &settings.token {
-        let value = HeaderValue::try_from(format!("{} {}", typed.scheme, token.expose())).map(|mut value| {
-            value.set_sensitive(true);
-            value
-        });
-        let value = value.map_err(|_| SinkError::new("credentials", "the token cannot stand in a header"))?;
-        request = request.header(AUTHORIZATION, value);
+        request = request.header(AUTHORIZATION, authorization(&typed.scheme, token.expose())?);
     }
-    let body = Pieces { rest: body, progress: progress.clone() };
-    request.body(body).map_err(|error| SinkError::new("local", error.to_string()))
+    Ok(request)
 }
 
 /// Equal for equal bodies, and for no others: SHA-256 of the body, in hex.
@@ -293,6 +175,11 @@ fn object(settings: &Settings, item: &TapItem) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use http::HeaderValue;
+    use http::header::RETRY_AFTER;
+
     use super::*;
 
     #[test]

@@ -7,6 +7,7 @@
 
 mod content;
 mod leaves;
+mod promise;
 mod registry;
 mod sample;
 mod ship;

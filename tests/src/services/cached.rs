@@ -14,7 +14,7 @@ pub fn cached(name: &str, version: &str) -> PathBuf {
     let path = cache.join("affidavit").join(format!("{name}-{version}")).join(name);
     assert!(
         path.exists(),
-        "`{}` is not there: `tests/run s3` and `tests/run kafka` make what they need",
+        "`{}` is not there: `tests/run s3`, `tests/run kafka` and `tests/run loki` make what they need",
         path.display()
     );
     path

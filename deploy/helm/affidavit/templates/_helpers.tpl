@@ -104,13 +104,14 @@ podAntiAffinity:
 {{- range $tap := $evidence.tap }}
 {{- if $tap.kafka }}{{ $kafka = true }}{{ end }}
 {{- if $tap.syslog }}{{ $taps = true }}{{ end }}
-{{- if and $tap.webhook $np.taps.to }}{{ $taps = true }}{{ end }}
+{{- if and (or $tap.webhook $tap.loki) $np.taps.to }}{{ $taps = true }}{{ end }}
 {{- end }}
 {{- $gateway := list }}
 {{- if $kafka }}{{ $gateway = append $gateway "kafka" }}{{ end }}
-{{- /* Without addresses of its own the bucket, and who takes webhooks, is one of the public ones that providers have. */}}
+{{- /* Without addresses of its own the bucket, and who takes webhooks or is a Loki, is one of the public ones that providers have. */}}
 {{- if and $store $np.store.to }}{{ $gateway = append $gateway "store" }}{{ end }}
 {{- if $taps }}{{ $gateway = append $gateway "taps" }}{{ end }}
+{{- if (.Values.gateway.config.telemetry | default dict).otlp }}{{ $gateway = append $gateway "collector" }}{{ end }}
 {{- $goes := dict "gateway" $gateway }}
 {{- if .Values.archiver.enabled }}
 {{- $archiver := list "kafka" }}

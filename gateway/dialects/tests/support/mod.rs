@@ -101,6 +101,7 @@ fn read(file: &str, value: &Value) -> Option<Line> {
         "cohere" => Dialect::Cohere,
         "ollama" => Dialect::Ollama,
         "watsonx" => Dialect::Watsonx,
+        "bedrock" => Dialect::Bedrock,
         _ => return None,
     };
     let method: Method = text("method").parse().unwrap();

@@ -92,6 +92,7 @@ fn settings(disk: &SimDisk, commit: &CommitSettings) -> LedgerConfig {
         key_table_dir: "/k".into(),
         store: Arc::new(DirectoryStore::open(Arc::clone(&disk), Path::new("/out")).unwrap()),
         seal_seed: [7; 32],
+        promise_seed: None,
         closing: Vec::new(),
         operator: None,
         batch_age: Duration::from_millis(50),

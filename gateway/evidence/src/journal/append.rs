@@ -4,12 +4,14 @@ use std::io::IoSlice;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use schemas::Sha256Hex;
+use schemas::promise::Group as Promises;
 use tokio::sync::oneshot;
 
 use super::JournalError;
 use super::frame::{Encoded, Meta};
 use super::group::{BLOCK, GROUP_HEAD, GroupHead, Tag, blocks, segment_name};
-use super::handle::{JournalConfig, Synced};
+use super::handle::{JournalConfig, Promised, Synced};
 use super::index::At;
 use super::segments::Segments;
 use super::space::{Segment, Space};
@@ -27,6 +29,8 @@ pub(super) struct Submission {
     /// Bytes counted as unacknowledged.
     pub(super) unacked: usize,
     pub(super) done: Option<oneshot::Sender<Result<Synced, JournalError>>>,
+    /// The leaf hash of its first record, where somebody is to be promised that.
+    pub(super) promise: Option<Sha256Hex>,
 }
 
 #[derive(Debug, Default)]
@@ -262,11 +266,18 @@ impl Appender {
         let unacked: usize = written.iter().map(|submission| submission.unacked).sum();
         shared.space.written(shrank, paid);
         let firsts = first_positions.get(from.0..).unwrap_or_default();
-        let answers: Vec<Answer> = written
+        let mut promised = Vec::new();
+        let mut answers: Vec<Answer> = written
             .iter_mut()
             .zip(firsts)
-            .filter_map(|(submission, first)| submission.answer(*first, head.time_us))
+            .filter_map(|(submission, first)| submission.answer(*first, head.time_us, &mut promised))
             .collect();
+        if !promised.is_empty() {
+            // Signed by the first who asks for it, on its own thread, and only behind the answer: nobody waits here for that.
+            let group = Arc::new(Promises::new(shared.config.origin.clone(), head.time_us, promised));
+            let of_group = answers.iter_mut().filter_map(|(_, synced)| synced.promised.as_mut());
+            of_group.for_each(|promised| promised.group = Some(group.clone()));
+        }
         let (told, position) = (self.shared.clone(), self.position);
         let tell = move |result: Result<(), JournalError>| {
             told.unacked.fetch_sub(unacked, Ordering::Relaxed);
@@ -291,12 +302,16 @@ type Answer = (oneshot::Sender<Result<Synced, JournalError>>, Synced);
 
 impl Submission {
     /// What is to be said of where it is. What was written and synced is never counted or answered twice.
-    fn answer(&mut self, first: u64, time_us: i64) -> Option<Answer> {
+    fn answer(&mut self, first: u64, time_us: i64, promised: &mut Vec<(u64, Sha256Hex)>) -> Option<Answer> {
         self.charge = 0;
         self.unacked = 0;
         let done = self.done.take()?;
         let records = self.frames.iter().filter(|frame| frame.meta == Meta::Record).count();
-        Some((done, Synced { positions: first..first + records as u64, time_us }))
+        let promise = self.promise.filter(|_| records > 0).map(|leaf| {
+            promised.push((first, leaf));
+            Promised { group: None, index: promised.len() - 1 }
+        });
+        Some((done, Synced { positions: first..first + records as u64, time_us, promised: promise }))
     }
 }
 

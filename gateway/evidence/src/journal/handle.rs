@@ -9,7 +9,9 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, JoinHandle, Thread};
 
 use ring::rand::{SecureRandom as _, SystemRandom};
-use schemas::Origin;
+use schemas::note::Signer;
+use schemas::promise::{Group, Promise};
+use schemas::{Origin, Sha256Hex};
 use tokio::sync::oneshot;
 
 use super::append::{Appender, Shared, Submission};
@@ -68,12 +70,28 @@ impl std::fmt::Debug for JournalConfig {
 }
 
 /// What a submission became.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Synced {
     /// The positions of its records, in order.
     pub positions: std::ops::Range<u64>,
     /// When its (last) group was written.
     pub time_us: i64,
+    /// What can be promised of its first record, where that was asked for.
+    pub promised: Option<Promised>,
+}
+
+/// A place among the promises of a group that is on stable storage.
+#[derive(Debug, Clone)]
+pub struct Promised {
+    pub(super) group: Option<Arc<Group>>,
+    pub(super) index: usize,
+}
+
+impl Promised {
+    /// The promise. The first that is asked for of a group signs for all of it.
+    pub fn promise(&self, signer: &dyn Signer) -> Option<Promise> {
+        self.group.as_ref()?.promise(self.index, signer)
+    }
 }
 
 /// Resolves when the frames of a submission are on stable storage, or never will be.
@@ -284,13 +302,27 @@ impl Journal {
         reservation: &mut Reservation,
         frames: Vec<Frame>,
     ) -> Result<Ticket, JournalError> {
+        self.try_submit_promised(reservation, frames, None)
+    }
+
+    /// As [`Journal::try_submit`]. `promise`: the leaf hash of the first record of `frames`, where somebody is to be promised
+    /// that it is in the log: what is told of it then holds the promise.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn try_submit_promised(
+        &self,
+        reservation: &mut Reservation,
+        frames: Vec<Frame>,
+        promise: Option<Sha256Hex>,
+    ) -> Result<Ticket, JournalError> {
         let (done, ticket) = oneshot::channel();
         if frames.is_empty() {
-            let at = self.journaled();
+            let (at, time_us) = (self.journaled(), (self.0.shared.config.now_us)());
             // The receiver is here.
-            let _ = done.send(Ok(Synced { positions: at..at, time_us: (self.0.shared.config.now_us)() }));
+            let _ = done.send(Ok(Synced { positions: at..at, time_us, promised: None }));
         } else {
-            self.enqueue(reservation, frames, Some(done), false)?;
+            self.enqueue(reservation, frames, Some(done), false, promise)?;
         }
         Ok(Ticket(ticket))
     }
@@ -310,7 +342,7 @@ impl Journal {
         if waiting.saturating_add(frame.payload_bytes()) > limit {
             return Err(JournalError::Behind { waiting, limit });
         }
-        self.enqueue(reservation, vec![frame], None, true)
+        self.enqueue(reservation, vec![frame], None, true, None)
     }
 
     fn enqueue(
@@ -319,6 +351,7 @@ impl Journal {
         frames: Vec<Frame>,
         done: Option<oneshot::Sender<Result<Synced, JournalError>>>,
         unacked: bool,
+        promise: Option<Sha256Hex>,
     ) -> Result<(), JournalError> {
         let shared = &*self.0.shared;
         if let Some(error) = self.failed() {
@@ -338,7 +371,7 @@ impl Journal {
         reservation.pay(charge)?;
         let unacked = if unacked { total } else { 0 };
         shared.unacked.fetch_add(unacked, Ordering::Relaxed);
-        let submission = Submission { buffer, frames: encoded, charge, unacked, done };
+        let submission = Submission { buffer, frames: encoded, charge, unacked, done, promise };
         let mut queue = shared.lock();
         if queue.closed {
             drop(queue);

@@ -51,7 +51,7 @@ mod tests;
 
 pub(crate) use beside::{Beside, Release};
 pub use frame::{ContentFrame, Frame, SpillFrame};
-pub use handle::{Journal, JournalConfig, Synced, Ticket};
+pub use handle::{Journal, JournalConfig, Promised, Synced, Ticket};
 pub(crate) use rebuild::{Rebuilt, clear, count_records, is_of_journal, read_group};
 pub use recover::{Found, Loss, RecoverError, Recovery, Tail, recover};
 pub use segments::{ContentFrames, ContentSummary, ReadError, Removed, Segments};

@@ -4,6 +4,7 @@ mod damage;
 mod figures;
 mod live;
 mod model;
+mod promised;
 
 use std::path::Path;
 use std::sync::Arc;

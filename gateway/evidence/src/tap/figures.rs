@@ -14,6 +14,7 @@ pub struct SinkFigures {
     missed_records: AtomicU64,
     kept_bytes: AtomicU64,
     errors: Mutex<BTreeMap<&'static str, u64>>,
+    passed_by: Mutex<BTreeMap<&'static str, u64>>,
     failing: AtomicBool,
 }
 
@@ -34,6 +35,8 @@ pub struct SinkCounts {
     pub kept_bytes: u64,
     /// Tries that failed, by reason; `read` where leaves could not be read for it.
     pub errors: BTreeMap<&'static str, u64>,
+    /// Leaves that the sink will never take and that were passed by, by reason.
+    pub passed_by: BTreeMap<&'static str, u64>,
     /// Whether the sink did not take what it was sent last of the running log.
     pub failing: bool,
 }
@@ -50,8 +53,15 @@ impl SinkFigures {
             missed_records: self.missed_records.load(Ordering::Relaxed),
             kept_bytes: self.kept_bytes.load(Ordering::Relaxed),
             errors: self.errors.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            passed_by: self.passed_by.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             failing: self.failing.load(Ordering::Relaxed),
         }
+    }
+
+    /// The sink will never take so many leaves, and they count as acknowledged.
+    pub fn passed_by(&self, reason: &'static str, leaves: u64) {
+        let mut passed_by = self.passed_by.lock().unwrap_or_else(PoisonError::into_inner);
+        *passed_by.entry(reason).or_default() += leaves;
     }
 
     pub(super) fn failing(&self) -> bool {

@@ -108,6 +108,7 @@ impl Bed {
             store,
             commit: None,
             seal_seed: [7; 32],
+            promise_seed: None,
             closing: Vec::new(),
             operator: None,
             batch_age: Duration::from_millis(50),

@@ -1,7 +1,7 @@
 //! Reads a topic: every partition, from the beginning of what is kept, for as long as the process lives.
 //!
 //! Partitions are assigned by hand: each process reads everything, and nothing is committed. Where the topic changes
-//! (more partitions, made anew) or a connection is refused, everything is read again.
+//! (more partitions, made anew), a connection is refused or a partition stalls ([`Stalled`]), everything is read again.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -16,12 +16,15 @@ use rdkafka::metadata::Metadata;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::client::{Connection, Context, Failed, is_unreadable, metadata, trouble};
+use super::stalled::{Extent, Renewals, Stalled};
 use crate::store::Trouble;
 
 /// How long one look for messages takes at most.
 const TICK: Duration = Duration::from_millis(100);
-/// How often the topic's partitions are looked at.
+/// How often the topic's partitions are looked at, and whether they hold messages and give none.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// The longest wait for what the brokers say of a partition's extent.
+const ASK: Duration = Duration::from_secs(1);
 /// Between tries.
 const PAUSE: Duration = Duration::from_secs(1);
 const LONG_PAUSE: Duration = Duration::from_secs(5);
@@ -88,9 +91,10 @@ impl Reading {
 
     fn run(self) {
         let mut said: Option<Trouble> = None;
+        let mut renewals = Renewals::default();
         while !self.is_over() {
             let begun = Instant::now();
-            match self.read() {
+            match self.read(&mut renewals) {
                 Ok(()) => said = None,
                 Err(failed) => {
                     if begun.elapsed() > LOOK_EVERY {
@@ -112,8 +116,8 @@ impl Reading {
         }
     }
 
-    /// Reads until the topic changes.
-    fn read(&self) -> Result<(), Failed> {
+    /// Reads until the topic changes or stalls.
+    fn read(&self, renewals: &mut Renewals) -> Result<(), Failed> {
         let mut config = self.connection.reader_config(&self.who);
         config
             // The library wants a name here; the group has no members and no offsets.
@@ -132,11 +136,13 @@ impl Reading {
         }
         reader.assign(&list).map_err(|error| told(&reader, &error))?;
         let mut ended = BTreeSet::new();
+        let mut stalled = Stalled::default();
         let mut looked = Instant::now();
         while !self.is_over() {
             match reader.poll(TICK) {
                 None => {}
                 Some(Ok(message)) => {
+                    stalled.heard(message.partition(), message.offset());
                     self.listener.take(message.key(), message.payload().unwrap_or_default());
                 }
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
@@ -156,7 +162,19 @@ impl Reading {
                 let asked = reader.fetch_metadata(Some(&self.topic), patience);
                 match asked.map_err(|error| told(&reader, &error)).and_then(|now| self.partitions(&now)) {
                     Ok(now) if now != partitions => return Ok(()),
-                    Ok(_) => {}
+                    Ok(_) => {
+                        if let Some(partition) = self.stalled(&reader, &mut stalled, &partitions)
+                            && renewals.begin(Instant::now())
+                        {
+                            tracing::warn!(
+                                topic = self.topic,
+                                partition,
+                                what = self.what,
+                                "a partition holds messages and gives none; the topic is read anew"
+                            );
+                            return Ok(());
+                        }
+                    }
                     Err(failed) if failed.trouble == Trouble::NoTopic => return Err(failed),
                     // Brokers that are away come back; the library goes on where it was.
                     Err(failed) => self.listener.failed(failed),
@@ -164,6 +182,29 @@ impl Reading {
             }
         }
         Ok(())
+    }
+
+    /// A partition that holds messages and gives none. Where the brokers do not answer, nobody knows.
+    fn stalled(
+        &self,
+        reader: &BaseConsumer<Context>,
+        stalled: &mut Stalled,
+        partitions: &BTreeSet<i32>,
+    ) -> Option<i32> {
+        let held = |partition: i32| {
+            let (low, high) = reader.fetch_watermarks(&self.topic, partition, ASK).ok()?;
+            // Nothing is committed here: what gave nothing yet is read from its beginning.
+            Some(Extent { partition, low, high, committed: None })
+        };
+        let quiet: Option<Vec<Extent>> =
+            stalled.quiet(partitions.iter().copied()).into_iter().map(held).collect();
+        match quiet {
+            Some(quiet) => stalled.look(&quiet),
+            None => {
+                stalled.rest();
+                None
+            }
+        }
     }
 
     /// What the library mends by itself is only remembered.

@@ -101,6 +101,7 @@ impl Bed {
             key_table_dir: self.folder("keys"),
             store,
             seal_seed: SEED,
+            promise_seed: None,
             closing: Vec::new(),
             operator: None,
             batch_age: Duration::from_millis(50),
@@ -231,7 +232,7 @@ pub async fn end(open: OpenExchange, answer: &[u8]) -> Result<(), Unavailable> {
         delivered += piece.len() as u64;
     }
     let part = writer.finish();
-    open.outcome(vec![part], outcome).await
+    open.outcome(vec![part], outcome).await.map(|_| ())
 }
 
 /// One whole exchange.

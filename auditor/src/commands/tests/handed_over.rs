@@ -1,0 +1,121 @@
+//! Folders of one end user.
+
+use schemas::Identifier;
+
+use super::*;
+
+const ALICE: &str = "p:00000000000000000000000000000001";
+const BOB: &str = "p:00000000000000000000000000000002";
+
+/// A log in which two people asked.
+fn of_two() -> Place {
+    let mut writer = Writer::boot("20260921t133320z-00000001", START, None, MemorySource::default());
+    for (n, who, said) in [(1, ALICE, "mine"), (2, BOB, "another's"), (3, ALICE, "also mine")] {
+        writer.subject = Some(Identifier::new(who).unwrap());
+        writer.exchange(n, format!("{{\"said\":\"{said}\"}}").as_bytes(), b"{\"id\":\"<script>\"}");
+        writer.now += SECOND / 2;
+    }
+    writer.seal();
+    writer.now += 2 * SECOND;
+    writer.close();
+    Place::new(&writer)
+}
+
+fn hand_over(place: &Place, more: &[&str]) -> anyhow::Result<u8> {
+    let (keys, out) = (place.path("keys"), place.path("out"));
+    let words = ["--key-table", keys.to_str().unwrap(), "--out", out.to_str().unwrap()];
+    place.run("subject", &[&words[..], more].concat())
+}
+
+fn holds(place: &Place) -> u8 {
+    let (out, trust) = (place.path("out"), place.path("trust.yaml"));
+    let words = ["auditor", "check-subject", out.to_str().unwrap(), "--trust", trust.to_str().unwrap()];
+    super::super::run(&Cli::try_parse_from(words).unwrap()).unwrap_or(2)
+}
+
+#[test]
+fn a_folder_holds_all_of_one_person_and_nothing_of_another() {
+    let place = of_two();
+    assert_eq!(hand_over(&place, &["--subject", ALICE, "--reason", "access request 17"]).unwrap(), 0);
+    let files = place.files("out");
+    let all: Vec<u8> = files.iter().flat_map(|file| std::fs::read(file).unwrap()).collect();
+    let has = |text: &str| all.windows(text.len()).any(|window| window == text.as_bytes());
+    assert!(has("also mine") && has(exchange_id(1).as_str()) && has("access request 17"));
+    assert!(!has("another's") && !has(exchange_id(2).as_str()) && !has(BOB));
+    let content =
+        place.path("out/exchanges").join(exchange_id(1).as_str()).join("0000000002-client_request.json");
+    assert_eq!(std::fs::read_to_string(content).unwrap(), "{\"said\":\"mine\"}");
+    let page = std::fs::read_to_string(place.path("out/index.html")).unwrap();
+    assert!(!page.contains("<script"), "{page}");
+    assert_eq!(holds(&place), 0);
+    // Not twice into one folder.
+    assert!(hand_over(&place, &["--subject", ALICE, "--reason", "again"]).is_err());
+}
+
+#[test]
+fn a_folder_without_keys_says_so_and_one_without_a_reason_is_not_made() {
+    let place = of_two();
+    assert!(hand_over(&place, &["--subject", ALICE]).is_err());
+    for reason in ["", "  ", "two\nlines"] {
+        assert!(hand_over(&place, &["--subject", ALICE, "--reason", reason]).is_err(), "{reason:?}");
+    }
+    assert!(
+        hand_over(&place, &["--subject", "p:00000000000000000000000000000009", "--reason", "x"]).is_err()
+    );
+    assert!(!place.path("out").exists());
+    let out = place.path("out");
+    let words = ["--subject", ALICE, "--reason", "x", "--out", out.to_str().unwrap()];
+    assert_eq!(place.run("subject", &words).unwrap(), 0);
+    let table = std::fs::read_to_string(place.path("out/exchanges.json")).unwrap();
+    assert!(table.contains("\"state\": \"no_key\"") && !table.contains("\"file\""), "{table}");
+    assert_eq!(holds(&place), 0);
+}
+
+#[test]
+fn only_what_began_in_the_asked_time_is_handed_over() {
+    let place = of_two();
+    let (from, text) =
+        (time::text(START + SECOND), |name: &str| place.path(name).to_str().unwrap().to_owned());
+    let words =
+        ["auditor", "subject", &text("store"), "--trust", &text("trust.yaml"), "--state", &text("state")];
+    let to = time::text(START + 3 * SECOND);
+    let more = ["--key-table", &text("keys"), "--out", &text("out"), "--subject", ALICE, "--reason", "x"];
+    let between = ["--from", &from, "--to", &to];
+    let words = words.iter().chain(&more).chain(&between).copied();
+    assert_eq!(super::super::run(&Cli::try_parse_from(words).unwrap()).unwrap(), 0);
+    let folders = std::fs::read_dir(place.path("out/exchanges")).unwrap().count();
+    assert_eq!(folders, 1);
+    assert!(place.path("out/exchanges").join(exchange_id(3).as_str()).is_dir());
+}
+
+#[test]
+fn a_folder_of_which_anything_was_changed_removed_or_added_does_not_hold() {
+    let place = of_two();
+    assert_eq!(hand_over(&place, &["--subject", ALICE, "--reason", "x"]).unwrap(), 0);
+    let files = place.files("out");
+    assert!(files.len() > 10, "{files:?}");
+    for file in files.iter().filter(|file| !file.ends_with("manifest.json")) {
+        let bytes = std::fs::read(file).unwrap();
+        let mut changed = bytes.clone();
+        changed[bytes.len() / 2] ^= 1;
+        std::fs::write(file, changed).unwrap();
+        assert_eq!(holds(&place), 1, "{} changed", file.display());
+        std::fs::remove_file(file).unwrap();
+        assert_eq!(holds(&place), 1, "{} removed", file.display());
+        std::fs::write(file, bytes).unwrap();
+    }
+    assert_eq!(holds(&place), 0);
+    std::fs::write(place.path("out/more.txt"), "x").unwrap();
+    assert_eq!(holds(&place), 1);
+    std::fs::remove_file(place.path("out/more.txt")).unwrap();
+    let manifest = place.path("out/manifest.json");
+    let text = std::fs::read_to_string(&manifest).unwrap();
+    for (from, to) in
+        [(ALICE, BOB), ("exchanges.csv", "../../exchanges.csv"), ("\"exchanges\": 2", "\"exchanges\": 3")]
+    {
+        std::fs::write(&manifest, text.replacen(from, to, 1)).unwrap();
+        assert_eq!(holds(&place), 1, "{from}");
+    }
+    std::fs::write(&manifest, "{}").unwrap();
+    assert_eq!(holds(&place), 2);
+}

@@ -1,0 +1,274 @@
+//! One verification pass, and the rows that it proved: as files of the visit's own, so that no other auditor waits for this one.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use anyhow::Context as _;
+use arrow::datatypes::SchemaRef;
+use datafusion::prelude::SessionContext;
+use futures_util::StreamExt as _;
+use parquet::arrow::ArrowWriter;
+use parquet::file::properties::WriterProperties;
+use tokio::runtime::Handle;
+use tokio::sync::Mutex;
+
+use super::filter::{BECAME, NAMES};
+use super::rows;
+use super::server::Settings;
+use crate::assess::run::{Asked, assess};
+use crate::assess::tables::Shown;
+use crate::cache::Cache;
+use crate::commands::evidence::{self, Opened};
+use crate::commands::query::verified;
+use crate::cost::booked;
+use crate::paper::data::{Data, PackLine, Sources};
+use crate::paper::volumes::Measured;
+use crate::query;
+use crate::report::Report;
+
+/// Rows that are read together: small, so that a filter by time leaves most of them unread.
+const ROW_GROUP: usize = 16_384;
+/// Values that a field of the form offers.
+const CHOICES: usize = 200;
+/// A folder without a lock is another one's that is being made, unless it is this old.
+const UNLOCKED: Duration = Duration::from_secs(3600);
+
+/// What a verification pass proved.
+pub(super) struct Visit {
+    /// Its number since the start, from 1.
+    pub(super) number: u64,
+    /// What was opened for it.
+    pub(super) opened: Opened,
+    /// Its report.
+    pub(super) report: Report,
+    /// The same as pages say it.
+    pub(super) data: Data,
+    /// The tables `records`, `exchanges` and `spent`.
+    pub(super) context: SessionContext,
+    /// The session that packs ask.
+    pub(super) base: SessionContext,
+    /// Values that the form offers, by field.
+    pub(super) choices: BTreeMap<&'static str, Vec<String>>,
+    /// Exchanges by what became of them.
+    pub(super) became: Vec<(String, u64)>,
+    /// Exchanges by the day on which they began.
+    pub(super) days: Vec<(i64, u64)>,
+    /// Packs that were asked over it.
+    pub(super) packs: Mutex<BTreeMap<String, Arc<PackLine>>>,
+    // Last: the sessions read from it.
+    _folder: Folder,
+}
+
+impl std::fmt::Debug for Visit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Visit").field("number", &self.number).finish_non_exhaustive()
+    }
+}
+
+/// A folder of a visit in the auditor's state; gone with the visit, or when the next one finds that its process is.
+struct Folder {
+    _lock: File,
+    dir: tempfile::TempDir,
+}
+
+const PREFIX: &str = "serve-";
+const LOCK: &str = "lock";
+
+impl Folder {
+    fn new(state: &Path) -> anyhow::Result<Self> {
+        sweep(state, SystemTime::now());
+        let dir = tempfile::Builder::new().prefix(PREFIX).tempdir_in(state)?;
+        let lock = File::create(dir.path().join(LOCK))?;
+        lock.lock()?;
+        Ok(Self { _lock: lock, dir })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Keeps files of the cache under this folder: another auditor may merge and sweep them there.
+    fn keep(&self, files: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
+        let mut out = Vec::new();
+        for (n, file) in files.iter().enumerate() {
+            let name = file.file_name().context("a file of the cache")?.to_string_lossy();
+            let kept = self.path(&format!("{n}-{name}"));
+            fs::hard_link(file, &kept).or_else(|_| fs::copy(file, &kept).map(|_| ()))?;
+            out.push(kept);
+        }
+        Ok(out)
+    }
+}
+
+/// Removes what visits of dead processes left.
+fn sweep(state: &Path, now: SystemTime) {
+    let Ok(entries) = fs::read_dir(state) else { return };
+    for entry in entries.filter_map(Result::ok) {
+        if !entry.file_name().to_string_lossy().starts_with(PREFIX) {
+            continue;
+        }
+        let folder = entry.path();
+        let dead = match File::open(folder.join(LOCK)) {
+            Ok(lock) => lock.try_lock().is_ok(),
+            Err(_) => {
+                let made = fs::metadata(&folder).and_then(|of| of.modified());
+                made.is_ok_and(|made| now.duration_since(made).is_ok_and(|ago| ago > UNLOCKED))
+            }
+        };
+        if dead && let Err(error) = fs::remove_dir_all(&folder) {
+            tracing::debug!(folder = %folder.display(), %error, "what a visit left");
+        }
+    }
+}
+
+/// Verifies, and makes the tables. `all`: reads also what an earlier pass read.
+///
+/// # Errors
+/// Evidence that cannot be opened, a state that cannot be written.
+pub(super) fn make(settings: &Settings, number: u64, all: bool, handle: &Handle) -> anyhow::Result<Visit> {
+    let opened = evidence::open(&settings.evidence)?;
+    let (report, cache) = if all { everything(&opened)? } else { verified(&opened)? };
+    let folder = Folder::new(opened.state.folder())?;
+    let (records, batches) = cache.files();
+    let (records, batches) = (folder.keep(&records)?, folder.keep(&batches)?);
+    drop(cache);
+    handle.block_on(async {
+        let spill = folder.path("spill");
+        fs::create_dir(&spill)?;
+        let base = query::session(&records, &batches, &[], settings.memory, &spill).await?;
+        let context = SessionContext::new_with_config_rt(base.copied_config(), base.runtime_env());
+        query::table(&context, "records", &records, crate::cache::records_schema()).await?;
+        let exchanges = "SELECT * FROM exchanges ORDER BY started_at, origin, position";
+        for (name, sql) in [("exchanges", exchanges.to_owned()), ("spent", spent())] {
+            let path = folder.path(&format!("{name}.parquet"));
+            let schema = write(&base, &sql, &path).await.with_context(|| format!("the table `{name}`"))?;
+            query::table(&context, name, &[path], schema).await?;
+        }
+        let shown = Shown {
+            report: &report,
+            asked: (opened.from, opened.to),
+            bucket: Err("no control asks for it".into()),
+        };
+        let nothing = Asked { packs: &[], registers: &[], settings: &[], only: &[], exceptions_file: None };
+        let assessment = assess(&base, &shown, &nothing, &mut |_, _, _, _| Ok(())).await?;
+        let data = Data::new(Sources {
+            report: &report,
+            assessment: &assessment,
+            measured: Measured::default(),
+            period_name: None,
+            signer: String::new(),
+        });
+        let (choices, became, days) =
+            (choices(&context).await?, became(&context).await?, days(&context).await?);
+        let packs = Mutex::default();
+        anyhow::Ok(Visit {
+            number,
+            data,
+            context,
+            base,
+            choices,
+            became,
+            days,
+            packs,
+            opened,
+            report,
+            _folder: folder,
+        })
+    })
+}
+
+fn everything(opened: &Opened) -> anyhow::Result<(Report, Cache<'_>)> {
+    let (report, mut cache) = opened.verify(true)?;
+    if !cache.is_stale() {
+        return Ok((report, cache));
+    }
+    cache.forget_stale();
+    drop(cache);
+    opened.verify(true)
+}
+
+/// The outcomes whose cost is booked, or that have none and should.
+fn spent() -> String {
+    let unpriced = "cost IS NULL AND usage_role = 'incurred' AND usage_source <> 'not_applicable'";
+    format!(
+        "SELECT at, currency, cost, CASE WHEN {unpriced} THEN 1 ELSE 0 END AS no_price, \
+         CASE WHEN usage_source IN ('provider', 'not_applicable') THEN 0 ELSE 1 END AS not_final, \
+         coalesce(served_model, requested_model) AS model, team, consumer \
+         FROM {} WHERE booking = 1 AND (cost IS NOT NULL OR ({unpriced}))",
+        booked::subquery(None, None)
+    )
+}
+
+/// Writes the rows of a question to a file.
+async fn write(context: &SessionContext, sql: &str, path: &Path) -> anyhow::Result<SchemaRef> {
+    let mut stream = query::stream(query::ask(context, sql).await?).await?;
+    let schema = stream.schema();
+    let properties = WriterProperties::builder().set_max_row_group_row_count(Some(ROW_GROUP)).build();
+    let mut writer = ArrowWriter::try_new(File::create(path)?, schema.clone(), Some(properties))?;
+    while let Some(batch) = stream.next().await {
+        writer.write(&batch?)?;
+    }
+    writer.close()?;
+    Ok(schema)
+}
+
+async fn choices(context: &SessionContext) -> anyhow::Result<BTreeMap<&'static str, Vec<String>>> {
+    let mut out = BTreeMap::new();
+    for (name, compared, _) in NAMES {
+        let sql = format!(
+            "SELECT {compared} AS value, count(*) AS n FROM exchanges WHERE {compared} IS NOT NULL \
+             GROUP BY {compared} ORDER BY n DESC, value LIMIT {CHOICES}"
+        );
+        let found = rows::ask(context, &sql, CHOICES).await?;
+        let mut values: Vec<String> = found.iter().filter_map(|row| row.text(0).map(str::to_owned)).collect();
+        values.sort();
+        out.insert(name, values);
+    }
+    Ok(out)
+}
+
+async fn became(context: &SessionContext) -> anyhow::Result<Vec<(String, u64)>> {
+    let sql = format!("SELECT {BECAME} AS became, count(*) FROM exchanges GROUP BY {BECAME} ORDER BY became");
+    let found = rows::ask(context, &sql, 100).await?;
+    Ok(found.iter().map(|row| (row.text(0).unwrap_or("?").to_owned(), row.count(1))).collect())
+}
+
+async fn days(context: &SessionContext) -> anyhow::Result<Vec<(i64, u64)>> {
+    let sql = "SELECT CAST(day AS BIGINT) AS day, count(*) FROM exchanges WHERE day IS NOT NULL GROUP BY day ORDER BY day";
+    let found = rows::ask(context, sql, 100_000).await?;
+    Ok(found.iter().filter_map(|row| Some((row.at(0)?, row.count(1)))).collect())
+}
+
+impl Visit {
+    /// All exchanges.
+    pub(super) fn exchanges(&self) -> u64 {
+        self.became.iter().map(|(_, n)| n).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_dead_process_left_goes_and_what_a_living_one_uses_stays() {
+        let state = tempfile::tempdir().unwrap();
+        let living = Folder::new(state.path()).unwrap();
+        let dead = state.path().join("serve-dead");
+        let fresh = state.path().join("serve-fresh");
+        for folder in [&dead, &fresh] {
+            fs::create_dir(folder).unwrap();
+        }
+        fs::write(dead.join(LOCK), "").unwrap();
+        sweep(state.path(), SystemTime::now());
+        assert!(living.dir.path().exists() && fresh.exists() && !dead.exists());
+        sweep(state.path(), SystemTime::now() + UNLOCKED * 2);
+        assert!(living.dir.path().exists() && !fresh.exists());
+        let path = living.dir.path().to_owned();
+        drop(living);
+        assert!(!path.exists());
+    }
+}

@@ -1,0 +1,202 @@
+"""Bedrock's runtime on loopback: small forms of its API, with every signature checked by botocore.
+
+Prints its port. What it answers is chosen by the model in the path; the file `seen` gets a line of JSON for each
+request: who signed it, what it was, and whether the signature holds.
+"""
+
+import base64
+import hashlib
+import json
+import struct
+import sys
+import threading
+import time
+import urllib.parse
+import zlib
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+
+# Key id -> secret and session token: the gateway's own, the one after it, and a caller's who goes straight here.
+KEYS = {
+    "AKIDGATEWAY": ("gateway-secret-key-0123456789", "gateway-session-token"),
+    "AKIDROTATED": ("rotated-secret-key-0123456789", "rotated-session-token"),
+    "AKIDDIRECT": ("direct-secret", None),
+}
+USAGE = {"inputTokens": 12, "outputTokens": 5, "totalTokens": 60, "cacheReadInputTokens": 40, "cacheWriteInputTokens": 3}
+WORDS = ["The ", "record ", "of ", "this ", "is ", "kept."]
+SEEN = threading.Lock()
+
+
+def why_not(method, path, headers, body):
+    """Why the request's signature does not hold; None where it does."""
+    text = headers.get("authorization", "")
+    if not text.startswith("AWS4-HMAC-SHA256 "):
+        return "no signature"
+    parts = dict(part.strip().split("=", 1) for part in text.split(" ", 1)[1].split(","))
+    key_id, _, region, service, _ = parts["Credential"].split("/")
+    if key_id not in KEYS:
+        return "unknown access key"
+    secret, token = KEYS[key_id]
+    signed = parts["SignedHeaders"].split(";")
+    if any(name.startswith("x-amz-") and name not in signed for name in headers):
+        return "an x-amz-* header is not signed"
+    if token and headers.get("x-amz-security-token") != token:
+        return "another session token"
+    if (region, service) != ("us-east-1", "bedrock"):
+        return f"signed for {region} {service}"
+    when = time.mktime(time.strptime(headers["x-amz-date"], "%Y%m%dT%H%M%SZ")) - time.timezone
+    if abs(time.time() - when) > 300:
+        return "the signature is old"
+    if headers.get("x-amz-content-sha256", hashlib.sha256(body).hexdigest()) != hashlib.sha256(body).hexdigest():
+        return "another body"
+    request = AWSRequest(method=method, url=f"http://{headers['host']}{path}", data=body)
+    for name in signed:
+        request.headers[name] = headers[name]
+    request.context["timestamp"] = headers["x-amz-date"]
+    auth = SigV4Auth(Credentials(key_id, secret), service, region)
+    # botocore signs what is there: nothing but what the caller says that it signed.
+    canonical = auth.canonical_request(request)
+    if canonical.split("\n")[-2] != parts["SignedHeaders"]:
+        return "other headers are signed"
+    wanted = auth.signature(auth.string_to_sign(request, canonical), request)
+    return None if wanted == parts["Signature"] else "the signature is another"
+
+
+def frame(payload, **headers):
+    coded = b""
+    for name, value in headers.items():
+        name = ":" + name.replace("_", "-")
+        coded += struct.pack("B", len(name)) + name.encode() + b"\x07" + struct.pack(">H", len(value)) + value.encode()
+    prelude = struct.pack(">II", 16 + len(coded) + len(payload), len(coded))
+    prelude += struct.pack(">I", zlib.crc32(prelude))
+    whole = prelude + coded + payload
+    return whole + struct.pack(">I", zlib.crc32(whole))
+
+
+def event(kind, value):
+    payload = json.dumps(value).encode()
+    return frame(payload, event_type=kind, content_type="application/json", message_type="event")
+
+
+def converse_frames():
+    yield event("messageStart", {"role": "assistant", "p": "abc"})
+    for word in WORDS:
+        yield event("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"text": word}})
+    yield event("contentBlockStop", {"contentBlockIndex": 0})
+    yield event("messageStop", {"stopReason": "end_turn"})
+    yield event("metadata", {"usage": USAGE, "metrics": {"latencyMs": 7}})
+
+
+def chunk(value):
+    return event("chunk", {"bytes": base64.b64encode(json.dumps(value).encode()).decode(), "p": "ab"})
+
+
+def invoke_frames():
+    usage = {"input_tokens": 12, "output_tokens": 1, "cache_read_input_tokens": 40, "cache_creation_input_tokens": 3}
+    message = {"id": "msg_bdrk_1", "type": "message", "role": "assistant", "model": "claude-sonnet-4-5", "content": []}
+    yield chunk({"type": "message_start", "message": {**message, "stop_reason": None, "usage": usage}})
+    for word in WORDS:
+        yield chunk({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": word}})
+    yield chunk({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 5}})
+    metrics = {"inputTokenCount": 12, "outputTokenCount": 5, "invocationLatency": 9, "firstByteLatency": 1}
+    yield chunk({"type": "message_stop", "amazon-bedrock-invocationMetrics": metrics})
+
+
+def failing_frames():
+    yield event("messageStart", {"role": "assistant"})
+    yield event("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"text": "The "}})
+    payload = json.dumps({"message": "Too many tokens, please wait"}).encode()
+    yield frame(payload, exception_type="throttlingException", content_type="application/json", message_type="exception")
+
+
+def slow_frames():
+    yield event("messageStart", {"role": "assistant"})
+    for _ in range(200):
+        yield event("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"text": "word "}})
+        time.sleep(0.05)
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_):
+        pass
+
+    def whole(self, status, value, **more):
+        body = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(body)))
+        self.send_header("x-amzn-RequestId", "0f3c0a5e-0000-4000-8000-000000000001")
+        for name, text in more.items():
+            self.send_header(name.replace("_", "-"), text)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def stream(self, frames):
+        self.send_response(200)
+        self.send_header("content-type", "application/vnd.amazon.eventstream")
+        self.send_header("transfer-encoding", "chunked")
+        self.send_header("x-amzn-RequestId", "0f3c0a5e-0000-4000-8000-000000000001")
+        self.end_headers()
+        for data in frames:
+            # Not frame by frame: a reader must not take a piece for a frame.
+            for piece in (data[:9], data[9:]):
+                self.wfile.write(f"{len(piece):x}\r\n".encode() + piece + b"\r\n")
+                self.wfile.flush()
+        self.wfile.write(b"0\r\n\r\n")
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers.get("content-length", 0)))
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        error = why_not("POST", self.path, headers, body)
+        key = headers.get("authorization", "").partition("Credential=")[2].partition("/")[0]
+        with SEEN, open(sys.argv[1], "a") as seen:
+            line = {"key": key, "path": self.path, "bytes": len(body), "error": error, "headers": sorted(headers)}
+            seen.write(json.dumps(line) + "\n")
+        if error:
+            return self.whole(403, {"message": error}, x_amzn_errortype="InvalidSignatureException:http://internal/")
+        _, model, operation = self.path.strip("/").split("/")
+        model = urllib.parse.unquote(model)
+        if model.startswith("fail-"):
+            status = int(model[5:])
+            names = {429: "ThrottlingException", 400: "ValidationException", 500: "InternalServerException"}
+            return self.whole(status, {"message": f"failed with {status}"}, x_amzn_errortype=names[status] + ":http://i/")
+        if operation == "converse":
+            message = {"role": "assistant", "content": [{"text": "".join(WORDS)}]}
+            return self.whole(
+                200,
+                {"output": {"message": message}, "stopReason": "end_turn", "usage": USAGE, "metrics": {"latencyMs": 7}},
+            )
+        if operation == "converse-stream":
+            frames = {"fails-later": failing_frames, "slow": slow_frames}.get(model, converse_frames)
+            return self.stream(frames())
+        if operation == "invoke":
+            return self.whole(
+                200,
+                {"generation": "".join(WORDS), "stop_reason": "stop"},
+                x_amzn_bedrock_input_token_count="21",
+                x_amzn_bedrock_output_token_count="6",
+            )
+        if operation == "invoke-with-response-stream":
+            return self.stream(invoke_frames())
+        if operation == "count-tokens":
+            return self.whole(200, {"inputTokens": 11})
+        return self.whole(404, {"message": "no such thing"}, x_amzn_errortype="UnknownOperationException")
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+    def handle_error(self, *_):
+        pass  # a caller that left is no news
+
+
+if __name__ == "__main__":
+    server = Server(("127.0.0.1", 0), Handler)
+    print(server.server_address[1], flush=True)
+    server.serve_forever()
