@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::access::Why;
 use crate::bucket::LockState;
 
 /// Proves Affidavit evidence whole, or says what is not; answers questions from proven rows only.
@@ -60,6 +61,9 @@ pub enum Command {
     Subject(Box<Subject>),
     /// Check a folder that `subject` wrote: every file against the manifest, every proof against the trust file.
     CheckSubject(CheckSubject),
+    /// Look at who was shown content, when and why.
+    #[command(subcommand)]
+    Access(AccessCommand),
     /// Try whether a bucket enforces retention: with a canary that is locked for a short time. Writes to the bucket.
     Probe(Probe),
     /// Carry what this auditor has seen to another machine.
@@ -189,6 +193,26 @@ pub struct Probe {
     pub state: Option<PathBuf>,
 }
 
+/// `access`.
+#[derive(Debug, Subcommand)]
+pub enum AccessCommand {
+    /// Print the entries of the access ledger.
+    List {
+        /// How they are written.
+        #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
+        format: ReportFormat,
+        /// The auditor's own memory.
+        #[arg(long, value_name = "DIR", env = "AFFIDAVIT_AUDITOR_STATE")]
+        state: Option<PathBuf>,
+    },
+    /// Check that no entry was changed, removed or added: each line by its MAC, all of them in their order. Exit code 0 or 1.
+    Check {
+        /// The auditor's own memory.
+        #[arg(long, value_name = "DIR", env = "AFFIDAVIT_AUDITOR_STATE")]
+        state: Option<PathBuf>,
+    },
+}
+
 /// `state`.
 #[derive(Debug, Subcommand)]
 pub enum StateCommand {
@@ -260,9 +284,12 @@ pub struct Query {
     /// Join a register of your own: `name=file.csv` (or `.parquet`, `.jsonl`). Its hash stands in the answer.
     #[arg(long, value_name = "NAME=FILE")]
     pub table: Vec<String>,
-    /// Offer the table `content`: needs `--key-table` unless content is not encrypted.
+    /// Offer the table `content`: needs `--reason`, and `--key-table` unless content is not encrypted.
     #[arg(long)]
     pub content: bool,
+    /// Why content is asked for.
+    #[command(flatten)]
+    pub why: Why,
     /// How the answer is written.
     #[command(flatten)]
     pub answer: Answer,
@@ -611,6 +638,9 @@ pub struct Show {
     pub evidence: Evidence,
     /// The exchange: what `x-affidavit-exchange` said.
     pub exchange: String,
+    /// Why its content is shown: needed where there is any, with `--key-table` or where it is not encrypted.
+    #[command(flatten)]
+    pub why: Why,
     /// How it is written.
     #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
     pub format: ReportFormat,
@@ -649,11 +679,11 @@ pub struct Serve {
     #[arg(long, value_name = "NAME=VALUE")]
     pub set: Vec<String>,
     /// Show content of exchanges too: needs `--reason`, and `--key-table` unless content is not encrypted.
-    #[arg(long, requires = "reason")]
+    #[arg(long)]
     pub content: bool,
-    /// Why content is looked at.
-    #[arg(long, value_name = "TEXT", requires = "content")]
-    pub reason: Option<String>,
+    /// Why content is looked at; recorded for each exchange that is opened.
+    #[command(flatten)]
+    pub why: Why,
     /// Memory for questions; what is beyond it goes to disk.
     #[arg(long, value_name = "MIB", default_value_t = 512)]
     pub memory: usize,
@@ -670,9 +700,12 @@ pub struct Prove {
     /// Where the bundle is written.
     #[arg(long, short, value_name = "FILE")]
     pub out: PathBuf,
-    /// Open the content too: salt and bytes of every part, readable by whoever holds the bundle.
+    /// Open the content too: salt and bytes of every part, readable by whoever holds the bundle. Needs `--reason`.
     #[arg(long)]
     pub content: bool,
+    /// Why content is handed over.
+    #[command(flatten)]
+    pub why: Why,
 }
 
 /// `check-proof`.
@@ -724,9 +757,9 @@ pub struct Subject {
     /// The gateway's key of pseudonyms, where the raw id is given.
     #[arg(long, value_name = "FILE")]
     pub pseudonym_key: Option<PathBuf>,
-    /// Why content is read; it stands in the manifest.
-    #[arg(long, value_name = "TEXT")]
-    pub reason: String,
+    /// Why content is read; the reason stands in the manifest too.
+    #[command(flatten)]
+    pub why: Why,
     /// The folder: not there yet, or empty.
     #[arg(long, short, value_name = "DIR")]
     pub out: PathBuf,

@@ -181,6 +181,12 @@ codes! {
     ContentMissing "CONTENT_MISSING" High Incomplete "find the content file in another copy";
     /// A data key is gone without an `erasure` record.
     UndeclaredErasure "UNDECLARED_ERASURE" High Invalid "content was made unreadable without a record of it";
+    /// Content was erased that a legal hold covered at that time.
+    ErasedUnderHold "ERASED_UNDER_HOLD" Critical Policy "content that a legal hold covered was destroyed: ask who asked for it, and why the gateway did not refuse";
+    /// The registry says that it read a batch, and has no entry about a hold or an erasure in it.
+    LedgerMissing "LEDGER_MISSING" High Incomplete "ask why the registrar left a hold or an erasure out";
+    /// The registry tells of a hold or an erasure that its log does not hold, or of one twice.
+    LedgerMismatch "LEDGER_MISMATCH" Critical Invalid "whoever holds the registry's key made it up; it counts for nothing";
     /// An erasure is recorded and the key is still there.
     ErasureNotDone "ERASURE_NOT_DONE" Medium Policy "the gateway destroys the key at its next start; run `gateway erase` again";
     /// Stored cost is not what book and usage give.

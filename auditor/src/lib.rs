@@ -7,6 +7,7 @@
 //! The auditor trusts nothing that it has not checked (AU-1), collects every finding (AU-4), and shares no code with
 //! the gateway but the evidence format and the price book (AU-5).
 
+pub mod access;
 pub mod assess;
 pub mod bucket;
 pub mod cache;

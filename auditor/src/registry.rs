@@ -6,6 +6,7 @@
 
 mod anchors;
 mod in_force;
+mod ledger;
 
 pub(crate) use in_force::InForce;
 
@@ -16,6 +17,7 @@ use schemas::verify::{BatchInput, SealTail, VerifiedBatch, chain_seal, verify_ba
 use schemas::{ObjectName, Origin, Sha256Hex, seal};
 
 pub use anchors::WitnessNote;
+pub(crate) use ledger::Apart;
 
 use anchors::Anchors;
 
@@ -121,6 +123,7 @@ fn code(kind: FaultKind) -> Code {
         FaultKind::EpochReuse => Code::EpochReuse,
         FaultKind::ClosedButActive => Code::ClosedButActive,
         FaultKind::LogUnknown => Code::UnregisteredLog,
+        FaultKind::LedgerRepeated => Code::LedgerMismatch,
     }
 }
 

@@ -49,6 +49,9 @@ pub enum Command {
     Salvage(Salvage),
     /// Destroy the content keys of exchanges: their content is gone, the evidence stays whole.
     Erase(Erase),
+    /// Keep content from being erased, for a case, until the hold is released.
+    #[command(subcommand)]
+    Hold(Hold),
     /// Put archived batches again that are kept here (`evidence.spool_keep`), where the store has lost them.
     Reship(Reship),
 }
@@ -421,6 +424,75 @@ pub struct Erase {
     /// Why, for the record: an identifier.
     #[arg(long, value_parser = identifier, default_value = "request")]
     pub reason: Identifier,
+}
+
+/// `hold`
+#[derive(Debug, Subcommand)]
+pub enum Hold {
+    /// Begin a hold, or let one cover more.
+    Add(Box<HoldAdd>),
+    /// End a hold: all that was begun for the case.
+    Release(HoldRelease),
+    /// Print what is held at present.
+    List(HoldList),
+}
+
+/// `hold add`
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("held").required(true).multiple(true))]
+pub struct HoldAdd {
+    /// The configuration.
+    #[command(flatten)]
+    pub file: ConfigFile,
+    /// The case: an identifier, and the hold's name.
+    #[arg(long, value_name = "CASE-ID", value_parser = identifier)]
+    pub case: Identifier,
+    /// Why, for the record: an identifier.
+    #[arg(long, value_name = "CODE", value_parser = identifier)]
+    pub reason: Identifier,
+    /// Only this exchange; may be given several times.
+    #[arg(long, value_name = "ID", group = "held")]
+    pub exchange: Vec<String>,
+    /// Only what an end user asked, as callers name it.
+    #[arg(long, group = "held")]
+    pub subject: Option<String>,
+    /// Only what a consumer asked.
+    #[arg(long, value_parser = identifier, group = "held")]
+    pub consumer: Option<Identifier>,
+    /// Only what began then or later: a time as `2026-11-20T10:00:00Z`.
+    #[arg(long, value_name = "TIME", group = "held")]
+    pub from: Option<String>,
+    /// Only what began before.
+    #[arg(long, value_name = "TIME", group = "held")]
+    pub to: Option<String>,
+    /// Everything of the deployment, also what is to come.
+    #[arg(long, group = "held", conflicts_with_all = ["exchange", "subject", "consumer", "from", "to"])]
+    pub all: bool,
+}
+
+/// `hold release`
+#[derive(Debug, Args)]
+pub struct HoldRelease {
+    /// The configuration.
+    #[command(flatten)]
+    pub file: ConfigFile,
+    /// The case.
+    #[arg(long, value_name = "CASE-ID", value_parser = identifier)]
+    pub case: Identifier,
+    /// Why, for the record: an identifier.
+    #[arg(long, value_name = "CODE", value_parser = identifier)]
+    pub reason: Identifier,
+}
+
+/// `hold list`
+#[derive(Debug, Args)]
+pub struct HoldList {
+    /// The configuration.
+    #[command(flatten)]
+    pub file: ConfigFile,
+    /// Form of the list.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
 }
 
 /// `reship`

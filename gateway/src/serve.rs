@@ -187,7 +187,9 @@ pub fn erase(loaded: Loaded, args: &cli::Erase) -> anyhow::Result<()> {
             }
             Ok(())
         }
-        socket::Response::Reshipped { .. } => Err(anyhow::anyhow!("the gateway answered another question")),
+        socket::Response::Reshipped { .. } | socket::Response::Held { .. } => {
+            Err(anyhow::anyhow!("the gateway answered another question"))
+        }
         socket::Response::Refused { message, shared } => {
             for id in shared {
                 output::note(format_args!("{id} would go too"));
@@ -195,6 +197,52 @@ pub fn erase(loaded: Loaded, args: &cli::Erase) -> anyhow::Result<()> {
             Err(anyhow::anyhow!("not erased: {message}"))
         }
     }
+}
+
+/// Begins or ends a legal hold: in the process that serves, or, where none does, in a short epoch of its own.
+///
+/// # Errors
+/// Why it is not recorded.
+pub fn hold(loaded: Loaded, asked: socket::HoldAsked) -> anyhow::Result<()> {
+    let asked = socket::HoldAsked { actor: actor(), ..asked };
+    let request = asked.request(&Pseudonyms::new(&loaded.pseudonym_key)).map_err(anyhow::Error::msg)?;
+    let socket = socket_path(&loaded);
+    let served = ask(&socket, &socket::Request::Hold(asked))
+        .with_context(|| format!("the admin socket `{}`", socket.display()))?;
+    let name = request.hold.clone();
+    let response = match served {
+        Some(response) => response,
+        None => {
+            output::note("no gateway serves here: recording in an epoch of its own");
+            start_logging(&loaded.config.log)?;
+            let settings = ledger_config(&loaded, Start::default(), &Arc::new(Telemetry::new()))?;
+            let runtime =
+                tokio::runtime::Builder::new_multi_thread().enable_all().build().context("tokio runtime")?;
+            socket::Response::of_hold(runtime.block_on(evidence::hold_offline(settings, request)))
+        }
+    };
+    match response {
+        socket::Response::Held { records, archived } => {
+            output::line(format_args!("hold {name}: {records} records"));
+            if !archived {
+                output::note(
+                    "it is in force here and recorded, and not in the store yet: other gateways and auditors see it later",
+                );
+            }
+            Ok(())
+        }
+        socket::Response::Refused { message, .. } => Err(anyhow::anyhow!("not recorded: {message}")),
+        _ => Err(anyhow::anyhow!("the gateway answered another question")),
+    }
+}
+
+/// What is held at present, as this gateway knows it.
+///
+/// # Errors
+/// The file of holds or the registry cannot be read.
+pub fn held(loaded: &Loaded) -> anyhow::Result<Vec<evidence::Held>> {
+    let settings = ledger_config(loaded, Start::default(), &Arc::new(Telemetry::new()))?;
+    Ok(evidence::held(&settings)?)
 }
 
 /// Puts archived batches again that are kept here: in the process that serves, or, where none does, in this one.
@@ -220,7 +268,9 @@ pub fn reship(loaded: Loaded, asked: socket::ReshipAsked) -> anyhow::Result<()> 
             told_of_reship(&batches, (kept, kept_bytes, oldest_us))
         }
         socket::Response::Refused { message, .. } => Err(anyhow::anyhow!("nothing was put again: {message}")),
-        socket::Response::Erased { .. } => Err(anyhow::anyhow!("the gateway answered another question")),
+        socket::Response::Erased { .. } | socket::Response::Held { .. } => {
+            Err(anyhow::anyhow!("the gateway answered another question"))
+        }
     }
 }
 
@@ -704,6 +754,7 @@ fn ledger_config(loaded: &Loaded, start: Start, telemetry: &Arc<Telemetry>) -> a
         spool_dir: evidence.spool.clone(),
         key_table_dir: evidence.key_table.clone(),
         store,
+        registry: evidence.registry.as_deref().and_then(schemas::trust::public_key),
         seal_seed: *loaded.seal_seed,
         promise_seed: loaded.promise_seed.as_deref().copied(),
         closing: start.closing,

@@ -8,6 +8,7 @@ pub mod columns;
 pub mod content;
 pub mod digest;
 pub mod files;
+pub mod holds;
 pub mod keytable;
 pub mod leaf;
 mod lines;

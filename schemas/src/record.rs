@@ -805,16 +805,34 @@ pub enum GapReason {
     Late,
 }
 
-/// `hold`: a legal hold.
+/// `hold`: a legal hold begins, or covers more; or it ends. Section 3.11.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Hold {
-    /// The hold's configured name.
+    /// The hold's name: that of a case.
     pub hold: Identifier,
     /// `begin` or `end`.
     pub phase: Identifier,
-    /// The exchange that it covers, where it is one.
+    /// Why: an identifier that the operator gives.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reason: Option<Identifier>,
+    /// Who asked for it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub actor: Option<Identifier>,
+    /// In `begin`: only this exchange.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub exchange: Option<ExchangeId>,
+    /// In `begin`: only exchanges of this subject.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub subject: Option<Identifier>,
+    /// In `begin`: only exchanges of this consumer.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub consumer: Option<Identifier>,
+    /// In `begin`: only exchanges that began then or later, microseconds UTC.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub from: Option<i64>,
+    /// In `begin`: only exchanges that began before, microseconds UTC.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub to: Option<i64>,
 }
 
 /// `erasure`: content keys that are destroyed after this record.

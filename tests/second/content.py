@@ -188,22 +188,32 @@ def sound_row(row):
     return wanted.get(row["encoding"]) == (*base, row["dictionary"] is not None)
 
 
+KINDS = set("boot config intent outcome refusal attempt side_call admin heartbeat gap hold erasure close".split())
+
+
 class Log:
     """All parts of one log: committed by leaves, found in content files, checked against each other."""
 
     def __init__(self, origin, keys, findings):
         self.origin, self.keys, self.findings = origin, keys, findings
+        self.strangers = set()  # positions of records of unknown kinds: their content is not judged
         self.committed = {}  # (position, part) -> (exchange, part entry, content key, retention, kept)
         self.contents = {}  # (exchange, part, class) -> bytes, for later deltas
         self.depth = {}
         self.dictionaries = {}
         self.erasures = set()
+        self.ledger = {}  # position -> `hold` or `erasure` record
         self.destroyed = []  # (key id, place): judged when every log was read, an erasure comes later
         self.proven = self.unopened = 0
 
     def commit(self, position, value):
+        if value["kind"] not in KINDS:
+            self.strangers.add(position)
+            return
         if value["kind"] == "erasure":
             self.erasures.add(value["content_key"])
+        if value["kind"] in ("erasure", "hold"):
+            self.ledger[position] = value
         for part in value.get("parts", []):
             entry = (value.get("exchange"), part, value.get("content_key"), value.get("retention"))
             self.committed[position, part["part"]] = entry
@@ -218,6 +228,8 @@ class Log:
         seen = set()
         for retention, rows in classes.items():
             for (position, part), chunks in runs(rows):
+                if position in self.strangers:
+                    continue
                 place = f"{self.origin} batch {seal['batch']}, position {position}, {part}"
                 entry = here.get((position, part))
                 if entry is None or (position, part) in seen or entry[3] != retention or entry[0] != chunks[0]["exchange"]:

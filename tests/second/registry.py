@@ -33,6 +33,23 @@ def holds(public, text, signature):
         return False
 
 
+def rest(value):
+    return {key: item for key, item in value.items() if key not in ("v", "at", "config")}
+
+
+def entry_of(origin, position, record):
+    """15.2: the entry about a record, without what every leaf holds."""
+    if record is None:
+        return None
+    own = {key: item for key, item in rest(record).items() if key != "kind"}
+    if record["kind"] == "hold":
+        kind = "legal_hold"
+    else:
+        kind = "content_erased"
+        own["of_origin"], own["of_position"] = own.pop("origin"), own.pop("position")
+    return {**own, "kind": kind, "origin": origin, "position": position, "recorded_at": record["at"]}
+
+
 def checkpoint_text(origin, size, root):
     return f"{origin}\n{size}\n{base64.b64encode(root).decode()}\n"
 
@@ -47,6 +64,7 @@ class Registry:
         self.root = seals.unbase64(trust["root"])
         self.trust, self.keys, self.logs, self.opening, self.size = trust, {}, {}, None, 0
         self.witnessed = {}
+        self.ledger = {}  # (log, position) -> entry about a `hold` or `erasure` record
 
     def bad(self, code, position, expected, found):
         self.findings.add(code, f"{self.origin}, position {position}", expected, found)
@@ -188,6 +206,14 @@ class Registry:
             self.logs[value["origin"]] = {**value, "heads": {}, "closed": None, "limit": None if in_force else 0}
         elif kind in ("log_head", "log_closed", "log_lost"):
             self.about_log(position, kind, value)
+        elif kind in ("legal_hold", "content_erased"):
+            about = (value["origin"], value["position"])
+            if value["origin"] not in self.logs:
+                self.bad("UNREGISTERED_LOG", position, "a log that was opened", value["origin"])
+            elif about in self.ledger:
+                self.bad("LEDGER_MISMATCH", position, "one entry for a record", about)
+            else:
+                self.ledger[about] = value
 
     def key(self, position, action, value):
         code = "ROTATION_INVALID" if action == "rotate" else "UNTRUSTED_KEY"
@@ -237,6 +263,18 @@ class Registry:
                 self.bad("EPOCH_REUSE", position, f"more than batch {last}", value["batch"])
                 return
             log["heads"][value["batch"]] = value
+
+    def ledger_of(self, origin, records):
+        """15.4: entries and the `hold` and `erasure` records of a proven log, in both directions."""
+        for (log, position), entry in self.ledger.items():
+            if log == origin and entry_of(origin, position, records.get(position)) != rest(entry):
+                self.findings.add("LEDGER_MISMATCH", f"{origin}, position {position}", "the record of the entry", entry["kind"])
+        heads = self.logs.get(origin, {}).get("heads", {})
+        read = heads[max(heads)].get("read", 0) if heads else 0
+        size = heads[read - 1]["size"] if read - 1 in heads else 0
+        for position, record in records.items():
+            if position < size and (origin, position) not in self.ledger:
+                self.findings.add("LEDGER_MISSING", f"{origin}, position {position}", "an entry of the registry", record["kind"])
 
     def entry(self, origin):
         """As an entry of a trust file; `None` for a log that is not registered."""

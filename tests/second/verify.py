@@ -83,6 +83,8 @@ def verify_store(root, trust, key_table, form, findings):
         counts = verify_log(store, origin, entry, log, form, findings)
         totals = [a + b for a, b in zip(totals, (1, *counts, log.proven, log.unopened, 0))]
         erasures |= log.erasures
+        if registry:
+            registry.ledger_of(origin, log.ledger)
         destroyed += log.destroyed
     for key_id, place in destroyed:
         if key_id in erasures:

@@ -60,7 +60,7 @@ struct Served {
     address: SocketAddr,
     process: Process,
     log: PathBuf,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 struct Got {
@@ -91,7 +91,7 @@ impl Served {
             .args(["--state", path(&dir.path().join("state")), "--listen", &address.to_string()])
             .args(more);
         let process = Process::listening(&mut command, &log, address);
-        Self { address, process, log, _dir: dir }
+        Self { address, process, log, dir }
     }
     fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
@@ -347,8 +347,12 @@ fn in_chromium_every_page_is_quiet_asks_for_nothing_and_fits_the_screen() {
         frames.push_str(&format!("\"{file}\","));
     }
     let story = served.get(&exchange).body;
+    let state = served.dir.path().join("state");
+    let listed =
+        Command::new(tests::binary("auditor")).args(["access", "list", "--state", path(&state)]).output();
+    let listed = String::from_utf8(listed.expect("the auditor runs").stdout).expect("text");
+    assert!(listed.contains("a test") && listed.contains(&written().exchanges[1]), "{listed}");
     assert!(story.contains("&lt;script&gt;document.title=&#39;taken&#39;"), "{story}");
-    assert!(served.log().contains("reason: a test"), "{}", served.log());
     measure(dir.path(), &profile, &frames, pages.len());
     for target in ["/", "/exchanges", &exchange, "/cost", "/controls/soc2"] {
         let shots = [("1280,1000", "1"), ("390,1600", "1"), ("390,1600", "0")].map(|(size, scheme)| {

@@ -197,6 +197,9 @@ const EVENTS: &str = r#"(
            FROM records WHERE kind = 'admin'
     UNION ALL SELECT origin, position, at, kind, leaf_text(leaf, 'actor') AS actor, 'erasure' AS action, 'done' AS result,
            origin AS source, exchange AS resource, exchange FROM records WHERE kind = 'erasure'
+    UNION ALL SELECT origin, position, at, kind, leaf_text(leaf, 'actor') AS actor,
+           concat('hold_', leaf_text(leaf, 'phase')) AS action, 'done' AS result, origin AS source,
+           leaf_text(leaf, 'hold') AS resource, exchange FROM records WHERE kind = 'hold'
     UNION ALL SELECT origin, position, at, kind, 'gateway' AS actor, kind AS action, 'done' AS result, origin AS source,
            'log' AS resource, CAST(NULL AS VARCHAR) AS exchange FROM records WHERE kind IN ('boot', 'close', 'config')
     )"#;
@@ -308,7 +311,16 @@ pub static FACTS: LazyLock<Vec<Fact>> = LazyLock::new(|| {
             "hold",
             "a legal hold begins or ends",
             "kind = 'hold'",
-            &[of_leaf(&[("hold", Utf8, "hold"), ("phase", Utf8, "phase")]), typed(&["exchange"])],
+            &[
+                of_leaf(&[("hold", Utf8, "hold"), ("phase", Utf8, "phase"), ("actor", Utf8, "actor")]),
+                typed(&["exchange", "reason"]),
+                of_leaf(&[
+                    ("subject", Utf8, "subject"),
+                    ("consumer", Utf8, "consumer"),
+                    ("from_at", TimestampUs, "from"),
+                    ("to_at", TimestampUs, "to"),
+                ]),
+            ],
         ),
         of_kind(
             "erasure",

@@ -1,5 +1,6 @@
 //! The commands: one file each. Data goes to standard output, everything else to standard error.
 
+pub mod access;
 pub mod assess;
 pub mod check_proof;
 pub mod check_receipts;
@@ -50,6 +51,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<u8> {
         Command::CheckReceipts(check) => check_receipts::run(check),
         Command::Subject(typed) => subject::run(typed),
         Command::CheckSubject(typed) => subject::check(typed),
+        Command::Access(command) => access::run(command),
         Command::Probe(probe) => probe::run(probe),
         Command::State(command) => state::run(command),
         Command::Trust(command) => trust::run(command),

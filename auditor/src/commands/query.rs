@@ -11,6 +11,7 @@ use datafusion::prelude::SessionContext;
 use futures_util::StreamExt as _;
 
 use super::evidence::{self, Opened};
+use crate::access::{self, Content};
 use crate::cache::Cache;
 use crate::cli::{Answer, AnswerFormat, Query};
 use crate::query::{self, Register};
@@ -27,6 +28,9 @@ pub fn run(typed: &Query) -> anyhow::Result<u8> {
     let registers: Vec<Register> =
         typed.table.iter().map(|table| Register::parse(table)).collect::<anyhow::Result<_>>()?;
     check(&typed.answer)?;
+    if typed.content {
+        typed.why.required("query --content")?;
+    }
     let (report, cache) = verified(&opened)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -34,6 +38,17 @@ pub fn run(typed: &Query) -> anyhow::Result<u8> {
         if typed.content {
             let table = crate::content::table(&opened, &report)?;
             context.register_table("content", table)?;
+            let content = Content {
+                command: "query",
+                store: report.store.clone(),
+                exchanges: Vec::new(),
+                question: Some(&typed.sql),
+                parts: None,
+                bytes: None,
+            };
+            let released = access::release(&opened.state, &typed.why, &content)?;
+            let rows = answer_counted(&context, &typed.sql, &typed.answer).await?;
+            return released.rows(&opened.state, rows);
         }
         answer(&context, &typed.sql, &typed.answer).await
     })?;
@@ -74,13 +89,22 @@ pub(super) async fn session(
 
 /// Asks, and writes the rows as they come.
 pub(super) async fn answer(context: &SessionContext, sql: &str, answer: &Answer) -> anyhow::Result<()> {
+    answer_counted(context, sql, answer).await.map(drop)
+}
+
+/// As [`answer`]; gives how many rows there were.
+async fn answer_counted(context: &SessionContext, sql: &str, answer: &Answer) -> anyhow::Result<u64> {
     let frame = query::ask(context, sql).await.map_err(harmless)?;
     let mut rows = query::stream(frame).await.map_err(harmless)?;
     let mut writer = Writer::new(answer.format, &rows.schema(), output(answer.out.as_deref())?)?;
+    let mut count = 0;
     while let Some(batch) = rows.next().await {
-        writer.write(&batch.map_err(|error| harmless(error.into()))?)?;
+        let batch = batch.map_err(|error| harmless(error.into()))?;
+        count += batch.num_rows() as u64;
+        writer.write(&batch)?;
     }
-    unless_broken(writer.finish())
+    unless_broken(writer.finish())?;
+    Ok(count)
 }
 
 /// Writes rows that were computed.

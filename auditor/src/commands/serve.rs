@@ -18,8 +18,10 @@ pub fn run(typed: &Serve) -> anyhow::Result<u8> {
             typed.listen
         );
     }
-    if typed.reason.as_deref().is_some_and(|reason| reason.trim().is_empty()) {
-        bail!("--reason is empty: wanted why content is looked at, as `--reason 'case 4711'`");
+    if typed.content {
+        typed.why.required("serve --content")?;
+    } else if typed.why.reason.is_some() {
+        bail!("--reason is for content that is shown: wanted `--content` too, or no reason");
     }
     let packs = if typed.pack.is_empty() { vec!["all".to_owned()] } else { typed.pack.clone() };
     let asking = Asking {
@@ -34,7 +36,7 @@ pub fn run(typed: &Serve) -> anyhow::Result<u8> {
         origin,
         login: typed.login,
         questions: Questions::read(&packs, &asking)?,
-        access: Access { reason: typed.reason.clone().filter(|_| typed.content) },
+        access: Access { why: typed.content.then(|| typed.why.clone()) },
         memory: typed.memory,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::evidence::Opened;
 use super::{evidence, out, query};
+use crate::access::{self, Content};
 use crate::cache::Cache;
 use crate::cli::{Answer, AnswerFormat, ReportFormat, Show};
 use crate::content::{self, PartContent, Reader};
@@ -65,6 +66,9 @@ pub(super) fn find(opened: &Opened, cache: &Cache<'_>, exchange: &ExchangeId) ->
 /// Evidence that cannot be opened, or an exchange that is not in it.
 pub fn run(typed: &Show) -> anyhow::Result<u8> {
     let exchange = ExchangeId::new(typed.exchange.as_str())?;
+    if !typed.evidence.key_table.is_empty() {
+        typed.why.required("show --key-table")?;
+    }
     let opened = evidence::open(&typed.evidence)?;
     let (report, cache) = query::verified(&opened)?;
     let found = find(&opened, &cache, &exchange)?;
@@ -83,6 +87,18 @@ pub fn run(typed: &Show) -> anyhow::Result<u8> {
         })?;
     }
     parts.sort_by_key(|part| (part.position, part.part.part));
+    let readable: Vec<_> = parts.iter().filter_map(|part| part.opened.as_ref()).collect();
+    if !readable.is_empty() {
+        let content = Content {
+            command: "show",
+            store: report.store.clone(),
+            exchanges: vec![exchange.clone()],
+            question: None,
+            parts: Some(readable.len() as u64),
+            bytes: Some(readable.iter().map(|(_, bytes)| bytes.len() as u64).sum()),
+        };
+        access::release(&opened.state, &typed.why, &content)?;
+    }
     match typed.format {
         ReportFormat::Text => out(&story(&exchange, &found, &parts))?,
         ReportFormat::Json => {

@@ -15,13 +15,14 @@ use serde_json::Value;
 use super::evidence::{self, Opened};
 use super::show::{self, Found};
 use super::{out, query};
+use crate::access::{self, Content};
 use crate::cli::{Answer, AnswerFormat, CheckSubject, Subject};
 use crate::content::Reader;
 use crate::proof::Bundle;
 use crate::render::hostile;
 use crate::subject::folder::Folder;
 use crate::subject::manifest::{Exchange, FORMAT, Manifest, Record};
-use crate::subject::{check as holds, release, who};
+use crate::subject::{check as holds, who};
 use crate::time;
 
 /// Exchanges that one question asks for.
@@ -33,7 +34,7 @@ const AT_ONCE: usize = 500;
 /// Evidence that cannot be opened, a subject that is in no proven record, a folder that cannot be written.
 pub fn run(typed: &Subject) -> anyhow::Result<u8> {
     let subject = who::subject(&typed.subject, typed.pseudonym_key.as_deref())?;
-    let reason = release::reason(&typed.reason)?;
+    typed.why.required("subject")?;
     let opened = evidence::open(&typed.evidence)?;
     let (report, cache) = query::verified(&opened)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -47,7 +48,15 @@ pub fn run(typed: &Subject) -> anyhow::Result<u8> {
         bail!("subject {subject} is in no proven record of the interval ({})", report.verdict.as_str());
     }
     // Before the first byte of content is read.
-    let release = release::release(reason, found.len() as u64)?;
+    let content = Content {
+        command: "subject",
+        store: report.store.clone(),
+        exchanges: found.keys().cloned().collect(),
+        question: None,
+        parts: None,
+        bytes: None,
+    };
+    access::release(&opened.state, &typed.why, &content)?;
     let mut folder = Folder::new(&typed.out)?;
     let reader = Reader::new(&opened);
     let mut told = Vec::with_capacity(found.len());
@@ -66,7 +75,7 @@ pub fn run(typed: &Subject) -> anyhow::Result<u8> {
         trust_fingerprint: report.trust_fingerprint.clone(),
         made_at: report.checked_at,
         auditor: env!("CARGO_PKG_VERSION").into(),
-        release,
+        reason: typed.why.reason.clone().unwrap_or_default(),
         files: BTreeMap::new(),
     };
     let line = format!("{} exchanges of {} in `{}`\n", told.len(), manifest.subject, typed.out.display());

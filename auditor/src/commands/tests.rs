@@ -187,16 +187,64 @@ fn decrypted_content_is_answered_and_never_written_to_the_state() {
     let place = Place::new(&small());
     let keys = place.path("keys");
     let keys = ["--key-table", keys.to_str().unwrap(), "--content"];
+    let why = ["--reason", "complaint 17"];
     let sql = "SELECT text FROM content WHERE part = 'client_request' AND text LIKE '%hello%'";
-    let answer = place.ask("query", "jsonl", &[keys[0], keys[1], keys[2], sql]);
+    let answer = place.ask("query", "jsonl", &[&keys[..], &why, &[sql]].concat());
     assert!(answer.contains("hello"), "{answer}");
-    assert_eq!(place.run("show", &[keys[0], keys[1], exchange_id(2).as_str()]).unwrap(), 0);
+    let exchange = exchange_id(2);
+    let shown = [&keys[..2], &why, &[exchange.as_str()]].concat();
+    assert_eq!(place.run("show", &shown).unwrap(), 0);
     for file in place.files("state") {
         let bytes = std::fs::read(&file).unwrap();
         assert!(!bytes.windows(5).any(|window| window == b"hello"), "{}", file.display());
     }
-    let closed = place.ask("query", "jsonl", &["--content", "SELECT state, text FROM content LIMIT 1"]);
+    let sql = "SELECT state, text FROM content LIMIT 1";
+    let closed = place.ask("query", "jsonl", &["--content", why[0], why[1], sql]);
     assert_eq!(closed, "{\"state\":\"no_key\"}\n");
+}
+
+#[test]
+fn content_is_handed_over_only_with_a_reason_that_is_recorded_first() {
+    let place = Place::new(&small());
+    let (keys, bundle, exchange) = (place.path("keys"), place.path("bundle.json"), exchange_id(2));
+    let table = ["--key-table", keys.to_str().unwrap()];
+    let ledger =
+        || crate::access::Ledger::new(&crate::state::State::open(&place.path("state")).unwrap()).entries();
+    let show = [&table[..], &[exchange.as_str()]].concat();
+    let prove = [&show[..], &["--content", "--out", bundle.to_str().unwrap()]].concat();
+    let query = [&table[..], &["--content", "SELECT count(*) AS n FROM content"]].concat();
+    for (command, words) in [("show", &show), ("prove", &prove), ("query", &query)] {
+        let refused = place.run(command, words).unwrap_err().to_string();
+        assert!(refused.contains("--reason TEXT"), "{refused}");
+    }
+    assert!(ledger().unwrap().is_empty() && !bundle.exists());
+    // Records alone need none.
+    assert_eq!(place.run("show", &[exchange.as_str()]).unwrap(), 0);
+    assert_eq!(place.run("prove", &["--out", bundle.to_str().unwrap(), exchange.as_str()]).unwrap(), 0);
+    assert!(ledger().unwrap().is_empty());
+    let why = ["--reason", "complaint 17", "--reader", "Ada L."];
+    for (command, words) in [("show", &show), ("prove", &prove), ("query", &query)] {
+        assert_eq!(place.run(command, &[&words[..], &why].concat()).unwrap(), 0);
+    }
+    let told: Vec<_> = ledger()
+        .unwrap()
+        .into_iter()
+        .map(|entry| (entry.command, entry.parts.is_some(), entry.rows))
+        .collect();
+    let wanted =
+        [("show", true, None), ("prove", true, None), ("query", false, None), ("query", false, Some(1))];
+    assert_eq!(told, wanted.map(|(command, parts, rows)| (command.to_owned(), parts, rows)));
+    let access = |what: &str| {
+        let state = place.path("state");
+        let words = ["auditor", "access", what, "--state", state.to_str().unwrap()];
+        super::run(&Cli::try_parse_from(words).unwrap())
+    };
+    assert_eq!((access("list").unwrap(), access("check").unwrap()), (0, 0));
+    // A ledger that was cut gives nothing out any more.
+    std::fs::write(place.path("state/access.jsonl"), "").unwrap();
+    assert_eq!(access("check").unwrap(), 1);
+    let refused = place.run("show", &[&show[..], &why].concat()).unwrap_err();
+    assert!(format!("{refused:#}").contains("no content is shown"), "{refused:#}");
 }
 
 #[test]
@@ -232,7 +280,9 @@ fn a_proof_is_written_and_checked_offline() {
     let words = ["--key-table", keys.to_str().unwrap(), "--content", "--out", bundle.to_str().unwrap()];
     let exchange = exchange_id(1);
     assert_eq!(
-        place.run("prove", &[words[0], words[1], words[2], words[3], words[4], exchange.as_str()]).unwrap(),
+        place
+            .run("prove", &[&words[..], &["--reason", "court order 3", exchange.as_str()]].concat())
+            .unwrap(),
         0
     );
     let trust = place.path("trust.yaml");

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use schemas::files::{LeafRow, schema_fingerprint, write_records};
 use schemas::merkle::CompactRange;
 use schemas::note::{Ed25519Signer, Signer as _};
-use schemas::record::Heartbeat;
+use schemas::record::{Body, Erasure, Heartbeat, Hold};
 use schemas::registry::*;
 use schemas::seal::{Seal, SealedFile};
 use schemas::trust::{TrustedLog, TrustedRegistry, key_text};
@@ -95,7 +95,7 @@ fn head_of(store: &MemorySource, origin: &Origin, batch: u64) -> LogHead {
     let note = note_of(store, origin, batch);
     let said = seal::parse_unverified(&note).unwrap();
     let seal = Sha256Hex::of(&note);
-    LogHead { origin: origin.clone(), batch, size: said.to, root: said.root, seal, ahead: None }
+    LogHead { origin: origin.clone(), batch, size: said.to, root: said.root, seal, ahead: None, read: None }
 }
 
 fn closed(origin: &Origin, size: u64) -> EntryBody {
@@ -610,4 +610,93 @@ fn the_resolved_trust_file_keeps_the_limit_of_every_log_of_a_revoked_key() {
     // The file is read again as it was written.
     let text = serde_json::to_string_pretty(&resolved).unwrap();
     assert_eq!(crate::trust::parse(&text), Ok(resolved));
+}
+
+/// A log with a hold and an erasure of what it does not cover, and the entries about them.
+fn with_ledger() -> (Writer, Vec<EntryBody>) {
+    let mut writer = Writer::boot("20260921t133320z-00000001", START, None, MemorySource::default());
+    let (position, key) = writer.intent(5, b"q");
+    writer.outcome(5, position, &key, b"a");
+    let id = |text: &str| Identifier::new(text).unwrap();
+    let hold = Hold {
+        hold: id("case-17"),
+        phase: id("begin"),
+        reason: None,
+        actor: None,
+        exchange: Some(exchange_id(6)),
+        subject: None,
+        consumer: None,
+        from: None,
+        to: None,
+    };
+    let erasure = Erasure {
+        exchange: exchange_id(5),
+        origin: writer.origin.clone(),
+        position,
+        content_key: key.to_identifier(),
+        reason: id("gdpr-17"),
+        actor: None,
+    };
+    let at = writer.now;
+    let held = writer.push(Body::Hold(hold.clone()));
+    let erased = writer.push(Body::Erasure(erasure.clone()));
+    writer.close();
+    let entries = vec![
+        EntryBody::LegalHold(LegalHold::of(&writer.origin, held, at, &hold)),
+        EntryBody::ContentErased(ContentErased::of(&writer.origin, erased, at, &erasure)),
+    ];
+    (writer, entries)
+}
+
+/// A registry of that log with these entries, whose last head says how far it was read.
+fn told(writer: &Writer, entries: Vec<EntryBody>, read: Option<u64>) -> MemorySource {
+    let (store, origin) = (&writer.store, &writer.origin);
+    let mut batch = vec![opening(), add(), opened(store, origin)];
+    batch.extend(entries);
+    batch.push(EntryBody::LogHead(LogHead { read, ..head_of(store, origin, 0) }));
+    batch.push(closed(origin, writer.range.size()));
+    stored(writer, vec![batch])
+}
+
+#[test]
+fn holds_and_erasures_have_their_entries_where_the_registry_says_that_they_were_read() {
+    let (writer, entries) = with_ledger();
+    let (report, _) = verify(&told(&writer, entries.clone(), Some(1)), None);
+    assert_eq!(report.verdict, Verdict::Verified, "{}", crate::render::text::report(&report));
+    for left in [entries[..1].to_vec(), entries[1..].to_vec(), vec![]] {
+        finds(&told(&writer, left.clone(), Some(1)), "LEDGER_MISSING", Verdict::Incomplete);
+        // A registrar that does not say that it read them owes nothing.
+        let (report, _) = verify(&told(&writer, left, None), None);
+        assert_eq!(report.verdict, Verdict::Verified, "{}", crate::render::text::report(&report));
+    }
+}
+
+#[test]
+fn an_entry_without_its_record_or_told_twice_is_found_and_counts_for_nothing() {
+    let (writer, entries) = with_ledger();
+    let (EntryBody::LegalHold(hold), EntryBody::ContentErased(erased)) = (&entries[0], &entries[1]) else {
+        panic!("{entries:?}");
+    };
+    let id = |text: &str| Identifier::new(text).unwrap();
+    // Over everything, which would have held the erasure up; and one more that is told of another place.
+    let wider = LegalHold { exchange: None, ..hold.clone() };
+    let release = LegalHold { phase: id("end"), ..hold.clone() };
+    let elsewhere = LegalHold { exchange: None, position: 1, ..hold.clone() };
+    let backdated = LegalHold { recorded_at: hold.recorded_at - SECOND, ..hold.clone() };
+    let key =
+        ContentErased { content_key: id("acme/gw1/20260921t133320z-00000001/000000/0009"), ..erased.clone() };
+    let table = [
+        vec![EntryBody::LegalHold(wider), entries[1].clone()],
+        vec![EntryBody::LegalHold(release), entries[1].clone()],
+        vec![EntryBody::LegalHold(backdated), entries[1].clone()],
+        vec![entries[0].clone(), entries[1].clone(), EntryBody::LegalHold(elsewhere)],
+        vec![entries[0].clone(), EntryBody::ContentErased(key)],
+        vec![entries[0].clone(), entries[1].clone(), entries[0].clone()],
+    ];
+    for entries in table {
+        let store = told(&writer, entries.clone(), Some(1));
+        finds(&store, "LEDGER_MISMATCH", Verdict::Invalid);
+        let (report, _) = verify(&store, None);
+        assert!(!report.findings.has(Code::ErasedUnderHold), "{entries:?}");
+    }
 }

@@ -1,25 +1,31 @@
-//! Whether a reader may see content: only where somebody said why.
-
-use std::io::Write as _;
+//! Whether a reader may see content: only where somebody said why, and only once the access ledger says so.
 
 use schemas::ExchangeId;
 
-use crate::render::hostile;
+use super::visit::Visit;
+use crate::access::{self, Content, Why};
 
 /// Why content is looked at; none where it is not shown.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct Access {
-    /// The reason, as it was typed at the start.
-    pub reason: Option<String>,
+    /// As it was typed at the start.
+    pub why: Option<Why>,
 }
 
-/// Says whether the content of an exchange may be shown, and leaves a trace where it is.
+/// Whether the content of an exchange may be shown; where it may, that is recorded.
 ///
 /// # Errors
-/// The trace cannot be left: nothing is shown then.
-pub(super) fn content_access(access: &Access, exchange: &ExchangeId) -> std::io::Result<bool> {
-    let Some(reason) = &access.reason else { return Ok(false) };
-    let line = format!("content of exchange {exchange} is shown; reason: {reason}");
-    writeln!(std::io::stderr(), "{}", hostile::line(&line))?;
+/// It cannot be recorded: nothing is shown then.
+pub(super) fn content_access(given: &Access, visit: &Visit, exchange: &ExchangeId) -> anyhow::Result<bool> {
+    let Some(why) = &given.why else { return Ok(false) };
+    let content = Content {
+        command: "serve",
+        store: visit.report.store.clone(),
+        exchanges: vec![exchange.clone()],
+        question: None,
+        parts: None,
+        bytes: None,
+    };
+    access::release(&visit.opened.state, why, &content)?;
     Ok(true)
 }

@@ -11,7 +11,7 @@ use super::table::{self, Entry};
 use super::visit::Visit;
 use crate::assess::pack::Loaded;
 use crate::assess::run::{Asked, assess};
-use crate::assess::tables::Shown;
+use crate::assess::tables::{Proven, Shown};
 use crate::paper::chart;
 use crate::paper::data::{Became, ControlLine, PackLine};
 use crate::paper::html::{Cell, Html, count, number, words};
@@ -98,7 +98,9 @@ async fn asked(visit: &Visit, settings: &Settings, name: &str) -> anyhow::Result
         };
     let shown = Shown { report: &visit.report, asked: (visit.opened.from, visit.opened.to), bucket };
     let one = Asked { packs: std::slice::from_ref(loaded), ..all };
-    let assessment = assess(&visit.base, &shown, &one, &mut |_, _, _, _| Ok(())).await?;
+    let made = visit.scratch()?;
+    let proven = Proven { session: &visit.base, records: &visit.records, folder: made.path() };
+    let assessment = assess(&proven, &shown, &one, &mut |_, _, _, _| Ok(())).await?;
     let line = Arc::new(PackLine::from(assessment.packs.first().context("the pack's answers")?));
     kept.insert(name.to_owned(), line.clone());
     Ok(Some(line))

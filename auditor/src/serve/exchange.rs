@@ -58,7 +58,7 @@ pub(super) async fn write(
         return Ok(None);
     }
     let facts = facts(visit, exchange).await?;
-    let shown = content_access(access, exchange)?;
+    let shown = content_access(access, visit, exchange)?;
     let parts = if shown { opened(visit, exchange, &found)? } else { Vec::new() };
     let frame = Frame { title: &format!("Exchange {exchange}"), tab: "/exchanges", sql: Some(&sql) };
     Ok(Some(page(&frame, visit, standing, |html| {

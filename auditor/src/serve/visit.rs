@@ -19,7 +19,7 @@ use super::filter::{BECAME, NAMES};
 use super::rows;
 use super::server::Settings;
 use crate::assess::run::{Asked, assess};
-use crate::assess::tables::Shown;
+use crate::assess::tables::{Proven, Shown};
 use crate::cache::Cache;
 use crate::commands::evidence::{self, Opened};
 use crate::commands::query::verified;
@@ -58,8 +58,17 @@ pub(super) struct Visit {
     pub(super) days: Vec<(i64, u64)>,
     /// Packs that were asked over it.
     pub(super) packs: Mutex<BTreeMap<String, Arc<PackLine>>>,
+    /// The files of the session's `records`, log by log.
+    pub(super) records: Vec<PathBuf>,
     // Last: the sessions read from it.
-    _folder: Folder,
+    folder: Folder,
+}
+
+impl Visit {
+    /// A folder for what one question makes; gone with what is returned.
+    pub(super) fn scratch(&self) -> std::io::Result<tempfile::TempDir> {
+        tempfile::tempdir_in(self.folder.path(SPILL))
+    }
 }
 
 impl std::fmt::Debug for Visit {
@@ -76,6 +85,7 @@ struct Folder {
 
 const PREFIX: &str = "serve-";
 const LOCK: &str = "lock";
+const SPILL: &str = "spill";
 
 impl Folder {
     fn new(state: &Path) -> anyhow::Result<Self> {
@@ -136,7 +146,7 @@ pub(super) fn make(settings: &Settings, number: u64, all: bool, handle: &Handle)
     let (records, batches) = (folder.keep(&records)?, folder.keep(&batches)?);
     drop(cache);
     handle.block_on(async {
-        let spill = folder.path("spill");
+        let spill = folder.path(SPILL);
         fs::create_dir(&spill)?;
         let base = query::session(&records, &batches, &[], settings.memory, &spill).await?;
         let context = SessionContext::new_with_config_rt(base.copied_config(), base.runtime_env());
@@ -153,7 +163,8 @@ pub(super) fn make(settings: &Settings, number: u64, all: bool, handle: &Handle)
             bucket: Err("no control asks for it".into()),
         };
         let nothing = Asked { packs: &[], registers: &[], settings: &[], only: &[], exceptions_file: None };
-        let assessment = assess(&base, &shown, &nothing, &mut |_, _, _, _| Ok(())).await?;
+        let proven = Proven { session: &base, records: &records, folder: &spill };
+        let assessment = assess(&proven, &shown, &nothing, &mut |_, _, _, _| Ok(())).await?;
         let data = Data::new(Sources {
             report: &report,
             assessment: &assessment,
@@ -175,7 +186,8 @@ pub(super) fn make(settings: &Settings, number: u64, all: bool, handle: &Handle)
             packs,
             opened,
             report,
-            _folder: folder,
+            records,
+            folder,
         })
     })
 }

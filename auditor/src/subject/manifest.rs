@@ -7,8 +7,6 @@ use schemas::{ExchangeId, Identifier, Origin, Sha256Hex};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::release::Release;
-
 /// The manifest's first key.
 pub const FORMAT: &str = "affidavit/subject/v1";
 /// Its name.
@@ -55,7 +53,7 @@ pub struct Manifest {
     /// With which auditor.
     pub auditor: String,
     /// Why content was read.
-    pub release: Release,
+    pub reason: String,
     /// Every other file, by its name in the folder.
     pub files: BTreeMap<String, File>,
 }

@@ -14,5 +14,4 @@ pub mod check;
 pub mod folder;
 pub mod manifest;
 pub mod page;
-pub mod release;
 pub mod who;

@@ -18,7 +18,7 @@ pub fn page(manifest: &Manifest, exchanges: &[Exchange]) -> String {
         ("To", bound(manifest.to, "its end")),
         ("Exchanges", count(exchanges.len() as u64, "exchange", "exchanges")),
         ("Verification", manifest.verdict.clone()),
-        ("Reason", manifest.release.reason.clone()),
+        ("Reason", manifest.reason.clone()),
         ("Made", time(manifest.made_at)),
         ("Made by", format!("auditor {}", manifest.auditor)),
     ] {

@@ -118,3 +118,68 @@ fn an_erasure_whose_key_is_still_there_is_named() {
         verify_at(&writer.store, writer.now, |options| options.keys = Some(Box::leak(Box::new(keys))));
     has(&report, "ERASURE_NOT_DONE", Verdict::Policy);
 }
+
+fn erasure(writer: &Writer, n: u64, position: u64, key: &schemas::keytable::KeyId) -> Body {
+    Body::Erasure(Erasure {
+        exchange: exchange_id(n),
+        origin: writer.origin.clone(),
+        position,
+        content_key: key.to_identifier(),
+        reason: id("gdpr-17"),
+        actor: None,
+    })
+}
+
+fn hold(phase: &str, scope: schemas::holds::Scope) -> Body {
+    let schemas::holds::Scope { exchange, subject, consumer, from, to } = scope;
+    let (hold, phase, reason) = (id("case-17"), id(phase), Some(id("litigation")));
+    Body::Hold(schemas::record::Hold {
+        hold,
+        phase,
+        reason,
+        actor: None,
+        exchange,
+        subject,
+        consumer,
+        from,
+        to,
+    })
+}
+
+#[test]
+fn what_was_erased_under_a_hold_is_named_and_what_was_not_is_not() {
+    let all = schemas::holds::Scope::default;
+    let of = |exchange| schemas::holds::Scope { exchange: Some(exchange_id(exchange)), ..all() };
+    let consumer = |name| schemas::holds::Scope { consumer: Some(id(name)), ..all() };
+    let time = |from, to| schemas::holds::Scope { from, to, ..all() };
+    // What is said before the erasure of exchange 5, and whether it was under a hold then.
+    let table = [
+        (vec![hold("begin", all())], vec![], true),
+        (vec![hold("begin", of(5))], vec![], true),
+        (vec![hold("begin", of(6))], vec![], false),
+        (vec![hold("begin", consumer("tester"))], vec![], true),
+        (vec![hold("begin", consumer("somebody"))], vec![], false),
+        (vec![hold("begin", time(None, Some(START)))], vec![], false),
+        (vec![hold("begin", time(Some(START), None))], vec![], true),
+        (vec![hold("begin", all()), hold("end", all())], vec![], false),
+        (vec![hold("begin", all()), hold("end", all()), hold("begin", of(5))], vec![], true),
+        (vec![], vec![hold("begin", all())], false),
+        (vec![hold("begin", all())], vec![hold("end", all())], true),
+        (vec![hold("other", all())], vec![], false),
+    ];
+    for (number, (before, after, held)) in table.into_iter().enumerate() {
+        let mut writer = Writer::boot("20260921t133320z-00000001", START, None, MemorySource::default());
+        let (position, key) = writer.intent(5, b"to be erased");
+        writer.outcome(5, position, &key, b"also");
+        before.into_iter().for_each(|body| _ = writer.push(body));
+        let erased = erasure(&writer, 5, position, &key);
+        writer.push(erased);
+        after.into_iter().for_each(|body| _ = writer.push(body));
+        writer.close();
+        let report = verify_at(&writer.store, writer.now, |_| {});
+        assert_eq!(report.findings.has(Code::ErasedUnderHold), held, "row {number}");
+        if held {
+            has(&report, "ERASED_UNDER_HOLD", Verdict::Policy);
+        }
+    }
+}

@@ -4,7 +4,7 @@
 //! Rows stream: of a part only a chunk is held, unless it is stored as edits of another part. Those are applied when
 //! their batch's turn comes, since their base may be in an earlier batch.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use schemas::content::{
@@ -153,6 +153,12 @@ fn wanted(batch: &VerifiedBatch) -> BTreeMap<(u64, PartName), Wanted> {
     out
 }
 
+/// The records of kinds that nobody here knows: what content is theirs is not judged.
+fn strangers(batch: &VerifiedBatch) -> BTreeSet<u64> {
+    let unknown = batch.rows().iter().filter(|row| row.decoded().record.is_none());
+    unknown.map(|row| row.position()).collect()
+}
+
 /// Checks the content files of a proven batch.
 pub(crate) fn check(
     context: &Context<'_>,
@@ -160,7 +166,7 @@ pub(crate) fn check(
     facts: &mut ContentFacts,
     findings: &mut Findings,
 ) {
-    let mut wanted = wanted(batch);
+    let (mut wanted, strangers) = (wanted(batch), strangers(batch));
     let files = std::mem::take(&mut facts.files);
     for File { opened, class, place } in files {
         let file = Of { class, place };
@@ -195,6 +201,9 @@ pub(crate) fn check(
                     findings.add(Code::Order, place, "rows in the order of their positions", "another order");
                 }
                 last = Some(at);
+                if strangers.contains(&row.position) {
+                    continue;
+                }
                 reading = begin(context, &row, &file, &mut wanted, facts, findings);
             }
             if let Some(part) = &mut reading {

@@ -11,6 +11,7 @@ pub(crate) mod dictionaries;
 mod earlier;
 pub mod fold;
 mod gateway;
+pub mod holds;
 pub mod ids;
 pub mod keys;
 pub(crate) mod listing;
@@ -30,7 +31,7 @@ use schemas::{ObjectName, Origin};
 
 use crate::finding::{Code, Effect, Finding, Findings, Place};
 use crate::mandate::{Claim, Mandate};
-use crate::registry::{Beside, InForce, Reading, Registry, WitnessNote};
+use crate::registry::{Apart, Beside, InForce, Reading, Registry, WitnessNote};
 use crate::report::{ClaimState, Counts, Report, Verdict};
 use crate::source::Source;
 use crate::state::{Remembered, Visit, Visits};
@@ -225,7 +226,10 @@ pub fn run(source: &dyn Source, options: &Options<'_>, sink: &mut dyn Sink) -> (
     if let Some(keys) = options.keys {
         keys.check(&options.trust.deployment, &mut findings);
     }
-    erasures(options, &mut gateways, &mut findings);
+    let folds: Vec<&LogFold> = gateways.iter().flat_map(|gateway| &gateway.folds).collect();
+    let apart = registry.as_ref().map(|registry| registry.ledger(&folds, &mut findings)).unwrap_or_default();
+    let unknown = holds::judge(source, &in_force, (&folds, &apart, options.now), &mut findings);
+    erasures(options, &mut gateways, &apart, &mut findings);
     let mut reports = Vec::new();
     let mut tally = tally::Tally::default();
     for gateway in &gateways {
@@ -275,7 +279,7 @@ pub fn run(source: &dyn Source, options: &Options<'_>, sink: &mut dyn Sink) -> (
             .flat_map(|fold| fold.policies.clone())
             .collect(),
         findings,
-        not_checked: not_checked(options, registry.as_ref(), &tally),
+        not_checked: not_checked(options, registry.as_ref(), &tally, unknown),
         tally,
         not_judged,
     };
@@ -473,13 +477,15 @@ fn empty_or_gone(
 }
 
 /// Destroyed keys need an erasure in some log of the deployment; recorded erasures need a destroyed key.
-fn erasures(options: &Options<'_>, gateways: &mut [Gateway], findings: &mut Findings) {
+fn erasures(options: &Options<'_>, gateways: &mut [Gateway], apart: &Apart, findings: &mut Findings) {
     let declared: BTreeSet<(Origin, u64, String)> = gateways
         .iter()
         .flat_map(|gateway| &gateway.folds)
-        .flat_map(|fold| fold.story.erasures.iter().cloned())
+        .flat_map(|fold| fold.story.erasures.values().map(|told| &told.record))
+        .map(|erasure| (erasure.origin.clone(), erasure.position, erasure.content_key.to_string()))
         .collect();
-    let declared_keys: BTreeSet<&str> = declared.iter().map(|(_, _, key)| key.as_str()).collect();
+    let mut declared_keys: BTreeSet<&str> = declared.iter().map(|(_, _, key)| key.as_str()).collect();
+    declared_keys.extend(apart.erased.iter().map(String::as_str));
     for fold in gateways.iter_mut().flat_map(|gateway| &mut gateway.folds) {
         for used in &fold.destroyed {
             if declared_keys.contains(used.key.as_str()) {
@@ -748,8 +754,18 @@ fn fresh(
     false
 }
 
-fn not_checked(options: &Options<'_>, registry: Option<&Registry>, tally: &tally::Tally) -> Vec<String> {
+fn not_checked(
+    options: &Options<'_>,
+    registry: Option<&Registry>,
+    tally: &tally::Tally,
+    erased_unknown: u64,
+) -> Vec<String> {
     let mut out = Vec::new();
+    if erased_unknown > 0 {
+        out.push(format!(
+            "{erased_unknown} erasures: whether a legal hold covered them; the records of what was erased cannot be read"
+        ));
+    }
     if tally.parts_unopened > 0 {
         let why = if options.keys.is_some() { "no key in the key table" } else { "no key table was given" };
         out.push(format!("commitments of {} parts of content: {why}", tally.parts_unopened));

@@ -1,18 +1,19 @@
 //! The story of one log: what its records say, told in order of position, and whether it holds together.
 //!
 //! Sees proven leaves only. Holds open exchanges, counters and hashes, never rows: its size does not grow with the
-//! log, except by one entry for each open exchange (some 40 bytes), configuration, erasure and unknown name, and by the
+//! log, except by one entry for each open exchange (some 40 bytes), configuration, erasure, hold and unknown name, and by the
 //! ids of the newest exchanges, which are bounded. It can be stored and continued at the next visit.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use schemas::record::{
-    Attempt, Body, Boot, Close, CloseReason, Config, Decision, Encryption, End, Erasure, Gap, GapReason,
-    Intent, Outcome, Part, Predecessor, Record, Refusal, UsageRole, UsageSource,
+    Attempt, Body, Boot, Close, CloseReason, Config, Decision, Encryption, End, Gap, GapReason, Intent,
+    Outcome, Part, Predecessor, Record, Refusal, UsageRole, UsageSource,
 };
 use schemas::{ExchangeId, Origin, Sha256Hex};
 use serde::{Deserialize, Serialize};
 
+use super::holds::{Erasures, Holdings, Told};
 use super::ids::{Ids, number_of, text_of};
 pub use super::tally::Tally;
 use crate::decimal::Decimal;
@@ -140,8 +141,10 @@ pub struct Story {
     pub alive_at: Option<i64>,
     recovering: bool,
     beat: Option<Beat>,
-    /// `(origin, position, key id)` of each recorded erasure.
-    pub erasures: BTreeSet<(Origin, u64, String)>,
+    /// Each recorded erasure, by the record's position.
+    pub erasures: Erasures,
+    /// Each recorded begin and end of a legal hold, by the record's position.
+    pub holds: Holdings,
     /// Counts.
     pub tally: Tally,
 }
@@ -167,7 +170,8 @@ impl Story {
             alive_at: None,
             recovering: false,
             beat: None,
-            erasures: BTreeSet::new(),
+            erasures: Erasures::new(),
+            holds: Holdings::new(),
             tally: Tally::default(),
         }
     }
@@ -241,9 +245,16 @@ impl Story {
             Body::Attempt(attempt) | Body::SideCall(attempt) => self.attempt(position, attempt, findings),
             Body::Heartbeat(heartbeat) => self.counters(position, &heartbeat.counters, false, findings),
             Body::Gap(gap) => self.gap(position, record.at, gap, findings),
-            Body::Erasure(erasure) => self.erasure(erasure),
+            Body::Erasure(erasure) => {
+                let told = Told { batch: self.batch, at: record.at, record: erasure.clone() };
+                self.erasures.insert(position, told);
+            }
+            Body::Hold(hold) => {
+                let told = Told { batch: self.batch, at: record.at, record: hold.clone() };
+                self.holds.insert(position, told);
+            }
             Body::Close(close) => self.closed(position, record.at, close, findings),
-            Body::Admin(_) | Body::Hold(_) => {}
+            Body::Admin(_) => {}
         }
     }
 
@@ -592,10 +603,6 @@ impl Story {
                 findings.add(Code::LateRecords, place, "records before the fence", count("records"))
             }
         }
-    }
-
-    fn erasure(&mut self, erasure: &Erasure) {
-        self.erasures.insert((erasure.origin.clone(), erasure.position, erasure.content_key.to_string()));
     }
 
     fn closed(&mut self, position: u64, at: i64, close: &Close, findings: &mut Findings) {

@@ -649,6 +649,25 @@ fn unknown_kinds_and_keys_are_listed_and_change_nothing() {
 }
 
 #[test]
+fn content_of_a_record_of_an_unknown_kind_is_not_judged() {
+    let config = small().config;
+    let report = sealed(|writer| {
+        let (at, position, key) = (writer.now, writer.position(), writer.key());
+        writer.part(position, &exchange_id(9), PartName::ClientRequest, &key, b"what it says", None);
+        let leaf = format!(r#"{{"at":{at},"config":"{config}","frames":3,"kind":"message","v":1}}"#);
+        writer.push_leaf(leaf.into_bytes());
+    });
+    assert_eq!(report.verdict, Verdict::Verified, "{}", crate::render::text::report(&report));
+    // The same beside a record that is known is nobody's.
+    let report = sealed(|writer| {
+        let (position, key) = (writer.position(), writer.key());
+        writer.part(position, &exchange_id(9), PartName::ClientRequest, &key, b"what it says", None);
+        writer.heartbeat();
+    });
+    has(&report, "CONTENT_FOREIGN", Verdict::Invalid);
+}
+
+#[test]
 fn a_wrong_cost_is_found_by_computing_it_again() {
     let cost = |total: &str, book: Sha256Hex| Cost {
         currency: id("USD"),

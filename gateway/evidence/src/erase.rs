@@ -3,14 +3,17 @@
 mod elsewhere;
 mod find;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
+use schemas::holds::About;
 use schemas::record::{CloseReason, Erasure};
 use schemas::{ExchangeId, Identifier, Origin};
 
 use self::elsewhere::Elsewhere;
+use self::find::Facts;
 use crate::error::{OpenError, Unavailable};
+use crate::hold::{self, HoldError};
 use crate::inner::Inner;
 use crate::keys::{KeyError, KeyFolder, Looked};
 use crate::ledger::{Ledger, LedgerConfig};
@@ -81,6 +84,15 @@ pub enum EraseError {
         /// What else would go.
         others: Vec<Erased>,
     },
+    /// Legal holds cover them.
+    #[error("{}; `gateway hold list` shows the holds; nothing was erased", told_of_held(.held))]
+    Held {
+        /// What is held, and by which holds.
+        held: Vec<(Erased, Vec<Identifier>)>,
+    },
+    /// What is held is not known.
+    #[error("{0}; nothing was erased")]
+    Holds(#[from] HoldError),
     /// The `erasure` record could not be made durable; nothing was destroyed.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
@@ -93,6 +105,42 @@ pub enum EraseError {
     Epoch(#[from] Box<OpenError>),
 }
 
+fn told_of_held(held: &[(Erased, Vec<Identifier>)]) -> String {
+    let names: BTreeSet<&str> = held.iter().flat_map(|(_, holds)| holds).map(Identifier::as_str).collect();
+    let names: Vec<&str> = names.into_iter().collect();
+    let first = held.first().map_or("", |(erased, _)| erased.exchange.as_str());
+    format!("under legal hold by {}: {} exchanges, the first is `{first}`", names.join(", "), held.len())
+}
+
+/// Which of `targets` legal holds cover, whatever the clock says: all that was said of holds was said before.
+fn held<'a>(
+    inner: &Inner,
+    targets: impl Iterator<Item = &'a Erased>,
+    facts: &HashMap<ExchangeId, Facts>,
+) -> Result<Vec<(Erased, Vec<Identifier>)>, EraseError> {
+    let holds = hold::known(&inner.settings)?;
+    if holds.is_empty() {
+        return Ok(Vec::new());
+    }
+    let moment = hold::now();
+    let mut held = Vec::new();
+    for target in targets {
+        let known = facts.get(&target.exchange);
+        let about = About {
+            exchange: &target.exchange,
+            subject: known.and_then(|facts| facts.subject.as_ref()),
+            consumer: known.and_then(|facts| facts.consumer.as_ref()),
+            at: known.map_or(0, |facts| facts.at),
+        };
+        let by: Vec<Identifier> = holds.covering(&about, &moment).into_iter().collect();
+        if !by.is_empty() {
+            held.push((target.clone(), by));
+        }
+    }
+    held.sort();
+    Ok(held)
+}
+
 pub(crate) fn erase(inner: &Inner, request: &EraseRequest) -> Result<EraseReport, EraseError> {
     let mut due = inner.erasing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let elsewhere = Elsewhere::of(inner)?;
@@ -103,6 +151,7 @@ pub(crate) fn erase(inner: &Inner, request: &EraseRequest) -> Result<EraseReport
     }
     let keys = KeyFolder::new(inner.disk.clone(), &inner.settings.key_table_dir);
     let (found, elsewhere) = elsewhere::find(inner, &request.target, elsewhere)?;
+    let mut facts = found.facts;
     let mut report = EraseReport { without_content: found.without_content, ..EraseReport::default() };
     let mut by_key: BTreeMap<Identifier, Vec<Erased>> = BTreeMap::new();
     for target in found.targets {
@@ -113,12 +162,14 @@ pub(crate) fn erase(inner: &Inner, request: &EraseRequest) -> Result<EraseReport
         }
     }
     // Who else uses a key of such a log cannot be told yet.
-    let held = by_key.keys().filter(|key| elsewhere.has(key)).count();
+    let waiting = by_key.keys().filter(|key| elsewhere.has(key)).count();
     by_key.retain(|key, _| !elsewhere.has(key));
     let wanted: BTreeSet<ExchangeId> =
         by_key.values().flatten().map(|target| target.exchange.clone()).collect();
     let users = find::users(inner, &by_key.keys().cloned().collect())?;
-    let others: Vec<Erased> = users.into_iter().filter(|user| !wanted.contains(&user.exchange)).collect();
+    facts.extend(users.facts);
+    let others: Vec<Erased> =
+        users.targets.into_iter().filter(|user| !wanted.contains(&user.exchange)).collect();
     if !others.is_empty() {
         if !request.whole_key {
             return Err(EraseError::Shared { others });
@@ -126,6 +177,10 @@ pub(crate) fn erase(inner: &Inner, request: &EraseRequest) -> Result<EraseReport
         for other in others {
             by_key.entry(other.content_key.clone()).or_default().push(other);
         }
+    }
+    let held = held(inner, by_key.values().flatten(), &facts)?;
+    if !held.is_empty() {
+        return Err(EraseError::Held { held });
     }
     // No new exchange gets these keys; one that has one already would lose its content unrecorded.
     if let Some(table) = &inner.keys {
@@ -164,7 +219,7 @@ pub(crate) fn erase(inner: &Inner, request: &EraseRequest) -> Result<EraseReport
     }
     report.erased = by_key.into_values().flatten().collect();
     report.erased.sort();
-    if held > 0 || !elsewhere.is_empty() && matches!(request.target, EraseTarget::Subject(_)) {
+    if waiting > 0 || !elsewhere.is_empty() && matches!(request.target, EraseTarget::Subject(_)) {
         let done = report.erased.len();
         return Err(EraseError::Failed(format!("{done} exchanges are erased; {}", elsewhere.told())));
     }

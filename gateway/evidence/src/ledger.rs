@@ -22,6 +22,7 @@ use crate::commit::CommitSettings;
 use crate::disk::SharedDisk;
 use crate::erase::{EraseError, EraseReport, EraseRequest};
 use crate::error::{OpenError, Reason, Unavailable};
+use crate::hold::{HoldError, HoldReport, HoldRequest, RegistryKey};
 use crate::inner::Inner;
 use crate::kept::{Reship, ReshipError, ReshipReport};
 use crate::refusals::PreAuth;
@@ -80,6 +81,8 @@ pub struct LedgerConfig {
     pub key_table_dir: PathBuf,
     /// The way out.
     pub store: Arc<dyn Store>,
+    /// The key of the deployment's registry in that store: holds that other gateways recorded are read there.
+    pub registry: Option<RegistryKey>,
     /// Seed of the Ed25519 key that signs this gateway's seals.
     pub seal_seed: [u8; 32],
     /// Seed of the Ed25519 key that signs promises to callers (`<origin>/promise`); `None`: none are made.
@@ -261,12 +264,26 @@ impl Ledger {
     /// where they may hold any of it. On return the keys are destroyed on stable storage. A crash in between is made good by the next start.
     ///
     /// # Errors
-    /// [`EraseError::Shared`] where other exchanges use the same key and `whole_key` is not set: lists them.
+    /// [`EraseError::Shared`] where other exchanges use the same key and `whole_key` is not set: lists them;
+    /// [`EraseError::Held`] where a legal hold covers any of them.
     pub async fn erase(&self, request: EraseRequest) -> Result<EraseReport, EraseError> {
         let inner = self.inner.clone();
         match tokio::task::spawn_blocking(move || crate::erase::erase(&inner, &request)).await {
             Ok(done) => done,
             Err(error) => Err(EraseError::Failed(error.to_string())),
+        }
+    }
+
+    /// Begins or ends a legal hold: from its beginning to its end nothing that it covers is erased. On return it is recorded
+    /// on stable storage.
+    ///
+    /// # Errors
+    /// [`HoldError::Unknown`] where a hold is to end that is not in force.
+    pub async fn hold(&self, request: HoldRequest) -> Result<HoldReport, HoldError> {
+        let inner = self.inner.clone();
+        match tokio::task::spawn_blocking(move || crate::hold::hold(&inner, &request)).await {
+            Ok(done) => done,
+            Err(error) => Err(HoldError::Failed(error.to_string())),
         }
     }
 

@@ -1,4 +1,4 @@
-//! The admin socket: `gateway erase`, `gateway reship` and `gateway serve --take-over` talk over it to the process that
+//! The admin socket: `gateway erase`, `gateway hold`, `gateway reship` and `gateway serve --take-over` talk over it to the process that
 //! serves.
 //!
 //! A Unix socket in a folder that only its owner can enter (`place`). One JSON line in, one JSON line out.
@@ -9,8 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evidence::{
-    EraseError, EraseReport, EraseRequest, EraseTarget, Erased, Reship, ReshipError, ReshipReport, Reshipped,
+    EraseError, EraseReport, EraseRequest, EraseTarget, Erased, HoldAsked as Asked, HoldError, HoldReport,
+    HoldRequest, Reship, ReshipError, ReshipReport, Reshipped,
 };
+use schemas::holds::Scope;
 use schemas::{ExchangeId, Identifier, Origin};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _};
@@ -32,6 +34,8 @@ const ASKED_AT_ONCE: usize = 16;
 pub enum Request {
     /// Destroy content keys.
     Erase(EraseAsked),
+    /// Begin or end a legal hold.
+    Hold(HoldAsked),
     /// Put archived batches again.
     Reship(ReshipAsked),
     /// Give the listening sockets to the gateway that asks (`hand_over`).
@@ -56,6 +60,72 @@ pub struct EraseAsked {
     /// Who asks: an identifier.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub actor: Option<String>,
+}
+
+/// A legal hold is to begin, or, with `release`, to end.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HoldAsked {
+    /// Its name: that of the case.
+    pub hold: String,
+    /// Whether it ends.
+    #[serde(default)]
+    pub release: bool,
+    /// Only these exchanges; none: all that the rest says.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub exchanges: Vec<String>,
+    /// Only an end user's, as callers name them; the process makes the pseudonym.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub subject: Option<String>,
+    /// Only a consumer's.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub consumer: Option<String>,
+    /// Only what began then or later, microseconds UTC.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub from_us: Option<i64>,
+    /// Only what began before, microseconds UTC.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub to_us: Option<i64>,
+    /// Why: an identifier.
+    pub reason: String,
+    /// Who asks: an identifier.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub actor: Option<String>,
+}
+
+impl HoldAsked {
+    /// What the ledger is asked. `pseudonyms` are those of the configuration that made the records.
+    ///
+    /// # Errors
+    /// What of it has no meaning.
+    pub fn request(&self, pseudonyms: &Pseudonyms) -> Result<HoldRequest, String> {
+        let identifier = |text: &str| Identifier::new(text).map_err(|error| error.to_string());
+        let subject = self
+            .subject
+            .as_deref()
+            .map(|raw| pseudonyms.always(raw).ok_or_else(|| "the subject has no pseudonym".to_owned()));
+        let scope = Scope {
+            exchange: None,
+            subject: subject.transpose()?,
+            consumer: self.consumer.as_deref().map(identifier).transpose()?,
+            from: self.from_us,
+            to: self.to_us,
+        };
+        let of = |id: &String| -> Result<Scope, String> {
+            let exchange = ExchangeId::new(id.as_str()).map_err(|error| error.to_string())?;
+            Ok(Scope { exchange: Some(exchange), ..scope.clone() })
+        };
+        let scopes = match self.exchanges.as_slice() {
+            [] => vec![scope.clone()],
+            ids => ids.iter().map(of).collect::<Result<_, String>>()?,
+        };
+        Ok(HoldRequest {
+            hold: identifier(&self.hold)?,
+            asked: if self.release { Asked::End } else { Asked::Begin(scopes) },
+            reason: identifier(&self.reason)?,
+            actor: self.actor.as_deref().map(identifier).transpose()?,
+        })
+    }
 }
 
 /// Which of the kept batches are to be put again: those that meet all that is said.
@@ -125,6 +195,13 @@ pub enum Response {
         /// Those that kept no content under a key.
         without_content: Vec<String>,
     },
+    /// The hold is recorded.
+    Held {
+        /// How many records say so.
+        records: u64,
+        /// Whether the store has them.
+        archived: bool,
+    },
     /// What became of the batches that were chosen.
     Reshipped {
         /// In the order of their logs.
@@ -149,6 +226,14 @@ impl Response {
     /// Nothing was done.
     pub(crate) fn refused(message: impl Into<String>) -> Self {
         Self::Refused { message: message.into(), shared: Vec::new() }
+    }
+
+    /// Of what became of a hold.
+    pub fn of_hold(done: Result<HoldReport, HoldError>) -> Self {
+        match done {
+            Ok(HoldReport { records, archived }) => Self::Held { records, archived },
+            Err(error) => Self::refused(error.to_string()),
+        }
     }
 
     /// Of what became of kept batches.
@@ -351,6 +436,7 @@ async fn serve(app: &Arc<App>, handing: &Arc<Handing>, mut stream: UnixStream) -
     }
     let response = match serde_json::from_str(&line) {
         Ok(Request::Erase(asked)) => erase(app, asked).await,
+        Ok(Request::Hold(asked)) => hold(app, &asked).await,
         Ok(Request::Reship(asked)) => reship(app, &asked).await,
         Ok(Request::HandOver {}) => {
             let handing = Arc::clone(handing);
@@ -376,6 +462,15 @@ async fn erase(app: &App, asked: EraseAsked) -> Response {
     };
     tracing::info!(reason = %request.reason, whole_key = request.whole_key, "erasure asked for");
     Response::of(app.ledger.erase(request).await)
+}
+
+async fn hold(app: &App, asked: &HoldAsked) -> Response {
+    let request = match asked.request(&app.snapshot.load().pseudonyms) {
+        Ok(request) => request,
+        Err(message) => return Response::refused(message),
+    };
+    tracing::info!(hold = %request.hold, reason = %request.reason, release = asked.release, "hold asked for");
+    Response::of_hold(app.ledger.hold(request).await)
 }
 
 async fn reship(app: &App, asked: &ReshipAsked) -> Response {

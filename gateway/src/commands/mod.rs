@@ -3,6 +3,7 @@
 mod archive;
 mod check;
 mod closing;
+mod hold;
 mod keygen;
 mod keys;
 mod quickstart;
@@ -49,6 +50,7 @@ pub fn run(command: Command) -> Result<()> {
             let start = Start { accept_loss: args.accept_loss, closing, ..Start::default() };
             crate::serve::salvage(loaded, args.journal.as_deref(), start)
         }
+        Command::Hold(command) => hold::run(&command),
         Command::Reship(args) => reship::run(&args),
         Command::Erase(args) => crate::serve::erase(loaded(&args.file.config)?, &args),
     }

@@ -162,6 +162,10 @@ pub struct Evidence {
     pub promise_key: Option<PathBuf>,
     /// The evidence store. Restart.
     pub out: Out,
+    /// The public key of the deployment's registry in that store, base64: legal holds that other gateways recorded are read
+    /// there before anything is erased. Restart.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub registry: Option<String>,
     /// Where a record must be before it counts: `local` (this machine's disk), or `{kafka: {...}}`. Restart.
     #[schemars(default)]
     pub commit: Commit,

@@ -193,6 +193,9 @@ fn evidence(node: &Node, base: &Path, problems: &mut Vec<Problem>) -> Option<Evi
         .fields
         .required_node("out", "the evidence store as `{directory: PATH}`, `{s3: {...}}` or `{kafka: {...}}`");
     let out = out_node.and_then(|node| out(node, "evidence.out", base, f.fields.problems()));
+    let form = "the public key of the registry's seals: 32 bytes in base64";
+    let registry =
+        f.fields.optional("registry", form, |text| schemas::trust::public_key(text).map(|_| text.to_owned()));
     let commit = f.part_of("commit", super::commit::read);
     let age = if matches!(out, Some(Out::S3(_) | Out::Kafka(_))) { 60 * SECOND } else { 10 * SECOND };
     let batch_age = f.duration("batch_age", Duration::from_millis(100)..=60 * 60 * SECOND, age);
@@ -213,6 +216,7 @@ fn evidence(node: &Node, base: &Path, problems: &mut Vec<Problem>) -> Option<Evi
         pseudonym_key,
         promise_key,
         out: out?,
+        registry,
         commit: whole(commit)?.unwrap_or_default(),
         batch_age,
         batch_size,

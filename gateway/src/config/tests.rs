@@ -665,8 +665,8 @@ fn schema_and_reader_know_the_same_keys() {
     let mut in_schema = Vec::new();
     properties(&schema, &schema, "", &mut in_schema);
     let bucket = with_out(
-        "  out:\n    s3: { bucket: abc, prefix: p, region: r, endpoint: 'http://127.0.0.1:9', path_style: true, \
-         sse: kms, kms_key: k, mode: compliance, legal_hold: false, without_lock: refuse, timeout: 1m, \
+        "  registry: AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n  out:\n    s3: { bucket: abc, prefix: p, region: r, endpoint: \
+         'http://127.0.0.1:9', path_style: true, sse: kms, kms_key: k, mode: compliance, legal_hold: false, without_lock: refuse, timeout: 1m, \
          retention: { records: 1d, content: 1d, classes: { legal: 9d } } }",
     );
     let archived = "{ s3: { bucket: abc, prefix: p, region: r, endpoint: 'http://127.0.0.1:9', path_style: true, timeout: 1m } }";

@@ -7,8 +7,8 @@ use super::key::{KeyAction, KeyEntry};
 use crate::canonical;
 use crate::digest::Sha256Hex;
 use crate::leaf::LeafError;
-use crate::names::{Identifier, Origin, is_part};
-use crate::record::{Heartbeat, MAX_LEAF_BYTES, VERSION};
+use crate::names::{ExchangeId, Identifier, Origin, is_part};
+use crate::record::{Erasure, Heartbeat, Hold, MAX_LEAF_BYTES, VERSION};
 
 /// Why an entry has no leaf, or a leaf is no entry.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -64,9 +64,9 @@ pub enum EntryBody {
     RetentionSet(RetentionSet),
     /// A price list is in force.
     PriceList(PriceList),
-    /// A legal hold begins or ends.
+    /// A log's `hold` record: a legal hold begins or ends.
     LegalHold(LegalHold),
-    /// A log's `erasure` record destroys content.
+    /// A log's `erasure` record: content was destroyed.
     ContentErased(ContentErased),
     /// An audit was made.
     Audit(Audit),
@@ -164,6 +164,9 @@ pub struct LogHead {
     /// `true`: the registrar saw it on its way (16.1), and the store did not have it yet; absent: the store had it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ahead: Option<bool>,
+    /// The records of all batches below this number were read: every `hold` and `erasure` among them has its entry before this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read: Option<u64>,
 }
 
 /// `log_closed`: the last head of the log ends with `close`.
@@ -206,19 +209,68 @@ pub struct PriceList {
     pub from: i64,
 }
 
-/// `legal_hold`: a hold over a log, or over one exchange of it.
+/// `legal_hold`: a `hold` record was seen in a log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LegalHold {
+    /// The log that holds the `hold` record.
+    pub origin: Origin,
+    /// The record's position there.
+    pub position: u64,
+    /// The record's time, microseconds UTC.
+    pub recorded_at: i64,
     /// The hold's name.
     pub hold: Identifier,
     /// `begin` or `end`.
     pub phase: Identifier,
-    /// The log; absent: the whole deployment.
+    /// As in the record.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub origin: Option<Origin>,
-    /// The exchange, where it is one.
+    pub reason: Option<Identifier>,
+    /// As in the record.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub exchange: Option<crate::names::ExchangeId>,
+    pub actor: Option<Identifier>,
+    /// As in the record.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub exchange: Option<ExchangeId>,
+    /// As in the record.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub subject: Option<Identifier>,
+    /// As in the record.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub consumer: Option<Identifier>,
+    /// As in the record.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub from: Option<i64>,
+    /// As in the record.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub to: Option<i64>,
+}
+
+impl LegalHold {
+    /// Of a record, by its place and time.
+    pub fn of(origin: &Origin, position: u64, recorded_at: i64, record: &Hold) -> Self {
+        let Hold { hold, phase, reason, actor, exchange, subject, consumer, from, to } = record.clone();
+        let origin = origin.clone();
+        Self {
+            origin,
+            position,
+            recorded_at,
+            hold,
+            phase,
+            reason,
+            actor,
+            exchange,
+            subject,
+            consumer,
+            from,
+            to,
+        }
+    }
+
+    /// What the record said.
+    pub fn record(&self) -> Hold {
+        let Self { hold, phase, reason, actor, exchange, subject, consumer, from, to, .. } = self.clone();
+        Hold { hold, phase, reason, actor, exchange, subject, consumer, from, to }
+    }
 }
 
 /// `content_erased`: an `erasure` record was seen in a log.
@@ -228,8 +280,39 @@ pub struct ContentErased {
     pub origin: Origin,
     /// The record's position there.
     pub position: u64,
+    /// The record's time, microseconds UTC.
+    pub recorded_at: i64,
+    /// The exchange whose content went.
+    pub exchange: ExchangeId,
+    /// The log that holds the exchange.
+    pub of_origin: Origin,
+    /// Position of its intent or refusal there.
+    pub of_position: u64,
     /// The destroyed data key.
     pub content_key: Identifier,
+    /// As in the record.
+    pub reason: Identifier,
+    /// As in the record.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub actor: Option<Identifier>,
+}
+
+impl ContentErased {
+    /// Of a record, by its place and time.
+    pub fn of(origin: &Origin, position: u64, recorded_at: i64, record: &Erasure) -> Self {
+        let erased = record.clone();
+        Self {
+            origin: origin.clone(),
+            position,
+            recorded_at,
+            exchange: erased.exchange,
+            of_origin: erased.origin,
+            of_position: erased.position,
+            content_key: erased.content_key,
+            reason: erased.reason,
+            actor: erased.actor,
+        }
+    }
 }
 
 /// `audit`: somebody audited, and says so here.
@@ -259,6 +342,9 @@ fn form(entry: &Entry) -> Result<(), EntryError> {
     }
     match &entry.body {
         EntryBody::LogHead(head) if head.size == 0 => wrong("`size` is 0".into()),
+        EntryBody::LogHead(head) if head.read.is_some_and(|read| read > head.batch.saturating_add(1)) => {
+            wrong("`read` is beyond the batch".into())
+        }
         EntryBody::RetentionSet(set) if !is_part(set.retention.as_str()) => {
             wrong(format!("`retention` is `{}`, wanted `[a-z0-9][a-z0-9.-]{{0,62}}`", set.retention))
         }
@@ -333,6 +419,7 @@ mod tests {
             root: Sha256Hex([1; 32]),
             seal: Sha256Hex([2; 32]),
             ahead: None,
+            read: None,
         }
     }
 

@@ -18,4 +18,4 @@ pub use entry::{
     Opening, PriceList, RetentionSet, decode, encode,
 };
 pub use key::{KEY_FIRST_LINE, KeyAction, KeyEntry, KeyError, KeyStatement, Until, root_key_name};
-pub use state::{EntryFault, FaultKind, Head, KeyState, LogState, State};
+pub use state::{EntryFault, FaultKind, Head, KeyState, Ledger, LogState, State};

@@ -4,8 +4,9 @@
 //! not ended; a revoked key counts for a log up to a size. Format: `FORMAT.md` 15.4.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use super::entry::{Entry, EntryBody, LogClosed, LogHead, LogOpened, Opening};
+use super::entry::{ContentErased, Entry, EntryBody, LegalHold, LogClosed, LogHead, LogOpened, Opening};
 use super::key::{KeyAction, KeyEntry};
 use crate::digest::Sha256Hex;
 use crate::merkle::Hash;
@@ -29,6 +30,8 @@ pub enum FaultKind {
     ClosedButActive,
     /// An entry about a log that was not opened.
     LogUnknown,
+    /// A second entry about one `hold` or `erasure` record.
+    LedgerRepeated,
 }
 
 /// One fault, with what was expected and found.
@@ -61,6 +64,25 @@ pub struct Head {
     pub seal: Sha256Hex,
     /// Whether the store did not have it yet when it was registered.
     pub is_ahead: bool,
+    /// The records of batches below this were read for the ledger of holds and erasures, where it was said.
+    pub read: Option<u64>,
+}
+
+/// The ledger of holds and erasures: what `hold` and `erasure` records of the logs say, by their places.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ledger {
+    /// Holds, by log and position of the record.
+    pub holds: BTreeMap<(Origin, u64), LegalHold>,
+    /// Erasures, by log and position of the record.
+    pub erased: BTreeMap<Origin, BTreeMap<u64, ContentErased>>,
+}
+
+impl Ledger {
+    /// Whether the record at a place has its entry.
+    pub fn has(&self, origin: &Origin, position: u64) -> bool {
+        self.holds.contains_key(&(origin.clone(), position))
+            || self.erased.get(origin).is_some_and(|of_log| of_log.contains_key(&position))
+    }
 }
 
 /// A key of a gateway.
@@ -113,6 +135,8 @@ pub struct State {
     opening: Option<Opening>,
     keys: BTreeMap<String, KeyState>,
     logs: BTreeMap<Origin, LogState>,
+    /// Shared: a writer tries entries on copies of the state.
+    ledger: Arc<Ledger>,
 }
 
 impl State {
@@ -125,6 +149,7 @@ impl State {
             opening: None,
             keys: BTreeMap::new(),
             logs: BTreeMap::new(),
+            ledger: Arc::default(),
         }
     }
 
@@ -146,8 +171,20 @@ impl State {
         own.map(|(text, _)| text.as_str())
     }
 
-    /// Keeps the last head of each log only: what a writer needs.
+    /// Holds and erasures.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Keeps what a writer needs: the last head of each log, and of erasures those of logs that go on.
     pub fn keep_last_heads(&mut self) {
+        let is_over = |origin: &Origin| self.logs.get(origin).is_some_and(|log| log.closed.is_some());
+        if self.ledger.erased.keys().any(is_over) {
+            let over: Vec<Origin> =
+                self.ledger.erased.keys().filter(|origin| is_over(origin)).cloned().collect();
+            let ledger = Arc::make_mut(&mut self.ledger);
+            over.iter().for_each(|origin| _ = ledger.erased.remove(origin));
+        }
         for log in self.logs.values_mut() {
             if let Some((batch, head)) = log.heads.pop_last() {
                 log.heads = BTreeMap::from([(batch, head)]);
@@ -182,6 +219,18 @@ impl State {
                 } else {
                     log.closed = Some(closed.clone());
                     log.lost = None;
+                }
+            }
+            EntryBody::LegalHold(hold) => {
+                if self.is_new(position, (&hold.origin, hold.position), &mut faults) {
+                    let place = (hold.origin.clone(), hold.position);
+                    Arc::make_mut(&mut self.ledger).holds.insert(place, hold.clone());
+                }
+            }
+            EntryBody::ContentErased(erased) => {
+                if self.is_new(position, (&erased.origin, erased.position), &mut faults) {
+                    let of_log = &mut Arc::make_mut(&mut self.ledger).erased;
+                    of_log.entry(erased.origin.clone()).or_default().insert(erased.position, erased.clone());
                 }
             }
             EntryBody::LogLost(lost) => {
@@ -346,8 +395,24 @@ impl State {
         }
         log.lost = None;
         let is_ahead = head.ahead == Some(true);
-        let seen = Head { position, at, size: head.size, root: head.root, seal: head.seal, is_ahead };
+        let LogHead { size, root, seal, read, .. } = *head;
+        let seen = Head { position, at, size, root, seal, is_ahead, read };
         log.heads.insert(head.batch, seen);
+    }
+
+    /// Whether a record of a known log has no entry yet.
+    fn is_new(&mut self, position: u64, record: (&Origin, u64), faults: &mut Vec<EntryFault>) -> bool {
+        let (origin, of_position) = record;
+        if self.log(position, origin, faults).is_none() {
+            return false;
+        }
+        if self.ledger.has(origin, of_position) {
+            let found = format!("a second one about position {of_position}");
+            let fault = fault(FaultKind::LedgerRepeated, position, "one entry for a record", found);
+            faults.push(EntryFault { origin: Some(origin.clone()), ..fault });
+            return false;
+        }
+        true
     }
 
     fn log(&mut self, position: u64, origin: &Origin, faults: &mut Vec<EntryFault>) -> Option<&mut LogState> {

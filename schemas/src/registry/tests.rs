@@ -58,7 +58,7 @@ fn opened(epoch: &str, key: u8) -> EntryBody {
 
 fn head(epoch: &str, batch: u64, size: u64) -> EntryBody {
     let (root, seal) = (Sha256Hex([3; 32]), Sha256Hex([4; 32]));
-    EntryBody::LogHead(LogHead { origin: origin(epoch), batch, size, root, seal, ahead: None })
+    EntryBody::LogHead(LogHead { origin: origin(epoch), batch, size, root, seal, ahead: None, read: None })
 }
 
 fn closed(epoch: &str, size: u64) -> EntryBody {

@@ -3,14 +3,16 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use schemas::files::{LeafRow, ReferenceRow, schema_fingerprint, write_records, write_reference};
+use schemas::files::{
+    LeafRow, Limits, ReferenceRow, read_records, schema_fingerprint, write_records, write_reference,
+};
 use schemas::merkle::CompactRange;
 use schemas::names::FileKind;
 use schemas::note::{Ed25519Signer, Signer as _};
-use schemas::record::Heartbeat;
+use schemas::record::{Body, Heartbeat};
 use schemas::registry::{
-    Checkpoint, Entry, EntryBody, KeyAction, KeyStatement, LogClosed, LogHead, LogOpened, Opening, State,
-    Until, decode, encode,
+    Checkpoint, ContentErased, Entry, EntryBody, KeyAction, KeyStatement, LegalHold, LogClosed, LogHead,
+    LogOpened, Opening, State, Until, decode, encode,
 };
 use schemas::seal::{self, Seal, SealedFile};
 use schemas::trust::{Trust, TrustedRegistry, key_text};
@@ -83,6 +85,7 @@ fn bodies() -> Vec<Vec<EntryBody>> {
             root: seal.root,
             seal: seal_hash,
             ahead: None,
+            read: Some(batch + 1),
         })
     };
     let opening = EntryBody::Registry(Opening {
@@ -105,10 +108,31 @@ fn bodies() -> Vec<Vec<EntryBody>> {
     let reason = Identifier::new("shutdown").unwrap();
     let closed = EntryBody::LogClosed(LogClosed { origin: origin(), size: 20, reason });
     let silence = Heartbeat { counters: BTreeMap::from([("keys".into(), 2), ("logs".into(), 1)]) };
-    vec![
-        vec![opening, key(&add), opened, head(0)],
-        vec![head(1), key(&rotate), head(2), closed, key(&revoke), EntryBody::Heartbeat(silence)],
-    ]
+    let mut second = vec![head(1), key(&rotate)];
+    second.extend(ledger(&notes[2]));
+    second.extend([head(2), closed, key(&revoke), EntryBody::Heartbeat(silence)]);
+    vec![vec![opening, key(&add), opened, head(0)], second]
+}
+
+/// The entries about `hold` and `erasure` records of a batch.
+fn ledger(note: &[u8]) -> Vec<EntryBody> {
+    let sealed = seal::parse_unverified(note).unwrap();
+    let name = &sealed.file(&FileKind::Records).unwrap().name;
+    let records = Bytes::from(super::read(&format!("store/{}/{name}", origin())));
+    let rows = read_records(&records, &Limits::default()).unwrap().rows;
+    let of = |row: &LeafRow| {
+        let record = leaf::decode(&row.leaf).unwrap().record?;
+        match record.body {
+            Body::Hold(hold) => {
+                Some(EntryBody::LegalHold(LegalHold::of(&origin(), row.position, record.at, &hold)))
+            }
+            Body::Erasure(erased) => {
+                Some(EntryBody::ContentErased(ContentErased::of(&origin(), row.position, record.at, &erased)))
+            }
+            _ => None,
+        }
+    };
+    rows.iter().filter_map(of).collect()
 }
 
 /// Every object by name, the seals' notes, the entries as vectors.

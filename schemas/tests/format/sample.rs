@@ -334,6 +334,17 @@ pub fn lone() -> Vec<(&'static str, Body)> {
         reason: id("gdpr-17"),
         actor: Some(id("uid:1000")),
     };
+    let hold = Hold {
+        hold: id("case-17"),
+        phase: id("begin"),
+        reason: Some(id("litigation")),
+        actor: Some(id("uid:1000")),
+        exchange: Some(exchange(1)),
+        subject: Some(id("p:00112233445566778899aabbccddeeff")),
+        consumer: Some(id("payroll-bot")),
+        from: Some(START),
+        to: Some(START + 1_000_000),
+    };
     vec![
         ("admin", Body::Admin(admin)),
         ("heartbeat", Body::Heartbeat(Heartbeat { counters: counters() })),
@@ -341,7 +352,7 @@ pub fn lone() -> Vec<(&'static str, Body)> {
         ("gap_loss", gap(GapReason::Loss, Some(1), Some(512))),
         ("gap_unrecorded", gap(GapReason::Unrecorded, Some(3), None)),
         ("gap_late", gap(GapReason::Late, Some(2), None)),
-        ("hold", Body::Hold(Hold { hold: id("case-17"), phase: id("begin"), exchange: Some(exchange(1)) })),
+        ("hold", Body::Hold(hold)),
         ("erasure", Body::Erasure(erasure)),
     ]
 }

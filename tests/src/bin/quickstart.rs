@@ -204,8 +204,8 @@ async fn main() -> anyhow::Result<()> {
     let exchange = chat.exchange().context("the first exchange's id")?.to_owned();
     run(
         &["show", &store, &exchange],
-        &["--key-table", &table],
-        &format!("auditor show {store} {exchange} --trust {trust} --key-table {table}"),
+        &["--key-table", &table, "--reason", "quickstart"],
+        &format!("auditor show {store} {exchange} --trust {trust} --key-table {table} --reason quickstart"),
     )?;
     let bundle = text(&dir.join("proof.json"));
     run(

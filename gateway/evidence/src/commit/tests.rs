@@ -85,6 +85,7 @@ fn settings(disk: &SimDisk, commit: &CommitSettings) -> LedgerConfig {
     let id = |text: &str| Identifier::new(text).unwrap();
     let disk: crate::disk::SharedDisk = Arc::new(disk.clone());
     LedgerConfig {
+        registry: None,
         deployment: "acme".into(),
         gateway: "gw1".into(),
         journal_dir: JOURNAL.into(),

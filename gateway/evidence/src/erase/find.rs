@@ -21,6 +21,7 @@ const SLACK_US: i64 = 3_600 * 1_000_000;
 #[derive(Deserialize)]
 struct Glance {
     kind: String,
+    at: i64,
     #[serde(default)]
     exchange: Option<ExchangeId>,
     #[serde(default)]
@@ -33,6 +34,8 @@ struct Glance {
 struct Caller {
     #[serde(default)]
     subject: Option<Attributed>,
+    #[serde(default)]
+    consumer: Option<Attributed>,
 }
 
 #[derive(Deserialize)]
@@ -44,7 +47,26 @@ struct Attributed {
 #[derive(Default)]
 pub(super) struct FoundTargets {
     pub(super) targets: Vec<Erased>,
+    /// What holds ask of them.
+    pub(super) facts: HashMap<ExchangeId, Facts>,
     pub(super) without_content: Vec<ExchangeId>,
+}
+
+/// Who asked, and when.
+#[derive(Clone)]
+pub(super) struct Facts {
+    pub(super) subject: Option<Identifier>,
+    pub(super) consumer: Option<Identifier>,
+    pub(super) at: i64,
+}
+
+/// The intent or refusal of an exchange.
+struct Begun {
+    origin: Origin,
+    position: u64,
+    key: Option<Identifier>,
+    is_intent: bool,
+    facts: Facts,
 }
 
 fn failed(error: impl std::fmt::Display) -> EraseError {
@@ -94,7 +116,7 @@ pub(super) fn find(inner: &Inner, target: &EraseTarget) -> Result<FoundTargets, 
 }
 
 /// All exchanges whose content is under one of `keys`.
-pub(super) fn users(inner: &Inner, keys: &BTreeSet<Identifier>) -> Result<Vec<Erased>, EraseError> {
+pub(super) fn users(inner: &Inner, keys: &BTreeSet<Identifier>) -> Result<FoundTargets, EraseError> {
     let mut scan = Scan::default();
     let origins: BTreeSet<Origin> =
         keys.iter().filter_map(|id| KeyId::parse(id).ok()).map(|id| id.origin).collect();
@@ -103,13 +125,12 @@ pub(super) fn users(inner: &Inner, keys: &BTreeSet<Identifier>) -> Result<Vec<Er
             glance.content_key.as_ref().is_some_and(|id| keys.contains(id))
         })?;
     }
-    Ok(scan.into_targets()?.targets)
+    scan.into_targets()
 }
 
 #[derive(Default)]
 struct Scan {
-    /// Log, position and key of the intent or refusal.
-    begun: HashMap<ExchangeId, (Origin, u64, Option<Identifier>, bool)>,
+    begun: HashMap<ExchangeId, Begun>,
     ended: BTreeSet<ExchangeId>,
 }
 
@@ -159,12 +180,16 @@ impl Scan {
                 if !matches!(glance.kind.as_str(), "intent" | "refusal" | "outcome") || !wanted(&glance) {
                     continue;
                 }
-                let Glance { kind, exchange: Some(exchange), content_key, .. } = glance else { continue };
+                let Glance { kind, at, exchange: Some(exchange), content_key: key, caller } = glance else {
+                    continue;
+                };
                 if kind != "outcome" {
-                    self.begun.insert(
-                        exchange.clone(),
-                        (origin.clone(), row.position, content_key, kind == "intent"),
-                    );
+                    let (subject, consumer) = caller.map_or((None, None), |c| (c.subject, c.consumer));
+                    let value = |of: Option<Attributed>| of.map(|of| of.value);
+                    let facts = Facts { subject: value(subject), consumer: value(consumer), at };
+                    let (origin, position) = (origin.clone(), row.position);
+                    let is_intent = kind == "intent";
+                    self.begun.insert(exchange.clone(), Begun { origin, position, key, is_intent, facts });
                 }
                 if kind != "intent" {
                     self.ended.insert(exchange);
@@ -177,13 +202,16 @@ impl Scan {
     fn into_targets(self) -> Result<FoundTargets, EraseError> {
         let mut found = FoundTargets::default();
         let mut open = Vec::new();
-        for (exchange, (origin, position, key, is_intent)) in self.begun {
+        for (exchange, Begun { origin, position, key, is_intent, facts }) in self.begun {
             if is_intent && !self.ended.contains(&exchange) {
                 open.push(exchange);
                 continue;
             }
             match key {
-                Some(content_key) => found.targets.push(Erased { exchange, origin, position, content_key }),
+                Some(content_key) => {
+                    found.facts.insert(exchange.clone(), facts);
+                    found.targets.push(Erased { exchange, origin, position, content_key });
+                }
                 None => found.without_content.push(exchange),
             }
         }

@@ -10,6 +10,7 @@ use schemas::verify::{SealTail, chain_seal};
 use schemas::{Identifier, ObjectName, Origin, Sha256Hex};
 
 use super::read::{batch, seal_note};
+use super::records::ReadOn;
 use super::{End, Followed, Registrar, RegistrarError, Take};
 use crate::store::Store as _;
 
@@ -52,6 +53,7 @@ impl Registrar {
         let known = trial.logs().get(origin);
         if known.is_some_and(|log| log.closed.is_some()) {
             self.followed.remove(origin);
+            self.reading.remove(origin);
             return Ok(());
         }
         if known.is_none() {
@@ -131,6 +133,9 @@ impl Registrar {
         }
         // Also where a seal cannot be read: the log came as far as the one before.
         let followed = self.follow(origin, &log, &signers);
+        let begun = log.last().and_then(|(_, head)| head.read).unwrap_or_default();
+        let read = self.ledger(origin, begun, &signers, trial, take);
+        let followed = followed.and(read);
         let Some(Followed { tail, public, end, .. }) = self.followed.get(origin).cloned() else {
             return followed;
         };
@@ -143,11 +148,16 @@ impl Registrar {
                 root: tail.root,
                 seal: tail.sha256,
                 ahead: self.store.lacks(&name)?.then_some(true),
+                read: self.reading.get(origin).map(ReadOn::read),
             };
             if let Err(why) = take(trial, EntryBody::LogHead(head)) {
                 self.warn_once(origin.as_str(), &why);
                 return followed;
             }
+        }
+        // What is not read yet has its entries before the log's end.
+        if self.reading.get(origin).is_some_and(|reading| !reading.is_at(tail.batch)) {
+            return followed;
         }
         let reason = match end {
             End::Read(reason) => reason,
@@ -255,7 +265,7 @@ impl Registrar {
         Ok(reason)
     }
 
-    fn looked(&mut self, origin: &Origin, end: End) {
+    pub(super) fn looked(&mut self, origin: &Origin, end: End) {
         if let Some(followed) = self.followed.get_mut(origin) {
             followed.end = end;
         }
@@ -284,7 +294,7 @@ impl Registrar {
 }
 
 /// The seal where one of the keys signed it, and which.
-fn signed(note: &[u8], origin: &Origin, keys: &[[u8; 32]]) -> Option<(SignedSeal, [u8; 32])> {
+pub(super) fn signed(note: &[u8], origin: &Origin, keys: &[[u8; 32]]) -> Option<(SignedSeal, [u8; 32])> {
     let found = keys.iter().find_map(|key| Some((seal::verify(note, key).ok()?, *key)))?;
     (found.0.origin == *origin).then_some(found)
 }
@@ -301,7 +311,7 @@ fn opening(origin: &Origin, boot: &Boot, key: &str, seal: Sha256Hex, log_config:
     })
 }
 
-fn word(reason: CloseReason) -> &'static str {
+pub(super) fn word(reason: CloseReason) -> &'static str {
     match reason {
         CloseReason::Shutdown => "shutdown",
         CloseReason::Crash => "crash",

@@ -100,6 +100,7 @@ impl Bed {
         let id = |text: &str| Identifier::new(text).unwrap();
         let folder = |name: &str| self.dir.path().join(name);
         Ledger::open(LedgerConfig {
+            registry: None,
             deployment: "acme".into(),
             gateway: "gw1".into(),
             journal_dir: folder("journal"),

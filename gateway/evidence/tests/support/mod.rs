@@ -94,6 +94,7 @@ impl Bed {
 
     pub fn config_for(&self, store: Arc<dyn Store>) -> LedgerConfig {
         LedgerConfig {
+            registry: None,
             deployment: "acme".into(),
             gateway: "gw1".into(),
             journal_dir: self.folder("journal"),

@@ -2,6 +2,7 @@
 
 mod clocks;
 mod hostile;
+mod ledger;
 mod mute;
 mod several;
 mod topic;

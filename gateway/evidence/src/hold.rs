@@ -1,0 +1,207 @@
+//! Legal holds: what one covers is not erased, until it is released.
+//!
+//! A hold is recorded in the log (`hold`), and kept in `holds.json` beside the keys that it keeps: whoever destroys keys of
+//! this table reads it first. The file is written before the record of a beginning and behind that of an end, so that a
+//! crash in between leaves content held rather than not; the same command again makes it good. Holds that other gateways
+//! recorded are known through the registry ([`others`]), where the configuration names its key. Format:
+//! `schemas/FORMAT.md` 3.11.
+
+mod file;
+mod others;
+
+use std::time::Duration;
+
+use schemas::holds::{Holds, Moment, Said, Scope};
+use schemas::record::{Body, CloseReason, Hold};
+use schemas::{Identifier, Origin};
+
+pub use others::RegistryKey;
+
+use crate::error::{OpenError, Unavailable};
+use crate::inner::Inner;
+use crate::ledger::{Ledger, LedgerConfig};
+use file::HoldFile;
+
+/// How long a hold waits until it is in the store, where others can see it. It is in force here before.
+const ARCHIVE_WAIT: Duration = Duration::from_secs(30);
+/// How long the short epoch of an offline hold may take to close.
+const CLOSE_WAIT: Duration = Duration::from_secs(120);
+
+/// What is to be done to a hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HoldAsked {
+    /// It begins, or covers these too.
+    Begin(Vec<Scope>),
+    /// It ends whole.
+    End,
+}
+
+/// A hold is to begin or to end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HoldRequest {
+    /// The hold's name.
+    pub hold: Identifier,
+    /// What is to be done.
+    pub asked: HoldAsked,
+    /// The operator's reason.
+    pub reason: Identifier,
+    /// Who asks.
+    pub actor: Option<Identifier>,
+}
+
+/// What was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HoldReport {
+    /// How many records say so.
+    pub records: u64,
+    /// Whether they are in the store already, where other gateways and auditors can see them.
+    pub archived: bool,
+}
+
+/// Why a hold was not begun or ended, or is not known.
+#[derive(Debug, thiserror::Error)]
+pub enum HoldError {
+    /// Nothing is under a hold of this name.
+    #[error("no hold `{0}` is in force")]
+    Unknown(Identifier),
+    /// The record could not be made durable. A hold that was to begin is in force here all the same.
+    #[error(
+        "{0}; where the hold was to begin it is in force here, and not recorded yet: give the command again"
+    )]
+    Unavailable(#[from] Unavailable),
+    /// The file of holds, or the registry, cannot be read or written.
+    #[error("{0}")]
+    Failed(String),
+    /// The short epoch could not be opened.
+    #[error(transparent)]
+    Epoch(#[from] Box<OpenError>),
+}
+
+/// A moment after all that was said so far.
+pub(crate) fn now() -> Moment {
+    Moment::at(i64::MAX)
+}
+
+fn file_of(settings: &LedgerConfig) -> HoldFile {
+    HoldFile::new(settings.disk.clone(), &settings.key_table_dir)
+}
+
+/// All that is known of holds: what was said here, and, where the registry's key is configured, by other gateways.
+///
+/// # Errors
+/// The file or the registry cannot be read: what is held is not known then.
+pub fn known(settings: &LedgerConfig) -> Result<Holds, HoldError> {
+    let mut holds = Holds::default();
+    let said = file_of(settings).read()?;
+    said.into_iter().chain(others::read_on(settings)?).for_each(|said| holds.add(said));
+    Ok(holds)
+}
+
+/// Begins or ends a hold. On return it is recorded on stable storage.
+pub(crate) fn hold(inner: &Inner, request: &HoldRequest) -> Result<HoldReport, HoldError> {
+    // Nothing is erased meanwhile: an erasure that runs goes first.
+    let erasing = inner.erasing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let records = match &request.asked {
+        HoldAsked::Begin(scopes) => begin(inner, request, scopes)?,
+        HoldAsked::End => end(inner, request)?,
+    };
+    drop(erasing);
+    let journaled = inner.journal.journaled();
+    inner.seal_soon();
+    let archived = inner.wait_archived_blocking(journaled, ARCHIVE_WAIT);
+    Ok(HoldReport { records, archived })
+}
+
+fn begin(inner: &Inner, request: &HoldRequest, scopes: &[Scope]) -> Result<u64, HoldError> {
+    let file = file_of(&inner.settings);
+    let mut said = file.read()?;
+    // What an earlier try left unrecorded is said anew.
+    let again =
+        |one: &Said| one.moment.place.is_none() && one.hold == request.hold && scopes.contains(&one.scope);
+    said.retain(|one| !again(one));
+    let before = said.len();
+    let moment = Moment::at(inner.clock.now_us());
+    said.extend(scopes.iter().map(|scope| Said {
+        hold: request.hold.clone(),
+        begins: true,
+        scope: scope.clone(),
+        moment: moment.clone(),
+        reason: Some(request.reason.clone()),
+        actor: request.actor.clone(),
+    }));
+    // From here on it is in force.
+    file.write(&said)?;
+    for one in said.iter_mut().skip(before) {
+        let position = inner.append_blocking(Body::Hold(record(request, "begin", &one.scope)?))?;
+        one.moment.place = Some((inner.origin.clone(), position));
+    }
+    file.write(&said)?;
+    Ok(scopes.len() as u64)
+}
+
+fn end(inner: &Inner, request: &HoldRequest) -> Result<u64, HoldError> {
+    if known(&inner.settings)?.in_force(&request.hold, &now()).next().is_none() {
+        return Err(HoldError::Unknown(request.hold.clone()));
+    }
+    let file = file_of(&inner.settings);
+    let mut said = file.read()?;
+    let scope = Scope::default();
+    let position = inner.append_blocking(Body::Hold(record(request, "end", &scope)?))?;
+    // A beginning that was never recorded has nothing that its end could be held against.
+    said.retain(|one| one.moment.place.is_some() || one.hold != request.hold);
+    let last = said.iter().map(|one| one.moment.at).max().unwrap_or_default();
+    said.push(Said {
+        hold: request.hold.clone(),
+        begins: false,
+        scope,
+        // Behind all that was said here, also where the clock was set back.
+        moment: Moment { at: inner.clock.now_us().max(last), place: Some((inner.origin.clone(), position)) },
+        reason: Some(request.reason.clone()),
+        actor: request.actor.clone(),
+    });
+    file.write(&said)?;
+    Ok(1)
+}
+
+fn record(request: &HoldRequest, phase: &str, scope: &Scope) -> Result<Hold, HoldError> {
+    let Scope { exchange, subject, consumer, from, to } = scope.clone();
+    let phase = Identifier::new(phase).map_err(|error| HoldError::Failed(error.to_string()))?;
+    let (hold, reason, actor) = (request.hold.clone(), Some(request.reason.clone()), request.actor.clone());
+    Ok(Hold { hold, phase, reason, actor, exchange, subject, consumer, from, to })
+}
+
+/// A beginning that is in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// What was said.
+    pub said: Said,
+    /// The log that says so; `None` where a crash came before its record.
+    pub origin: Option<Origin>,
+}
+
+/// All that is held at present.
+///
+/// # Errors
+/// As [`known`].
+pub fn held(settings: &LedgerConfig) -> Result<Vec<Held>, HoldError> {
+    let holds = known(settings)?;
+    let held = |said: &Said| Held {
+        said: said.clone(),
+        origin: said.moment.place.as_ref().map(|(origin, _)| origin.clone()),
+    };
+    Ok(holds.scopes(&now()).into_iter().map(held).collect())
+}
+
+/// Begins or ends a hold where no gateway runs: in a short epoch of its own, which is closed on return.
+///
+/// # Errors
+/// As [`Ledger::hold`], and where the epoch could not be opened or closed.
+pub async fn hold_offline(settings: LedgerConfig, request: HoldRequest) -> Result<HoldReport, HoldError> {
+    let opened = tokio::task::spawn_blocking(move || Ledger::open(settings)).await;
+    let ledger = opened.map_err(|error| HoldError::Failed(error.to_string()))?.map_err(Box::new)?;
+    let report = ledger.hold(request).await;
+    let closed = ledger.drain_and_close(CloseReason::Shutdown, CLOSE_WAIT).await;
+    let report = report?;
+    closed?;
+    Ok(report)
+}
