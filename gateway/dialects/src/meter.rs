@@ -2,7 +2,8 @@
 //!
 //! Bytes are forwarded as they come. Held are the terminal event (CA-2) and everything behind it; where usage was
 //! asked for on the caller's behalf, each event waits until it is whole, so that the trace of the asking can be
-//! taken out. A frame of AWS waits too: no reader can use a part of one. The facts and the forwarded bytes do not depend on how the bytes are cut into chunks.
+//! taken out. A frame of AWS waits too: no reader can use a part of one. The facts and the forwarded bytes do not depend
+//! on how the bytes are cut into chunks.
 
 use std::ops::Range;
 
@@ -331,7 +332,7 @@ impl Meter {
         }
     }
 
-    /// Passes each event on when it is whole, where it was asked for without the trace of the asking.
+    /// Passes each event on when it is whole; where usage was asked for, without the trace of the asking.
     fn feed_whole(&mut self, wire: &[u8], out: &mut Vec<Segment>) {
         let mut at = 0;
         if std::mem::take(&mut self.drop_lf) && wire.first() == Some(&b'\n') {
