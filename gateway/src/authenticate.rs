@@ -1,5 +1,8 @@
 //! A caller's credential -> who it is. From the head alone, before any body is read.
 
+use std::borrow::Cow;
+
+use dialects::request::percent_decoded;
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, HeaderName};
 use schemas::record::{Attributed, Caller, Source};
@@ -13,43 +16,74 @@ use crate::route::Route;
 ///
 /// AWS's SDKs send an API key as a bearer. One that can only sign sends a gateway key as its session token: the
 /// signature, made with a secret that nobody here knows, is not looked at.
-pub(crate) const CREDENTIALS: [HeaderName; 5] = [
+pub(crate) const CREDENTIALS: [HeaderName; 6] = [
     HeaderName::from_static("x-affidavit-key"),
     AUTHORIZATION,
     HeaderName::from_static("x-api-key"),
     HeaderName::from_static("api-key"),
+    HeaderName::from_static("x-goog-api-key"),
     HeaderName::from_static("x-amz-security-token"),
 ];
+
+/// The parameter of the query in which Google's older SDKs send the key.
+const KEY_PARAMETER: &str = "key";
+
+/// Name and value of a pair of a query. A name may be spelled with percent-encoding, and a key too.
+fn decoded(pair: &str) -> (String, String) {
+    let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+    (percent_decoded(name), percent_decoded(value))
+}
+
+/// The key in a query, where there is one.
+fn query_key(query: Option<&str>) -> Option<String> {
+    query?.split('&').map(decoded).find(|(name, _)| name == KEY_PARAMETER).map(|(_, key)| key)
+}
+
+/// A query without what may be a key: it reaches neither record nor provider. `all`: the dialect knows `key` as nothing
+/// else; elsewhere only a gateway key is taken out.
+pub(crate) fn without_key(query: &str, all: bool) -> Cow<'_, str> {
+    let is_key = |pair: &str| {
+        let (name, value) = decoded(pair);
+        name == KEY_PARAMETER && (all || value.starts_with(crate::keys::PREFIX))
+    };
+    if !query.split('&').any(is_key) {
+        return Cow::Borrowed(query);
+    }
+    Cow::Owned(query.split('&').filter(|pair| !is_key(pair)).collect::<Vec<_>>().join("&"))
+}
 
 /// Finds the gateway key's entry.
 ///
 /// The first credential that is shaped like a gateway key counts; where none is, the first that there is gives
-/// the reason.
+/// the reason. Headers come before the query.
 ///
 /// # Errors
 /// The reason of a 401.
 pub(crate) fn authenticate<'a>(
     keys: &'a Keys,
     headers: &HeaderMap,
+    query: Option<&str>,
     now_us: i64,
 ) -> Result<&'a KeyEntry, Reason> {
     let mut refusal = Reason::MissingKey;
+    let mut presented = Vec::with_capacity(2);
     for name in CREDENTIALS {
         for value in headers.get_all(&name) {
             let Ok(text) = value.to_str() else {
                 refusal = worse(refusal, Reason::UnknownKey);
                 continue;
             };
-            let presented = if name == AUTHORIZATION { bearer(text) } else { Some(text.trim()) };
-            let Some(presented) = presented.filter(|text| !text.is_empty()) else { continue };
-            match keys.authenticate(presented, now_us) {
-                Ok(entry) => return Ok(entry),
-                Err(KeyRefusal::Malformed | KeyRefusal::Unknown) => {
-                    refusal = worse(refusal, Reason::UnknownKey)
-                }
-                Err(KeyRefusal::Revoked) => return Err(Reason::RevokedKey),
-                Err(KeyRefusal::Expired) => return Err(Reason::ExpiredKey),
-            }
+            let key = if name == AUTHORIZATION { bearer(text) } else { Some(text.trim()) };
+            presented.extend(key.map(Cow::Borrowed));
+        }
+    }
+    presented.extend(query_key(query).map(Cow::Owned));
+    for text in presented.into_iter().filter(|text| !text.is_empty()) {
+        match keys.authenticate(&text, now_us) {
+            Ok(entry) => return Ok(entry),
+            Err(KeyRefusal::Malformed | KeyRefusal::Unknown) => refusal = worse(refusal, Reason::UnknownKey),
+            Err(KeyRefusal::Revoked) => return Err(Reason::RevokedKey),
+            Err(KeyRefusal::Expired) => return Err(Reason::ExpiredKey),
         }
     }
     Err(refusal)
@@ -114,4 +148,30 @@ fn said(value: schemas::Identifier) -> Attributed {
 fn asserted<'a>(route: &Route, headers: &'a HeaderMap, fact: &str) -> Option<&'a str> {
     let header = route.asserted_headers.get(fact)?;
     headers.get(header.as_str())?.to_str().ok().map(str::trim).filter(|text| !text.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_in_the_query_is_found_and_taken_out() {
+        let cases = [
+            ("key=afk_1", true, Some("afk_1"), ""),
+            ("key=AIza&alt=sse", true, Some("AIza"), "alt=sse"),
+            ("alt=sse&key=afk_1&x=%3D", false, Some("afk_1"), "alt=sse&x=%3D"),
+            ("alt=sse&key=sort", false, Some("sort"), "alt=sse&key=sort"),
+            ("alt=sse&monkey=1&key", false, Some(""), "alt=sse&monkey=1&key"),
+            ("k%65y=afk_1&%6B%65%79=afk_2&alt=sse", false, Some("afk_1"), "alt=sse"),
+            ("%6bey=AIza", true, Some("AIza"), ""),
+            ("key=%61fk_1&alt=sse", false, Some("afk_1"), "alt=sse"),
+            ("k%6=afk_1&k%2565y=afk_1", true, None, "k%6=afk_1&k%2565y=afk_1"),
+            ("", true, None, ""),
+        ];
+        for (query, all, key, left) in cases {
+            assert_eq!(query_key(Some(query)).as_deref(), key, "{query}");
+            assert_eq!(without_key(query, all), left, "{query}");
+        }
+        assert_eq!(query_key(None), None);
+    }
 }

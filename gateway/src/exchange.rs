@@ -4,6 +4,7 @@
 //! authenticate -> route -> intake -> police -> intent (durable) -> dispatch -> relay -> outcome (durable) -> end
 //! ```
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -39,30 +40,37 @@ pub(crate) async fn exchange(app: Arc<App>, request: Request<Incoming>) -> Respo
     let snapshot = app.snapshot.load_full();
     let (head, mut body) = request.into_parts();
     let found = snapshot.routes.find(head.uri.path());
-    let dialect = found.map_or_else(|| route::guess(&head.headers), |(route, _)| route.provider.dialect);
+    let rest = found.map_or("", |(_, rest)| rest);
+    let operation = found.map(|(route, _)| dialects::operation(route.provider.dialect, &head.method, rest));
+    // An own answer has the form that this path's SDK reads.
+    let dialect = operation.map_or_else(|| route::guess(&head.headers), |operation| operation.dialect());
     let trace = snapshot.otlp.as_ref().and_then(|otlp| otlp.begin(&head.headers));
     let unknown = Unknown { dialect, method: &head.method, clock: &clock, trace, snapshot: &snapshot };
     if app.is_draining() {
         return refuse_unknown(&app, unknown, Reason::Draining).await;
     }
-    let entry = match authenticate::authenticate(&snapshot.loaded.keys, &head.headers, now_us()) {
-        Ok(entry) => entry,
-        Err(reason) => {
-            let response = refuse_unknown(&app, unknown, reason).await;
-            linger(&app, &head.headers, body, snapshot.limits.body);
-            return response;
-        }
-    };
+    let entry =
+        match authenticate::authenticate(&snapshot.loaded.keys, &head.headers, head.uri.query(), now_us()) {
+            Ok(entry) => entry,
+            Err(reason) => {
+                let response = refuse_unknown(&app, unknown, reason).await;
+                linger(&app, &head.headers, body, snapshot.limits.body);
+                return response;
+            }
+        };
     let route = found.map(|(route, _)| Arc::clone(route));
-    let rest = found.map_or("", |(_, rest)| rest);
-    let operation =
-        route.as_ref().map(|route| dialects::operation(route.provider.dialect, &head.method, rest));
-    let target = head.uri.path_and_query().map_or("", |target| target.as_str());
+    let takes_key = found.is_none_or(|(route, _)| route.provider.takes_query_key());
+    let query = head.uri.query().map(|query| authenticate::without_key(query, takes_key));
+    let query = query.as_deref().filter(|query| !query.is_empty() || head.uri.query() == Some(""));
+    let target = match query {
+        Some(query) => Cow::Owned(format!("{}?{query}", head.uri.path())),
+        None => Cow::Borrowed(head.uri.path()),
+    };
     let mut asking = Guarded::new(Asking {
         dialect,
         caller: authenticate::caller(entry, route.as_deref(), &head.headers, &snapshot.pseudonyms),
         asked: record::asked(route.as_deref(), operation, &head.method, &snapshot.pseudonyms),
-        head: snapshot.filter.request_head(&head.method, target, &head.headers),
+        head: snapshot.filter.request_head(&head.method, &target, &head.headers),
         suppression: Vec::new(),
         verdict: None,
         clock,
@@ -71,7 +79,7 @@ pub(crate) async fn exchange(app: Arc<App>, request: Request<Incoming>) -> Respo
         app: Arc::clone(&app),
         snapshot: Arc::clone(&snapshot),
     });
-    match answer(&app, &snapshot, &mut asking, &head, &mut body, route, operation, rest).await {
+    match answer(&app, &snapshot, &mut asking, &head, &mut body, route, operation, (rest, query)).await {
         Ok(response) => response,
         Err(Refused { reason, admission, body: part }) => {
             let response = asking.refuse(admission, part, reason).await;
@@ -141,7 +149,7 @@ async fn answer(
     body: &mut Incoming,
     route: Option<Arc<Route>>,
     operation: Option<Operation>,
-    rest: &str,
+    (rest, query): (&str, Option<&str>),
 ) -> Result<Response<Flow>, Refused> {
     let Some(asking) = guard.get() else { return Err(Reason::ClientAbort.into()) };
     let (Some(route), Some(operation)) = (route, operation) else { return Err(Reason::UnknownRoute.into()) };
@@ -151,7 +159,6 @@ async fn answer(
     if route::has_dot_segments(rest) {
         return Err(Reason::MalformedPath.into());
     }
-    let query = head.uri.query();
     let target = route.provider.target(rest, query).ok_or(Reason::MalformedPath)?;
     let codings = dialects::coding::codings(&head.headers).map_err(|_| Reason::UnknownCoding)?;
     let place = take_place(&snapshot.places, snapshot.limits.admission).await?;
@@ -189,14 +196,7 @@ async fn answer(
     };
 
     // Facts, and the splice that asks for usage.
-    let read = Reading {
-        dialect: asking.dialect,
-        operation,
-        headers: &head.headers,
-        rest,
-        query,
-        codings: &codings,
-    };
+    let read = Reading { operation, headers: &head.headers, rest, query, codings: &codings };
     let wants_usage = route.ask_usage && operation.can_ask_usage() && codings.is_empty();
     let (facts, spliced, memory) = match &body {
         Body::Memory(bytes) => {
@@ -354,7 +354,6 @@ async fn intend(
 
 /// What is needed to read a request's body.
 struct Reading<'a> {
-    dialect: Dialect,
     operation: Operation,
     headers: &'a HeaderMap,
     rest: &'a str,
@@ -364,9 +363,8 @@ struct Reading<'a> {
 
 impl Reading<'_> {
     fn facts(&self, body: &[u8]) -> RequestFacts {
-        let read = |body: &[u8]| {
-            dialects::request_facts(self.dialect, &self.operation, self.headers, self.rest, self.query, body)
-        };
+        let read =
+            |body: &[u8]| dialects::request_facts(&self.operation, self.headers, self.rest, self.query, body);
         if self.codings.is_empty() {
             return read(body);
         }

@@ -92,6 +92,8 @@ impl Routes {
 pub(crate) fn guess(headers: &HeaderMap) -> Dialect {
     if headers.contains_key("anthropic-version") || headers.contains_key("x-api-key") {
         Dialect::Anthropic
+    } else if headers.contains_key("x-goog-api-key") {
+        Dialect::Gemini
     } else {
         Dialect::OpenAi
     }

@@ -232,7 +232,7 @@ pub struct Asked {
     /// The configured target of the provider.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub target: Option<Identifier>,
-    /// The wire format: `openai`, `azure_openai`, `anthropic`, `bedrock`.
+    /// The provider's wire format, one of those that FORMAT.md lists.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub dialect: Option<Identifier>,
     /// The operation of the provider's API, one of those that FORMAT.md lists, or `other`.

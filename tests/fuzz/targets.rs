@@ -37,9 +37,15 @@ pub const TARGETS: &[Target] = &[
     Target { name: "meter_openai", run: |b| meter(Dialect::OpenAi, b), seeds: responses },
     Target { name: "meter_azure", run: |b| meter(Dialect::AzureOpenAi, b), seeds: responses },
     Target { name: "meter_anthropic", run: |b| meter(Dialect::Anthropic, b), seeds: responses },
+    Target { name: "meter_gemini", run: |b| meter(Dialect::Gemini, b), seeds: responses },
+    Target { name: "meter_vertex", run: |b| meter(Dialect::Vertex, b), seeds: responses },
+    Target { name: "meter_cohere", run: |b| meter(Dialect::Cohere, b), seeds: responses },
+    Target { name: "meter_ollama", run: |b| meter(Dialect::Ollama, b), seeds: responses },
+    Target { name: "meter_watsonx", run: |b| meter(Dialect::Watsonx, b), seeds: responses },
     Target { name: "meter_bedrock", run: meter_bedrock, seeds: bedrock_seeds },
     Target { name: "event_stream", run: event_stream, seeds: frame_seeds },
     Target { name: "sse", run: sse, seeds: responses },
+    Target { name: "values", run: values, seeds: responses },
     Target { name: "coding", run: coding, seeds: coded },
     Target { name: "multipart", run: multipart, seeds: requests },
     Target { name: "request_facts", run: request_facts, seeds: requests },
@@ -183,11 +189,59 @@ const PATHS: [&str; 8] = [
     "/v1/nothing",
 ];
 
+const GOOGLES: [&str; 8] = [
+    "/v1beta/models/g:streamGenerateContent",
+    "/v1beta/models/g:generateContent",
+    "/v1beta/models/g:countTokens",
+    "/v1beta/interactions",
+    "/v1/projects/p/locations/l/publishers/google/models/m%3AstreamGenerateContent",
+    "/v1/projects/p/locations/l/publishers/google/models/m:predict",
+    "/v1/projects/p/locations/l/publishers/anthropic/models/m:rawPredict",
+    "/v1beta/openai/chat/completions",
+];
+
+const OTHERS: [&str; 8] = [
+    "/v2/chat",
+    "/v1/chat",
+    "/v1/generate",
+    "/v2/rerank",
+    "/api/chat",
+    "/api/generate",
+    "/ml/v1/text/generation_stream",
+    "/ml/v1/text/generation",
+];
+
+const AMAZONS: [&str; 8] = [
+    "/model/m/converse",
+    "/model/m/converse-stream",
+    "/model/arn%3Aaws%2/invoke",
+    "/model/a/b/invoke-with-response-stream",
+    "/model/m/count-tokens",
+    "/guardrail/g/version/1/apply",
+    "/openai/v1/chat/completions",
+    "/model/m/nothing",
+];
+
+fn paths(dialect: Dialect) -> [&'static str; 8] {
+    match dialect {
+        Dialect::Gemini | Dialect::Vertex => GOOGLES,
+        Dialect::Cohere | Dialect::Ollama | Dialect::Watsonx => OTHERS,
+        Dialect::Bedrock => AMAZONS,
+        _ => PATHS,
+    }
+}
+
 /// The first byte chooses path, media type, status, stripping and the size of the pieces.
 fn meter(dialect: Dialect, bytes: &[u8]) {
     let Some((&choice, body)) = bytes.split_first() else { return };
-    let path = PATHS[usize::from(choice & 7)];
-    let kind = ["text/event-stream", "application/json"][usize::from(choice >> 3 & 1)];
+    let path = paths(dialect)[usize::from(choice & 7)];
+    let kinds = match dialect {
+        Dialect::Ollama => ["application/x-ndjson", "application/json"],
+        Dialect::Bedrock => ["application/vnd.amazon.eventstream", "application/json"],
+        Dialect::Cohere if choice & 1 != 0 => ["application/stream+json", "application/json"],
+        _ => ["text/event-stream", "application/json"],
+    };
+    let kind = kinds[usize::from(choice >> 3 & 1)];
     let status = if choice & 16 == 0 { 200 } else { 500 };
     let stripping = choice & 32 != 0;
     let size = [body.len().max(1), 1, 7, 64][usize::from(choice >> 6)];
@@ -195,7 +249,7 @@ fn meter(dialect: Dialect, bytes: &[u8]) {
     headers.insert("content-type", HeaderValue::from_static(kind));
     let limits = Limits { event_bytes: 64 << 10, body_bytes: 256 << 10, ..Limits::default() };
     let operation = dialects::operation(dialect, &Method::POST, path);
-    let mut meter = Meter::new(dialect, operation, status, &headers, stripping, limits);
+    let mut meter = Meter::new(operation, status, &headers, stripping, limits);
     let (mut all, mut out) = (Vec::new(), Vec::new());
     for piece in body.chunks(size) {
         meter.feed(piece, &mut out);
@@ -221,6 +275,21 @@ fn meter(dialect: Dialect, bytes: &[u8]) {
     meter.finish(Cause::Complete).answered(&|_| String::new());
 }
 
+fn values(bytes: &[u8]) {
+    let read = |size: usize| {
+        let mut parser = dialects::values::Parser::new(1 << 20);
+        let mut seen = Vec::new();
+        for piece in bytes.chunks(size.max(1)) {
+            parser.feed(piece, &mut |event| {
+                assert!(event.start <= event.end && event.end <= piece.len(), "a place outside of the chunk");
+                seen.push(event.data.to_vec());
+            });
+        }
+        (seen, parser.stopped())
+    };
+    assert_eq!(read(bytes.len()), read(3), "the pieces show");
+}
+
 /// Any payloads, in sound frames: the same however they are cut.
 fn meter_bedrock(bytes: &[u8]) {
     let Some((&choice, text)) = bytes.split_first() else { return };
@@ -231,7 +300,7 @@ fn meter_bedrock(bytes: &[u8]) {
     let mut headers = HeaderMap::new();
     headers.insert("content-type", HeaderValue::from_static("application/vnd.amazon.eventstream"));
     let read = |size: usize| {
-        let mut meter = Meter::new(Dialect::Bedrock, operation, 200, &headers, false, Limits::default());
+        let mut meter = Meter::new(operation, 200, &headers, false, Limits::default());
         let (mut all, mut out) = (Vec::new(), Vec::new());
         for piece in body.chunks(size) {
             meter.feed(piece, &mut out);
@@ -251,26 +320,16 @@ fn meter_bedrock(bytes: &[u8]) {
 }
 
 fn event_stream(bytes: &[u8]) {
-    use dialects::event_stream::{Parser, Place};
     let read = |size: usize| {
-        let mut parser = Parser::new(1 << 16);
-        let (mut all, mut seen) = (Vec::new(), Vec::new());
+        let mut parser = dialects::event_stream::Parser::new(1 << 16);
+        let mut seen = Vec::new();
         for piece in bytes.chunks(size) {
-            let at = parser.feed(piece, &mut |message, place| {
-                seen.push((message.event.to_owned(), message.payload.to_vec()));
-                match place {
-                    Place::Chunk(range) => all.extend_from_slice(&piece[range]),
-                    Place::Kept(kept) => all.extend_from_slice(kept),
-                }
+            parser.feed(piece, &mut |event| {
+                assert!(event.start <= event.end && event.end <= piece.len(), "a place outside of the chunk");
+                seen.push((event.name.to_vec(), event.data.to_vec()));
             });
-            if parser.error().is_some() {
-                all.extend(parser.take_kept());
-            }
-            all.extend_from_slice(&piece[at..]);
         }
         parser.finish();
-        all.extend(parser.take_kept());
-        assert_eq!(all, bytes, "bytes were lost");
         (seen, parser.error())
     };
     assert_eq!(read(bytes.len().max(1)), read(3));
@@ -333,7 +392,7 @@ fn request_facts(bytes: &[u8]) {
         headers.insert("content-type", HeaderValue::from_static(kind));
         let path = PATHS[bytes.len() % PATHS.len()];
         let operation = dialects::operation(dialect, &Method::POST, path);
-        let facts = dialects::request_facts(dialect, &operation, &headers, path, None, bytes);
+        let facts = dialects::request_facts(&operation, &headers, path, None, bytes);
         facts.suppression();
     }
     let text = String::from_utf8_lossy(bytes);

@@ -40,6 +40,8 @@ pub struct Setup {
     pub limits: String,
     /// Text added to each route, indented by four.
     pub route: String,
+    /// Further dialects: each gets a provider and a route of its name.
+    pub further: Vec<&'static str>,
     /// Further providers, each an item of the list, indented by two.
     pub providers: String,
     /// Further routes likewise.
@@ -85,7 +87,7 @@ impl Gateway {
              evidence:\n  journal: {e}/journal\n  spool: {e}/spool\n  key_table: {d}/keytable\n  seal_key: {d}/seal.key\n  \
              out: {out}\n  batch_age: 1s\n{segment}{evidence}\
              limits:\n  drain: 50s\n{limits}\
-             providers:\n{p1}{p2}{p3}{more_p}routes:\n{r1}{r2}{r3}{more_r}\
+             providers:\n{p1}{p2}{p3}{further}{more_p}routes:\n{r1}{r2}{r3}{ways}{more_r}\
              keys: {d}/keys.yaml\nprices: {prices}\n{rest}",
             d = dir.display(),
             e = evidence.display(),
@@ -106,6 +108,8 @@ impl Gateway {
             r1 = route("openai"),
             r2 = route("azure"),
             r3 = route("anthropic"),
+            further = setup.further.iter().map(|dialect| provider(dialect, dialect)).collect::<String>(),
+            ways = setup.further.iter().map(|dialect| route(dialect)).collect::<String>(),
             prices = price_book().display(),
             rest = setup.rest,
         );

@@ -1,12 +1,72 @@
 //! Anthropic's answers: messages whole and streamed, token counts, the older completions.
 
+use serde_json::{Value, json};
+
 use crate::facts::{Gathered, ProviderError};
-use crate::json::{self, each, keep, name, pick, pick_bytes, present};
-use crate::operation::{Operation, Tokens};
-use crate::usage::Counts;
+use crate::json::{self, each, keep, name, pick, pick_bytes, present, whole_type};
+use crate::operation::{ANTHROPIC, Operation, Row, Tokens};
+use crate::request::RequestFacts;
+use crate::sse::{Event, Unfinished};
+use crate::usage::{Convention, Counts};
+use crate::wire::{Close, OwnError, Wire};
+
+/// Anthropic's format.
+pub(crate) struct Anthropic;
+
+impl Wire for Anthropic {
+    fn operations(&self) -> &'static [Row] {
+        ANTHROPIC
+    }
+    fn request(&self, facts: &mut RequestFacts, _: &Operation, _: Option<&str>) {
+        facts.choices = None;
+    }
+    fn event(&self, gathered: &mut Gathered, _: &Operation, seen: &Event<'_>) -> Close {
+        Close::ends(event(gathered, seen.name, seen.data))
+    }
+    fn closes(&self, event: &Unfinished<'_>) -> bool {
+        is_terminal_type(event.name)
+            || (event.name.is_empty()
+                && whole_type(event.data).is_some_and(|t| is_terminal_type(t.as_bytes())))
+    }
+    fn body(&self, gathered: &mut Gathered, operation: &Operation, status: u16, bytes: &[u8]) {
+        body(gathered, operation, status, bytes);
+    }
+    fn convention(&self, _: &Gathered) -> Convention {
+        Convention::Anthropic
+    }
+    fn counts_run(&self) -> bool {
+        true
+    }
+    fn own_error(&self, error: &OwnError<'_>) -> Value {
+        own_error(error)
+    }
+    fn own_event(&self, _: &Operation, error: &OwnError<'_>) -> String {
+        format!("event: error\ndata: {}\n\n", own_error(error))
+    }
+}
+
+fn own_error(own: &OwnError<'_>) -> Value {
+    let kind = match own.status {
+        401 => "authentication_error",
+        403 => "permission_error",
+        404 => "not_found_error",
+        413 => "request_too_large",
+        429 => "rate_limit_error",
+        400..=499 => "invalid_request_error",
+        503 | 529 => "overloaded_error",
+        504 => "timeout_error",
+        _ => "api_error",
+    };
+    let mut body =
+        json!({ "type": "error", "error": { "type": kind, "message": own.message, "code": own.code } });
+    if let (Some(exchange), Some(object)) = (own.exchange, body.as_object_mut()) {
+        object.insert("request_id".into(), exchange.into());
+    }
+    body
+}
 
 /// True for the event that ends a stream (CA-2).
-pub(crate) fn is_terminal_type(kind: &[u8]) -> bool {
+fn is_terminal_type(kind: &[u8]) -> bool {
     kind == b"message_stop"
 }
 
@@ -52,7 +112,7 @@ fn merge(gathered: &mut Gathered, usage: Option<&str>) {
     let before = gathered.counts.unwrap_or_default();
     let mut counts = before;
     counts.merge_anthropic(usage, gathered.served_model.as_deref());
-    gathered.regressed |= counts.regressed_from(&before);
+    gathered.peak.raise(Some(&before));
     gathered.counts = (counts != Counts::default()).then_some(counts);
     if let Some([tier, speed, geo]) = pick(usage, &["service_tier", "speed", "inference_geo"]) {
         keep_word(&mut gathered.service_tier, tier);
@@ -124,7 +184,7 @@ pub(crate) fn whole(gathered: &mut Gathered, kind: &str, text: &str) {
 }
 
 /// Reads a whole JSON body.
-pub(crate) fn body(gathered: &mut Gathered, operation: &Operation, status: u16, body: &[u8]) {
+fn body(gathered: &mut Gathered, operation: &Operation, status: u16, body: &[u8]) {
     let Ok(text) = std::str::from_utf8(body) else { return };
     let kind = pick(text, &["type"]).and_then(|[kind]| name(kind));
     if status >= 400 || kind.as_deref() == Some("error") {

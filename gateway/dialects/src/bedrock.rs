@@ -7,14 +7,99 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderMap;
+use serde_json::{Value, json};
 
 use crate::event_stream::{Message, encode};
 use crate::facts::{Gathered, ProviderError};
 use crate::json::{self, count, each, integer, keep, name, pick, pick_bytes, present, scalar};
-use crate::operation::Operation;
-use crate::request::RequestFacts;
+use crate::operation::Tokens::{Counts as C, Incurs as I, None as N};
+use crate::operation::{Dialect, Operation, Row, row};
+use crate::request::{RequestFacts, percent_decoded};
+use crate::sse::{Event, Unfinished};
 use crate::usage::{Convention, Counts};
+use crate::wire::{Close, Framing, OwnError, Wire};
 use crate::{anthropic, openai};
+
+/// Bedrock's format.
+pub(crate) struct Bedrock;
+
+/// A model that is an ARN comes with its `/` coded or not: one segment or two.
+const BEDROCK: &[Row] = &[
+    row("POST", "model/*/converse", "converse", I),
+    row("POST", "model/*/*/converse", "converse", I),
+    row("POST", "model/*/converse-stream", "converse_stream", I),
+    row("POST", "model/*/*/converse-stream", "converse_stream", I),
+    row("POST", "model/*/invoke", "invoke_model", I),
+    row("POST", "model/*/*/invoke", "invoke_model", I),
+    row("POST", "model/*/invoke-with-response-stream", "invoke_model_stream", I),
+    row("POST", "model/*/*/invoke-with-response-stream", "invoke_model_stream", I),
+    row("POST", "model/*/count-tokens", "count_tokens", C),
+    row("POST", "model/*/*/count-tokens", "count_tokens", C),
+    row("POST", "guardrail/*/version/*/apply", "apply_guardrail", N),
+    row("POST", "async-invoke", "async_invoke.start", I),
+    row("GET", "async-invoke", "async_invoke.list", N),
+    row("GET", "async-invoke/**", "async_invoke.retrieve", N),
+    row("GET", "foundation-models", "foundation_models.list", N),
+    row("GET", "foundation-models/**", "foundation_models.retrieve", N),
+    row("GET", "inference-profiles", "inference_profiles.list", N),
+    row("GET", "inference-profiles/**", "inference_profiles.retrieve", N),
+];
+
+impl Wire for Bedrock {
+    fn operations(&self) -> &'static [Row] {
+        BEDROCK
+    }
+    fn also(&self) -> &'static [Dialect] {
+        // `/openai/v1/chat/completions`, `/anthropic/v1/messages`
+        &[Dialect::OpenAi]
+    }
+    fn path_model(&self, path: &str) -> Option<String> {
+        model(path).map(percent_decoded)
+    }
+    fn request(&self, facts: &mut RequestFacts, operation: &Operation, body: Option<&str>) {
+        request(facts, operation, body);
+    }
+    fn framing(&self, _: &Operation, media_type: &str) -> Option<Framing> {
+        match media_type {
+            "application/vnd.amazon.eventstream" => Some(Framing::Frames),
+            "text/event-stream" => Some(Framing::ServerSent),
+            _ => None,
+        }
+    }
+    fn head(&self, gathered: &mut Gathered, _: u16, headers: &HeaderMap) {
+        gathered.beside = Beside::read(headers);
+    }
+    fn event(&self, gathered: &mut Gathered, _: &Operation, seen: &Event<'_>) -> Close {
+        Close::ends(match seen.frame {
+            Some(frame) => message(gathered, frame),
+            None => event(gathered, seen.name, seen.data),
+        })
+    }
+    fn closes(&self, event: &Unfinished<'_>) -> bool {
+        anthropic::Anthropic.closes(event) || openai::OpenAi.closes(event)
+    }
+    fn body(&self, gathered: &mut Gathered, operation: &Operation, status: u16, bytes: &[u8]) {
+        body(gathered, operation, status, bytes);
+    }
+    fn settle(&self, gathered: &mut Gathered) {
+        gathered.counts = counts(gathered);
+    }
+    fn convention(&self, gathered: &Gathered) -> Convention {
+        gathered.beside.convention.unwrap_or(Convention::Anthropic)
+    }
+    fn counts_run(&self) -> bool {
+        true
+    }
+    fn own_error(&self, error: &OwnError<'_>) -> Value {
+        json!({ "message": error.message, "affidavit_code": error.code, "affidavit_exchange": error.exchange })
+    }
+    fn own_error_type(&self, status: u16) -> Option<(&'static str, &'static str)> {
+        Some(("x-amzn-errortype", exception(status)))
+    }
+    fn own_frame(&self, error: &OwnError<'_>) -> Option<Vec<u8>> {
+        Some(own_exception(error.status, self.own_error(error).to_string().as_bytes()))
+    }
+}
 
 /// What an answer's head says beside its body.
 #[derive(Debug, Default)]
@@ -28,7 +113,7 @@ pub(crate) struct Beside {
 
 impl Beside {
     /// Of an answer's headers.
-    pub(crate) fn read(headers: &HeaderMap) -> Self {
+    fn read(headers: &HeaderMap) -> Self {
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
         let number = |name: &str| integer(text(name));
         let mut counts = Counts::default();
@@ -49,7 +134,7 @@ impl Beside {
 }
 
 /// The counts of body and transport together: the body's own, and the transport's where it has none.
-pub(crate) fn counts(gathered: &Gathered) -> Option<Counts> {
+fn counts(gathered: &Gathered) -> Option<Counts> {
     let Some(transport) = gathered.beside.transport else { return gathered.counts };
     let mut counts = gathered.counts.unwrap_or_default();
     let (own, other) = (&mut counts.reported, &transport.reported);
@@ -60,30 +145,8 @@ pub(crate) fn counts(gathered: &Gathered) -> Option<Counts> {
     Some(counts)
 }
 
-/// Whether an operation is Bedrock's own: others are those of the OpenAI- and Anthropic-compatible endpoints.
-fn is_own(operation: &Operation) -> bool {
-    matches!(
-        operation.name(),
-        "converse"
-            | "converse_stream"
-            | "invoke_model"
-            | "invoke_model_stream"
-            | "count_tokens"
-            | "apply_guardrail"
-            | "async_invoke.start"
-            | "async_invoke.list"
-            | "async_invoke.retrieve"
-            | "other"
-    )
-}
-
-/// Whether an operation's answer is an event stream.
-pub(crate) fn is_stream(operation: &Operation) -> bool {
-    matches!(operation.name(), "converse_stream" | "invoke_model_stream")
-}
-
 /// Reads one frame; true where it ends the stream (CA-2): `metadata`, the chunk with the metrics, an exception.
-pub(crate) fn message(gathered: &mut Gathered, message: &Message<'_>) -> bool {
+fn message(gathered: &mut Gathered, message: &Message<'_>) -> bool {
     let text = |text: &str| Some(text).filter(|text| !text.is_empty()).map(str::to_owned);
     match (message.kind, message.event) {
         ("exception", _) => {
@@ -398,8 +461,8 @@ fn text_family(gathered: &mut Gathered, text: &str) {
     gathered.final_usage |= !gathered.finish_reasons.is_empty() && gathered.counts.is_some();
 }
 
-/// Reads a server-sent event of the compatible endpoints; true where it ends the stream.
-pub(crate) fn event(gathered: &mut Gathered, event_name: &[u8], data: &[u8]) -> bool {
+/// Reads a server-sent event, of a path that no table knows; true where it ends the stream.
+fn event(gathered: &mut Gathered, event_name: &[u8], data: &[u8]) -> bool {
     let kind = pick_bytes(data, &["type"]).and_then(|[kind]| name(kind)).unwrap_or_default();
     let anthropics = ["message_", "content_block_"].iter().any(|begin| kind.starts_with(begin));
     if anthropics {
@@ -410,7 +473,7 @@ pub(crate) fn event(gathered: &mut Gathered, event_name: &[u8], data: &[u8]) -> 
 }
 
 /// Reads a whole JSON body.
-pub(crate) fn body(gathered: &mut Gathered, operation: &Operation, status: u16, body: &[u8]) {
+fn body(gathered: &mut Gathered, operation: &Operation, status: u16, body: &[u8]) {
     let Ok(text) = std::str::from_utf8(body) else { return };
     if status >= 400 {
         gathered.error = error(gathered.beside.error.take(), text);
@@ -427,15 +490,11 @@ pub(crate) fn body(gathered: &mut Gathered, operation: &Operation, status: u16, 
             gathered.server_calls.get_or_insert(0);
             converse_body(gathered, text);
         }
-        "messages.create" | "messages.count_tokens" => anthropic::body(gathered, operation, status, body),
-        _ if is_own(operation) => {
+        _ if operation.tokens() == I => {
             invoked(gathered, text);
             gathered.final_usage = true;
         }
-        _ => {
-            gathered.beside.convention = Some(Convention::OpenAi);
-            openai::body(gathered, operation, status, body);
-        }
+        _ => {}
     }
 }
 
@@ -447,7 +506,7 @@ fn error(header: Option<String>, text: &str) -> Option<ProviderError> {
         return header.map(|kind| ProviderError { kind: Some(kind), ..ProviderError::default() });
     };
     if let Some(inner) = present(inner) {
-        // The compatible endpoints have the shapes of those whom they are compatible with.
+        // A path that no table knows may be one of the compatible ones, whose errors have the shapes of others.
         return ProviderError::read(inner);
     }
     // `com.amazon.coral.service#UnknownOperationException`
@@ -463,7 +522,7 @@ fn error(header: Option<String>, text: &str) -> Option<ProviderError> {
 
 /// The model that a path names, still coded as it stands there: `/model/{model}/converse`. A model that is an ARN may
 /// come with its `/` uncoded.
-pub(crate) fn model(path: &str) -> Option<&str> {
+fn model(path: &str) -> Option<&str> {
     let at = path.find("/model/")? + "/model/".len();
     let rest = path.get(at..)?;
     let end = rest.rfind('/')?;
@@ -471,16 +530,13 @@ pub(crate) fn model(path: &str) -> Option<&str> {
 }
 
 /// Puts over `facts` what only Bedrock's own requests say.
-pub(crate) fn request(facts: &mut RequestFacts, operation: &Operation, body: &[u8]) {
-    if !is_own(operation) {
-        return;
-    }
+fn request(facts: &mut RequestFacts, operation: &Operation, body: Option<&str>) {
     facts.choices = None;
-    if is_stream(operation) {
-        facts.stream = Some(true);
-    } else if matches!(operation.name(), "converse" | "invoke_model") {
-        // The path alone decides; a `stream` in a model's body does nothing here.
-        facts.stream = Some(false);
+    // The path alone decides; a `stream` in a model's body does nothing here.
+    match operation.name() {
+        "converse_stream" | "invoke_model_stream" => facts.stream = Some(true),
+        "converse" | "invoke_model" => facts.stream = Some(false),
+        _ => {}
     }
     const FIELDS: [&str; 7] = [
         "inferenceConfig",
@@ -491,11 +547,7 @@ pub(crate) fn request(facts: &mut RequestFacts, operation: &Operation, body: &[u
         "serviceTier",
         "performanceConfig",
     ];
-    let Some((fields, repeated)) =
-        std::str::from_utf8(body).ok().and_then(|text| json::pick_counting(text, &FIELDS))
-    else {
-        return;
-    };
+    let Some((fields, repeated)) = body.and_then(|text| json::pick_counting(text, &FIELDS)) else { return };
     if let Some((_, field)) = FIELDS.iter().enumerate().find(|(at, _)| repeated & (1 << at) != 0) {
         facts.malformed = Some(format!("the key `{field}` is repeated: which one counts is not defined"));
     }
@@ -528,7 +580,7 @@ pub(crate) fn request(facts: &mut RequestFacts, operation: &Operation, body: &[u
 }
 
 /// The name of AWS's exception for a status of the gateway's own: what its SDKs make their error classes of.
-pub(crate) fn exception(status: u16) -> &'static str {
+fn exception(status: u16) -> &'static str {
     match status {
         401 | 403 => "AccessDeniedException",
         404 => "ResourceNotFoundException",
@@ -542,7 +594,7 @@ pub(crate) fn exception(status: u16) -> &'static str {
 }
 
 /// A frame that says within a stream that the gateway cuts it.
-pub(crate) fn own_exception(status: u16, body: &[u8]) -> Vec<u8> {
+fn own_exception(status: u16, body: &[u8]) -> Vec<u8> {
     let name = exception(status);
     let (first, rest) = name.split_at(1);
     let kind = format!("{}{rest}", first.to_ascii_lowercase());
@@ -559,7 +611,7 @@ pub(crate) fn own_exception(status: u16, body: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Dialect, operation, request_facts};
+    use crate::{operation, request_facts};
     use http::Method;
 
     #[test]
@@ -598,7 +650,7 @@ mod tests {
         for (method, path, name, model) in cases {
             let operation = operation(Dialect::Bedrock, &method, path);
             assert_eq!(operation.name(), name, "{path}");
-            let facts = request_facts(Dialect::Bedrock, &operation, &HeaderMap::new(), path, None, b"");
+            let facts = request_facts(&operation, &HeaderMap::new(), path, None, b"");
             assert_eq!(facts.requested_model.as_deref(), model, "{path}");
         }
     }
@@ -626,15 +678,13 @@ mod tests {
         for (last, body, largest, tools) in cases {
             let path = format!("/model/m/{last}");
             let operation = operation(Dialect::Bedrock, &Method::POST, &path);
-            let facts =
-                request_facts(Dialect::Bedrock, &operation, &HeaderMap::new(), &path, None, body.as_bytes());
+            let facts = request_facts(&operation, &HeaderMap::new(), &path, None, body.as_bytes());
             assert_eq!((facts.max_output_tokens, facts.tools_offered), (largest, tools), "{body}");
             assert_eq!((facts.stream, facts.malformed), (Some(false), None), "{body}");
         }
         let twice = br#"{"inferenceConfig":{"maxTokens":5},"inferenceConfig":{"maxTokens":500}}"#;
         let converse = operation(Dialect::Bedrock, &Method::POST, "/model/m/converse");
-        let facts =
-            request_facts(Dialect::Bedrock, &converse, &HeaderMap::new(), "/model/m/converse", None, twice);
+        let facts = request_facts(&converse, &HeaderMap::new(), "/model/m/converse", None, twice);
         assert!(facts.malformed.is_some_and(|why| why.contains("inferenceConfig")));
     }
 
@@ -644,8 +694,7 @@ mod tests {
         let body =
             format!(r#"{{"output":{{"message":{{"content":[]}}}},"stopReason":"end_turn","usage":{usage}}}"#);
         let converse = operation(Dialect::Bedrock, &Method::POST, "/model/m/converse");
-        let usage =
-            crate::response_facts(Dialect::Bedrock, &converse, 200, &HeaderMap::new(), body.as_bytes()).usage;
+        let usage = crate::response_facts(&converse, 200, &HeaderMap::new(), body.as_bytes()).usage;
         assert_eq!(usage.input_tokens, Some(3 + 1712 + 236));
         assert_eq!((usage.cache_write_1h_tokens, usage.cache_write_5m_tokens), (Some(200), Some(36)));
     }

@@ -5,12 +5,11 @@
 //! <https://smithy.io/2.0/aws/amazon-eventstream.html>
 //!
 //! Linear in the bytes, whatever their chunking: only a frame that a chunk leaves unfinished is kept. One frame is
-//! bounded; damage stops the parser for good and is named. No reader can use a part of a frame, so nobody waits
-//! longer where each frame is passed on when it is whole.
-
-use std::ops::Range;
+//! bounded; damage stops the parser for good and is named.
 
 use flate2::Crc;
+
+use crate::sse::Event;
 
 /// Lengths and their checksum.
 const PRELUDE: usize = 12;
@@ -94,6 +93,20 @@ impl<'a> Message<'a> {
         Ok(message)
     }
 
+    /// The frame as an event of its stream.
+    fn event(&self, start: usize, began_earlier: bool, end: usize) -> Event<'_> {
+        Event {
+            name: self.event.as_bytes(),
+            data: self.payload,
+            data_lines: 1,
+            start,
+            began_earlier,
+            end,
+            open_cr: false,
+            frame: Some(self),
+        }
+    }
+
     fn headers(&mut self, mut rest: &'a [u8]) -> Option<()> {
         while let Some((&length, more)) = rest.split_first() {
             let (name, more) = more.split_at_checked(usize::from(length)).filter(|_| length > 0)?;
@@ -130,15 +143,6 @@ impl<'a> Message<'a> {
     }
 }
 
-/// Where a whole frame's bytes are.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Place<'a> {
-    /// In the chunk that was just given.
-    Chunk(Range<usize>),
-    /// It began in an earlier one: these are all of them.
-    Kept(&'a [u8]),
-}
-
 /// The parser's state between two chunks.
 #[derive(Debug)]
 pub struct Parser {
@@ -159,27 +163,23 @@ impl Parser {
         self.error
     }
 
-    /// True where no frame is begun.
+    /// True where no frame is begun: one may be put in here.
     pub fn between_frames(&self) -> bool {
-        self.kept.is_empty()
+        self.kept.is_empty() && self.error.is_none()
     }
 
-    /// Takes the bytes that are kept: where the stream ended inside a frame, or the parser stopped.
-    pub fn take_kept(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.kept)
-    }
-
-    /// Reads `chunk` and gives every frame that ends in it, in order. Returns where the bytes begin that it did not
-    /// take: the chunk's length, but where it stopped.
-    pub fn feed(&mut self, chunk: &[u8], give: &mut dyn FnMut(&Message<'_>, Place<'_>)) -> usize {
+    /// Reads `chunk` and gives every frame that ends in it, in order.
+    pub fn feed(&mut self, chunk: &[u8], dispatch: &mut dyn FnMut(Event<'_>)) {
         let mut at = 0;
         while self.error.is_none() && at < chunk.len() {
-            match self.step(chunk, at, give) {
+            match self.step(chunk, at, dispatch) {
                 Ok(next) => at = next,
-                Err(error) => self.error = Some(error),
+                Err(error) => {
+                    self.error = Some(error);
+                    self.kept = Vec::new();
+                }
             }
         }
-        at
     }
 
     /// Takes one frame, or all that there is of it.
@@ -187,7 +187,7 @@ impl Parser {
         &mut self,
         chunk: &[u8],
         at: usize,
-        give: &mut dyn FnMut(&Message<'_>, Place<'_>),
+        dispatch: &mut dyn FnMut(Event<'_>),
     ) -> Result<usize, FrameError> {
         let rest = chunk.get(at..).unwrap_or_default();
         if self.kept.is_empty() {
@@ -200,8 +200,9 @@ impl Parser {
                 self.kept.extend_from_slice(rest);
                 return Ok(chunk.len());
             };
-            give(&Message::read(frame)?, Place::Chunk(at..at + lengths.total));
-            return Ok(at + lengths.total);
+            let end = at + lengths.total;
+            dispatch(Message::read(frame)?.event(at, false, end));
+            return Ok(end);
         }
         let total = match prelude(&self.kept)? {
             Some(lengths) => lengths.total,
@@ -214,29 +215,22 @@ impl Parser {
             return Ok(chunk.len());
         };
         self.kept.extend_from_slice(more);
+        let end = at + missing;
         if self.kept.len() < SMALLEST {
-            // Only now its length is known. Its bytes are taken, whatever it is.
-            self.error = prelude(&self.kept)
-                .and_then(|lengths| lengths.map_or(Ok(()), |lengths| self.bounded(lengths.total)))
-                .err();
-            return Ok(at + missing);
-        }
-        // What is damaged stays kept: its bytes are still to be passed on.
-        let mut frame = std::mem::take(&mut self.kept);
-        match Message::read(&frame) {
-            Ok(message) => give(&message, Place::Kept(&frame)),
-            Err(error) => {
-                self.kept = frame;
-                self.error = Some(error);
-                return Ok(at + missing);
+            // Only now its length is known.
+            if let Some(lengths) = prelude(&self.kept)? {
+                self.bounded(lengths.total)?;
             }
+            return Ok(end);
         }
+        let mut frame = std::mem::take(&mut self.kept);
+        dispatch(Message::read(&frame)?.event(0, true, end));
         // A large frame's buffer is not kept for the small ones that follow.
         if frame.capacity() <= 1 << 16 {
             frame.clear();
             self.kept = frame;
         }
-        Ok(at + missing)
+        Ok(end)
     }
 
     fn bounded(&self, length: usize) -> Result<(), FrameError> {
@@ -314,33 +308,54 @@ fn crc(bytes: &[u8]) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Cause, Limits, Meter, Segment, Unread};
     use aws_smithy_eventstream::frame::{read_message_from, write_message_to};
     use aws_smithy_types::event_stream::{Header, HeaderValue, Message as Theirs};
 
     const LIMIT: usize = 1 << 20;
 
-    /// Kinds, types and payloads of the frames, the bytes that were given, those that were not, and the error.
-    type Read = (Vec<(String, String, Vec<u8>)>, Vec<u8>, Vec<u8>, Option<FrameError>);
+    /// Kinds, types and payloads of the frames, where in all bytes each ends, and the error.
+    type Read = (Vec<(String, String, Vec<u8>, usize)>, Option<FrameError>);
 
     fn read(chunks: &[&[u8]], limit: usize) -> Read {
         let mut parser = Parser::new(limit);
-        let (mut seen, mut given, mut rest) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut seen, mut before) = (Vec::new(), 0);
         for chunk in chunks {
-            let at = parser.feed(chunk, &mut |message, place| {
-                seen.push((message.kind.into(), message.event.into(), message.payload.to_vec()));
-                match place {
-                    Place::Chunk(range) => given.extend_from_slice(&chunk[range]),
-                    Place::Kept(bytes) => given.extend_from_slice(bytes),
-                }
+            parser.feed(chunk, &mut |event| {
+                let frame = event.frame.unwrap();
+                assert!(event.start <= event.end && event.end <= chunk.len());
+                seen.push((frame.kind.into(), frame.event.into(), event.data.to_vec(), before + event.end));
             });
-            if parser.error().is_some() {
-                rest.extend(parser.take_kept());
-            }
-            rest.extend_from_slice(&chunk[at..]);
+            before += chunk.len();
         }
         parser.finish();
-        rest.extend(parser.take_kept());
-        (seen, given, rest, parser.error())
+        (seen, parser.error())
+    }
+
+    /// What a caller gets of these pieces, and why they could not be read.
+    fn passed(chunks: &[&[u8]]) -> (Vec<u8>, Option<Unread>) {
+        let operation =
+            crate::operation(crate::Dialect::Bedrock, &http::Method::POST, "/model/m/converse-stream");
+        let mut headers = http::HeaderMap::new();
+        headers.insert("content-type", "application/vnd.amazon.eventstream".parse().unwrap());
+        let mut meter = Meter::new(operation, 200, &headers, false, Limits::default());
+        let mut all = Vec::new();
+        let mut sort = |out: &mut Vec<Segment>, chunk: &[u8]| {
+            for segment in out.drain(..) {
+                match segment {
+                    Segment::Forward(range) => all.extend_from_slice(&chunk[range]),
+                    Segment::Bytes(bytes) | Segment::Held(bytes) => all.extend_from_slice(&bytes),
+                }
+            }
+        };
+        let mut out = Vec::new();
+        for chunk in chunks {
+            meter.feed(chunk, &mut out);
+            sort(&mut out, chunk);
+        }
+        meter.end(&mut out);
+        sort(&mut out, b"");
+        (all, meter.finish(Cause::Complete).unread)
     }
 
     fn theirs() -> Vec<u8> {
@@ -368,8 +383,9 @@ mod tests {
         let bytes = theirs();
         let whole = read(&[&bytes], LIMIT);
         assert_eq!(whole.0.len(), 3);
-        assert_eq!(whole.0[0], ("event".into(), "chunk".into(), b"{\"a\":1}".to_vec()));
-        assert_eq!((&whole.1, whole.2.len(), whole.3), (&bytes, 0, None));
+        let (kind, event, payload, _) = &whole.0[0];
+        assert_eq!((kind.as_str(), event.as_str(), &payload[..]), ("event", "chunk", &b"{\"a\":1}"[..]));
+        assert_eq!((whole.0[2].3, whole.1), (bytes.len(), None));
         for at in 0..=bytes.len() {
             let (a, b) = bytes.split_at(at);
             assert_eq!(read(&[a, b], LIMIT), whole, "split at {at}");
@@ -394,10 +410,12 @@ mod tests {
             let mut bad = frame.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
             for cut in [0, 5, 12, 20, frame.len() - 1] {
-                let (seen, given, mut rest, error) = read(&[&bad[..cut], &bad[cut..], b"behind"], LIMIT);
+                let chunks: [&[u8]; 3] = [&bad[..cut], &bad[cut..], b"behind"];
+                let (seen, error) = read(&chunks, LIMIT);
                 assert!(seen.is_empty() && error.is_some(), "bit {bit}");
-                rest.splice(..0, given);
-                assert_eq!(rest, [&bad[..], b"behind"].concat(), "bit {bit}, cut {cut}");
+                let (all, unread) = passed(&chunks);
+                assert_eq!(all, chunks.concat(), "bit {bit}, cut {cut}");
+                assert!(matches!(unread, Some(Unread::Frame(_))), "bit {bit}, cut {cut}");
                 checked += 1;
             }
         }
@@ -442,9 +460,9 @@ mod tests {
             ),
         ];
         for (what, bytes, error) in cases {
-            assert_eq!(read(&[&bytes], LIMIT).3, Some(error), "{what}");
+            assert_eq!(read(&[&bytes], LIMIT).1, Some(error), "{what}");
             let ones: Vec<&[u8]> = bytes.chunks(1).collect();
-            assert_eq!(read(&ones, LIMIT).3, Some(error), "{what}, byte by byte");
+            assert_eq!(read(&ones, LIMIT).1, Some(error), "{what}, byte by byte");
         }
     }
 }

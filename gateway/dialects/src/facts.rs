@@ -44,6 +44,12 @@ pub struct AnswerFacts {
     pub retry_after_s: Option<i64>,
     /// Tokens.
     pub usage: Usage,
+    /// Input that is charged, where the provider tells it apart (Cohere).
+    pub billed_input: Option<i64>,
+    /// Output that is charged, likewise.
+    pub billed_output: Option<i64>,
+    /// Searches that are charged (reranking).
+    pub search_units: Option<i64>,
     /// An earlier usage of the stream held a larger count than the one given.
     pub usage_regressed: bool,
     /// Runs of other models that the answer reports and `usage` leaves out (Anthropic's advisor).
@@ -156,11 +162,14 @@ pub(crate) struct Gathered {
     /// Anthropic's `usage.inference_geo`.
     pub(crate) inference_geo: Option<String>,
     pub(crate) counts: Option<Counts>,
-    pub(crate) regressed: bool,
+    /// The largest of each count that an earlier usage object held.
+    pub(crate) peak: Counts,
     /// What the head of Bedrock's answer says beside the body.
     pub(crate) beside: Beside,
     /// Model output was seen.
     pub(crate) output: bool,
+    /// An event was seen that is held.
+    pub(crate) closing: bool,
     /// The counts are the provider's last word, even if the stream is cut behind them.
     pub(crate) final_usage: bool,
 }
@@ -176,11 +185,10 @@ impl Gathered {
 
     /// Puts a whole usage object in the place of an earlier one: running values are not added up.
     pub(crate) fn replace_counts(&mut self, counts: Option<Counts>) {
-        let Some(counts) = counts else { return };
-        if self.counts.as_ref().is_some_and(|before| counts.regressed_from(before)) {
-            self.regressed = true;
+        if counts.is_some() {
+            self.peak.raise(self.counts.as_ref());
+            self.counts = counts;
         }
-        self.counts = Some(counts);
     }
 }
 
@@ -250,7 +258,8 @@ impl ProviderError {
         if first.starts_with('[') {
             let mut found = None;
             json::each(first, &mut |element| {
-                if found.is_none() {
+                // Not an array in an array: how deep the nesting goes is the provider's word.
+                if found.is_none() && !element.starts_with('[') {
                     found = Self::read_body(element);
                 }
             });
@@ -283,6 +292,14 @@ fn symbolic(code: Option<&str>) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_deeply_nested_error_is_not_followed() {
+        let deep = format!("{}{}", "[".repeat(1 << 20), "]".repeat(1 << 20));
+        assert_eq!(ProviderError::read_body(&deep), None);
+        let first = ProviderError::read_body(r#"[{"error":{"code":7,"message":"m"}}]"#).unwrap();
+        assert_eq!((first.code.as_deref(), first.message.as_deref()), (Some("7"), Some("m")));
+    }
 
     #[test]
     fn azures_calls_are_known_by_the_id_that_its_own_logs_have() {

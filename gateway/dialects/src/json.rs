@@ -200,6 +200,12 @@ pub fn present(text: Option<&str>) -> Option<&str> {
     text.filter(|t| *t != "null")
 }
 
+/// The `type` of the data of a server-sent event that are whole, though its blank line is still to come.
+pub(crate) fn whole_type(data: &[u8]) -> Option<String> {
+    let data = data.strip_suffix(b"\n")?;
+    pick_bytes(data, &["type"]).and_then(|[kind]| name(kind))
+}
+
 /// Whether `bytes` are one JSON text.
 ///
 /// # Errors

@@ -2,7 +2,8 @@
 //!
 //! Bytes are forwarded as they come. Held are the terminal event (CA-2) and everything behind it; where usage was
 //! asked for on the caller's behalf, each event waits until it is whole, so that the trace of the asking can be
-//! taken out. The facts and the forwarded bytes do not depend on how the bytes are cut into chunks.
+//! taken out. A frame of AWS waits too: no reader can use a part of one. The facts and the forwarded bytes do not depend
+//! on how the bytes are cut into chunks.
 
 use std::ops::Range;
 
@@ -13,12 +14,12 @@ use schemas::record::{UsageRole, UsageSource};
 
 use crate::coding::{Caps, Decoder, codings};
 use crate::facts::{AnswerFacts, Gathered, Unread, request_id, retry_after_s};
-use crate::operation::{Dialect, Operation};
+use crate::operation::Operation;
 use crate::ratelimit::rate_limits;
 use crate::splice::{Trace, trace_of_asking};
-use crate::sse::{Event, Parser};
-use crate::usage::{Convention, Counts};
-use crate::{anthropic, bedrock, event_stream, openai};
+use crate::sse::Event;
+use crate::usage::Counts;
+use crate::wire::{Close, Frames, Framing, Wire};
 
 /// What to do with bytes of a response.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,22 +64,22 @@ pub enum Cause {
 enum Body {
     /// The first bytes have to tell whether it is a stream.
     Probing(Vec<u8>),
-    Stream(Parser),
-    /// AWS's frames: each is passed on when it is whole.
-    Frames(event_stream::Parser),
+    Stream(Frames),
     Whole(Vec<u8>),
     /// Bytes that say nothing: audio, images, files.
     Opaque,
 }
 
 /// Reads one response as it passes.
-#[derive(Debug)]
 pub struct Meter {
-    dialect: Dialect,
+    wire: &'static dyn Wire,
     operation: Operation,
     status: u16,
     limits: Limits,
+    /// Traces of the asking for usage are taken out.
     stripping: bool,
+    /// Each event is passed on when it is whole.
+    waits: bool,
     decoder: Decoder,
     body: Body,
     gathered: Gathered,
@@ -94,10 +95,18 @@ pub struct Meter {
     rate_limits: std::collections::BTreeMap<String, i64>,
 }
 
+impl std::fmt::Debug for Meter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Meter")
+            .field("operation", &self.operation)
+            .field("body", &self.body)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Meter {
     /// A meter for the response with this head. `stripping`: usage was asked for on the caller's behalf.
     pub fn new(
-        dialect: Dialect,
         operation: Operation,
         status: u16,
         headers: &HeaderMap,
@@ -110,12 +119,14 @@ impl Meter {
             Ok(stack) => (stack, None),
             Err(error) => (Vec::new(), Some(Unread::Coding(error))),
         };
+        let wire = operation.dialect().wire();
+        let framing = wire.framing(&operation, &kind).filter(|_| status < 400);
+        // An error holds no trace of the asking, and no frame does.
+        let stripping = stripping && status < 400 && framing != Some(Framing::Frames);
         let body = if unread.is_some() {
             Body::Opaque
-        } else if kind == "text/event-stream" {
-            Body::Stream(Parser::new(limits.event_bytes))
-        } else if kind == "application/vnd.amazon.eventstream" {
-            Body::Frames(event_stream::Parser::new(limits.event_bytes))
+        } else if let Some(framing) = framing {
+            Body::Stream(Frames::new(framing, limits.event_bytes))
         } else if kind.is_empty() || kind.starts_with("text/") || kind.ends_with("json") || status >= 400 {
             // Errors come under any media type.
             Body::Probing(Vec::new())
@@ -124,15 +135,14 @@ impl Meter {
         };
         let decoder = Decoder::new(&stack, limits.decoded);
         let mut gathered = Gathered::default();
-        if dialect == Dialect::Bedrock {
-            gathered.beside = bedrock::Beside::read(headers);
-        }
+        wire.head(&mut gathered, status, headers);
         Self {
-            dialect,
+            wire,
             operation,
             status,
             limits,
-            stripping: stripping && decoder.is_identity(),
+            stripping,
+            waits: decoder.is_identity() && (stripping || framing == Some(Framing::Frames)),
             decoder,
             body,
             gathered,
@@ -143,7 +153,7 @@ impl Meter {
             drop_lf: false,
             request_id: request_id(headers),
             retry_after_s: retry_after_s(headers),
-            rate_limits: rate_limits(dialect, headers),
+            rate_limits: rate_limits(operation.dialect(), headers),
         }
     }
 
@@ -169,12 +179,24 @@ impl Meter {
         self.holding
     }
 
+    /// How the body falls into events; `None` where it is no stream, or not known yet to be one.
+    pub fn framing(&self) -> Option<Framing> {
+        match &self.body {
+            Body::Stream(parser) => Some(parser.framing()),
+            _ => None,
+        }
+    }
+
+    /// True for a body under a content coding: nothing can be put in there.
+    pub fn is_coded(&self) -> bool {
+        !self.decoder.is_identity()
+    }
+
     /// True for a stream that stands between two events: an event of the gateway's own may be put in here.
     pub fn between_events(&self) -> bool {
         match &self.body {
-            Body::Stream(parser) => self.stripping || parser.between_events(),
-            // A frame that is not whole was not passed on.
-            Body::Frames(parser) => parser.error().is_none() && self.decoder.is_identity(),
+            // An event that is not whole was not passed on.
+            Body::Stream(parser) => self.waits || parser.between_events(),
             _ => false,
         }
     }
@@ -193,7 +215,7 @@ impl Meter {
                 self.body = next;
                 if matches!(self.body, Body::Stream(_)) {
                     if earlier > 0 {
-                        self.stripping = false;
+                        self.waits = false;
                         self.read_events(first.get(..earlier).unwrap_or_default());
                     }
                 } else {
@@ -207,9 +229,8 @@ impl Meter {
             }
         }
         match (&self.body, self.decoder.is_identity()) {
-            (Body::Stream(_), true) if self.stripping => self.feed_stripping(wire, out),
+            (Body::Stream(_), true) if self.waits => self.feed_whole(wire, out),
             (Body::Stream(_), true) => self.feed_stream(wire, out),
-            (Body::Frames(_), true) => self.feed_frames(wire, out),
             (_, true) => {
                 self.read_decoded(wire);
                 out.push(Segment::Forward(0..wire.len()));
@@ -239,79 +260,30 @@ impl Meter {
         self.hold_or_forward(wire, cut, out);
     }
 
-    /// Passes each frame on when it is whole; from the one on that ends the stream, all is held.
-    fn feed_frames(&mut self, wire: &[u8], out: &mut Vec<Segment>) {
-        let Body::Frames(parser) = &mut self.body else { return };
-        let (gathered, terminal, holding) = (&mut self.gathered, &mut self.terminal, &mut self.holding);
-        let mut pass = |range: Range<usize>, kept: Option<&[u8]>, holding: bool| match (holding, kept) {
-            (false, None) => forward(out, range),
-            (false, Some(kept)) => out.push(Segment::Bytes(Bytes::copy_from_slice(kept))),
-            (true, kept) => {
-                let bytes = kept.or(wire.get(range)).unwrap_or_default();
-                out.push(Segment::Held(Bytes::copy_from_slice(bytes)));
-            }
-        };
-        let at = parser.feed(wire, &mut |message, place| {
-            let ends = bedrock::message(gathered, message);
-            *terminal |= ends;
-            *holding |= ends;
-            match place {
-                event_stream::Place::Chunk(range) => pass(range, None, *holding),
-                event_stream::Place::Kept(bytes) => pass(0..0, Some(bytes), *holding),
-            }
-        });
-        if let Some(error) = parser.error() {
-            // What cannot be read is passed on all the same.
-            let kept = parser.take_kept();
-            if !kept.is_empty() {
-                pass(0..0, Some(&kept), *holding);
-            }
-            if at < wire.len() {
-                pass(at..wire.len(), None, *holding);
-            }
-            self.unread.get_or_insert(Unread::Frame(error));
-        }
-    }
-
-    /// Reads events; where the first terminal one of this chunk begins.
+    /// Reads events; where the first one of this chunk begins that is held.
     fn read_events(&mut self, chunk: &[u8]) -> Option<usize> {
         let Body::Stream(parser) = &mut self.body else { return None };
-        let (gathered, terminal, dialect) = (&mut self.gathered, &mut self.terminal, self.dialect);
+        let (gathered, terminal) = (&mut self.gathered, &mut self.terminal);
+        let (wire, operation) = (self.wire, &self.operation);
         let mut first = None;
         parser.feed(chunk, &mut |event| {
-            if read_event(dialect, gathered, &event) {
-                *terminal = true;
+            let close = read_event(wire, operation, gathered, &event);
+            *terminal |= close == Close::Ends;
+            if close != Close::No {
                 first.get_or_insert(event.start);
             }
         });
-        if parser.stopped() && self.unread.is_none() {
-            self.unread = Some(Unread::EventTooLarge { limit: self.limits.event_bytes });
+        if let Some(unread) = parser.stopped(self.limits.event_bytes) {
+            self.unread.get_or_insert(unread);
         }
         first
     }
 
-    /// Where an unfinished event begins that can only be the terminal one.
+    /// Where an unfinished event begins that can only be one that is held.
     fn unfinished_terminal(&self) -> Option<usize> {
         let Body::Stream(parser) = &self.body else { return None };
         let event = parser.unfinished()?;
-        let is = match self.dialect {
-            Dialect::Anthropic => {
-                anthropic::is_terminal_type(event.name)
-                    || (event.name.is_empty()
-                        && typed(event.data).is_some_and(|t| anthropic::is_terminal_type(t.as_bytes())))
-            }
-            Dialect::OpenAi | Dialect::AzureOpenAi | Dialect::Bedrock => {
-                let line = event.line.strip_prefix(b"data:").map(|v| v.strip_prefix(b" ").unwrap_or(v));
-                let anthropics = self.dialect == Dialect::Bedrock && anthropic::is_terminal_type(event.name);
-                anthropics
-                    || openai::is_terminal_type(event.name)
-                    || openai::is_terminal_data(event.data)
-                    || (event.data.is_empty() && line.is_some_and(openai::is_terminal_data))
-                    || (event.name.is_empty()
-                        && typed(event.data).is_some_and(|t| openai::is_terminal_type(t.as_bytes())))
-            }
-        };
-        is.then_some(event.start)
+        self.wire.closes(&event).then_some(event.start)
     }
 
     fn feed_coded(&mut self, wire: &[u8], out: &mut Vec<Segment>) {
@@ -323,7 +295,8 @@ impl Meter {
         {
             self.unread = Some(Unread::Coding(error));
         }
-        let hold = self.holding || self.terminal || self.unfinished_terminal().is_some();
+        let hold =
+            self.holding || self.terminal || self.gathered.closing || self.unfinished_terminal().is_some();
         self.holding = hold;
         self.hold_or_forward(wire, if hold { 0 } else { wire.len() }, out);
     }
@@ -347,13 +320,6 @@ impl Meter {
             Body::Stream(_) => {
                 self.read_events(piece);
             }
-            Body::Frames(parser) => {
-                let (gathered, terminal) = (&mut self.gathered, &mut self.terminal);
-                parser.feed(piece, &mut |message, _| *terminal |= bedrock::message(gathered, message));
-                if let Some(error) = parser.error() {
-                    self.unread.get_or_insert(Unread::Frame(error));
-                }
-            }
             Body::Whole(body) => {
                 if body.len() + piece.len() > self.limits.body_bytes {
                     self.body = Body::Opaque;
@@ -366,7 +332,8 @@ impl Meter {
         }
     }
 
-    fn feed_stripping(&mut self, wire: &[u8], out: &mut Vec<Segment>) {
+    /// Passes each event on when it is whole; where usage was asked for, without the trace of the asking.
+    fn feed_whole(&mut self, wire: &[u8], out: &mut Vec<Segment>) {
         let mut at = 0;
         if std::mem::take(&mut self.drop_lf) && wire.first() == Some(&b'\n') {
             at = 1;
@@ -377,23 +344,25 @@ impl Meter {
             return;
         }
         let Body::Stream(parser) = &mut self.body else { return };
-        let (gathered, dialect) = (&mut self.gathered, self.dialect);
+        let (gathered, dialect, operation) = (&mut self.gathered, self.wire, &self.operation);
+        let stripping = self.stripping;
         let mut events: Vec<Placed> = Vec::new();
         parser.feed(wire, &mut |event| {
-            let terminal = read_event(dialect, gathered, &event);
-            let trace = if event.data_lines == 1 { trace_of_asking(event.data) } else { Trace::None };
+            let close = read_event(dialect, operation, gathered, &event);
+            let traced = stripping && event.data_lines == 1;
+            let trace = if traced { trace_of_asking(event.data) } else { Trace::None };
             events.push(Placed {
                 end: event.end,
                 open_cr: event.open_cr,
-                terminal,
+                close,
                 edit: Edit::of(trace, event.data),
             });
         });
-        let stopped = parser.stopped();
+        let stopped = parser.stopped(self.limits.event_bytes);
         for event in events {
-            self.terminal |= event.terminal;
+            self.terminal |= event.close == Close::Ends;
             let fresh = wire.get(at..event.end).unwrap_or_default();
-            if self.holding || event.terminal {
+            if self.holding || event.close != Close::No {
                 // From here on all is held: the rest of this chunk goes with it.
                 self.holding = true;
                 continue;
@@ -417,14 +386,16 @@ impl Meter {
             at = event.end;
         }
         let rest = wire.get(at..).unwrap_or_default();
+        if let Some(unread) = stopped {
+            self.unread.get_or_insert(unread);
+            self.waits = false;
+        }
         if self.holding || self.unfinished_terminal().is_some() {
             self.holding = true;
             let mut held = std::mem::take(&mut self.waiting);
             held.extend_from_slice(rest);
             out.push(Segment::Held(held.into()));
-        } else if stopped {
-            self.unread.get_or_insert(Unread::EventTooLarge { limit: self.limits.event_bytes });
-            self.stripping = false;
+        } else if !self.waits {
             if !self.waiting.is_empty() {
                 out.push(Segment::Bytes(std::mem::take(&mut self.waiting).into()));
             }
@@ -439,14 +410,6 @@ impl Meter {
         if !self.waiting.is_empty() {
             out.push(Segment::Bytes(std::mem::take(&mut self.waiting).into()));
         }
-        if let Body::Frames(parser) = &mut self.body
-            && !parser.between_frames()
-            && self.decoder.is_identity()
-        {
-            parser.finish();
-            let kept: Bytes = parser.take_kept().into();
-            out.push(if self.holding { Segment::Held(kept) } else { Segment::Bytes(kept) });
-        }
     }
 
     /// The facts. Bytes that [`Meter::end`] did not fetch are lost.
@@ -456,47 +419,32 @@ impl Meter {
         {
             self.unread.get_or_insert(Unread::Coding(error));
         }
-        let streamed = matches!(self.body, Body::Stream(_) | Body::Frames(_));
+        let streamed = matches!(self.body, Body::Stream(_));
         match std::mem::replace(&mut self.body, Body::Opaque) {
             Body::Stream(mut parser) => {
-                let (gathered, dialect) = (&mut self.gathered, self.dialect);
-                let terminal = &mut self.terminal;
-                parser.finish(&mut |event| *terminal |= read_event(dialect, gathered, &event));
-            }
-            Body::Frames(mut parser) => {
-                parser.finish();
-                if let Some(error) = parser.error().filter(|_| cause == Cause::Complete) {
-                    self.unread.get_or_insert(Unread::Frame(error));
+                let (gathered, terminal) = (&mut self.gathered, &mut self.terminal);
+                let (wire, operation) = (self.wire, &self.operation);
+                parser.finish(&mut |event| {
+                    *terminal |= read_event(wire, operation, gathered, &event) == Close::Ends;
+                });
+                if let Some(unread) = parser.stopped(self.limits.event_bytes)
+                    && cause == Cause::Complete
+                {
+                    self.unread.get_or_insert(unread);
                 }
             }
-            Body::Whole(body) | Body::Probing(body) => match self.dialect {
-                Dialect::Anthropic => {
-                    anthropic::body(&mut self.gathered, &self.operation, self.status, &body)
-                }
-                Dialect::OpenAi | Dialect::AzureOpenAi => {
-                    openai::body(&mut self.gathered, &self.operation, self.status, &body);
-                }
-                Dialect::Bedrock => {
-                    bedrock::body(&mut self.gathered, &self.operation, self.status, &body);
-                }
-            },
+            Body::Whole(body) | Body::Probing(body) => {
+                self.wire.body(&mut self.gathered, &self.operation, self.status, &body);
+            }
             Body::Opaque => {}
         }
-        let mut gathered = self.gathered;
+        self.wire.settle(&mut self.gathered);
+        let convention = self.wire.convention(&self.gathered);
+        let gathered = self.gathered;
         let transport = gathered.beside.transport;
-        if self.dialect == Dialect::Bedrock {
-            gathered.counts = bedrock::counts(&gathered);
-        }
-        let convention = match self.dialect {
-            Dialect::Bedrock => gathered.beside.convention.unwrap_or(Convention::Anthropic),
-            Dialect::Anthropic => Convention::Anthropic,
-            Dialect::OpenAi | Dialect::AzureOpenAi => Convention::OpenAi,
-        };
         let last_word = gathered.final_usage || self.terminal;
         let source = match cause {
-            Cause::Complete if convention == Convention::Anthropic && streamed && !last_word => {
-                UsageSource::Partial
-            }
+            Cause::Complete if streamed && !last_word && self.wire.counts_run() => UsageSource::Partial,
             Cause::Complete => UsageSource::Provider,
             Cause::Cut if last_word => UsageSource::Provider,
             Cause::Drained if last_word => UsageSource::Drained,
@@ -507,7 +455,7 @@ impl Meter {
             // Nothing was made, so there is nothing that it could have incurred.
             usage.role = UsageRole::None;
         }
-        let other_model_runs = gathered.counts.map_or(0, |c| c.further.other_models);
+        let counts = gathered.counts.unwrap_or_default();
         let error = gathered.error.unwrap_or_default();
         AnswerFacts {
             served_model: gathered.served_model,
@@ -524,8 +472,11 @@ impl Meter {
             service_tier: served_tier(gathered.service_tier, gathered.speed, gathered.inference_geo),
             retry_after_s: self.retry_after_s,
             usage,
-            usage_regressed: gathered.regressed,
-            other_model_runs,
+            billed_input: counts.billed_input,
+            billed_output: counts.billed_output,
+            search_units: counts.search_units,
+            usage_regressed: counts.regressed_from(&gathered.peak),
+            other_model_runs: counts.further.other_models,
             transport_tokens: [
                 transport.and_then(|counts| counts.reported.input),
                 transport.and_then(|counts| counts.reported.output),
@@ -537,14 +488,8 @@ impl Meter {
 }
 
 /// The facts of a body at hand, coded as its headers say.
-pub fn response_facts(
-    dialect: Dialect,
-    operation: &Operation,
-    status: u16,
-    headers: &HeaderMap,
-    body: &[u8],
-) -> AnswerFacts {
-    let mut meter = Meter::new(dialect, *operation, status, headers, false, Limits::default());
+pub fn response_facts(operation: &Operation, status: u16, headers: &HeaderMap, body: &[u8]) -> AnswerFacts {
+    let mut meter = Meter::new(*operation, status, headers, false, Limits::default());
     meter.feed(body, &mut Vec::new());
     meter.finish(Cause::Complete)
 }
@@ -561,21 +506,13 @@ fn served_tier(tier: Option<String>, speed: Option<String>, geo: Option<String>)
     Some(format!("{}/{}", tier.as_deref().unwrap_or("standard"), words.join("/")))
 }
 
-fn read_event(dialect: Dialect, gathered: &mut Gathered, event: &Event<'_>) -> bool {
+fn read_event(wire: &dyn Wire, operation: &Operation, gathered: &mut Gathered, event: &Event<'_>) -> Close {
     if event.data_lines == 0 {
-        return false;
+        return Close::No;
     }
-    match dialect {
-        Dialect::Anthropic => anthropic::event(gathered, event.name, event.data),
-        Dialect::OpenAi | Dialect::AzureOpenAi => openai::event(gathered, event.name, event.data),
-        Dialect::Bedrock => bedrock::event(gathered, event.name, event.data),
-    }
-}
-
-/// The `type` of data that are whole.
-fn typed(data: &[u8]) -> Option<String> {
-    let data = data.strip_suffix(b"\n")?;
-    crate::json::pick_bytes(data, &["type"]).and_then(|[kind]| crate::json::name(kind))
+    let close = wire.event(gathered, operation, event);
+    gathered.closing |= close != Close::No;
+    close
 }
 
 /// What the first bytes of a body say that it is; `None` where more are needed.
@@ -583,7 +520,7 @@ fn probe(first: &[u8], limits: Limits) -> Option<Body> {
     let begun = first.strip_prefix("\u{feff}".as_bytes()).unwrap_or(first);
     for mark in [&b"data:"[..], b"event:", b": "] {
         if begun.starts_with(mark) {
-            return Some(Body::Stream(Parser::new(limits.event_bytes)));
+            return Some(Body::Stream(Frames::new(Framing::ServerSent, limits.event_bytes)));
         }
         if mark.starts_with(begun) {
             return None;
@@ -598,7 +535,7 @@ fn probe(first: &[u8], limits: Limits) -> Option<Body> {
 struct Placed {
     end: usize,
     open_cr: bool,
-    terminal: bool,
+    close: Close,
     edit: Edit,
 }
 
@@ -645,6 +582,7 @@ fn forward(out: &mut Vec<Segment>, range: Range<usize>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::operation::Dialect;
 
     #[test]
     fn what_changes_the_price_stands_behind_the_tier() {
@@ -666,14 +604,14 @@ mod tests {
                 r#"{{"type":"message","id":"m","model":"claude","content":[],"usage":{{"input_tokens":1,"output_tokens":1,{usage}}}}}"#
             );
             let headers = HeaderMap::new();
-            let whole = response_facts(Dialect::Anthropic, &operation, 200, &headers, message.as_bytes());
+            let whole = response_facts(&operation, 200, &headers, message.as_bytes());
             assert_eq!(whole.service_tier.as_deref(), tier, "{usage}");
             let mut headers = HeaderMap::new();
             headers.insert(CONTENT_TYPE, http::HeaderValue::from_static("text/event-stream"));
             let start = format!(
                 "event: message_start\ndata: {{\"type\":\"message_start\",\"message\":{message}}}\n\n"
             );
-            let streamed = response_facts(Dialect::Anthropic, &operation, 200, &headers, start.as_bytes());
+            let streamed = response_facts(&operation, 200, &headers, start.as_bytes());
             assert_eq!(streamed.service_tier.as_deref(), tier, "{usage}, streamed");
         }
     }

@@ -1,18 +1,85 @@
 //! OpenAI's answers: chat completions, completions, Responses, embeddings, images, audio, and what compatible
 //! providers make of them. Shapes are told by their fields, not by their path: the same reader serves them all.
 
+use serde_json::{Value, json};
+
 use crate::facts::{Gathered, ProviderError};
-use crate::json::{self, each, integer, keep, name, pick, pick_bytes, present};
-use crate::operation::{Operation, Tokens};
+use crate::json::{self, each, integer, keep, name, pick, pick_bytes, present, whole_type};
+use crate::operation::{OPENAI, Operation, Row, Tokens, after_deployment};
+use crate::request::percent_decoded;
+use crate::sse::{Event, Unfinished};
 use crate::usage::Counts;
+use crate::wire::{Close, OwnError, Wire};
+
+/// OpenAI's format, also as Azure serves it: a base URL of either dialect may lead to Azure.
+pub(crate) struct OpenAi;
+
+impl Wire for OpenAi {
+    fn operations(&self) -> &'static [Row] {
+        OPENAI
+    }
+    fn behind_deployment<'p>(&self, path: &'p str) -> &'p str {
+        after_deployment(path).map_or(path, |(_, rest)| rest)
+    }
+    fn path_model(&self, path: &str) -> Option<String> {
+        // What Azure serves is the path's deployment, whatever the body says: policies must see that one.
+        after_deployment(path).map(|(deployment, _)| percent_decoded(deployment))
+    }
+    fn event(&self, gathered: &mut Gathered, _: &Operation, seen: &Event<'_>) -> Close {
+        Close::ends(event(gathered, seen.name, seen.data))
+    }
+    fn closes(&self, event: &Unfinished<'_>) -> bool {
+        let line = event.line.strip_prefix(b"data:").map(|v| v.strip_prefix(b" ").unwrap_or(v));
+        is_terminal_type(event.name)
+            || is_terminal_data(event.data)
+            || (event.data.is_empty() && line.is_some_and(is_terminal_data))
+            || (event.name.is_empty()
+                && whole_type(event.data).is_some_and(|t| is_terminal_type(t.as_bytes())))
+    }
+    fn body(&self, gathered: &mut Gathered, operation: &Operation, status: u16, bytes: &[u8]) {
+        body(gathered, operation, status, bytes);
+    }
+    fn own_error(&self, error: &OwnError<'_>) -> Value {
+        json!({ "error": own_error(error) })
+    }
+    fn own_event(&self, operation: &Operation, error: &OwnError<'_>) -> String {
+        if !operation.is_responses() {
+            return format!("data: {}\n\n", self.own_error(error));
+        }
+        let data = json!({
+            "type": "error",
+            "code": error.code,
+            "message": error.message,
+            "param": null,
+            "error": own_error(error),
+        });
+        format!("event: error\ndata: {data}\n\n")
+    }
+}
+
+/// The value of the key `error`.
+fn own_error(own: &OwnError<'_>) -> Value {
+    let kind = match own.status {
+        401 => "authentication_error",
+        403 => "permission_error",
+        429 => "rate_limit_error",
+        400..=499 => "invalid_request_error",
+        _ => "server_error",
+    };
+    let mut error = json!({ "message": own.message, "type": kind, "param": null, "code": own.code });
+    if let (Some(exchange), Some(object)) = (own.exchange, error.as_object_mut()) {
+        object.insert("affidavit_exchange".into(), exchange.into());
+    }
+    error
+}
 
 /// True for the events that end a stream (CA-2), by name or by the `type` of the data.
-pub(crate) fn is_terminal_type(kind: &[u8]) -> bool {
+fn is_terminal_type(kind: &[u8]) -> bool {
     matches!(kind, b"response.completed" | b"response.failed" | b"response.incomplete")
 }
 
 /// True for data that ends a stream, or that is about to.
-pub(crate) fn is_terminal_data(data: &[u8]) -> bool {
+fn is_terminal_data(data: &[u8]) -> bool {
     data.starts_with(b"[DONE]")
 }
 
@@ -259,7 +326,7 @@ fn response_object(gathered: &mut Gathered, response: &str, last: bool) {
 }
 
 /// Reads a whole JSON body.
-pub(crate) fn body(gathered: &mut Gathered, operation: &Operation, status: u16, body: &[u8]) {
+fn body(gathered: &mut Gathered, operation: &Operation, status: u16, body: &[u8]) {
     let Ok(text) = std::str::from_utf8(body) else { return };
     let Some([id, model, choices, usage, error, object, tier, output]) =
         pick(text, &["id", "model", "choices", "usage", "error", "object", "service_tier", "output"])

@@ -11,25 +11,51 @@ pub enum Dialect {
     AzureOpenAi,
     /// Anthropic's API.
     Anthropic,
+    /// Google's Gemini API.
+    Gemini,
+    /// The same on Vertex AI, with the models of other publishers in formats of their own.
+    Vertex,
+    /// Cohere's API.
+    Cohere,
+    /// Ollama's API.
+    Ollama,
+    /// IBM's watsonx.ai.
+    Watsonx,
     /// AWS Bedrock's runtime, with its OpenAI- and Anthropic-compatible paths, and its control plane.
     Bedrock,
 }
 
 impl Dialect {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::OpenAi,
+        Self::AzureOpenAi,
+        Self::Anthropic,
+        Self::Gemini,
+        Self::Vertex,
+        Self::Cohere,
+        Self::Ollama,
+        Self::Watsonx,
+        Self::Bedrock,
+    ];
+
     /// The name in configuration and records.
     pub fn name(self) -> &'static str {
         match self {
             Self::OpenAi => "openai",
             Self::AzureOpenAi => "azure_openai",
             Self::Anthropic => "anthropic",
+            Self::Gemini => "gemini",
+            Self::Vertex => "vertex",
+            Self::Cohere => "cohere",
+            Self::Ollama => "ollama",
+            Self::Watsonx => "watsonx",
             Self::Bedrock => "bedrock",
         }
     }
     /// The dialect of that name.
     pub fn parse(name: &str) -> Option<Self> {
-        [Self::OpenAi, Self::AzureOpenAi, Self::Anthropic, Self::Bedrock]
-            .into_iter()
-            .find(|d| d.name() == name)
+        Self::ALL.into_iter().find(|d| d.name() == name)
     }
 }
 
@@ -51,11 +77,15 @@ pub enum Tokens {
 pub struct Operation {
     name: &'static str,
     tokens: Tokens,
+    dialect: Dialect,
+    /// The dialect in whose table it stands: that of the path.
+    table: Dialect,
 }
 
 impl Operation {
     /// Whatever the table does not know: relayed and recorded all the same.
-    pub const OTHER: Self = Self { name: "other", tokens: Tokens::Incurs };
+    pub const OTHER: Self =
+        Self { name: "other", tokens: Tokens::Incurs, dialect: Dialect::OpenAi, table: Dialect::OpenAi };
 
     /// The name in records: `chat.completions`, `messages.create`, ... or `other`.
     pub fn name(&self) -> &'static str {
@@ -65,9 +95,21 @@ impl Operation {
     pub fn tokens(&self) -> Tokens {
         self.tokens
     }
+    /// The dialect of its bytes: the provider's, or the other one that this path of the provider speaks.
+    pub fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+    /// The model that the path names.
+    pub(crate) fn path_model(&self, path: &str) -> Option<String> {
+        self.table.wire().path_model(path)
+    }
+    /// True where the table does not know it.
+    pub fn is_other(&self) -> bool {
+        self.name == Self::OTHER.name
+    }
     /// True where the answer shows usage that this exchange incurred.
     pub fn uses_tokens(&self) -> bool {
-        self.tokens == Tokens::Incurs && self.name != Self::OTHER.name
+        self.tokens == Tokens::Incurs && !self.is_other()
     }
     /// True where [`crate::ask_for_usage`] applies to its request body.
     pub fn can_ask_usage(&self) -> bool {
@@ -79,21 +121,40 @@ impl Operation {
     }
 }
 
-struct Row {
+/// A row of a dialect's table of operations.
+pub(crate) struct Row {
     method: &'static str,
     pattern: &'static str,
-    operation: Operation,
+    name: &'static str,
+    tokens: Tokens,
+    /// The dialect of its bytes, where it is not that of the table.
+    speaks: Option<Dialect>,
 }
 
-const fn row(method: &'static str, pattern: &'static str, name: &'static str, tokens: Tokens) -> Row {
-    Row { method, pattern, operation: Operation { name, tokens } }
+/// `method` on what matches `pattern`, behind the base path, is the operation `name`.
+///
+/// One segment a `/`: `*` is one segment, `*:verb` one that ends so, `**` the rest. The first match counts. Method `*`
+/// is any.
+pub(crate) const fn row(
+    method: &'static str,
+    pattern: &'static str,
+    name: &'static str,
+    tokens: Tokens,
+) -> Row {
+    Row { method, pattern, name, tokens, speaks: None }
+}
+
+impl Row {
+    /// The row of a path whose bytes are those of another dialect.
+    pub(crate) const fn speaks(self, dialect: Dialect) -> Self {
+        Self { speaks: Some(dialect), ..self }
+    }
 }
 
 use Tokens::{Counts as C, Incurs as I, None as N, Retrieves as R};
 
-/// Patterns behind the base path, one segment a `/`: `*` is one segment, `**` the rest. The first match counts.
-/// Method `*` is any.
-const OPENAI: &[Row] = &[
+/// OpenAI's, and what compatible providers add.
+pub(crate) const OPENAI: &[Row] = &[
     row("POST", "chat/completions", "chat.completions", I),
     row("GET", "chat/completions", "chat.completions.list", R),
     row("GET", "chat/completions/*", "chat.completions.retrieve", R),
@@ -117,6 +178,10 @@ const OPENAI: &[Row] = &[
     row("POST", "completions", "completions", I),
     row("POST", "embeddings", "embeddings.create", I),
     row("POST", "rerank", "rerank.create", I),
+    row("POST", "ocr", "ocr.create", I),
+    row("POST", "multimodalembeddings", "embeddings.create", I),
+    row("POST", "contextualizedembeddings", "embeddings.create", I),
+    row("POST", "fim/completions", "completions", I),
     row("POST", "moderations", "moderations.create", N),
     row("GET", "models", "models.list", N),
     row("DELETE", "models/*", "models.delete", N),
@@ -188,11 +253,12 @@ const OPENAI: &[Row] = &[
     row("*", "realtime/**", "realtime", N),
     row("*", "organization/**", "organization", N),
     row("*", "projects/**", "organization", N),
-    row("POST", "messages", "messages.create", I),
-    row("POST", "messages/count_tokens", "messages.count_tokens", C),
+    row("POST", "messages", "messages.create", I).speaks(Dialect::Anthropic),
+    row("POST", "messages/count_tokens", "messages.count_tokens", C).speaks(Dialect::Anthropic),
 ];
 
-const ANTHROPIC: &[Row] = &[
+/// Anthropic's.
+pub(crate) const ANTHROPIC: &[Row] = &[
     row("POST", "messages", "messages.create", I),
     row("POST", "messages/count_tokens", "messages.count_tokens", C),
     row("POST", "messages/batches", "messages.batches.create", N),
@@ -223,32 +289,10 @@ const ANTHROPIC: &[Row] = &[
     row("POST", "experimental/templatize_prompt", "prompts.templatize", I),
 ];
 
-/// A model that is an ARN comes with its `/` coded or not: one segment or two.
-const BEDROCK: &[Row] = &[
-    row("POST", "model/*/converse", "converse", I),
-    row("POST", "model/*/*/converse", "converse", I),
-    row("POST", "model/*/converse-stream", "converse_stream", I),
-    row("POST", "model/*/*/converse-stream", "converse_stream", I),
-    row("POST", "model/*/invoke", "invoke_model", I),
-    row("POST", "model/*/*/invoke", "invoke_model", I),
-    row("POST", "model/*/invoke-with-response-stream", "invoke_model_stream", I),
-    row("POST", "model/*/*/invoke-with-response-stream", "invoke_model_stream", I),
-    row("POST", "model/*/count-tokens", "count_tokens", C),
-    row("POST", "model/*/*/count-tokens", "count_tokens", C),
-    row("POST", "guardrail/*/version/*/apply", "apply_guardrail", N),
-    row("POST", "async-invoke", "async_invoke.start", I),
-    row("GET", "async-invoke", "async_invoke.list", N),
-    row("GET", "async-invoke/**", "async_invoke.retrieve", N),
-    row("GET", "foundation-models", "foundation_models.list", N),
-    row("GET", "foundation-models/**", "foundation_models.retrieve", N),
-    row("GET", "inference-profiles", "inference_profiles.list", N),
-    row("GET", "inference-profiles/**", "inference_profiles.retrieve", N),
-];
-
 /// Every name that [`operation`] can give.
 pub fn operation_names() -> impl Iterator<Item = &'static str> {
-    let mut names: Vec<_> =
-        OPENAI.iter().chain(ANTHROPIC).chain(BEDROCK).map(|row| row.operation.name).collect();
+    let rows = Dialect::ALL.into_iter().flat_map(|dialect| dialect.wire().operations());
+    let mut names: Vec<_> = rows.map(|row| row.name).collect();
     names.push(Operation::OTHER.name);
     names.sort_unstable();
     names.dedup();
@@ -261,17 +305,18 @@ pub fn operation_names() -> impl Iterator<Item = &'static str> {
 /// (`/v1`, `/openai/v1`, `/api/v1`, `/openai/deployments/{deployment}`, ...) is skipped. The query plays no part.
 pub fn operation(dialect: Dialect, method: &Method, path: &str) -> Operation {
     let path = path.split_once('?').map_or(path, |(path, _)| path);
-    let mut segments: Vec<&str> = path.split('/').filter(|s| !s.is_empty()).take(16).collect();
-    if dialect != Dialect::Anthropic
-        && let Some((_, rest)) = after_deployment(path)
-    {
-        segments = rest.split('/').filter(|s| !s.is_empty()).take(16).collect();
-    }
-    let table = match dialect {
-        Dialect::Anthropic => ANTHROPIC,
-        Dialect::Bedrock if !is_compatible(&segments) => BEDROCK,
-        Dialect::OpenAi | Dialect::AzureOpenAi | Dialect::Bedrock => OPENAI,
-    };
+    let further = dialect.wire().also().iter().copied();
+    std::iter::once(dialect)
+        .chain(further)
+        .find_map(|dialect| known(dialect, method, path))
+        .unwrap_or(Operation { dialect, table: dialect, ..Operation::OTHER })
+}
+
+/// The operation in the dialect's own table.
+fn known(dialect: Dialect, method: &Method, path: &str) -> Option<Operation> {
+    let behind = dialect.wire().behind_deployment(path);
+    let segments: Vec<&str> = behind.split('/').filter(|s| !s.is_empty()).take(16).collect();
+    let table = dialect.wire().operations();
     for skip in 0..segments.len().min(6) {
         let (before, rest) = segments.split_at(skip);
         // No pattern begins with a `*`.
@@ -281,17 +326,13 @@ pub fn operation(dialect: Dialect, method: &Method, path: &str) -> Operation {
             .filter(|row| row.pattern.as_bytes().first() == first)
             .find(|row| row.allows(method) && matches(row.pattern, rest));
         if let Some(row) = found
-            && (before.last().is_none_or(|last| ends_base(last)) || row.operation.uses_tokens())
+            && (before.last().is_none_or(|last| ends_base(last)) || row.tokens == Tokens::Incurs)
         {
-            return row.operation;
+            let speaks = row.speaks.unwrap_or(dialect);
+            return Some(Operation { name: row.name, tokens: row.tokens, dialect: speaks, table: dialect });
         }
     }
-    Operation::OTHER
-}
-
-/// Whether a path of Bedrock is one of its OpenAI- or Anthropic-compatible ones.
-fn is_compatible(segments: &[&str]) -> bool {
-    matches!(segments, ["openai" | "anthropic", "v1", ..] | ["v1", ..])
+    None
 }
 
 /// The deployment that an Azure path names, and what follows it.
@@ -314,12 +355,27 @@ fn ends_base(segment: &str) -> bool {
         || segment.strip_prefix('v').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
 }
 
+/// A segment `name:verb`, taken apart at its last colon, which may be percent-encoded.
+pub(crate) fn split_verb(segment: &str) -> Option<(&str, &str)> {
+    let (at, length) = [":", "%3A", "%3a"]
+        .iter()
+        .filter_map(|colon| segment.rfind(*colon).map(|at| (at, colon.len())))
+        .max()?;
+    Some((segment.get(..at)?, segment.get(at + length..)?))
+}
+
 fn matches(pattern: &str, segments: &[&str]) -> bool {
     let mut rest = segments.iter();
     for wanted in pattern.split('/') {
         match (wanted, rest.next()) {
             ("**", Some(_)) => return true,
             ("*", Some(_)) => {}
+            (wanted, Some(given)) if wanted.starts_with("*:") => {
+                let verb = wanted.strip_prefix("*:").unwrap_or_default();
+                if split_verb(given).is_none_or(|(_, given)| given != verb) {
+                    return false;
+                }
+            }
             (wanted, Some(given)) if wanted == *given => {}
             _ => return false,
         }
@@ -330,7 +386,7 @@ fn matches(pattern: &str, segments: &[&str]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use Dialect::{Anthropic, AzureOpenAi, OpenAi};
+    use Dialect::{Anthropic, AzureOpenAi, Bedrock, Cohere, Gemini, Ollama, OpenAi, Vertex, Watsonx};
 
     #[test]
     fn the_format_lists_every_operation() {
@@ -384,6 +440,50 @@ mod tests {
             (Anthropic, Method::GET, "/v1/messages/batches/b/results", "messages.batches.results"),
             (Anthropic, Method::POST, "/v1/complete", "complete"),
             (Anthropic, Method::POST, "/v1/chat/completions", "other"),
+            (
+                Gemini,
+                Method::POST,
+                "/v1beta/models/gemini-2.5-pro:generateContent",
+                "models.generate_content",
+            ),
+            (
+                Gemini,
+                Method::POST,
+                "/v1beta/models/g%3AstreamGenerateContent",
+                "models.stream_generate_content",
+            ),
+            (Gemini, Method::POST, "/v1beta/models/g:countTokens", "models.count_tokens"),
+            (Gemini, Method::GET, "/v1beta/models/g", "models.retrieve"),
+            (Gemini, Method::GET, "/v1beta/models", "models.list"),
+            (Gemini, Method::POST, "/v1beta/interactions", "interactions.create"),
+            (Gemini, Method::POST, "/v1beta/openai/chat/completions", "chat.completions"),
+            (Gemini, Method::POST, "/v1beta/models/g:newVerb", "other"),
+            (
+                Vertex,
+                Method::POST,
+                "/v1/projects/p/locations/us-east5/publishers/anthropic/models/claude@1:streamRawPredict",
+                "messages.create",
+            ),
+            (
+                Vertex,
+                Method::POST,
+                "/v1/projects/p/locations/l/publishers/anthropic/models/count-tokens:rawPredict",
+                "messages.count_tokens",
+            ),
+            (Vertex, Method::POST, "/v1/publishers/google/models/g:countTokens", "models.count_tokens"),
+            (
+                Vertex,
+                Method::POST,
+                "/v1/projects/p/locations/l/endpoints/openapi/chat/completions",
+                "chat.completions",
+            ),
+            (Cohere, Method::POST, "/v2/chat", "chat.create"),
+            (Cohere, Method::POST, "/v1/rerank", "rerank.create"),
+            (Cohere, Method::POST, "/compatibility/v1/chat/completions", "chat.completions"),
+            (Ollama, Method::POST, "/api/chat", "chat.create"),
+            (Ollama, Method::POST, "/v1/chat/completions", "chat.completions"),
+            (Watsonx, Method::POST, "/ml/v1-beta/generation/text_stream", "generate.create"),
+            (Watsonx, Method::POST, "/ml/v1/text/chat", "chat.completions"),
         ];
         for (dialect, method, path, wanted) in cases {
             assert_eq!(operation(dialect, &method, path).name(), wanted, "{method} {path}");
@@ -399,13 +499,34 @@ mod tests {
 
     #[test]
     fn every_row_can_be_reached() {
-        for (dialect, table) in [(OpenAi, OPENAI), (Anthropic, ANTHROPIC)] {
-            for row in table {
+        for dialect in Dialect::ALL {
+            for row in dialect.wire().operations() {
                 let method =
                     if row.method == "*" { Method::GET } else { row.method.parse().unwrap_or_default() };
                 let path = format!("/v1/{}", row.pattern.replace("**", "x/y").replace('*', "x"));
-                assert_eq!(operation(dialect, &method, &path).name(), row.operation.name, "{path}");
+                assert_eq!(operation(dialect, &method, &path).name(), row.name, "{path}");
             }
+        }
+    }
+
+    #[test]
+    fn a_path_can_speak_another_dialect_than_its_provider() {
+        let cases = [
+            (Gemini, "/v1beta/openai/chat/completions", OpenAi),
+            (Gemini, "/v1beta/models/g:generateContent", Gemini),
+            (Vertex, "/v1/projects/p/locations/l/publishers/google/models/g:generateContent", Vertex),
+            (Vertex, "/v1/projects/p/locations/l/publishers/anthropic/models/c:rawPredict", Anthropic),
+            (Vertex, "/v1/projects/p/locations/l/publishers/mistralai/models/m:rawPredict", OpenAi),
+            (Cohere, "/compatibility/v1/chat/completions", OpenAi),
+            (OpenAi, "/v1/messages", Anthropic),
+            (Cohere, "/v1/nothing", Cohere),
+            (Bedrock, "/model/m/invoke", Bedrock),
+            (Bedrock, "/openai/v1/chat/completions", OpenAi),
+            (Bedrock, "/v1/responses", OpenAi),
+            (Bedrock, "/anthropic/v1/messages", Anthropic),
+        ];
+        for (provider, path, speaks) in cases {
+            assert_eq!(operation(provider, &Method::POST, path).dialect(), speaks, "{path}");
         }
     }
 

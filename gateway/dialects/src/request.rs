@@ -5,11 +5,10 @@ use http::header::CONTENT_TYPE;
 use schemas::Identifier;
 use schemas::record::{Asked, MAX_LIST};
 
-use crate::bedrock;
 use crate::identifier;
 use crate::json::{self, boolean, count, integer, name, pick, present, scalar};
 use crate::multipart;
-use crate::operation::{Dialect, Operation, after_deployment};
+use crate::operation::Operation;
 
 /// What a request asks. Texts stand as received; [`RequestFacts::fill`] makes them fit for a leaf (CA-8).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -89,7 +88,6 @@ const SUPPRESSING_FIELDS: [&str; 5] = ["no-log", "no_log", "litellm_call_id", "l
 
 /// Reads a request. `body` is decoded. Never fails: what cannot be read is absent, and `malformed` says why.
 pub fn request_facts(
-    dialect: Dialect,
     operation: &Operation,
     headers: &HeaderMap,
     path: &str,
@@ -116,21 +114,9 @@ pub fn request_facts(
     } else if looks_like_json(content_type, body) {
         body_facts(&mut facts, body);
     }
-    // What Azure serves is the path's deployment, whatever the body says: policies must see that one.
-    if dialect != Dialect::Anthropic
-        && let Some((deployment, _)) = after_deployment(path)
-    {
-        facts.requested_model = Some(percent_decoded(deployment));
-    }
-    if dialect == Dialect::Anthropic {
-        facts.choices = None;
-    }
-    if dialect == Dialect::Bedrock {
-        if let Some(model) = bedrock::model(path) {
-            facts.requested_model = Some(percent_decoded(model));
-        }
-        bedrock::request(&mut facts, operation, body);
-    }
+    let json = std::str::from_utf8(body).ok().filter(|_| facts.json);
+    operation.dialect().wire().request(&mut facts, operation, json);
+    facts.requested_model = operation.path_model(path).or(facts.requested_model);
     facts
 }
 
@@ -170,7 +156,8 @@ fn path_id(operation: &Operation, path: &str) -> Option<String> {
     segments.next().filter(|id| !id.is_empty()).map(percent_decoded)
 }
 
-fn percent_decoded(text: &str) -> String {
+/// What `text` says once its `%XX` are the bytes that they stand for. One that stands for none stays as it is.
+pub fn percent_decoded(text: &str) -> String {
     let mut out = Vec::with_capacity(text.len());
     let mut bytes = text.as_bytes();
     while let Some((&first, rest)) = bytes.split_first() {
@@ -318,7 +305,7 @@ fn form(facts: &mut RequestFacts, boundary: &str, body: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::operation::operation;
+    use crate::operation::{Dialect, operation};
     use http::Method;
 
     fn read(
@@ -333,7 +320,7 @@ mod tests {
         for (name, value) in headers {
             map.insert(http::HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
         }
-        request_facts(dialect, &operation(dialect, &method, path), &map, path, query, body.as_bytes())
+        request_facts(&operation(dialect, &method, path), &map, path, query, body.as_bytes())
     }
 
     const JSON: &[(&str, &str)] = &[("content-type", "application/json")];
@@ -392,6 +379,67 @@ mod tests {
             r#"{"previous_response_id":"resp_2","background":true}"#,
         );
         assert_eq!((next.refers_to.as_deref(), next.background), (Some("resp_2"), Some(true)));
+    }
+
+    #[test]
+    fn what_the_further_dialects_ask_is_read() {
+        let cases = [
+            (
+                Dialect::Gemini,
+                "/v1beta/models/gemini-2.5-pro:streamGenerateContent?alt=sse",
+                r#"{"model":"models/other","contents":[],"tools":[{"functionDeclarations":[{},{}]},{"googleSearch":{}}],
+                    "generationConfig":{"maxOutputTokens":9,"temperature":0.5,"candidateCount":2}}"#,
+                (Some("gemini-2.5-pro"), Some(true), Some(9), Some(3), Some("0.5")),
+            ),
+            (
+                Dialect::Vertex,
+                "/v1/projects/p/locations/l/publishers/anthropic/models/claude%401:streamRawPredict",
+                r#"{"anthropic_version":"vertex-2023-10-16","max_tokens":7,"stream":true,"tools":[{}]}"#,
+                (Some("claude@1"), Some(true), Some(7), Some(1), None),
+            ),
+            (
+                Dialect::Gemini,
+                "/v1beta/tunedModels/mine:generateContent",
+                r#"{"generation_config":{"max_output_tokens":4}}"#,
+                (Some("tunedModels/mine"), Some(false), Some(4), None, None),
+            ),
+            (
+                Dialect::Gemini,
+                "/v1beta/interactions",
+                r#"{"agent":"deep-research","input":"a","stream":true,"generation_config":{"temperature":1}}"#,
+                (Some("deep-research"), Some(true), None, None, Some("1")),
+            ),
+            (
+                Dialect::Cohere,
+                "/v2/chat",
+                r#"{"model":"command-r","max_tokens":3,"temperature":0.1,"stream":false}"#,
+                (Some("command-r"), Some(false), Some(3), None, Some("0.1")),
+            ),
+            (
+                Dialect::Ollama,
+                "/api/chat",
+                r#"{"model":"llama3","options":{"num_predict":6,"temperature":0}}"#,
+                (Some("llama3"), Some(true), Some(6), None, Some("0")),
+            ),
+            (
+                Dialect::Watsonx,
+                "/ml/v1/text/generation?version=1",
+                r#"{"model_id":"ibm/granite","parameters":{"max_new_tokens":8}}"#,
+                (Some("ibm/granite"), None, Some(8), None, None),
+            ),
+        ];
+        for (dialect, path, body, wanted) in cases {
+            let facts = read(dialect, Method::POST, path, JSON, body);
+            let got = (
+                facts.requested_model.as_deref(),
+                facts.stream,
+                facts.max_output_tokens,
+                facts.tools_offered,
+                facts.temperature.as_deref(),
+            );
+            assert_eq!(got, wanted, "{path}");
+            assert_eq!(facts.malformed, None, "{path}");
+        }
     }
 
     #[test]

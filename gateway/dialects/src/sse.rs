@@ -5,6 +5,8 @@
 
 use memchr::memchr2;
 
+use crate::event_stream::Message;
+
 /// One dispatched event.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Event<'a> {
@@ -22,6 +24,8 @@ pub struct Event<'a> {
     pub end: usize,
     /// The blank line was a CR at the chunk's end: a LF that begins the next chunk belongs to it.
     pub open_cr: bool,
+    /// The frame that it is, in an event stream of AWS.
+    pub frame: Option<&'a Message<'a>>,
 }
 
 /// An event that a chunk left unfinished.
@@ -175,6 +179,7 @@ impl Parser {
             began_earlier: self.start.is_none(),
             end,
             open_cr,
+            frame: None,
         });
         self.name.clear();
         // A large event's buffer is not kept for the small ones that follow.

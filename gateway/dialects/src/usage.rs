@@ -24,6 +24,14 @@ pub struct Counts {
     pub output_audio: Option<i64>,
     /// Of the input, images.
     pub input_image: Option<i64>,
+    /// Input that tools of the provider put into the prompt, where it is counted apart.
+    pub tool_use_input: Option<i64>,
+    /// Input that is charged, where it is counted apart.
+    pub billed_input: Option<i64>,
+    /// Output that is charged, where it is counted apart.
+    pub billed_output: Option<i64>,
+    /// Searches that are charged (reranking).
+    pub search_units: Option<i64>,
     /// Further runs of the same model (compaction), which the main counts leave out.
     pub further: Further,
 }
@@ -52,6 +60,10 @@ pub enum Convention {
     OpenAi,
     /// Input leaves out cache reads and writes.
     Anthropic,
+    /// Input includes cache and leaves out what tools put into the prompt; output leaves out thoughts.
+    Gemini,
+    /// What the model read and wrote is not what is charged: that is told apart, and it is what is paid for.
+    Cohere,
 }
 
 fn add(a: Option<i64>, b: Option<i64>) -> Option<i64> {
@@ -173,6 +185,22 @@ impl Counts {
         }
     }
 
+    /// Takes each reported count of `before` that is larger.
+    pub fn raise(&mut self, before: Option<&Self>) {
+        let Some(before) = before.map(|before| &before.reported) else { return };
+        let peak = &mut self.reported;
+        for (peak, before) in [
+            (&mut peak.input, before.input),
+            (&mut peak.output, before.output),
+            (&mut peak.total, before.total),
+            (&mut peak.cached_input, before.cached_input),
+            (&mut peak.cache_creation, before.cache_creation),
+            (&mut peak.reasoning, before.reasoning),
+        ] {
+            *peak = (*peak).max(before);
+        }
+    }
+
     /// Whether any reported count of `self` is smaller than before: running counts should only grow.
     pub fn regressed_from(&self, before: &Self) -> bool {
         let less =
@@ -213,7 +241,7 @@ impl Counts {
                 usage.source = UsageSource::NotApplicable;
                 return usage;
             }
-            (Tokens::Incurs, None) if *operation == Operation::OTHER => return usage,
+            (Tokens::Incurs, None) if operation.is_other() => return usage,
             (Tokens::Incurs, _) => usage.role = UsageRole::Incurred,
             (Tokens::Retrieves, _) => usage.role = UsageRole::Retrieved,
         }
@@ -222,7 +250,10 @@ impl Counts {
         match convention {
             Convention::OpenAi => counts.openai_classes(&mut usage),
             Convention::Anthropic => counts.anthropic_classes(&mut usage),
+            Convention::Gemini => counts.gemini_classes(&mut usage),
+            Convention::Cohere => counts.cohere_classes(&mut usage),
         }
+        usage.input_audio_tokens = within(counts.input_audio, usage.input_tokens);
         usage.input_image_tokens = within(counts.input_image, usage.input_tokens);
         usage.output_audio_tokens = within(counts.output_audio, usage.output_tokens);
         usage
@@ -250,7 +281,6 @@ impl Counts {
         }
         usage.input_tokens = input;
         usage.output_tokens = output;
-        usage.input_audio_tokens = within(self.input_audio, input);
         usage.reasoning_tokens = usage.reasoning_tokens.or(within(r.reasoning, output));
         let (read, written) = (r.cached_input, r.cache_creation);
         if let (Some(all), Some(cached)) = (input, add(read, written).or(Some(0)))
@@ -260,6 +290,31 @@ impl Counts {
             usage.cache_write_5m_tokens = written;
             usage.uncached_input_tokens = Some(all - cached);
         }
+    }
+
+    fn gemini_classes(&self, usage: &mut Usage) {
+        let r = &self.reported;
+        let output = add(r.output, r.reasoning);
+        // The total tells whether the prompt's count includes what tools put in.
+        let told = r.total.is_some() && r.total == add(r.input, output);
+        let input = if told { r.input } else { add(r.input, self.tool_use_input) };
+        usage.input_tokens = input;
+        usage.output_tokens = output;
+        usage.reasoning_tokens = r.reasoning;
+        if let Some(all) = input
+            && r.cached_input.unwrap_or(0) <= all
+        {
+            usage.cache_read_tokens = r.cached_input;
+            usage.uncached_input_tokens = Some(all - r.cached_input.unwrap_or(0));
+        }
+    }
+
+    fn cohere_classes(&self, usage: &mut Usage) {
+        let r = &self.reported;
+        usage.input_tokens = self.billed_input.or(r.input);
+        usage.uncached_input_tokens = usage.input_tokens;
+        usage.output_tokens = self.billed_output.or(r.output);
+        usage.reasoning_tokens = within(r.reasoning, usage.output_tokens);
     }
 
     fn anthropic_classes(&self, usage: &mut Usage) {
@@ -460,6 +515,65 @@ mod tests {
             let usage = Counts::usage(Some(&counts), &messages, Convention::Anthropic, UsageSource::Provider);
             assert_eq!(classes(&usage), wanted, "{what}");
             assert_eq!(counts.further.other_models, i64::from(what.starts_with("runs of")), "{what}");
+        }
+    }
+
+    #[test]
+    fn gemini_and_cohere_counts_become_the_same_taxonomy() {
+        let (s, n) = (Some::<i64>, None);
+        let reported = |counts: [Option<i64>; 8]| {
+            let [input, output, total, cached, reasoning, tools, billed_input, billed_output] = counts;
+            let mut found = Counts::default();
+            found.reported =
+                Reported { input, output, total, cached_input: cached, reasoning, ..Reported::default() };
+            (found.tool_use_input, found.billed_input, found.billed_output) =
+                (tools, billed_input, billed_output);
+            found
+        };
+        let gemini = operation(Dialect::Gemini, &Method::POST, "/v1beta/models/g:generateContent");
+        let cohere = operation(Dialect::Cohere, &Method::POST, "/v2/chat");
+        let cases: [(&str, Convention, [Option<i64>; 8], Classes); 6] = [
+            (
+                "plain",
+                Convention::Gemini,
+                [s(10), s(5), s(15), n, n, n, n, n],
+                [s(10), s(10), n, n, n, s(5), n],
+            ),
+            (
+                "thoughts are apart, cache is a part, tools are apart",
+                Convention::Gemini,
+                [s(100), s(5), s(165), s(40), s(20), s(40), n, n],
+                [s(140), s(100), s(40), n, n, s(25), s(20)],
+            ),
+            (
+                "tools that the total shows to be in the prompt",
+                Convention::Gemini,
+                [s(100), s(5), s(105), n, n, s(40), n, n],
+                [s(100), s(100), n, n, n, s(5), n],
+            ),
+            (
+                "only thoughts",
+                Convention::Gemini,
+                [s(9), n, s(29), n, s(20), n, n, n],
+                [s(9), s(9), n, n, n, s(20), s(20)],
+            ),
+            (
+                "what is billed counts",
+                Convention::Cohere,
+                [s(1508), s(67), n, s(992), n, n, s(91), s(35)],
+                [s(91), s(91), n, n, n, s(35), n],
+            ),
+            (
+                "nothing billed",
+                Convention::Cohere,
+                [s(10), s(5), n, n, n, n, n, n],
+                [s(10), s(10), n, n, n, s(5), n],
+            ),
+        ];
+        for (what, convention, counts, wanted) in cases {
+            let operation = if convention == Convention::Gemini { gemini } else { cohere };
+            let usage = Counts::usage(Some(&reported(counts)), &operation, convention, UsageSource::Provider);
+            assert_eq!(classes(&usage), wanted, "{what}");
         }
     }
 

@@ -7,8 +7,8 @@ use http::{HeaderMap, HeaderValue, Method};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-const DIALECTS: [Dialect; 4] = [Dialect::OpenAi, Dialect::AzureOpenAi, Dialect::Anthropic, Dialect::Bedrock];
-const PATHS: [&str; 9] = [
+const DIALECTS: [Dialect; 9] = Dialect::ALL;
+const PATHS: [&str; 15] = [
     "/model/arn%3Aaws%2/converse-stream",
     "/model//invoke",
     "/v1/chat/completions",
@@ -18,6 +18,12 @@ const PATHS: [&str; 9] = [
     "/openai/deployments/d%2/embeddings",
     "/v1/complete",
     "/v1/nothing",
+    "/v1beta/models/g%2:streamGenerateContent",
+    "/v1/projects/p/locations/l/publishers/google/models/m:predict",
+    "/v1beta/interactions",
+    "/v2/chat",
+    "/api/chat",
+    "/ml/v1/text/generation_stream",
 ];
 
 /// Pieces that parsers look for, so that random text gets past the first branch.
@@ -63,6 +69,16 @@ fn fragment() -> impl Strategy<Value = Vec<u8>> {
         b"\"stream\":true",
         b"\"stream_options\":",
         b"\"include_usage\":",
+        b"\"candidates\":[{\"content\":{\"parts\":[{\"functionCall\":{",
+        b"\"finishReason\":\"STOP\"",
+        b"{\"candidates\":[{\"finishReason\":1}],\"usageMetadata\":{\"promptTokenCount\":7}}",
+        b"\"event_type\":\"interaction.completed\",\"interaction\":{",
+        b"{\"event_type\":\"stream-end\",\"response\":{\"meta\":{\"tokens\":{\"input_tokens\":1}}}}",
+        b"event: message-end\n",
+        b"{\"type\":\"message-end\",\"delta\":{\"usage\":{\"billed_units\":{\"search_units\":2}}}}",
+        b"{\"message\":{\"content\":\"a\"},\"done\":true,\"eval_count\":3}\n",
+        b"\"results\":[{\"stop_reason\":\"eos_token\",\"generated_token_count\":2}]",
+        b"\"predictions\":[{\"embeddings\":{\"statistics\":{\"token_count\":1}}}]",
         b"--B",
         b"--B--",
         b"\r\nContent-Disposition: form-data; name=\"model",
@@ -96,7 +112,7 @@ proptest! {
         which in 0_usize..DIALECTS.len(),
         path in proptest::sample::select(PATHS.to_vec()),
         status in proptest::sample::select(vec![200_u16, 400, 500]),
-        kind in proptest::sample::select(vec!["text/event-stream", "application/json", "text/plain", "audio/mpeg"]),
+        kind in proptest::sample::select(vec!["text/event-stream", "application/json", "text/plain", "audio/mpeg", "application/x-ndjson", "application/stream+json"]),
         stripping in any::<bool>(),
         event_bytes in proptest::sample::select(vec![40_usize, 1 << 20]),
     ) {
@@ -105,7 +121,7 @@ proptest! {
         let operation = operation(DIALECTS[which], &Method::POST, path);
         let limits = Limits { event_bytes, ..Limits::default() };
         let run = |cuts: &[usize], stripping: bool| {
-            let mut meter = Meter::new(DIALECTS[which], operation, status, &headers, stripping, limits);
+            let mut meter = Meter::new(operation, status, &headers, stripping, limits);
             let (mut all, mut out, mut from) = (Vec::new(), Vec::new(), 0);
             let mut cuts: Vec<usize> = cuts.iter().copied().filter(|c| *c <= body.len()).collect();
             cuts.sort_unstable();
@@ -155,7 +171,7 @@ proptest! {
         let kind = if form { "multipart/form-data; boundary=B" } else { "application/json" };
         headers.insert("content-type", HeaderValue::from_static(kind));
         let operation = operation(DIALECTS[which], &Method::POST, path);
-        let facts = request_facts(DIALECTS[which], &operation, &headers, path, Some("stream=%zz&stream"), &body);
+        let facts = request_facts(&operation, &headers, path, Some("stream=%zz&stream"), &body);
         let mut asked = serde_json::from_str("{}").unwrap();
         facts.fill(&mut asked, &|_| "0".into());
         facts.suppression();

@@ -20,7 +20,7 @@ impl Run {
             map.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
         }
         let operation = operation(dialect, &Method::POST, path);
-        let meter = Meter::new(dialect, operation, 200, &map, stripping, limits);
+        let meter = Meter::new(operation, 200, &map, stripping, limits);
         Self { meter, forwarded: Vec::new(), held: Vec::new() }
     }
     fn feed(&mut self, bytes: &[u8]) {
@@ -148,6 +148,7 @@ fn a_coded_stream_is_read_and_held_by_the_piece() {
     pieces.push(coder.finish().unwrap()[flushed..].to_vec());
     let headers = &[("content-type", "text/event-stream"), ("content-encoding", "gzip")];
     let mut run = Run::new(Dialect::OpenAi, CHAT, headers, true, Limits::default());
+    assert!(run.meter.is_coded(), "an event of the gateway's own would be no part of the coding");
     run.feed(&pieces[0]);
     assert!(run.meter.saw_output());
     run.feed(&pieces[1]);
@@ -254,6 +255,138 @@ fn a_stream_under_another_media_type_is_a_stream() {
     }
 }
 
+/// Where a dialect's streams end: path, media type, what passes, what is held, whether the end of the body is awaited
+/// for a moment only.
+type Ends = (Dialect, &'static str, &'static str, &'static str, &'static str, bool);
+
+#[test]
+fn the_last_event_of_every_further_dialect_is_held() {
+    const GENERATE: &str = "/v1beta/models/g:streamGenerateContent";
+    const VERTEX: &str = "/v1/projects/p/locations/l/publishers/google/models/g:streamGenerateContent";
+    const SSE: &str = "text/event-stream";
+    let cases: [Ends; 10] = [
+        (
+            Dialect::Gemini,
+            GENERATE,
+            SSE,
+            "data: {\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"a\"}]}}]}\r\n\r\n",
+            "data: {\"candidates\":[{\"finishReason\":\"STOP\"}]}\r\n\r\n",
+            false,
+        ),
+        (
+            Dialect::Vertex,
+            VERTEX,
+            "application/json",
+            "[{\"candidates\":[{\"content\":{}}]}\n,\r\n",
+            "{\"candidates\":[{\"finishReason\":1}]}\n]",
+            false,
+        ),
+        (
+            Dialect::Gemini,
+            "/v1beta/interactions",
+            SSE,
+            "event: step.stop\ndata: {\"event_type\":\"step.stop\"}\n\n",
+            "event: interaction.completed\ndata: {\"event_type\":\"interaction.completed\"}\n\nevent: done\ndata: [DONE]\n\n",
+            true,
+        ),
+        (Dialect::Gemini, "/v1beta/interactions", SSE, "", "data: [DONE]\n\n", true),
+        (
+            Dialect::Vertex,
+            "/v1/projects/p/locations/l/publishers/anthropic/models/c:streamRawPredict",
+            SSE,
+            "",
+            "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n",
+            true,
+        ),
+        (
+            Dialect::Cohere,
+            "/v2/chat",
+            SSE,
+            "event: content-end\ndata: {\"type\":\"content-end\"}\n\n",
+            "event: message-end\ndata: {\"type\":\"message-end\"}\n\ndata: [DONE]\n\n",
+            true,
+        ),
+        (
+            Dialect::Cohere,
+            "/v1/chat",
+            "application/stream+json",
+            "{\"event_type\":\"text-generation\",\"text\":\"a}\"}\n",
+            "{\"event_type\":\"stream-end\"}\n",
+            true,
+        ),
+        (
+            Dialect::Ollama,
+            "/api/chat",
+            "application/x-ndjson",
+            "{\"message\":{\"content\":\"a\"},\"done\":false}\n",
+            "{\"message\":{\"content\":\"\"},\"done\":true}\n",
+            true,
+        ),
+        (
+            Dialect::Ollama,
+            "/v1/chat/completions",
+            SSE,
+            "data: {\"choices\":[]}\n\n",
+            "data: [DONE]\n\n",
+            true,
+        ),
+        (
+            Dialect::Watsonx,
+            "/ml/v1/text/generation_stream",
+            SSE,
+            "data: {\"results\":[{\"stop_reason\":\"not_finished\"}]}\n\n",
+            "data: {\"results\":[{\"stop_reason\":\"eos_token\"}]}\n\n",
+            false,
+        ),
+    ];
+    for (dialect, path, kind, before, last, ends) in cases {
+        for size in [1, 7, 10_000] {
+            let mut run = Run::new(dialect, path, &[("content-type", kind)], false, Limits::default());
+            let whole = format!("{before}{last}");
+            for piece in whole.as_bytes().chunks(size) {
+                run.feed(piece);
+            }
+            assert!(run.meter.holding(), "{path} by {size}");
+            assert_eq!(run.meter.terminal(), ends, "{path} by {size}");
+            let (_, forwarded, held) = run.finish(Cause::Complete);
+            assert_eq!(text(&[forwarded.clone(), held.clone()].concat()), whole, "{path} by {size}");
+            // A line without its end is no event yet; an object is whole with its last brace.
+            let bound = whole.trim_end().len() + usize::from(kind == SSE);
+            assert!(forwarded.len() < bound, "{path} by {size}: nothing is held");
+            if size == 10_000 {
+                assert_eq!((text(&forwarded), text(&held)), (before, last), "{path}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_event_behind_googles_last_one_is_held_too_and_counts() {
+    let path = "/v1beta/models/g:streamGenerateContent";
+    let mut run = Run::new(Dialect::Gemini, path, SSE, false, Limits::default());
+    run.feed(b"data: {\"candidates\":[{\"finishReason\":\"STOP\"}],\"usageMetadata\":{\"promptTokenCount\":1}}\n\n");
+    assert!(run.meter.holding() && !run.meter.terminal());
+    run.feed(b"data: {\"candidates\":[{\"index\":1,\"finishReason\":\"STOP\"}],\"usageMetadata\":{\"promptTokenCount\":3}}\n\n");
+    let (facts, forwarded, _) = run.finish(Cause::Complete);
+    assert_eq!((forwarded.len(), facts.usage.input_tokens, facts.finish_reasons.len()), (0, Some(3), 2));
+}
+
+#[test]
+fn a_gemini_stream_that_lost_its_end_has_a_lower_bound() {
+    let path = "/v1beta/models/g:streamGenerateContent";
+    let piece = b"data: {\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"a\"}]}}],\"usageMetadata\":{\"promptTokenCount\":5,\"candidatesTokenCount\":1}}\n\n";
+    for cause in [Cause::Complete, Cause::Cut] {
+        let mut run = Run::new(Dialect::Gemini, path, SSE, false, Limits::default());
+        run.feed(piece);
+        let (facts, ..) = run.finish(cause);
+        assert_eq!(
+            (facts.usage.source, facts.usage.input_tokens),
+            (UsageSource::Partial, Some(5)),
+            "{cause:?}"
+        );
+    }
+}
+
 #[test]
 fn a_half_event_is_known() {
     let mut run = Run::new(Dialect::OpenAi, CHAT, SSE, false, Limits::default());
@@ -270,7 +403,6 @@ fn errors_under_any_media_type_are_read() {
     map.insert("content-type", "application/octet-stream".parse().unwrap());
     let operation = operation(Dialect::OpenAi, &Method::POST, CHAT);
     let facts = dialects::response_facts(
-        Dialect::OpenAi,
         &operation,
         400,
         &map,
@@ -289,7 +421,7 @@ fn texts_for_a_leaf_are_identifiers() {
     let body =
         br#"{"type":"message","id":"a b","model":"m m","stop_reason":"x y","stop_sequence":"my secret",
         "content":[{"type":"tool_use","name":"tool with text"}],"usage":{"service_tier":"t t"}}"#;
-    let facts = dialects::response_facts(Dialect::Anthropic, &operation, 200, &map, body);
+    let facts = dialects::response_facts(&operation, 200, &map, body);
     let answered = facts.answered(&|_| "00ff00ff00ff00ff".into());
     let json = serde_json::to_string(&answered).unwrap();
     assert!(!json.contains(' '), "{json}");

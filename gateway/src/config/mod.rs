@@ -16,6 +16,7 @@ mod diff;
 mod files;
 mod kafka;
 mod kafka_in;
+mod known;
 mod load;
 mod read;
 mod referred;
@@ -46,6 +47,7 @@ pub use defaults::DEFAULT_ADMIN;
 pub use diff::Changes;
 pub use kafka::{Archiver, CreateTopics, KafkaOut};
 pub(crate) use kafka_in::{KafkaIn, kafka_in};
+pub use known::{KNOWN, Known};
 pub use load::{AwsKey, Loaded, LoadedFile, OtlpFiles, TapFiles, TlsFiles, keys_path, load, load_with};
 pub use policies::document::Problem;
 pub(crate) use read::out;
@@ -308,14 +310,24 @@ pub struct Provider {
     /// Its name in records and metrics.
     #[schemars(with = "String")]
     pub name: Identifier,
-    /// The wire format that it speaks.
+    /// A provider that is known by name (`gemini`, `mistral`, `groq`, `vllm`, ...): it gives `dialect`, `price_as`, the place
+    /// of the key and, where it has one address for everybody, `base_url`. What is typed beside it counts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub kind: Option<&'static str>,
+    /// The wire format that it speaks; where there is no `kind` it must be typed.
+    #[schemars(with = "Option<Dialect>")]
     pub dialect: Dialect,
-    /// `http://` or `https://`, host, port and path prefix; the request's path is put behind it.
-    #[schemars(with = "String")]
+    /// `http://` or `https://`, host, port and path prefix; the request's path is put behind it. Where no `kind` gives it,
+    /// it must be typed.
+    #[schemars(with = "Option<String>")]
     pub base_url: BaseUrl,
     /// The provider's key; absent: none is sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub credential: Option<Credential>,
+    /// The header that takes the provider's key; absent: the dialect's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_header: Option<KeyHeader>,
     /// The access key under which requests are signed (AWS Bedrock, where `credential` is no API key).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub aws: Option<Aws>,
@@ -331,7 +343,7 @@ pub struct Provider {
     /// `api-version` put into the query where the caller gives none (Azure OpenAI).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub api_version: Option<Identifier>,
-    /// The provider's name in the price book; absent: its own name.
+    /// The provider's name in the price book; absent: its `kind`, else its own name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub price_as: Option<Identifier>,
 }
@@ -339,7 +351,7 @@ pub struct Provider {
 impl Provider {
     /// The provider's name in the price book.
     pub fn price_name(&self) -> &str {
-        self.price_as.as_ref().unwrap_or(&self.name).as_str()
+        self.price_as.as_ref().map(Identifier::as_str).or(self.kind).unwrap_or(self.name.as_str())
     }
 }
 
@@ -385,17 +397,81 @@ pub enum Dialect {
     AzureOpenAi,
     /// Anthropic.
     Anthropic,
+    /// Google's Gemini API.
+    Gemini,
+    /// Google's Vertex AI, with the models of all publishers.
+    Vertex,
+    /// Cohere.
+    Cohere,
+    /// Ollama's own API.
+    Ollama,
+    /// IBM watsonx.ai.
+    Watsonx,
     /// AWS Bedrock: `https://bedrock-runtime.REGION.amazonaws.com`.
     Bedrock,
 }
 
+/// A header that takes a provider's key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeyHeader {
+    /// `Authorization: Bearer KEY`.
+    Authorization,
+    /// `x-api-key: KEY`.
+    XApiKey,
+    /// `api-key: KEY`.
+    ApiKey,
+    /// `x-goog-api-key: KEY`.
+    XGoogApiKey,
+}
+
+impl KeyHeader {
+    /// All of them, as typed in the file.
+    pub const ALL: [(&'static str, Self); 4] = [
+        ("authorization", Self::Authorization),
+        ("x-api-key", Self::XApiKey),
+        ("api-key", Self::ApiKey),
+        ("x-goog-api-key", Self::XGoogApiKey),
+    ];
+}
+
 impl Dialect {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::OpenAi,
+        Self::AzureOpenAi,
+        Self::Anthropic,
+        Self::Gemini,
+        Self::Vertex,
+        Self::Cohere,
+        Self::Ollama,
+        Self::Watsonx,
+        Self::Bedrock,
+    ];
+
+    /// The header of its key.
+    pub fn key_header(self) -> KeyHeader {
+        match self {
+            Self::OpenAi | Self::Vertex | Self::Cohere | Self::Ollama | Self::Watsonx | Self::Bedrock => {
+                KeyHeader::Authorization
+            }
+            Self::AzureOpenAi => KeyHeader::ApiKey,
+            Self::Anthropic => KeyHeader::XApiKey,
+            Self::Gemini => KeyHeader::XGoogApiKey,
+        }
+    }
+
     /// As typed in the file.
     pub fn name(self) -> &'static str {
         match self {
             Self::OpenAi => "openai",
             Self::AzureOpenAi => "azure_openai",
             Self::Anthropic => "anthropic",
+            Self::Gemini => "gemini",
+            Self::Vertex => "vertex",
+            Self::Cohere => "cohere",
+            Self::Ollama => "ollama",
+            Self::Watsonx => "watsonx",
             Self::Bedrock => "bedrock",
         }
     }

@@ -12,7 +12,8 @@ use schemas::Identifier;
 use super::units::{DURATION_FORM, SIZE_FORM, parse_duration, parse_size, show_duration, show_size};
 use super::{
     Attributes, BaseUrl, Config, Credential, DEFAULT_ADMIN, Dialect, Drain, DrainAfterAbort, Encryption,
-    Evidence, FailMode, Headers, KeyScope, Limits, Listen, Log, LogFormat, Out, Provider, Route, Tls,
+    Evidence, FailMode, Headers, KNOWN, KeyHeader, KeyScope, Limits, Listen, Log, LogFormat, Out, Provider,
+    Route, Tls,
 };
 
 const IDENTIFIER_FORM: &str = "an identifier `[A-Za-z0-9_.:/@+-]{1,128}`";
@@ -286,13 +287,25 @@ fn limits(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem>) -> 
 fn provider(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem>) -> Option<Provider> {
     let mut f = Reader::new(node, path, base, problems);
     let name = f.name("name");
-    let dialects = [Dialect::OpenAi, Dialect::AzureOpenAi, Dialect::Anthropic, Dialect::Bedrock]
-        .map(|dialect| (dialect.name(), dialect));
-    f.fields.required_node("dialect", "one of `openai`, `azure_openai`, `anthropic`, `bedrock`");
-    let dialect = f.fields.choice("dialect", &dialects);
+    let kinds: Vec<_> = KNOWN.iter().map(|known| (known.name, known)).collect();
+    let has_kind = f.fields.node("kind").is_some();
+    let known = f.fields.choice("kind", &kinds);
+    let dialects = Dialect::ALL.map(|dialect| (dialect.name(), dialect));
+    if !has_kind {
+        let names: Vec<_> = Dialect::ALL.iter().map(|dialect| format!("`{}`", dialect.name())).collect();
+        f.fields.required_node("dialect", &format!("one of {}, or a `kind`", names.join(", ")));
+    }
+    let dialect = f.fields.choice("dialect", &dialects).or(known.map(|known| known.dialect));
     let form = "`http://` or `https://`, host, port and path, without user, `?` and `#`, as `https://api.openai.com`";
-    let base_url = f.fields.required("base_url", form, BaseUrl::parse);
+    let given = known.and_then(|known| known.base_url);
+    let base_url = if has_kind && (given.is_some() || known.is_none()) {
+        f.fields.optional("base_url", form, BaseUrl::parse).or(given.and_then(BaseUrl::parse))
+    } else {
+        f.fields.required("base_url", form, BaseUrl::parse)
+    };
     let credential = f.part_of("credential", credential);
+    let key_header =
+        f.fields.choice("key_header", &KeyHeader::ALL).or(known.and_then(|known| known.key_header));
     let aws = f.part_of("aws", super::aws::read);
     if let (Some(_), Some(dialect)) = (&aws, dialect) {
         let place = f.fields.place_of("aws");
@@ -312,9 +325,11 @@ fn provider(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem>) -
     f.fields.finish();
     Some(Provider {
         name: name?,
+        kind: known.map(|known| known.name),
         dialect: dialect?,
         base_url: base_url?,
         credential: whole(credential)?,
+        key_header,
         aws: whole(aws)?,
         ca,
         ask_usage,
@@ -454,8 +469,15 @@ fn asserted_headers(
     for fact in ["subject", "team", "organisation", "cost_centre", "system", "purpose", "data_class"] {
         let form = "a header's name in lower case that carries no credential";
         let name = f.fields.optional(fact, form, |text| {
-            let secret =
-                matches!(text, "authorization" | "x-api-key" | "api-key" | "cookie" | "proxy-authorization");
+            let secret = matches!(
+                text,
+                "authorization"
+                    | "x-api-key"
+                    | "api-key"
+                    | "x-goog-api-key"
+                    | "cookie"
+                    | "proxy-authorization"
+            );
             (is_header(text) && !secret).then(|| text.to_owned())
         });
         if let Some(name) = name {

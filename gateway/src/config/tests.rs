@@ -691,9 +691,12 @@ fn schema_and_reader_know_the_same_keys() {
     ];
     let mut in_file = Vec::new();
     let taps = [with_tap("env: OPENAI_API_KEY"), with_tap("file: azure.key")];
+    let known =
+        FULL.replacen("    ask_usage", "    kind: openai\n    key_header: authorization\n    ask_usage", 1);
     let signed = [with_aws("env: OPENAI_API_KEY"), with_aws("file: azure.key")];
     let otlp = with_otlp("env: OPENAI_API_KEY");
-    let texts = [FULL, &bucket, &topics[0], &topics[1], &commits[0], &commits[1], &taps[0], &taps[1], &otlp];
+    let texts =
+        [FULL, &known, &bucket, &topics[0], &topics[1], &commits[0], &commits[1], &taps[0], &taps[1], &otlp];
     for text in texts.into_iter().chain(signed.iter().map(String::as_str)) {
         folder.load(text).unwrap();
         let typed: Value = serde_saphyr::from_str(text).unwrap();
@@ -775,6 +778,46 @@ fn what_changes_is_told_with_what_needs_a_restart() {
 }
 
 #[test]
+fn a_known_provider_needs_no_more_than_its_kind_and_what_is_typed_counts() {
+    let folder = Folder::new();
+    let typed = "  - { name: g, kind: gemini }\n  - { name: q, kind: groq, base_url: https://groq.test, price_as: own }\n  \
+        - { name: v, kind: vertex, base_url: https://us-central1-aiplatform.googleapis.com, key_header: x-goog-api-key }\n  \
+        - { name: f, kind: azure_foundry, base_url: https://f.test, dialect: anthropic }\nroutes:";
+    let loaded = folder.load(&FULL.replacen("routes:", typed, 1)).unwrap();
+    let found: Vec<_> = loaded.config.providers[2..]
+        .iter()
+        .map(|p| (p.dialect, p.base_url.to_string(), p.key_header, p.price_name().to_owned()))
+        .collect();
+    let row = |dialect, url: &str, header, price: &str| (dialect, url.to_owned(), header, price.to_owned());
+    let wanted = [
+        row(Dialect::Gemini, "https://generativelanguage.googleapis.com", None, "gemini"),
+        row(Dialect::OpenAi, "https://groq.test", None, "own"),
+        row(
+            Dialect::Vertex,
+            "https://us-central1-aiplatform.googleapis.com",
+            Some(KeyHeader::XGoogApiKey),
+            "vertex",
+        ),
+        row(Dialect::Anthropic, "https://f.test", Some(KeyHeader::ApiKey), "azure_foundry"),
+    ];
+    assert_eq!(found, wanted);
+    let told = folder.told(&FULL.replacen(
+        "routes:",
+        "  - { name: v, kind: vertex }\n  - { name: m, kind: mistrall }\n  - { name: n }\nroutes:",
+        1,
+    ));
+    for want in [
+        "`providers[2].base_url`: wanted `http://` or `https://`",
+        "`providers[3].kind`: found `mistrall`, wanted one of `openai`, `azure_openai`",
+        "(did you mean `mistral`?)",
+        "`providers[4].dialect`: wanted one of `openai`, `azure_openai`, `anthropic`, `gemini`",
+        "`providers[4].base_url`: wanted `http://` or `https://`",
+    ] {
+        assert!(told.iter().any(|line| line.contains(want)), "{want}\nis not in\n{}", told.join("\n"));
+    }
+}
+
+#[test]
 fn all_problems_are_told_at_once_with_line_key_value_form_and_suggestion() {
     let folder = Folder::new();
     std::fs::write(folder.path("bad-policy.yaml"), "mode: enforce\ndefault: maybe\n").unwrap();
@@ -817,7 +860,7 @@ prices: nowhere.csv
         "`limits.drain`: found `2d`, wanted a duration",
         "`limits.concurent`: wanted a known key",
         "(did you mean `concurrent`?)",
-        "`providers[0].dialect`: found `opena`, wanted one of `openai`, `azure_openai`, `anthropic`, `bedrock` (did you mean `openai`?)",
+        "`providers[0].dialect`: found `opena`, wanted one of `openai`, `azure_openai`, `anthropic`, `gemini`, `vertex`, `cohere`, `ollama`, `watsonx`, `bedrock` (did you mean `openai`?)",
         "`providers[0].base_url`: found `api.openai.com`, wanted `http://` or `https://`",
         "`providers[0].drain_after_abort`: found `never`, wanted `off`, or bounds as `{time: 30s, bytes: 1MiB}`",
         "`providers[1].drain_after_abort.time`: found `2h`, wanted a duration",

@@ -62,6 +62,7 @@ fn stays(name: &HeaderName) -> bool {
             | "authorization"
             | "x-api-key"
             | "api-key"
+            | "x-goog-api-key"
             | "x-affidavit-key"
             // What a caller had signed says nothing of what is sent from here.
             | "x-amz-security-token"
@@ -176,6 +177,7 @@ fn is_secret(name: &HeaderName) -> bool {
         "authorization"
             | "x-api-key"
             | "api-key"
+            | "x-goog-api-key"
             | "x-affidavit-key"
             | "x-amz-security-token"
             | "cookie"
@@ -207,6 +209,7 @@ mod tests {
             ("authorization", "Bearer afk_secret"),
             ("x-api-key", "afk_secret"),
             ("api-key", "afk_secret"),
+            ("x-goog-api-key", "afk_secret"),
             ("x-affidavit-key", "afk_secret"),
             ("x-affidavit-subject", "someone"),
             ("x-amz-security-token", "afk_secret"),
@@ -243,6 +246,7 @@ mod tests {
                 ("authorization", "Bearer s3cret"),
                 ("x-amz-security-token", "s3cret"),
                 ("x-api-key", "s3cret"),
+                ("x-goog-api-key", "s3cret"),
                 ("user-agent", "u"),
             ]),
         );

@@ -18,7 +18,7 @@ use schemas::Identifier;
 
 use super::sign::{Signing, Unsignable};
 use super::upload::Upload;
-use crate::config::{self, AwsKey, Drain, DrainAfterAbort, Limits};
+use crate::config::{self, AwsKey, Drain, DrainAfterAbort, KeyHeader, Limits};
 
 /// How long an idle connection to a provider is kept: below what the common load balancers keep theirs.
 const IDLE: Duration = Duration::from_secs(50);
@@ -102,8 +102,14 @@ impl Provider {
             config::Dialect::OpenAi => Dialect::OpenAi,
             config::Dialect::AzureOpenAi => Dialect::AzureOpenAi,
             config::Dialect::Anthropic => Dialect::Anthropic,
+            config::Dialect::Gemini => Dialect::Gemini,
+            config::Dialect::Vertex => Dialect::Vertex,
+            config::Dialect::Cohere => Dialect::Cohere,
+            config::Dialect::Ollama => Dialect::Ollama,
+            config::Dialect::Watsonx => Dialect::Watsonx,
             config::Dialect::Bedrock => Dialect::Bedrock,
         };
+        let key_header = typed.key_header.unwrap_or(typed.dialect.key_header());
         let made_of = MadeOf {
             base_url: typed.base_url.clone(),
             roots: roots.map(<[_]>::to_vec),
@@ -122,7 +128,7 @@ impl Provider {
             authority: typed.base_url.authority.clone(),
             base_path: typed.base_url.path.clone(),
             api_version: typed.api_version.clone(),
-            credential: credential.map(|secret| place(dialect, secret)).transpose()?,
+            credential: credential.map(|secret| place(key_header, secret)).transpose()?,
             signing: match (&typed.aws, aws) {
                 (Some(typed), Some(key)) => Some(Signing::new(typed, key)?),
                 _ => None,
@@ -136,6 +142,11 @@ impl Provider {
             client,
             made_of,
         })
+    }
+
+    /// Whether callers may send their key in the query, as Google's SDKs do: no `key` there is anything else.
+    pub(crate) fn takes_query_key(&self) -> bool {
+        matches!(self.dialect, Dialect::Gemini | Dialect::Vertex)
     }
 
     /// Where `rest` of a caller's path leads: behind the base path, byte for byte, with the query.
@@ -166,12 +177,13 @@ impl Provider {
     }
 }
 
-/// The header of a dialect's key. Marked sensitive: never shown, never put into an HPACK table.
-fn place(dialect: Dialect, secret: &str) -> Result<(HeaderName, HeaderValue), PoolError> {
-    let (name, text) = match dialect {
-        Dialect::OpenAi | Dialect::Bedrock => (AUTHORIZATION, format!("Bearer {secret}")),
-        Dialect::AzureOpenAi => (HeaderName::from_static("api-key"), secret.to_owned()),
-        Dialect::Anthropic => (HeaderName::from_static("x-api-key"), secret.to_owned()),
+/// The header of a key. Marked sensitive: never shown, never put into an HPACK table.
+fn place(header: KeyHeader, secret: &str) -> Result<(HeaderName, HeaderValue), PoolError> {
+    let (name, text) = match header {
+        KeyHeader::Authorization => (AUTHORIZATION, format!("Bearer {secret}")),
+        KeyHeader::ApiKey => (HeaderName::from_static("api-key"), secret.to_owned()),
+        KeyHeader::XApiKey => (HeaderName::from_static("x-api-key"), secret.to_owned()),
+        KeyHeader::XGoogApiKey => (HeaderName::from_static("x-goog-api-key"), secret.to_owned()),
     };
     let mut value = HeaderValue::try_from(text).map_err(|_| PoolError::Credential)?;
     value.set_sensitive(true);

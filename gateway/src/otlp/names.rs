@@ -19,11 +19,16 @@ pub(super) const ROUTE: &str = "affidavit.route";
 /// `gen_ai.operation.name`: the conventions' own word where they have one, else the records'.
 pub(super) fn operation(operation: &str) -> &str {
     match operation {
-        "chat.completions" | "responses.create" | "messages.create" | "converse" | "converse_stream" => {
-            "chat"
-        }
-        "completions" | "complete" => "text_completion",
-        "embeddings.create" => "embeddings",
+        "chat.completions"
+        | "chat.create"
+        | "responses.create"
+        | "interactions.create"
+        | "messages.create"
+        | "converse"
+        | "converse_stream" => "chat",
+        "completions" | "complete" | "generate.create" => "text_completion",
+        "models.generate_content" | "models.stream_generate_content" => "generate_content",
+        "embeddings.create" | "models.embed_content" | "models.batch_embed_contents" => "embeddings",
         other => other,
     }
 }
@@ -34,6 +39,12 @@ pub(super) fn provider(dialect: Dialect) -> &'static str {
         Dialect::OpenAi => "openai",
         Dialect::AzureOpenAi => "azure.ai.openai",
         Dialect::Anthropic => "anthropic",
+        Dialect::Gemini => "gcp.gemini",
+        Dialect::Vertex => "gcp.vertex_ai",
+        Dialect::Cohere => "cohere",
+        // No word of the conventions' own.
+        Dialect::Ollama => "ollama",
+        Dialect::Watsonx => "ibm.watsonx.ai",
         Dialect::Bedrock => "aws.bedrock",
     }
 }

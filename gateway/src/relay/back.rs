@@ -46,18 +46,18 @@ pub(crate) async fn relay(
     let (mut head, body) = response.into_parts();
     let Some(open) = live.open() else { return own(app, live, Reason::ProviderAborted, None).await };
     open.intended.clock.head = Some(Instant::now());
-    let dialect = open.intended.route.provider.dialect;
     let operation = open.intended.operation;
     let recorded = open.snapshot.filter.response_head(head.status, &head.headers);
     let media_type = record::media_type(&head.headers);
     let coding = record::content_coding(&head.headers);
-    let events = media_type.as_ref().is_some_and(|media_type| {
-        matches!(media_type.as_str(), "text/event-stream" | "application/vnd.amazon.eventstream")
-    });
     // Only a stream of events in plain text can have events taken out.
-    let stripping = way.stripping && events && coding.is_none();
+    let stripping = way.stripping
+        && coding.is_none()
+        && media_type.as_ref().is_some_and(|media_type| media_type.as_str() == "text/event-stream");
     let limits = dialects::Limits::default();
-    open.meter = Some(Meter::new(dialect, operation, head.status.as_u16(), &head.headers, stripping, limits));
+    let meter = Meter::new(operation, head.status.as_u16(), &head.headers, stripping, limits);
+    let events = meter.framing();
+    open.meter = Some(meter);
     open.provider_status = Some(head.status.as_u16());
     if let Err(cut) = open.answer_begins(&recorded, media_type, coding, stripping) {
         return own(app, live, Reason::Evidence(cut.0.reason), Some(cut.to_string())).await;
@@ -75,7 +75,7 @@ pub(crate) async fn relay(
         return whole(app, live, head, Vec::new(), None).await;
     }
     let known = body.size_hint().exact().filter(|_| !stripping);
-    let (chunks, body) = if events {
+    let (chunks, body) = if events.is_some() {
         (Vec::new(), body)
     } else {
         match gather(body).await {
@@ -190,7 +190,7 @@ async fn whole(
     if let Some(cut) = failed {
         return own(app, live, Reason::Evidence(cut.0.reason), Some(cut.to_string())).await;
     }
-    let dialect = live.open().map(|open| (open.intended.route.provider.dialect, open.exchange.clone()));
+    let dialect = live.open().map(|open| (open.intended.operation.dialect(), open.exchange.clone()));
     let ending = Ending {
         provider_end: Some(ProviderEnd::Seen),
         released: total as u64,
@@ -235,7 +235,7 @@ async fn own(app: &Arc<App>, mut live: Live, reason: Reason, error: Option<Strin
     let Some(open) = live.open() else {
         return respond::answer(dialects::Dialect::OpenAi, reason, None, None);
     };
-    let dialect = open.intended.route.provider.dialect;
+    let dialect = open.intended.operation.dialect();
     let exchange = open.exchange.clone();
     let intent = open.promise().cloned();
     let body = respond::body(dialect, reason, Some(exchange.as_str()));

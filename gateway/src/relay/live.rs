@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use dialects::{AnswerFacts, Cause, Dialect, Meter, Operation};
+use dialects::{AnswerFacts, Cause, Meter, Operation};
 use evidence::{Cut, OpenExchange, PartWriter, Unavailable};
 use schemas::promise::Promise;
 use schemas::record::{
@@ -232,7 +232,7 @@ impl Open {
         }
         let facts = match self.meter.take() {
             Some(meter) => meter.finish(cause(&ending)),
-            None => nothing_came(self.intended.route.provider.dialect, self.intended.operation),
+            None => nothing_came(self.intended.operation),
         };
         if ending.drained {
             let reason = if facts.usage.source == UsageSource::Drained { "usage" } else { "none" };
@@ -404,9 +404,8 @@ fn cause(ending: &Ending) -> Cause {
 }
 
 /// The facts of an exchange of which no answer came.
-fn nothing_came(dialect: Dialect, operation: Operation) -> AnswerFacts {
-    Meter::new(dialect, operation, 0, &http::HeaderMap::new(), false, dialects::Limits::default())
-        .finish(Cause::Cut)
+fn nothing_came(operation: Operation) -> AnswerFacts {
+    Meter::new(operation, 0, &http::HeaderMap::new(), false, dialects::Limits::default()).finish(Cause::Cut)
 }
 
 pub(crate) fn end_name(end: End) -> &'static str {

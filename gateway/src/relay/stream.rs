@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use dialects::{Dialect, Meter, Operation, Segment};
+use dialects::{Framing, Meter, Operation, Segment};
 use evidence::{Cut, Unavailable};
 use http::HeaderMap;
 use http_body::{Body as _, Frame};
@@ -56,11 +56,10 @@ pub(crate) struct Stream {
     /// Runs from the terminal event on.
     end_within: Option<Pin<Box<Sleep>>>,
     state: State,
-    /// Whether the body is a stream of events, into which one of the gateway's own may be put.
-    events: bool,
+    /// How the body falls into events, where it does: one of the gateway's own may be put in.
+    events: Option<Framing>,
     /// Whether the cut came in the middle of an event.
     half_event: bool,
-    dialect: Dialect,
     operation: Operation,
     exchange: String,
 }
@@ -82,7 +81,7 @@ enum State {
 #[derive(Clone, Copy)]
 enum Then {
     Release,
-    Break { reason: Reason, event: bool },
+    Break { reason: Reason, event: Option<Framing> },
 }
 
 impl Stream {
@@ -94,15 +93,12 @@ impl Stream {
         body: Incoming,
         chunks: Vec<Bytes>,
         (known, trails): (Option<u64>, bool),
-        events: bool,
+        events: Option<Framing>,
     ) -> Self {
         let bound = live.open().map_or(END_WITHIN, |open| open.snapshot.limits.idle);
-        let (dialect, operation, exchange) = match live.open() {
-            Some(open) => {
-                let intended = &open.intended;
-                (intended.route.provider.dialect, intended.operation, open.exchange.as_str().to_owned())
-            }
-            None => (Dialect::OpenAi, Operation::OTHER, String::new()),
+        let (operation, exchange) = match live.open() {
+            Some(open) => (open.intended.operation, open.exchange.as_str().to_owned()),
+            None => (Operation::OTHER, String::new()),
         };
         let mut stream = Self {
             app,
@@ -119,7 +115,6 @@ impl Stream {
             state: State::Flowing,
             events,
             half_event: false,
-            dialect,
             operation,
             exchange,
         };
@@ -137,15 +132,18 @@ impl Stream {
         matches!(self.state, State::Over)
     }
 
-    fn error_event(&self, reason: Reason) -> Bytes {
-        Bytes::from(dialects::own_error_event(
-            self.dialect,
+    /// The gateway's own last event; `None` where the dialect has no place for it.
+    fn error_event(&self, framing: Framing, reason: Reason) -> Option<Bytes> {
+        let event = dialects::own_error_event(
             &self.operation,
+            framing,
+            self.half_event,
             reason.status(),
             reason.name(),
             reason.message(),
             Some(&self.exchange),
-        ))
+        );
+        event.map(Bytes::from)
     }
 
     /// Takes bytes of the provider: journals them, and sorts them into what goes and what is held.
@@ -217,7 +215,7 @@ impl Stream {
 
     fn cut(&mut self, cut: &Cut) {
         let meter = self.live.as_mut().and_then(Live::open).and_then(|open| open.meter.as_ref());
-        let event = self.events;
+        let event = self.events.filter(|_| !meter.is_some_and(Meter::is_coded));
         self.half_event = !meter.is_none_or(Meter::between_events);
         let reason = Reason::Evidence(cut.0.reason);
         let ending = Ending {
@@ -240,7 +238,7 @@ impl Stream {
             error: Some(error),
             ..Ending::new(end)
         };
-        self.end(ending, Then::Break { reason, event: false });
+        self.end(ending, Then::Break { reason, event: None });
     }
 
     /// Polls for more of the provider's bytes, or its end.
@@ -330,13 +328,8 @@ impl Stream {
             (_, Then::Break { reason, event }) => (reason, event),
         };
         self.held.clear();
-        if event {
-            if self.half_event {
-                // Closes the event that is cut, so that ours is read as one of its own.
-                self.queue.push_back(Bytes::from_static(b"\n\n"));
-            }
-            self.queue.push_back(self.error_event(reason));
-        }
+        let event = event.and_then(|framing| self.error_event(framing, reason));
+        self.queue.extend(event);
         self.state = State::Breaking(Box::pin(tokio::time::sleep(LAST_WORDS)), reason);
     }
 }

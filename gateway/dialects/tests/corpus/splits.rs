@@ -50,9 +50,13 @@ fn same(line: &super::Line, whole: &Passed, cuts: &[usize], stripping: bool, wha
     }
 }
 
-/// One past the last byte that a reader needs to see the first event whole: the line end before its blank line.
+/// One past the last byte that a reader needs to see the first event whole: the line end before its blank line, or the
+/// brace that closes a JSON object, here the only one.
 fn end_of_first_event(held: &[u8]) -> usize {
     let text = held;
+    if text.starts_with(b"{") {
+        return text.iter().rposition(|b| *b == b'}').map_or(text.len(), |at| at + 1);
+    }
     for at in 0..text.len() {
         let rest = &text[at..];
         if rest.starts_with(b"\n\n") || rest.starts_with(b"\r\r") || rest.starts_with(b"\r\n\r\n") {

@@ -12,7 +12,6 @@ pub(crate) struct Line {
     pub(crate) id: String,
     pub(crate) provider: String,
     pub(crate) kind: String,
-    pub(crate) dialect: Dialect,
     pub(crate) operation: Operation,
     pub(crate) path: String,
     pub(crate) query: Option<String>,
@@ -49,7 +48,7 @@ fn sources() -> (Vec<PathBuf>, &'static str) {
     (files, name)
 }
 
-/// All OpenAI- and Anthropic-dialect lines.
+/// All lines in a dialect that is known here.
 pub(crate) fn lines() -> Vec<Line> {
     let (files, _) = sources();
     let mut found = Vec::new();
@@ -95,7 +94,13 @@ fn read(file: &str, value: &Value) -> Option<Line> {
     let dialect = match kind.split('-').next()? {
         "anthropic" => Dialect::Anthropic,
         "openai" if provider == "azure-openai" => Dialect::AzureOpenAi,
-        "openai" => Dialect::OpenAi,
+        "openai" | "voyage" | "mistral" => Dialect::OpenAi,
+        "gemini" if provider == "google-vertex" => Dialect::Vertex,
+        "vertex" => Dialect::Vertex,
+        "gemini" => Dialect::Gemini,
+        "cohere" => Dialect::Cohere,
+        "ollama" => Dialect::Ollama,
+        "watsonx" => Dialect::Watsonx,
         "bedrock" => Dialect::Bedrock,
         _ => return None,
     };
@@ -106,7 +111,6 @@ fn read(file: &str, value: &Value) -> Option<Line> {
         id: text("id"),
         provider,
         kind,
-        dialect,
         operation: operation(dialect, &method, &path),
         query: Some(text("query")).filter(|q| !q.is_empty()),
         path,
@@ -132,8 +136,7 @@ pub(crate) struct Passed {
 
 /// Passes a response through a meter in the given pieces.
 pub(crate) fn pass(line: &Line, body: &[u8], cuts: &[usize], stripping: bool) -> Passed {
-    let mut meter =
-        Meter::new(line.dialect, line.operation, line.status, &line.headers, stripping, Limits::default());
+    let mut meter = Meter::new(line.operation, line.status, &line.headers, stripping, Limits::default());
     let (mut forwarded, mut held) = (Vec::new(), Vec::new());
     let mut out = Vec::new();
     let mut from = 0;

@@ -1,0 +1,105 @@
+//! The providers that are known by name: a row of data each, no code.
+//!
+//! A row says where the provider is, which dialect it speaks and where its key goes. What differs in how they count
+//! (reasoning beside the output, audio beside the input, running values) needs no row: the counts show it, and the
+//! dialect reads it off them. A path that the dialect does not know passes and is recorded as `other`.
+
+use super::{Dialect, KeyHeader};
+
+/// A provider that is known by name.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Known {
+    /// The value of `kind`, and its name in the price book.
+    pub name: &'static str,
+    /// What it speaks.
+    pub dialect: Dialect,
+    /// Where it is, for everybody; `None` where each customer or each region has an address of its own.
+    pub base_url: Option<&'static str>,
+    /// Where its key goes, where that is not the dialect's usual place.
+    pub key_header: Option<KeyHeader>,
+}
+
+const fn at(name: &'static str, dialect: Dialect, base_url: &'static str) -> Known {
+    Known { name, dialect, base_url: Some(base_url), key_header: None }
+}
+
+const fn openai(name: &'static str, base_url: &'static str) -> Known {
+    at(name, Dialect::OpenAi, base_url)
+}
+
+const fn anywhere(name: &'static str, dialect: Dialect) -> Known {
+    Known { name, dialect, base_url: None, key_header: None }
+}
+
+/// All of them. A base URL is what stands before the path that the provider's own SDK sends.
+pub const KNOWN: &[Known] = &[
+    openai("openai", "https://api.openai.com"),
+    anywhere("azure_openai", Dialect::AzureOpenAi),
+    Known {
+        name: "azure_foundry",
+        dialect: Dialect::OpenAi,
+        base_url: None,
+        key_header: Some(KeyHeader::ApiKey),
+    },
+    at("anthropic", Dialect::Anthropic, "https://api.anthropic.com"),
+    at("gemini", Dialect::Gemini, "https://generativelanguage.googleapis.com"),
+    anywhere("vertex", Dialect::Vertex),
+    at("cohere", Dialect::Cohere, "https://api.cohere.com"),
+    at("ollama", Dialect::Ollama, "http://127.0.0.1:11434"),
+    at("ollama_cloud", Dialect::Ollama, "https://ollama.com"),
+    anywhere("watsonx", Dialect::Watsonx),
+    // Each region has an address of its own.
+    anywhere("bedrock", Dialect::Bedrock),
+    openai("cerebras", "https://api.cerebras.ai"),
+    openai("crusoe", "https://api.inference.crusoecloud.com"),
+    openai("deepseek", "https://api.deepseek.com"),
+    openai("doubleword", "https://api.doubleword.ai"),
+    openai("fireworks", "https://api.fireworks.ai"),
+    openai("github_copilot", "https://api.githubcopilot.com"),
+    openai("github_models", "https://models.github.ai"),
+    anywhere("gpustack", Dialect::OpenAi),
+    openai("groq", "https://api.groq.com"),
+    openai("heroku", "https://us.inference.heroku.com"),
+    openai("huggingface", "https://router.huggingface.co"),
+    openai("llamacpp", "http://127.0.0.1:8080"),
+    openai("lmstudio", "http://127.0.0.1:1234"),
+    openai("mistral", "https://api.mistral.ai"),
+    openai("moonshot", "https://api.moonshot.ai"),
+    openai("nvidia", "https://integrate.api.nvidia.com"),
+    openai("openrouter", "https://openrouter.ai"),
+    openai("perplexity", "https://api.perplexity.ai"),
+    openai("qwen", "https://dashscope-intl.aliyuncs.com"),
+    openai("sambanova", "https://api.sambanova.ai"),
+    anywhere("snowflake", Dialect::OpenAi),
+    openai("together", "https://api.together.xyz"),
+    openai("venice", "https://api.venice.ai"),
+    openai("vllm", "http://127.0.0.1:8000"),
+    openai("voyage", "https://api.voyageai.com"),
+    openai("writer", "https://api.writer.com"),
+    openai("xai", "https://api.x.ai"),
+    openai("zai", "https://api.z.ai"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::BaseUrl;
+
+    #[test]
+    fn every_row_can_be_configured() {
+        for known in KNOWN {
+            assert!(schemas::Identifier::new(known.name).is_ok(), "{}", known.name);
+            let Some(url) = known.base_url else { continue };
+            let read = BaseUrl::parse(url);
+            assert!(read.as_ref().is_some_and(|read| read.to_string() == url), "{url}");
+            assert!(
+                read.is_some_and(|read| read.tls || read.is_loopback()),
+                "{url}: a key would pass in the clear"
+            );
+        }
+        let mut names: Vec<_> = KNOWN.iter().map(|known| known.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), KNOWN.len(), "two rows of one name");
+    }
+}
