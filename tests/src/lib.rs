@@ -7,7 +7,7 @@
 //! remember against the evidence, `archive` a bucket against what is promised of it; `marks` reads how far evidence has
 //! come; `audited` puts evidence into buckets and runs the auditor over it; `runbook` follows the runbook; `compose` starts what
 //! a compose file says as plain processes; `quarter` makes three months of records with known violations; `shipping` is a gateway and its archivers with Kafka between them; `tapped` is the
-//! sinks of the live tap.
+//! sinks of the live tap; `png` reads and writes pictures of pages.
 
 #![allow(clippy::panic, reason = "tests fail by panicking")]
 
@@ -23,6 +23,7 @@ pub mod gateway;
 pub mod marks;
 pub mod metrics;
 pub mod oracle;
+pub mod png;
 pub mod process;
 pub mod prometheus;
 pub mod provider;
