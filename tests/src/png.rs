@@ -1,6 +1,6 @@
 //! Pictures of pages: read as Chromium writes them, and written small, with a palette.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
 
 const HEAD: &[u8] = b"\x89PNG\r\n\x1a\n";
@@ -62,16 +62,16 @@ impl Picture {
 
     /// How many pixels of a thousand are not of the colour that most are of.
     pub fn inked(&self) -> usize {
-        let most = self.counted(|pixel| pixel).values().copied().max().unwrap_or(0);
+        let most = self.counted().values().copied().max().unwrap_or(0);
         (self.pixels.len() - most) * 1000 / self.pixels.len().max(1)
     }
 
-    /// As a PNG with at most 256 colours, each of sixteen steps a channel: what few pixels have becomes what is next to it.
+    /// As a PNG with the 256 colours that most pixels have: any other becomes the nearest of them.
     ///
     /// # Panics
     /// Never: it writes into memory.
     pub fn small(&self) -> Vec<u8> {
-        let mut colours: Vec<([u8; 3], usize)> = self.counted(coarse).into_iter().collect();
+        let mut colours: Vec<([u8; 3], usize)> = self.counted().into_iter().collect();
         colours.sort_by_key(|(colour, n)| (std::cmp::Reverse(*n), *colour));
         let palette: Vec<[u8; 3]> = colours.iter().take(256).map(|(colour, _)| *colour).collect();
         let nearest = |colour: [u8; 3]| {
@@ -80,12 +80,12 @@ impl Picture {
             };
             (0..=255u8).zip(&palette).min_by_key(|(_, of)| far(of)).map_or(0, |(index, _)| index)
         };
-        let index: BTreeMap<[u8; 3], u8> =
+        let index: HashMap<[u8; 3], u8> =
             colours.iter().map(|(colour, _)| (*colour, nearest(*colour))).collect();
         let mut rows = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::best());
         for row in self.pixels.chunks_exact(self.width) {
             let mut line = vec![0];
-            line.extend(row.iter().map(|pixel| index[&coarse(*pixel)]));
+            line.extend(row.iter().map(|pixel| index[pixel]));
             rows.write_all(&line).expect("memory");
         }
         let mut head = Vec::new();
@@ -101,18 +101,13 @@ impl Picture {
         out
     }
 
-    fn counted(&self, of: impl Fn([u8; 3]) -> [u8; 3]) -> BTreeMap<[u8; 3], usize> {
-        let mut out = BTreeMap::new();
+    fn counted(&self) -> HashMap<[u8; 3], usize> {
+        let mut out = HashMap::new();
         for pixel in &self.pixels {
-            *out.entry(of(*pixel)).or_default() += 1;
+            *out.entry(*pixel).or_default() += 1;
         }
         out
     }
-}
-
-/// The nearest of sixteen steps a channel: white stays white, black stays black.
-fn coarse(pixel: [u8; 3]) -> [u8; 3] {
-    pixel.map(|value| value.saturating_add(8) / 17 * 17)
 }
 
 /// PNG 9.2: what a row is, from what it is above and to the left.
