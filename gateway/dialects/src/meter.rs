@@ -442,7 +442,8 @@ impl Meter {
         let convention = self.wire.convention(&self.gathered);
         let gathered = self.gathered;
         let transport = gathered.beside.transport;
-        let last_word = gathered.final_usage || self.terminal;
+        // An error that ends a stream says nothing of what was used until then.
+        let last_word = gathered.final_usage || self.terminal && gathered.error.is_none();
         let source = match cause {
             Cause::Complete if streamed && !last_word && self.wire.counts_run() => UsageSource::Partial,
             Cause::Complete => UsageSource::Provider,

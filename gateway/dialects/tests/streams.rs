@@ -516,3 +516,22 @@ fn a_stream_that_ends_inside_a_frame_or_lacks_its_last_is_not_the_providers_last
     let (facts, forwarded, _) = run.finish(Cause::Complete);
     assert_eq!((forwarded, facts.unread.map(|why| why.name())), (large, Some("event_too_large")));
 }
+
+#[test]
+fn counts_before_an_exception_are_not_the_providers_last_word() {
+    use base64::Engine as _;
+    let start = r#"{"type":"message_start","message":{"id":"msg_1","type":"message","model":"m","usage":{"input_tokens":12,"output_tokens":1}}}"#;
+    let start = base64::engine::general_purpose::STANDARD.encode(start);
+    let exception = [(":exception-type", "throttlingException"), (":message-type", "exception")];
+    let body = [
+        frame("chunk", &format!("{{\"bytes\":\"{start}\"}}")),
+        dialects::event_stream::encode(&exception, b"{\"message\":\"slow down\"}"),
+    ]
+    .concat();
+    let path = "/model/anthropic.claude-3/invoke-with-response-stream";
+    let mut run = Run::new(Dialect::Bedrock, path, FRAMES, false, Limits::default());
+    run.feed(&body);
+    let (facts, ..) = run.finish(Cause::Complete);
+    assert_eq!((facts.usage.source, facts.usage.output_tokens), (UsageSource::Partial, Some(1)));
+    assert_eq!(facts.error_type.as_deref(), Some("throttlingException"));
+}

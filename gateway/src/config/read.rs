@@ -536,6 +536,12 @@ impl BaseUrl {
             _ => return None,
         };
         let authority = uri.authority()?.clone();
+        // The scheme's own port is left out: what is signed, and what each version of HTTP sends, is then the same.
+        let own = if tls { 443 } else { 80 };
+        let authority = match authority.port_u16() {
+            Some(port) if port == own => authority.host().parse().ok()?,
+            _ => authority,
+        };
         let path = uri.path().trim_end_matches('/').to_owned();
         let whole = authority.host().is_empty() || authority.as_str().ends_with(':') || path.contains("//");
         (!whole).then_some(Self { tls, authority, path })

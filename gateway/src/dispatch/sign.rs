@@ -92,7 +92,7 @@ fn is_signed(name: &HeaderName) -> bool {
     (name.as_str().starts_with("x-amz") && name != "x-amzn-trace-id") || name == CONTENT_TYPE
 }
 
-/// The `Host` that the client sends: without the scheme's own port.
+/// The `Host` that the client sends: without the scheme's own port, which no configured address has.
 fn host(scheme: &Scheme, authority: &Authority) -> String {
     let own = if *scheme == Scheme::HTTPS { 443 } else { 80 };
     match authority.port_u16() {
