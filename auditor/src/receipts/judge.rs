@@ -117,7 +117,7 @@ fn wrong(kept: &Kept, promise: &Promise, proven: &Proven, trust: &Trust, now: i6
     };
     let batch_age = match counts(promise, log, proven, &place) {
         Ok(batch_age) => batch_age,
-        Err(finding) => return Some(finding),
+        Err(finding) => return Some(*finding),
     };
     match proven.records.get(&(promise.origin.clone(), promise.position)) {
         None if is_expired(promise, log, proven) => Some(expired(promise, place)),
@@ -146,15 +146,15 @@ fn counts(
     log: &Log,
     proven: &Proven,
     place: &Place,
-) -> std::result::Result<i64, Finding> {
+) -> std::result::Result<i64, Box<Finding>> {
     let expected = "a signature by the promise key that the log's `boot` names";
     let Some(boot) = &log.boot else {
         return by_another(promise, proven).map(|(_, boot)| boot.batch_age).ok_or_else(|| {
             let found = "its boot is not proven, and no other proven log of its gateway names a key under which the receipt holds";
-            Finding::new(Code::ReceiptUnjudged, place.clone(), expected, found)
+            Box::new(Finding::new(Code::ReceiptUnjudged, place.clone(), expected, found))
         });
     };
-    let forged = |found: String| Finding::new(Code::ReceiptForged, place.clone(), expected, found);
+    let forged = |found: String| Box::new(Finding::new(Code::ReceiptForged, place.clone(), expected, found));
     let key = boot.key.as_ref().ok_or_else(|| forged("the log's gateway made no promises".into()))?;
     promise.verify(key).map_err(|error| forged(error.to_string()))?;
     Ok(boot.batch_age)

@@ -90,6 +90,7 @@ fn receipts_of_batches_that_are_lawfully_gone_are_not_judged_and_the_others_are_
     // The log's first batch is expired, its `boot` with it: a day is asked for, and the seals are older.
     let (now, predecessor) = (START + 10 * SECOND, first.as_predecessor());
     let origin = first.origin.clone();
+    let mut alone = first.store.clone();
     let mut second = boot("20260921t133330z-00000002", now, Some(predecessor), first.store);
     second.exchange(3, b"question", b"answer");
     let next = second.promises(&promiser);
@@ -109,4 +110,13 @@ fn receipts_of_batches_that_are_lawfully_gone_are_not_judged_and_the_others_are_
     assert_eq!(check(&place, &young), 0, "the next log names the key");
     assert_eq!(check(&place, &old), 2, "expired");
     assert_eq!(check(&place, &[&old[..], &young].concat()), 2);
+    // Where no other log names the key nobody is accused.
+    expire(&mut alone);
+    second.store = alone;
+    let place = Place::new(&second);
+    let from = START + SECOND + SECOND / 10;
+    let asked = ["--require", "retention=1d", "--from", &time::text(from)];
+    for receipts in [&old, &young] {
+        assert_eq!(check_with(&place, &receipts.join("\n"), from + SECOND / 10, &asked).unwrap(), 2);
+    }
 }
