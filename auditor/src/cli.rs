@@ -59,7 +59,8 @@ pub enum Command {
     CheckReceipts(Box<CheckReceipts>),
     /// Hand over all exchanges of one end user (GDPR Article 15): content, story and proof of each, in a folder.
     Subject(Box<Subject>),
-    /// Check a folder that `subject` wrote: every file against the manifest, every proof against the trust file.
+    /// Check a folder that `subject` wrote: every file against the manifest, every record and its content against proofs that
+    /// are held against the trust file.
     CheckSubject(CheckSubject),
     /// Look at who was shown content, when and why.
     #[command(subcommand)]

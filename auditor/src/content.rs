@@ -51,6 +51,16 @@ pub enum PartState {
     Mismatch,
 }
 
+/// All of them.
+pub const STATES: [PartState; 6] = [
+    PartState::Proven,
+    PartState::NotKept,
+    PartState::NoKey,
+    PartState::Erased,
+    PartState::Missing,
+    PartState::Mismatch,
+];
+
 impl PartState {
     /// As printed.
     pub fn as_str(self) -> &'static str {

@@ -96,12 +96,25 @@ impl Bundle {
     /// # Errors
     /// A seal whose compact range is none, or text that is no UTF-8.
     pub fn add(&mut self, batch: &VerifiedBatch, note: &[u8]) -> anyhow::Result<()> {
+        self.add_where(batch, note, |_| true)
+    }
+
+    /// As [`Bundle::add`], of the records only that `wanted` takes, by their leaf.
+    ///
+    /// # Errors
+    /// As [`Bundle::add`].
+    pub fn add_where(
+        &mut self,
+        batch: &VerifiedBatch,
+        note: &[u8],
+        wanted: impl Fn(&[u8]) -> bool,
+    ) -> anyhow::Result<()> {
         let seal = batch.seal();
         let before = seal.before()?;
         let hashes: Vec<Sha256Hex> = batch.rows().iter().map(|row| *row.hash()).collect();
         let mut any = false;
         for (index, row) in batch.rows().iter().enumerate() {
-            if exchange_of(&row.cells()) != Some(self.exchange.as_str()) {
+            if exchange_of(&row.cells()) != Some(self.exchange.as_str()) || !wanted(row.leaf()) {
                 continue;
             }
             any = true;

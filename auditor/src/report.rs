@@ -94,6 +94,9 @@ pub struct LogReport {
     pub batches: u64,
     /// How many of those were proven at an earlier visit and taken from the cache.
     pub batches_from_cache: u64,
+    /// Time of the newest batch whose records are expired.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expired_until: Option<i64>,
     /// The tree's size at the newest proven seal.
     pub size: u64,
     /// The tree's root there.

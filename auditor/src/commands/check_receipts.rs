@@ -24,7 +24,7 @@ pub fn run(typed: &CheckReceipts) -> anyhow::Result<u8> {
         bail!("{} has more than {LIMIT} bytes", name());
     }
     let text = std::fs::read(&typed.file).with_context(name)?;
-    let kept = read(&String::from_utf8_lossy(&text));
+    let kept = read(&String::from_utf8_lossy(&text)).with_context(name)?;
     if kept.is_empty() {
         bail!(
             "{} holds no receipt: wanted one a line, JSON lines with `receipt`, or headers `x-affidavit-receipt`",
@@ -35,11 +35,13 @@ pub fn run(typed: &CheckReceipts) -> anyhow::Result<u8> {
     let (report, cache) = query::verified(&opened)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let answer = Answer { format: AnswerFormat::Table, out: None, memory: 256 };
+    let now = time::now();
+    let gone_before = opened.mandate.retention.map(|kept| now.saturating_sub(kept));
     let proven = runtime.block_on(async {
         let (context, _spill) = query::session(&opened, &cache, &[], &answer).await?;
-        Proven::ask(&context, &report, &kept).await
+        Proven::ask(&context, &report, &kept, gone_before).await
     })?;
-    let mut result = judge(&kept, &proven, opened.in_force(), time::now());
+    let mut result = judge(&kept, &proven, opened.in_force(), now);
     result.findings.sort();
     let verdict = Verdict::from(result.findings.effect());
     match typed.format {

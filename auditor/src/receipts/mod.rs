@@ -3,7 +3,8 @@
 //! ```text
 //! FILE -> read -> kept (a line each) -> judge, with what is proven: promise keys by log, records by position
 //! ```
-//! A receipt counts by the promise key that the log's own, proven `boot` names, never by one that came with it (AU-1).
+//! A receipt counts by the promise key that the log's own, proven `boot` names, never by one that came with it
+//! (AU-1); where that `boot` is not proven, by one that another log of the gateway names.
 
 pub mod judge;
 pub mod proven;

@@ -12,23 +12,33 @@ use schemas::trust::public_key;
 use schemas::{Origin, Sha256Hex, leaf};
 
 use super::read::Kept;
+use crate::finding::Code;
 use crate::query;
 use crate::report::Report;
 
 /// Positions that one question asks for.
 const AT_ONCE: usize = 500;
 
-/// A proven log.
+/// What a proven `boot` says of promises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Boot {
+    /// The promise key that it names.
+    pub key: Option<[u8; 32]>,
+    /// How long a record may wait for its batch, microseconds.
+    pub batch_age: i64,
+}
+
+/// A log of which something is proven, or was and is expired.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Log {
-    /// The promise key that its `boot` names.
-    pub key: Option<[u8; 32]>,
+    /// Its `boot`; `None`: the batch with it is not proven, be it missing, damaged or expired.
+    pub boot: Option<Boot>,
     /// Its proven size.
     pub size: u64,
     /// It has its `close`.
     pub closed: bool,
-    /// How long a record may wait for its batch, microseconds.
-    pub batch_age: i64,
+    /// Time of its newest batch whose records are expired.
+    pub expired_until: Option<i64>,
 }
 
 /// A proven record.
@@ -49,6 +59,10 @@ pub struct Proven {
     pub logs: BTreeMap<Origin, Log>,
     /// The records that receipts name.
     pub records: BTreeMap<(Origin, u64), Record>,
+    /// Logs that are gone as a whole, and expired as the verification says.
+    pub expired: BTreeSet<Origin>,
+    /// What was written before may be gone by the mandate's retention.
+    pub gone_before: Option<i64>,
 }
 
 impl Proven {
@@ -56,13 +70,21 @@ impl Proven {
     ///
     /// # Errors
     /// As the queries.
-    pub async fn ask(context: &SessionContext, report: &Report, kept: &[Kept]) -> anyhow::Result<Self> {
-        let mut proven = Self::default();
-        for log in report.logs().filter(|log| log.batches > 0) {
+    pub async fn ask(
+        context: &SessionContext,
+        report: &Report,
+        kept: &[Kept],
+        gone_before: Option<i64>,
+    ) -> anyhow::Result<Self> {
+        let mut proven = Self { gone_before, ..Self::default() };
+        for log in report.logs().filter(|log| log.batches > 0 || log.expired_until.is_some()) {
             let (size, closed) = (log.size, log.closed.is_some());
-            let log_of = Log { key: None, size, closed, batch_age: 0 };
+            let log_of = Log { boot: None, size, closed, expired_until: log.expired_until };
             proven.logs.insert(log.origin.clone(), log_of);
         }
+        let whole = report.findings.iter().filter(|found| found.code == Code::Expired);
+        let whole = whole.filter(|found| found.place.batch.is_none() && found.place.object.is_none());
+        proven.expired = whole.filter_map(|found| Origin::new(found.place.origin.as_ref()?).ok()).collect();
         proven.boots(context).await?;
         let mut wanted: BTreeMap<&Origin, BTreeSet<u64>> = BTreeMap::new();
         for promise in kept.iter().filter_map(|kept| kept.promise.as_ref().ok()) {
@@ -89,8 +111,8 @@ impl Proven {
                 let Some(log) = self.logs.get_mut(&origin) else { continue };
                 let decoded = leaf::decode(leaves.as_string::<i32>().value(row).as_bytes())?;
                 let Some(Body::Boot(boot)) = decoded.record.map(|record| record.body) else { continue };
-                log.key = boot.promise_key.as_deref().and_then(public_key);
-                log.batch_age = boot.batch_age_ms.saturating_mul(1000);
+                let key = boot.promise_key.as_deref().and_then(public_key);
+                log.boot = Some(Boot { key, batch_age: boot.batch_age_ms.saturating_mul(1000) });
             }
         }
         Ok(())

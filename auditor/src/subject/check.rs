@@ -1,4 +1,5 @@
-//! Holds a folder against its manifest, and its proofs against a trust file.
+//! Holds a folder against its manifest, and its proofs against a trust file. Records, lists of content and content are held against
+//! the proofs; story, page and tables for people against the manifest alone, which is not signed.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -7,11 +8,14 @@ use std::path::{Component, Path};
 use anyhow::{Context as _, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use schemas::Sha256Hex;
+use schemas::record::PartName;
 use schemas::trust::Trust;
+use schemas::{Identifier, Sha256Hex, leaf};
 
-use super::manifest::{Exchange, FORMAT, MANIFEST, Manifest, TABLE};
+use super::manifest::{CSV, Exchange, FORMAT, MANIFEST, Manifest, PAGE, TABLE};
+use crate::content::{PartState, STATES};
 use crate::proof::{self, Bundle, Check};
+use crate::verify::content::parts_of;
 
 /// The largest manifest, table or proof that is read.
 const LIMIT: u64 = 1 << 30;
@@ -51,9 +55,21 @@ pub fn check(folder: &Path, trust: &Trust) -> anyhow::Result<(Manifest, Vec<Chec
             for exchange in &exchanges {
                 done(format!("exchange {}", exchange.exchange), proven(folder, &manifest, exchange, trust));
             }
+            let own = named(&exchanges);
+            for name in manifest.files.keys().filter(|name| !own.contains(name.as_str())) {
+                done(format!("file {name}"), Err("it belongs to no exchange".into()));
+            }
         }
     }
     Ok((manifest, checks))
+}
+
+/// Every file that a folder with these exchanges has besides its manifest.
+fn named(exchanges: &[Exchange]) -> BTreeSet<&str> {
+    let of_all = [TABLE, CSV, PAGE];
+    let papers = exchanges.iter().flat_map(|exchange| [exchange.story.as_str(), exchange.proof.as_str()]);
+    let parts = exchanges.iter().flat_map(|exchange| &exchange.parts).filter_map(|part| part.file.as_deref());
+    of_all.into_iter().chain(papers).chain(parts).collect()
 }
 
 fn same<T: PartialEq + std::fmt::Display>(found: &T, wanted: &T) -> Result<(), String> {
@@ -84,12 +100,16 @@ fn file(folder: &Path, name: &str, told: &super::manifest::File) -> Result<(), S
     same(&Sha256Hex::of(&bytes), &told.sha256)
 }
 
-/// Every record is proven and of the subject, every part's file is what a record commits to.
+/// Every record is proven and of the subject, every part of content is listed as the records tell it, and its file is what they
+/// commit to.
 fn proven(folder: &Path, manifest: &Manifest, exchange: &Exchange, trust: &Trust) -> Result<(), String> {
     let named = |name: &str| match manifest.files.contains_key(name) && is_inside(name) {
         true => read(folder, name).map_err(|error| format!("{error:#}")),
         false => Err(format!("`{name}` is not in the manifest")),
     };
+    if !manifest.files.contains_key(&exchange.story) {
+        return Err(format!("`{}` is not in the manifest", exchange.story));
+    }
     let bundle: Bundle =
         serde_json::from_slice(&named(&exchange.proof)?).map_err(|error| error.to_string())?;
     if bundle.exchange != exchange.exchange {
@@ -122,6 +142,7 @@ fn proven(folder: &Path, manifest: &Manifest, exchange: &Exchange, trust: &Trust
     if !of_subject {
         return Err("no record of it names the subject".into());
     }
+    listed(exchange, &bundle)?;
     for part in &exchange.parts {
         let Some(name) = &part.file else { continue };
         let opening = bundle
@@ -134,6 +155,66 @@ fn proven(folder: &Path, manifest: &Manifest, exchange: &Exchange, trust: &Trust
         }
     }
     Ok(())
+}
+
+/// A part, as far as a record tells it: position, part, length, media type, content coding, and that it is not kept.
+type Told<'a> = (u64, PartName, u64, Option<&'a str>, Option<&'a str>, bool);
+
+/// The list of parts is exactly what the records commit to, and what the proof opens, and nothing else, has a file.
+fn listed(exchange: &Exchange, bundle: &Bundle) -> Result<(), String> {
+    let mut wanted = Vec::new();
+    for record in &bundle.records {
+        let decoded = leaf::decode(record.leaf.as_bytes()).map_err(|error| error.to_string())?;
+        let body = decoded.record.map(|record| record.body);
+        let Some((_, parts, _, _)) = body.as_ref().and_then(parts_of) else { continue };
+        wanted.extend(parts.iter().map(|part| (record.position, part.clone())));
+    }
+    let told = exchange.parts.iter().map(|part| -> Told<'_> {
+        let media_type = part.media_type.as_ref().map(Identifier::as_str);
+        let coding = part.content_encoding.as_ref().map(Identifier::as_str);
+        (part.position, part.part, part.length, media_type, coding, part.state == PartState::NotKept.as_str())
+    });
+    let wanted = wanted.iter().map(|(position, part)| -> Told<'_> {
+        let media_type = part.media_type.as_ref().map(Identifier::as_str);
+        let coding = part.content_encoding.as_ref().map(Identifier::as_str);
+        (*position, part.part, part.length, media_type, coding, part.kept == Some(false))
+    });
+    let (told, wanted) = (sorted(told), sorted(wanted));
+    let differs = told.iter().zip(&wanted).find(|(told, wanted)| told != wanted).map(|(told, _)| told);
+    if let Some((position, part, ..)) = differs {
+        return Err(format!(
+            "content {} of record {position} is not listed as the record tells it",
+            part.as_str()
+        ));
+    }
+    if told.len() != wanted.len() {
+        return Err(format!("{} parts are listed, the records commit to {}", told.len(), wanted.len()));
+    }
+    for part in &exchange.parts {
+        let is_state = STATES.iter().any(|state| state.as_str() == part.state);
+        if !is_state || (part.state == PartState::Proven.as_str()) != part.file.is_some() {
+            let wanted =
+                if is_state { "a file where it is `proven`, and only there" } else { "another `state`" };
+            return Err(format!(
+                "content {} of record {}: wanted {wanted}",
+                part.part.as_str(),
+                part.position
+            ));
+        }
+    }
+    let with_file = exchange.parts.iter().filter(|part| part.file.is_some());
+    let with_file = sorted(with_file.map(|part| (part.position, part.part)));
+    let opened = sorted(bundle.content.iter().map(|opening| (opening.position, opening.part)));
+    if with_file != opened {
+        return Err(format!("{} parts have a file, the proof opens {}", with_file.len(), opened.len()));
+    }
+    Ok(())
+}
+
+fn sorted<T: Ord>(all: impl Iterator<Item = T>) -> Vec<T> {
+    let mut all: Vec<T> = all.collect();
+    all.sort();
+    all
 }
 
 fn walk(root: &Path, folder: &Path, found: &mut BTreeSet<String>) -> anyhow::Result<()> {

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use schemas::record::PartName;
 use schemas::{ExchangeId, Sha256Hex};
 
-use super::manifest::{EXCHANGES, Exchange, File, MANIFEST, Manifest, TABLE};
+use super::manifest::{CSV, EXCHANGES, Exchange, File, MANIFEST, Manifest, PAGE, TABLE};
 use super::page;
 use crate::content::{PartContent, PartState};
 use crate::proof::Bundle;
@@ -109,8 +109,8 @@ impl Folder {
     pub fn finish(mut self, mut manifest: Manifest, exchanges: &[Exchange]) -> anyhow::Result<()> {
         let json = serde_json::to_string_pretty(exchanges)? + "\n";
         self.put(TABLE, crate::render::json::harmless(&json).as_bytes())?;
-        self.put("exchanges.csv", csv(exchanges)?.as_bytes())?;
-        self.put("index.html", page::page(&manifest, exchanges).as_bytes())?;
+        self.put(CSV, csv(exchanges)?.as_bytes())?;
+        self.put(PAGE, page::page(&manifest, exchanges).as_bytes())?;
         manifest.files = std::mem::take(&mut self.files);
         self.put(MANIFEST, (serde_json::to_string_pretty(&manifest)? + "\n").as_bytes())
     }

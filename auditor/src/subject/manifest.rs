@@ -13,6 +13,10 @@ pub const FORMAT: &str = "affidavit/subject/v1";
 pub const MANIFEST: &str = "manifest.json";
 /// The table for machines.
 pub const TABLE: &str = "exchanges.json";
+/// The table for people.
+pub const CSV: &str = "exchanges.csv";
+/// The page.
+pub const PAGE: &str = "index.html";
 /// The folder of exchanges.
 pub const EXCHANGES: &str = "exchanges";
 

@@ -74,6 +74,7 @@ fn log_report(fold: &LogFold) -> LogReport {
         proven: intervals(&fold.proven),
         batches: fold.counts.batches,
         batches_from_cache: fold.batches_from_cache,
+        expired_until: fold.expired_until,
         size: newest.as_ref().map_or(0, |newest| newest.size),
         root: newest.as_ref().map_or(zero, |newest| newest.root),
         seal: newest.as_ref().map_or(zero, |newest| newest.seal),

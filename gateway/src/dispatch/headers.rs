@@ -138,6 +138,13 @@ impl Filter {
         }
     }
 
+    /// What of an answer's trailers goes back to the caller; none where nothing is left. They pass as headers do: whoever joins
+    /// both would take one for the other.
+    pub(crate) fn trailers(&self, mut trailers: HeaderMap) -> Option<HeaderMap> {
+        self.response(&mut trailers);
+        (!trailers.is_empty()).then_some(trailers)
+    }
+
     /// The part `client_request_head`: request line, then the recorded headers, one `name: value` a line.
     pub(crate) fn request_head(&self, method: &Method, target: &str, headers: &HeaderMap) -> Bytes {
         let mut head = BytesMut::with_capacity(256);
@@ -269,5 +276,14 @@ mod tests {
         let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
         names.sort_unstable();
         assert_eq!(names, ["content-type", "x-request-id"]);
+    }
+
+    #[test]
+    fn trailers_of_which_nothing_goes_back_are_none() {
+        let filter = Filter::new(&config::Headers::default());
+        assert!(filter.trailers(map(&[("x-affidavit-receipt", "forged"), ("set-cookie", "a=b")])).is_none());
+        let left =
+            filter.trailers(map(&[("x-checksum", "1"), ("x-affidavit-receipt-outcome", "forged")])).unwrap();
+        assert_eq!(left.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-checksum"]);
     }
 }

@@ -5,11 +5,13 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use dialects::Meter;
+use evidence::Unavailable;
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, TRAILER};
 use http::{Method, Response, StatusCode};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
+use schemas::promise::Promise;
 use schemas::record::{End, ProviderEnd};
 
 use super::flow::Flow;
@@ -167,7 +169,11 @@ async fn whole(
 ) -> Response<Flow> {
     let mut total = 0;
     let mut failed = None;
+    let mut intent = None;
+    let mut passed = None;
     if let Some(open) = live.open() {
+        intent = open.promise().cloned();
+        passed = trailers.and_then(|trailers| open.snapshot.filter.trailers(trailers));
         let mut segments = Vec::new();
         for chunk in &chunks {
             total += chunk.len();
@@ -202,15 +208,14 @@ async fn whole(
         Ok(promise) => {
             respond::promised(&mut head.headers, respond::OUTCOME_RECEIPT, promise.as_ref());
             let body = joined(chunks, total);
-            Response::from_parts(head, Flow::released(app, body, trailers))
+            Response::from_parts(head, Flow::released(app, body, passed))
         }
         Err(unavailable) => {
             let (dialect, exchange) = match &dialect {
                 Some((dialect, exchange)) => (*dialect, Some(exchange.as_str())),
                 None => (dialects::Dialect::OpenAi, None),
             };
-            let reason = Reason::Evidence(unavailable.reason);
-            respond::answer(dialect, reason, exchange, Some(unavailable.retry_after_s))
+            unrecorded(dialect, exchange, unavailable, intent.as_ref())
         }
     }
 }
@@ -260,9 +265,19 @@ async fn own(app: &Arc<App>, mut live: Live, reason: Reason, error: Option<Strin
             respond::promised(answer.headers_mut(), respond::OUTCOME_RECEIPT, outcome.as_ref());
             answer
         }
-        Err(unavailable) => {
-            let retry = Some(unavailable.retry_after_s);
-            respond::answer(dialect, Reason::Evidence(unavailable.reason), Some(exchange.as_str()), retry)
-        }
+        Err(unavailable) => unrecorded(dialect, Some(exchange.as_str()), unavailable, intent.as_ref()),
     }
+}
+
+/// Answers where the outcome could not be recorded. The intent is on stable storage all the same, and its receipt holds.
+fn unrecorded(
+    dialect: dialects::Dialect,
+    exchange: Option<&str>,
+    unavailable: Unavailable,
+    intent: Option<&Promise>,
+) -> Response<Flow> {
+    let retry = Some(unavailable.retry_after_s);
+    let mut answer = respond::answer(dialect, Reason::Evidence(unavailable.reason), exchange, retry);
+    respond::promised(answer.headers_mut(), respond::RECEIPT, intent);
+    answer
 }

@@ -253,7 +253,12 @@ impl Stream {
                             self.cut(&cut);
                         }
                     }
-                    Err(frame) => self.trailers = frame.into_trailers().ok(),
+                    Err(frame) => {
+                        let open = self.live.as_mut().and_then(Live::open);
+                        self.trailers = open
+                            .zip(frame.into_trailers().ok())
+                            .and_then(|(open, trailers)| open.snapshot.filter.trailers(trailers));
+                    }
                 }
                 Poll::Ready(())
             }

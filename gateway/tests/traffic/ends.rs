@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use schemas::note::{Ed25519Signer, Signer as _};
+use schemas::promise::Promise;
 use schemas::record::{End, ProviderEnd};
 
-use crate::provider::{DONE, Provider, delta, events, pieces, whole};
-use crate::rig::{Rig, Setup, is_silent, next, read, read_bytes};
+use crate::provider::{COMPLETION, DONE, Provider, delta, events, pieces, whole};
+use crate::rig::{PROMISE_SEED, Rig, Setup, is_silent, next, read, read_bytes};
 
 const STREAMING: &str =
     r#"{"model":"gpt-4.1-mini","stream":true,"stream_options":{"include_usage":true},"messages":[]}"#;
@@ -164,4 +166,43 @@ async fn a_journal_that_fails_under_a_stream_gives_an_error_event_and_never_a_cl
     assert!(!clean, "cut");
     assert!(!got.contains("[DONE]"), "{got}");
     assert!(got.contains("affidavit_journal_failed"), "{got}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_the_outcome_cannot_be_recorded_the_caller_still_gets_the_receipt_of_the_intent() {
+    let key = Ed25519Signer::from_seed(PROMISE_SEED).public_key();
+    // The provider answers behind the failure, or not in time.
+    for answers in [true, false] {
+        let gate = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
+        let wait = gate.clone();
+        let provider = Provider::start(move |_| {
+            let wait = wait.clone();
+            async move {
+                let _ = wait.acquire().await;
+                whole(200, "application/json", COMPLETION)
+            }
+        })
+        .await;
+        let setup = Setup {
+            limits: "{ first_byte: 1s }".into(),
+            evidence: ", promise_key: promise.key".into(),
+            route: ", receipts: true".into(),
+            ..Setup::default()
+        };
+        let rig = Rig::start(&provider, setup).await;
+        let (answer, ()) = tokio::join!(rig.chat(QUESTION), async {
+            provider.wait(1).await;
+            rig.gate.fail();
+            gate.add_permits(usize::from(answers));
+        });
+        let (status, headers, _) = read(answer).await;
+        assert_eq!(
+            (status, headers["x-affidavit-reason"].as_bytes()),
+            (503, &b"journal_failed"[..]),
+            "{answers}"
+        );
+        let receipt = headers.get("x-affidavit-receipt").expect("the intent's receipt").to_str().unwrap();
+        receipt.parse::<Promise>().unwrap().verify(&key).unwrap();
+        assert!(!headers.contains_key("x-affidavit-receipt-outcome"));
+    }
 }

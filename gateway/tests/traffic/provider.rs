@@ -29,16 +29,20 @@ pub(crate) struct Seen {
 }
 
 /// A body that a test sends piece by piece.
-pub(crate) struct Pieces(mpsc::Receiver<Result<Bytes, std::io::Error>>);
+pub(crate) struct Pieces(mpsc::Receiver<Result<Frame<Bytes>, std::io::Error>>);
 
 /// The other end of [`Pieces`]. Dropped: the body ends.
 #[derive(Clone)]
-pub(crate) struct Sender(mpsc::Sender<Result<Bytes, std::io::Error>>);
+pub(crate) struct Sender(mpsc::Sender<Result<Frame<Bytes>, std::io::Error>>);
 
 impl Sender {
     pub(crate) async fn send(&self, piece: impl Into<Bytes>) {
         // A gateway that went away is what some tests are about.
-        let _ = self.0.send(Ok(piece.into())).await;
+        let _ = self.0.send(Ok(Frame::data(piece.into()))).await;
+    }
+    /// Ends the body with trailers.
+    pub(crate) async fn trailers(&self, trailers: HeaderMap) {
+        let _ = self.0.send(Ok(Frame::trailers(trailers))).await;
     }
     /// Cuts the body.
     pub(crate) async fn cut(&self) {
@@ -63,7 +67,7 @@ impl Body for Pieces {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
-        self.0.poll_recv(cx).map(|piece| piece.map(|piece| piece.map(Frame::data)))
+        self.0.poll_recv(cx)
     }
 }
 
@@ -165,7 +169,7 @@ pub(crate) fn whole(status: u16, content_type: &str, body: impl Into<Bytes>) -> 
     let body = body.into();
     let (sender, pieces) = pieces();
     let length = body.len();
-    sender.0.try_send(Ok(body)).unwrap();
+    sender.0.try_send(Ok(Frame::data(body))).unwrap();
     Response::builder()
         .status(status)
         .header("content-type", content_type)

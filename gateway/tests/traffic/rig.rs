@@ -24,6 +24,8 @@ use crate::provider::Provider;
 
 pub(crate) const CREDENTIAL: &str = "sk-provider-secret-0123456789abcdef";
 const SEED: [u8; 32] = [7; 32];
+/// Of `promise.key`, which counts where `evidence` names it.
+pub(crate) const PROMISE_SEED: [u8; 32] = [33; 32];
 
 /// What a test changes of the usual configuration.
 #[derive(Debug, Clone, Default)]
@@ -132,6 +134,9 @@ pub(crate) fn prepare(path: &Path, provider: &Provider, setup: &Setup) -> String
     let public = Ed25519Signer::from_seed(SEED).public_key();
     let seal = secrets::seal_key_text(&SEED, &public, "test/gw1");
     output::write_new(&path.join("seal.key"), seal.as_bytes(), 0o600).unwrap();
+    let promising = Ed25519Signer::from_seed(PROMISE_SEED).public_key();
+    let promise = secrets::seal_key_text(&PROMISE_SEED, &promising, "test/gw1");
+    output::write_new(&path.join("promise.key"), promise.as_bytes(), 0o600).unwrap();
     output::write_new(&path.join("provider.key"), CREDENTIAL.as_bytes(), 0o600).unwrap();
     let key = issue_key(&path.join("keys.yaml"), "tester");
     if let Some(policy) = &setup.policy {

@@ -1,11 +1,14 @@
 //! TLS and HTTP/2 to providers.
 
-use http::Version;
-use http_body_util::Full;
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response, Version};
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use schemas::record::{End, ProviderEnd};
+use tokio::net::TcpStream;
 
 use crate::pki::{Pki, pki};
-use crate::provider::{COMPLETION, DONE, Provider, delta, events, whole};
+use crate::provider::{COMPLETION, DONE, Provider, delta, events, pieces, whole};
 use crate::rig::{Rig, Setup, next, read, read_bytes, send};
 
 const QUESTION: &str = r#"{"model":"gpt-4.1-mini","messages":[]}"#;
@@ -119,4 +122,59 @@ async fn a_stream_over_http2_passes_and_one_that_is_reset_is_a_provider_abort() 
         ends,
         [(End::Complete, Some(ProviderEnd::Seen)), (End::ProviderAbort, Some(ProviderEnd::Cut))]
     );
+}
+
+/// What a provider that speaks for the gateway puts behind its body, and one trailer that is its own.
+fn planted() -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    for name in [
+        "x-affidavit-receipt",
+        "x-affidavit-receipt-outcome",
+        "x-affidavit-exchange",
+        "set-cookie",
+        "x-checksum",
+    ] {
+        trailers.insert(name, "planted".parse().unwrap());
+    }
+    trailers
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn trailers_of_a_provider_pass_but_cookies_and_what_would_speak_for_the_gateway() {
+    let pki = pki();
+    let provider = Provider::start_over(Some(pki.server(&[b"h2"])), |seen| async move {
+        let streamed = seen.body.windows(6).any(|word| word == b"stream");
+        let (sender, response) = if streamed {
+            let (sender, response) = events();
+            sender.send(delta("x")).await;
+            sender.send(DONE).await;
+            (sender, response)
+        } else {
+            let (sender, body) = pieces();
+            sender.send(COMPLETION).await;
+            (sender, Response::builder().header("content-type", "application/json").body(body).unwrap())
+        };
+        sender.trailers(planted()).await;
+        response
+    })
+    .await;
+    let rig = Rig::start(&provider, over_tls(&provider, "localhost", &pki)).await;
+    let stream = TcpStream::connect(rig.address).await.unwrap();
+    let (mut caller, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    // What comes within a moment goes in one write, and that is not always so: several of each.
+    for asked in [[QUESTION; 8], [r#"{"model":"m","stream":true,"messages":[]}"#; 8]].concat() {
+        let request = Request::post("http://gateway/openai/v1/chat/completions")
+            .header("authorization", format!("Bearer {}", rig.key))
+            .header("content-type", "application/json")
+            .header("te", "trailers")
+            .body(Full::new(Bytes::from_static(asked.as_bytes())))
+            .unwrap();
+        let body = caller.send_request(request).await.unwrap().into_body().collect().await.unwrap();
+        let names: Vec<_> = body.trailers().unwrap().keys().map(|name| name.as_str().to_owned()).collect();
+        assert_eq!(names, ["x-checksum"], "{asked}");
+    }
+    drop(caller);
+    rig.stop().await;
 }

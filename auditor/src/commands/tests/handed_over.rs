@@ -1,13 +1,18 @@
 //! Folders of one end user.
 
-use schemas::Identifier;
+use std::collections::BTreeSet;
+
+use schemas::record::{Body, Hold, Part, PartName};
+use schemas::{Identifier, Sha256Hex};
+use serde_json::{Value, json};
 
 use super::*;
+use crate::fixture::id;
 
 const ALICE: &str = "p:00000000000000000000000000000001";
 const BOB: &str = "p:00000000000000000000000000000002";
 
-/// A log in which two people asked.
+/// A log in which two people asked, and one exchange is under a legal hold.
 fn of_two() -> Place {
     let mut writer = Writer::boot("20260921t133320z-00000001", START, None, MemorySource::default());
     for (n, who, said) in [(1, ALICE, "mine"), (2, BOB, "another's"), (3, ALICE, "also mine")] {
@@ -15,6 +20,17 @@ fn of_two() -> Place {
         writer.exchange(n, format!("{{\"said\":\"{said}\"}}").as_bytes(), b"{\"id\":\"<script>\"}");
         writer.now += SECOND / 2;
     }
+    writer.push(Body::Hold(Hold {
+        hold: id("case-9"),
+        phase: id("begin"),
+        reason: Some(id("litigation")),
+        actor: Some(id("counsel-mary")),
+        exchange: Some(exchange_id(1)),
+        subject: None,
+        consumer: None,
+        from: None,
+        to: None,
+    }));
     writer.seal();
     writer.now += 2 * SECOND;
     writer.close();
@@ -42,6 +58,10 @@ fn a_folder_holds_all_of_one_person_and_nothing_of_another() {
     let has = |text: &str| all.windows(text.len()).any(|window| window == text.as_bytes());
     assert!(has("also mine") && has(exchange_id(1).as_str()) && has("access request 17"));
     assert!(!has("another's") && !has(exchange_id(2).as_str()) && !has(BOB));
+    assert!(
+        !has("case-9") && !has("litigation") && !has("counsel-mary"),
+        "who is held against does not learn of it"
+    );
     let content =
         place.path("out/exchanges").join(exchange_id(1).as_str()).join("0000000002-client_request.json");
     assert_eq!(std::fs::read_to_string(content).unwrap(), "{\"said\":\"mine\"}");
@@ -118,4 +138,97 @@ fn a_folder_of_which_anything_was_changed_removed_or_added_does_not_hold() {
     }
     std::fs::write(&manifest, "{}").unwrap();
     assert_eq!(holds(&place), 2);
+}
+
+/// What `check-subject` says where the lists of content are told otherwise, with files and manifest that fit: nobody signed these.
+fn retold(place: &Place, change: impl FnOnce(&mut Value)) -> u8 {
+    let path = |name: &str| place.path("out").join(name);
+    let read = |name: &str| serde_json::from_slice::<Value>(&std::fs::read(path(name)).unwrap()).unwrap();
+    let files = |table: &Value| -> BTreeSet<String> {
+        let parts =
+            table.as_array().unwrap().iter().flat_map(|exchange| exchange["parts"].as_array().unwrap());
+        parts.filter_map(|part| Some(part.get("file")?.as_str()?.to_owned())).collect()
+    };
+    let (mut table, mut manifest) = (read("exchanges.json"), read("manifest.json"));
+    let before = files(&table);
+    change(&mut table);
+    let gone: Vec<String> = before.difference(&files(&table)).cloned().collect();
+    let named = gone.iter().map(String::as_str).chain(["exchanges.json", "manifest.json"]);
+    let kept: Vec<_> = named.map(|name| (path(name), std::fs::read(path(name)).unwrap())).collect();
+    let text = serde_json::to_vec(&table).unwrap();
+    for name in &gone {
+        std::fs::remove_file(path(name)).unwrap();
+        manifest["files"].as_object_mut().unwrap().remove(name);
+    }
+    manifest["files"]["exchanges.json"] =
+        json!({ "bytes": text.len(), "sha256": Sha256Hex::of(&text).to_string() });
+    std::fs::write(path("exchanges.json"), text).unwrap();
+    std::fs::write(path("manifest.json"), serde_json::to_vec(&manifest).unwrap()).unwrap();
+    let said = holds(place);
+    kept.iter().for_each(|(path, bytes)| std::fs::write(path, bytes).unwrap());
+    said
+}
+
+#[test]
+fn a_list_of_content_that_is_told_otherwise_than_the_records_does_not_hold() {
+    let place = of_two();
+    assert_eq!(hand_over(&place, &["--subject", ALICE, "--reason", "x"]).unwrap(), 0);
+    assert_eq!(retold(&place, |_| ()), 0);
+    assert_eq!(retold(&place, |table| table[0]["parts"] = json!([])), 1, "no content");
+    let part = |table: &mut Value, change: &dyn Fn(&mut Value)| change(&mut table[0]["parts"][0]);
+    let without_file = |part: &mut Value, state: &str| {
+        part["state"] = json!(state);
+        part.as_object_mut().unwrap().remove("file");
+    };
+    for state in ["not_kept", "erased", "missing", "proven", "gone"] {
+        assert_eq!(retold(&place, |table| part(table, &|part| without_file(part, state))), 1, "{state}");
+    }
+    for (key, value) in [
+        ("length", json!(1)),
+        ("media_type", json!("text/plain")),
+        ("content_encoding", json!("gzip")),
+        ("position", json!(1)),
+        ("part", json!("error")),
+        ("state", json!("erased")),
+    ] {
+        assert_eq!(retold(&place, |table| part(table, &|part| part[key] = value.clone())), 1, "{key}");
+    }
+    let twice = |table: &mut Value| {
+        let parts = table[0]["parts"].as_array_mut().unwrap();
+        parts.push(parts[0].clone());
+    };
+    assert_eq!(retold(&place, twice), 1, "a part twice");
+    // A file that the manifest alone names.
+    let (name, manifest) = (place.path("out/more.txt"), place.path("out/manifest.json"));
+    std::fs::write(name, "x").unwrap();
+    let mut told: Value = serde_json::from_slice(&std::fs::read(&manifest).unwrap()).unwrap();
+    told["files"]["more.txt"] = json!({ "bytes": 1, "sha256": Sha256Hex::of(b"x").to_string() });
+    std::fs::write(&manifest, serde_json::to_vec(&told).unwrap()).unwrap();
+    assert_eq!(holds(&place), 1);
+}
+
+#[test]
+fn content_that_was_not_opened_or_not_kept_is_no_fault_of_the_folder() {
+    let mut writer = Writer::boot("20260921t133320z-00000001", START, None, MemorySource::default());
+    writer.subject = Some(Identifier::new(ALICE).unwrap());
+    let (exchange, key) = (exchange_id(1), writer.key());
+    let at = writer.position();
+    let part = writer.part(at, &exchange, PartName::ClientRequest, &key, b"kept", None);
+    let not_kept = Part { kept: Some(false), part: PartName::ProviderRequest, ..part.clone() };
+    let (position, key) = writer.intent_with(exchange, key, vec![part, not_kept]);
+    writer.outcome(1, position, &key, b"answer");
+    writer.seal();
+    writer.now += 2 * SECOND;
+    writer.close();
+    let place = Place::new(&writer);
+    hand_over(&place, &["--subject", ALICE, "--reason", "x"]).unwrap();
+    let table = std::fs::read_to_string(place.path("out/exchanges.json")).unwrap();
+    assert!(table.contains("\"state\": \"not_kept\""), "{table}");
+    assert_eq!(holds(&place), 0);
+    let kept = |table: &mut Value| {
+        let parts = table[0]["parts"].as_array_mut().unwrap();
+        let part = parts.iter_mut().find(|part| part["state"] == "not_kept").unwrap();
+        part["state"] = json!("erased");
+    };
+    assert_eq!(retold(&place, kept), 1, "what was never kept was not erased");
 }
