@@ -143,6 +143,8 @@ impl Server {
             if refused.status == StatusCode::METHOD_NOT_ALLOWED {
                 response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
             }
+            // Whoever may not ask holds no connection.
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             return response;
         }
         let asked = match Asked::read(head.uri.path(), head.uri.query().unwrap_or_default()) {
