@@ -42,6 +42,7 @@ impl App {
     /// Joins the ledger and the first snapshot. Must be called inside the runtime.
     pub(crate) fn new(ledger: Ledger, snapshot: Snapshot, telemetry: Arc<Telemetry>) -> Self {
         snapshot.is_counted_in(&telemetry);
+        snapshot.collects(&ledger, None);
         Self {
             ledger,
             snapshot: ArcSwap::from_pointee(snapshot),
@@ -194,6 +195,14 @@ impl Snapshot {
         let collector = before.and_then(|before| before.otlp.as_ref());
         let otlp = Otlp::new(&loaded, collector, &telemetry.otlp)?;
         Ok(Self { loaded, limits, routes, filter, tls, pseudonyms, places, memory, documents, otlp })
+    }
+
+    /// Begins its way to a collector, in the place of that of `before`.
+    pub(crate) fn collects(&self, ledger: &Ledger, before: Option<&Self>) {
+        let before = before.and_then(|before| before.otlp.as_deref());
+        if let Some(otlp) = &self.otlp {
+            otlp.begins(ledger.origin().epoch(), before);
+        }
     }
 
     /// Begins the counts of its providers and of its policy.

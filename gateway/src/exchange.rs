@@ -495,7 +495,7 @@ fn tell_refusal(
         is_recorded: true,
         dispatched: None,
     };
-    otlp.tell(told, None, |_| false);
+    otlp.tell(told, None, |_| None);
 }
 
 /// Refuses a caller that is not known: no content is kept, and a flood is folded (CA-3).

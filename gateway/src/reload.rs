@@ -141,6 +141,7 @@ async fn reload(app: &Arc<App>, why: &'static str) {
             app.telemetry.reloads.get_or_create(&ByResult { result: "taken" }).inc();
             key_changes(app, &before, &snapshot).await;
             snapshot.is_counted_in(&app.telemetry);
+            snapshot.collects(&app.ledger, Some(&before));
             app.snapshot.store(Arc::new(snapshot));
         }
         Err(error) => {

@@ -86,6 +86,22 @@ async fn the_gateway_shows_what_is_documented() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_provider_that_is_not_reached_is_no_exchange_whose_usage_is_unknown() {
+    let dir = tempfile::tempdir().expect("a folder");
+    // Nobody listens there.
+    let provider = format!("http://{}", free_port());
+    let mut gateway = Gateway::start(dir.path(), &Setup { provider, ..Setup::default() });
+    let body = r#"{"model":"gpt-4o-mini","messages":[{"role":"user","content":"x"}]}"#;
+    let call = Call::post("/openai/v1/chat/completions", &gateway.key, body.to_owned());
+    assert_eq!(send(gateway.address, &call).await.status, 502);
+    let text = gateway.admin_get("/metrics").expect("metrics");
+    let unreached = "gateway_exchanges_total{route=\"openai\",end=\"unreachable\",status=\"5xx\"} 1";
+    assert!(text.contains(unreached), "{text}");
+    assert!(text.contains("gateway_unpriced_exchanges_total{reason=\"no_usage\"} 0"), "{text}");
+    assert_eq!(gateway.stop(), Some(0), "{}", gateway.log());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_sinks_of_a_tap_show_what_is_documented() {
     let dir = tempfile::tempdir().expect("a folder");
     let provider = Provider::start([]).await;

@@ -81,7 +81,8 @@ fn hold_server(span: &Span, record: &Value) {
     same(span, "error.type", &error);
     assert_eq!(span.resource["service.name"], "affidavit-gateway");
     assert_eq!(span.resource["service.namespace"], "test");
-    assert_eq!(span.resource["service.instance.id"], "gw1");
+    let instance = span.resource["service.instance.id"].as_str().unwrap_or_default();
+    assert!(instance.len() > 20 && instance.starts_with("gw1/2"), "{instance}");
     assert_eq!(span.resource["deployment.environment.name"], "staging");
     if !refused {
         let told = record["timing"]["total_us"].as_i64().unwrap_or(0) * 1000;
@@ -427,6 +428,8 @@ async fn a_collector_that_is_away_is_in_nobodys_way_and_what_it_misses_is_counte
     assert_eq!(last.header("traceparent"), Some(&*parent(&format!("{:032x}", 7), "01")));
     assert_eq!(gateway.stop(), Some(0), "{}", gateway.log());
     assert_eq!(servers(&collector), before + 1);
+    // The new way goes on with the old one's sums, and nobody else writes them.
+    collector.until("metrics go on after a reload", |collector| counted(collector) == calls + 6).await;
     assert_eq!(other.stop(), Some(0));
     collector.stop();
 }
@@ -561,4 +564,64 @@ async fn what_a_receiver_answers_decides_what_is_tried_again() {
     }
     assert_eq!(gateway.stop(), Some(0), "{}", gateway.log());
     assert!(!gateway.log().contains("Bearer abc"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "starts a real process, as those with the OpenTelemetry Collector do"]
+async fn after_a_failed_try_the_next_is_soon_and_not_at_the_interval() {
+    let (address, posts) =
+        receiver(&[b"HTTP/1.1 503 Later\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"]).await;
+    let dir = tempfile::tempdir().expect("a folder");
+    let provider = Provider::start([]).await;
+    let rest = format!(
+        "telemetry:\n  otlp:\n    endpoint: http://{address}\n    interval: 3s\n    metrics: false\n"
+    );
+    let mut gateway =
+        Gateway::start(dir.path(), &Setup { provider: provider.url(), rest, ..Setup::default() });
+    assert_eq!(send(gateway.address, &chat(&gateway.key, false)).await.status, 200);
+    let begun = Instant::now();
+    while exchanges(&gateway, "sent") < 1.0 {
+        assert!(begun.elapsed() < Duration::from_secs(30), "{}", gateway.log());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let waited = {
+        let posts = posts.lock().expect("posts");
+        posts[1].0 - posts[0].0
+    };
+    assert!((Duration::from_millis(240)..Duration::from_millis(2500)).contains(&waited), "{waited:?}");
+    assert_eq!(gateway.stop(), Some(0), "{}", gateway.log());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "starts a real process, as those with the OpenTelemetry Collector do"]
+async fn the_way_to_a_dead_collector_ends_where_a_reload_leads_to_another() {
+    let (address, _) = receiver(&[]).await;
+    let dir = tempfile::tempdir().expect("a folder");
+    let provider = Provider::start([]).await;
+    let dead = tests::process::free_port();
+    let rest = format!("telemetry:\n  otlp:\n    endpoint: http://{dead}\n    interval: 200ms\n");
+    let mut gateway =
+        Gateway::start(dir.path(), &Setup { provider: provider.url(), rest, ..Setup::default() });
+    // More than what waits beside the queue.
+    let calls = 300;
+    for _ in 0..calls {
+        assert_eq!(send(gateway.address, &chat(&gateway.key, false)).await.status, 200);
+    }
+    let config = gateway.dir.join("gateway.yaml");
+    let text = std::fs::read_to_string(&config).expect("the configuration");
+    std::fs::write(&config, text.replace(&dead.to_string(), &address.to_string()))
+        .expect("the configuration");
+    gateway.wait_for_log("configuration reloaded", 1).await;
+    let begun = Instant::now();
+    while exchanges(&gateway, "stopped") < f64::from(calls) {
+        assert!(begun.elapsed() < Duration::from_secs(20), "{}", gateway.log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(send(gateway.address, &chat(&gateway.key, false)).await.status, 200);
+    while exchanges(&gateway, "sent") < 1.0 {
+        assert!(begun.elapsed() < Duration::from_secs(30), "{}", gateway.log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(exchanges(&gateway, "stopped"), f64::from(calls));
+    assert_eq!(gateway.stop(), Some(0), "{}", gateway.log());
 }

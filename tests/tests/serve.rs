@@ -249,6 +249,16 @@ fn others_need_a_link_that_works_once() {
     assert_eq!(served.get("/").status, 401);
     assert_eq!(served.get("/exchanges.csv").status, 401);
     assert_eq!(served.get("/login?token=0000").status, 401);
+    // Whoever may not ask holds no connection, and one peer not all of them.
+    let refused = served.raw(&format!("GET / HTTP/1.1\r\nhost: {}\r\n\r\n", served.address));
+    assert_eq!((refused.status, refused.header("connection")), (401, Some("close")), "{}", refused.head);
+    let held: Vec<_> = (0..16).map(|_| TcpStream::connect(served.address).expect("a connection")).collect();
+    assert_eq!(served.get("/").status, 0, "one more than a peer may have");
+    drop(held);
+    let begun = Instant::now();
+    while served.get("/").status == 0 {
+        assert!(begun.elapsed() < Duration::from_secs(20), "{}", served.log());
+    }
     let link = |nth: usize| {
         let log = served.log();
         let at = log.split("/login?token=").nth(nth).unwrap_or_default();

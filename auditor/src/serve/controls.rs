@@ -1,11 +1,14 @@
 //! The controls of packs: asked when somebody looks, and kept as long as the visit is shown.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use schemas::ExchangeId;
+use tokio::sync::{OwnedMutexGuard, oneshot};
 
 use super::frame::{Frame, Standing, page};
+use super::listen::tell;
 use super::server::Settings;
 use super::table::{self, Entry};
 use super::visit::Visit;
@@ -17,9 +20,23 @@ use crate::paper::data::{Became, ControlLine, PackLine};
 use crate::paper::html::{Cell, Html, count, number, words};
 use crate::paper::sections::judged;
 
+/// How long the page of a pack waits for its answers; less than a page may take.
+pub(super) const PATIENCE: Duration = Duration::from_secs(50);
+
+/// What there is of a pack.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Answer<T> {
+    /// There is no such pack.
+    NoPack,
+    /// It, or another, is being asked; its answers are kept when they come.
+    Asking,
+    /// Its answers.
+    Is(T),
+}
+
 /// The list of packs.
-pub(super) async fn list(visit: &Visit, standing: &Standing, settings: &Settings) -> String {
-    let asked = visit.packs.lock().await.clone();
+pub(super) fn list(visit: &Visit, standing: &Standing, settings: &Settings) -> String {
+    let asked = visit.asked();
     let frame = Frame { title: "Controls", tab: "/controls", sql: None };
     page(&frame, visit, standing, |html| {
         html.paragraph(
@@ -67,30 +84,79 @@ fn summary(pack: &PackLine) -> String {
     said.map(|(n, words)| format!("{} {words}", number(n))).collect::<Vec<_>>().join(", ")
 }
 
-/// The controls of a pack; none where there is no such pack.
+/// The controls of a pack. Waits so long for its answers.
 ///
 /// # Errors
 /// As questions fail.
 pub(super) async fn pack(
-    visit: &Visit,
+    visit: &Arc<Visit>,
     standing: &Standing,
-    settings: &Settings,
+    settings: &Arc<Settings>,
     name: &str,
-) -> anyhow::Result<Option<String>> {
-    let Some(pack) = asked(visit, settings, name).await? else { return Ok(None) };
+    patience: Duration,
+) -> anyhow::Result<Answer<String>> {
+    let pack = match asked(visit, settings, name, patience).await? {
+        Answer::Is(pack) => pack,
+        Answer::Asking => return Ok(Answer::Asking),
+        Answer::NoPack => return Ok(Answer::NoPack),
+    };
     let title = words(&pack.title);
     let frame = Frame { title: &title, tab: "/controls", sql: None };
-    Ok(Some(page(&frame, visit, standing, |html| write(html, &pack))))
+    Ok(Answer::Is(page(&frame, visit, standing, |html| write(html, &pack))))
 }
 
-/// Asks a pack, unless it was asked; another who wants one meanwhile waits.
-async fn asked(visit: &Visit, settings: &Settings, name: &str) -> anyhow::Result<Option<Arc<PackLine>>> {
-    let all = settings.questions.asked();
-    let Some(loaded) = all.packs.iter().find(|loaded| loaded.pack.name == name) else { return Ok(None) };
-    let mut kept = visit.packs.lock().await;
-    if let Some(line) = kept.get(name) {
-        return Ok(Some(line.clone()));
+/// Asks a pack, unless it was asked. One is asked at a time, and to its end: who waits no longer finds its answers later.
+async fn asked(
+    visit: &Arc<Visit>,
+    settings: &Arc<Settings>,
+    name: &str,
+    patience: Duration,
+) -> anyhow::Result<Answer<Arc<PackLine>>> {
+    if !settings.questions.asked().packs.iter().any(|loaded| loaded.pack.name == name) {
+        return Ok(Answer::NoPack);
     }
+    if let Some(line) = visit.asked().remove(name) {
+        return Ok(Answer::Is(line));
+    }
+    let Ok(turn) = Arc::clone(&visit.asking).try_lock_owned() else { return Ok(Answer::Asking) };
+    // Somebody's answers may have come just now.
+    if let Some(line) = visit.asked().remove(name) {
+        return Ok(Answer::Is(line));
+    }
+    let answered = spawn(visit, settings, name, turn);
+    match tokio::time::timeout(patience, answered).await {
+        Ok(answer) => Ok(Answer::Is(answer.context("the pack was asked, and the auditor failed")??)),
+        Err(_) => Ok(Answer::Asking),
+    }
+}
+
+/// Asks a pack in a task of its own, which keeps the answers.
+fn spawn(
+    visit: &Arc<Visit>,
+    settings: &Arc<Settings>,
+    name: &str,
+    turn: OwnedMutexGuard<()>,
+) -> oneshot::Receiver<anyhow::Result<Arc<PackLine>>> {
+    let (tell_it, told) = oneshot::channel();
+    let (visit, settings, name) = (Arc::clone(visit), Arc::clone(settings), name.to_owned());
+    let handle = tokio::runtime::Handle::current();
+    drop(tokio::task::spawn_blocking(move || {
+        let answer = handle.block_on(ask(&visit, &settings, &name));
+        if let Ok(line) = &answer {
+            visit.keep(&name, line.clone());
+        }
+        drop(turn);
+        // Nobody waits any more.
+        if let Err(Err(error)) = tell_it.send(answer) {
+            tell(&format!("the pack `{name}` could not be asked: {error:#}"));
+        }
+    }));
+    told
+}
+
+async fn ask(visit: &Visit, settings: &Settings, name: &str) -> anyhow::Result<Arc<PackLine>> {
+    let all = settings.questions.asked();
+    let loaded = all.packs.iter().find(|loaded| loaded.pack.name == name).context("the pack")?;
     let bucket =
         match loaded.pack.controls.iter().any(|control| control.needs.iter().any(|need| need == "obj")) {
             true => visit.opened.bucket_versions(),
@@ -101,9 +167,7 @@ async fn asked(visit: &Visit, settings: &Settings, name: &str) -> anyhow::Result
     let made = visit.scratch()?;
     let proven = Proven { session: &visit.base, records: &visit.records, folder: made.path() };
     let assessment = assess(&proven, &shown, &one, &mut |_, _, _, _| Ok(())).await?;
-    let line = Arc::new(PackLine::from(assessment.packs.first().context("the pack's answers")?));
-    kept.insert(name.to_owned(), line.clone());
-    Ok(Some(line))
+    Ok(Arc::new(PackLine::from(assessment.packs.first().context("the pack's answers")?)))
 }
 
 fn write(html: &mut Html, pack: &PackLine) {

@@ -21,6 +21,8 @@ use crate::turns::{Item, Turn};
 const RECORDS: usize = 500;
 /// Bytes of a part that a page shows; the rest is counted.
 const SHOWN: usize = 256 << 10;
+/// What an item of a turn costs beside its texts: its elements.
+const ITEM: usize = 64;
 
 struct Found {
     origin: Origin,
@@ -173,16 +175,49 @@ fn commitments(html: &mut Html, leaf: &Value) {
 fn part(html: &mut Html, part: &PartContent) {
     let title = format!("Content: {}, {}", part.part.part.as_str(), part.state.as_str().replace('_', " "));
     html.open("section", &[("class", "content")]).element("h3", &[], &title).line();
+    let mut room = Room::new();
     match (turns_of(part), content::text(part)) {
-        (Some(turns), _) => turns.iter().for_each(|turn| say(html, turn)),
-        (None, Some(body)) => block(html, &body),
+        (Some(turns), _) => turns.iter().for_each(|turn| say(html, turn, &mut room)),
+        (None, Some(body)) => block(html, &body, &mut room),
         (None, None) => _ = html.paragraph("Nothing that can be read as text."),
+    }
+    if room.is_cut {
+        let bytes = part.opened.as_ref().map_or(0, |(_, bytes)| bytes.len());
+        html.paragraph(&format!(
+            "And more: {} bytes in all; `auditor show` prints them.",
+            number(bytes as u64)
+        ));
     }
     html.close("section").line();
 }
 
-fn say(html: &mut Html, turn: &Turn) {
+/// How much of a part still has room on the page, whatever it is cut into.
+struct Room {
+    left: usize,
+    /// Whether something had none.
+    is_cut: bool,
+}
+
+impl Room {
+    fn new() -> Self {
+        Self { left: SHOWN, is_cut: false }
+    }
+
+    /// As much of the text as there is room for, which that much and `more` is then taken from; none where there is no room at all.
+    fn take<'a>(&mut self, text: &'a str, more: usize) -> Option<&'a str> {
+        let end = text.floor_char_boundary(self.left);
+        self.is_cut |= self.left == 0 || end < text.len();
+        let shown = (self.left > 0).then(|| text.get(..end)).flatten();
+        self.left = if self.is_cut { 0 } else { self.left.saturating_sub(end + more) };
+        shown
+    }
+}
+
+fn say(html: &mut Html, turn: &Turn, room: &mut Room) {
     for item in &turn.items {
+        if room.is_cut {
+            return;
+        }
         let (label, body) = match item {
             Item::Text { text } => (turn.role.clone(), text.clone()),
             Item::Reasoning { text } => (format!("{} reasons", turn.role), text.clone()),
@@ -193,31 +228,55 @@ fn say(html: &mut Html, turn: &Turn) {
             Item::ToolResult { id, text } => (format!("result [{id}]"), text.clone()),
             Item::Other { what } => (turn.role.clone(), format!("({what})")),
         };
-        html.element("h4", &[], &label).line();
-        block(html, &body);
+        let Some(label) = room.take(&label, ITEM) else { return };
+        html.element("h4", &[], label).line();
+        block(html, &body, room);
     }
 }
 
 /// Text of others, line by line.
-fn block(html: &mut Html, body: &str) {
+fn block(html: &mut Html, body: &str, room: &mut Room) {
     html.open("pre", &[("class", "said")]);
-    let mut shown = 0;
     for line in body.lines() {
-        let mut end = line.len().min(SHOWN - shown);
-        while !line.is_char_boundary(end) {
-            end -= 1;
-        }
-        html.text(&line[..end]).line();
-        shown += end;
-        if shown >= SHOWN || end < line.len() {
-            break;
-        }
+        let Some(line) = room.take(line, 1) else { break };
+        html.text(line).line();
     }
     html.close("pre").line();
-    if body.len() > SHOWN {
-        html.paragraph(&format!(
-            "And more: {} bytes in all; `auditor show` prints them.",
-            number(body.len() as u64)
-        ));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(write: impl FnOnce(&mut Html, &mut Room)) -> (usize, bool) {
+        let mut html = Html::served("", "");
+        let mut room = Room::new();
+        write(&mut html, &mut room);
+        (html.finish().len(), room.is_cut)
+    }
+
+    #[test]
+    fn a_part_has_the_same_room_in_one_piece_and_in_a_million() {
+        let text = |text: &str| Item::Text { text: text.to_owned() };
+        let of = |items: Vec<Item>| Turn { role: "user".into(), items };
+        let call = |name: String| Item::ToolCall { name, id: "1".into(), arguments: "{}".into() };
+        let most = 2 * SHOWN;
+        for (size, is_cut) in [
+            written(|html, room| block(html, &"\n".repeat(5_000_000), room)),
+            written(|html, room| block(html, &"\u{e9}".repeat(SHOWN), room)),
+            written(|html, room| say(html, &of(vec![text("x"); 500_000]), room)),
+            written(|html, room| say(html, &of(vec![call("n".repeat(SHOWN + 1)); 9]), room)),
+            written(|html, room| (0..500_000).for_each(|_| say(html, &of(vec![text("")]), room))),
+            written(|html, room| {
+                (0..20).for_each(|_| say(html, &of(vec![text(&"y".repeat(SHOWN / 4))]), room))
+            }),
+        ] {
+            assert!(is_cut && size < most, "{size}");
+        }
+        let (size, is_cut) = written(|html, room| {
+            say(html, &of(vec![text("one\ntwo"), call("tool".into())]), room);
+            block(html, &"z".repeat(SHOWN / 2), room);
+        });
+        assert!(!is_cut && size > SHOWN / 2, "{size}");
     }
 }

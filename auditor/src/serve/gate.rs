@@ -74,6 +74,8 @@ pub(super) struct Gate {
     hosts: Vec<String>,
     secure: bool,
     login: Option<Login>,
+    /// Whether the page of an exchange opens content.
+    content: bool,
 }
 
 impl Gate {
@@ -88,7 +90,12 @@ impl Gate {
             let names = [listens.to_string(), format!("localhost:{}", listens.port())];
             hosts.extend(names.map(|name| plain_host(&name, false)));
         }
-        Self { hosts, secure, login }
+        Self { hosts, secure, login, content: false }
+    }
+
+    /// For a page whose exchanges show content, where it does: what is opened is recorded, so that to open one is to do something.
+    pub(super) fn with_content(self, content: bool) -> Self {
+        Self { content, ..self }
     }
 
     /// Lets a request in, or says why not.
@@ -101,7 +108,8 @@ impl Gate {
         }
         self.host(head)?;
         let path = head.uri.path();
-        cross_site(&head.headers, ["/verify", "/exchanges.csv"].contains(&path))?;
+        let opens = self.content && path.starts_with("/exchange/");
+        cross_site(&head.headers, opens || ["/verify", "/exchanges.csv"].contains(&path))?;
         match &self.login {
             Some(login) if path != "/login" => {
                 let cookies =
@@ -230,6 +238,25 @@ mod tests {
             assert_eq!(with("/exchanges.csv", site, "navigate", "document"), 403);
             assert_eq!(with("/", site, "no-cors", "image"), 403);
             assert_eq!(with("/", site, "navigate", "iframe"), 403);
+        }
+    }
+
+    #[test]
+    fn another_site_does_not_open_content() {
+        for (content, wanted) in [(false, 200), (true, 403)] {
+            let gate = Gate::new("127.0.0.1:8931".parse().unwrap(), None, None).with_content(content);
+            let from = |site: &str| {
+                let headers = [
+                    ("host", "localhost:8931"),
+                    ("sec-fetch-site", site),
+                    ("sec-fetch-mode", "navigate"),
+                    ("sec-fetch-dest", "document"),
+                ];
+                let uri = "/exchange/01a1fc23-fcba-7aed-b09b-6a27f061fc4c";
+                status(&gate, "GET", uri, &headers)
+            };
+            assert_eq!(from("cross-site"), wanted);
+            assert_eq!([from("same-origin"), from("none")], [200; 2]);
         }
     }
 

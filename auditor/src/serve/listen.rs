@@ -1,4 +1,4 @@
-//! HTTP/1.1 on a socket: bounded connections, each with a bounded life.
+//! HTTP/1.1 on a socket: bounded connections, of each peer too, each with a bounded life.
 
 use std::convert::Infallible;
 use std::io::Write as _;
@@ -14,6 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use super::peers::Peers;
 use super::server::Server;
 use crate::render::hostile;
 
@@ -33,6 +34,7 @@ pub(super) fn tell(text: &str) {
 pub(super) async fn listen(server: Arc<Server>, listener: TcpListener) -> anyhow::Result<()> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let free = Arc::new(Semaphore::new(CONNECTIONS));
+    let peers = Peers::default();
     loop {
         let accepted = tokio::select! {
             _ = terminate.recv() => return Ok(()),
@@ -42,8 +44,8 @@ pub(super) async fn listen(server: Arc<Server>, listener: TcpListener) -> anyhow
                 (listener.accept().await, permit)
             } => accepted,
         };
-        let (stream, permit) = match accepted {
-            (Ok((stream, _)), Ok(permit)) => (stream, permit),
+        let (stream, peer, permit) = match accepted {
+            (Ok((stream, peer)), Ok(permit)) => (stream, peer, permit),
             (Err(error), _) => {
                 // Out of descriptors, most likely: others must end first.
                 tell(&format!("cannot accept a connection: {error}"));
@@ -52,6 +54,7 @@ pub(super) async fn listen(server: Arc<Server>, listener: TcpListener) -> anyhow
             }
             (Ok(_), Err(_)) => return Ok(()),
         };
+        let Some(place) = peers.take(peer.ip()) else { continue };
         let server = Arc::clone(&server);
         tokio::spawn(async move {
             let service = service_fn(move |request: Request<Incoming>| {
@@ -65,7 +68,7 @@ pub(super) async fn listen(server: Arc<Server>, listener: TcpListener) -> anyhow
                 .serve_connection(TokioIo::new(stream), service);
             // What a peer does wrong on its connection is its own.
             let _ = timeout(LIFE, connection).await;
-            drop(permit);
+            drop((permit, place));
         });
     }
 }

@@ -24,6 +24,7 @@ mod listen;
 mod login;
 mod overview;
 mod page_key;
+mod peers;
 mod rows;
 mod server;
 mod table;

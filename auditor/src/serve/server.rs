@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use super::answer::{self, Body};
 use super::asked::{Asked, Wrong};
 use super::content::Access;
+use super::controls::Answer;
 use super::filter::Filter;
 use super::frame::{Standing, refusal};
 use super::gate::{Gate, Origin, is_own};
@@ -64,7 +65,7 @@ impl std::fmt::Debug for Settings {
 /// The page.
 #[derive(Debug)]
 pub struct Server {
-    settings: Settings,
+    settings: Arc<Settings>,
     gate: Gate,
     /// Where links begin.
     url: String,
@@ -84,6 +85,8 @@ enum NoPage {
     Missing,
     Failed(anyhow::Error),
     Busy,
+    /// A pack is being asked.
+    Asking,
 }
 
 impl From<anyhow::Error> for NoPage {
@@ -116,9 +119,10 @@ impl Server {
                 None => tell(&format!("open {url}/")),
                 Some((_, token)) => tell(&format!("open {url}/login?token={token}")),
             }
-            let gate = Gate::new(address, settings.origin.as_ref(), login.map(|(login, _)| login));
+            let gate = Gate::new(address, settings.origin.as_ref(), login.map(|(login, _)| login))
+                .with_content(settings.access.why.is_some());
             let server = Arc::new(Self {
-                settings,
+                settings: Arc::new(settings),
                 gate,
                 url,
                 visit: RwLock::new(Arc::new(visit)),
@@ -139,6 +143,8 @@ impl Server {
             if refused.status == StatusCode::METHOD_NOT_ALLOWED {
                 response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
             }
+            // Whoever may not ask holds no connection.
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             return response;
         }
         let asked = match Asked::read(head.uri.path(), head.uri.query().unwrap_or_default()) {
@@ -151,9 +157,13 @@ impl Server {
                 );
             }
         };
-        if head.method == Method::HEAD
-            && matches!(asked, Asked::Verify { .. } | Asked::Login(_) | Asked::Csv(_))
-        {
+        let does = match &asked {
+            Asked::Verify { .. } | Asked::Login(_) | Asked::Csv(_) => true,
+            // Content is opened, and the access ledger says so.
+            Asked::Exchange(_) => self.settings.access.why.is_some(),
+            _ => false,
+        };
+        if head.method == Method::HEAD && does {
             // Whoever only looks whether there is a page does not cause a thing.
             return answer::page(StatusCode::OK, String::new());
         }
@@ -167,7 +177,8 @@ impl Server {
             asked => match self.page(asked).await {
                 Ok(html) => answer::page(StatusCode::OK, html),
                 Err(NoPage::Missing) => nothing_there(),
-                Err(NoPage::Busy) => busy(),
+                Err(NoPage::Busy) => busy(BUSY),
+                Err(NoPage::Asking) => busy(ASKING),
                 Err(NoPage::Failed(error)) => {
                     tell(&format!("a page could not be made: {error:#}"));
                     let why = format!("The page could not be made: {error:#}");
@@ -276,9 +287,13 @@ impl Server {
                 exchange::write(&visit, &standing, id, &settings.access).await?.ok_or(NoPage::Missing)
             }
             Asked::Cost(times) => Ok(cost::write(&visit, &standing, times).await?),
-            Asked::Controls => Ok(controls::list(&visit, &standing, settings).await),
+            Asked::Controls => Ok(controls::list(&visit, &standing, settings)),
             Asked::Pack(name) => {
-                controls::pack(&visit, &standing, settings, name).await?.ok_or(NoPage::Missing)
+                match controls::pack(&visit, &standing, settings, name, controls::PATIENCE).await? {
+                    Answer::Is(page) => Ok(page),
+                    Answer::Asking => Err(NoPage::Asking),
+                    Answer::NoPack => Err(NoPage::Missing),
+                }
             }
             _ => Ok(overview::write(&visit, &standing)),
         }
@@ -287,7 +302,7 @@ impl Server {
     /// Sends a CSV file.
     async fn file(self: &Arc<Self>, filter: Filter) -> Response<Body> {
         let turn = timeout(TURN, Arc::clone(&self.files).acquire_owned()).await;
-        let Ok(Ok(turn)) = turn else { return busy() };
+        let Ok(Ok(turn)) = turn else { return busy(BUSY) };
         let visit = self.visit();
         let name = csv::name(&visit);
         let (chunks, waiting) = mpsc::channel(2);
@@ -330,8 +345,10 @@ fn nothing_there() -> Response<Body> {
     answer::page(StatusCode::NOT_FOUND, refusal("Nothing there", why))
 }
 
-fn busy() -> Response<Body> {
-    let why = "Others are being answered, or the question took too long. Ask again, or for less.";
+const BUSY: &str = "Others are being answered, or the question took too long. Ask again, or for less.";
+const ASKING: &str = "A pack is being asked, one at a time. Its answers are kept when they come: load this page again in a moment.";
+
+fn busy(why: &str) -> Response<Body> {
     let mut response = answer::page(StatusCode::SERVICE_UNAVAILABLE, refusal("Busy", why));
     response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
     response

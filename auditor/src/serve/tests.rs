@@ -1,6 +1,7 @@
 //! Pages over small stores, and over one large enough to wait for.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Parser as _;
@@ -9,6 +10,7 @@ use tokio::runtime::Runtime;
 
 use super::asked::Asked;
 use super::content::Access;
+use super::controls::Answer;
 use super::filter::{Filter, Times, where_all};
 use super::frame::Standing;
 use super::page_key::{Listing, Sort};
@@ -93,7 +95,7 @@ fn written(n: u64) -> Writer {
 
 struct Place {
     dir: tempfile::TempDir,
-    settings: Settings,
+    settings: Arc<Settings>,
     runtime: Runtime,
 }
 
@@ -134,7 +136,7 @@ impl Place {
         };
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        Self { dir, settings, runtime }
+        Self { dir, settings: Arc::new(settings), runtime }
     }
     fn visit(&self) -> Visit {
         visit::make(&self.settings, 1, false, self.runtime.handle()).unwrap()
@@ -285,15 +287,45 @@ fn costs_are_the_sums_of_the_rows_and_the_story_is_the_records_own() {
     }
 }
 
+fn pack(place: &Place, visit: &Arc<Visit>, name: &str, patience: Duration) -> Answer<String> {
+    let standing = Standing::default();
+    place.runtime.block_on(controls::pack(visit, &standing, &place.settings, name, patience)).unwrap()
+}
+
+#[test]
+fn a_pack_that_takes_long_holds_no_page_up_and_its_answers_are_kept() {
+    let place = Place::new(&written(30), &["soc2", "gdpr"]);
+    let visit = Arc::new(place.visit());
+    let list = || controls::list(&visit, &Standing::default(), &place.settings);
+    // Whoever opened it does not wait.
+    assert_eq!(pack(&place, &visit, "soc2", Duration::ZERO), Answer::Asking);
+    assert_eq!(list().matches("not asked yet").count(), 2);
+    let begun = Instant::now();
+    while list().matches("not asked yet").count() == 2 {
+        assert!(begun.elapsed() < Duration::from_secs(300), "the answers are not kept");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // While another is asked, what was answered is shown, and nothing waits.
+    let turn = place.runtime.block_on(visit.asking.lock());
+    let begun = Instant::now();
+    assert!(matches!(pack(&place, &visit, "soc2", Duration::ZERO), Answer::Is(_)));
+    assert_eq!(pack(&place, &visit, "gdpr", Duration::from_secs(300)), Answer::Asking);
+    assert_eq!(list().matches("not asked yet").count(), 1);
+    assert!(begun.elapsed() < Duration::from_secs(5));
+    drop(turn);
+}
+
 #[test]
 fn a_pack_is_asked_when_it_is_opened_and_its_exceptions_lead_to_exchanges() {
     let place = Place::new(&written(30), &["soc2", "gdpr"]);
-    let visit = place.visit();
-    let list = || place.runtime.block_on(controls::list(&visit, &Standing::default(), &place.settings));
+    let visit = Arc::new(place.visit());
+    let list = || controls::list(&visit, &Standing::default(), &place.settings);
     assert_eq!(list().matches("not asked yet").count(), 2);
-    let pack = |name: &str| {
-        let standing = Standing::default();
-        place.runtime.block_on(controls::pack(&visit, &standing, &place.settings, name)).unwrap()
+    let patience = Duration::from_secs(300);
+    let pack = |name: &str| match pack(&place, &visit, name, patience) {
+        Answer::Is(page) => Some(page),
+        Answer::NoPack => None,
+        Answer::Asking => panic!("`{name}` is being asked"),
     };
     let page = pack("soc2").unwrap();
     assert!(page.contains("cc6.1-callers") && page.contains("What this evidence cannot show"));

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context as _;
 use arrow::datatypes::SchemaRef;
@@ -12,7 +12,6 @@ use futures_util::StreamExt as _;
 use parquet::arrow::ArrowWriter;
 use parquet::file::properties::WriterProperties;
 use tokio::runtime::Handle;
-use tokio::sync::Mutex;
 
 use super::filter::{BECAME, NAMES};
 use super::rows;
@@ -55,7 +54,9 @@ pub(super) struct Visit {
     /// Exchanges by the day on which they began.
     pub(super) days: Vec<(i64, u64)>,
     /// Packs that were asked over it.
-    pub(super) packs: Mutex<BTreeMap<String, Arc<PackLine>>>,
+    packs: Mutex<BTreeMap<String, Arc<PackLine>>>,
+    /// Held while a pack is asked.
+    pub(super) asking: Arc<tokio::sync::Mutex<()>>,
     /// The files of the session's `records`, log by log.
     pub(super) records: Vec<PathBuf>,
     // Last: the sessions read from it.
@@ -66,6 +67,16 @@ impl Visit {
     /// A folder for what one question makes; gone with what is returned.
     pub(super) fn scratch(&self) -> std::io::Result<tempfile::TempDir> {
         tempfile::tempdir_in(self.scratch.join(SPILL))
+    }
+
+    /// The answers of packs that were asked.
+    pub(super) fn asked(&self) -> BTreeMap<String, Arc<PackLine>> {
+        self.packs.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Keeps a pack's answers.
+    pub(super) fn keep(&self, pack: &str, line: Arc<PackLine>) {
+        self.packs.lock().unwrap_or_else(PoisonError::into_inner).insert(pack.to_owned(), line);
     }
 }
 
@@ -133,7 +144,7 @@ pub(super) fn make(settings: &Settings, number: u64, all: bool, handle: &Handle)
         });
         let (choices, became, days) =
             (choices(&context).await?, became(&context).await?, days(&context).await?);
-        let packs = Mutex::default();
+        let (packs, asking) = (Mutex::default(), Arc::default());
         anyhow::Ok(Visit {
             number,
             data,
@@ -143,6 +154,7 @@ pub(super) fn make(settings: &Settings, number: u64, all: bool, handle: &Handle)
             became,
             days,
             packs,
+            asking,
             opened,
             report,
             records,

@@ -1,6 +1,7 @@
 //! The GenAI metrics: histograms since the exporter was made, by words of closed sets.
 //!
-//! A model is a label only where the price book has a row for it: what a caller or a provider writes is none.
+//! A model is a label only where the price book names it as it is; where a pattern of the book fits, the row is. So what a caller or a
+//! provider writes makes no series. There is an end to their number all the same: what is beyond it is counted in one.
 
 use std::collections::BTreeMap;
 
@@ -33,6 +34,8 @@ const TOKENS: [f64; 14] = [
 ];
 /// `AGGREGATION_TEMPORALITY_CUMULATIVE`.
 const CUMULATIVE: i64 = 2;
+/// The most series; each instrument has one more for what is beyond, as OpenTelemetry's SDKs do.
+const MOST: usize = 2000;
 
 /// One instrument.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,10 +67,24 @@ impl Instrument {
     }
 }
 
-/// The labels of one series.
+/// One series.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Series {
     instrument: Instrument,
+    /// None: all that came when there were [`MOST`] series.
+    labels: Option<Labels>,
+}
+
+/// How metrics name the models of an exchange; none where the price book has no row.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Models {
+    pub(super) requested: Option<Identifier>,
+    pub(super) served: Option<Identifier>,
+}
+
+/// The labels of one series.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Labels {
     operation: String,
     provider: &'static str,
     route: Identifier,
@@ -79,7 +96,7 @@ struct Series {
     token: Option<&'static str>,
 }
 
-impl Series {
+impl Labels {
     fn write(&self, point: &mut Message) {
         let mut text = |key: &str, value: &str| attribute(point, 9, key, &Value::Text(value));
         text(names::OPERATION, &self.operation);
@@ -127,7 +144,10 @@ impl Histogram {
 
     fn write(&self, series: &Series, bounds: &[f64], since: u64, now: u64) -> Message {
         let mut point = Message::default();
-        series.write(&mut point);
+        match &series.labels {
+            Some(labels) => labels.write(&mut point),
+            None => attribute(&mut point, 9, names::OVERFLOW, &Value::Bool(true)),
+        }
         point.fixed64(2, since).fixed64(3, now).fixed64(4, self.counts.iter().sum()).double(5, self.sum);
         point.packed(6, self.counts.iter().copied());
         point.packed(7, bounds.iter().map(|bound| bound.to_bits()));
@@ -148,49 +168,43 @@ impl Meters {
         Self { since: now_ns(), series: BTreeMap::new() }
     }
 
-    /// Counts an exchange; `is_priced` says whether the price book has a row for a model.
-    pub(super) fn count(&mut self, told: &Told, is_inference: bool, is_priced: impl Fn(&str) -> bool) {
-        let (Some(route), Some(dispatched), true) = (&told.route, &told.dispatched, is_inference) else {
-            return;
-        };
+    /// Counts an exchange that asked a model for something.
+    pub(super) fn count(&mut self, told: &Told, models: Models) {
+        let (Some(route), Some(dispatched)) = (&told.route, &told.dispatched) else { return };
         let operation = told.asked.operation.as_ref().map_or("other", Identifier::as_str);
-        let priced = |model: &Option<Identifier>| model.clone().filter(|model| is_priced(model.as_str()));
-        let series = Series {
-            instrument: Instrument::Duration,
+        let labels = Labels {
             operation: names::operation(operation).to_owned(),
             provider: names::provider(route.provider.dialect),
             route: route.name.clone(),
             address: route.provider.authority.host().to_owned(),
             port: route.provider.port(),
-            requested: priced(&told.asked.requested_model),
-            served: priced(&dispatched.answered.served_model),
+            requested: models.requested,
+            served: models.served,
             error: dispatched.error(),
             token: None,
         };
         if let Some(seconds) = told.times.first_token_seconds().filter(|_| told.asked.stream == Some(true)) {
-            let series = Series { instrument: Instrument::FirstChunk, error: None, ..series.clone() };
-            self.observe(series, seconds);
+            self.observe(Instrument::FirstChunk, Labels { error: None, ..labels.clone() }, seconds);
         }
         let usage = &dispatched.usage;
         for (token, count) in [("input", usage.input_tokens), ("output", usage.output_tokens)] {
             let Some(count) = count.and_then(|count| u32::try_from(count).ok()) else { continue };
             if usage.role == UsageRole::Incurred {
-                let series = Series {
-                    instrument: Instrument::Tokens,
-                    error: None,
-                    token: Some(token),
-                    ..series.clone()
-                };
-                self.observe(series, count.into());
+                let labels = Labels { error: None, token: Some(token), ..labels.clone() };
+                self.observe(Instrument::Tokens, labels, count.into());
             }
         }
         if let Some(seconds) = told.times.provider_seconds() {
-            self.observe(series, seconds);
+            self.observe(Instrument::Duration, labels, seconds);
         }
     }
 
-    fn observe(&mut self, series: Series, value: f64) {
-        let (.., bounds) = series.instrument.about();
+    fn observe(&mut self, instrument: Instrument, labels: Labels, value: f64) {
+        let (.., bounds) = instrument.about();
+        let mut series = Series { instrument, labels: Some(labels) };
+        if self.series.len() >= MOST && !self.series.contains_key(&series) {
+            series.labels = None;
+        }
         self.series.entry(series).or_insert_with(|| Histogram::new(bounds)).observe(bounds, value);
     }
 
@@ -235,5 +249,39 @@ mod tests {
         }
         assert_eq!(histogram.counts, [2, 2, 2]);
         assert_eq!((histogram.least, histogram.most), (0.0, 1e9));
+    }
+
+    fn labels(model: &str) -> Labels {
+        let name = |text: &str| Identifier::new(text).unwrap();
+        Labels {
+            operation: "chat".into(),
+            provider: "openai",
+            route: name("openai"),
+            address: "api.example".into(),
+            port: 443,
+            requested: Some(name(model)),
+            served: None,
+            error: None,
+            token: None,
+        }
+    }
+
+    #[test]
+    fn series_have_an_end_and_what_is_beyond_is_counted_in_one() {
+        let mut meters = Meters::new();
+        for round in 0..2 {
+            for n in 0..MOST + 10 {
+                meters.observe(Instrument::Duration, labels(&format!("m{n}")), 1.0);
+            }
+            assert_eq!(meters.series.len(), MOST + 1, "round {round}");
+        }
+        let beyond = &meters.series[&Series { instrument: Instrument::Duration, labels: None }];
+        assert_eq!(beyond.counts.iter().sum::<u64>(), 20);
+        let all: u64 = meters.series.values().flat_map(|seen| &seen.counts).sum();
+        assert_eq!(all, 2 * (MOST as u64 + 10));
+        let mut written = Message::default();
+        meters.write(&mut written);
+        let bytes = written.into_bytes();
+        assert!(bytes.windows(names::OVERFLOW.len()).any(|some| some == names::OVERFLOW.as_bytes()));
     }
 }

@@ -17,13 +17,15 @@ mod send;
 mod span;
 mod wire;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use dialects::Operation;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use policies::price::PriceBook;
 use rustls_pki_types::CertificateDer;
-use schemas::{ExchangeId, Sha256Hex};
+use schemas::{ExchangeId, Identifier, Sha256Hex};
 use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use context::{Trace, apply};
@@ -34,7 +36,7 @@ use crate::dispatch::pool::PoolError;
 use crate::record::now_us;
 use crate::tap;
 use crate::telemetry::OtlpTelemetry;
-use meters::Meters;
+use meters::{Meters, Models};
 use send::{Item, Sender, Settings};
 
 /// How long the end of the process waits for the last spans.
@@ -61,6 +63,10 @@ pub(crate) struct Otlp {
     metrics: bool,
     ratio: Ratio,
     meters: Arc<Mutex<Meters>>,
+    /// Whether its thread sends the metrics: one way does at a time, or a series would have two writers.
+    sends_metrics: Arc<AtomicBool>,
+    /// `service.instance.id`, when the log is known.
+    instance: Arc<OnceLock<String>>,
     telemetry: OtlpTelemetry,
     made_of: MadeOf,
 }
@@ -97,7 +103,7 @@ impl MadeOf {
 }
 
 impl Otlp {
-    /// As configured; `before` goes on where nothing of it changed.
+    /// As configured; `before` goes on where nothing of it changed, and its metrics do where something did.
     ///
     /// # Errors
     /// What of it cannot be used.
@@ -119,7 +125,9 @@ impl Otlp {
             value.set_sensitive(true);
             headers.push((key, value));
         }
-        let meters = Arc::new(Mutex::new(Meters::new()));
+        let meters =
+            before.map_or_else(|| Arc::new(Mutex::new(Meters::new())), |before| Arc::clone(&before.meters));
+        let (sends_metrics, instance) = (Arc::new(AtomicBool::new(false)), Arc::default());
         let settings = Settings {
             endpoint: typed.endpoint.clone(),
             headers,
@@ -127,7 +135,8 @@ impl Otlp {
             interval: typed.interval,
             timeout: typed.timeout,
             resource: resource(&made_of),
-            has_metrics: typed.metrics,
+            instance: Arc::clone(&instance),
+            sends_metrics: Arc::clone(&sends_metrics),
             meters: Arc::clone(&meters),
             telemetry: telemetry.clone(),
         };
@@ -143,9 +152,25 @@ impl Otlp {
             metrics,
             ratio,
             meters,
+            sends_metrics,
+            instance,
             telemetry: telemetry.clone(),
             made_of,
         })))
+    }
+
+    /// From now on exchanges come this way, and metrics go it: `before` sends none any more. `epoch` is that of the process's log: while
+    /// one gateway hands over to another, both are here under names of their own.
+    pub(crate) fn begins(&self, epoch: &str, before: Option<&Self>) {
+        let [_, gateway] = &self.made_of.names;
+        // Set once: a way that goes on has its name.
+        let _ = self.instance.set(format!("{gateway}/{epoch}"));
+        if self.metrics {
+            if let Some(before) = before {
+                before.sends_metrics.store(false, Ordering::Release);
+            }
+            self.sends_metrics.store(true, Ordering::Release);
+        }
     }
 
     /// The trace that a request with these headers belongs to.
@@ -160,10 +185,20 @@ impl Otlp {
     }
 
     /// Counts an exchange that was let go to a provider, and lets its spans go. Never waits.
-    pub(crate) fn tell(&self, told: Told, operation: Option<&Operation>, is_priced: impl Fn(&str) -> bool) {
-        if self.metrics && told.dispatched.is_some() {
-            let is_inference = operation.is_some_and(names::is_inference);
-            self.meters.lock().unwrap_or_else(PoisonError::into_inner).count(&told, is_inference, is_priced);
+    pub(crate) fn tell(
+        &self,
+        told: Told,
+        operation: Option<&Operation>,
+        label: impl Fn(&str) -> Option<Identifier>,
+    ) {
+        if let Some(dispatched) = &told.dispatched
+            && self.metrics
+            && operation.is_some_and(names::is_inference)
+        {
+            let label = |model: &Option<Identifier>| model.as_ref().and_then(|model| label(model.as_str()));
+            let (requested, served) = (&told.asked.requested_model, &dispatched.answered.served_model);
+            let models = Models { requested: label(requested), served: label(served) };
+            self.meters.lock().unwrap_or_else(PoisonError::into_inner).count(&told, models);
         }
         if self.is_sampled(&told.trace, &told.exchange)
             && self.queue.try_send(Item::Exchange(Box::new(told))).is_err()
@@ -186,23 +221,57 @@ impl Otlp {
     }
 }
 
-/// Whether the price book of `loaded` has a row for the model.
-pub(crate) fn is_priced(loaded: &Loaded, provider: &str, model: &str) -> bool {
-    let book = loaded.prices.as_ref();
-    book.is_some_and(|book| book.row(provider, model, now_us(), policies::price::tier(None), 0).is_some())
+/// How metrics name a model: as itself where the price book does, else as the row whose pattern fits, which are as many as the book
+/// has. None where it has no row.
+pub(crate) fn model_label(loaded: &Loaded, provider: &str, model: &str) -> Option<Identifier> {
+    label_of(loaded.prices.as_ref()?, provider, model, now_us())
 }
 
-/// The resource's attributes: who sends, then what is configured.
+fn label_of(book: &PriceBook, provider: &str, model: &str, at_us: i64) -> Option<Identifier> {
+    let row = book.row(provider, model, at_us, policies::price::tier(None), 0)?;
+    let is_named = row.models.iter().any(|pattern| pattern.is_exact() && pattern.matches(model));
+    if is_named { Identifier::new(model).ok() } else { Some(row.id.clone()) }
+}
+
+/// The name of the resource's attribute that is this process's own.
+const INSTANCE: &str = "service.instance.id";
+
+/// The resource's attributes: who sends, then what is configured. Without [`INSTANCE`], where nothing is configured for it.
 fn resource(made_of: &MadeOf) -> Vec<(String, String)> {
-    let [deployment, gateway] = &made_of.names;
+    let [deployment, _] = &made_of.names;
     let ours = [
         ("service.name", "affidavit-gateway"),
         ("service.namespace", deployment.as_str()),
-        ("service.instance.id", gateway.as_str()),
         ("service.version", env!("CARGO_PKG_VERSION")),
     ];
     let typed = &made_of.typed.resource;
     let ours = ours.into_iter().filter(|(name, _)| !typed.contains_key(*name));
     let ours = ours.map(|(name, value)| (name.to_owned(), value.to_owned()));
     ours.chain(typed.iter().map(|(name, value)| (name.clone(), value.clone()))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_is_a_label_only_where_the_book_names_it_as_it_is() {
+        let book = PriceBook::parse(
+            b"id,provider,model,tier,input_above,valid_from,valid_until,currency,input,cache_read,cache_write_5m,cache_write_1h,output,\
+              input_audio,output_audio,input_image,source,read_on,note\n\
+              exact-1,openai,gpt-4o gpt-4o-2024-*,standard,,2024-01-01,,USD,2.50,1.25,,,10,,,,https://a.example,2026-11-01,\n\
+              wide-1,openai,gpt-4o-*,standard,,2024-01-01,,USD,2.50,1.25,,,10,,,,https://a.example,2026-11-01,\n",
+        )
+        .unwrap();
+        let label = |model: &str| label_of(&book, "openai", model, 1_790_000_000_000_000);
+        for (model, wanted) in [
+            ("gpt-4o", Some("gpt-4o")),
+            ("gpt-4o-2024-08-06", Some("exact-1")),
+            ("gpt-4o-41f0a9", Some("wide-1")),
+            ("gpt-4o-*", Some("wide-1")),
+            ("other", None),
+        ] {
+            assert_eq!(label(model).as_ref().map(Identifier::as_str), wanted, "{model}");
+        }
+    }
 }

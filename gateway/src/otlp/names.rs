@@ -15,6 +15,8 @@ pub(super) const ERROR: &str = "error.type";
 pub(super) const ADDRESS: &str = "server.address";
 pub(super) const PORT: &str = "server.port";
 pub(super) const ROUTE: &str = "affidavit.route";
+/// What OpenTelemetry's SDKs call the series of all that is beyond their limit.
+pub(super) const OVERFLOW: &str = "otel.metric.overflow";
 
 /// `gen_ai.operation.name`: the conventions' own word where they have one, else the records'.
 pub(super) fn operation(operation: &str) -> &str {

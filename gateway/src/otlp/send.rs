@@ -1,6 +1,7 @@
 //! The way to the collector: one thread with a runtime of its own, so that nothing of it runs where traffic does.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use rustls::ClientConfig;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
 
+use super::INSTANCE;
 use super::exchange::Told;
 use super::meters::Meters;
 use super::span;
@@ -29,6 +31,8 @@ const MOST: usize = 256;
 const MAX_ANSWER: usize = 64 << 10;
 /// How long a connection is kept that is not used.
 const IDLE: Duration = Duration::from_secs(30);
+/// The first wait between two tries; each next one is twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// The longest wait between two tries, where the receiver asks for none.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// The longest wait that `Retry-After` is believed.
@@ -41,6 +45,23 @@ pub(super) enum Item {
     Flush(oneshot::Sender<()>),
 }
 
+impl Item {
+    fn told(self) -> Option<Box<Told>> {
+        match self {
+            Self::Exchange(told) => Some(told),
+            Self::Flush(_) => None,
+        }
+    }
+}
+
+/// Waits until then; forever, where there is nothing to wait for.
+async fn until(then: Option<Instant>) {
+    match then {
+        Some(then) => tokio::time::sleep_until(then).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// What the sender is made of.
 pub(super) struct Settings {
     pub(super) endpoint: BaseUrl,
@@ -50,7 +71,10 @@ pub(super) struct Settings {
     pub(super) timeout: Duration,
     /// Attributes of the resource.
     pub(super) resource: Vec<(String, String)>,
-    pub(super) has_metrics: bool,
+    /// [`INSTANCE`]; set before there is anything to send.
+    pub(super) instance: Arc<OnceLock<String>>,
+    /// Whether metrics go this way.
+    pub(super) sends_metrics: Arc<AtomicBool>,
     pub(super) meters: Arc<Mutex<Meters>>,
     pub(super) telemetry: OtlpTelemetry,
 }
@@ -116,13 +140,39 @@ impl Sender {
                     }
                     None => break,
                 },
-                _ = tick.tick() => self.all().await,
+                _ = tick.tick() => {
+                    self.all().await;
+                    // Nobody tells anything any more, and what there is is not taken: the thread does not wait for a receiver.
+                    if queue.is_closed() && self.waiting.len() >= MOST {
+                        break;
+                    }
+                }
+                () = until(self.not_before) => {
+                    self.not_before = None;
+                    self.all().await;
+                }
             }
         }
-        // The last try: nobody is left who could wait.
-        self.not_before = None;
-        self.all().await;
-        self.settings.telemetry.count("stopped", self.waiting.len() as u64);
+        self.last(queue).await;
+    }
+
+    /// The last try: nobody is left who could wait.
+    async fn last(mut self, mut queue: mpsc::Receiver<Item>) {
+        loop {
+            self.not_before = None;
+            self.spans().await;
+            if !self.waiting.is_empty() {
+                break;
+            }
+            let next = std::iter::from_fn(|| queue.try_recv().ok()).filter_map(Item::told);
+            self.waiting.extend(next.take(MOST));
+            if self.waiting.is_empty() {
+                break;
+            }
+        }
+        self.metrics().await;
+        let left = std::iter::from_fn(|| queue.try_recv().ok()).filter_map(Item::told).count();
+        self.settings.telemetry.count("stopped", (self.waiting.len() + left) as u64);
     }
 
     async fn all(&mut self) {
@@ -149,7 +199,9 @@ impl Sender {
     }
 
     async fn metrics(&mut self) {
-        if !self.settings.has_metrics || self.not_before.is_some_and(|until| Instant::now() < until) {
+        if !self.settings.sends_metrics.load(Ordering::Acquire)
+            || self.not_before.is_some_and(|until| Instant::now() < until)
+        {
             return;
         }
         // The lock is held for a copy only.
@@ -177,6 +229,11 @@ impl Sender {
         let mut resource = Message::default();
         for (key, value) in &self.settings.resource {
             attribute(&mut resource, 1, key, &Value::Text(value));
+        }
+        if let Some(instance) = self.settings.instance.get()
+            && !self.settings.resource.iter().any(|(key, _)| key == INSTANCE)
+        {
+            attribute(&mut resource, 1, INSTANCE, &Value::Text(instance));
         }
         let mut of_resource = Message::default();
         of_resource.message(1, &resource).message(2, scope);
@@ -206,7 +263,7 @@ impl Sender {
         if self.pause.is_none() {
             tracing::warn!(signal, reason, detail, "the collector does not take what it is sent");
         }
-        let pause = self.pause.map_or(self.settings.interval, |pause| (pause * 2).min(LONGEST_PAUSE));
+        let pause = self.pause.map_or(FIRST_PAUSE, |pause| (pause * 2).min(LONGEST_PAUSE));
         self.pause = Some(pause);
         if let Sent::Later(asked) = sent {
             self.not_before = Some(Instant::now() + asked.unwrap_or(pause));

@@ -290,7 +290,8 @@ impl Open {
             telemetry.cost_by_team.get_or_create(&by_team).inc_by(total);
             telemetry.cost.get_or_create(&ByCurrency { route: label, currency }).inc_by(total);
         }
-        if let Some(why) = unpriced {
+        // A provider that was not reached got nothing to charge for: that its usage is not known is no news.
+        if let Some(why) = unpriced.filter(|_| ending.end != End::Unreachable) {
             telemetry.unpriced(why);
         }
         let end = ending.end;
@@ -375,7 +376,7 @@ impl Open {
         let (Some(otlp), Some(told)) = (&self.snapshot.otlp, told) else { return };
         let (provider, loaded) = (&self.intended.route.provider.price_name, &self.snapshot.loaded);
         let told = Told { times: told.times.done(), is_recorded, ..told };
-        otlp.tell(told, Some(&self.intended.operation), |model| otlp::is_priced(loaded, provider, model));
+        otlp.tell(told, Some(&self.intended.operation), |model| otlp::model_label(loaded, provider, model));
     }
 
     fn price(&self, facts: &AnswerFacts) -> (Option<Cost>, Option<Unpriced>) {
