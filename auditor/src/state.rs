@@ -120,7 +120,24 @@ pub struct State {
 
 const KEY_FILE: &str = "key";
 const VISITS_FILE: &str = "visits.json";
+const VISITS_LABEL: &str = "affidavit/auditor/visits/v1";
 const LOCK_FILE: &str = "lock";
+
+/// What `visits.json` holds.
+#[derive(Serialize)]
+struct Written<'a> {
+    #[serde(flatten)]
+    visits: &'a Visits,
+    /// Whether the access ledger has begun, and so has a head.
+    access: bool,
+}
+
+/// What it says of the access ledger; those that earlier versions wrote say nothing.
+#[derive(Deserialize)]
+struct Began {
+    #[serde(default)]
+    access: bool,
+}
 
 /// The state folder while no other auditor writes to it.
 #[derive(Debug)]
@@ -142,18 +159,31 @@ impl Exclusive<'_> {
         if let Ok(Remembered::Known(there)) = self.state.read() {
             visits.forward(there);
         }
-        let body = serde_json::to_vec(&visits).map_err(|error| failed(error.into()))?;
-        self.state.write_authentic(&path, "affidavit/auditor/visits/v1", &body).map_err(failed)?;
+        self.state.write_visits(&visits, self.state.has_ledger()).map_err(failed)?;
         Ok(visits)
     }
 }
 
 /// Waits until no other auditor writes to the folder; they do not for as long as the file is held.
 fn lock(folder: &Path) -> io::Result<fs::File> {
-    let path = folder.join(LOCK_FILE);
-    let file = fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    let file = lock_file(folder)?;
     file.lock()?;
     Ok(file)
+}
+
+/// As [`lock`], but does not wait.
+fn try_lock(folder: &Path) -> io::Result<Option<fs::File>> {
+    let file = lock_file(folder)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(fs::TryLockError::WouldBlock) => Ok(None),
+        Err(fs::TryLockError::Error(error)) => Err(error),
+    }
+}
+
+fn lock_file(folder: &Path) -> io::Result<fs::File> {
+    let path = folder.join(LOCK_FILE);
+    fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)
 }
 
 impl State {
@@ -185,8 +215,10 @@ impl State {
         }
         let mut bytes = [0; 32];
         SystemRandom::new().fill(&mut bytes).map_err(|_| StateError::Random)?;
-        write_private(&key_path, &bytes).map_err(failed(&key_path))?;
         let state = of(&bytes, true);
+        // Before the key: who finds one finds a ledger too.
+        crate::access::begin(&state).map_err(failed(folder))?;
+        write_private(&key_path, &bytes).map_err(failed(&key_path))?;
         // Whatever becomes of this visit, a later one does not take the state for lost.
         Exclusive { state: &state, _lock: lock }.remember(&Visits::default())?;
         Ok(state)
@@ -208,6 +240,38 @@ impl State {
         hex::encode(context.sign().as_ref())
     }
 
+    /// Whether the access ledger must have a head. Only in a state that an earlier version made, and that nothing was
+    /// recorded in since, it need not.
+    pub fn has_ledger(&self) -> bool {
+        match self.read_authentic(&self.folder.join(VISITS_FILE), VISITS_LABEL) {
+            Ok(Some(body)) => serde_json::from_slice::<Began>(&body).map_or(true, |began| began.access),
+            _ => true,
+        }
+    }
+
+    /// Notes in a state of an earlier version that its ledger has a head now.
+    ///
+    /// # Errors
+    /// The state cannot be read or written.
+    pub fn ledger_began(&self) -> Result<(), StateError> {
+        if self.has_ledger() {
+            return Ok(());
+        }
+        let path = self.folder.join(VISITS_FILE);
+        let failed = |error| StateError::Io { path: path.clone(), error };
+        // Whoever has it, perhaps this process, writes it as it was: then the next entry notes it.
+        let Some(_lock) = try_lock(&self.folder).map_err(failed)? else { return Ok(()) };
+        match self.read()? {
+            Remembered::Known(visits) => self.write_visits(&visits, true).map_err(failed),
+            _ => Ok(()),
+        }
+    }
+
+    fn write_visits(&self, visits: &Visits, access: bool) -> io::Result<()> {
+        let body = serde_json::to_vec(&Written { visits, access })?;
+        self.write_authentic(&self.folder.join(VISITS_FILE), VISITS_LABEL, &body)
+    }
+
     /// Reads what was seen before.
     ///
     /// # Errors
@@ -222,7 +286,7 @@ impl State {
 
     fn read(&self) -> Result<Remembered, StateError> {
         let path = self.folder.join(VISITS_FILE);
-        match self.read_authentic(&path, "affidavit/auditor/visits/v1") {
+        match self.read_authentic(&path, VISITS_LABEL) {
             Ok(Some(body)) => Ok(match serde_json::from_slice(&body) {
                 Ok(visits) if self.fresh && visits == Visits::default() => Remembered::FirstVisit,
                 Ok(visits) => Remembered::Known(visits),

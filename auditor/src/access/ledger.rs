@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use schemas::{ExchangeId, Sha256Hex};
 use serde::{Deserialize, Serialize};
 
@@ -75,7 +75,18 @@ struct Line {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Head {
     lines: u64,
-    last: Sha256Hex,
+    /// SHA-256 of the last line; absent where there is none yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    last: Option<Sha256Hex>,
+}
+
+/// Begins the ledger of a state that is made: from here on it has a head, and one whose head is gone does not hold.
+pub(crate) fn begin(state: &State) -> io::Result<()> {
+    write_head(state, &Head { lines: 0, last: None })
+}
+
+fn write_head(state: &State, head: &Head) -> io::Result<()> {
+    state.write_authentic(&state.folder().join(HEAD), HEAD_LABEL, &serde_json::to_vec(head)?)
 }
 
 /// The access ledger of a state folder.
@@ -94,12 +105,30 @@ impl<'a> Ledger<'a> {
         self.state.folder().join(name)
     }
 
+    /// While no other auditor reads or writes it, and without what one left that was killed while it wrote.
     fn locked(&self) -> anyhow::Result<fs::File> {
         let path = self.path(LOCK);
         let open = fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
         let file = open.with_context(|| format!("`{}`", path.display()))?;
         file.lock().with_context(|| format!("`{}`", path.display()))?;
+        self.mend()?;
         Ok(file)
+    }
+
+    /// Cuts off a line without its end that is behind all lines of the head: nothing was handed over on it.
+    fn mend(&self) -> anyhow::Result<()> {
+        let path = self.path(FILE);
+        let bytes = read(&path)?;
+        let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        let lines = bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
+        if whole == bytes.len() || self.head()?.is_some_and(|head| head.lines > lines) {
+            return Ok(());
+        }
+        let cut = fs::OpenOptions::new().write(true).open(&path).and_then(|file| {
+            file.set_len(whole as u64)?;
+            file.sync_all()
+        });
+        cut.with_context(|| format!("`{}`", path.display()))
     }
 
     /// Adds an entry behind all others, on disk when this returns. Gives its number.
@@ -115,15 +144,19 @@ impl<'a> Ledger<'a> {
         let path = self.path(FILE);
         let write = || -> io::Result<()> {
             let mut file = fs::OpenOptions::new().append(true).create(true).mode(0o600).open(&path)?;
-            file.write_all(&bytes)?;
-            file.sync_all()?;
+            let before = file.metadata()?.len();
+            let written = file.write_all(&bytes).and_then(|()| file.sync_all());
+            if written.is_err() {
+                // What cannot be cut off now the next command cuts off.
+                let _ = file.set_len(before);
+            }
+            written?;
             fs::File::open(self.state.folder())?.sync_all()
         };
         write().with_context(|| format!("`{}`", path.display()))?;
-        let head = serde_json::to_vec(&Head { lines: n + 1, last: Sha256Hex::of(&bytes) })?;
-        let path = self.path(HEAD);
-        let written = self.state.write_authentic(&path, HEAD_LABEL, &head);
-        written.with_context(|| format!("`{}`", path.display()))?;
+        let head = Head { lines: n + 1, last: Some(Sha256Hex::of(&bytes)) };
+        write_head(self.state, &head).with_context(|| format!("`{}`", self.path(HEAD).display()))?;
+        self.state.ledger_began()?;
         Ok(n)
     }
 
@@ -148,6 +181,7 @@ impl<'a> Ledger<'a> {
     /// # Errors
     /// As [`Ledger::entries`].
     pub fn last(&self) -> anyhow::Result<Option<Sha256Hex>> {
+        let _lock = self.locked()?;
         Ok(self.lines()?.last().map(|(_, sha256)| *sha256))
     }
 
@@ -183,17 +217,33 @@ impl<'a> Ledger<'a> {
         Ok(lines)
     }
 
+    /// The head; `None` where there is none yet.
+    fn head(&self) -> anyhow::Result<Option<Head>> {
+        let path = self.path(HEAD);
+        match self.state.read_authentic(&path, HEAD_LABEL) {
+            Ok(Some(body)) => Ok(Some(serde_json::from_slice(&body)?)),
+            Ok(None) => bail!("`{}` was not written by this state's key", path.display()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !self.state.has_ledger() => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => bail!(
+                "`{}` is gone, and with it how many entries there were: keep the folder for whoever looks into it",
+                path.display()
+            ),
+            Err(error) => Err(error).with_context(|| format!("`{}`", path.display())),
+        }
+    }
+
     /// A line may be beyond the head, where a crash came between the two; none may be missing.
     fn complete(&self, lines: &[(u64, Sha256Hex)]) -> anyhow::Result<()> {
-        let path = self.path(HEAD);
-        let head = match self.state.read_authentic(&path, HEAD_LABEL) {
-            Ok(Some(body)) => serde_json::from_slice::<Head>(&body)?,
-            Ok(None) => bail!("`{}` was not written by this state's key", path.display()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound && lines.len() <= 1 => return Ok(()),
-            Err(error) => return Err(error).with_context(|| format!("`{}`", path.display())),
+        let Some(head) = self.head()? else {
+            let path = self.path(HEAD);
+            ensure!(lines.len() <= 1, "`{}` is gone, and there are {} entries", path.display(), lines.len());
+            return Ok(());
         };
+        if head.lines == 0 {
+            return Ok(());
+        }
         let last = usize::try_from(head.lines).ok().and_then(|count| lines.get(count.checked_sub(1)?));
-        if last.map(|(_, sha256)| *sha256) != Some(head.last) {
+        if last.is_none() || last.map(|(_, sha256)| *sha256) != head.last {
             let found = lines.len();
             bail!(
                 "`{}` has {found} lines and should have {}, or others",

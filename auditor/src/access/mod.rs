@@ -2,7 +2,7 @@
 //!
 //! A command that hands content to a reader calls [`release`] first, and hands it over only where that succeeded. The
 //! ledger is a file of the auditor's own state: one JSON line an entry, each with the SHA-256 of the line before and a MAC by
-//! the state's key; how many there are stands beside it, so that lines cut off at the end are seen too.
+//! the state's key; how many there are stands beside it from the making of the state on, so that lines cut off at the end, or all, are seen too.
 
 mod ledger;
 #[cfg(test)]
@@ -12,6 +12,7 @@ use anyhow::{Context as _, bail, ensure};
 use clap::Args;
 use schemas::{ExchangeId, Sha256Hex};
 
+pub(crate) use ledger::begin;
 pub use ledger::{Entry, Ledger};
 
 use crate::state::State;

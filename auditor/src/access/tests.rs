@@ -103,3 +103,63 @@ fn a_crash_between_the_line_and_its_head_loses_nothing() {
     release(&state, &why("three"), &content()).unwrap();
     assert_eq!(Ledger::new(&state).entries().unwrap().len(), 3);
 }
+
+#[test]
+fn a_line_that_was_written_by_halves_is_cut_off_and_stops_nothing() {
+    let (dir, state) = folder();
+    let path = dir.path().join("access.jsonl");
+    for (number, torn) in ["{\"n\":0,", "{\"n\":1,\"at", "x"].iter().enumerate() {
+        let before = std::fs::read_to_string(&path).unwrap_or_default();
+        std::fs::write(&path, format!("{before}{torn}")).unwrap();
+        assert_eq!(Ledger::new(&state).entries().unwrap().len(), number);
+        std::fs::write(&path, format!("{before}{torn}")).unwrap();
+        release(&state, &why("after a crash"), &content()).unwrap();
+        assert_eq!(Ledger::new(&state).entries().unwrap().len(), number + 1);
+    }
+}
+
+#[test]
+fn a_ledger_whose_files_are_removed_or_that_is_cut_without_its_head_does_not_hold() {
+    let (dir, state) = folder();
+    assert_eq!(Ledger::new(&state).entries().unwrap(), []);
+    let (lines, head) = (dir.path().join("access.jsonl"), dir.path().join("access.head"));
+    for reason in ["one", "two"] {
+        release(&state, &why(reason), &content()).unwrap();
+    }
+    let whole = std::fs::read_to_string(&lines).unwrap();
+    let first = whole.split_inclusive('\n').next().unwrap();
+    std::fs::remove_file(&head).unwrap();
+    for left in [Some(first), Some(""), Some(whole.as_str()), None] {
+        match left {
+            Some(left) => std::fs::write(&lines, left).unwrap(),
+            None => std::fs::remove_file(&lines).unwrap(),
+        }
+        for state in [&state, &State::open(dir.path()).unwrap()] {
+            assert!(Ledger::new(state).entries().is_err(), "{left:?}");
+            assert!(Ledger::new(state).last().is_err(), "{left:?}");
+            assert!(release(state, &why("three"), &content()).is_err(), "{left:?}");
+        }
+    }
+    // Nor do the files of visits have to be there for that.
+    std::fs::remove_file(dir.path().join("visits.json")).unwrap();
+    assert!(Ledger::new(&State::open(dir.path()).unwrap()).entries().is_err());
+}
+
+#[test]
+fn a_state_of_an_earlier_version_begins_its_ledger_with_the_first_entry() {
+    let (dir, state) = folder();
+    let body = serde_json::to_vec(&crate::state::Visits::default()).unwrap();
+    let visits = dir.path().join("visits.json");
+    state.write_authentic(&visits, "affidavit/auditor/visits/v1", &body).unwrap();
+    let head = dir.path().join("access.head");
+    std::fs::remove_file(&head).unwrap();
+    let state = State::open(dir.path()).unwrap();
+    // A visit does not begin it.
+    state.remember(&crate::state::Visits::default()).unwrap();
+    assert_eq!(Ledger::new(&state).entries().unwrap(), []);
+    release(&state, &why("one"), &content()).unwrap();
+    state.remember(&crate::state::Visits::default()).unwrap();
+    assert_eq!(Ledger::new(&state).entries().unwrap().len(), 1);
+    std::fs::remove_file(&head).unwrap();
+    assert!(Ledger::new(&state).entries().is_err());
+}

@@ -13,8 +13,8 @@ use crate::verify::log::LogFold;
 pub(crate) struct Apart {
     /// What they say of holds.
     pub(crate) holds: Vec<Said>,
-    /// The data keys whose erasure they tell of.
-    pub(crate) erased: Vec<String>,
+    /// What they tell of erasures.
+    pub(crate) erased: Vec<ContentErased>,
 }
 
 /// Whether a log shows all its records: then an entry about another one tells of nothing.
@@ -49,7 +49,7 @@ impl Registry {
                 let told = fold.and_then(|fold| fold.story.erasures.get(position));
                 match told.map(|told| ContentErased::of(origin, *position, told.at, &told.record)) {
                     Some(told) if told == *entry => {}
-                    None if !shows(fold, *position) => apart.erased.push(entry.content_key.to_string()),
+                    None if !shows(fold, *position) => apart.erased.push(entry.clone()),
                     _ => self.without_record("content_erased", origin, *position, findings),
                 }
             }

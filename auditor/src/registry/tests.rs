@@ -700,3 +700,67 @@ fn an_entry_without_its_record_or_told_twice_is_found_and_counts_for_nothing() {
         assert!(!report.findings.has(Code::ErasedUnderHold), "{entries:?}");
     }
 }
+
+#[test]
+fn an_erasure_that_only_the_registry_tells_of_is_judged_by_its_time() {
+    let id = |text: &str| Identifier::new(text).unwrap();
+    // Whether a hold was there when it was recorded.
+    for is_before in [true, false] {
+        let mut writer = Writer::boot("20260921t133320z-00000001", START, None, MemorySource::default());
+        let (position, key) = writer.intent(5, b"q");
+        writer.outcome(5, position, &key, b"a");
+        let began = writer.now;
+        writer.push(Body::Hold(Hold {
+            hold: id("case-17"),
+            phase: id("begin"),
+            reason: None,
+            actor: None,
+            exchange: Some(exchange_id(5)),
+            subject: None,
+            consumer: None,
+            from: None,
+            to: None,
+        }));
+        writer.close();
+        // A log that the store does not show any more.
+        let mut gone = Writer::boot(
+            "20260921t133325z-00000002",
+            START + 5 * SECOND,
+            Some(writer.as_predecessor()),
+            MemorySource::default(),
+        );
+        gone.close();
+        let entry = ContentErased {
+            origin: gone.origin.clone(),
+            position: 2,
+            recorded_at: if is_before { began + SECOND } else { began - SECOND },
+            exchange: exchange_id(5),
+            of_origin: writer.origin.clone(),
+            of_position: position,
+            content_key: key.to_identifier(),
+            reason: id("gdpr-17"),
+            actor: None,
+        };
+        let opened = opened(&gone.store, &gone.origin);
+        let store = told(&writer, vec![opened, EntryBody::ContentErased(entry)], None);
+        let folder = tempfile::tempdir().unwrap();
+        let (name, mut page) = writer.key_table();
+        let slot = usize::try_from(schemas::keytable::slot_offset(key.slot)).unwrap();
+        page[slot..slot + 64].copy_from_slice(&schemas::keytable::DESTROYED);
+        std::fs::create_dir_all(folder.path().join(&name).parent().unwrap()).unwrap();
+        std::fs::write(folder.path().join(name), page).unwrap();
+        let keys = crate::verify::keys::Keys::open(&[folder.path()]).unwrap();
+        let (trust, mandate) = (trust(), Mandate::default());
+        for keys in [None, Some(&keys)] {
+            let mut options = Options::new(&trust, &mandate, NOW);
+            options.keys = keys;
+            let (report, _) = run(&store, &options, &mut NoSink);
+            assert_eq!(
+                report.findings.has(Code::ErasedUnderHold),
+                is_before,
+                "{}",
+                crate::render::text::report(&report)
+            );
+        }
+    }
+}

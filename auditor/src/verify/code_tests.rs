@@ -183,3 +183,39 @@ fn what_was_erased_under_a_hold_is_named_and_what_was_not_is_not() {
         }
     }
 }
+
+#[test]
+fn what_shares_a_key_with_what_was_erased_and_was_held_is_named_where_no_record_names_it() {
+    let other = schemas::holds::Scope { exchange: Some(exchange_id(6)), ..Default::default() };
+    // Whether the hold was there before the key went.
+    for is_before in [true, false] {
+        let mut writer = Writer::boot("20260921t133320z-00000001", START, None, MemorySource::default());
+        let (position, key) = writer.intent(5, b"to be erased");
+        writer.outcome(5, position, &key, b"also");
+        let (at, held) = (writer.position(), exchange_id(6));
+        let part =
+            writer.part(at, &held, schemas::record::PartName::ClientRequest, &key, b"to be kept", None);
+        let (held, _) = writer.intent_with(held, key.clone(), vec![part]);
+        writer.outcome(6, held, &key, b"also");
+        let erased = erasure(&writer, 5, position, &key);
+        let begin = hold("begin", other.clone());
+        let said = if is_before { [begin, erased] } else { [erased, begin] };
+        said.into_iter().for_each(|body| _ = writer.push(body));
+        writer.close();
+        let folder = tempfile::tempdir().unwrap();
+        let (name, mut page) = writer.key_table();
+        let slot = usize::try_from(schemas::keytable::slot_offset(key.slot)).unwrap();
+        page[slot..slot + 64].copy_from_slice(&schemas::keytable::DESTROYED);
+        std::fs::create_dir_all(folder.path().join(&name).parent().unwrap()).unwrap();
+        std::fs::write(folder.path().join(name), page).unwrap();
+        let keys = Keys::open(&[folder.path()]).unwrap();
+        let report =
+            verify_at(&writer.store, writer.now, |options| options.keys = Some(Box::leak(Box::new(keys))));
+        let of = |finding: &&crate::finding::Finding| finding.code == Code::ErasedUnderHold;
+        let named: Vec<_> = report.findings.iter().filter(of).collect();
+        assert_eq!(!named.is_empty(), is_before, "{}", crate::render::text::report(&report));
+        assert!(
+            named.iter().all(|finding| finding.place.exchange.as_deref() == Some(exchange_id(6).as_str()))
+        );
+    }
+}

@@ -1,6 +1,6 @@
 //! Holds against erasures: nothing that a legal hold covered was to be erased. Format: `FORMAT.md` 3.11.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use schemas::holds::{About, Holds, Moment, Said};
 use schemas::names::FileKind;
@@ -60,7 +60,7 @@ pub(super) fn judge(
     }
     let mut records = Records { source, in_force, seals: None, batch: None };
     let mut unknown = 0;
-    for erased in erased(folds, now) {
+    for erased in erased(folds, apart, now) {
         match covering(&holds, &erased, &mut records) {
             Some(names) if names.is_empty() => {}
             Some(names) => {
@@ -75,32 +75,60 @@ pub(super) fn judge(
     unknown
 }
 
-/// Everything that was erased, by record or without one, in the order of where it was.
-fn erased<'a>(folds: &[&'a LogFold], now: i64) -> Vec<Erased<'a>> {
-    let mut out = Vec::new();
-    let mut declared = BTreeSet::new();
-    for fold in folds {
-        for (position, told) in &fold.story.erasures {
-            let Told { at, record, .. } = told;
-            declared.insert(record.content_key.as_str());
-            out.push(Erased {
+/// Everything that was erased, by record, by the registry's word or without either, in the order of where it was.
+fn erased<'a>(folds: &[&'a LogFold], apart: &'a Apart, now: i64) -> Vec<Erased<'a>> {
+    let recorded = folds.iter().flat_map(|fold| {
+        fold.story.erasures.iter().map(|(position, Told { at, record, .. })| {
+            let erased = Erased {
                 place: Place::record(&fold.origin, *position),
                 found: format!("`erasure` at {}", time::text(*at)),
                 exchange: &record.exchange,
                 of: (&record.origin, record.position),
                 moment: Moment { at: *at, place: Some((fold.origin.clone(), *position)) },
-            });
+            };
+            (record.content_key.as_str(), erased)
+        })
+    });
+    let told = apart.erased.iter().map(|entry| {
+        let erased = Erased {
+            place: Place::record(&entry.origin, entry.position),
+            found: format!("`erasure` at {}, by the registry's entry", time::text(entry.recorded_at)),
+            exchange: &entry.exchange,
+            of: (&entry.of_origin, entry.of_position),
+            moment: Moment { at: entry.recorded_at, place: Some((entry.origin.clone(), entry.position)) },
+        };
+        (entry.content_key.as_str(), erased)
+    });
+    let mut declared = BTreeSet::new();
+    // When a key went, where that is known: with the first erasure under it.
+    let mut went: BTreeMap<&str, Moment> = BTreeMap::new();
+    let mut out = Vec::new();
+    for (key, erased) in recorded.chain(told) {
+        declared.insert((erased.exchange, key));
+        let moment = went.entry(key).or_insert_with(|| erased.moment.clone());
+        if erased.moment.at < moment.at {
+            moment.clone_from(&erased.moment);
         }
+        out.push(erased);
     }
     for fold in folds {
-        for used in fold.destroyed.iter().filter(|used| !declared.contains(used.key.as_str())) {
+        for used in &fold.destroyed {
             let Some(exchange) = &used.exchange else { continue };
+            if declared.contains(&(exchange, used.key.as_str())) {
+                continue;
+            }
+            let (found, moment) = match went.get(used.key.as_str()) {
+                Some(moment) => {
+                    ("a destroyed key, and a record only of other exchanges under it", moment.clone())
+                }
+                None => ("a destroyed key, and no record of it", Moment::at(now)),
+            };
             out.push(Erased {
                 place: Place::record(&fold.origin, used.position).of_item(&used.key),
-                found: "a destroyed key, and no record of it".into(),
+                found: found.into(),
                 exchange,
                 of: (&fold.origin, used.position),
-                moment: Moment::at(now),
+                moment,
             });
         }
     }

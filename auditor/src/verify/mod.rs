@@ -485,7 +485,7 @@ fn erasures(options: &Options<'_>, gateways: &mut [Gateway], apart: &Apart, find
         .map(|erasure| (erasure.origin.clone(), erasure.position, erasure.content_key.to_string()))
         .collect();
     let mut declared_keys: BTreeSet<&str> = declared.iter().map(|(_, _, key)| key.as_str()).collect();
-    declared_keys.extend(apart.erased.iter().map(String::as_str));
+    declared_keys.extend(apart.erased.iter().map(|entry| entry.content_key.as_str()));
     for fold in gateways.iter_mut().flat_map(|gateway| &mut gateway.folds) {
         for used in &fold.destroyed {
             if declared_keys.contains(used.key.as_str()) {

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use schemas::holds::About;
-use schemas::record::{CloseReason, Erasure};
+use schemas::record::{Body, CloseReason, Erasure, Heartbeat};
 use schemas::{ExchangeId, Identifier, Origin};
 
 use self::elsewhere::Elsewhere;
@@ -141,14 +141,37 @@ fn held<'a>(
     Ok(held)
 }
 
+/// Waits until the store has all up to `position`.
+fn archived(inner: &Inner, position: u64) -> Result<(), EraseError> {
+    inner.seal_soon();
+    match inner.wait_archived_blocking(position, ARCHIVE_WAIT) {
+        true => Ok(()),
+        false => {
+            Err(EraseError::Failed("what is journaled could not be archived; nothing was erased".into()))
+        }
+    }
+}
+
+/// From here on no exchange gets one of these keys, and the store has all that used one: who would lose its content is
+/// found there.
+fn retire(inner: &Inner, keys: &BTreeSet<Identifier>) -> Result<(), EraseError> {
+    let Some(table) = &inner.keys else { return Ok(()) };
+    let retired = table.retire(keys).map_err(|busy| {
+        EraseError::Failed(format!("key `{busy}` is used by a running exchange; ask again"))
+    })?;
+    if !retired {
+        return Ok(());
+    }
+    // Records are durable in the order in which they were submitted: behind this one is none under these keys.
+    let heartbeat = Heartbeat { counters: (inner.settings.counters)() };
+    let position = inner.append_blocking(Body::Heartbeat(heartbeat))?;
+    archived(inner, position + 1)
+}
+
 pub(crate) fn erase(inner: &Inner, request: &EraseRequest) -> Result<EraseReport, EraseError> {
     let mut due = inner.erasing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let elsewhere = Elsewhere::of(inner)?;
-    let journaled = inner.journal.journaled();
-    inner.seal_soon();
-    if !inner.wait_archived_blocking(journaled, ARCHIVE_WAIT) {
-        return Err(EraseError::Failed("what is journaled could not be archived; nothing was erased".into()));
-    }
+    archived(inner, inner.journal.journaled())?;
     let keys = KeyFolder::new(inner.disk.clone(), &inner.settings.key_table_dir);
     let (found, elsewhere) = elsewhere::find(inner, &request.target, elsewhere)?;
     let mut facts = found.facts;
@@ -166,7 +189,9 @@ pub(crate) fn erase(inner: &Inner, request: &EraseRequest) -> Result<EraseReport
     by_key.retain(|key, _| !elsewhere.has(key));
     let wanted: BTreeSet<ExchangeId> =
         by_key.values().flatten().map(|target| target.exchange.clone()).collect();
-    let users = find::users(inner, &by_key.keys().cloned().collect())?;
+    let retired: BTreeSet<Identifier> = by_key.keys().cloned().collect();
+    retire(inner, &retired)?;
+    let users = find::users(inner, &retired)?;
     facts.extend(users.facts);
     let others: Vec<Erased> =
         users.targets.into_iter().filter(|user| !wanted.contains(&user.exchange)).collect();
@@ -178,20 +203,11 @@ pub(crate) fn erase(inner: &Inner, request: &EraseRequest) -> Result<EraseReport
             by_key.entry(other.content_key.clone()).or_default().push(other);
         }
     }
+    // Until the keys are gone no hold begins, in this process or in another.
+    let alone = hold::lock::take(inner)?;
     let held = held(inner, by_key.values().flatten(), &facts)?;
     if !held.is_empty() {
         return Err(EraseError::Held { held });
-    }
-    // No new exchange gets these keys; one that has one already would lose its content unrecorded.
-    if let Some(table) = &inner.keys {
-        let busy: Vec<&Identifier> = by_key.keys().filter(|id| table.in_use(id)).collect();
-        if !busy.is_empty() {
-            return Err(EraseError::Failed(format!(
-                "key `{}` is used by a running exchange; ask again",
-                busy[0]
-            )));
-        }
-        by_key.keys().for_each(|id| table.retire(id));
     }
     // From its record on a key is due: a crash, a full disk or a failing one only delays it.
     inner.marks.set_undone(Some(inner.journal.journaled()));
@@ -212,7 +228,9 @@ pub(crate) fn erase(inner: &Inner, request: &EraseRequest) -> Result<EraseReport
         }
         due.insert(key.clone());
     }
-    if let Some(error) = destroy(inner, &mut due) {
+    let failed = destroy(inner, &mut due);
+    drop(alone);
+    if let Some(error) = failed {
         return Err(EraseError::Failed(format!(
             "the erasure is recorded and will be tried again, but {error}"
         )));

@@ -2,11 +2,13 @@
 //!
 //! A hold is recorded in the log (`hold`), and kept in `holds.json` beside the keys that it keeps: whoever destroys keys of
 //! this table reads it first. The file is written before the record of a beginning and behind that of an end, so that a
-//! crash in between leaves content held rather than not; the same command again makes it good. Holds that other gateways
+//! crash in between leaves content held rather than not; the same command again makes it good. Of several processes with
+//! one key table one at a time reads and writes it, or destroys keys after it read it (`holds.lock`). Holds that other gateways
 //! recorded are known through the registry ([`others`]), where the configuration names its key. Format:
 //! `schemas/FORMAT.md` 3.11.
 
 mod file;
+pub(crate) mod lock;
 mod others;
 
 use std::time::Duration;
@@ -101,10 +103,13 @@ pub fn known(settings: &LedgerConfig) -> Result<Holds, HoldError> {
 pub(crate) fn hold(inner: &Inner, request: &HoldRequest) -> Result<HoldReport, HoldError> {
     // Nothing is erased meanwhile: an erasure that runs goes first.
     let erasing = inner.erasing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    // Nor by another process, and none of what another one says is lost.
+    let alone = lock::take(inner)?;
     let records = match &request.asked {
         HoldAsked::Begin(scopes) => begin(inner, request, scopes)?,
         HoldAsked::End => end(inner, request)?,
     };
+    drop(alone);
     drop(erasing);
     let journaled = inner.journal.journaled();
     inner.seal_soon();

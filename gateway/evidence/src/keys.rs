@@ -3,7 +3,7 @@
 //! Pages of keys are made ahead, fsynced with their names, and owned by one epoch: a key is durable before any frame is
 //! encrypted under it, at no fsync on the path. `schemas::keytable` has the bytes.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -106,15 +106,18 @@ impl KeyTable {
         }
     }
 
-    /// Gives out no shared key of this id any more.
-    pub(crate) fn retire(&self, id: &Identifier) {
-        self.shared.state().daily.retain(|_, key| key.id != *id);
-    }
-
-    /// How many handles a shared key of this epoch has besides the table's own.
-    pub(crate) fn in_use(&self, id: &Identifier) -> bool {
-        let state = self.shared.state();
-        state.daily.values().any(|key| key.id == *id && Arc::strong_count(key) > 1)
+    /// Gives out no shared key of these ids any more, and says whether it had one; fails with one that an exchange has,
+    /// and then goes on giving out all of them.
+    pub(crate) fn retire(&self, ids: &BTreeSet<Identifier>) -> Result<bool, Identifier> {
+        // A handle comes from under this lock, or from an exchange that has one: what nobody has nobody gets.
+        let mut state = self.shared.state();
+        let busy = state.daily.values().find(|key| ids.contains(&key.id) && Arc::strong_count(key) > 1);
+        if let Some(key) = busy {
+            return Err(key.id.clone());
+        }
+        let before = state.daily.len();
+        state.daily.retain(|_, key| !ids.contains(&key.id));
+        Ok(state.daily.len() < before)
     }
 
     pub(crate) fn close(&self) {

@@ -4,18 +4,23 @@
 
 mod support;
 
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use evidence::disk::{Call, Crash, Fault, SimDisk};
+use evidence::disk::{Call, Crash, DiskFile, Fault, SimDisk};
+use evidence::store::{Put, Receipt, Source};
 use evidence::{
     EraseError, EraseRequest, EraseTarget, HoldAsked, HoldError, HoldRequest, KeyScope, Ledger, LedgerConfig,
-    erase_offline, held, hold_offline,
+    Store, StoreError, erase_offline, held, hold_offline,
 };
-use schemas::ExchangeId;
 use schemas::holds::Scope;
 use schemas::keytable::{self, KeyId};
 use schemas::record::{Body, CloseReason, PartName};
+use schemas::{ExchangeId, ObjectName, Origin};
 use support::{Bed, Content, LogView, begin, end, exchange, id, noise, verify};
 
 const CLOSE: Duration = Duration::from_secs(60);
@@ -252,10 +257,14 @@ async fn an_erasure_of_a_whole_key_that_a_full_disk_refuses_leaves_nothing_out()
     }
     ledger.seal_now();
     assert!(ledger.wait_archived(2 + 2 * SHARING as u64, CLOSE).await);
+    // The key is retired and all that used it archived; what that takes no more has given way.
+    let shared = ledger.erase(request(&sharing[..1], false)).await;
+    assert!(matches!(shared, Err(EraseError::Shared { .. })));
+    tokio::time::sleep(Duration::from_millis(500)).await;
     // What stands ready of the journal is less than what the records of the erasure need.
     disk.set_capacity(Some(disk.used()));
     let refused = ledger.erase(request(&sharing[..1], true)).await;
-    assert!(matches!(refused, Err(EraseError::Unavailable(_))), "{refused:?}");
+    assert!(matches!(refused, Err(EraseError::Unavailable(_))));
     disk.set_capacity(None);
     let report = ledger.erase(request(&sharing[..1], true)).await.unwrap();
     assert_eq!((report.erased.len(), report.already.len()), (SHARING, 0));
@@ -375,4 +384,133 @@ async fn a_hold_that_was_acknowledged_survives_a_loss_of_power_and_so_does_its_r
         ledger.drain_and_close(CloseReason::Shutdown, CLOSE).await.unwrap();
     }
     assert!(cut > 0, "no power was lost");
+}
+
+type Between = Box<dyn Fn() + Send + Sync>;
+
+/// A directory store that does something, once, behind the `at`th listing of a log.
+struct Meddled {
+    inner: Arc<dyn Store>,
+    listed: AtomicUsize,
+    at: AtomicUsize,
+    between: OnceLock<Between>,
+}
+
+impl std::fmt::Debug for Meddled {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Meddled").finish_non_exhaustive()
+    }
+}
+
+impl Store for Meddled {
+    fn put(&self, name: &ObjectName, source: Source<'_>) -> Result<Put, StoreError> {
+        self.inner.put(name, source)
+    }
+    fn confirm(&self, name: &ObjectName, source: Source<'_>) -> Result<Receipt, StoreError> {
+        self.inner.confirm(name, source)
+    }
+    fn get(&self, name: &ObjectName) -> Result<Option<Arc<dyn DiskFile>>, StoreError> {
+        self.inner.get(name)
+    }
+    fn list(&self, origin: &Origin) -> Result<Vec<ObjectName>, StoreError> {
+        let listed = self.inner.list(origin);
+        if self.listed.fetch_add(1, Ordering::SeqCst) == self.at.load(Ordering::SeqCst)
+            && let Some(between) = self.between.get()
+        {
+            between();
+        }
+        listed
+    }
+    fn logs(&self, deployment: &str, gateway: &str) -> Result<Vec<Origin>, StoreError> {
+        self.inner.logs(deployment, gateway)
+    }
+    fn local_folder(&self) -> Option<&Path> {
+        self.inner.local_folder()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_came_under_a_shared_key_while_its_erasure_ran_is_recorded_or_keeps_its_content() {
+    let mut seen = [0, 0];
+    for at in 0..2 {
+        let bed = Bed::real();
+        let store = Arc::new(Meddled {
+            inner: bed.store(),
+            listed: AtomicUsize::new(0),
+            at: AtomicUsize::new(usize::MAX),
+            between: OnceLock::new(),
+        });
+        // What is not asked for is not in the store.
+        let config = LedgerConfig { batch_age: Duration::from_secs(600), ..bed.config_for(store.clone()) };
+        let ledger = Ledger::open(config).unwrap();
+        let who = KeyScope::PerDay { who: "ana".into() };
+        let one = exchange(&ledger, who.clone(), b"one", b"1").await.unwrap();
+        let (runtime, came) = (tokio::runtime::Handle::current(), Arc::new(OnceLock::new()));
+        let between = {
+            let (ledger, came) = (ledger.clone(), came.clone());
+            move || {
+                let exchange = runtime.block_on(exchange(&ledger, who.clone(), b"came", b"2"));
+                came.set(exchange.unwrap()).unwrap();
+            }
+        };
+        store.between.set(Box::new(between)).unwrap_or_else(|_| panic!("set before"));
+        store.at.store(store.listed.load(Ordering::SeqCst) + at, Ordering::SeqCst);
+        let report = ledger.erase(request(&[one.clone()], true)).await.unwrap();
+        let came = came.get().expect("the erasure lists the log twice").clone();
+        let recorded = report.erased.iter().any(|erased| erased.exchange == came);
+        ledger.drain_and_close(CloseReason::Shutdown, CLOSE).await.unwrap();
+        let logs = verify(&bed);
+        assert_eq!(*content(&logs, &one), Content::KeyDestroyed);
+        let wanted =
+            if recorded { Content::KeyDestroyed } else { Content::Proven(Bytes::from_static(b"came")) };
+        assert_eq!(*content(&logs, &came), wanted, "behind listing {at}");
+        seen[usize::from(recorded)] += 1;
+    }
+    assert_eq!(seen, [1, 1], "one came before the key was retired, and one behind");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn holds_that_two_processes_record_at_once_are_all_kept() {
+    let bed = Bed::real();
+    let (old, new) = (Ledger::open(bed.config()).unwrap(), Ledger::open(bed.config()).unwrap());
+    for round in 0..6 {
+        let of = |by: &str| HoldRequest {
+            hold: id(&format!("case-{by}-{round}")),
+            ..hold(HoldAsked::Begin(vec![Scope::default()]))
+        };
+        let (one, two) = tokio::join!(old.hold(of("old")), new.hold(of("new")));
+        assert_eq!((one.unwrap().records, two.unwrap().records), (1, 1));
+    }
+    assert_eq!(held(&bed.config()).unwrap().len(), 12);
+    old.hand_over(new.origin().clone(), CLOSE).await.unwrap();
+    new.drain_and_close(CloseReason::Shutdown, CLOSE).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_erasure_and_a_hold_wait_for_a_process_that_has_the_holds_of_the_key_table() -> io::Result<()> {
+    let bed = Bed::real();
+    let ledger = Ledger::open(bed.config()).unwrap();
+    let gone = exchange(&ledger, KeyScope::PerExchange, b"gone", b"1").await.unwrap();
+    let kept = exchange(&ledger, KeyScope::PerExchange, b"kept", b"2").await.unwrap();
+    let lock = || bed.disk.lock(&bed.key_table().join("holds.lock"));
+    let other = lock()?.unwrap();
+    let erasing = {
+        let (ledger, request) = (ledger.clone(), request(&[gone], false));
+        tokio::spawn(async move { ledger.erase(request).await })
+    };
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    assert!(!erasing.is_finished(), "what the other process says of holds is not known yet");
+    drop(other);
+    assert_eq!(erasing.await?.unwrap().erased.len(), 1);
+    let other = lock()?.unwrap();
+    let holding = {
+        let (ledger, request) = (ledger.clone(), only(&kept));
+        tokio::spawn(async move { ledger.hold(request).await })
+    };
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!holding.is_finished(), "what the other process writes would be lost");
+    drop(other);
+    assert_eq!(holding.await?.unwrap().records, 1);
+    ledger.drain_and_close(CloseReason::Shutdown, CLOSE).await.unwrap();
+    Ok(())
 }

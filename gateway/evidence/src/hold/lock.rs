@@ -1,0 +1,30 @@
+//! `holds.lock`: who has it may change `holds.json`, or destroy what it does not name; no other process does so meanwhile.
+
+use std::time::{Duration, Instant};
+
+use super::HoldError;
+use crate::disk::{self, DiskLock};
+use crate::inner::Inner;
+
+const NAME: &str = "holds.lock";
+/// How long to wait for another process: an erasure there may read the registry and write many records.
+const WAIT: Duration = Duration::from_secs(180);
+const STEP: Duration = Duration::from_millis(10);
+
+/// Waits until no other process has it.
+pub(crate) fn take(inner: &Inner) -> Result<Box<dyn DiskLock>, HoldError> {
+    let (disk, folder) = (&*inner.disk, &inner.settings.key_table_dir);
+    let path = folder.join(NAME);
+    let failed = |what: String| HoldError::Failed(format!("`{}`: {what}", path.display()));
+    disk::create_dir_all(disk, folder).map_err(|error| failed(error.to_string()))?;
+    let until = Instant::now() + WAIT;
+    loop {
+        if let Some(lock) = disk.lock(&path).map_err(|error| failed(error.to_string()))? {
+            return Ok(lock);
+        }
+        if inner.marks.finished() || Instant::now() >= until {
+            return Err(failed("another process erases, or begins or ends a hold; ask again".into()));
+        }
+        std::thread::sleep(STEP);
+    }
+}
