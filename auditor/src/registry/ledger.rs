@@ -57,7 +57,10 @@ impl Registry {
         for fold in folds {
             let last = self.state.logs().get(&fold.origin).and_then(|log| log.last());
             let read = last.and_then(|(_, head)| head.read).unwrap_or_default();
-            let holds = fold.story.holds.iter().map(|(position, told)| (*position, told.batch, "hold"));
+            // A phase that is not known has no entry.
+            let known = fold.story.holds.iter();
+            let known = known.filter(|(_, told)| Said::of(&told.record, Moment::at(told.at)).is_some());
+            let holds = known.map(|(position, told)| (*position, told.batch, "hold"));
             let erasures =
                 fold.story.erasures.iter().map(|(position, told)| (*position, told.batch, "erasure"));
             for (position, batch, kind) in holds.chain(erasures) {

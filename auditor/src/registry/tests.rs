@@ -614,13 +614,18 @@ fn the_resolved_trust_file_keeps_the_limit_of_every_log_of_a_revoked_key() {
 
 /// A log with a hold and an erasure of what it does not cover, and the entries about them.
 fn with_ledger() -> (Writer, Vec<EntryBody>) {
+    with_phase("begin")
+}
+
+/// The same, with another phase of the hold.
+fn with_phase(phase: &str) -> (Writer, Vec<EntryBody>) {
     let mut writer = Writer::boot("20260921t133320z-00000001", START, None, MemorySource::default());
     let (position, key) = writer.intent(5, b"q");
     writer.outcome(5, position, &key, b"a");
     let id = |text: &str| Identifier::new(text).unwrap();
     let hold = Hold {
         hold: id("case-17"),
-        phase: id("begin"),
+        phase: id(phase),
         reason: None,
         actor: None,
         exchange: Some(exchange_id(6)),
@@ -669,6 +674,13 @@ fn holds_and_erasures_have_their_entries_where_the_registry_says_that_they_were_
         let (report, _) = verify(&told(&writer, left, None), None);
         assert_eq!(report.verdict, Verdict::Verified, "{}", crate::render::text::report(&report));
     }
+}
+
+#[test]
+fn a_hold_of_a_phase_that_is_not_known_has_no_entry_and_none_is_missing() {
+    let (writer, entries) = with_phase("suspend");
+    let (report, _) = verify(&told(&writer, entries[1..].to_vec(), Some(1)), None);
+    assert_eq!(report.verdict, Verdict::Verified, "{}", crate::render::text::report(&report));
 }
 
 #[test]

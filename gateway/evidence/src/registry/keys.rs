@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use schemas::registry::{EntryBody, KeyAction, KeyStatement, State};
 
+use super::bounds::Refused;
 use super::{Registrar, RegistrarError, Take};
 
 /// The largest file that is read as a key entry.
@@ -49,7 +50,8 @@ impl Registrar {
             }
             match take(trial, EntryBody::of_key(action, entry)) {
                 Ok(()) => taken = Some(action),
-                Err(why) => self.warn_once(&shown, &why),
+                Err(Refused::Full) => break,
+                Err(Refused::Wrong(why)) => self.warn_once(&shown, &why),
             }
         }
         Ok(taken.is_some())

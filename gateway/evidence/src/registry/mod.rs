@@ -14,6 +14,7 @@
 
 mod anchors;
 mod aside;
+mod bounds;
 mod keys;
 pub(crate) mod read;
 mod records;
@@ -23,6 +24,7 @@ mod tests;
 mod waits;
 mod write;
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
@@ -33,7 +35,7 @@ use schemas::merkle::CompactRange;
 use schemas::names::NameError;
 use schemas::note::{Ed25519Signer, Signer as _};
 use schemas::record::{Heartbeat, VERSION};
-use schemas::registry::{Entry, EntryBody, EntryError, Opening, State};
+use schemas::registry::{self, Entry, EntryBody, EntryError, Opening, State};
 use schemas::trust::{key_text, public_key};
 use schemas::verify::{BatchFault, SealTail};
 use schemas::{Identifier, Origin, Sha256Hex};
@@ -46,6 +48,7 @@ use crate::ledger::Reference;
 use crate::store::{Store, StoreError};
 use crate::topic::{Registered, TopicBatches};
 
+use bounds::{Bounds, Refused, Room};
 use records::ReadOn;
 use waits::TimedStore;
 
@@ -185,6 +188,9 @@ pub struct Registrar {
     followed: BTreeMap<Origin, Followed>,
     /// How far the records of each log were read for holds and erasures.
     reading: BTreeMap<Origin, ReadOn>,
+    /// How much a round does, and how many logs share it.
+    bounds: Bounds,
+    open_logs: usize,
     /// The store, as rounds use it.
     store: Arc<TimedStore>,
     /// Told once.
@@ -232,6 +238,8 @@ impl Registrar {
             held: BTreeSet::new(),
             followed: BTreeMap::new(),
             reading: BTreeMap::new(),
+            bounds: Bounds::default(),
+            open_logs: 0,
             store: Arc::new(store),
             warned: BTreeSet::new(),
             standing_by: false,
@@ -391,7 +399,7 @@ impl Registrar {
         now.max(tail.time)
     }
 
-    /// The entries that are due: none, or all that one batch takes.
+    /// The entries that are due: none, or all that one batch takes. The next round has what found no room.
     fn derive(&mut self) -> Result<Vec<Entry>, RegistrarError> {
         // Entries are tried on a copy: what does not hold there is not written.
         let mut trial = self.state.clone();
@@ -399,10 +407,18 @@ impl Registrar {
         let mut entries = Vec::new();
         let at = self.now_us();
         let config = self.settings.config.sha256();
-        let mut take = |trial: &mut State, body: EntryBody| -> Result<(), String> {
+        let (bounds, mut room, is_full) = (self.bounds, Room::default(), Cell::new(false));
+        let mut take = |trial: &mut State, body: EntryBody| -> Result<(), Refused> {
             let entry = Entry { v: VERSION, at, config, body };
+            // One that has no leaf would keep all others of its batch out.
+            let leaf = registry::encode(&entry).map_err(|error| Refused::Wrong(error.to_string()))?;
+            let of_ledger = matches!(entry.body, EntryBody::LegalHold(_) | EntryBody::ContentErased(_));
+            if !room.has(&bounds, of_ledger, leaf.len()) {
+                is_full.set(is_full.get() || !of_ledger);
+                return Err(Refused::Full);
+            }
             // Of these there may be many, and one that does not hold changes nothing.
-            let faults = if matches!(entry.body, EntryBody::LegalHold(_) | EntryBody::ContentErased(_)) {
+            let faults = if of_ledger {
                 trial.apply(next, &entry)
             } else {
                 let mut after = trial.clone();
@@ -413,8 +429,10 @@ impl Registrar {
                 faults
             };
             if let Some(fault) = faults.first() {
-                return Err(format!("expected {}, found {}", fault.expected, fault.found));
+                let why = format!("expected {}, found {}", fault.expected, fault.found);
+                return Err(Refused::Wrong(why));
             }
+            room.add(of_ledger, leaf.len());
             next += 1;
             entries.push(entry);
             Ok(())
@@ -428,12 +446,12 @@ impl Registrar {
                 heartbeat_bound_ms: i64::try_from(self.settings.heartbeat_bound.as_millis())
                     .unwrap_or(i64::MAX),
             });
-            take(&mut trial, opening).map_err(RegistrarError::Batch)?;
+            take(&mut trial, opening).map_err(|why| RegistrarError::Batch(why.to_string()))?;
         }
         // Logs before keys: a log that a rotation's old key opened is registered before the rotation is; and again
-        // after them, for the logs of new keys.
+        // after them, for the logs of new keys. Where logs found no room the keys wait for them.
         self.logs(&mut trial, &mut take)?;
-        while self.keys(&mut trial, &mut take)? {
+        while !is_full.get() && self.keys(&mut trial, &mut take)? {
             self.logs(&mut trial, &mut take)?;
         }
         // By the seal's time, for a registrar that was started anew; by the monotonic clock where the time was set back.
@@ -458,4 +476,4 @@ impl Registrar {
 }
 
 /// Tries an entry on the state that the entries before it give, and keeps it where it holds.
-type Take<'a> = dyn FnMut(&mut State, EntryBody) -> Result<(), String> + 'a;
+type Take<'a> = dyn FnMut(&mut State, EntryBody) -> Result<(), Refused> + 'a;

@@ -1,5 +1,7 @@
 //! Reading the registry: each batch is verified and chained before its entries count.
 
+use std::fmt;
+
 use bytes::Bytes;
 use schemas::names::FileKind;
 use schemas::note::Signer as _;
@@ -25,6 +27,22 @@ pub(crate) fn seal_note(
     Ok(store::read_object(store, &name, MAX_SEAL_BYTES)?)
 }
 
+/// Why a batch is not proven.
+#[derive(Debug)]
+pub(super) enum Unproven {
+    /// A part of it is not in the store: it may still come.
+    Absent(String),
+    /// It does not hold.
+    Wrong(String),
+}
+
+impl fmt::Display for Unproven {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Absent(why) | Self::Wrong(why)) = self;
+        f.write_str(why)
+    }
+}
+
 /// Reads and verifies a batch whose seal is known. The outer error is the store's, the inner one the batch's.
 pub(crate) fn batch(
     store: &dyn Store,
@@ -32,24 +50,37 @@ pub(crate) fn batch(
     key: &[u8; 32],
     note: &[u8],
 ) -> Result<Result<VerifiedBatch, String>, RegistrarError> {
+    Ok(stored_batch(store, origin, key, note)?.map_err(|why| why.to_string()))
+}
+
+/// The same, and what is not there is told from what does not hold.
+pub(super) fn stored_batch(
+    store: &dyn Store,
+    origin: &Origin,
+    key: &[u8; 32],
+    note: &[u8],
+) -> Result<Result<VerifiedBatch, Unproven>, RegistrarError> {
+    let wrong = |why: String| Ok(Err(Unproven::Wrong(why)));
     let sealed = match seal::verify(note, key) {
         Ok(sealed) => sealed,
-        Err(error) => return Ok(Err(error.to_string())),
+        Err(error) => return wrong(error.to_string()),
     };
-    let Some(file) = sealed.file(&FileKind::Records) else { return Ok(Err("no records file".into())) };
+    let Some(file) = sealed.file(&FileKind::Records) else { return wrong("no records file".into()) };
     let Ok(name) = ObjectName::parse_file(origin, &file.name) else {
-        return Ok(Err(format!("`{}` is not the name of a file of {origin}", file.name)));
+        return wrong(format!("`{}` is not the name of a file of {origin}", file.name));
     };
     if file.length > MAX_RECORDS_BYTES {
         let found = file.length;
-        return Ok(Err(format!("`{name}` has {found} bytes: at most {MAX_RECORDS_BYTES} are read")));
+        return wrong(format!("`{name}` has {found} bytes: at most {MAX_RECORDS_BYTES} are read"));
     }
     // Another length than the sealed one is not read at all.
     let Some(records) = store::read_object(store, &name, file.length)? else {
-        return Ok(Err(format!("`{name}` is not in the store")));
+        return Ok(Err(Unproven::Absent(format!("`{name}` is not in the store"))));
     };
     let verified = verify_batch(BatchInput { origin, key, seal: note, records });
-    Ok(verified.map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")))
+    Ok(verified.map_err(|faults| {
+        Unproven::Wrong(faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+    }))
 }
 
 impl Registrar {

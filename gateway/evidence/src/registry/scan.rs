@@ -9,6 +9,7 @@ use schemas::trust::public_key;
 use schemas::verify::{SealTail, chain_seal};
 use schemas::{Identifier, ObjectName, Origin, Sha256Hex};
 
+use super::bounds::Refused;
 use super::read::{batch, seal_note};
 use super::records::ReadOn;
 use super::{End, Followed, Registrar, RegistrarError, Take};
@@ -17,8 +18,8 @@ use crate::store::Store as _;
 /// Beyond heartbeat bound and batch age, before a log counts as lost: a write takes its time.
 const SLACK_US: i64 = 5_000_000;
 
-/// How long after a try the end of a log that could not be read is tried again, microseconds.
-const AGAIN_US: i64 = 60_000_000;
+/// How long after a try a batch that could not be read is tried again, microseconds.
+pub(super) const AGAIN_US: i64 = 60_000_000;
 
 impl Registrar {
     /// Looks at every log of every gateway that has a key.
@@ -28,15 +29,19 @@ impl Registrar {
         let mut gateways: Vec<String> = trial.keys().values().map(|key| key.gateway.clone()).collect();
         gateways.sort();
         gateways.dedup();
+        let mut all = Vec::new();
         for gateway in gateways {
             let listed = self.store.logs(&self.settings.deployment, &gateway);
             let Some(mut origins) = self.unless_aside(&gateway, listed.map_err(RegistrarError::from))? else {
                 continue;
             };
             origins.sort();
-            for origin in origins {
-                self.log(&origin, all_seen, trial, take)?;
-            }
+            all.extend(origins);
+        }
+        let is_open = |origin: &&Origin| trial.logs().get(*origin).is_none_or(|log| log.closed.is_none());
+        self.open_logs = all.iter().filter(is_open).count();
+        for origin in all {
+            self.log(&origin, all_seen, trial, take)?;
         }
         Ok(())
     }
@@ -111,9 +116,7 @@ impl Registrar {
             return Ok(());
         }
         let entry = opening(origin, boot, key, Sha256Hex::of(&note), log_config);
-        if let Err(why) = take(trial, entry) {
-            self.warn_once(origin.as_str(), &why);
-        }
+        self.taken_or_told(origin, take(trial, entry));
         Ok(())
     }
 
@@ -148,28 +151,31 @@ impl Registrar {
                 root: tail.root,
                 seal: tail.sha256,
                 ahead: self.store.lacks(&name)?.then_some(true),
-                read: self.reading.get(origin).map(ReadOn::read),
+                read: self.reading.get(origin).map(|reading| reading.read(origin, trial)),
             };
-            if let Err(why) = take(trial, EntryBody::LogHead(head)) {
-                self.warn_once(origin.as_str(), &why);
+            if !self.taken_or_told(origin, take(trial, EntryBody::LogHead(head))) {
                 return followed;
             }
-        }
-        // What is not read yet has its entries before the log's end.
-        if self.reading.get(origin).is_some_and(|reading| !reading.is_at(tail.batch)) {
-            return followed;
         }
         let reason = match end {
             End::Read(reason) => reason,
             End::Unread(tried) => self.ended(origin, (&tail, &public), tried)?,
         };
-        if let Some(reason) = reason {
+        // What is not read yet, or not in the store yet, has its entries before the log's end.
+        let is_done = |reading: &ReadOn| reading.is_done(origin, tail.batch, trial);
+        if let Some(reason) = reason.filter(|_| self.reading.get(origin).is_none_or(is_done)) {
             let closed = LogClosed { origin: origin.clone(), size: tail.to, reason };
-            if let Err(why) = take(trial, EntryBody::LogClosed(closed)) {
-                self.warn_once(origin.as_str(), &why);
-            }
+            self.taken_or_told(origin, take(trial, EntryBody::LogClosed(closed)));
         }
         followed
+    }
+
+    /// Whether an entry was taken; of one that does not hold it is told, one that has no room is due again.
+    fn taken_or_told(&mut self, origin: &Origin, taken: Result<(), Refused>) -> bool {
+        if let Err(Refused::Wrong(why)) = &taken {
+            self.warn_once(origin.as_str(), why);
+        }
+        taken.is_ok()
     }
 
     /// Where to go on with a log: after a start, or where another registrar was faster, at the registered head. False
@@ -272,14 +278,16 @@ impl Registrar {
     }
 
     /// Says once that a log is silent past its bounds: that nothing came for so long while this registrar looked. Clocks
-    /// that somebody sets, here or at the gateway, have no part in it.
+    /// that somebody sets, here or at the gateway, have no part in it. A log that has ended owes nothing, though its end may
+    /// have to wait for its entry.
     fn silent(&mut self, origin: &Origin, trial: &mut State, take: &mut Take<'_>) {
         let Some(log) = trial.logs().get(origin) else { return };
         let Some(followed) = self.followed.get(origin) else { return };
         let bound = log.opened.heartbeat_bound_ms.saturating_add(log.opened.batch_age_ms);
         let bound = bound.saturating_mul(1000).saturating_add(SLACK_US);
         let silent = self.settings.clock.elapsed_us().saturating_sub(followed.seen);
-        if log.closed.is_some() || log.lost.is_some() || silent <= bound {
+        let has_ended = matches!(followed.end, End::Read(Some(_)));
+        if has_ended || log.closed.is_some() || log.lost.is_some() || silent <= bound {
             return;
         }
         let lost =
@@ -288,7 +296,7 @@ impl Registrar {
             Ok(()) => {
                 tracing::warn!(%origin, silent_s = silent / 1_000_000, "a log is silent past its bounds")
             }
-            Err(why) => self.warn_once(origin.as_str(), &why),
+            refused => _ = self.taken_or_told(origin, refused),
         }
     }
 }

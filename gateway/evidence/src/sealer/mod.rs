@@ -31,9 +31,9 @@ use crate::next_minor;
 use crate::spool::Spool;
 
 /// Leaf bytes of a batch at most.
-const BATCH_LEAF_BYTES: usize = 16 << 20;
+pub(crate) const BATCH_LEAF_BYTES: usize = 16 << 20;
 /// Records of a batch at most.
-const BATCH_RECORDS: usize = 50_000;
+pub(crate) const BATCH_RECORDS: usize = 50_000;
 /// The largest records file of a batch: its leaves, once more in typed columns, and a hash and a few bytes of each.
 /// Who reads records files as a whole takes them up to here.
 pub(crate) const MAX_RECORDS_BYTES: u64 = 64 << 20;
