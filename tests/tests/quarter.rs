@@ -1,6 +1,8 @@
 //! A synthetic quarter: every control of every pack finds what was planted for it, and nothing else. The short round has some
 //! thousand exchanges, the long one a million (`AFFIDAVIT_EXCHANGES` says another number); both print times and memory.
 
+#![allow(clippy::print_stdout, reason = "tests")]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

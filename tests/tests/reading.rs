@@ -2,6 +2,8 @@
 //!
 //! `BLESS=1` with the suite `browser` makes the pictures in `auditor/pictures` anew.
 
+#![allow(clippy::panic, reason = "tests")]
+
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -56,7 +58,7 @@ impl Written {
                 }
             }
         }
-        std::panic::panic_any("no file of records")
+        panic!("no file of records")
     }
 }
 
@@ -172,7 +174,7 @@ fn report(name: &str) -> (String, Data) {
     let to = jiff::Timestamp::from_microsecond(to).expect("a time").to_string();
     let more = ["--pack", "soc2", "--to", &to, "--state", path(&state), "--out", path(&out)];
     let (_, told) = auditor(&[&["report"], &store[..], &more].concat());
-    let page = std::fs::read_to_string(&out).unwrap_or_else(|_| std::panic::panic_any(told.to_string()));
+    let page = std::fs::read_to_string(&out).unwrap_or_else(|_| panic!("{told}"));
     let data = std::fs::read_to_string(written.path(&format!("{name}.json"))).expect("the data");
     (page, serde_json::from_str(&data).expect("the data of a report"))
 }
@@ -186,10 +188,7 @@ fn claims_of_visits() -> Vec<Value> {
     let visit = |store: &Path, more: &[&str]| {
         let words = ["verify", path(store), "--trust", path(&trust), "--state", path(&state)];
         let report = auditor(&[&words[..], &["--format", "json"], more].concat()).1;
-        report["claims"]
-            .as_array()
-            .unwrap_or_else(|| std::panic::panic_any(format!("no claims: {report}")))
-            .clone()
+        report["claims"].as_array().unwrap_or_else(|| panic!("no claims: {report}")).clone()
     };
     [
         visit(&written.store, &[]),
@@ -318,8 +317,7 @@ document.body.append(frame);
     let told =
         chromium(&dir.join("profile"), &[&flags[..], &["--window-size=1400,900", url.as_str()]].concat());
     let down = told.split("<p>down to ").nth(1).and_then(|rest| rest.split(';').next());
-    down.and_then(|down| down.parse().ok())
-        .unwrap_or_else(|| std::panic::panic_any(format!("{file} has no `{selector}`: {told}")))
+    down.and_then(|down| down.parse().ok()).unwrap_or_else(|| panic!("{file} has no `{selector}`: {told}"))
 }
 
 #[test]

@@ -523,9 +523,9 @@ mod tests {
         let (s, n) = (Some::<i64>, None);
         let reported = |counts: [Option<i64>; 8]| {
             let [input, output, total, cached, reasoning, tools, billed_input, billed_output] = counts;
-            let mut found = Counts::default();
-            found.reported =
+            let reported =
                 Reported { input, output, total, cached_input: cached, reasoning, ..Reported::default() };
+            let mut found = Counts { reported, ..Counts::default() };
             (found.tool_use_input, found.billed_input, found.billed_output) =
                 (tools, billed_input, billed_output);
             found

@@ -179,7 +179,7 @@ pub enum Framing {
 pub(crate) enum Frames {
     ServerSent(sse::Parser),
     Values(values::Parser),
-    Frames(event_stream::Parser),
+    Aws(event_stream::Parser),
 }
 
 impl Frames {
@@ -188,7 +188,7 @@ impl Frames {
         match framing {
             Framing::ServerSent => Self::ServerSent(sse::Parser::new(limit)),
             Framing::Values => Self::Values(values::Parser::new(limit)),
-            Framing::Frames => Self::Frames(event_stream::Parser::new(limit)),
+            Framing::Frames => Self::Aws(event_stream::Parser::new(limit)),
         }
     }
 
@@ -197,7 +197,7 @@ impl Frames {
         match self {
             Self::ServerSent(_) => Framing::ServerSent,
             Self::Values(_) => Framing::Values,
-            Self::Frames(_) => Framing::Frames,
+            Self::Aws(_) => Framing::Frames,
         }
     }
 
@@ -206,7 +206,7 @@ impl Frames {
         match self {
             Self::ServerSent(parser) => parser.between_events(),
             Self::Values(parser) => parser.between_values(),
-            Self::Frames(parser) => parser.between_frames(),
+            Self::Aws(parser) => parser.between_frames(),
         }
     }
 
@@ -216,7 +216,7 @@ impl Frames {
         match self {
             Self::ServerSent(parser) => too_large(parser.stopped()),
             Self::Values(parser) => too_large(parser.stopped()),
-            Self::Frames(parser) => parser.error().map(Unread::Frame),
+            Self::Aws(parser) => parser.error().map(Unread::Frame),
         }
     }
 
@@ -225,7 +225,7 @@ impl Frames {
     pub(crate) fn unfinished(&self) -> Option<Unfinished<'_>> {
         match self {
             Self::ServerSent(parser) => parser.unfinished(),
-            Self::Values(_) | Self::Frames(_) => None,
+            Self::Values(_) | Self::Aws(_) => None,
         }
     }
 
@@ -234,7 +234,7 @@ impl Frames {
         match self {
             Self::ServerSent(parser) => parser.feed(chunk, dispatch),
             Self::Values(parser) => parser.feed(chunk, dispatch),
-            Self::Frames(parser) => parser.feed(chunk, dispatch),
+            Self::Aws(parser) => parser.feed(chunk, dispatch),
         }
     }
 
@@ -243,7 +243,7 @@ impl Frames {
         match self {
             Self::ServerSent(parser) => parser.finish(dispatch),
             Self::Values(_) => {}
-            Self::Frames(parser) => parser.finish(),
+            Self::Aws(parser) => parser.finish(),
         }
     }
 }

@@ -46,9 +46,9 @@ pub(super) enum Item {
 }
 
 impl Item {
-    fn told(self) -> Option<Box<Told>> {
+    fn told(self) -> Option<Told> {
         match self {
-            Self::Exchange(told) => Some(told),
+            Self::Exchange(told) => Some(*told),
             Self::Flush(_) => None,
         }
     }
@@ -91,7 +91,7 @@ enum Sent {
 pub(super) struct Sender {
     settings: Settings,
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
-    waiting: Vec<Box<Told>>,
+    waiting: Vec<Told>,
     /// No try is made before: the receiver asked for that, or failed.
     not_before: Option<Instant>,
     /// How long the last such wait was; none where the last try was taken. That it is away is said once.
@@ -127,7 +127,7 @@ impl Sender {
                 // What waits here is bounded too: more stays in the queue, and what the queue has no room for is dropped.
                 item = queue.recv(), if self.waiting.len() < MOST => match item {
                     Some(Item::Exchange(told)) => {
-                        self.waiting.push(told);
+                        self.waiting.push(*told);
                         if self.waiting.len() >= MOST {
                             self.spans().await;
                         }
