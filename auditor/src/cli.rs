@@ -744,8 +744,8 @@ pub struct CheckReceipts {
 #[derive(Debug, Args)]
 #[command(
     after_help = "DIR gets index.html (without scripts), exchanges.csv and exchanges.json, a folder for each exchange with its story, its proof \
-    and its content as it crossed, and manifest.json with the SHA-256 of every file; `check-subject` checks it. What was erased, or is not \
-    kept, is named. With `--from` and `--to` the exchanges that began in between.\n\n\
+    and its content as it crossed, and manifest.json with the SHA-256 of every file; `check-subject` checks it. The \
+    manifest and the page name everybody whom data went to, over all attempts. What was erased, or is not kept, is named. With `--from` and `--to` the exchanges that began in between.\n\n\
     Exit code: the verdict's, as with `show`."
 )]
 pub struct Subject {
@@ -764,6 +764,9 @@ pub struct Subject {
     /// The folder: not there yet, or empty.
     #[arg(long, short, value_name = "DIR")]
     pub out: PathBuf,
+    /// The key that signs the manifest (`auditor report-key` makes one); default: nobody signs it.
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<PathBuf>,
     /// Memory for the questions; what is beyond it goes to disk.
     #[arg(long, value_name = "MIB", default_value_t = 512)]
     pub memory: usize,
@@ -777,6 +780,9 @@ pub struct CheckSubject {
     /// The trust file.
     #[arg(long, value_name = "FILE")]
     pub trust: PathBuf,
+    /// The verifier key of who signed the manifest, or a file that holds it; over another channel than the folder.
+    #[arg(long, value_name = "KEY|FILE")]
+    pub key: Option<String>,
 }
 
 /// `witness`.

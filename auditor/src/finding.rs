@@ -171,6 +171,10 @@ codes! {
     OrphanIntent "ORPHAN_INTENT" Medium Incomplete "how these exchanges ended is not recorded";
     /// An outcome or attempt names an intent that is not there.
     OrphanOutcome "ORPHAN_OUTCOME" High Invalid "the record does not belong to an exchange of this log";
+    /// The attempts of an exchange are not told in order, each once.
+    AttemptDisorder "ATTEMPT_DISORDER" High Invalid "an attempt was left out, told twice or made up: what went where, and what it cost, cannot be told";
+    /// Bytes went to a target, and how that ended is not told.
+    AttemptUntold "ATTEMPT_UNTOLD" Medium Incomplete "how this attempt ended, and what it cost, is not recorded";
     /// Times contradict each other.
     TimeContradiction "TIME_CONTRADICTION" High Invalid "the gateway's clock was set, or a time was made up";
     /// A record claims a time long before those that precede it.
@@ -183,6 +187,8 @@ codes! {
     UndeclaredErasure "UNDECLARED_ERASURE" High Invalid "content was made unreadable without a record of it";
     /// Content was erased that a legal hold covered at that time.
     ErasedUnderHold "ERASED_UNDER_HOLD" Critical Policy "content that a legal hold covered was destroyed: ask who asked for it, and why the gateway did not refuse";
+    /// Content was erased at a time so close to a hold's begin or end by another gateway that their clocks do not say which was first.
+    HoldOrderUnknown "HOLD_ORDER_UNKNOWN" Medium Note "two gateways' clocks may be apart by as much; ask both when it was done";
     /// The registry says that it read a batch, and has no entry about a hold or an erasure in it.
     LedgerMissing "LEDGER_MISSING" High Incomplete "ask why the registrar left a hold or an erasure out";
     /// The registry tells of a hold or an erasure that its log does not hold, or of one twice.
@@ -331,6 +337,8 @@ codes! {
     ReceiptUnjudged "RECEIPT_UNJUDGED" Unjudged Unjudged "look at the file, and whether this is the right store and trust file";
     /// The caller tried to switch recording off or to choose an id.
     SuppressionTried "SUPPRESSION_TRIED" Info Note "the attempt had no effect and is recorded";
+    /// Nothing proves who asked, or for which team.
+    PrincipalUnproven "PRINCIPAL_UNPROVEN" Medium Note "who could reach the gateway could say so: do not charge or accuse anybody by these names; put them into the keys or tokens";
 }
 
 impl fmt::Display for Code {

@@ -46,6 +46,8 @@ pub(crate) struct Writer {
     pub(crate) suppression: Vec<Identifier>,
     /// The end user of the exchanges from here on.
     pub(crate) subject: Option<Identifier>,
+    /// The team that asks, where it is another one.
+    pub(crate) team: Option<Identifier>,
     pending: Vec<Vec<u8>>,
     content: Vec<schemas::content::Row>,
     references: Vec<ReferenceRow>,
@@ -107,7 +109,23 @@ impl Writer {
         encryption: Encryption,
         promise_key: Option<String>,
     ) -> Self {
+        Self::without_boot(epoch, now, store).began(predecessor, encryption, promise_key)
+    }
+
+    /// The log of another gateway, whose key is the same one.
+    pub(crate) fn boot_of(gateway: &str, epoch: &str, now: i64, store: MemorySource) -> Self {
         let mut writer = Self::without_boot(epoch, now, store);
+        writer.origin = Origin::join("acme", gateway, epoch).unwrap();
+        writer.began(None, Encryption::Aes256Gcm, None)
+    }
+
+    fn began(
+        mut self,
+        predecessor: Option<Predecessor>,
+        encryption: Encryption,
+        promise_key: Option<String>,
+    ) -> Self {
+        let writer = &mut self;
         writer.encrypt = encryption == Encryption::Aes256Gcm;
         writer.push(Body::Boot(Boot {
             gateway_version: id("0.1.0"),
@@ -122,7 +140,7 @@ impl Writer {
         let (next, reason) = (writer.config, ConfigReason::Start);
         let book = writer.reference(include_bytes!("../../policies/prices/2026-11.csv"), "text/csv");
         writer.push(Body::Config(Config { next, reason, policy: None, price_book: Some(book) }));
-        writer
+        self
     }
 
     /// A log that nothing was written to.
@@ -141,6 +159,7 @@ impl Writer {
             dictionary: None,
             suppression: Vec::new(),
             subject: None,
+            team: None,
             pending: Vec::new(),
             content: Vec::new(),
             references: vec![config],
@@ -173,6 +192,8 @@ impl Writer {
             content_key: None,
             retention: None,
             suppression: vec![],
+            limit: None,
+            translation: None,
         }
     }
 
@@ -256,6 +277,11 @@ impl Writer {
         }
     }
 
+    /// The last row of content is not kept.
+    pub(crate) fn forget_row(&mut self) {
+        self.content.pop();
+    }
+
     pub(crate) fn key(&mut self) -> KeyId {
         let slot = self.next_key;
         self.next_key += 1;
@@ -270,7 +296,9 @@ impl Writer {
     /// The caller with the end user for whom it asks.
     fn asking(&self) -> Caller {
         let subject = self.subject.clone().map(|value| Attributed { value, source: Source::Asserted });
-        Caller { subject, ..Self::caller() }
+        let caller = Self::caller();
+        let team = self.team.clone().map(|value| Attributed { value, source: Source::Key });
+        Caller { subject, team: team.or(caller.team), ..caller }
     }
 
     /// Promises of all records that are not sealed yet, as one group.
@@ -285,19 +313,12 @@ impl Writer {
         Asked {
             route: Some(id("openai")),
             provider: Some(id("openai")),
-            target: None,
             dialect: Some(id("openai")),
             operation: Some(id("chat.completions")),
             method: Some(id("POST")),
             requested_model: Some(id("gpt-4o")),
             stream: Some(false),
-            max_output_tokens: None,
-            choices: None,
-            tools_offered: None,
-            service_tier: None,
-            temperature: None,
-            background: None,
-            refers_to: None,
+            ..Asked::default()
         }
     }
 
@@ -318,8 +339,10 @@ impl Writer {
             parts,
             content_key,
             retention: id("standard"),
+            translation: None,
             fail_mode: None,
             suppression: self.suppression.clone(),
+            choice: None,
         }));
         (position, key)
     }
@@ -329,19 +352,9 @@ impl Writer {
         let position = self.position();
         let part = self.part(position, &exchange, PartName::ProviderResponse, key, response, None);
         let usage = Usage {
-            source: UsageSource::Provider,
-            role: UsageRole::Incurred,
             input_tokens: Some(1000),
-            uncached_input_tokens: None,
-            cache_read_tokens: None,
-            cache_write_5m_tokens: None,
-            cache_write_1h_tokens: None,
             output_tokens: Some(10),
-            reasoning_tokens: None,
-            input_audio_tokens: None,
-            output_audio_tokens: None,
-            input_image_tokens: None,
-            reported: Reported::default(),
+            ..Usage::of(UsageSource::Provider, UsageRole::Incurred)
         };
         let outcome = self.outcome_of(exchange, intent_position, Some(key), vec![part], usage);
         self.push(Body::Outcome(outcome));
@@ -360,6 +373,9 @@ impl Writer {
             intent_position,
             caller: self.asking(),
             asked: Self::asked(),
+            served: None,
+            translation: None,
+            answer_dropped: None,
             end: End::Complete,
             provider_end: Some(ProviderEnd::Seen),
             provider_status: Some(200),

@@ -25,6 +25,7 @@ pub mod probe;
 pub mod proof;
 pub mod query;
 pub mod receipts;
+pub mod recipients;
 pub mod reconcile;
 pub mod registry;
 pub mod render;

@@ -1,7 +1,7 @@
 //! SQL over proven rows: DataFusion on the cache's files, never on the store's.
 //!
 //! Tables: `records` (one row a record), `exchanges` (one row an exchange), `batches` (one row a sealed batch), the
-//! user's own registers, and `content` where it was asked for. Bounded memory; what is beyond it goes to disk.
+//! user's own registers, and `content` where it was asked for; `leaf_text(leaf, 'caller.groups')` gives what is no column. Bounded memory; what is beyond it goes to disk.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,8 +18,9 @@ use datafusion::prelude::{
     CsvReadOptions, JsonReadOptions, ParquetReadOptions, SQLOptions, SessionConfig, SessionContext,
 };
 use schemas::Sha256Hex;
-use schemas::columns::COLUMNS;
+use schemas::columns::{COLUMNS, Column};
 
+use crate::assess::tables::leaf_text;
 use crate::cache;
 
 /// A register of the user's.
@@ -71,6 +72,7 @@ pub async fn session(
         .with_disk_manager_builder(disk)
         .build_arc()?;
     let context = SessionContext::new_with_config_rt(config, runtime);
+    context.register_udf(leaf_text());
     table(&context, "records", records, cache::records_schema()).await?;
     table(&context, "batches", batches, cache::batches_schema()).await?;
     context.sql(&exchanges()).await?.collect().await?;
@@ -135,6 +137,82 @@ pub async fn parquet(
     Ok(context.read_parquet(paths, ParquetReadOptions::default().schema(schema)).await?)
 }
 
+/// Columns that only attempts (and holds) have.
+const ATTEMPT: [&str; 6] =
+    ["attempt_number", "phase", "attempt_target", "attempt_provider", "attempt_dialect", "attempt_model"];
+
+/// What was sent to the target of which a record tells: where it is not number 0, not what number 0 was sent.
+fn sent_model(table: &str) -> String {
+    format!(
+        "CASE WHEN {table}.served_number IS NULL THEN {table}.sent_model ELSE {table}.served_sent_model END"
+    )
+}
+
+/// The model of a row of [`dispatches`]: that which served, was sent, was asked for.
+pub const MODEL_OF_DISPATCH: &str = "coalesce(served_model, sent_model, requested_model)";
+
+/// Why attempts end that nothing was sent for: nobody can charge them.
+const NOT_SENT: &str = "'connect'";
+
+/// A column of what an exchange cost, of a record of `table`; none where the exchange read an answer that another one incurred: every
+/// read of it tells the same cost, and it is that other exchange's.
+fn incurred(table: &str, name: &str) -> String {
+    format!("CASE WHEN {table}.usage_role = 'retrieved' THEN NULL ELSE {table}.\"{name}\" END")
+}
+
+/// Columns that say what an exchange cost.
+const COST: [&str; 3] = ["cost", "currency", "price_book"];
+
+/// The columns of [`dispatches`] behind origin, position and leaves.
+pub fn columns_of_dispatch() -> impl Iterator<Item = &'static Column> {
+    COLUMNS.iter().filter(|column| !ATTEMPT.contains(&column.name) || column.name == "attempt_number")
+}
+
+/// What was paid for, of the table `records`: each outcome, and each attempt that ended with usage, with who and what of
+/// its intent; one whose intent is missing has nobody. An attempt that ended without an answer after bytes went to it may cost: its
+/// usage is incurred and unknown. `provider`, `target`, `dialect` and `sent_model` are those that the bytes went to. `filter` is a condition
+/// on the records.
+pub fn dispatches(filter: &str) -> String {
+    let first = |one: &str, other: &str| format!("coalesce({one}, {other})");
+    let (mut of_outcome, mut of_attempt) = (Vec::new(), Vec::new());
+    for column in columns_of_dispatch() {
+        let name = column.name;
+        let (outcome, attempt) = match name {
+            _ if COST.contains(&name) => (incurred("o", name), incurred("a", name)),
+            "provider" | "target" | "dialect" => (
+                first(&format!("o.served_{name}"), &format!("o.{name}")),
+                first(&format!("a.attempt_{name}"), &format!("i.{name}")),
+            ),
+            "sent_model" => (
+                sent_model("o"),
+                "CASE WHEN a.attempt_number = 0 THEN coalesce(a.attempt_model, i.sent_model) ELSE a.attempt_model END"
+                    .to_owned(),
+            ),
+            "attempt_number" => (first("o.served_number", "0"), "a.attempt_number".to_owned()),
+            "usage_role" => ("o.usage_role".to_owned(), first("a.usage_role", "'incurred'")),
+            "usage_source" => ("o.usage_source".to_owned(), first("a.usage_source", "'unknown'")),
+            _ => {
+                let from = if matches!(column.path, ["caller" | "asked", ..]) { "i" } else { "a" };
+                (format!("o.\"{name}\""), format!("{from}.\"{name}\""))
+            }
+        };
+        of_outcome.push(format!("{outcome} AS \"{name}\""));
+        of_attempt.push(format!("{attempt} AS \"{name}\""));
+    }
+    format!(
+        r#"SELECT o.origin, o.position, o.leaf, o.leaf_hash, CAST(NULL AS VARCHAR) AS intent_leaf, {}
+          FROM (SELECT * FROM records WHERE kind = 'outcome' AND {filter}) o
+        UNION ALL
+        SELECT a.origin, a.position, a.leaf, a.leaf_hash, i.leaf AS intent_leaf, {}
+          FROM (SELECT * FROM records WHERE kind = 'attempt' AND phase = 'end'
+                AND (usage_role IS NOT NULL OR reason NOT IN ({NOT_SENT})) AND {filter}) a
+          LEFT JOIN (SELECT * FROM records WHERE kind = 'intent') i
+            ON a.origin = i.origin AND a.intent_position = i.position"#,
+        of_outcome.join(", "),
+        of_attempt.join(", ")
+    )
+}
+
 /// One row an exchange, of the table `records`.
 fn exchanges() -> String {
     format!("CREATE VIEW exchanges AS {}", exchanges_of("records", &[]))
@@ -143,14 +221,28 @@ fn exchanges() -> String {
 /// One row an exchange: its outcome, its refusal, or its intent where it has no outcome yet. `records`: a table of its
 /// columns; `more`: columns of that table to hand on.
 pub fn exchanges_of(records: &str, more: &[&str]) -> String {
-    let skip = ["kind", "at", "count", "intent_position"];
+    let skip = ["kind", "at", "count", "intent_position"].into_iter().chain(ATTEMPT).collect::<Vec<_>>();
     let known = COLUMNS.iter().map(|column| column.name).filter(|name| !skip.contains(name));
     let columns: Vec<&str> = known.chain(more.iter().copied()).collect();
     let of =
         |table: &str| columns.iter().map(|name| format!("{table}.\"{name}\"")).collect::<Vec<_>>().join(", ");
     // The policy was asked before anything went out: an outcome does not say it again.
-    let ended = of("o").replace("o.\"decision\"", "coalesce(o.\"decision\", i.\"decision\") AS \"decision\"");
-    let model = |table: &str| format!("coalesce({table}.served_model, {table}.requested_model) AS model");
+    let mut ended =
+        of("o").replace("o.\"decision\"", "coalesce(o.\"decision\", i.\"decision\") AS \"decision\"");
+    // Who answered: where the first target did not, one that was tried behind it.
+    for name in ["provider", "target", "dialect"] {
+        let served = format!("coalesce(o.\"served_{name}\", o.\"{name}\") AS \"{name}\"");
+        ended = ended.replace(&format!("o.\"{name}\""), &served);
+    }
+    for name in COST {
+        let cost = format!("{} AS \"{name}\"", incurred("o", name));
+        ended = ended.replace(&format!("o.\"{name}\""), &cost);
+    }
+    // The nearest first: what the answer says, what was sent, what was asked for.
+    let model = |table: &str| {
+        let sent = sent_model(table);
+        format!("coalesce({table}.served_model, {sent}, {table}.requested_model) AS model")
+    };
     format!(
         r#"SELECT o.origin, o.position, o.intent_position, i.at AS started_at, o.at AS ended_at, 'ended' AS state,
                date_trunc('day', coalesce(i.at, o.at)) AS day, {model_o}, {ended}

@@ -378,6 +378,13 @@ EVIDENCE = Dashboard(
             ],
         ),
         Row(
+            "OpenTelemetry",
+            [
+                Panel("Collector: exchanges a second", "By what became of their spans. The evidence has those that were dropped too.", [(rate("gateway_otlp_exchanges_total", "result"), "{{result}}")]),
+                Panel("Collector: tries that failed in this time", "Of spans and of metrics, with the reason.", [(grown("gateway_otlp_failures_total", "signal", "reason"), "{{signal}} {{reason}}")], kind="bargauge", bad=1),
+            ],
+        ),
+        Row(
             "Archivers",
             [
                 Panel(

@@ -13,12 +13,17 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::accept::tls::{self, TlsError};
-use crate::config::{Limits, Loaded, LoadedFile};
+use crate::balance::Upstream;
+use crate::balance::probe::Keyed;
+use crate::config::{Limits, Loaded, LoadedFile, Secret};
 use crate::dispatch::headers::Filter;
 use crate::dispatch::pool::{PoolError, Provider};
+use crate::estimate::Estimates;
+use crate::identity::Identities;
 use crate::otlp::{Otlp, OtlpError};
+use crate::quotas::{Passwords, Quotas};
 use crate::route::Routes;
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Names, Telemetry};
 
 /// The running gateway.
 pub(crate) struct App {
@@ -31,6 +36,8 @@ pub(crate) struct App {
     pub(crate) connections: TaskTracker,
     /// What the admin socket was asked: erasures that run.
     pub(crate) asked: TaskTracker,
+    /// Usage that no provider told.
+    pub(crate) estimates: Estimates,
     runtime: tokio::runtime::Handle,
     draining: AtomicBool,
     cutting: AtomicBool,
@@ -50,6 +57,7 @@ impl App {
             tasks: TaskTracker::new(),
             connections: TaskTracker::new(),
             asked: TaskTracker::new(),
+            estimates: Estimates::default(),
             runtime: tokio::runtime::Handle::current(),
             draining: AtomicBool::new(false),
             cutting: AtomicBool::new(false),
@@ -68,6 +76,7 @@ impl App {
     /// No new exchange is taken from now on.
     pub(crate) fn drain(&self) {
         self.draining.store(true, Ordering::Release);
+        self.snapshot.load().probes.cancel();
     }
 
     /// Whether no new exchange is taken.
@@ -95,6 +104,8 @@ pub(crate) struct Snapshot {
     pub(crate) filter: Filter,
     pub(crate) tls: Vec<Option<Arc<rustls::ServerConfig>>>,
     pub(crate) pseudonyms: Pseudonyms,
+    /// Who calls without a gateway key.
+    pub(crate) identities: Identities,
     /// Places for exchanges under way.
     pub(crate) places: Arc<Semaphore>,
     /// Memory for bodies, in units of [`MEMORY_UNIT`].
@@ -102,6 +113,14 @@ pub(crate) struct Snapshot {
     pub(crate) documents: Documents,
     /// Where spans and metrics go.
     pub(crate) otlp: Option<Arc<Otlp>>,
+    /// How much who may use.
+    pub(crate) quotas: Quotas,
+    /// Each provider under each of its keys, by its name, with what its targets share.
+    pub(crate) providers: BTreeMap<Identifier, Keyed>,
+    /// Cancelled: its providers are probed no more.
+    pub(crate) probes: CancellationToken,
+    /// Held for the metrics of what ends under it.
+    _names: Arc<Names>,
 }
 
 /// Bytes of one permit of [`Snapshot::memory`].
@@ -134,9 +153,20 @@ pub(crate) enum SnapshotError {
         /// What of it.
         source: PoolError,
     },
+    /// The way to an issuer of tokens.
+    #[error("issuer `{name}`: {source}")]
+    Issuer {
+        /// Which issuer.
+        name: Identifier,
+        /// What of it.
+        source: PoolError,
+    },
     /// The way to a collector.
     #[error("`telemetry.otlp`: {0}")]
     Otlp(#[from] OtlpError),
+    /// TLS to the store of quotas.
+    #[error("`quotas.store.redis.tls`: {0}")]
+    Quotas(PoolError),
     /// A media type of ours is no identifier.
     #[error(transparent)]
     Name(#[from] NameError),
@@ -162,23 +192,39 @@ impl Snapshot {
     ) -> Result<Self, SnapshotError> {
         let documents = Documents::of(&loaded)?;
         let config = &loaded.config;
+        let names = Arc::new(Names::of(&loaded));
+        telemetry.shows(&names);
         let mut tls = Vec::with_capacity(loaded.tls.len());
         for (index, files) in loaded.tls.iter().enumerate() {
             let server = files.as_ref().map(tls::server).transpose();
             tls.push(server.map_err(|source| SnapshotError::Tls { index, source })?);
         }
-        let mut providers = BTreeMap::new();
+        let mut keyed = BTreeMap::new();
         for typed in &config.providers {
             let name = typed.name.clone();
             let roots = loaded.provider_cas.get(name.as_str()).map(Vec::as_slice);
-            let credential = loaded.credentials.get(name.as_str()).map(|secret| secret.expose());
+            let secrets = loaded.secrets_of(name.as_str());
             let aws = loaded.aws_keys.get(name.as_str());
             let old = before.and_then(|before| before.routes.provider(&name));
-            let provider = Provider::new(typed, credential, aws, roots, &config.limits, old)
-                .map_err(|source| SnapshotError::Pool { name: name.clone(), source })?;
-            providers.insert(name, Arc::new(provider));
+            let failed = |source| SnapshotError::Pool { name: name.clone(), source };
+            let upstream = loaded.upstreams.get(name.as_str());
+            let fetched = &telemetry.tokens_fetched;
+            let make = |credential, old: Option<&Provider>| {
+                Provider::new(typed, credential, aws, roots, upstream, &config.limits, fetched, old)
+                    .map(Arc::new)
+            };
+            let first = make(secrets.first().copied(), old).map_err(failed)?;
+            let mut all = vec![Arc::clone(&first)];
+            for secret in secrets.iter().skip(1) {
+                all.push(make(Some(*secret), Some(&first)).map_err(failed)?);
+            }
+            let known = before.and_then(|before| before.providers.get(&name));
+            let known = known.map(|known| &*known.upstream);
+            let upstream = Arc::new(Upstream::new(&typed.into(), &secrets, &telemetry.balance, known));
+            keyed.insert(name, Keyed { providers: all, upstream });
         }
-        let routes = Routes::new(&config.routes, &providers)
+        let known = before.map(|before| &before.routes);
+        let routes = Routes::new(&config.routes, &keyed, &telemetry.balance, known)
             .map_err(|(route, provider)| SnapshotError::NoProvider { route, provider })?;
         let limits = config.limits.clone();
         let (places, memory) = match before {
@@ -192,16 +238,58 @@ impl Snapshot {
         };
         let filter = Filter::new(&config.headers);
         let pseudonyms = Pseudonyms::new(&loaded.pseudonym_key);
+        let identities = Identities::new(&loaded, before.map(|before| &before.identities), telemetry)
+            .map_err(|(name, source)| SnapshotError::Issuer { name, source })?;
         let collector = before.and_then(|before| before.otlp.as_ref());
         let otlp = Otlp::new(&loaded, collector, &telemetry.otlp)?;
-        Ok(Self { loaded, limits, routes, filter, tls, pseudonyms, places, memory, documents, otlp })
+        let quotas = quotas(&loaded, before, telemetry)?;
+        Ok(Self {
+            loaded,
+            limits,
+            routes,
+            filter,
+            tls,
+            pseudonyms,
+            identities,
+            places,
+            memory,
+            documents,
+            otlp,
+            quotas,
+            providers: keyed,
+            probes: CancellationToken::new(),
+            _names: names,
+        })
     }
 
-    /// Begins its way to a collector, in the place of that of `before`.
+    /// Begins its way to a collector, in the place of that of `before`, to the issuers of tokens, and what quotas do
+    /// beside exchanges.
     pub(crate) fn collects(&self, ledger: &Ledger, before: Option<&Self>) {
+        self.identities.begin();
+        self.quotas.begin();
         let before = before.and_then(|before| before.otlp.as_deref());
         if let Some(otlp) = &self.otlp {
             otlp.begins(ledger.origin().epoch(), before);
+        }
+    }
+
+    /// The providers that some route leads to and that are probed.
+    pub(crate) fn probed(&self) -> Vec<Keyed> {
+        let is_used = |name: &Identifier| self.routes.provider(name).is_some();
+        let probed = self
+            .providers
+            .iter()
+            .filter(|(name, keyed)| keyed.upstream.probed.active().is_some() && is_used(name));
+        probed.map(|(_, keyed)| keyed.clone()).collect()
+    }
+
+    /// Its probes end, and what `next` does not have is shown no more.
+    pub(crate) fn gives_way(&self, next: &Self) {
+        self.probes.cancel();
+        self.quotas.gives_way(&next.quotas);
+        for route in self.routes.iter() {
+            let after = next.routes.iter().find(|after| after.name == route.name);
+            route.balancer.gives_way(after.map(|after| &*after.balancer));
         }
     }
 
@@ -209,7 +297,43 @@ impl Snapshot {
     pub(crate) fn is_counted_in(&self, telemetry: &Telemetry) {
         let providers = self.loaded.config.providers.iter().map(|provider| provider.name.as_str());
         telemetry.expect(providers, self.loaded.policy.as_ref());
+        for route in self.routes.iter() {
+            let targets = route.targets.iter().map(|target| target.name.as_str());
+            telemetry.expect_targets(route.name.as_str(), targets);
+        }
     }
+
+    /// The pseudonyms, where they are those of a configured key, which other gateways can have too.
+    pub(crate) fn shared_pseudonyms(&self) -> Option<&Pseudonyms> {
+        self.loaded.config.evidence.pseudonym_key.is_some().then_some(&self.pseudonyms)
+    }
+}
+
+/// The rules of `loaded`; counters of `before` go on, and its connection where nothing of it changed.
+fn quotas(
+    loaded: &Loaded,
+    before: Option<&Snapshot>,
+    telemetry: &Telemetry,
+) -> Result<Quotas, SnapshotError> {
+    let files = loaded.quota_store.as_ref();
+    let tls = files.map(crate::tap::tls::client).transpose().map_err(SnapshotError::Quotas)?;
+    let passwords = |loaded: &Loaded| {
+        let text = |secret: &Secret| secret.expose().to_owned();
+        let files = loaded.quota_store.as_ref();
+        Passwords {
+            server: files.and_then(|files| files.secret.as_ref()).map(text),
+            sentinel: loaded.quota_sentinel.as_ref().map(text),
+        }
+    };
+    let before = before.map(|before| {
+        let old = &before.loaded;
+        let same = old.config.quotas.store == loaded.config.quotas.store
+            && passwords(old) == passwords(loaded)
+            && old.quota_store.as_ref().map(|files| (&files.roots, &files.client))
+                == loaded.quota_store.as_ref().map(|files| (&files.roots, &files.client));
+        (&before.quotas, same)
+    });
+    Ok(Quotas::new(&loaded.config.quotas, passwords(loaded), tls, before, &telemetry.quotas))
 }
 
 fn permits(count: u64) -> Arc<Semaphore> {
@@ -251,8 +375,21 @@ impl Pseudonyms {
         format!("p:{}", hex::encode(tag.as_ref().get(..16).unwrap_or_default()))
     }
 
-    /// `raw` where a leaf may hold it, else its pseudonym (CA-8).
+    /// Whether `text` is written as a pseudonym is.
+    pub fn is_one(text: &str) -> bool {
+        text.strip_prefix("p:").is_some_and(|tag| {
+            tag.len() == 32 && tag.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+        })
+    }
+
+    /// `raw` where a leaf may hold it, else its pseudonym (CA-8). A text that looks like a pseudonym is none of ours: it gets
+    /// its own.
     pub(crate) fn identifier(&self, raw: &str) -> Identifier {
+        if raw.starts_with("p:")
+            && let Some(pseudonym) = self.always(raw)
+        {
+            return pseudonym;
+        }
         dialects::identifier(raw, &|text| self.of(text))
     }
 

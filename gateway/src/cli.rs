@@ -324,6 +324,18 @@ pub struct Issue {
     /// The class of the data that is sent.
     #[arg(long, value_parser = identifier)]
     pub data_class: Option<Identifier>,
+    /// A group that the consumer is in; may be given several times.
+    #[arg(long, value_name = "GROUP", value_parser = identifier)]
+    pub group: Vec<Identifier>,
+    /// A pattern of models that it may be used for, as `gpt-4o*` or `!*audio*`; may be given several times.
+    #[arg(long, value_name = "PATTERN")]
+    pub allow_model: Vec<String>,
+    /// A pattern of providers that it may be used for; may be given several times.
+    #[arg(long, value_name = "PATTERN")]
+    pub allow_provider: Vec<String>,
+    /// A pattern of routes that it may be used for; may be given several times.
+    #[arg(long, value_name = "PATTERN")]
+    pub allow_route: Vec<String>,
     /// When it ends: a time as `2027-01-01T00:00:00Z`, or a duration from now as `90d`.
     #[arg(long, value_name = "WHEN")]
     pub expires: Option<String>,
@@ -453,9 +465,10 @@ pub struct HoldAdd {
     /// Only this exchange; may be given several times.
     #[arg(long, value_name = "ID", group = "held")]
     pub exchange: Vec<String>,
-    /// Only what an end user asked, as callers name it.
+    /// Only what an end user asked, as callers name it, where `evidence.pseudonym_key` is configured; or its pseudonym `p:...`, as
+    /// records name it. May be given several times.
     #[arg(long, group = "held")]
-    pub subject: Option<String>,
+    pub subject: Vec<String>,
     /// Only what a consumer asked.
     #[arg(long, value_parser = identifier, group = "held")]
     pub consumer: Option<Identifier>,

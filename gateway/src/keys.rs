@@ -3,15 +3,18 @@
 //! A key is `afk_<id>_<secret>`: the id names the entry, the secret is 32 random bytes in base62. The file holds
 //! SHA-256 of the whole key and never the key: with 256 random bits a slow hash would add nothing.
 
+mod allow;
 mod file;
 mod issue;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use policies::document::Problem;
 use schemas::{Identifier, Sha256Hex};
 use serde::Serialize;
 
+pub use allow::{Allow, Listed};
 pub use file::{FileError, update};
 pub use issue::{Issued, KeyRequest, issue, revoke};
 
@@ -45,6 +48,12 @@ pub struct KeyEntry {
     /// The class of the data that is sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data_class: Option<Identifier>,
+    /// The groups that the consumer is in.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<Identifier>,
+    /// What it may be used for; absent: anything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allow: Option<Arc<Allow>>,
     /// When it was issued, microseconds UTC.
     pub created: i64,
     /// From when on it is refused, microseconds UTC.

@@ -9,9 +9,14 @@
 //!
 //! - `accept`: callers' connections: TLS, HTTP/1.1 and HTTP/2, bounds, the graceful end
 //! - `authenticate`: a gateway key -> who calls, from the head alone
+//! - `identity`: a token or a certificate -> who calls
+//! - `vault`: secrets of a Vault, while a configuration is loaded
 //! - `route`: the path -> the configured route and its provider
+//! - [`balance`]: which target of a route gets a request, and under which key
 //! - `relay`: the request's intake, the answer's way back, the hold of its end
 //! - `police`: the policy's verdict
+//! - `quotas`: what may be used, reserved before and settled after
+//! - `price`: what was used -> what it costs
 //! - `exchange`: the stations in order, and every refusal
 //! - `dispatch`: pooled connections to providers, and what goes over them
 //! - `record`: what is known -> what the records say
@@ -28,16 +33,21 @@ mod accept;
 pub mod admin;
 pub mod app;
 mod authenticate;
+pub mod balance;
 pub mod cli;
 pub mod commands;
 pub mod config;
 mod dispatch;
+mod estimate;
 mod exchange;
 mod hand_over;
+mod identity;
 pub mod keys;
 mod otlp;
 pub mod output;
 mod police;
+mod price;
+mod quotas;
 mod record;
 mod relay;
 mod reload;
@@ -48,3 +58,4 @@ pub mod serve;
 mod store;
 mod tap;
 mod telemetry;
+mod vault;

@@ -30,6 +30,8 @@ pub(crate) fn micros(duration: Duration) -> i64 {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Clock {
     pub(crate) start: Instant,
+    /// The caller was known.
+    pub(crate) known: Option<Instant>,
     pub(crate) admitted: Option<Instant>,
     pub(crate) committed: Option<Instant>,
     pub(crate) sent: Option<Instant>,
@@ -45,6 +47,7 @@ impl Clock {
     pub(crate) fn start() -> Self {
         Self {
             start: Instant::now(),
+            known: None,
             admitted: None,
             committed: None,
             sent: None,
@@ -53,6 +56,25 @@ impl Clock {
             first_token: None,
             ended: None,
         }
+    }
+
+    /// From the request to the provider until the head of its answer.
+    pub(crate) fn head_latency(&self) -> Option<Duration> {
+        Some(self.head?.saturating_duration_since(self.sent?))
+    }
+
+    /// What callers are told of it: milliseconds of `auth`, `commit` (the wait for the disk) and `provider` (until its head).
+    pub(crate) fn server_timing(&self) -> String {
+        let stations = [
+            ("auth", Some(self.start), self.known),
+            ("commit", self.admitted, self.committed),
+            ("provider", self.sent, self.head),
+        ];
+        let told = stations.into_iter().filter_map(|(name, from, to)| {
+            let took = to?.saturating_duration_since(from?);
+            Some(format!("{name};dur={:.3}", took.as_secs_f64() * 1e3))
+        });
+        told.collect::<Vec<_>>().join(", ")
     }
 
     /// The durations of a record that is made now.
@@ -79,22 +101,19 @@ pub(crate) fn asked(
     method: &http::Method,
     names: &Pseudonyms,
 ) -> Asked {
+    // Before a target is chosen it is known only where there is one.
+    let only = match route.map(|route| route.targets.as_slice()) {
+        Some([only]) => Some(&only.provider),
+        _ => None,
+    };
+    let dialect = only.map(|provider| &provider.dialect_name).or(route.map(|route| &route.dialect_name));
     Asked {
         route: route.map(|route| route.name.clone()),
-        provider: route.map(|route| route.provider.name.clone()),
-        target: None,
-        dialect: route.and_then(|route| route.provider.dialect_name.clone()),
+        provider: only.map(|provider| provider.name.clone()),
+        dialect: dialect.cloned().flatten(),
         operation: operation.and_then(|operation| Identifier::new(operation.name()).ok()),
         method: Some(names.identifier(method.as_str())),
-        requested_model: None,
-        stream: None,
-        max_output_tokens: None,
-        choices: None,
-        tools_offered: None,
-        service_tier: None,
-        temperature: None,
-        background: None,
-        refers_to: None,
+        ..Asked::default()
     }
 }
 

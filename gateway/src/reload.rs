@@ -18,14 +18,17 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::{App, Snapshot};
-use crate::config;
 use crate::telemetry::ByResult;
+use crate::{balance, config};
 
 /// How long files must be quiet before they are read: editors and key tools write more than once.
 const QUIET: Duration = Duration::from_millis(250);
 
 /// Told by SIGHUP.
 const SIGNAL: &str = "signal";
+
+/// The secrets of `vault` are due.
+const VAULT: &str = "vault";
 
 /// How many records are journaled together.
 const RECORDS_AT_ONCE: usize = 256;
@@ -56,9 +59,11 @@ impl Reloader {
             while self.watch.follow(app.snapshot.load().loaded.inputs()) {
                 self.look(&app, "change before the watch").await;
             }
+            let refresh = app.snapshot.load().loaded.config.vault.as_ref().map(|vault| vault.refresh);
             let why = tokio::select! {
                 () = stop.cancelled() => return,
                 _ = self.hangup.recv() => SIGNAL,
+                () = due(refresh) => VAULT,
                 _ = self.told.recv() => {
                     tokio::time::sleep(QUIET).await;
                     "file change"
@@ -74,11 +79,19 @@ impl Reloader {
         let inputs = app.snapshot.load().loaded.inputs();
         // What changes behind this reading is another change.
         let held = tokio::task::spawn_blocking(move || held(&inputs)).await.ok();
-        if why != SIGNAL && held.is_some() && held == self.seen {
+        if ![SIGNAL, VAULT].contains(&why) && held.is_some() && held == self.seen {
             return;
         }
         self.seen = held;
         reload(app, why).await;
+    }
+}
+
+/// Waits until secrets are due; forever, where there are none that change by themselves.
+async fn due(refresh: Option<Duration>) {
+    match refresh {
+        Some(refresh) => tokio::time::sleep(refresh).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -96,8 +109,9 @@ fn held(inputs: &[PathBuf]) -> Sha256Hex {
 /// Reads the configuration anew, and swaps it in where it can rule.
 async fn reload(app: &Arc<App>, why: &'static str) {
     let before = app.snapshot.load_full();
-    let path = before.loaded.path.clone();
-    let read = match tokio::task::spawn_blocking(move || config::load(&path)).await {
+    let in_force = Arc::clone(&before);
+    let read = move || config::load_after(&in_force.loaded.path, &in_force.loaded);
+    let read = match tokio::task::spawn_blocking(read).await {
         Ok(read) => read,
         Err(error) => return refused(app, &format!("reading failed: {error}"), None).await,
     };
@@ -107,9 +121,26 @@ async fn reload(app: &Arc<App>, why: &'static str) {
             for problem in &problems {
                 tracing::error!(%problem, "configuration refused, the old one stays");
             }
+            if why == VAULT {
+                // Nobody asked for a change: that the Vault is away is no event of the log.
+                app.telemetry.reloads.get_or_create(&ByResult { result: "refused" }).inc();
+                return;
+            }
             return refused(app, "problems", None).await;
         }
     };
+    for (at, why) in next.vault.kept() {
+        let (path, key) = (at.path.as_str(), at.key.as_str());
+        tracing::warn!(
+            path,
+            key,
+            why,
+            "a secret of the Vault could not be read again: the one in force stays"
+        );
+    }
+    if next.vault.kept().next().is_some() {
+        app.telemetry.reloads.get_or_create(&ByResult { result: "vault_away" }).inc();
+    }
     if next.hash == before.loaded.hash {
         if why == SIGNAL {
             tracing::info!("reload: nothing changed");
@@ -142,7 +173,10 @@ async fn reload(app: &Arc<App>, why: &'static str) {
             key_changes(app, &before, &snapshot).await;
             snapshot.is_counted_in(&app.telemetry);
             snapshot.collects(&app.ledger, Some(&before));
+            before.gives_way(&snapshot);
             app.snapshot.store(Arc::new(snapshot));
+            balance::probe::begin(app);
+            balance::semantic::begin(app);
         }
         Err(error) => {
             tracing::error!(%error, "configuration refused, the old one stays: it could not be recorded");

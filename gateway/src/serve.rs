@@ -28,7 +28,7 @@ use crate::telemetry::Telemetry;
 use crate::{cli, output, store};
 
 /// How long the end waits for the last outcomes.
-const LAST_RECORDS: Duration = Duration::from_secs(10);
+pub(crate) const LAST_RECORDS: Duration = Duration::from_secs(10);
 
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
@@ -205,7 +205,8 @@ pub fn erase(loaded: Loaded, args: &cli::Erase) -> anyhow::Result<()> {
 /// Why it is not recorded.
 pub fn hold(loaded: Loaded, asked: socket::HoldAsked) -> anyhow::Result<()> {
     let asked = socket::HoldAsked { actor: actor(), ..asked };
-    let request = asked.request(&Pseudonyms::new(&loaded.pseudonym_key)).map_err(anyhow::Error::msg)?;
+    let key = loaded.config.evidence.pseudonym_key.as_ref().map(|_| &loaded.pseudonym_key);
+    let request = asked.request(key.map(|key| Pseudonyms::new(key)).as_ref()).map_err(anyhow::Error::msg)?;
     let socket = socket_path(&loaded);
     let served = ask(&socket, &socket::Request::Hold(asked))
         .with_context(|| format!("the admin socket `{}`", socket.display()))?;
@@ -518,6 +519,8 @@ impl Gateway {
         let app = Arc::new(App::new(ledger, snapshot, telemetry));
         // Set once, here.
         let _ = started.set(Arc::clone(&app));
+        crate::balance::probe::begin(&app);
+        crate::balance::semantic::begin(&app);
         let ends = Ends::default();
         let places = Arc::new(Semaphore::new(connections.clamp(1, Semaphore::MAX_PERMITS)));
         let mut listeners = Vec::new();

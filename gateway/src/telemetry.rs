@@ -3,19 +3,31 @@
 //! Labels are closed sets: configured names, enumerations, statuses by class. Nothing that a caller, a
 //! provider or a model writes becomes a label.
 
+mod names;
+mod rows;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use policies::policy::{Mode, Policy};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::{Family, MetricConstructor};
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 use schemas::Identifier;
-use schemas::record::{Attributed, Decision, End, Source, Unpriced, Verdict};
+use schemas::record::{
+    Attributed, Cost, Decision, End, Source, Unpriced, Usage, UsageRole, UsageSource, Verdict,
+};
+
+pub(crate) use names::{Named, Names};
+pub(crate) use rows::Rows;
+
+use crate::balance::Meters;
+use crate::estimate::Estimated;
+use names::InUse;
 
 /// Labels of one route.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -40,23 +52,23 @@ pub(crate) struct ByClass {
 
 /// Labels of money.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(crate) struct ByCurrency {
-    pub(crate) route: String,
-    pub(crate) currency: String,
+struct ByCurrency {
+    route: String,
+    currency: String,
 }
 
 /// Labels of money by the row of the price book: a model of a provider.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(crate) struct ByPrice {
-    pub(crate) price: String,
-    pub(crate) currency: String,
+struct ByPrice {
+    price: String,
+    currency: String,
 }
 
 /// Labels of money by team.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(crate) struct ByTeam {
-    pub(crate) team: String,
-    pub(crate) currency: String,
+struct ByTeam {
+    team: String,
+    currency: String,
 }
 
 /// Labels of what a provider answered.
@@ -64,6 +76,15 @@ pub(crate) struct ByTeam {
 pub(crate) struct ByAnswer {
     pub(crate) provider: String,
     pub(crate) answer: &'static str,
+}
+
+/// Labels of requests to the targets of a route.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ByAttempt {
+    pub(crate) route: String,
+    pub(crate) target: String,
+    pub(crate) reason: &'static str,
+    pub(crate) result: &'static str,
 }
 
 /// Labels of the policy's verdicts, by the rule that decided.
@@ -77,6 +98,13 @@ pub(crate) struct ByVerdict {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct ByReason {
     pub(crate) reason: &'static str,
+}
+
+/// Labels of access tokens that the gateway fetches.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ByFetch {
+    pub(crate) provider: String,
+    pub(crate) result: &'static str,
 }
 
 /// Labels of what is counted by how it ended.
@@ -225,17 +253,193 @@ impl OtlpTelemetry {
     }
 }
 
-/// Makes histograms of seconds: 1 ms to about 20 minutes.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Seconds;
+/// Labels of a rule of `quotas`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ByQuota {
+    pub(crate) rule: String,
+}
 
-impl MetricConstructor<Histogram> for Seconds {
-    fn new_metric(&self) -> Histogram {
-        Histogram::new([
-            0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0,
-            300.0, 600.0, 1200.0,
-        ])
+/// Labels of requests that did not fit into a rule, by what became of them.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ByQuotaResult {
+    pub(crate) rule: String,
+    pub(crate) result: &'static str,
+}
+
+/// Labels of warnings, by the share of the limit as it is typed.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ByQuotaShare {
+    pub(crate) rule: String,
+    pub(crate) at: String,
+}
+
+/// What is measured of quotas.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct QuotaTelemetry {
+    ratio: Family<ByQuota, Gauge<f64, AtomicU64>>,
+    full: Family<ByQuotaResult, Counter>,
+    warnings: Family<ByQuotaShare, Counter>,
+    estimated: Family<ByQuota, Counter>,
+    down: Family<ByResult, Counter>,
+    unsettled: Counter,
+    up: Family<ByState, Gauge>,
+}
+
+impl QuotaTelemetry {
+    fn new(registry: &mut Registry) -> Self {
+        let quotas = Self::default();
+        let help = "The largest share of a rule's limit that one of its counters is at, reservations with it, by rule";
+        registry.register("quota_used_ratio", help, quotas.ratio.clone());
+        let help =
+            "Requests that did not fit into a rule, by rule and what became of them (`refused`, `observed`)";
+        registry.register("quota_full", help, quotas.full.clone());
+        let help = "Counters that went over a share of `warn_at`, by rule and share";
+        registry.register("quota_warnings", help, quotas.warnings.clone());
+        let help = "Exchanges whose use nobody told, so that what was reserved is counted, by rule";
+        registry.register("quota_estimated", help, quotas.estimated.clone());
+        let help = "Requests that the store of quotas did not answer for, by what became of them (`closed`, `open`, `local`)";
+        registry.register("quota_store_down", help, quotas.down.clone());
+        let help = "Uses that could not be settled in the store: their reservations ended with their leases";
+        registry.register("quota_unsettled", help, quotas.unsettled.clone());
+        let help = "1 for whether the store of quotas is connected (`up`, `down`), with a shared one only";
+        registry.register("quota_store", help, quotas.up.clone());
+        for result in ["closed", "open", "local"] {
+            quotas.down.get_or_create(&ByResult { result }).inc_by(0);
+        }
+        holds(&quotas.up, |state| ByState { state }, ["up", "down"], None);
+        quotas
     }
+
+    /// Begins a rule's counts with 0.
+    pub(crate) fn expect(&self, rule: &str, refuses: bool, warn_at: &[crate::config::Ratio]) {
+        let rule = rule.to_owned();
+        let result = if refuses { "refused" } else { "observed" };
+        self.full.get_or_create(&ByQuotaResult { rule: rule.clone(), result }).inc_by(0);
+        for at in warn_at {
+            self.warnings.get_or_create(&ByQuotaShare { rule: rule.clone(), at: at.to_string() }).inc_by(0);
+        }
+        self.estimated.get_or_create(&ByQuota { rule }).inc_by(0);
+    }
+
+    /// Shows a rule that is gone no more.
+    pub(crate) fn forget(&self, rule: &str, warn_at: &[crate::config::Ratio]) {
+        let rule = rule.to_owned();
+        for result in ["refused", "observed"] {
+            self.full.remove(&ByQuotaResult { rule: rule.clone(), result });
+        }
+        for at in warn_at {
+            self.warnings.remove(&ByQuotaShare { rule: rule.clone(), at: at.to_string() });
+        }
+        self.ratio.remove(&ByQuota { rule: rule.clone() });
+        self.estimated.remove(&ByQuota { rule });
+    }
+
+    pub(crate) fn used(&self, rule: &str, ratio: f64) {
+        self.ratio.get_or_create(&ByQuota { rule: rule.to_owned() }).set(ratio);
+    }
+
+    pub(crate) fn full(&self, rule: &str, refused: bool) {
+        let result = if refused { "refused" } else { "observed" };
+        self.full.get_or_create(&ByQuotaResult { rule: rule.to_owned(), result }).inc();
+    }
+
+    pub(crate) fn warned(&self, rule: &str, at: &str) {
+        self.warnings.get_or_create(&ByQuotaShare { rule: rule.to_owned(), at: at.to_owned() }).inc();
+    }
+
+    pub(crate) fn estimated(&self, rule: &str) {
+        self.estimated.get_or_create(&ByQuota { rule: rule.to_owned() }).inc();
+    }
+
+    pub(crate) fn down(&self, then: crate::config::WhenDown) {
+        let result = match then {
+            crate::config::WhenDown::Closed => "closed",
+            crate::config::WhenDown::Open => "open",
+            crate::config::WhenDown::Local => "local",
+        };
+        self.down.get_or_create(&ByResult { result }).inc();
+    }
+
+    pub(crate) fn unsettled(&self, uses: u64) {
+        self.unsettled.inc_by(uses);
+    }
+
+    /// Whether the store is connected; `None`: there is none.
+    pub(crate) fn up(&self, is_up: Option<bool>) {
+        let state = is_up.map(|is_up| if is_up { "up" } else { "down" });
+        holds(&self.up, |state| ByState { state }, ["up", "down"], state);
+    }
+}
+
+/// Labels of an issuer of tokens.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ByIssuer {
+    pub(crate) issuer: String,
+}
+
+/// Labels of fetches of an issuer's keys.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ByIssuerResult {
+    pub(crate) issuer: String,
+    pub(crate) result: &'static str,
+}
+
+/// What is measured of issuers of tokens.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct IdentityTelemetry {
+    fetches: Rows<ByIssuerResult, Counter>,
+    taken: Rows<ByIssuer, Gauge<f64, AtomicU64>>,
+}
+
+impl IdentityTelemetry {
+    fn new(registry: &mut Registry) -> Self {
+        let identity = Self::default();
+        let help = "Fetches of the keys of an issuer of tokens, by issuer and result";
+        registry.register("identity_key_fetches", help, identity.fetches.clone());
+        let help = "When an issuer's keys were fetched last; 0: not since the start";
+        registry.register_with_unit("identity_keys_timestamp", help, Unit::Seconds, identity.taken.clone());
+        identity
+    }
+
+    fn fetches(&self, issuer: &Identifier, result: &'static str) -> Counter {
+        self.fetches.get_or_create(&ByIssuerResult { issuer: issuer.to_string(), result })
+    }
+
+    /// Begins the counts of an issuer.
+    pub(crate) fn expect(&self, issuer: &Identifier, has_keys: bool) {
+        for result in ["taken", "failed"] {
+            self.fetches(issuer, result).inc_by(0);
+        }
+        // Keys that an issuer's configuration of before fetched are as old as they are.
+        if !has_keys {
+            self.taken.get_or_create(&ByIssuer { issuer: issuer.to_string() }).set(0.0);
+        }
+    }
+
+    /// The keys came.
+    pub(crate) fn taken(&self, issuer: &Identifier) {
+        self.fetches(issuer, "taken").inc();
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        self.taken.get_or_create(&ByIssuer { issuer: issuer.to_string() }).set(now.as_secs_f64());
+    }
+
+    /// They did not.
+    pub(crate) fn failed(&self, issuer: &Identifier) {
+        self.fetches(issuer, "failed").inc();
+    }
+
+    fn keep(&self, in_use: &[Arc<Names>]) {
+        self.fetches.keep(in_use);
+        self.taken.keep(in_use);
+    }
+}
+
+/// Makes histograms of seconds: 1 ms to about 20 minutes.
+fn seconds() -> Histogram {
+    Histogram::new([
+        0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0,
+        300.0, 600.0, 1200.0,
+    ])
 }
 
 /// What a process may be doing, as labels.
@@ -249,17 +453,20 @@ const ANSWERS: [&str; 10] =
 #[derive(Debug)]
 pub(crate) struct Telemetry {
     registry: Registry,
-    pub(crate) exchanges: Family<ByEnd, Counter>,
-    pub(crate) tokens: Family<ByClass, Counter>,
-    pub(crate) cost: Family<ByCurrency, Counter<f64, AtomicU64>>,
-    pub(crate) cost_by_price: Family<ByPrice, Counter<f64, AtomicU64>>,
-    pub(crate) cost_by_team: Family<ByTeam, Counter<f64, AtomicU64>>,
+    pub(crate) exchanges: Rows<ByEnd, Counter>,
+    tokens: Rows<ByClass, Counter>,
+    estimated_tokens: Rows<ByClass, Counter>,
+    estimates: Family<ByResult, Counter>,
+    cost: Rows<ByCurrency, Counter<f64, AtomicU64>>,
+    cost_by_price: Rows<ByPrice, Counter<f64, AtomicU64>>,
+    cost_by_team: Rows<ByTeam, Counter<f64, AtomicU64>>,
     unpriced: Family<ByReason, Counter>,
-    answers: Family<ByAnswer, Counter>,
-    verdicts: Family<ByVerdict, Counter>,
-    pub(crate) duration: Family<ByRoute, Histogram, Seconds>,
-    pub(crate) first_byte: Family<ByRoute, Histogram, Seconds>,
-    pub(crate) first_token: Family<ByRoute, Histogram, Seconds>,
+    answers: Rows<ByAnswer, Counter>,
+    attempts: Rows<ByAttempt, Counter>,
+    verdicts: Rows<ByVerdict, Counter>,
+    pub(crate) duration: Rows<ByRoute, Histogram>,
+    pub(crate) first_byte: Rows<ByRoute, Histogram>,
+    pub(crate) first_token: Rows<ByRoute, Histogram>,
     pub(crate) commit: Histogram,
     pub(crate) refusals: Family<ByReason, Counter>,
     pub(crate) failures: Family<ByReason, Counter>,
@@ -299,8 +506,13 @@ pub(crate) struct Telemetry {
     pub(crate) uncommitted: Gauge,
     pub(crate) uncommitted_bytes: Gauge,
     pub(crate) reloads: Family<ByResult, Counter>,
+    pub(crate) tokens_fetched: Rows<ByFetch, Counter>,
     pub(crate) tap: TapTelemetry,
     pub(crate) otlp: OtlpTelemetry,
+    pub(crate) quotas: QuotaTelemetry,
+    pub(crate) balance: Meters,
+    pub(crate) identity: IdentityTelemetry,
+    in_use: InUse,
     signed: Signed,
 }
 
@@ -331,16 +543,23 @@ impl Telemetry {
             }};
         }
         let exchanges =
-            add!(Family::default(), "exchanges", "Exchanges that ended, by route, end and status class");
-        let tokens = add!(Family::default(), "tokens", "Tokens incurred, by route and class");
-        let cost = add!(Family::default(), "cost", "Cost in the currency's main unit, by route and currency");
-        let cost_by_price = add!(
+            add!(Rows::default(), "exchanges", "Exchanges that ended, by route, end and status class");
+        let tokens = add!(Rows::default(), "tokens", "Tokens incurred, by route and class");
+        let estimated_tokens =
+            add!(Rows::default(), "estimated_tokens", "Those of them that are estimates, by route and class");
+        let estimates: Family<ByResult, Counter> = add!(
             Family::default(),
+            "usage_estimates",
+            "Answers whose provider told no usage, by what became of the estimate"
+        );
+        let cost = add!(Rows::default(), "cost", "Cost in the currency's main unit, by route and currency");
+        let cost_by_price = add!(
+            Rows::default(),
             "cost_by_price",
             "Cost in the currency's main unit, by row of the price book and currency"
         );
         let cost_by_team = add!(
-            Family::default(),
+            Rows::default(),
             "cost_by_team",
             "Cost in the currency's main unit, by team and currency; without a team that key or route say, the team is empty"
         );
@@ -350,35 +569,39 @@ impl Telemetry {
             "Exchanges that may have cost something and that no cost could be given for, by reason"
         );
         let answers = add!(
-            Family::default(),
+            Rows::default(),
             "provider_answers",
             "What became of requests that were let go to a provider, by provider and answer"
         );
+        let attempts = add!(
+            Rows::default(),
+            "attempts",
+            "Requests to the targets of a route, by why they were made and what came of them"
+        );
         let verdicts = add!(
-            Family::default(),
+            Rows::default(),
             "policy_verdicts",
             "Verdicts of the policy, by decision and the rule that decided"
         );
         let duration = add!(
-            Family::new_with_constructor(Seconds),
+            Rows::made_by(seconds),
             "exchange_duration",
             "From the request's head to the known end",
             Unit::Seconds
         );
         let first_byte = add!(
-            Family::new_with_constructor(Seconds),
+            Rows::made_by(seconds),
             "time_to_first_byte",
             "From the request's head to the first byte of the provider's body",
             Unit::Seconds
         );
         let first_token = add!(
-            Family::new_with_constructor(Seconds),
+            Rows::made_by(seconds),
             "time_to_first_token",
             "From the request's head to the first event with model output",
             Unit::Seconds
         );
-        let commit =
-            add!(Seconds.new_metric(), "intent_commit", "How long intents wait for the disk", Unit::Seconds);
+        let commit = add!(seconds(), "intent_commit", "How long intents wait for the disk", Unit::Seconds);
         let refusals = add!(Family::default(), "refusals", "Requests refused by the gateway, by reason");
         let failures = add!(Family::default(), "failures", "What failed below HTTP, by reason");
         let drains: Family<ByReason, Counter> = add!(
@@ -480,7 +703,11 @@ impl Telemetry {
             Unit::Seconds
         );
         let journal = add!(Gauge::default(), "journal", "Size of the journal's segments", Unit::Bytes);
-        let ready = add!(Gauge::default(), "ready", "Whether new exchanges are admitted");
+        let ready = add!(
+            Gauge::default(),
+            "ready",
+            "Whether new exchanges are admitted, or pass unrecorded on some route"
+        );
         let spool = add!(Gauge::default(), "spool", "Size of batches on their way out", Unit::Bytes);
         let spool_full_in = add!(
             Gauge::<f64, AtomicU64>::default(),
@@ -520,29 +747,43 @@ impl Telemetry {
             "Groups of the journal that the brokers have not acknowledged, or that no lease lets go"
         );
         let uncommitted_bytes = add!(Gauge::default(), "uncommitted", "Bytes of these groups", Unit::Bytes);
+        let tokens_fetched = add!(
+            Rows::default(),
+            "provider_tokens",
+            "Access tokens that the gateway fetched for a provider, by provider and result"
+        );
         let reloads: Family<ByResult, Counter> =
             add!(Family::default(), "reloads", "Reloads of the configuration, by how they ended");
         // A counter that is not there yet has not grown: each begins with 0, so that its first step is seen.
-        for result in ["taken", "refused", "unrecorded"] {
+        for result in ["taken", "refused", "unrecorded", "vault_away"] {
             reloads.get_or_create(&ByResult { result }).inc_by(0);
         }
         for reason in [Unpriced::NoPrice, Unpriced::NoUsage].into_iter().filter_map(unpriced_name) {
             unpriced.get_or_create(&ByReason { reason }).inc_by(0);
+        }
+        for result in Estimated::NAMES {
+            estimates.get_or_create(&ByResult { result }).inc_by(0);
         }
         for reason in ["usage", "none"] {
             drains.get_or_create(&ByReason { reason }).inc_by(0);
         }
         let tap = TapTelemetry::new(&mut registry);
         let otlp = OtlpTelemetry::new(&mut registry);
+        let quotas = QuotaTelemetry::new(&mut registry);
+        let balance = Meters::new(&mut registry);
+        let identity = IdentityTelemetry::new(&mut registry);
         Self {
             registry,
             exchanges,
             tokens,
+            estimated_tokens,
+            estimates,
             cost,
             cost_by_price,
             cost_by_team,
             unpriced,
             answers,
+            attempts,
             verdicts,
             duration,
             first_byte,
@@ -586,18 +827,59 @@ impl Telemetry {
             uncommitted,
             uncommitted_bytes,
             reloads,
+            tokens_fetched,
             tap,
             otlp,
+            quotas,
+            balance,
+            identity,
+            in_use: InUse::default(),
             signed: Signed::default(),
         }
     }
 
     /// The metrics in OpenMetrics text.
-    pub(crate) fn encode(&self) -> String {
+    fn encode(&self) -> String {
         let mut text = String::new();
         // Writing to a String fails only where an encoder says so; a half text is better than none.
         let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
         text
+    }
+
+    /// What is named here is shown as long as somebody holds it, and once more then.
+    pub(crate) fn shows(&self, names: &Arc<Names>) {
+        self.in_use.add(names);
+    }
+
+    /// The metrics in OpenMetrics text. What no configuration names any more under which an exchange could still end is in it
+    /// with its last values, and in no later one.
+    pub(crate) fn show(&self) -> String {
+        // Before the text is made: what ends meanwhile is not taken away unseen.
+        let in_use = self.in_use.all();
+        let text = self.encode();
+        // Without any, the process only begins.
+        if !in_use.is_empty() {
+            self.keep(&in_use);
+        }
+        text
+    }
+
+    fn keep(&self, in_use: &[Arc<Names>]) {
+        self.exchanges.keep(in_use);
+        self.tokens.keep(in_use);
+        self.estimated_tokens.keep(in_use);
+        self.cost.keep(in_use);
+        self.cost_by_price.keep(in_use);
+        self.cost_by_team.keep(in_use);
+        self.answers.keep(in_use);
+        self.attempts.keep(in_use);
+        self.verdicts.keep(in_use);
+        self.duration.keep(in_use);
+        self.first_byte.keep(in_use);
+        self.first_token.keep(in_use);
+        self.tokens_fetched.keep(in_use);
+        self.balance.keep(in_use);
+        self.identity.keep(in_use);
     }
 
     /// Begins with 0 what these providers and this policy may be counted under, so that the first step is seen.
@@ -627,11 +909,75 @@ impl Telemetry {
         self.answers.get_or_create(&by).inc();
     }
 
+    /// Begins with 0 what the targets of a route may be counted under.
+    pub(crate) fn expect_targets<'a>(&self, route: &str, targets: impl Iterator<Item = &'a str>) {
+        for target in targets {
+            self.attempts_of(route, target, "first", "answered").inc_by(0);
+        }
+    }
+
+    /// Counts a request to a target.
+    pub(crate) fn attempted(&self, route: &str, target: &str, reason: &'static str, result: &'static str) {
+        self.attempts_of(route, target, reason, result).inc();
+    }
+
+    fn attempts_of(&self, route: &str, target: &str, reason: &'static str, result: &'static str) -> Counter {
+        self.attempts.get_or_create(&ByAttempt {
+            route: route.to_owned(),
+            target: target.to_owned(),
+            reason,
+            result,
+        })
+    }
+
     /// Counts a verdict of the policy.
     pub(crate) fn judged(&self, verdict: &Verdict) {
         let rule = verdict.facts.get("decided_by").map_or("default", Identifier::as_str).to_owned();
         let decision = decision_name(verdict.decision);
         self.verdicts.get_or_create(&ByVerdict { decision, rule }).inc();
+    }
+
+    /// Counts the tokens that a request incurred.
+    pub(crate) fn incurred(&self, route: &str, usage: &Usage) {
+        if usage.role != UsageRole::Incurred {
+            return;
+        }
+        for (class, count) in [
+            ("input", usage.uncached_input_tokens.or(usage.input_tokens)),
+            ("cache_read", usage.cache_read_tokens),
+            ("cache_write_5m", usage.cache_write_5m_tokens),
+            ("cache_write_1h", usage.cache_write_1h_tokens),
+            ("output", usage.output_tokens),
+        ] {
+            if let Some(count) = count.and_then(|count| u64::try_from(count).ok()).filter(|count| *count > 0)
+            {
+                self.used(route, class, count, usage.source == UsageSource::Estimated);
+            }
+        }
+    }
+
+    fn used(&self, route: &str, class: &'static str, tokens: u64, estimated: bool) {
+        let by_class = ByClass { route: route.to_owned(), class };
+        // The one begins where the other does, so that its first step is seen.
+        self.estimated_tokens.get_or_create(&by_class).inc_by(if estimated { tokens } else { 0 });
+        self.tokens.get_or_create(&by_class).inc_by(tokens);
+    }
+
+    /// Counts an answer whose provider told no usage.
+    pub(crate) fn estimated(&self, estimated: &Estimated) {
+        self.estimates.get_or_create(&ByResult { result: estimated.name() }).inc();
+    }
+
+    /// Counts what was paid, for a route and the team of who asked; no route: the gateway asked for itself.
+    pub(crate) fn paid(&self, cost: &Cost, route: Option<&Identifier>, team: Option<&Attributed>) {
+        let Ok(total) = cost.total.parse::<f64>() else { return };
+        let currency = || cost.currency.as_str().to_owned();
+        let by_price = ByPrice { price: cost.price_row.as_str().to_owned(), currency: currency() };
+        self.cost_by_price.get_or_create(&by_price).inc_by(total);
+        let by_team = ByTeam { team: team_label(team), currency: currency() };
+        self.cost_by_team.get_or_create(&by_team).inc_by(total);
+        let route = route.map_or_else(String::new, |route| route.as_str().to_owned());
+        self.cost.get_or_create(&ByCurrency { route, currency: currency() }).inc_by(total);
     }
 
     /// Counts an exchange without a cost.
@@ -708,7 +1054,7 @@ pub(crate) fn holds<L>(
 }
 
 /// A team as a label: only names of the configuration are one.
-pub(crate) fn team_label(team: Option<&Attributed>) -> String {
+fn team_label(team: Option<&Attributed>) -> String {
     match team {
         Some(Attributed { value, source: Source::Key | Source::Route }) => value.as_str().to_owned(),
         _ => String::new(),

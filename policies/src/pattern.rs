@@ -114,6 +114,30 @@ impl Patterns {
         }
     }
 
+    /// True where one of several facts of a kind fits, and none is excluded. Where there is none: only where all patterns
+    /// begin with `!`.
+    pub fn fit_any<'f>(&self, facts: impl Iterator<Item = &'f str> + Clone) -> bool {
+        (self.wanted.is_empty()
+            || facts.clone().any(|fact| self.wanted.iter().any(|pattern| pattern.matches(fact))))
+            && !facts.clone().any(|fact| self.unwanted.iter().any(|pattern| pattern.matches(fact)))
+    }
+
+    /// Where, among several facts of a kind, those are that decide: the first that a pattern wants, the first that one
+    /// excludes, and the first that fits all. Whatever else is left out, [`Self::fit_any`] and [`Self::fit`] of each say the
+    /// same.
+    pub fn deciding(&self, facts: &[&str]) -> impl Iterator<Item = usize> {
+        let any = |patterns: &[Pattern]| {
+            facts.iter().position(|fact| patterns.iter().any(|pattern| pattern.matches(fact)))
+        };
+        let fits = || facts.iter().position(|fact| self.fit(Some(fact)));
+        [any(&self.wanted), any(&self.unwanted), fits()].into_iter().flatten()
+    }
+
+    /// True where it holds no pattern: everything fits.
+    pub fn is_empty(&self) -> bool {
+        self.wanted.is_empty() && self.unwanted.is_empty()
+    }
+
     /// True where the fact fits. An unknown fact fits only where all patterns begin with `!`.
     pub fn fit(&self, fact: Option<&str>) -> bool {
         let Some(fact) = fact else { return self.wanted.is_empty() };
@@ -176,6 +200,24 @@ mod tests {
     }
 
     #[test]
+    fn of_several_facts_one_must_fit_and_none_be_excluded() {
+        let table: &[(&[&str], &[&str], bool)] = &[
+            (&[], &[], true),
+            (&["a"], &[], false),
+            (&["!a"], &[], true),
+            (&["a"], &["b", "a"], true),
+            (&["a", "!b"], &["b", "a"], false),
+            (&["!b"], &["c", "d"], true),
+            (&["!b"], &["c", "b"], false),
+        ];
+        for (list, facts, fits) in table {
+            let mut patterns = Patterns::default();
+            assert!(list.iter().all(|text| patterns.add(text)));
+            assert_eq!(patterns.fit_any(facts.iter().copied()), *fits, "{list:?} {facts:?}");
+        }
+    }
+
+    #[test]
     fn what_is_no_pattern_is_refused() {
         for text in ["", "!", "a b", "a\nb", &"x".repeat(257)] {
             assert!(!Patterns::default().add(text), "{text:?}");
@@ -194,6 +236,18 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn the_facts_that_decide_say_what_all_say(list in prop::collection::vec("!?[ab*]{1,2}", 0..4),
+            facts in prop::collection::vec("[abc]{1,2}", 0..6)) {
+            let mut patterns = Patterns::default();
+            prop_assert!(list.iter().all(|text| patterns.add(text)));
+            let all: Vec<&str> = facts.iter().map(String::as_str).collect();
+            let few: Vec<&str> = patterns.deciding(&all).map(|at| all[at]).collect();
+            prop_assert_eq!(patterns.fit_any(all.iter().copied()), patterns.fit_any(few.iter().copied()));
+            let each = |facts: &[&str]| facts.iter().any(|fact| patterns.fit(Some(fact)));
+            prop_assert_eq!(each(&all), each(&few));
+        }
+
         #[test]
         fn matching_is_the_definition(pattern in "[ab*?]{1,8}", text in "[ab]{0,8}") {
             let chars = |s: &str| s.chars().collect::<Vec<_>>();

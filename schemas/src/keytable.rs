@@ -108,13 +108,21 @@ impl FromStr for KeyId {
         let wrong = || KeyTableError::KeyId(text.chars().take(160).collect());
         let mut parts = text.rsplitn(3, '/');
         let (slot, page, origin) = (parts.next(), parts.next(), parts.next());
-        let id = Self {
+        Ok(Self {
             origin: Origin::new(origin.ok_or_else(wrong)?).map_err(|_| wrong())?,
-            page: page.and_then(|p| p.parse().ok()).ok_or_else(wrong)?,
-            slot: slot.and_then(|s| s.parse().ok()).ok_or_else(wrong)?,
-        };
-        if id.to_string() == text { Ok(id) } else { Err(wrong()) }
+            page: page.and_then(|page| number(page, 6)).ok_or_else(wrong)?,
+            slot: slot
+                .and_then(|slot| number(slot, 4))
+                .and_then(|slot| slot.try_into().ok())
+                .ok_or_else(wrong)?,
+        })
     }
+}
+
+/// A number as it is written with at least `width` digits: no sign, and no zero before more of them.
+fn number(text: &str, width: usize) -> Option<u32> {
+    let written = text.len() == width || text.len() > width && !text.starts_with('0');
+    (written && text.bytes().all(|byte| byte.is_ascii_digit())).then(|| text.parse().ok()).flatten()
 }
 
 /// A page's name relative to the table's folder: `<origin>/<page>.keys`.
@@ -342,12 +350,20 @@ mod tests {
         let id = KeyId { origin: origin(), page: 7, slot: 42 };
         assert_eq!(id.to_string(), "acme/gw1/20261120t101500z-3f9a1c20/000007/0042");
         assert_eq!(KeyId::parse(&id.to_identifier()).unwrap(), id);
+        for (page, slot) in [(0, 0), (999_999, 9_999), (1_000_000, 10_000), (u32::MAX, u16::MAX)] {
+            let id = KeyId { origin: origin(), page, slot };
+            assert_eq!(id.to_string().parse::<KeyId>().unwrap(), id);
+        }
         assert_eq!(page_path(&origin(), 7), "acme/gw1/20261120t101500z-3f9a1c20/000007.keys");
         for text in [
             "",
             "a/b/c/7/42",
             "a/b/c/000007/42",
             "a/b/c/000007/+042",
+            "a/b/c/0000007/0042",
+            "a/b/c/000007/00042",
+            "a/b/c/000007/65536",
+            "a/b/c/4294967296/0042",
             "a/b/000007/0042",
             "a/b/c/d/000007/0042",
         ] {

@@ -17,6 +17,7 @@ pub mod names;
 #[cfg(debug_assertions)]
 pub mod next;
 pub mod note;
+pub mod part_name;
 pub mod promise;
 pub mod record;
 pub mod registry;

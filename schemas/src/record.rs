@@ -9,7 +9,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Sha256Hex;
+use crate::holds::Scope;
 use crate::names::{ExchangeId, Identifier, Origin};
+
+pub use crate::part_name::{AttemptNumber, PartName};
 
 /// The version in every leaf's first-level key `v`.
 pub const VERSION: u32 = 1;
@@ -218,10 +221,28 @@ pub struct Caller {
     /// The id of the gateway key that authenticated the caller (never the key).
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub key: Option<Identifier>,
+    /// The groups that the caller is in, the first 32, by what names the consumer: key, claim or certificate.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub groups: Vec<Identifier>,
+    /// How many groups, where more than 32.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub group_count: Option<u64>,
+    /// The caller's own credential at the provider, where the gateway sent it on.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub forwarded: Option<Forwarded>,
+}
+
+/// A credential of the caller's own that was sent on to the provider.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Forwarded {
+    /// The header that carried it: `authorization`, `x-api-key`, `api-key` or `x-goog-api-key`.
+    pub kind: Identifier,
+    /// Its keyed pseudonym: the same credential has the same one.
+    pub fingerprint: Identifier,
 }
 
 /// What was asked, of whom. The same in every record of an exchange.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Asked {
     /// The configured route.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -244,6 +265,9 @@ pub struct Asked {
     /// The model that the caller asked for.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub requested_model: Option<Identifier>,
+    /// The model that the gateway sends, where it is another one than the caller asked for.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub sent_model: Option<Identifier>,
     /// Whether the caller asked for a stream.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub stream: Option<bool>,
@@ -270,6 +294,19 @@ pub struct Asked {
     pub refers_to: Option<Identifier>,
 }
 
+impl Asked {
+    /// Where the intent's own dispatch goes, as an attempt's record says it; `target` where none is named here.
+    pub fn dispatched(&self, target: &Identifier) -> Served {
+        Served {
+            number: 0,
+            target: self.target.as_ref().unwrap_or(target).clone(),
+            provider: self.provider.clone(),
+            dialect: self.dialect.clone(),
+            model: self.sent_model.as_ref().or(self.requested_model.as_ref()).cloned(),
+        }
+    }
+}
+
 /// One stored part of an exchange's content.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Part {
@@ -288,57 +325,6 @@ pub struct Part {
     /// False where a policy said not to keep the content: only length and commitment stay.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub kept: Option<bool>,
-}
-
-/// The parts of an exchange's content.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum PartName {
-    /// Request line and recorded headers as the caller sent them, one `name: value` a line.
-    ClientRequestHead,
-    /// The caller's body.
-    ClientRequest,
-    /// The body sent to the provider; absent where it is the caller's, byte for byte.
-    ProviderRequest,
-    /// Status and recorded headers of the provider's answer.
-    ProviderResponseHead,
-    /// The provider's body.
-    ProviderResponse,
-    /// The body sent to the caller; absent where it is the provider's, byte for byte.
-    ClientResponse,
-    /// The text of an error that the gateway met.
-    Error,
-}
-
-impl PartName {
-    /// Every part.
-    pub const ALL: [Self; 7] = [
-        Self::ClientRequestHead,
-        Self::ClientRequest,
-        Self::ProviderRequest,
-        Self::ProviderResponseHead,
-        Self::ProviderResponse,
-        Self::ClientResponse,
-        Self::Error,
-    ];
-
-    /// The part's name in leaves, rows and encodings.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::ClientRequestHead => "client_request_head",
-            Self::ClientRequest => "client_request",
-            Self::ProviderRequest => "provider_request",
-            Self::ProviderResponseHead => "provider_response_head",
-            Self::ProviderResponse => "provider_response",
-            Self::ClientResponse => "client_response",
-            Self::Error => "error",
-        }
-    }
-
-    /// Reads a part's name.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|part| part.as_str() == text)
-    }
 }
 
 /// A policy's decision and what it rested on.
@@ -382,6 +368,9 @@ pub struct Intent {
     /// The policy's verdict; absent where no policy is configured.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub verdict: Option<Verdict>,
+    /// How the request was said in the provider's dialect, where that is another one than the caller's.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub translation: Option<Translation>,
     /// The content that this record commits to.
     pub parts: Vec<Part>,
     /// The data key under which the exchange's content is kept.
@@ -395,6 +384,29 @@ pub struct Intent {
     /// The caller tried to switch recording off or to choose a record id (CA-4): the names of the headers or fields.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub suppression: Vec<Identifier>,
+    /// What the target was chosen by, where it was by what the prompt means.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub choice: Option<Choice>,
+}
+
+/// How a target was chosen by what a prompt means. Health and priority count before it: where the one that was meant could not be
+/// asked, `asked.target` is another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Choice {
+    /// `semantic`.
+    pub by: Identifier,
+    /// What it rests on: `matched`; `sticky` (the conversation is at a target already); or why the fallback was meant: `below_threshold`,
+    /// `no_text`, `denied`, `ejected`, `not_ready`, `unrecorded`, `timeout`, `failed`.
+    pub why: Identifier,
+    /// The target that was meant.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub target: Option<Identifier>,
+    /// The prompt's nearness to the nearest target: the cosine to the nearest of its examples, in millionths.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub score: Option<i64>,
+    /// The exchange in which the prompt was embedded, with the operation `routing`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub embedded: Option<ExchangeId>,
 }
 
 /// `outcome`: how an exchange ended. Repeats who and what, so that cost questions need no join.
@@ -408,6 +420,15 @@ pub struct Outcome {
     pub caller: Caller,
     /// What, of whom.
     pub asked: Asked,
+    /// The attempt that this record tells of; absent: the intent's own dispatch.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub served: Option<Served>,
+    /// As in the record of the request whose answer this one tells of.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub translation: Option<Translation>,
+    /// What of the answer the caller did not get in its dialect, each word counted once; absent where none was translated.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub answer_dropped: Option<Dropped>,
     /// How it ended.
     pub end: End,
     /// Whether the provider's end was seen.
@@ -454,6 +475,69 @@ pub struct Outcome {
     pub content_key: Option<Identifier>,
     /// The retention class of the content.
     pub retention: Identifier,
+}
+
+impl Outcome {
+    /// The models by which a price book may know it: the one that served, the one that was sent, the one that was asked for.
+    pub fn models(&self) -> Vec<&str> {
+        let sent = match &self.served {
+            Some(served) => &served.model,
+            None => &self.asked.sent_model,
+        };
+        names([&self.answered.served_model, sent, &self.asked.requested_model])
+    }
+
+    /// The provider whose answer it tells of.
+    pub fn provider(&self) -> Option<&Identifier> {
+        self.served.as_ref().and_then(|served| served.provider.as_ref()).or(self.asked.provider.as_ref())
+    }
+}
+
+fn names<const N: usize>(models: [&Option<Identifier>; N]) -> Vec<&str> {
+    models.into_iter().flatten().map(Identifier::as_str).collect()
+}
+
+/// A request in another dialect than its caller's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Translation {
+    /// The caller's dialect, spelled as in `asked.dialect`.
+    pub from: Identifier,
+    /// The provider's.
+    pub to: Identifier,
+    /// What of the request the provider does not get; in a `refusal`: what cannot be carried.
+    pub dropped: Dropped,
+}
+
+/// What a translation left out.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Dropped {
+    /// In how many places something was.
+    pub count: u64,
+    /// In how many of them that changes what is meant.
+    pub meaning: u64,
+    /// In how many of them it is a key that the gateway does not know.
+    pub unknown: u64,
+    /// What, in words that FORMAT.md lists, never in a caller's or a provider's: each once, the first 32.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub what: Vec<Identifier>,
+}
+
+/// Where an attempt went, whose answer an outcome tells of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Served {
+    /// Its number, 1 to 15.
+    pub number: u64,
+    /// The configured target.
+    pub target: Identifier,
+    /// The configured provider.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub provider: Option<Identifier>,
+    /// The provider's wire format, as in `asked.dialect`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub dialect: Option<Identifier>,
+    /// The model that was sent.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub model: Option<Identifier>,
 }
 
 /// How an exchange ended.
@@ -572,9 +656,58 @@ pub struct Usage {
     /// The part of the input that is images.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub input_image_tokens: Option<i64>,
+    /// The part of the output that is images.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub output_image_tokens: Option<i64>,
+    /// The part of the input that tools of the provider put into the prompt, where it is told apart.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub tool_use_input_tokens: Option<i64>,
+    /// Searches that a reranker charges.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub search_units: Option<i64>,
+    /// Searches of the web that the provider ran for the answer.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub web_searches: Option<i64>,
+    /// Pages of documents that were read.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub pages: Option<i64>,
+    /// Seconds of audio, where they are what is told.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub audio_seconds: Option<i64>,
     /// The provider's own main counts, unconverted.
     #[serde(skip_serializing_if = "Reported::is_empty", default)]
     pub reported: Reported,
+    /// What an estimate was counted by: `cl100k_base`, `o200k_base`, `o200k_harmony`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub tokenizer: Option<Identifier>,
+}
+
+impl Usage {
+    /// Usage without a count.
+    pub fn of(source: UsageSource, role: UsageRole) -> Self {
+        Self {
+            source,
+            role,
+            input_tokens: None,
+            uncached_input_tokens: None,
+            cache_read_tokens: None,
+            cache_write_5m_tokens: None,
+            cache_write_1h_tokens: None,
+            output_tokens: None,
+            reasoning_tokens: None,
+            input_audio_tokens: None,
+            output_audio_tokens: None,
+            input_image_tokens: None,
+            output_image_tokens: None,
+            tool_use_input_tokens: None,
+            search_units: None,
+            web_searches: None,
+            pages: None,
+            audio_seconds: None,
+            reported: Reported::default(),
+            tokenizer: None,
+        }
+    }
 }
 
 /// The provider's own counts: names of one meaning, values unconverted.
@@ -715,6 +848,9 @@ pub struct Refusal {
     /// The policy's verdict, where it was the policy.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub verdict: Option<Verdict>,
+    /// What cannot be said in a provider's dialect, where it was that.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub translation: Option<Translation>,
     /// The content, where the caller was authenticated.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub parts: Vec<Part>,
@@ -727,35 +863,146 @@ pub struct Refusal {
     /// As in `intent`.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub suppression: Vec<Identifier>,
+    /// The quota that had no room, where it was one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub limit: Option<RefusedLimit>,
 }
 
-/// `attempt`, `side_call`: bytes to a further target.
+/// A quota that had no room for a request. Amounts are decimal texts: of what is counted, of money in the currency's main
+/// unit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RefusedLimit {
+    /// The rule's name in the configuration.
+    pub rule: Identifier,
+    /// What it counts: `requests`, `concurrency`, `tokens`, `input_tokens`, `output_tokens`, `money` or `expression`.
+    pub count: Identifier,
+    /// The facts that its counters are kept by.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub by: Vec<Identifier>,
+    /// The limit.
+    pub limit: String,
+    /// What was spent and reserved of it.
+    pub used: String,
+    /// What the request would have reserved.
+    pub wanted: String,
+    /// ISO 4217 code, of money.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub currency: Option<Identifier>,
+    /// When the counter begins anew.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reset: Option<i64>,
+}
+
+/// `attempt`, `side_call`: bytes to a further target, and what came back. Section 3.3.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Attempt {
     /// The exchange.
     pub exchange: ExchangeId,
     /// Position of its intent.
     pub intent_position: u64,
-    /// Counted from 1; the intent's own dispatch is 0.
+    /// Counted from 1, at most 15; the intent's own dispatch is 0 and has only an `end`.
     pub number: u64,
     /// `open` before the bytes go, `end` after.
     pub phase: Identifier,
     /// The configured target.
     pub target: Identifier,
-    /// Why it is made.
+    /// The configured provider.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub provider: Option<Identifier>,
+    /// The provider's wire format, as in `asked.dialect`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub dialect: Option<Identifier>,
+    /// The model that is sent.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub model: Option<Identifier>,
+    /// Phase `open`: why it is made. Phase `end`: why it does not count.
     pub reason: Identifier,
+    /// The policy's verdict on this target, phase `open`; absent where no policy is configured.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub verdict: Option<Verdict>,
+    /// How the request was said in the provider's dialect, phase `open`, where that is another one than the caller's.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub translation: Option<Translation>,
     /// The commitment of the body that is sent, where it is not the first attempt's.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub commitment: Option<Sha256Hex>,
+    /// How it ended, phase `end`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub end: Option<End>,
     /// HTTP status, phase `end`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub status: Option<i64>,
     /// Duration in microseconds, phase `end`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub total_us: Option<i64>,
+    /// What the provider said about its answer, phase `end`.
+    #[serde(skip_serializing_if = "Answered::is_empty", default)]
+    pub answered: Answered,
     /// Tokens, phase `end`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub usage: Option<Usage>,
+    /// Money, phase `end`; absent where it is unknown.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub cost: Option<Cost>,
+    /// Why there is no cost, phase `end`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub unpriced: Option<Unpriced>,
+    /// The content that this record commits to: what is sent, where it is not what number 0 sent (`open`), and what was
+    /// answered (`end`).
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub parts: Vec<Part>,
+    /// The data key of the content.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub content_key: Option<Identifier>,
+    /// The retention class of the content: the intent's. There where there are parts.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub retention: Option<Identifier>,
+}
+
+impl Attempt {
+    /// Number `number` of an exchange, which goes to `target`. The ledger sets exchange, position and phase.
+    pub fn new(exchange: ExchangeId, number: AttemptNumber, target: Identifier, reason: Identifier) -> Self {
+        Self {
+            exchange,
+            intent_position: 0,
+            number: number.into(),
+            phase: reason.clone(),
+            target,
+            provider: None,
+            dialect: None,
+            model: None,
+            reason,
+            verdict: None,
+            translation: None,
+            commitment: None,
+            end: None,
+            status: None,
+            total_us: None,
+            answered: Answered::default(),
+            usage: None,
+            cost: None,
+            unpriced: None,
+            parts: Vec::new(),
+            content_key: None,
+            retention: None,
+        }
+    }
+
+    /// The models by which a price book may know it: the one that served, the one that was sent.
+    pub fn models(&self) -> Vec<&str> {
+        names([&self.answered.served_model, &self.model])
+    }
+
+    /// What an outcome says of it that tells of this attempt.
+    pub fn served(&self) -> Served {
+        Served {
+            number: self.number,
+            target: self.target.clone(),
+            provider: self.provider.clone(),
+            dialect: self.dialect.clone(),
+            model: self.model.clone(),
+        }
+    }
 }
 
 /// `admin`: what someone did to the gateway.
@@ -806,7 +1053,7 @@ pub enum GapReason {
 }
 
 /// `hold`: a legal hold begins, or covers more; or it ends. Section 3.11.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Hold {
     /// The hold's name: that of a case.
     pub hold: Identifier,
@@ -818,21 +1065,9 @@ pub struct Hold {
     /// Who asked for it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub actor: Option<Identifier>,
-    /// In `begin`: only this exchange.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub exchange: Option<ExchangeId>,
-    /// In `begin`: only exchanges of this subject.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub subject: Option<Identifier>,
-    /// In `begin`: only exchanges of this consumer.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub consumer: Option<Identifier>,
-    /// In `begin`: only exchanges that began then or later, microseconds UTC.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub from: Option<i64>,
-    /// In `begin`: only exchanges that began before, microseconds UTC.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub to: Option<i64>,
+    /// In `begin`: what it covers.
+    #[serde(flatten)]
+    pub scope: Scope,
 }
 
 /// `erasure`: content keys that are destroyed after this record.

@@ -1,12 +1,14 @@
 """Bedrock's runtime on loopback: small forms of its API, with every signature checked by botocore.
 
-Prints its port. What it answers is chosen by the model in the path; the file `seen` gets a line of JSON for each
-request: who signed it, what it was, and whether the signature holds.
+Prints its port. What it answers is chosen by the model in the path, and by what is asked: a word `mark-...` of the prompt
+stands in the answer, `slowly` has it come slowly. The file `seen` gets a line of JSON for each request: who signed it,
+what it was, and whether the signature holds; `GET /seen/WORD` tells when requests with that word came.
 """
 
 import base64
 import hashlib
 import json
+import re
 import struct
 import sys
 import threading
@@ -25,9 +27,33 @@ KEYS = {
     "AKIDROTATED": ("rotated-secret-key-0123456789", "rotated-session-token"),
     "AKIDDIRECT": ("direct-secret", None),
 }
-USAGE = {"inputTokens": 12, "outputTokens": 5, "totalTokens": 60, "cacheReadInputTokens": 40, "cacheWriteInputTokens": 3}
-WORDS = ["The ", "record ", "of ", "this ", "is ", "kept."]
+USAGE = {"inputTokens": 12, "outputTokens": 6, "totalTokens": 61, "cacheReadInputTokens": 40, "cacheWriteInputTokens": 3}
 SEEN = threading.Lock()
+GATEWAYS = ("AKIDGATEWAY", "AKIDROTATED")
+# When a request came, whether the gateway's key signed it, and its body.
+CAME = []
+WHY = {400: "the request is not valid", 403: "the provider knows no such key", 404: "no such thing", 429: "too many requests"}
+NAMES = {
+    400: "ValidationException",
+    403: "UnrecognizedClientException",
+    404: "ResourceNotFoundException",
+    429: "ThrottlingException",
+    500: "InternalServerException",
+}
+
+
+def said(text):
+    """The answer in its six pieces: JSON where that is wanted, else a sentence with the prompt's mark in it."""
+    if '"textFormat"' in text:
+        return ['{"answer":', '"kept"', ",", '"sure"', ":true", "}"]
+    mark = re.findall(r"mark-[a-z0-9-]+", text)[-1:] or ["this"]
+    return ["The ", "record ", "of ", mark[0] + " ", "is ", "kept."]
+
+
+def called(text):
+    """The name of the tool that is called: the first that is offered, until it has been answered."""
+    tools = json.loads(text).get("toolConfig", {}).get("tools", [])
+    return tools[0]["toolSpec"]["name"] if tools and '"toolResult"' not in text else None
 
 
 def why_not(method, path, headers, body):
@@ -81,38 +107,53 @@ def event(kind, value):
     return frame(payload, event_type=kind, content_type="application/json", message_type="event")
 
 
-def converse_frames():
+def converse_frames(text):
+    pause = 0.4 if "slowly" in text else 0
+    tool = called(text)
     yield event("messageStart", {"role": "assistant", "p": "abc"})
-    for word in WORDS:
-        yield event("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"text": word}})
+    if tool:
+        start = {"toolUse": {"toolUseId": "call_1", "name": tool}}
+        yield event("contentBlockStart", {"contentBlockIndex": 0, "start": start})
+    deltas = [{"toolUse": {"input": piece}} for piece in ['{"key":', '"a b"}']] if tool else [{"text": word} for word in said(text)]
+    for delta in deltas:
+        time.sleep(pause)
+        yield event("contentBlockDelta", {"contentBlockIndex": 0, "delta": delta})
     yield event("contentBlockStop", {"contentBlockIndex": 0})
-    yield event("messageStop", {"stopReason": "end_turn"})
+    yield event("messageStop", {"stopReason": "tool_use" if tool else "end_turn"})
     yield event("metadata", {"usage": USAGE, "metrics": {"latencyMs": 7}})
+
+
+def converse(text):
+    tool = called(text)
+    use = {"toolUse": {"toolUseId": "call_1", "name": tool, "input": {"key": "a b"}}}
+    message = {"role": "assistant", "content": [use if tool else {"text": "".join(said(text))}]}
+    stop = "tool_use" if tool else "end_turn"
+    return {"output": {"message": message}, "stopReason": stop, "usage": USAGE, "metrics": {"latencyMs": 7}}
 
 
 def chunk(value):
     return event("chunk", {"bytes": base64.b64encode(json.dumps(value).encode()).decode(), "p": "ab"})
 
 
-def invoke_frames():
+def invoke_frames(text):
     usage = {"input_tokens": 12, "output_tokens": 1, "cache_read_input_tokens": 40, "cache_creation_input_tokens": 3}
     message = {"id": "msg_bdrk_1", "type": "message", "role": "assistant", "model": "claude-sonnet-4-5", "content": []}
     yield chunk({"type": "message_start", "message": {**message, "stop_reason": None, "usage": usage}})
-    for word in WORDS:
+    for word in said(text):
         yield chunk({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": word}})
-    yield chunk({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 5}})
-    metrics = {"inputTokenCount": 12, "outputTokenCount": 5, "invocationLatency": 9, "firstByteLatency": 1}
+    yield chunk({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 6}})
+    metrics = {"inputTokenCount": 12, "outputTokenCount": 6, "invocationLatency": 9, "firstByteLatency": 1}
     yield chunk({"type": "message_stop", "amazon-bedrock-invocationMetrics": metrics})
 
 
-def failing_frames():
+def failing_frames(_):
     yield event("messageStart", {"role": "assistant"})
     yield event("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"text": "The "}})
     payload = json.dumps({"message": "Too many tokens, please wait"}).encode()
     yield frame(payload, exception_type="throttlingException", content_type="application/json", message_type="exception")
 
 
-def slow_frames():
+def slow_frames(_):
     yield event("messageStart", {"role": "assistant"})
     for _ in range(200):
         yield event("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"text": "word "}})
@@ -149,40 +190,49 @@ class Handler(BaseHTTPRequestHandler):
                 self.wfile.flush()
         self.wfile.write(b"0\r\n\r\n")
 
+    def do_GET(self):
+        word = self.path.removeprefix("/seen/")
+        with SEEN:
+            came = [(at, is_gateways) for at, is_gateways, text in CAME if word in text]
+        sides = {"provider": False, "gateway": True}
+        self.whole(200, {side: [at for at, mine in came if mine == is_gateways] for side, is_gateways in sides.items()})
+
     def do_POST(self):
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
         headers = {name.lower(): value for name, value in self.headers.items()}
         error = why_not("POST", self.path, headers, body)
+        text = body.decode(errors="replace")
         key = headers.get("authorization", "").partition("Credential=")[2].partition("/")[0]
         with SEEN, open(sys.argv[1], "a") as seen:
             line = {"key": key, "path": self.path, "bytes": len(body), "error": error, "headers": sorted(headers)}
             seen.write(json.dumps(line) + "\n")
+            CAME.append((int(time.monotonic() * 1000), key in GATEWAYS, text))
         if error:
             return self.whole(403, {"message": error}, x_amzn_errortype="InvalidSignatureException:http://internal/")
         _, model, operation = self.path.strip("/").split("/")
         model = urllib.parse.unquote(model)
         if model.startswith("fail-"):
-            status = int(model[5:])
-            names = {429: "ThrottlingException", 400: "ValidationException", 500: "InternalServerException"}
-            return self.whole(status, {"message": f"failed with {status}"}, x_amzn_errortype=names[status] + ":http://i/")
+            status = {"401": 403}.get(model[5:]) or int(model[5:])
+            message = {"message": WHY.get(status, "the provider failed")}
+            retry = {"retry_after": "1"} if status == 429 else {}
+            return self.whole(status, message, x_amzn_errortype=NAMES[status] + ":http://i/", **retry)
         if operation == "converse":
-            message = {"role": "assistant", "content": [{"text": "".join(WORDS)}]}
-            return self.whole(
-                200,
-                {"output": {"message": message}, "stopReason": "end_turn", "usage": USAGE, "metrics": {"latencyMs": 7}},
-            )
+            return self.whole(200, converse(text))
         if operation == "converse-stream":
             frames = {"fails-later": failing_frames, "slow": slow_frames}.get(model, converse_frames)
-            return self.stream(frames())
+            return self.stream(frames(text))
+        if operation == "invoke" and "embed" in model:
+            vector = {"embedding": [0.25, 0.5, -1.0], "inputTextTokenCount": 3}
+            return self.whole(200, vector, x_amzn_bedrock_input_token_count="3")
         if operation == "invoke":
             return self.whole(
                 200,
-                {"generation": "".join(WORDS), "stop_reason": "stop"},
+                {"generation": "".join(said(text)), "stop_reason": "stop"},
                 x_amzn_bedrock_input_token_count="21",
                 x_amzn_bedrock_output_token_count="6",
             )
         if operation == "invoke-with-response-stream":
-            return self.stream(invoke_frames())
+            return self.stream(invoke_frames(text))
         if operation == "count-tokens":
             return self.whole(200, {"inputTokens": 11})
         return self.whole(404, {"message": "no such thing"}, x_amzn_errortype="UnknownOperationException")

@@ -61,14 +61,21 @@ def test_a_large_body_is_signed_to_its_last_byte():
     same(lambda c: plain(c.converse(modelId=MODEL, messages=[{"role": "user", "content": [{"image": image}]}])))
 
 
-@pytest.mark.parametrize("status, name", [(400, "ValidationException"), (429, "ThrottlingException"), (500, "InternalServerException")])
-def test_the_providers_errors_raise_their_classes(status, name):
+@pytest.mark.parametrize(
+    "status, name, message",
+    [
+        (400, "ValidationException", "the request is not valid"),
+        (429, "ThrottlingException", "too many requests"),
+        (500, "InternalServerException", "the provider failed"),
+    ],
+)
+def test_the_providers_errors_raise_their_classes(status, name, message):
     def call(c):
         with pytest.raises(getattr(c.exceptions, name)) as caught:
             c.converse(modelId=f"fail-{status}", messages=ASK)
         return caught.value.response["Error"]
 
-    assert same(call) == {"Code": name, "Message": f"failed with {status}"}
+    assert same(call) == {"Code": name, "Message": message}
 
 
 def test_an_exception_inside_a_stream_is_raised():

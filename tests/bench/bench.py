@@ -43,26 +43,33 @@ def port():
         return s.getsockname()[1]
 
 
-def wait_for(number):
+def wait_for(number, log=None):
     for _ in range(600):
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", number), 1):
             return
         time.sleep(0.05)
-    raise SystemExit(f"nothing listens on port {number}")
+    raise SystemExit(f"nothing listens on port {number}" + (f": {log.read_text()[-2000:]}" if log else ""))
 
 
 def start(args, core, **more):
     return subprocess.Popen(["taskset", "-c", str(core), *map(str, args)], **more)
 
 
+def family(pid):
+    """A process and all that it and its children started."""
+    found = [pid]
+    for children in pathlib.Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            for child in children.read_text().split():
+                found += family(int(child))
+    return found
+
+
 def cpu(pid):
     """CPU seconds of a process and its children by thread name."""
     total = {}
-    pids = [pid]
-    with contextlib.suppress(OSError):
-        pids += [int(c) for c in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    for p in pids:
-        for task in pathlib.Path(f"/proc/{p}/task").iterdir():
+    for p in family(pid):
+        for task in pathlib.Path(f"/proc/{p}/task").glob("*"):
             with contextlib.suppress(OSError):
                 text = (task / "stat").read_text()
                 name = text[text.index("(") + 1 : text.rindex(")")]
@@ -71,8 +78,8 @@ def cpu(pid):
     return total
 
 
-def rss(pid):
-    return int(re.search(r"VmRSS:\s+(\d+)", pathlib.Path(f"/proc/{pid}/status").read_text())[1]) * 1024
+def rss(pid, what="VmRSS"):
+    return int(re.search(what + r":\s+(\d+)", pathlib.Path(f"/proc/{pid}/status").read_text())[1]) * 1024
 
 
 class Provider:
@@ -139,7 +146,7 @@ class Affidavit:
         ).stdout
         self.key = next(w for w in out.split() if w.startswith("afk_"))
         book = sorted((ROOT / "policies/prices").glob("*.csv"))[-1]
-        (d / "gateway.yaml").write_text(
+        (d / "gateway.yaml").write_text(self.configured(
             f"deployment: bench\ngateway: gw1\nlisten:\n  - address: 127.0.0.1:{self.port}\nadmin: 127.0.0.1:{self.admin}\n"
             f"evidence:\n  journal: {d}/journal\n  spool: {d}/spool\n  key_table: {d}/keytable\n  seal_key: {d}/seal.key\n"
             f"  out: {self.out or f'{{ directory: {d}/store }}'}\n  batch_age: 10s\n{self.evidence}"
@@ -148,15 +155,19 @@ class Affidavit:
             f"    credential: {{ file: {d}/provider.key }}\n"
             f"routes:\n  - name: openai\n    path: /openai\n    provider: openai\n    keys: {self.keys}\n{self.extra}"
             f"keys: {d}/keys.yaml\nprices: {book}\n"
-        )
+        ))
         self.process = start(
             [BIN / "gateway", "serve", "-c", d / "gateway.yaml"], 0,
             stdout=subprocess.DEVNULL, stderr=open(d / "gateway.log", "w"), env={**os.environ, **(self.env or {})},
         )
-        wait_for(self.port)
+        wait_for(self.port, d / "gateway.log")
         self.headers = {"Authorization": f"Bearer {self.key}"}
         self.base = f"http://127.0.0.1:{self.port}/openai"
         return self
+
+    def configured(self, text):
+        """The configuration of this gateway, from that which all begin with."""
+        return text
 
     def stop(self):
         if self.process.poll() is None:
@@ -174,10 +185,15 @@ def body(stream=False):
 
 
 def wrk(proxy, connections, headers=None, stream=False, seconds=SECONDS):
+    return load(proxy, f"{proxy.base}/v1/chat/completions", body(stream), connections, {**proxy.headers, **(headers or {})}, seconds)
+
+
+def load(proxy, url, text, connections, headers, seconds):
+    """The same request on so many connections for so long, and the CPU that the proxy used for it."""
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
         script.write('wrk.method = "POST"\n')
-        script.write(f"wrk.body = [==[{body(stream)}]==]\n")
-        for name, value in {**proxy.headers, "Content-Type": "application/json", **(headers or {})}.items():
+        script.write(f"wrk.body = [==[{text}]==]\n")
+        for name, value in {**headers, "Content-Type": "application/json"}.items():
             script.write(f'wrk.headers["{name}"] = "{value}"\n')
         script.write(
             "done = function(s, l, r) io.write(string.format('RESULT %d %d %d %d %d %d\\n', s.requests, s.duration,"
@@ -187,7 +203,7 @@ def wrk(proxy, connections, headers=None, stream=False, seconds=SECONDS):
         before = cpu(proxy.process.pid)
         text = subprocess.run(
             ["taskset", "-c", "1", "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s", "-s", script.name,
-             f"{proxy.base}/v1/chat/completions"],
+             url],
             check=True, capture_output=True, text=True,
         ).stdout
         after = cpu(proxy.process.pid)
@@ -246,7 +262,7 @@ def bench_requests():
     sealing = per_request(ours, is_sealing)
     size = len(body()) + 700
     note("CPU per exchange, sealing and shipping", f"{sealing:.1f} us", f"{sealing * 1000 / size:.0f} ns/content byte", "", "<= 20 ns/byte")
-    note("exchanges/s, 32 connections", f"{ours['rps']:.0f}", f"nginx {peer['rps']:.0f}", f"{ours['rps'] / peer['rps']:.2f}x", "LiteLLM 99, Portkey 670")
+    note("exchanges/s, 32 connections", f"{ours['rps']:.0f}", f"nginx {peer['rps']:.0f}", f"{ours['rps'] / peer['rps']:.2f}x", "LiteLLM, Portkey: `bench routing`")
     note("exchanges/s, 256 connections", f"{ours_many['rps']:.0f}", "", "", "")
     sync = fsync_time()
     note("one caller p50 added", f"{ours_one['p50'] - peer_one['p50']} us", f"nginx {peer_one['p50']} us, fsync {sync:.0f} us", "", f"<= {300 + 2 * sync:.0f} us")
@@ -447,17 +463,32 @@ def duck_questions(duck, packs, folder, known):
     return found
 
 
+class Phases:
+    """Says what is done and how long each took, as it ends: a long measure tells where it is."""
+
+    def __init__(self):
+        self.begin = self.last = time.monotonic()
+
+    def over(self, what):
+        now = time.monotonic()
+        print(f"   {what}: {now - self.last:.1f} s, {now - self.begin:.0f} s since the beginning", flush=True)
+        self.last = now
+
+
 def bench_assess():
+    import resource
+
     import duckdb
     import yaml
 
     packs = [yaml.safe_load(path.read_text()) for path in sorted((ROOT / "policies/packs").glob("*.yaml"))]
     known = {"exchange", "intent", "event", "period", *RARE}
     exchanges = os.environ.get("BENCH_EXCHANGES", "1000000")
+    phases = Phases()
     with tempfile.TemporaryDirectory(dir=ROOT / "target") as folder:
         folder = pathlib.Path(folder)
         made = subprocess.run([BIN / "quarter", folder, "--exchanges", exchanges], check=True, capture_output=True, text=True)
-        print("  ", made.stderr.splitlines()[-1])
+        phases.over("made " + made.stderr.splitlines()[-1])
         auditor = [BIN / "auditor", "assess", folder / "store", "--trust", folder / "trust.yaml", "--state", folder / "state", "--format", "json",
                    "--from", "2026-07-01", "--to", "2026-10-01"]
         for register in folder.glob("*.csv"):
@@ -471,27 +502,40 @@ def bench_assess():
             reader.start()
             while child.poll() is None:
                 with contextlib.suppress(OSError, TypeError):
-                    peak = max(peak, rss(child.pid) >> 20)
+                    peak = max(peak, rss(child.pid, "VmHWM") >> 20)
                 time.sleep(0.02)
             reader.join()
+            if child.returncode not in (0, 1):
+                raise SystemExit(f"assess ended with {child.returncode}")
+            phases.over(f"assess {' '.join(what[:2])}{' ...' if len(what) > 2 else ''}")
             return json.loads(out[0]), time.time() - begin, peak
 
         _, first, peak = ask(["--pack", "all"])
-        note(f"assess, {exchanges} exchanges, all packs, first", f"{first:.1f} s", "", "", f"{peak} MB at most")
+        note(f"assess, {exchanges} exchanges, all packs, first", f"{first:.1f} s", "", "", f"{peak} MiB at most")
         _, second, peak = ask(["--pack", "all"])
-        note("the same again", f"{second:.1f} s", "", "", f"{peak} MB at most")
+        note("the same again", f"{second:.1f} s", "", "", f"{peak} MiB at most")
         # Those that DuckDB can be asked: what needs the verification's report is left out.
         begin = time.time()
         duck = duckdb.connect()
         duck_facts(duck, folder / "store")
+        phases.over("DuckDB, facts")
         peers = duck_questions(duck, packs, folder, known)
-        peer = time.time() - begin
+        peer, peer_peak = time.time() - begin, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+        duck.close()
+        phases.over(f"DuckDB, {len(peers)} controls")
         same = [word for control in sorted({control for _, control in peers}) for word in ("--control", control)]
-        answer, ours, _ = ask(["--pack", "all", *same])
+        answer, ours, peak = ask(["--pack", "all", *same])
         counts = {(pack["name"], control["id"]): control["exceptions"] for pack in answer["packs"] for control in pack["controls"]}
         differ = [control for control, count in peers.items() if counts[control] != count]
         print(f"   {len(peers)} controls of the same question, {len(differ)} with other numbers of exceptions {differ[:5]}")
         note(f"{len(peers)} controls over proven rows", f"{ours:.1f} s", f"DuckDB {peer:.1f} s", f"{ours / peer:.2f}x", "printed")
+        note("  most memory", f"{peak} MiB", f"DuckDB {peer_peak} MiB", "", "its Python with it")
+
+
+def bench_routing():
+    import routing
+
+    routing.run()
 
 
 def bench_spark():
@@ -899,7 +943,7 @@ def bench_commit():
 
 
 BENCHES = {"requests": bench_requests, "streams": bench_streams, "storage": bench_storage, "verify": bench_verify, "archive": bench_archive,
-           "kafka": bench_kafka, "commit": bench_commit, "assess": bench_assess, "spark": bench_spark}
+           "kafka": bench_kafka, "commit": bench_commit, "assess": bench_assess, "spark": bench_spark, "routing": bench_routing}
 
 if __name__ == "__main__":
     (ROOT / "target").mkdir(exist_ok=True)

@@ -76,7 +76,7 @@ def end_of(limits):
 def besides():
     """What the end takes besides `limits.drain` and `limits.archive`."""
     text = (ROOT / "gateway/src/serve.rs").read_text()
-    bounds = {name: int(value) for name, value in re.findall(r"^const (\w+): Duration = Duration::from_secs\((\d+)\);", text, re.M)}
+    bounds = {name: int(value) for name, value in re.findall(r"^(?:pub\(crate\) )?const (\w+): Duration = Duration::from_secs\((\d+)\);", text, re.M)}
     end = text[text.index("    async fn end(") :]
     end = end[: end.index("\n    }\n")]
     used = re.findall(r"\b(LAST_RECORDS|ERASURES|LAST_ANSWERS)\b", end)

@@ -22,6 +22,9 @@ use schemas::ship::{ArchiverKey, Chunk, Receipt, pieces};
 use schemas::verify::{BatchInput, verify_batch_with};
 use schemas::{Identifier, Sha256Hex, canonical, keytable, leaf, note, seal, timestamp, tlog};
 
+#[path = "audited.rs"]
+mod audited;
+
 /// A parser under test.
 pub struct Target {
     /// Its name.
@@ -72,6 +75,14 @@ pub const TARGETS: &[Target] = &[
     Target { name: "policy", run: policy, seeds: policies_and_prices },
     Target { name: "prices", run: prices, seeds: policies_and_prices },
     Target { name: "journal", run: journal, seeds: journal_seeds },
+    Target { name: "proof_bundle", run: audited::bundle, seeds: audited::bundle_seeds },
+    Target { name: "receipts_file", run: audited::receipts, seeds: audited::receipts_seeds },
+    Target { name: "trust_file", run: audited::trust, seeds: audited::trust_seeds },
+    Target { name: "mandate_file", run: audited::mandate, seeds: audited::mandate_seeds },
+    Target { name: "registry_entry", run: audited::entry, seeds: audited::entry_seeds },
+    Target { name: "key_statement", run: audited::statement, seeds: audited::statement_seeds },
+    Target { name: "export", run: audited::export, seeds: audited::export_seeds },
+    Target { name: "subject_folder", run: audited::subject, seeds: audited::subject_seeds },
 ];
 
 fn root() -> PathBuf {

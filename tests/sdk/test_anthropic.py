@@ -89,6 +89,16 @@ def test_a_wrong_gateway_key_is_named_and_not_tried_again():
     assert "affidavit_" in str(caught.value.body)
 
 
+def test_a_spent_budget_is_a_rate_limit_error_and_not_tried_again():
+    client = anthropic_client("gateway", max_retries=5)
+    start = time.monotonic()
+    with pytest.raises(anthropic.RateLimitError) as caught:
+        client.messages.create(**{**ARGUMENTS, "model": "over-month"})
+    assert time.monotonic() - start < 2
+    assert caught.value.body["error"]["type"] == "rate_limit_error"
+    assert caught.value.response.headers["x-affidavit-reason"] == "quota_exceeded"
+
+
 def test_a_caller_that_leaves_mid_stream_leaves():
     client = anthropic_client("gateway")
     stream = client.messages.create(stream=True, **ARGUMENTS)

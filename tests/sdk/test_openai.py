@@ -129,6 +129,23 @@ def test_a_wrong_gateway_key_is_named_and_not_tried_again():
     assert caught.value.response.headers["x-affidavit-reason"]
 
 
+def test_a_spent_budget_is_a_rate_limit_error_and_not_tried_again():
+    client = openai_client("gateway", max_retries=5)
+    start = time.monotonic()
+    with pytest.raises(openai.RateLimitError) as caught:
+        client.chat.completions.create(model="over-month", messages=ASK)
+    assert time.monotonic() - start < 2
+    assert caught.value.code == "affidavit_quota_exceeded"
+    assert caught.value.type == "rate_limit_error"
+    assert int(caught.value.response.headers["retry-after"]) > 0
+
+
+def test_a_short_limit_is_waited_for():
+    client = openai_client("gateway", max_retries=3)
+    for _ in range(3):
+        assert client.chat.completions.create(model="over-second", messages=ASK).choices
+
+
 def test_a_caller_that_leaves_mid_stream_leaves():
     client = openai_client("gateway", default_headers={"x-replay": "script:slow:200"})
     stream = client.chat.completions.create(model="gpt-4o-mini", messages=ASK, stream=True)

@@ -29,6 +29,10 @@ class DictionaryAbsent(Exception):
     pass
 
 
+class BaseMissing(Exception):
+    """A record commits to it, and its rows are not there."""
+
+
 def dictionary(raw):
     """FORMAT.md 7.3: raw content of 1 to 1,048,576 bytes, never the trained form."""
     if not 1 <= len(raw) <= CHUNK or raw.startswith(b"\x37\xa4\x30\xec"):
@@ -197,26 +201,63 @@ class Log:
     def __init__(self, origin, keys, findings):
         self.origin, self.keys, self.findings = origin, keys, findings
         self.strangers = set()  # positions of records of unknown kinds: their content is not judged
+        self.intents = {}  # position -> (content key, retention, caller, asked)
+        self.translated = {}  # position of an open intent -> how its request that went out last was translated
+        self.opened = {}  # position of an open intent -> number of the attempt whose request that was
+        self.next = 0  # position
+        self.lost = -1  # what belonged to an intent before this position may be among records that were lost
+        self.begun = {}  # exchange -> (subject, consumer, time) of its first record
         self.committed = {}  # (position, part) -> (exchange, part entry, content key, retention, kept)
         self.contents = {}  # (exchange, part, class) -> bytes, for later deltas
+        self.unread = {}  # as `contents` -> why its rows gave no content
+        self.kept = set()  # as `contents`: what records commit to and say is kept
         self.depth = {}
         self.dictionaries = {}
         self.erasures = set()
         self.ledger = {}  # position -> `hold` or `erasure` record
-        self.destroyed = []  # (key id, place): judged when every log was read, an erasure comes later
+        self.destroyed = []  # ((exchange, key id), place): judged when every log was read, an erasure comes later
         self.proven = self.unopened = 0
 
     def commit(self, position, value):
+        if position != self.next or (value["kind"] == "gap" and value["reason"] == "loss"):
+            self.lost = position
+        self.next = position + 1
         if value["kind"] not in KINDS:
             self.strangers.add(position)
             return
         if value["kind"] == "erasure":
-            self.erasures.add(value["content_key"])
+            self.erasures.add((value["exchange"], value["content_key"]))
         if value["kind"] in ("erasure", "hold"):
             self.ledger[position] = value
+        kept = value.get("content_key"), value.get("retention")
+        if value["kind"] in ("intent", "refusal") and "exchange" in value:
+            caller = value.get("caller", {})
+            who = [caller.get(name, {}).get("value") for name in ("subject", "consumer")]
+            self.begun[value["exchange"]] = (*who, value["at"])
+        kept = *kept, value.get("caller"), value.get("asked")
+        if value["kind"] == "intent":
+            self.intents[position] = kept
+            self.translated[position] = value.get("translation")
+        if value["kind"] == "attempt" and value["phase"] == "open" and value["intent_position"] in self.translated:
+            self.translated[value["intent_position"]] = value.get("translation")
+            self.opened[value["intent_position"]] = value["number"]
+        if value["kind"] in ("attempt", "side_call", "outcome"):
+            for found, wanted in zip(kept, self.intents.get(value["intent_position"], kept)):
+                if found not in (None, wanted):
+                    place = f"{self.origin}, position {position}"
+                    self.findings.add("RECORD_INVALID", place, f"what the intent says, {wanted}", found)
+        if value["kind"] == "outcome":
+            at, found = value["intent_position"], value.get("translation")
+            wanted = self.translated.pop(at, found)
+            told, opened = value.get("served", {}).get("number", 0), self.opened.pop(at, 0)
+            if found != wanted and (at >= self.lost or told == opened):
+                self.findings.add("RECORD_INVALID", f"{self.origin}, position {position}, translation", f"that of the request, {wanted}", found)
+            self.intents.pop(at, None)
         for part in value.get("parts", []):
             entry = (value.get("exchange"), part, value.get("content_key"), value.get("retention"))
             self.committed[position, part["part"]] = entry
+            if part.get("kept") is not False:
+                self.kept.add((value.get("exchange"), part["part"], value.get("retention")))
 
     def batch(self, seal, classes, encrypted):
         """`classes`: retention class -> iterable of rows. Called once a batch, after its leaves were committed."""
@@ -243,23 +284,43 @@ class Log:
 
     def part(self, entry, retention, chunks, encrypted, place):
         exchange, part, content_key, _ = entry
+        named = exchange, part["part"], retention
         try:
             if any(row["key_id"] != (content_key if encrypted else None) for row in chunks):
                 raise Bad(f"rows under another key than {content_key}")
             content = self.content(exchange, part, retention, chunks)
-        except KeyAbsent as error:
+        except (KeyAbsent, Erased, DictionaryAbsent, BaseMissing, Bad) as error:
+            # Without what it points to.
+            self.unread[named] = type(error)(*error.args)
+            self.without(error, exchange, place)
+        else:
+            self.contents[named] = content
+            self.proven += 1
+
+    def without(self, error, exchange, place):
+        """What it means that a part has rows and no content."""
+        if isinstance(error, KeyAbsent):
             self.unopened += 1
             if self.keys.folder is not None:
                 self.findings.add("UNDECLARED_ERASURE", place, "its data key, or an `erasure` record", error)
-        except Erased as error:
-            self.destroyed.append((str(error), place))
-        except DictionaryAbsent as error:
+        elif isinstance(error, Erased):
+            self.destroyed.append(((exchange, str(error)), place))
+        elif isinstance(error, DictionaryAbsent):
             self.findings.add("REFERENCE_MISSING", place, f"the dictionary {error} in this batch or an earlier one", "none")
-        except Bad as error:
-            self.findings.add("CONTENT_MISMATCH", place, "what the leaf commits to", error)
+        elif isinstance(error, BaseMissing):
+            self.findings.add("CONTENT_MISSING", place, f"edits of {error}", "not there")
         else:
-            self.contents[exchange, part["part"], retention] = content
-            self.proven += 1
+            self.findings.add("CONTENT_MISMATCH", place, "what the leaf commits to", error)
+
+    def no_base(self, base, retention):
+        """Why there is no base: what kept it from being read keeps its edits from it; one that nobody commits to is none."""
+        named = (*base, retention)
+        error = self.unread.get(named)
+        if isinstance(error, (DictionaryAbsent, BaseMissing)):
+            return error
+        if error is None and named in self.kept:
+            return BaseMissing(f"{base[1]} of exchange {base[0]}")
+        return Bad("its base is not there" if error is None else "its base is not what a record commits to")
 
     def content(self, exchange, part, retention, chunks):
         stream, salt, base = b"", None, None
@@ -284,7 +345,7 @@ class Log:
         if base is not None:
             before = self.contents.get((*base, retention))
             if before is None:
-                raise Bad("its base is not there")
+                raise self.no_base(base, retention)
             depth = self.depth[(*base, retention)] + 1
             if depth > 256:
                 raise Bad("a chain of bases that is too long")

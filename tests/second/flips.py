@@ -3,11 +3,13 @@
 proven, or go unnoticed.
 
     flips.py STORE --trust trust.yaml --every N      each N-th byte of seal and records file; two bits of each where N is 1
+    flips.py STORE --trust trust.yaml --known        prints the places that are always tried: a name, its byte and its bits
 """
 
 import argparse
 import json
 import os
+import re
 import sys
 from collections import Counter
 from pathlib import Path
@@ -22,8 +24,13 @@ from affidavit.findings import IS_INVALID
 from affidavit.form import Form
 from affidavit.store import Store
 
-# In the records file of the first vectors: the reader aborts; text that is not UTF-8, in a statistic and in a name.
-KNOWN = ((7822, 4), (6596, 128), (5409, 128))
+# Places in the footer of a records file, by what stands there, with the bits to turn over and a word of what is found then: the
+# reader aborts; text that is none, in a statistic and in a name.
+KNOWN = {
+    "abort": (rb"\x19\x18\x09operation\x15(\x0c)", 1, "SIG"),
+    "text": (rb"\x19\x18\x06config.{1,40}?\x1c6\x00\(@([0-9a-f])", 128, "utf-8"),
+    "name": (rb"%\x02\x18\x09(d)elivered", 128, "utf-8"),
+}
 
 
 class Flipped(Store):
@@ -36,6 +43,17 @@ class Flipped(Store):
         if name != self.name:
             return data
         return data[:self.at] + bytes([data[self.at] ^ self.bits]) + data[self.at + 1:]
+
+
+def known(data):
+    """The byte and the bits of each of them in a file."""
+    found = {}
+    for name, (pattern, bits, _) in KNOWN.items():
+        places = [place.start(1) for place in re.finditer(pattern, data, re.DOTALL)]
+        if len(places) != 1:
+            sys.exit(f"`{name}` is at {len(places)} places of the records file, wanted one: {places}")
+        found[name] = (places[0], bits)
+    return found
 
 
 def flips(length, every, known):
@@ -51,6 +69,7 @@ def main():
     parser.add_argument("store")
     parser.add_argument("--trust", required=True)
     parser.add_argument("--every", type=int, default=1)
+    parser.add_argument("--known", action="store_true")
     options = parser.parse_args()
     trust, form, store = trusts.read(Path(options.trust).read_text()), Form(), Flipped(options.store)
     origin, batches = sorted(job.listing(store, trust["deployment"], gateway.Judged()).items())[0]
@@ -58,6 +77,10 @@ def main():
     units = pa.RecordBatch.from_pylist([{"unit": json.dumps(unit)}])
     (records,) = [name for name in unit["listed"] if name.endswith(".records.parquet")]
     length, dead, missed = Counter(), 0, []
+    places = known((Path(options.store) / origin / records).read_bytes())
+    if options.known:
+        print(json.dumps(places))
+        return 0
 
     def judged():
         (facts,) = job.task(store, form)([units])
@@ -66,14 +89,17 @@ def main():
     if (whole := judged())["state"] != "proven" or whole["findings"]:
         print(f"the store is not whole: {whole['findings']}")
         return 1
-    for name, known in ((records, KNOWN), ("0000000000.seal", ())):
+    words = {places[name]: word for name, (_, _, word) in KNOWN.items()}
+    for name, first in ((records, words), ("0000000000.seal", {})):
         store.name = f"{origin}/{name}"
-        for at, bits in flips(os.path.getsize(Path(options.store) / store.name), options.every, known):
+        for at, bits in flips(os.path.getsize(Path(options.store) / store.name), options.every, first):
             store.at, store.bits = at, bits
             facts = judged()
             length[name] += 1
             found = json.loads(facts["findings"] or "[]")
             dead += any("SIG" in seen for *_, seen in found)
+            if (word := first.get((at, bits))) and word not in str(found):
+                missed.append(f"{name}, byte {at}, bits {bits}: wanted `{word}`: {found}")
             if facts["state"] == "proven" or facts["worst"] != IS_INVALID:
                 missed.append(f"{name}, byte {at}, bits {bits}: {facts['state']} {found}")
     print(f"{sum(length.values())} flips, of {len(length)} objects; {dead} of them brought the reader down; {len(missed)} missed")

@@ -8,7 +8,9 @@ from hashlib import sha256
 from pathlib import Path
 
 import content
+import holds
 import registry
+import zstandard
 from affidavit import canonical, leaf, tree
 from affidavit import seal as seals
 from affidavit import trust as trusts
@@ -42,6 +44,9 @@ def main(folder):
     content_vectors(check, json.loads((folder / "content.json").read_text()))
     store_vectors(check, form, folder, json.loads((folder / "store.json").read_text()))
     registry_vectors(check, form, folder, json.loads((folder / "registry.json").read_text()))
+    translation_vectors(check)
+    base_vectors(check)
+    hold_vectors(check)
     for line in check.wrong:
         print(line)
     print(f"{check.checks} checks, {len(check.wrong)} wrong")
@@ -63,6 +68,87 @@ def leaf_vectors(check, form, vectors):
             canonical.NotCanonical,
             leaf.Invalid,
         )
+
+
+def translation_vectors(check):
+    """An outcome tells of the request that went out last, in its translation too."""
+    one, other = ({"from": "openai", "to": to, "dropped": {}} for to in ("anthropic", "gemini"))
+    gap = {"kind": "gap", "reason": "loss"}
+
+    def attempt(translation, number=1):
+        return {"kind": "attempt", "phase": "open", "intent_position": 0, "translation": translation, "number": number}
+
+    for name, between, told, said, wanted in (
+        ("the intent's", [], 0, one, []),
+        ("another's", [], 0, other, ["RECORD_INVALID"]),
+        ("none", [], 0, None, ["RECORD_INVALID"]),
+        ("the attempt's", [attempt(other)], 1, other, []),
+        ("the intent's behind an attempt", [attempt(other)], 1, one, ["RECORD_INVALID"]),
+        ("of a request that a loss may have taken", [gap], 1, other, []),
+        ("of one before a loss, and none behind it", [gap], 0, other, ["RECORD_INVALID"]),
+        ("of the attempt before a loss", [attempt(other), gap], 1, one, ["RECORD_INVALID"]),
+        ("of the one that a loss may have taken", [attempt(other), gap], 2, one, []),
+    ):
+        findings = Findings()
+        log = content.Log("origin", None, findings)
+        served = {"served": {"number": told}} if told else {}
+        outcome = {"kind": "outcome", "intent_position": 0, "translation": said, **served}
+        for position, value in enumerate([{"kind": "intent", "translation": one}, *between, outcome]):
+            log.commit(position, value)
+        check.same(f"translation of an outcome: {name}", [code for code, *_ in findings.list], wanted)
+
+
+def base_vectors(check):
+    """Edits of a part that is kept and whose rows are gone are missing with it; edits of what nobody commits to are a lie."""
+    salt, whole = bytes(32), b"what is said again"
+    edits = b"\x01\x00" + bytes([len(whole)])
+    packed = zstandard.ZstdCompressor(write_content_size=True).compress(salt + edits)
+    commitment = sha256(salt + whole).hexdigest()
+
+    def record(kind, exchange, part="client_request"):
+        parts = [{"part": part, "length": len(whole), "commitment": commitment}]
+        return {"kind": kind, "exchange": exchange, "at": 0, "retention": "standard", "parts": parts}
+
+    def row(position, exchange, base=None, data=packed):
+        based = {"base_exchange": base, "base_part": base and "client_request", "encoding": "delta" if base else "plain"}
+        whose = {"position": position, "part": "client_request", "exchange": exchange, "key_id": None, "dictionary": None}
+        return {**whose, **based, "chunk": 0, "last": True, "data": data}
+
+    base = row(0, "one", None, salt + whole)
+    for name, rows, wanted, proven in (
+        ("its base", [base, row(1, "two", "one")], [], 2),
+        ("a base whose rows are gone", [row(1, "two", "one")], ["CONTENT_MISSING", "CONTENT_MISSING"], 0),
+        ("edits of those", [row(1, "two", "one"), row(2, "three", "two")], ["CONTENT_MISSING"] * 3, 0),
+        ("a base that nobody has", [base, row(1, "two", "nobody")], ["CONTENT_MISMATCH"], 1),
+        ("a base that is another", [row(0, "one", None, salt + b"x"), row(1, "two", "one")], ["CONTENT_MISMATCH"] * 2, 0),
+    ):
+        findings = Findings()
+        log = content.Log("origin", content.KeyTable(None), findings)
+        for position, exchange in enumerate(["one", "two", "three"][: 3 if name == "edits of those" else 2]):
+            log.commit(position, record("intent", exchange))
+        log.batch({"batch": 0, "from": 0, "to": 3}, {"standard": rows}, False)
+        check.same(f"edits of {name}", sorted(code for code, *_ in findings.list), wanted)
+        check.same(f"parts proven with {name}", log.proven, proven)
+
+
+def hold_vectors(check):
+    """What is gone under a hold without a word of it is found as what is told."""
+    hold = {"kind": "hold", "hold": "case-1", "phase": "begin", "at": 1}
+    erasure = {"kind": "erasure", "exchange": "two", "content_key": "key", "at": 5}
+    for name, ledger, destroyed, wanted in (
+        ("an erasure", {1: hold, 2: erasure}, [], ["ERASED_UNDER_HOLD"]),
+        ("an erasure before it", {1: erasure, 2: hold}, [], []),
+        ("a key that is gone", {1: hold}, [(("one", "key"), "place")], ["ERASED_UNDER_HOLD"]),
+        ("a key that went before it", {1: erasure, 2: hold}, [(("one", "key"), "place")], []),
+        ("no key that is gone", {1: hold}, [], []),
+        ("one that is over", {1: hold, 2: {**hold, "phase": "end"}}, [(("one", "key"), "place")], []),
+    ):
+        findings = Findings()
+        log = content.Log("acme/gw1/e1", None, findings)
+        log.begun = {exchange: (None, None, 0) for exchange in ("one", "two")}
+        log.ledger, log.destroyed = ledger, destroyed
+        holds.judge([log], findings, 10)
+        check.same(f"a hold and {name}", [code for code, *_ in findings.list], wanted)
 
 
 def tree_vectors(check, vectors):

@@ -5,12 +5,15 @@
     verify.py --vectors schemas/testdata/v1                  the golden vectors, both directions
 
 It shares no code with the gateway and the auditor; the format itself is in auditor/spark/affidavit, as the Spark job reads it.
-What it does not do: mandates, asked intervals, saved state, silence.
+What it does not do: mandates, asked intervals, saved state, silence, the order of attempts (FORMAT.md 3.3), retention: what is
+gone is missing, also where its time is over, and holds and erasures of a batch that is gone count only for whoever reads the
+registry's entries about them (15.4).
 """
 
 import argparse
 import os
 import sys
+import time
 from hashlib import sha256
 from pathlib import Path
 
@@ -18,6 +21,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1] / "auditor" / "spark")]
 
 import content
+import holds
 import registry as registries
 from affidavit import files, tree
 from affidavit import seal as seals
@@ -60,7 +64,7 @@ class Store:
 def verify_store(root, trust, key_table, form, findings):
     """Returns (logs, batches, records, parts proven, parts not opened, parts erased)."""
     store = Store(root, findings)
-    totals, erasures, destroyed = [0] * 6, set(), []
+    totals, erasures, destroyed, logs = [0] * 6, set(), [], []
     if not store.logs:
         findings.add("NO_INPUT", root, "evidence", "none")
     registry = None
@@ -86,11 +90,13 @@ def verify_store(root, trust, key_table, form, findings):
         if registry:
             registry.ledger_of(origin, log.ledger)
         destroyed += log.destroyed
-    for key_id, place in destroyed:
-        if key_id in erasures:
+        logs.append(log)
+    for erased, place in destroyed:
+        if erased in erasures:
             totals[5] += 1
         else:
-            findings.add("UNDECLARED_ERASURE", place, "an `erasure` record", f"{key_id} destroyed")
+            findings.add("UNDECLARED_ERASURE", place, "an `erasure` record of the exchange", f"{erased[1]} destroyed")
+    holds.judge(logs, findings, time.time_ns() // 1000)
     return totals
 
 

@@ -6,6 +6,8 @@ use base64::Engine as _;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::client::Call;
+
 /// One recorded exchange.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Line {
@@ -92,7 +94,38 @@ impl Line {
             _ => None,
         }
     }
+    /// The recorded request, to the route of its dialect under the gateway key `key`; the answer comes in the pieces of `split`.
+    ///
+    /// # Panics
+    /// Where the gateway has no dialect for it.
+    pub fn call(&self, key: &str, split: &str) -> Call {
+        let dialect = self.gateway_dialect().expect("only lines with a dialect");
+        let route = if dialect == "azure_openai" { "azure" } else { dialect };
+        // The gateway's key goes where the recorded caller had its own.
+        let in_query = self.query.contains("key=REDACTED");
+        let query = self.query.replace("key=REDACTED", &format!("key={key}"));
+        let query = if query.is_empty() { query } else { format!("?{query}") };
+        let mut call = Call {
+            method: self.method.clone(),
+            path: format!("/{route}{}{query}", self.path),
+            headers: vec![("x-replay".into(), format!("{};split={split}", self.id))],
+            body: self.request(),
+        };
+        let header = if dialect == "gemini" { "x-goog-api-key" } else { "x-affidavit-key" };
+        if !in_query {
+            call.headers.push((header.into(), key.into()));
+        }
+        for name in ["content-type", "anthropic-version", "anthropic-beta", "openai-beta"] {
+            if let Some(value) = self.request_headers.get(name) {
+                call.headers.push((name.into(), value.clone()));
+            }
+        }
+        call
+    }
 }
+
+/// The further dialects that recorded exchanges are in: a gateway that is to pass all of them has a route of each.
+pub const FURTHER: [&str; 6] = ["gemini", "vertex", "cohere", "ollama", "watsonx", "bedrock"];
 
 /// The dialects of the gateways that most tests start.
 const USUAL: [&str; 3] = ["openai", "azure_openai", "anthropic"];
@@ -135,6 +168,20 @@ pub fn all_lines() -> Vec<Line> {
         }
     };
     lines_of(&dir)
+}
+
+/// A line of each wire format, whole and streamed, with and without use of a cache, by status: recorded traffic in little, of
+/// requests that name a model. Azure's are left out, whose place in a gateway under test others may have.
+pub fn some_lines() -> Vec<Line> {
+    let mut taken = std::collections::BTreeSet::new();
+    let mut lines = all_lines();
+    lines.retain(|line| {
+        let cached = line.expected["cached_input_tokens"].as_i64().is_some_and(|tokens| tokens > 0);
+        line.gateway_dialect() != Some("azure_openai")
+            && line.expected["request_model"].is_string()
+            && taken.insert((line.dialect.clone(), line.streaming, cached, line.status))
+    });
+    lines
 }
 
 /// The project's own small set.

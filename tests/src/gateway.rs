@@ -148,6 +148,17 @@ impl Gateway {
         Self { dir: dir.to_owned(), address, admin, key, store, environment, process: None }
     }
 
+    /// One whose `gateway.yaml`, `trust.yaml`, keys and `store` are in `dir` already; does not start.
+    pub fn found(
+        dir: &Path,
+        [address, admin]: [SocketAddr; 2],
+        key: &str,
+        environment: Vec<(String, String)>,
+    ) -> Self {
+        let (dir, key) = (dir.to_owned(), key.to_owned());
+        Self { store: dir.join("store"), dir, address, admin, key, environment, process: None }
+    }
+
     /// As [`Gateway::prepare`], with receipts for callers on every route and the key that they need.
     ///
     /// # Panics

@@ -1,24 +1,27 @@
 //! Whole-system promises: what the tests, the quick start and the benchmarks of Affidavit share.
 //!
 //! `provider` is an LLM provider on loopback that speaks the real wire formats, replays recorded exchanges and
-//! remembers every byte it saw; `gateway` runs the real binary; `client` is an HTTP caller that remembers every
+//! remembers every byte it saw, `bedrock` another that checks AWS's signatures; `gateway` runs the real binary; `client` is an HTTP caller that remembers every
 //! byte it got; `deployment` is the keys, files and trust of a deployment with a registry, `registrar`, `witness` and `archiver`
 //! its processes; `process` is any child process; `services` are the real stores that they meet; `oracle` holds what both
 //! remember against the evidence, `archive` a bucket against what is promised of it; `marks` reads how far evidence has
 //! come; `audited` puts evidence into buckets and runs the auditor over it; `runbook` follows the runbook; `compose` starts what
 //! a compose file says as plain processes; `quarter` makes three months of records with known violations; `shipping` is a gateway and its archivers with Kafka between them; `tapped` is the
-//! sinks of the live tap; `png` reads and writes pictures of pages.
+//! sinks of the live tap; `answering` is a server that always says the same; `png` reads and writes pictures of pages.
 
 #![allow(clippy::panic, reason = "tests fail by panicking")]
 
+pub mod answering;
 pub mod archive;
 pub mod archiver;
 pub mod audited;
+pub mod bedrock;
 pub mod client;
 pub mod compose;
 pub mod corpus;
 pub mod dashboards;
 pub mod deployment;
+pub mod examples;
 pub mod gateway;
 pub mod marks;
 pub mod metrics;

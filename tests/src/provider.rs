@@ -5,11 +5,17 @@
 //! - `<line id>[;split=whole|bytes|recorded|random:<seed>]`: the recorded exchange of that name, its body sent in
 //!   the pieces that `split` asks for;
 //! - `script:<name>[:<number>]`: a provider that fails on purpose, see [`Script`];
-//! - absent: [`api`], small but complete forms of the OpenAI and Anthropic APIs.
+//! - absent: [`api`], small but complete forms of the OpenAI and Anthropic APIs, of Gemini, Vertex AI, Cohere and Ollama;
+//!   streams of as many words as a model's name asks for (`words-110`). A prompt with the word `slowly` gets its answer
+//!   one piece every [`SLOW`].
 //!
-//! It remembers every request that it saw, and when.
+//! It remembers every request that it saw, and when; `GET /seen/WORD` tells a caller in another process how often and when a
+//! request with that word came, straight and through a gateway.
 
 pub mod api;
+mod embed;
+mod further;
+mod long;
 mod script;
 
 use std::collections::HashMap;
@@ -34,6 +40,9 @@ use crate::corpus::Line;
 
 /// Whatever body an answer has; an error cuts the connection.
 pub type Body = BoxBody<Bytes, std::io::Error>;
+
+/// Between two pieces of an answer that a prompt asks for slowly.
+pub const SLOW: Duration = Duration::from_millis(400);
 
 /// One request that the provider saw whole.
 #[derive(Debug, Clone)]
@@ -143,6 +152,9 @@ async fn answer(state: State, request: Request<Incoming>) -> Result<Response<Bod
     let Ok(body) = body.collect().await else { return Ok(plain(400, "the request's body was cut")) };
     let body = body.to_bytes();
     let path = head.uri.path_and_query().map(ToString::to_string).unwrap_or_default();
+    if let Some(word) = path.strip_prefix("/seen/") {
+        return Ok(tries(&state, word));
+    }
     if state.remember_bodies.load(std::sync::atomic::Ordering::Relaxed) {
         let seen = Seen {
             at: Instant::now(),
@@ -162,13 +174,40 @@ async fn answer(state: State, request: Request<Incoming>) -> Result<Response<Bod
         });
     }
     if chosen.is_empty() {
-        return Ok(api::answer(&head, &body).await);
+        let is_slow = body.windows(6).any(|six| six == b"slowly");
+        let answer = api::answer(&head, &body).await;
+        return Ok(if is_slow { answer.map(slowly) } else { answer });
     }
     let (id, split) = chosen.split_once(";split=").unwrap_or((chosen, "whole"));
     Ok(match state.lines.get(id) {
         Some(line) => replay(line, split),
         None => plain(404, "no such line"),
     })
+}
+
+/// When requests with `word` came, in milliseconds: those with a caller's own key, and those with the gateway's.
+fn tries(state: &State, word: &str) -> Response<Body> {
+    let Ok(seen) = state.seen.lock() else { return plain(500, "a thread died") };
+    let first = seen.first().map_or_else(Instant::now, |seen| seen.at);
+    let with = |gateways: bool| -> Vec<u128> {
+        let is_wanted = |seen: &&Seen| {
+            let own = seen.headers.values().any(|v| v.as_bytes().ends_with(b"sk-provider-secret-0123456789"));
+            own == gateways && String::from_utf8_lossy(&seen.body).contains(word)
+        };
+        seen.iter().filter(is_wanted).map(|seen| (seen.at - first).as_millis()).collect()
+    };
+    let said = serde_json::json!({ "provider": with(false), "gateway": with(true) });
+    Response::new(full(said.to_string()))
+}
+
+/// The same body, each piece after a pause.
+fn slowly(body: Body) -> Body {
+    let pieces = futures_util::stream::unfold(body, |mut body| async move {
+        let piece = body.frame().await?;
+        pause(SLOW).await;
+        Some((piece, body))
+    });
+    BodyExt::boxed(StreamBody::new(pieces))
 }
 
 /// Headers of a recording that describe its own transport, not the answer.

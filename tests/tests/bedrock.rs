@@ -1,53 +1,12 @@
 //! AWS Bedrock: boto3, unmodified, through the running gateway, to a provider that checks each signature with botocore.
 
-use std::io::BufRead as _;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
+use tests::bedrock::{Bedrock, KEYS, python, write_key};
 use tests::client::{Call, send};
 use tests::gateway::{Gateway, Setup};
 use tests::oracle::Evidence;
-
-/// An access key's id, secret and session token, and the one after it.
-const KEYS: [[&str; 3]; 2] = [
-    ["AKIDGATEWAY", "gateway-secret-key-0123456789", "gateway-session-token"],
-    ["AKIDROTATED", "rotated-secret-key-0123456789", "rotated-session-token"],
-];
-
-/// Ends with its owner.
-struct Python(Child);
-
-impl Drop for Python {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn python() -> Command {
-    let python = std::env::var("AFFIDAVIT_PYTHON")
-        .expect("AFFIDAVIT_PYTHON names a Python with tests/requirements.txt");
-    let mut command = Command::new(python);
-    command.env("PYTHONDONTWRITEBYTECODE", "1").env("AWS_EC2_METADATA_DISABLED", "true");
-    command
-}
-
-/// A provider, and where it listens.
-fn provider(seen: &Path) -> (Python, String) {
-    let mut command = python();
-    command.arg(tests::root().join("tests/bedrock/provider.py")).arg(seen).stdout(Stdio::piped());
-    let mut child = command.spawn().expect("Python starts");
-    let mut port = String::new();
-    std::io::BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut port).expect("a port");
-    (Python(child), format!("http://127.0.0.1:{}", port.trim()))
-}
-
-fn write_key(dir: &Path, key: [&str; 3]) {
-    for (file, text) in ["aws.id", "aws.secret", "aws.token"].iter().zip(key) {
-        std::fs::write(dir.join(file), text).expect("a file");
-    }
-}
 
 /// Puts another access key in the place of the first while the gateway runs, and calls with it.
 async fn rotate(gateway: &Gateway) {
@@ -61,16 +20,9 @@ async fn rotate(gateway: &Gateway) {
 
 /// A gateway whose route `/bedrock` signs for `url`, and where it takes TLS: boto3 sends a bearer over nothing else.
 fn gateway(dir: &Path, url: &str) -> (Gateway, String) {
-    let place = |name: &str| format!("{{ file: {}/{name} }}", dir.display());
     let setup = Setup {
         provider: url.to_owned(),
-        providers: format!(
-            "  - name: bedrock\n    dialect: bedrock\n    base_url: {url}\n    aws:\n      region: us-east-1\n      \
-             access_key_id: {}\n      secret_access_key: {}\n      session_token: {}\n",
-            place("aws.id"),
-            place("aws.secret"),
-            place("aws.token")
-        ),
+        providers: tests::bedrock::provider(dir, url),
         routes: "  - { name: bedrock, path: /bedrock, provider: bedrock }\n".into(),
         ..Setup::default()
     };
@@ -96,7 +48,8 @@ fn gateway(dir: &Path, url: &str) -> (Gateway, String) {
 async fn boto3_gets_through_the_gateway_what_it_gets_from_bedrock() {
     let dir = tempfile::tempdir().expect("a folder");
     let seen = dir.path().join("seen");
-    let (_python, url) = provider(&seen);
+    let bedrock = Bedrock::start(&seen);
+    let url = bedrock.url.clone();
     let (mut gateway, secure) = gateway(dir.path(), &url);
     let output = tokio::task::block_in_place(|| {
         python()
@@ -158,7 +111,7 @@ async fn boto3_gets_through_the_gateway_what_it_gets_from_bedrock() {
         ];
         assert_eq!(
             classes.map(|class| usage[class].as_i64()),
-            [Some(55), Some(12), Some(40), Some(3), Some(5)],
+            [Some(55), Some(12), Some(40), Some(3), Some(6)],
             "{operation}"
         );
         assert_eq!(usage["source"], "provider", "{operation}");
@@ -168,7 +121,7 @@ async fn boto3_gets_through_the_gateway_what_it_gets_from_bedrock() {
     let streamed = of("invoke_model_stream");
     assert_eq!(
         (&streamed["usage"]["reported"]["output"], &streamed["answered"]["served_model"]),
-        (&5.into(), &"claude-sonnet-4-5".into())
+        (&6.into(), &"claude-sonnet-4-5".into())
     );
     assert_eq!(of("count_tokens")["usage"]["source"], "not_applicable");
     assert!(outcomes.iter().any(|o| o["end"] == "client_abort"), "the caller that left is recorded as such");

@@ -3,74 +3,112 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
-use tests::client::{Call, send};
-use tests::corpus::{Line, all_lines};
+use dialects::{AnswerFacts, Cause, Dialect, Limits, Meter};
+use serde_json::{Value, json};
+use tests::client::send;
+use tests::corpus::{FURTHER, Line, Set, all_lines, set};
 use tests::gateway::{Gateway, Setup};
 use tests::oracle::Evidence;
 use tests::provider::Provider;
 
+#[path = "../../gateway/dialects/tests/corpus/expected.rs"]
+mod expected;
+
+use expected::{Differences, Recorded, Table};
+
 /// Fields of `expected` and where the outcome's leaf says the same.
-const FIELDS: [(&str, &[&str]); 14] = [
-    ("model", &["answered", "served_model"]),
-    ("request_model", &["asked", "requested_model"]),
-    ("input_tokens", &["usage", "reported", "input"]),
-    ("output_tokens", &["usage", "reported", "output"]),
-    ("total_tokens", &["usage", "reported", "total"]),
-    ("cached_input_tokens", &["usage", "reported", "cached_input"]),
-    ("cache_creation_tokens", &["usage", "reported", "cache_creation"]),
-    ("reasoning_tokens", &["usage", "reported", "reasoning"]),
-    ("billed_input_tokens", &["usage", "input_tokens"]),
-    ("billed_output_tokens", &["usage", "output_tokens"]),
-    ("tool_calls", &["answered", "tool_calls"]),
-    ("server_tool_calls", &["answered", "server_tool_calls"]),
-    ("error_type", &["answered", "error_type"]),
-    ("finish_detail", &["answered", "finish_detail"]),
+const RECORDED: [(&str, &str); 15] = [
+    ("model", "/answered/served_model"),
+    ("request_model", "/asked/requested_model"),
+    ("input_tokens", "/usage/reported/input"),
+    ("output_tokens", "/usage/reported/output"),
+    ("total_tokens", "/usage/reported/total"),
+    ("cached_input_tokens", "/usage/reported/cached_input"),
+    ("cache_creation_tokens", "/usage/reported/cache_creation"),
+    ("reasoning_tokens", "/usage/reported/reasoning"),
+    ("billed_search_units", "/usage/search_units"),
+    ("finish_reason", "/answered/finish_reasons/0"),
+    ("finish_detail", "/answered/finish_detail"),
+    ("tool_calls", "/answered/tool_calls"),
+    ("server_tool_calls", "/answered/server_tool_calls"),
+    ("error_type", "/answered/error_type"),
+    ("error_code", "/answered/error_code"),
 ];
 
-fn at<'a>(leaf: &'a Value, path: &[&str]) -> &'a Value {
-    path.iter().fold(leaf, |value, key| &value[*key])
-}
+/// What Cohere bills is its usage in the record. Where it tells none, the record has its tokens there: that none was told is
+/// in the content only.
+const BILLED: [(&str, &str); 2] =
+    [("billed_input_tokens", "/usage/input_tokens"), ("billed_output_tokens", "/usage/output_tokens")];
+
+/// Fields that no record has, and why. They are read from the content that was recorded.
+const CONTENT_ONLY: [(&str, &str); 4] = [
+    ("error_message", "a provider's free text is content, never a fact (CA-8)"),
+    ("transport_input_tokens", "the body's own count is the usage, and where it has none this one is"),
+    ("transport_output_tokens", "likewise"),
+    ("usage_regressed", "the last usage of a stream is the one that counts"),
+];
+
+/// Of answers the head that was recorded, with the counts that AWS puts there.
+const HEADERS: &str = "headers: { record_response: [content-type, retry-after, x-request-id, 'x-amzn-*'] }\n";
 
 /// Text as the leaf holds it: outside an identifier's pattern it is a keyed pseudonym (CA-8).
-fn matches(expected: &Value, recorded: &Value) -> bool {
+fn is_same(expected: &Value, recorded: &Value) -> bool {
     match expected {
         Value::String(text) => {
             let identifier = (1..=128).contains(&text.len())
                 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.:/@+-".contains(&b));
-            if identifier {
-                recorded == expected
-            } else {
-                recorded.as_str().is_some_and(|r| r.starts_with("p:"))
-            }
+            let pseudonym = recorded.as_str().is_some_and(|r| r.starts_with("p:"));
+            recorded == expected || (!identifier && pseudonym)
         }
         _ => recorded == expected,
     }
 }
 
-fn call(line: &Line, key: &str, split: &str) -> Call {
-    let dialect = line.gateway_dialect().expect("only lines with a dialect");
-    let route = if dialect == "azure_openai" { "azure" } else { dialect };
-    // The gateway's key goes where the recorded caller had its own.
-    let in_query = line.query.contains("key=REDACTED");
-    let query = line.query.replace("key=REDACTED", &format!("key={key}"));
-    let query = if query.is_empty() { query } else { format!("?{query}") };
-    let mut call = Call {
-        method: line.method.clone(),
-        path: format!("/{route}{}{query}", line.path),
-        headers: vec![("x-replay".into(), format!("{};split={split}", line.id))],
-        body: line.request(),
-    };
-    let header = if dialect == "gemini" { "x-goog-api-key" } else { "x-affidavit-key" };
-    if !in_query {
-        call.headers.push((header.into(), key.into()));
+/// What the recorded content says, read again.
+fn kept(line: &Line, head: &[u8], body: &[u8]) -> AnswerFacts {
+    let text = String::from_utf8_lossy(head);
+    let mut lines = text.lines();
+    let status = lines.next().and_then(|status| status.parse().ok()).expect("the recorded head has a status");
+    let mut headers = http::HeaderMap::new();
+    for (name, value) in lines.filter_map(|line| line.split_once(": ")) {
+        let name: http::HeaderName = name.parse().expect("a header's name");
+        headers.append(name, http::HeaderValue::from_bytes(value.as_bytes()).expect("a header's value"));
     }
-    for name in ["content-type", "anthropic-version", "anthropic-beta", "openai-beta"] {
-        if let Some(value) = line.request_headers.get(name) {
-            call.headers.push((name.into(), value.clone()));
-        }
+    let spoken = Dialect::ALL.into_iter().find(|dialect| Some(dialect.name()) == line.gateway_dialect());
+    let method = line.method.parse().expect("a method");
+    let operation = dialects::operation(spoken.expect("a dialect"), &method, &line.path);
+    let mut meter = Meter::new(operation, status, &headers, false, Limits::default());
+    meter.feed(body, &mut Vec::new());
+    meter.end(&mut Vec::new());
+    meter.finish(Cause::Complete)
+}
+
+/// Every field as the evidence has it: in the outcome's leaf, or in its content only.
+fn read(line: &Line, leaf: &Value, content: &AnswerFacts) -> BTreeMap<&'static str, Value> {
+    let recorded = |path: &str| leaf.pointer(path).cloned().unwrap_or_default();
+    let mut fields: BTreeMap<_, _> =
+        RECORDED.into_iter().map(|(field, path)| (field, recorded(path))).collect();
+    for ((field, path), told) in BILLED.into_iter().zip([content.billed_input, content.billed_output]) {
+        let value = if line.expected[field].is_null() { json!(told) } else { recorded(path) };
+        fields.insert(field, value);
     }
-    call
+    let regressed = content.usage_regressed.then_some(true);
+    let of_content = [
+        json!(content.error_message),
+        json!(content.transport_tokens[0]),
+        json!(content.transport_tokens[1]),
+        json!(regressed),
+    ];
+    fields.extend(CONTENT_ONLY.into_iter().map(|(field, _)| field).zip(of_content));
+    fields
+}
+
+/// How many lines the set has, whatever their dialect.
+fn written() -> usize {
+    let (Set::Corpus(dir) | Set::Own(dir)) = set();
+    let files = std::fs::read_dir(dir).expect("the set").map(|entry| entry.expect("an entry").path());
+    let lines = |file| std::fs::read_to_string(file).expect("a file of the set").lines().count();
+    files.filter(|file| file.extension().is_some_and(|end| end == "jsonl")).map(lines).sum()
 }
 
 /// For the benchmark of stored bytes: the store and the same exchanges as JSON lines, where `AFFIDAVIT_KEEP` says.
@@ -92,6 +130,7 @@ fn keep(gateway: &Gateway, lines: &[Line]) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_recorded_exchange_passes_unchanged_and_is_recorded_as_expected() {
     let mut all = all_lines();
+    assert_eq!(all.len(), written(), "a line that no dialect reads");
     // To look at one line alone: a part of its name.
     if let Ok(only) = std::env::var("AFFIDAVIT_ONLY") {
         all.retain(|line| line.id.contains(&only));
@@ -101,8 +140,10 @@ async fn every_recorded_exchange_passes_unchanged_and_is_recorded_as_expected() 
     // What a recording answers unasked (some providers always send usage) is what the caller shall see.
     let setup = Setup {
         provider: provider.url(),
-        route: "    ask_usage: false\n".into(),
-        further: vec!["gemini", "vertex", "cohere", "ollama", "watsonx", "bedrock"],
+        // What a recording does not tell is not to be made up here.
+        route: "    ask_usage: false\n    estimate: off\n".into(),
+        further: FURTHER.to_vec(),
+        rest: HEADERS.into(),
         ..Setup::default()
     };
     let mut gateway = Gateway::start(dir.path(), &setup);
@@ -125,7 +166,7 @@ async fn every_recorded_exchange_passes_unchanged_and_is_recorded_as_expected() 
         }
         for split in splits {
             calls += 1;
-            let got = send(address, &call(line, &key, &split)).await;
+            let got = send(address, &line.call(&key, &split)).await;
             let id = got.exchange().unwrap_or_default().to_owned();
             assert!(got.whole, "{} split {split}: the answer was cut (status {})", line.id, got.status);
             assert_eq!(got.status, line.status, "{} split {split}: {}", line.id, got.text());
@@ -144,67 +185,51 @@ async fn every_recorded_exchange_passes_unchanged_and_is_recorded_as_expected() 
 
     keep(&gateway, &all);
     let evidence = Evidence::read(&gateway);
-    let mut table: BTreeMap<&str, (u32, u32)> = BTreeMap::new();
-    let mut wrong = Vec::new();
-    for (line, id, split) in &whole {
-        let leaf = evidence.outcome(id).unwrap_or_else(|| {
-            std::panic::panic_any(format!("{} split {split} {id}: no outcome\n{}", line.id, gateway.log()))
-        });
-        let row = table.entry(&line.file).or_default();
-        let mut bad = false;
-        for (field, path) in FIELDS {
-            let expected = &line.expected[field];
-            // Azure's model is the deployment in the path; a recording's `request_model` is a field that Azure ignores.
-            if field == "request_model" && line.path.contains("/openai/deployments/") {
-                continue;
+    let mut table = Table::default();
+    for answers in whole.chunk_by(|one, next| one.0.id == next.0.id) {
+        let mut found = Differences::default();
+        for (line, id, split) in answers {
+            let leaf = evidence.outcome(id).unwrap_or_else(|| {
+                std::panic::panic_any(format!(
+                    "{} split {split} {id}: no outcome\n{}",
+                    line.id,
+                    gateway.log()
+                ))
+            });
+            let head = evidence.content(id, "client_request_head").cloned().unwrap_or_default();
+            assert!(!head.is_empty(), "{}: no head", line.id);
+            let text = String::from_utf8_lossy(&head);
+            assert!(!text.contains(&key) && !text.contains("key="), "{}: a key is recorded: {text}", line.id);
+            let request = line.request();
+            if !request.is_empty() {
+                let kept = evidence.content(id, "client_request");
+                assert!(kept == Some(&request), "{}: client_request differs", line.id);
             }
-            // What a request does not say cannot be asked of the record; what an answer does not say is absent.
-            if expected.is_null() || matches(expected, at(leaf, path)) {
-                continue;
-            }
-            bad = true;
-            wrong.push(format!(
-                "{} split {split}: {field}: expected {expected}, recorded {}",
-                line.id,
-                at(leaf, path)
-            ));
+            let response = line.response();
+            let body = evidence.content(id, "provider_response").cloned().unwrap_or_default();
+            assert!(body == response, "{} split {split}: provider_response differs", line.id);
+            let head = evidence.content(id, "provider_response_head").cloned().unwrap_or_default();
+            let fields = read(line, leaf, &kept(line, &head, &body));
+            let place = format!("{} split {split}", line.id);
+            let recorded = Recorded {
+                id: &place,
+                provider: &line.provider,
+                kind: &line.dialect,
+                path: &line.path,
+                content_type: line.request_headers.get("content-type").map_or(&[], |value| value.as_bytes()),
+                request: &request,
+                expected: &line.expected,
+            };
+            found.add(&recorded, |field| &fields[field], is_same);
         }
-        if let Some(reason) = line.expected["finish_reason"].as_str()
-            && !matches(&Value::from(reason), &leaf["answered"]["finish_reasons"][0])
-        {
-            bad = true;
-            wrong.push(format!(
-                "{} split {split}: finish_reason: expected {reason}, recorded {}",
-                line.id, leaf["answered"]
-            ));
-        }
-        let head = evidence.content(id, "client_request_head").cloned().unwrap_or_default();
-        assert!(!head.is_empty(), "{}: no head", line.id);
-        let text = String::from_utf8_lossy(&head);
-        assert!(!text.contains(&key) && !text.contains("key="), "{}: a key is recorded: {text}", line.id);
-        let request = line.request();
-        if !request.is_empty() {
-            assert!(
-                evidence.content(id, "client_request") == Some(&request),
-                "{}: client_request differs",
-                line.id
-            );
-        }
-        assert!(
-            evidence
-                .content(id, "provider_response")
-                .map_or(line.response().is_empty(), |c| *c == line.response()),
-            "{} split {split}: provider_response differs",
-            line.id
-        );
-        row.0 += 1;
-        row.1 += u32::from(bad);
+        table.add(&answers[0].0.file, found);
     }
-    for (file, (lines, wrong)) in &table {
-        eprintln!("{file:40} {lines:5} answers, {wrong} wrong");
+    eprint!("{}", table.text());
+    for (field, reason) in CONTENT_ONLY {
+        eprintln!("read from the recorded content, as no record has it: {field}: {reason}");
     }
     eprintln!("ran {calls} exchanges of {} lines (long round: {})", all.len(), tests::long_round());
-    assert!(wrong.is_empty(), "{} fields wrong:\n{}", wrong.len(), wrong.join("\n"));
+    table.assert_none_wrong();
     let (code, out, err) = gateway.verify(&[]);
     assert_eq!(code, 0, "{out}{err}");
     assert!(out.starts_with("VERIFIED"), "{out}");

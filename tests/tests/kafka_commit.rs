@@ -63,6 +63,8 @@ impl Bed {
             evidence,
             out,
             evidence_dir: Some(self.path(&format!("{name}-disk"))),
+            // Scripted streams tell no usage; their outcomes wait for no estimate.
+            route: "    estimate: off\n".into(),
             ..Setup::default()
         };
         let gateway = Gateway::prepare(&self.path(name), &setup);

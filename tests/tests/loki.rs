@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tests::Dice;
 use tests::client::{Call, send};
+use tests::corpus::{FURTHER, some_lines};
 use tests::dashboards::{Query, queries};
 use tests::gateway::{Gateway, Setup};
 use tests::oracle::{Evidence, Leaf};
@@ -286,20 +287,17 @@ async fn every_panel_of_the_dashboard_of_logs_shows_what_happened() {
     let begun = Instant::now();
     let queries = queries("loki");
     let dir = tempfile::tempdir().expect("a folder");
-    let provider = Provider::start([]).await;
+    let lines = some_lines();
+    let provider = Provider::start(lines.clone()).await;
     let loki = Loki::start("", "");
-    let gateway = Gateway::start(dir.path(), &setup(&loki, &provider));
-    let key = &gateway.key;
-    for (key, model, stream, status) in [
-        (key.as_str(), "gpt-4o-mini", false, 200),
-        (key, "gpt-4o-mini", true, 200),
-        (key, "fail-429", false, 429),
-        (key, "fail-500", false, 500),
-        ("afk_nobody", "gpt-4o-mini", false, 401),
-    ] {
-        let got = send(gateway.address, &chat(key, model, stream)).await;
-        assert_eq!(got.status, status, "{model}: {}", got.text());
+    let setup = Setup { further: FURTHER.to_vec(), ..setup(&loki, &provider) };
+    let gateway = Gateway::start(dir.path(), &setup);
+    // Recorded exchanges, the providers' errors among them; only who is refused is in no recording.
+    for line in &lines {
+        let got = send(gateway.address, &line.call(&gateway.key, "recorded")).await;
+        assert_eq!(got.status, line.status, "{}: {}", line.id, got.text());
     }
+    assert_eq!(send(gateway.address, &chat("afk_nobody", "gpt-4o-mini", false)).await.status, 401);
     let waiting = Instant::now();
     loop {
         let mut left = Vec::new();
@@ -314,7 +312,32 @@ async fn every_panel_of_the_dashboard_of_logs_shows_what_happened() {
         assert!(waiting.elapsed() < PATIENCE, "{}\n{}", left.join("\n"), gateway.log());
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
+    // Each recorded exchange is there, by its provider and as it ended.
+    let outcomes = "{service_name=\"affidavit\", kind=\"outcome\"}";
+    let waiting = Instant::now();
+    let found = loop {
+        let streams = loki.query(TENANT, outcomes).await.unwrap_or_default();
+        let count = |one: &Value| one["values"].as_array().map_or(0, Vec::len);
+        if streams.iter().map(count).sum::<usize>() >= lines.len() {
+            break streams;
+        }
+        assert!(waiting.elapsed() < PATIENCE, "{}\n{}", gateway.log(), loki.log());
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    };
+    for line in &lines {
+        let (provider, status) = (line.gateway_dialect(), line.status.to_string());
+        let is_there = found.iter().any(|one| {
+            one["stream"]["provider"].as_str() == provider && one["stream"]["status"] == status.as_str()
+        });
+        assert!(is_there, "{}: {provider:?} {status}", line.id);
+    }
     let panels: BTreeSet<_> = queries.iter().map(|query| &query.panel).collect();
     assert!(panels.len() >= 9);
-    eprintln!("{} queries of {} panels in {:?}", queries.len(), panels.len(), begun.elapsed());
+    eprintln!(
+        "{} queries of {} panels on {} recorded exchanges in {:?}",
+        queries.len(),
+        panels.len(),
+        lines.len(),
+        begun.elapsed()
+    );
 }

@@ -51,7 +51,10 @@ async fn the_gateway_shows_what_is_documented() {
     let dir = tempfile::tempdir().expect("a folder");
     let provider = Provider::start([]).await;
     let policy = dir.path().join("policy.yaml");
-    let rest = format!("policy: {}\n", policy.display());
+    let rest = format!(
+        "policy: {}\nquotas:\n  rules:\n    - {{ name: many, count: requests, limit: 1000, per: 1d, warn_at: [0.001] }}\n",
+        policy.display()
+    );
     let setup = Setup { provider: provider.url(), rest, ..Setup::default() };
     let mut gateway = Gateway::prepare(dir.path(), &setup);
     std::fs::write(policy, "mode: observe\ndefault: allow\nrules: []\n").expect("a policy");

@@ -99,6 +99,10 @@ fn error_of(record: &Value) -> Value {
     }
 }
 
+fn is_estimated(record: &Value) -> bool {
+    record["usage"]["source"] == "estimated" && record["usage"]["role"] == "incurred"
+}
+
 /// Holds the span of the request to a provider against the outcome.
 fn hold_client(span: &Span, record: &Value) {
     let (asked, answered, usage) = (&record["asked"], &record["answered"], &record["usage"]);
@@ -119,7 +123,10 @@ fn hold_client(span: &Span, record: &Value) {
             (None, None) => Value::Null,
             (short, long) => json!(short.unwrap_or(0) + long.unwrap_or(0)),
         };
+    let estimated = if is_estimated(record) { json!(true) } else { Value::Null };
     for (key, value) in [
+        ("affidavit.usage.estimated", &estimated),
+        ("affidavit.usage.tokenizer", &incurred("tokenizer")),
         ("gen_ai.operation.name", &json!(operation)),
         ("gen_ai.provider.name", &json!(provider)),
         ("gen_ai.request.model", &asked["requested_model"]),
@@ -299,7 +306,7 @@ async fn spans_and_metrics_say_what_the_records_say() {
     let inference =
         |record: &&Value| record["kind"] == "outcome" && record["asked"]["operation"] != "models.list";
     let mut wanted: BTreeMap<(String, String), u64> = BTreeMap::new();
-    let mut tokens: BTreeMap<&str, i64> = BTreeMap::new();
+    let mut tokens: BTreeMap<(&str, bool), i64> = BTreeMap::new();
     for record in records.values().filter(inference) {
         let error = error_of(record).as_str().unwrap_or_default().to_owned();
         *wanted
@@ -307,7 +314,8 @@ async fn spans_and_metrics_say_what_the_records_say() {
             .or_default() += 1;
         for (kind, key) in [("input", "input_tokens"), ("output", "output_tokens")] {
             if record["usage"]["role"] == "incurred" {
-                *tokens.entry(kind).or_default() += record["usage"][key].as_i64().unwrap_or(0);
+                let Some(count) = record["usage"][key].as_i64() else { continue };
+                *tokens.entry((kind, is_estimated(record))).or_default() += count;
             }
         }
     }
@@ -323,13 +331,15 @@ async fn spans_and_metrics_say_what_the_records_say() {
         assert!(!text("gen_ai.request.model").starts_with("fail-"), "{attributes:?}");
     }
     assert_eq!(counted, wanted);
-    let mut summed: BTreeMap<&str, i64> = BTreeMap::new();
+    let mut summed: BTreeMap<(&str, bool), i64> = BTreeMap::new();
     for (attributes, point) in collector.points("gen_ai.client.token.usage") {
         let kind = if attributes["gen_ai.token.type"] == "input" { "input" } else { "output" };
         let sum = point["sum"].as_f64().unwrap_or(0.0) as i64;
-        *summed.entry(kind).or_default() += sum;
+        let estimated = attributes.get("affidavit.usage.estimated") == Some(&json!(true));
+        *summed.entry((kind, estimated)).or_default() += sum;
     }
     assert_eq!(summed, tokens);
+    assert!(tokens.contains_key(&("input", true)), "no usage was estimated: {tokens:?}");
     assert!(!collector.points("gen_ai.client.operation.time_to_first_chunk").is_empty());
     let text = collector.text();
     for secret in [NEEDLE, &key, "Tenant 1", "script>", "vendor="] {

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+use tests::answering::Answering;
 use tests::client::{Call, send};
 use tests::copy;
 use tests::deployment::Deployment;
@@ -17,7 +18,7 @@ use tests::runbook::{Host, sections};
 use tests::tapped::{Mood, WebhookSink};
 
 /// Sections whose situation a test here makes.
-const SITUATIONS: [&str; 14] = [
+const SITUATIONS: [&str; 15] = [
     "disk-full",
     "fsync-error",
     "unrecorded-traffic",
@@ -25,6 +26,7 @@ const SITUATIONS: [&str; 14] = [
     "process-gone",
     "tap-behind",
     "tap-passed-by",
+    "collector-away",
     "cost-spike",
     "unknown-prices",
     "refusals",
@@ -88,7 +90,7 @@ impl World {
         let setup = Setup {
             provider: provider.url(),
             evidence_dir: Some(evidence.clone()),
-            rest: "log: { format: json }\n".into(),
+            rest: format!("log: {{ format: json }}\n{}", setup.rest),
             ..setup
         };
         let gateway = Gateway::prepare(dir.path(), &setup);
@@ -169,44 +171,6 @@ impl World {
         std::thread::sleep(Duration::from_millis(300));
         strace
     }
-}
-
-/// A server that answers every request in the same way.
-struct Answering(std::net::SocketAddr);
-
-impl Answering {
-    fn start(status: &str, body: &str) -> Self {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a loopback port");
-        let address = listener.local_addr().expect("an address");
-        let answer =
-            format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len());
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                answered(stream, &answer);
-            }
-        });
-        Self(address)
-    }
-}
-
-/// Reads a request to its end, and answers it.
-fn answered(mut stream: std::net::TcpStream, answer: &str) {
-    use std::io::{Read as _, Write as _};
-    let (mut seen, mut chunk) = (Vec::new(), vec![0; 16 << 10]);
-    let whole = |seen: &[u8]| {
-        let head = seen.windows(4).position(|four| four == b"\r\n\r\n")?;
-        let text = String::from_utf8_lossy(&seen[..head]).to_lowercase();
-        let length = text.lines().find_map(|line| line.strip_prefix("content-length: "))?;
-        Some(head + 4 + length.parse::<usize>().ok()?)
-    };
-    while whole(&seen).is_none_or(|length| seen.len() < length) {
-        match stream.read(&mut chunk) {
-            Ok(0) | Err(_) => return,
-            Ok(read) => seen.extend_from_slice(&chunk[..read]),
-        }
-    }
-    // Whoever left is not waited for.
-    let _ = stream.write_all(answer.as_bytes());
 }
 
 /// A small tmpfs; unmounted when dropped.
@@ -299,7 +263,8 @@ async fn what_loki_never_takes_is_read_from_the_archive() {
         "400 Bad Request",
         "entry for stream '{}' has timestamp too old: x, oldest acceptable timestamp is: 2999-01-01T00:00:00Z",
     );
-    let tap = format!("  tap: [ {{ name: loki, loki: {{ url: \"http://{}\", wait: 100ms }} }} ]\n", loki.0);
+    let tap =
+        format!("  tap: [ {{ name: loki, loki: {{ url: \"http://{}\", wait: 100ms }} }} ]\n", loki.address);
     let world = World::start(Setup { evidence: tap, ..Setup::default() }).await;
     world.calls(2).await;
     world.archived();
@@ -307,6 +272,22 @@ async fn what_loki_never_takes_is_read_from_the_archive() {
         world.metric("gateway_tap_passed_by_total{sink=\"loki\",reason=\"too_old\"}") >= 6.0
     });
     world.host.follow_from("tap-passed-by", 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_collector_that_is_away_gets_what_waited_when_it_is_back() {
+    let collector = tests::process::free_port();
+    let rest = format!("telemetry:\n  otlp:\n    endpoint: http://{collector}\n    interval: 200ms\n");
+    let world = World::start(Setup { rest, ..Setup::default() }).await;
+    world.calls(2).await;
+    world.archived();
+    world.until("the collector to be missed", |world| {
+        world.metric("gateway_otlp_failures_total{signal=\"traces\",reason=\"connect\"}") > 0.0
+    });
+    world.host.follow("collector-away", 0..1);
+    let _collector = Answering::on(collector, "200 OK", "");
+    world.host.follow_from("collector-away", 1);
+    assert_eq!(world.metric("gateway_otlp_exchanges_total{result=\"sent\"}"), 2.0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -6,6 +6,14 @@ use tests::gateway::{Gateway, Setup};
 use tests::oracle::Evidence;
 use tests::provider::Provider;
 
+/// Requests for these models find their quota used up: until the minute's end, or the month's.
+const QUOTAS: &str = "\
+quotas:
+  rules:
+    - { name: month, match: { models: [over-month] }, count: requests, limit: 0, calendar: month }
+    - { name: second, match: { models: [over-second] }, count: requests, limit: 1, per: 2s }
+";
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs Python with openai and anthropic; the test command installs and runs them"]
 async fn sdks_get_through_the_gateway_what_they_get_from_the_provider() {
@@ -13,9 +21,15 @@ async fn sdks_get_through_the_gateway_what_they_get_from_the_provider() {
         .expect("AFFIDAVIT_PYTHON names a Python with tests/requirements.txt");
     let dir = tempfile::tempdir().expect("a folder");
     let provider = Provider::start([]).await;
+    // Each dialect's callers in front of the other one's provider too.
+    let routes = "  - { name: claude, path: /claude, dialect: openai, provider: anthropic }\n  \
+                  - { name: gpt, path: /gpt, dialect: anthropic, provider: openai }\n"
+        .to_owned();
     // With receipts: to an SDK they are headers like others.
-    let mut gateway =
-        Gateway::prepare_promising(dir.path(), &Setup { provider: provider.url(), ..Setup::default() });
+    let mut gateway = Gateway::prepare_promising(
+        dir.path(),
+        &Setup { provider: provider.url(), routes, rest: QUOTAS.into(), ..Setup::default() },
+    );
     gateway.serve();
     let command = Command::new(python)
         .args(["-m", "pytest", "-q", "-p", "no:cacheprovider"])

@@ -218,6 +218,36 @@ fn exchanges_are_paged_filtered_told_and_exported() {
 }
 
 #[test]
+fn with_content_whoever_only_looks_whether_there_is_a_page_opens_none() {
+    let table = written().dir.path().join("keytable");
+    let served = Served::start(&["--key-table", path(&table), "--content", "--reason", "a test"]);
+    let state = served.dir.path().join("state");
+    let opened = |exchange: &str| {
+        let mut command = Command::new(tests::binary("auditor"));
+        let output = command.args(["access", "list", "--state", path(&state)]).output();
+        let listed = String::from_utf8(output.expect("the auditor runs").stdout).expect("text");
+        listed.matches(exchange).count()
+    };
+    let target = |n: usize| format!("/exchange/{}", written().exchanges[n]);
+    for n in 0..3 {
+        let head = served.ask("HEAD", &target(n), "");
+        assert!(head.status == 200 && head.body.is_empty(), "{} {}", head.head, head.body);
+        assert_eq!(opened(&written().exchanges[n]), 0, "looked for, and on record as shown");
+    }
+    // It says nothing of which exchanges there are, and another site's is refused as its GET is.
+    assert_eq!(served.ask("HEAD", "/exchange/01a1fc23-fcba-7aed-b09b-6a27f061fc4c", "").status, 200);
+    let others = "sec-fetch-site: cross-site\r\nsec-fetch-mode: navigate\r\nsec-fetch-dest: document\r\n";
+    for method in ["HEAD", "GET"] {
+        assert_eq!(served.ask(method, &target(0), others).status, 403, "{method}");
+    }
+    assert_eq!(opened(&written().exchanges[0]), 0);
+    let shown = served.get(&target(1));
+    assert!(shown.status == 200 && shown.body.contains("&lt;script&gt;"), "{}", shown.body);
+    assert_eq!([0, 1, 2].map(|n| opened(&written().exchanges[n])), [0, 1, 0]);
+    assert_eq!(served.process.stop(), Some(0));
+}
+
+#[test]
 fn it_verifies_again_once_when_it_is_asked_on_the_page_itself() {
     let served = Served::start(&[]);
     let refused =

@@ -50,7 +50,7 @@ class Form:
                 key.strip("`"): Key(type_, opt == "opt") for key, type_, opt, _ in rows(body)
             }
         for heading, body in sections(block(text, "enumerations")):
-            self.enumerations[heading.strip()] = {row[0].strip("`") for row in rows(body)}
+            self.enumerations[heading.strip()] = {name for row in rows(body) for name in re.findall(r"`([^`]+)`", row[0])}
         self.columns = [
             (name.strip("`"), path.strip("`").split("."), type_) for name, path, type_ in rows(block(text, "columns"))
         ]

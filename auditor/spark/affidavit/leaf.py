@@ -12,7 +12,10 @@ TYPES = {
 TEXT = re.compile(r"[A-Za-z0-9_.:/@+=-]{1,191}")
 MONEY = re.compile(r"-?(0|[1-9][0-9]{0,25})(\.[0-9]{1,12})?")
 LINK = re.compile(r"\[(\w+)\]\(#\w+\)")
-LISTS = ("parts", "suppression", "rules", "finish_reasons", "tool_names")
+LISTS = ("parts", "suppression", "rules", "finish_reasons", "tool_names", "groups", "by", "what")
+MAPS = ("facts", "rate_limits", "classes")
+MONEY_KEYS = ("usage", "cost", "unpriced")
+ANSWER_KEYS = ("end", "status", "total_us", "answered", *MONEY_KEYS)
 
 
 class Invalid(Exception):
@@ -48,12 +51,40 @@ def check(form, value):
         return None
     rest = {key: item for key, item in value.items() if key not in ("v", "kind", "at", "config")}
     check_object(form, table, rest, "", unknown)
+    check_attempts(kind, rest)
+    limit = rest.get("limit") if kind == "refusal" else None
+    if isinstance(limit, dict) and None in [money(limit[key]) for key in ("limit", "used", "wanted")]:
+        raise Invalid("an amount of `limit` is no decimal")
     cost = rest.get("cost") if "cost" in table else None
     if isinstance(cost, dict):
         classes = [money(amount) for amount in cost["classes"].values()]
         if None in classes or money(cost["total"]) is None or sum(classes) != money(cost["total"]):
             raise Invalid("`cost.total` is not the sum of its classes")
     return unknown
+
+
+def check_attempts(kind, value):
+    """FORMAT.md 3.3: an exchange has at most 16 attempts, and content has a retention class."""
+    if kind == "attempt" and value["number"] > 15:
+        raise Invalid("`number` is more than 15")
+    if kind in ("attempt", "side_call") and value.get("parts") and "retention" not in value:
+        raise Invalid("`retention` is missing beside `parts`")
+    if kind in ("attempt", "side_call") and "cost" in value and "usage" not in value:
+        raise Invalid("`usage` is missing beside `cost`")
+    surplus, missing = (), ()
+    if kind == "side_call":
+        surplus = MONEY_KEYS
+    elif kind == "attempt" and value["phase"] == "open":
+        surplus = ANSWER_KEYS
+    elif kind == "attempt" and value["phase"] == "end":
+        surplus, missing = ("commitment", "translation"), ("end", "usage")
+    # An object that may be absent and is empty says nothing.
+    if any(key in value and value[key] != {} for key in surplus):
+        raise Invalid(f"a key that a `{kind}` like this does not have")
+    if any(key not in value for key in missing):
+        raise Invalid(f"a key is missing that a `{kind}` like this has")
+    if kind == "outcome" and "served" in value and not 1 <= value["served"]["number"] <= 15:
+        raise Invalid("`served.number` is not 1 to 15")
 
 
 def check_text(value):
@@ -98,7 +129,7 @@ def check_value(form, type_, value, path, unknown):
         for item in value:
             check_value(form, type_[len("list of "):], item, path, unknown)
     elif type_.startswith("map to "):
-        if not isinstance(value, dict):
+        if not isinstance(value, dict) or (path.rpartition(".")[2] in MAPS and len(value) > 32):
             raise wrong
         for item in value.values():
             check_value(form, type_[len("map to "):], item, path, unknown)

@@ -25,13 +25,27 @@ use super::fact::Fact;
 use crate::cache::{data_type, records_schema};
 
 /// What a row says of its place in the story; the rest is handed on.
-const PLACED: [&str; 7] = ["origin", "position", "kind", "at", "intent_position", "exchange", "decision"];
+const PLACED: [&str; 10] = [
+    "origin",
+    "position",
+    "kind",
+    "at",
+    "intent_position",
+    "exchange",
+    "decision",
+    "served_provider",
+    "served_target",
+    "served_dialect",
+];
 /// Columns that are made here.
 const MADE: [&str; 3] = ["state", "started_at", "ended_at"];
+/// Where the bytes went first, whoever answered: beside the columns of the fact, each with the one that holds it.
+pub(super) const FIRST: [(&str, &str); 3] =
+    [("first_provider", "provider"), ("first_target", "target"), ("first_dialect", "dialect")];
 /// Held rows that are let go only together with others: a copy of the rest costs less then.
 const SLACK: usize = 8192;
 
-/// Writes the exchanges of `records` (the cache's files, log by log in order) as Parquet files of the columns of `fact` into
+/// Writes the exchanges of `records` (the cache's files, log by log in order) as Parquet files of the columns of `fact` and of [`FIRST`] into
 /// `folder`: one for each processor at most. What is held counts against `memory`.
 ///
 /// # Errors
@@ -43,7 +57,8 @@ pub fn write(
     memory: &Arc<dyn MemoryPool>,
 ) -> anyhow::Result<(Vec<PathBuf>, SchemaRef)> {
     let fields = fact.fields.iter().map(|field| Field::new(field.name, data_type(field.kind), true));
-    let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+    let first = FIRST.map(|(name, _)| Field::new(name, arrow::datatypes::DataType::Utf8, true));
+    let schema = Arc::new(Schema::new(fields.chain(first).collect::<Vec<_>>()));
     let logs: Vec<&[PathBuf]> = records.chunk_by(|one, other| one.parent() == other.parent()).collect();
     let share = logs.len().div_ceil(rayon::current_num_threads()).max(1);
     let files = logs
@@ -133,6 +148,7 @@ impl Joining {
             let builder = ParquetRecordBatchReaderBuilder::try_new(File::open(path).with_context(at)?)?;
             let wanted = self.schema.fields().iter().map(|field| field.name().as_str());
             let wanted = wanted.filter(|name| !MADE.contains(name)).chain(PLACED);
+            let wanted = wanted.chain(FIRST.map(|(_, of)| of));
             let mask = ProjectionMask::columns(builder.parquet_schema(), wanted);
             for batch in builder.with_projection(mask).build()? {
                 self.batch(&batch.with_context(at)?)?;
@@ -240,7 +256,14 @@ impl Joining {
             "started_at" => utc(chosen.begun.iter().map(|begun| begun.at).collect()),
             "decision" => decisions(&column(&rows, "decision"), &chosen.begun),
             "ended_at" => utc(ended.clone().collect()),
-            name => column(&rows, name),
+            // Who answered: where the first target did not, one that was tried behind it.
+            name @ ("provider" | "target" | "dialect") => {
+                first(&column(&rows, &format!("served_{name}")), &column(&rows, name))
+            }
+            name => {
+                let first = FIRST.iter().find(|(first, _)| *first == name);
+                column(&rows, first.map_or(name, |(_, of)| of))
+            }
         });
         let columns: Vec<ArrayRef> = columns.collect();
         self.writer.write(&RecordBatch::try_new(self.schema.clone(), columns)?)?;
@@ -252,6 +275,12 @@ impl Joining {
 fn decisions(own: &ArrayRef, begun: &[Begun]) -> ArrayRef {
     let own = own.as_string::<i32>().iter().zip(begun);
     Arc::new(own.map(|(own, begun)| own.or(begun.decision.as_deref())).collect::<StringArray>())
+}
+
+/// The texts of `one`, else those of `other`.
+fn first(one: &ArrayRef, other: &ArrayRef) -> ArrayRef {
+    let both = one.as_string::<i32>().iter().zip(other.as_string::<i32>());
+    Arc::new(both.map(|(one, other)| one.or(other)).collect::<StringArray>())
 }
 
 /// A column of proven rows; nothing where rows were kept before it was known.

@@ -105,6 +105,7 @@ const ASKED: &[&str] = &[
     "operation",
     "method",
     "requested_model",
+    "sent_model",
     "stream",
     "decision",
     "retention",
@@ -188,7 +189,8 @@ fn told(name: &'static str, about: &'static str, columns: &[(&'static str, Colum
 /// Whoever did something, in one form: what audit rules ask of every entry.
 const EVENTS: &str = r#"(
     SELECT origin, position, at, kind, consumer AS actor, coalesce(operation, 'other') AS action, "end" AS result,
-           coalesce("key", origin) AS source, provider AS resource, exchange FROM records WHERE kind = 'outcome'
+           coalesce("key", origin) AS source, coalesce(served_provider, provider) AS resource, exchange
+           FROM records WHERE kind = 'outcome'
     UNION ALL SELECT origin, position, at, kind, consumer AS actor, coalesce(operation, 'call') AS action, reason AS result,
            coalesce("key", origin) AS source, coalesce(provider, route, 'gateway') AS resource, exchange
            FROM records WHERE kind = 'refusal'
@@ -202,6 +204,28 @@ const EVENTS: &str = r#"(
            leaf_text(leaf, 'hold') AS resource, exchange FROM records WHERE kind = 'hold'
     UNION ALL SELECT origin, position, at, kind, 'gateway' AS actor, kind AS action, 'done' AS result, origin AS source,
            'log' AS resource, CAST(NULL AS VARCHAR) AS exchange FROM records WHERE kind IN ('boot', 'close', 'config')
+    )"#;
+
+/// The table of what went to further targets, made once: [`FURTHER`].
+pub(super) const FURTHER_TABLE: &str = "further";
+
+/// What went to targets behind the first one (and calls of the gateway's own for an exchange), with who and why of the exchange.
+/// An exchange whose other records are missing has nobody beside it, and is there all the same.
+pub(super) const FURTHER: &str = r#"SELECT a.origin, a.position, a.at, a.exchange, a.attempt_number, a.reason, a.attempt_target,
+           a.attempt_provider, a.attempt_dialect, a.attempt_model, e.consumer, e.team, e.organisation, e."system", e.purpose,
+           e.data_class, e.subject, e."key", e.route, e.operation
+      FROM (SELECT * FROM records WHERE kind IN ('attempt', 'side_call') AND phase = 'open') a
+      LEFT JOIN exchanges e ON a.origin = e.origin AND a.exchange = e.exchange"#;
+
+/// Everything that went to a provider, whether it answered or not.
+const SENT: &str = r#"(
+    SELECT origin, position, coalesce(started_at, ended_at) AS at, exchange, CAST(0 AS BIGINT) AS "number", 'first' AS why,
+           first_target AS target, first_provider AS provider, first_dialect AS dialect,
+           coalesce(sent_model, requested_model) AS model, consumer, team, organisation, "system", purpose, data_class,
+           subject, "key", route, operation FROM exchanges WHERE state <> 'refused'
+    UNION ALL SELECT origin, position, at, exchange, attempt_number AS "number", reason AS why, attempt_target AS target,
+           attempt_provider AS provider, attempt_dialect AS dialect, attempt_model AS model, consumer, team, organisation,
+           "system", purpose, data_class, subject, "key", route, operation FROM further
     )"#;
 
 /// Every fact.
@@ -221,6 +245,28 @@ pub static FACTS: LazyLock<Vec<Fact>> = LazyLock::new(|| {
     ];
     let texts = ["kind", "actor", "action", "result", "source", "resource", "exchange"];
     let event = [plain(PLACE), plain(&texts.map(|name| (name, Utf8)))];
+    let texts = [
+        "why",
+        "target",
+        "provider",
+        "dialect",
+        "model",
+        "consumer",
+        "team",
+        "organisation",
+        "system",
+        "purpose",
+        "data_class",
+        "subject",
+        "key",
+        "route",
+        "operation",
+    ];
+    let sent = [
+        plain(PLACE),
+        plain(&[("exchange", Utf8), ("number", Int64)]),
+        plain(&texts.map(|name| (name, Utf8))),
+    ];
     let seen = |from, time| View { from, filter: "true", time, lasts: false };
     let records =
         |name, about, fields, view| Fact { name, about, rests: Rests::Records, fields, view: Some(view) };
@@ -231,6 +277,13 @@ pub static FACTS: LazyLock<Vec<Fact>> = LazyLock::new(|| {
             exchange.concat(),
             seen("exchanges", "coalesce(started_at, ended_at)"),
         ),
+        records(
+            "sent",
+            "what went to a provider, whether it answered or not: `number` 0 is what an exchange tried first, each further one a \
+             target behind it (`why`: `first`, `retry`, `fallback`, ...); consumer, purpose and data class are the exchange's",
+            sent.concat(),
+            seen(SENT, "at"),
+        ),
         of_kind(
             "intent",
             "what was about to go to a provider",
@@ -238,7 +291,13 @@ pub static FACTS: LazyLock<Vec<Fact>> = LazyLock::new(|| {
             &[
                 typed(ASKED),
                 policy.clone(),
-                of_leaf(&[("fail_mode", Utf8, "fail_mode"), ("suppression", Utf8, "suppression")]),
+                of_leaf(&[
+                    ("fail_mode", Utf8, "fail_mode"),
+                    ("suppression", Utf8, "suppression"),
+                    ("groups", Utf8, "caller.groups"),
+                    ("own_credential_kind", Utf8, "caller.forwarded.kind"),
+                    ("own_credential", Utf8, "caller.forwarded.fingerprint"),
+                ]),
             ],
         ),
         of_kind(
@@ -246,6 +305,23 @@ pub static FACTS: LazyLock<Vec<Fact>> = LazyLock::new(|| {
             "how an exchange that went to a provider ended",
             "kind = 'outcome'",
             &[typed(ASKED), typed(ANSWERED), typed(&["intent_position"])],
+        ),
+        of_kind(
+            "attempt",
+            "bytes went to a further target (`open`), or a target's answer did not count (`end`); number 0 is the intent's own",
+            "kind = 'attempt'",
+            &[
+                typed(&["exchange", "intent_position", "reason", "end", "status", "served_model"]),
+                of_leaf(&[
+                    ("number", Int64, "number"),
+                    ("phase", Utf8, "phase"),
+                    ("target", Utf8, "target"),
+                    ("provider", Utf8, "provider"),
+                    ("dialect", Utf8, "dialect"),
+                    ("model", Utf8, "model"),
+                ]),
+                typed(&["usage_source", "usage_role", "input_tokens", "output_tokens", "cost", "currency"]),
+            ],
         ),
         of_kind(
             "refusal",

@@ -16,7 +16,7 @@ use parquet::arrow::ArrowWriter;
 use serde_json::Value as Json;
 
 use super::exchanges;
-use super::fact::{FACTS, Fact, fact};
+use super::fact::{FACTS, FURTHER, FURTHER_TABLE, Fact, fact};
 use super::rows::{Rows, Value};
 use crate::bucket::kept::Kept;
 use crate::finding::Code;
@@ -88,16 +88,23 @@ impl Tables {
         for name in ["records", "batches"] {
             session.register_table(name, proven.session.table_provider(name).await?)?;
         }
+        if let Some(fact) =
+            fact("exchange").filter(|_| ["exchange", "sent"].iter().any(|n| needed.contains(n)))
+        {
+            let memory = &session.runtime_env().memory_pool;
+            let (files, schema) = exchanges::write(proven.records, fact, proven.folder, memory)
+                .with_context(|| format!("fact `{}`", fact.name))?;
+            query::table(&session, "exchanges", &files, schema).await?;
+        }
+        if needed.contains("sent") {
+            let further =
+                kept(&session, FURTHER_TABLE, FURTHER, proven.folder).await.context("fact `sent`")?;
+            session.register_table(FURTHER_TABLE, further)?;
+        }
         let mut out = Self::default();
         for fact in FACTS.iter().filter(|fact| needed.contains(fact.name)) {
             let Some(sql) = view(fact, shown.asked) else { continue };
             let about = || format!("fact `{}`", fact.name);
-            if fact.view.is_some_and(|view| view.from == "exchanges") {
-                let memory = &session.runtime_env().memory_pool;
-                let (files, schema) =
-                    exchanges::write(proven.records, fact, proven.folder, memory).with_context(about)?;
-                query::table(&session, "exchanges", &files, schema).await?;
-            }
             let table = match fact.is_rare() {
                 true => kept(&session, fact.name, &sql, proven.folder).await,
                 false => session.sql(&sql).await.map(|frame| frame.into_view()).map_err(anyhow::Error::from),

@@ -518,8 +518,10 @@ fn observed(writer: &mut Writer, n: u64) {
         parts: vec![],
         content_key: None,
         retention: id("standard"),
+        translation: None,
         fail_mode: None,
         suppression: vec![],
+        choice: None,
     }));
     writer.outcome(n, position, &key, b"a");
 }
@@ -576,6 +578,76 @@ fn the_exchanges_that_are_made_in_one_pass_are_those_of_the_join() {
             assert_eq!(joined.matches(&format!("| {word} ")).count(), count, "{word}\n{joined}");
         }
     });
+}
+
+/// An exchange whose first target failed, and that `second` answered.
+fn turned(writer: &mut Writer, n: u64, first: &str, second: &str) {
+    use schemas::record::{Attempt, AttemptNumber, Usage, UsageRole, UsageSource};
+    let exchange = || crate::fixture::exchange_id(n);
+    let mut asked = Writer::asked();
+    asked.provider = Some(id(first));
+    let position = writer.push(Body::Intent(schemas::record::Intent {
+        exchange: exchange(),
+        caller: Writer::caller(),
+        asked: asked.clone(),
+        verdict: None,
+        parts: vec![],
+        content_key: None,
+        retention: id("standard"),
+        translation: None,
+        fail_mode: None,
+        suppression: vec![],
+        choice: None,
+    }));
+    let attempt = |number, phase, provider| Attempt {
+        intent_position: position,
+        phase: id(phase),
+        provider: Some(id(provider)),
+        ..Attempt::new(exchange(), AttemptNumber::new(number).unwrap(), id(provider), id("fallback"))
+    };
+    let failed = Attempt {
+        end: Some(schemas::record::End::Complete),
+        status: Some(500),
+        usage: Some(Usage::of(UsageSource::Unknown, UsageRole::Incurred)),
+        ..attempt(0, "end", first)
+    };
+    writer.push(Body::Attempt(failed));
+    writer.push(Body::Attempt(attempt(1, "open", second)));
+    let usage = Usage::of(UsageSource::NotApplicable, UsageRole::None);
+    let mut outcome = writer.outcome_of(exchange(), position, None, vec![], usage);
+    outcome.asked = asked;
+    outcome.served = Some(attempt(1, "open", second).served());
+    writer.push(Body::Outcome(outcome));
+}
+
+#[test]
+fn what_was_sent_names_every_provider_that_got_it_whoever_answered() {
+    block(async {
+        let mut writer = tangled();
+        let before = crate::fixture::exchange_id(300).to_string();
+        turned(&mut writer, 300, "forbidden", "allowed");
+        turned(&mut writer, 301, "allowed", "forbidden");
+        writer.seal();
+        let evidence = proven(writer).await;
+        let tables = evidence.tables((None, None), Err(String::new())).await;
+        let sql = "SELECT provider, \"number\", count(*) AS n, count(consumer) AS known FROM sent \
+                   WHERE provider IN ('allowed', 'forbidden') GROUP BY 1, 2 ORDER BY 1, 2";
+        let answer = ask(&evidence.session, &tables, "sent", sql).await;
+        let rows: Vec<String> = answer.lines().filter(|line| line.contains(" 1 ")).map(words).collect();
+        let wanted = ["allowed 0 1 1", "allowed 1 1 1", "forbidden 0 1 1", "forbidden 1 1 1"];
+        assert_eq!(rows, wanted, "{answer}");
+        // Every exchange that was not refused is there once with what it tried first.
+        let all =
+            ask(&evidence.session, &tables, "sent", "SELECT count(*) FROM sent WHERE \"number\" = 0").await;
+        assert!(all.contains("| 19 "), "{all}");
+        let sql = format!("SELECT provider FROM exchange WHERE exchange = '{before}'");
+        assert!(ask(&evidence.session, &tables, "exchange", &sql).await.contains("allowed"));
+    });
+}
+
+/// A row of a printed table, its cells apart by a space.
+fn words(line: &str) -> String {
+    line.split(['|', ' ']).filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
 #[test]

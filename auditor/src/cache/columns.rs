@@ -126,7 +126,10 @@ impl Rows {
         for (builder, cell) in self.typed.iter_mut().zip(row.cells()) {
             builder.append(cell);
         }
-        self.leaf.append_value(String::from_utf8_lossy(row.leaf()));
+        match std::str::from_utf8(row.leaf()) {
+            Ok(leaf) => self.leaf.append_value(leaf),
+            Err(_) => self.leaf.append_value(String::from_utf8_lossy(row.leaf())),
+        }
         self.hash.append_value(row.hash().to_string());
         self.count += 1;
     }

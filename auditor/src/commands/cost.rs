@@ -286,11 +286,12 @@ pub(super) async fn total(
 ) -> anyhow::Result<Spend> {
     let last = "(usage_source = 'provider' OR usage_source = 'not_applicable')";
     let sql = format!(
-        "SELECT currency, count(cost) AS priced, sum(cost) AS cost, \
+        "SELECT currency, count(cost) AS priced, count(CASE WHEN kind = 'outcome' THEN cost END) AS exchanges, sum(cost) AS cost, \
          cast(sum(CASE WHEN cost IS NOT NULL AND NOT {last} THEN 1 ELSE 0 END) AS BIGINT) AS not_final, \
          sum(CASE WHEN NOT {last} THEN cost END) AS not_final_cost, \
          cast(sum(CASE WHEN cost IS NULL AND usage_role = 'incurred' AND usage_source <> 'not_applicable' THEN 1 ELSE 0 END) AS BIGINT) \
-         AS unpriced FROM {} WHERE booking = 1 GROUP BY currency",
+         AS unpriced, sum(CASE WHEN usage_source = 'estimated' THEN cost END) AS estimated_cost \
+         FROM {} WHERE booking = 1 GROUP BY currency",
         booked::subquery(from, to)
     );
     let rows = sql_query::stream(sql_query::ask(context, &sql).await?).await?;
@@ -306,13 +307,15 @@ pub(super) async fn total(
                 let column = batch.column(column).as_primitive::<Decimal128Type>();
                 Decimal(if column.is_valid(row) { column.value(row) } else { 0 })
             };
-            spend.unpriced += count(5);
+            spend.unpriced += count(6);
             if currencies.is_valid(row) {
                 let amount = Amount {
-                    exchanges: count(1),
-                    cost: money(2),
-                    not_final: count(3),
-                    not_final_cost: money(4),
+                    answers: count(1),
+                    exchanges: count(2),
+                    cost: money(3),
+                    not_final: count(4),
+                    not_final_cost: money(5),
+                    estimated_cost: money(7),
                 };
                 spend.by_currency.insert(currencies.value(row).to_owned(), amount);
             }
@@ -328,14 +331,15 @@ fn sql(groups: &[Group], from: Option<i64>, to: Option<i64>) -> String {
     let group: String = groups.iter().map(|group| format!("{}, ", group.expression)).collect();
     let order: String = groups.iter().map(|group| format!(", \"{}\"", group.name)).collect();
     format!(
-        "SELECT {select}currency, count(*) AS exchanges, sum(cost) AS cost, \
+        "SELECT {select}currency, sum(CASE WHEN kind = 'outcome' THEN 1 ELSE 0 END) AS exchanges, sum(cost) AS cost, \
          sum(CASE WHEN cost IS NULL AND usage_role = 'incurred' AND usage_source <> 'not_applicable' THEN 1 ELSE 0 END) \
          AS unpriced, \
          sum(input_tokens) AS input_tokens, sum(cache_read_tokens) AS cache_read_tokens, \
          sum(output_tokens) AS output_tokens, \
          sum(CASE WHEN usage_source = 'provider' OR usage_source = 'not_applicable' THEN 0 ELSE 1 END) AS not_final, \
          sum(CASE WHEN usage_source = 'provider' OR usage_source = 'not_applicable' THEN NULL ELSE cost END) \
-         AS not_final_cost \
+         AS not_final_cost, \
+         sum(CASE WHEN usage_source = 'estimated' THEN cost END) AS estimated_cost \
          FROM {} WHERE booking = 1 GROUP BY {group}currency ORDER BY cost DESC NULLS LAST{order}",
         booked::subquery(from, to)
     )

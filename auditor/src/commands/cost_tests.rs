@@ -8,10 +8,12 @@ use policies::price::PriceBook;
 use proptest::prelude::*;
 use schemas::Sha256Hex;
 use schemas::record::{
-    Body, Config, ConfigReason, Outcome, Reported, Unpriced, Usage, UsageRole, UsageSource,
+    Attempt, AttemptNumber, Body, Config, ConfigReason, End, Outcome, Served, Unpriced, Usage, UsageRole,
+    UsageSource,
 };
 
 use crate::cli::Cli;
+use crate::cost::booked;
 use crate::decimal::Decimal;
 use crate::fixture::{START, Writer, exchange_id, id, trust};
 use crate::source::MemorySource;
@@ -36,11 +38,13 @@ struct Made {
     role: UsageRole,
     response: Option<String>,
     team: &'static str,
+    /// Input that a target read whose answer did not count.
+    failed: Option<i64>,
 }
 
 fn made(at: i64, model: &'static str, input: i64, read: i64, output: i64) -> Made {
     let (source, role) = (UsageSource::Provider, UsageRole::Incurred);
-    Made { at, model, input, read, output, source, role, response: None, team: "quality" }
+    Made { at, model, input, read, output, source, role, response: None, team: "quality", failed: None }
 }
 
 /// A store with its trust file and state.
@@ -51,19 +55,10 @@ struct Bench {
 
 fn usage(made: &Made) -> Usage {
     Usage {
-        source: made.source,
-        role: made.role,
         input_tokens: Some(made.input),
-        uncached_input_tokens: None,
         cache_read_tokens: Some(made.read),
-        cache_write_5m_tokens: None,
-        cache_write_1h_tokens: None,
         output_tokens: Some(made.output),
-        reasoning_tokens: None,
-        input_audio_tokens: None,
-        output_audio_tokens: None,
-        input_image_tokens: None,
-        reported: Reported::default(),
+        ..Usage::of(made.source, made.role)
     }
 }
 
@@ -72,15 +67,39 @@ fn outcome(writer: &Writer, n: u64, position: u64, made: &Made, book: &PriceBook
     outcome.answered.served_model = Some(id(made.model));
     outcome.answered.response_id = made.response.as_deref().map(id);
     outcome.answered.request_id = Some(id(&format!("req-{n}")));
-    if let Some(team) = &mut outcome.caller.team {
-        team.value = id(made.team);
-    }
-    match book.price(&outcome.usage, "openai", &[made.model], made.at, None) {
-        _ if made.role != UsageRole::Incurred => outcome.unpriced = Some(Unpriced::NotIncurred),
+    // A read of an answer is priced too: what it tells was incurred by another exchange.
+    let incurred = Usage { role: UsageRole::Incurred, ..outcome.usage.clone() };
+    match book.price(&incurred, "openai", &[made.model], made.at, None) {
+        Err(_) if made.role != UsageRole::Incurred => outcome.unpriced = Some(Unpriced::NotIncurred),
         Ok(cost) => (outcome.cost, outcome.unpriced) = (Some(cost), None),
         Err(why) => outcome.unpriced = Some(why),
     }
     outcome
+}
+
+/// A first target that read `input` tokens, and a second one.
+fn fallback(writer: &mut Writer, n: u64, intent_position: u64, input: i64, book: &PriceBook) -> Served {
+    let usage = Usage {
+        input_tokens: Some(input),
+        output_tokens: Some(0),
+        ..Usage::of(UsageSource::Partial, UsageRole::Incurred)
+    };
+    let attempt = |number: u64, phase: &str, target: &str, provider: &str| Attempt {
+        intent_position,
+        phase: id(phase),
+        provider: Some(id(provider)),
+        dialect: Some(id("openai")),
+        ..Attempt::new(exchange_id(n), AttemptNumber::new(number).unwrap(), id(target), id("fallback"))
+    };
+    let mut first = attempt(0, "end", "openai-eu", "openai");
+    first.cost = book.price(&usage, "openai", &["gpt-4o"], writer.now, None).ok();
+    (first.usage, first.model) = (Some(usage), Some(id("gpt-4o")));
+    first.end = Some(schemas::record::End::ProviderAbort);
+    let second = attempt(1, "open", "other-us", "other");
+    let served = second.served();
+    writer.push(Body::Attempt(first));
+    writer.push(Body::Attempt(second));
+    served
 }
 
 /// A log with these exchanges, in the order of time; `later` is a second book that counts from a time on.
@@ -106,8 +125,12 @@ fn bench(all: &[Made], later: Option<(i64, &str)>) -> Bench {
         if let Some((_, text)) = later.take_if(|(at, _)| *at <= made.at) {
             book = announce(&mut writer, text);
         }
+        writer.team = Some(id(made.team));
         let (position, _) = writer.intent_with(exchange_id(n), crate::fixture::no_key(&writer), vec![]);
-        let outcome = outcome(&writer, n, position, made, &book);
+        let mut outcome = outcome(&writer, n, position, made, &book);
+        if let Some(input) = made.failed {
+            outcome.served = Some(fallback(&mut writer, n, position, input, &book));
+        }
         writer.push(Body::Outcome(outcome));
     }
     writer.now += SECOND;
@@ -168,21 +191,122 @@ fn cells(rows: &[BTreeMap<String, String>], names: &[&str]) -> Vec<Vec<String>> 
 fn currencies_stand_apart_and_what_is_not_known_stands_beside() {
     let mut guessed = made(START + 3 * SECOND, "gpt-4o", 1_000_000, 0, 0);
     guessed.source = UsageSource::Partial;
+    let mut estimated = made(START + 5 * SECOND, "gpt-4o", 1_000_000, 0, 0);
+    estimated.source = UsageSource::Estimated;
     let bench = bench(
         &[
             made(START + SECOND, "gpt-4o", 1_000_000, 0, 0),
             made(START + 2 * SECOND, "euro", 1_000_000, 0, 1_000_000),
             guessed,
+            estimated,
             made(START + 4 * SECOND, "nobody-knows", 5, 0, 5),
         ],
         None,
     );
     let rows = bench.cost(&["--by", "team"]);
-    let names = ["currency", "exchanges", "cost", "unpriced", "not_final", "not_final_cost"];
+    let names =
+        ["currency", "exchanges", "cost", "unpriced", "not_final", "not_final_cost", "estimated_cost"];
     assert_eq!(
         cells(&rows, &names),
-        [["USD", "2", "6", "0", "1", "3"], ["EUR", "1", "3", "0", "0", ""], ["", "1", "", "1", "0", ""]]
+        [
+            ["USD", "3", "9", "0", "2", "6", "3"],
+            ["EUR", "1", "3", "0", "0", "", ""],
+            ["", "1", "", "1", "0", "", ""]
+        ]
     );
+}
+
+#[test]
+fn what_a_target_read_whose_answer_did_not_count_is_booked_where_it_was_read() {
+    let tried = Made { failed: Some(2_000_000), ..made(START + SECOND, "gpt-4o", 1_000_000, 0, 0) };
+    let bench = bench(&[tried, made(START + 2 * SECOND, "gpt-4o", 1_000_000, 0, 0)], None);
+    let rows = bench.cost(&["--by", "provider,target,team"]);
+    let names = ["provider", "target", "team", "exchanges", "cost", "input_tokens", "not_final_cost"];
+    assert_eq!(
+        cells(&rows, &names),
+        [
+            ["openai", "openai-eu", "quality", "0", "6", "2000000", "6"],
+            ["openai", "", "quality", "1", "3", "1000000", ""],
+            ["other", "other-us", "quality", "1", "3", "1000000", ""],
+        ]
+    );
+    // An exchange counts once, however many targets answered it: also among the savings and at other prices.
+    for more in [["--savings", "--by", "team"], ["--what-if=openai/small", "--by", "team"]] {
+        let rows = bench.cost(&more);
+        assert_eq!(cells(&rows, &["exchanges", "cost"]), [["2", "12"]], "{more:?}");
+    }
+    // The sum over all of them is what the providers charge.
+    let focus = bench.rows("export", "focus", &[]);
+    assert_eq!(sums(&focus, "BillingCurrency", "BilledCost")["USD"].to_string(), "12");
+}
+
+#[test]
+fn an_attempt_that_bytes_went_to_and_nothing_came_of_has_an_unknown_cost_also_without_its_intent() {
+    let mut writer = Writer::boot("20260921t133320z-00000001", START, None, MemorySource::default());
+    for (n, why, phase) in
+        [(1, "timeout", "end"), (2, "connect", "end"), (3, "quota", "end"), (4, "retry", "open")]
+    {
+        let (intent_position, _) =
+            writer.intent_with(exchange_id(n), crate::fixture::no_key(&writer), vec![]);
+        let number = AttemptNumber::new(u64::from(phase == "open")).unwrap();
+        let attempt = Attempt::new(exchange_id(n), number, id("openai-eu"), id(why));
+        let provider = Some(id("openai"));
+        let (end, role) = match why {
+            "timeout" => (Some(End::Timeout), UsageRole::Incurred),
+            "connect" => (Some(End::Unreachable), UsageRole::None),
+            _ => (Some(End::Complete), UsageRole::None),
+        };
+        let is_end = phase == "end";
+        writer.push(Body::Attempt(Attempt {
+            intent_position,
+            phase: id(phase),
+            provider,
+            end: end.filter(|_| is_end),
+            usage: is_end.then(|| Usage::of(UsageSource::Unknown, role)),
+            ..attempt
+        }));
+    }
+    let lost = Attempt::new(exchange_id(9), AttemptNumber::FIRST, id("openai-eu"), id("aborted"));
+    writer.push(Body::Attempt(Attempt {
+        intent_position: 9_999,
+        phase: id("end"),
+        end: Some(End::ProviderAbort),
+        usage: Some(Usage::of(UsageSource::Unknown, UsageRole::Incurred)),
+        ..lost
+    }));
+    writer.seal();
+    let dir = tempfile::tempdir().unwrap();
+    let state = crate::state::State::open(&dir.path().join("state")).unwrap();
+    let (trust, mandate) = (trust(), crate::mandate::Mandate::default());
+    let options = crate::verify::Options::new(&trust, &mandate, START + 20 * SECOND);
+    let mut cache = crate::cache::Cache::open(&state, &trust, "memory");
+    cache
+        .begin(crate::cache::Continue::Nothing, options.now, &mut crate::finding::Findings::default())
+        .unwrap();
+    crate::verify::run(&writer.store, &options, &mut cache);
+    cache.finish(true).unwrap();
+    let (records, batches) = cache.files();
+    let spill = dir.path().join("spill");
+    std::fs::create_dir(&spill).unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let (spend, found) = runtime.block_on(async {
+        let context = crate::query::session(&records, &batches, &[], 64, &spill).await.unwrap();
+        let mut found = Vec::new();
+        let by = crate::cost::group::Group::parse_all(&["consumer".to_owned()]).unwrap();
+        booked::each(&context, &booked::question(&by, None, None), |booked| {
+            if !booked.incurred() {
+                return Ok(());
+            }
+            found.push((booked.outcome.reason.as_ref().map(ToString::to_string), booked.by[0].is_some()));
+            assert!(booked.is_attempt && booked.cost().is_none());
+            Ok(())
+        })
+        .await
+        .unwrap();
+        (super::cost::total(&context, None, None).await.unwrap(), found)
+    });
+    assert_eq!(found, [(Some("timeout".to_owned()), true), (Some("aborted".to_owned()), false)]);
+    assert_eq!((spend.unpriced, spend.by_currency.len()), (2, 0));
 }
 
 #[test]
@@ -201,6 +325,72 @@ fn an_answer_that_is_read_while_it_is_made_hides_no_cost() {
         sums(&bench.rows("export", "focus", &[]), "BillingCurrency", "BilledCost")["USD"].to_string(),
         "3"
     );
+}
+
+/// Answers made in the background: asked for, read while they are made, read whole.
+fn background() -> Vec<Made> {
+    let asking = |at, response: &str| Made {
+        source: UsageSource::Unknown,
+        response: Some(response.into()),
+        team: "research",
+        ..made(at, "gpt-4o", 0, 0, 0)
+    };
+    let reading = |at, response: &str, input, output| Made {
+        role: UsageRole::Retrieved,
+        response: Some(response.into()),
+        ..made(at, "gpt-4o", input, 0, output)
+    };
+    let at = |second: i64| START + second * SECOND;
+    let guessed = Made { source: UsageSource::Estimated, ..asking(at(4), "resp-2") };
+    vec![
+        asking(at(1), "resp-1"),
+        reading(at(2), "resp-1", 1_000_000, 10_000),
+        reading(at(3), "resp-1", 1_000_000, 100_000),
+        guessed,
+        asking(at(5), "never-read"),
+        // Asked for past the gateway, or before the evidence begins.
+        reading(at(6), "of-others", 1_000_000, 100_000),
+        reading(at(1000), "resp-1", 1_000_000, 100_000),
+        reading(at(1001), "resp-2", 2_000_000, 0),
+    ]
+}
+
+#[test]
+fn what_was_made_in_the_background_is_booked_once_where_it_was_asked_for_by_what_reads_of_it_tell() {
+    let bench = bench(&background(), None);
+    let rows = bench.cost(&["--by", "team"]);
+    let names = ["team", "currency", "exchanges", "cost", "unpriced", "input_tokens", "not_final"];
+    let booked = ["research", "USD", "2", "10.5", "0", "3000000", "0"];
+    assert_eq!(
+        cells(&rows, &names),
+        [booked, ["quality", "", "1", "", "0", "", "0"], ["research", "", "1", "", "1", "0", "1"]]
+    );
+    // The same in each form, and computed again from the price book.
+    let focus = bench.rows("export", "focus", &[]);
+    assert_eq!(sums(&focus, "BillingCurrency", "BilledCost")["USD"].to_string(), "10.5");
+    let savings = bench.cost(&["--savings", "--by", "team"]);
+    assert_eq!(cells(&savings, &["team", "exchanges"]), [["research", "2"]]);
+    assert_eq!(bench.run("verify", &[]).unwrap(), 0);
+    // Who adds up exchanges adds up no read.
+    let all = bench.rows("export", "csv", &[]);
+    assert_eq!(sums(&all, "currency", "cost").len(), 0);
+}
+
+#[test]
+fn intervals_of_what_was_made_in_the_background_add_up() {
+    let whole = bench(&background(), None);
+    let spent = |bench: &Bench, from: i64| {
+        let from = time::text(from);
+        let rows = bench.cost(&["--by", "team", "--from", &from]);
+        sums(&rows, "currency", "cost").get("USD").copied().unwrap_or_default().to_string()
+    };
+    assert_eq!(spent(&whole, START), "10.5");
+    // Reads alone book nothing, however much they tell.
+    assert_eq!(spent(&whole, START + 5 * SECOND), "0");
+    assert_eq!(spent(&whole, START + 4 * SECOND), "6");
+    // The reads stand behind the end that is asked for.
+    let begun = Bench { to: START + 4 * SECOND, ..whole };
+    assert_eq!(spent(&begun, START), "4.5");
 }
 
 #[test]

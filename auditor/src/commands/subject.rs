@@ -20,11 +20,13 @@ use super::{out, query};
 use crate::access::{self, Content};
 use crate::cli::{Answer, AnswerFormat, CheckSubject, Subject};
 use crate::content::Reader;
+use crate::paper::key;
 use crate::proof::Bundle;
+use crate::recipients;
 use crate::render::hostile;
 use crate::subject::folder::Folder;
 use crate::subject::last::Last;
-use crate::subject::manifest::{Exchange, FORMAT, Manifest, Record};
+use crate::subject::manifest::{Exchange, FORMAT, Manifest, Record, SIGNATURE};
 use crate::subject::{check as holds, is_handed_over, who};
 use crate::time;
 
@@ -41,6 +43,7 @@ const BATCHES: usize = 4;
 pub fn run(typed: &Subject) -> anyhow::Result<u8> {
     let subject = who::subject(&typed.subject, typed.pseudonym_key.as_deref())?;
     typed.why.required("subject")?;
+    let key = typed.key.as_deref().map(key::read).transpose().context("--key")?;
     let opened = evidence::open(&typed.evidence)?;
     let (report, cache) = query::verified(&opened)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -78,6 +81,7 @@ pub fn run(typed: &Subject) -> anyhow::Result<u8> {
         from: opened.from,
         to: opened.to,
         exchanges: told.len() as u64,
+        recipients: recipients::once(told.iter().flat_map(|exchange| exchange.recipients.iter().cloned())),
         verdict: report.first_line(),
         trust_fingerprint: report.trust_fingerprint.clone(),
         made_at: report.checked_at,
@@ -86,8 +90,9 @@ pub fn run(typed: &Subject) -> anyhow::Result<u8> {
         files: BTreeMap::new(),
     };
     let line = format!("{} exchanges of {} in `{}`\n", told.len(), manifest.subject, typed.out.display());
-    folder.finish(manifest, &told)?;
-    out(&line)?;
+    folder.finish(manifest, &told, key.as_ref())?;
+    let signed = key.map(|key| format!("manifest signed by {}\n", key.verifier)).unwrap_or_default();
+    out(&(line + &signed))?;
     query::finish(&report, &[], None)
 }
 
@@ -186,12 +191,24 @@ fn one(
         .map(|row| Record { origin: row.origin.clone(), position: row.position, record: row.leaf.clone() })
         .collect();
     let parts = folder.parts(exchange, &parts)?;
-    Ok(Exchange { exchange: exchange.clone(), records, parts, story, proof })
+    let recipients = recipients::of(rows.iter().map(|row| &row.leaf));
+    Ok(Exchange { exchange: exchange.clone(), records, recipients, parts, story, proof })
 }
 
 /// What it means that a folder holds, and what not.
-const HELD: &str = "every record in it is signed, and all content is what they commit to; story, page and tables are held \
-                    against the manifest only, which nobody signed";
+fn held(is_signed: bool, folder: &std::path::Path) -> String {
+    let by = match is_signed {
+        true => "which is signed by the given key",
+        false if folder.join(SIGNATURE).exists() => {
+            "which a signature names that was not checked: give `--key`"
+        }
+        false => "which nobody signed",
+    };
+    format!(
+        "every record in it is signed, and all content is what they commit to; story, page and tables are held against the manifest \
+         only, {by}"
+    )
+}
 
 /// Runs `check-subject`.
 ///
@@ -199,7 +216,8 @@ const HELD: &str = "every record in it is signed, and all content is what they c
 /// A folder or trust file that cannot be read: nothing is judged.
 pub fn check(typed: &CheckSubject) -> anyhow::Result<u8> {
     let trust = crate::trust::read(&typed.trust, None)?;
-    let (manifest, checks) = holds::check(&typed.folder, &trust)?;
+    let key = typed.key.as_deref().map(key::verifier).transpose()?;
+    let (manifest, checks) = holds::check(&typed.folder, &trust, key.as_ref())?;
     let wrong: Vec<_> = checks.iter().filter(|check| check.wrong.is_some()).collect();
     let mut text = format!(
         "{} {} exchanges of {}, {} files, made {}: {}\n",
@@ -208,7 +226,7 @@ pub fn check(typed: &CheckSubject) -> anyhow::Result<u8> {
         manifest.subject,
         manifest.files.len(),
         time::text(manifest.made_at),
-        if wrong.is_empty() { HELD } else { "as follows" },
+        if wrong.is_empty() { held(key.is_some(), &typed.folder) } else { "as follows".into() },
     );
     for check in &wrong {
         // Writing into a String cannot fail.

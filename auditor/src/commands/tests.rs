@@ -1,5 +1,6 @@
 mod handed_over;
 mod promised;
+mod translated;
 
 use std::path::{Path, PathBuf};
 
@@ -604,29 +605,123 @@ fn policed(forge: impl Fn(&mut schemas::record::Verdict)) -> Writer {
             content_key: None,
             retention: id("standard"),
             fail_mode: None,
+            translation: None,
             suppression: vec![],
+            choice: None,
         }));
-        let usage = Usage {
-            source: UsageSource::NotApplicable,
-            role: UsageRole::None,
-            input_tokens: None,
-            uncached_input_tokens: None,
-            cache_read_tokens: None,
-            cache_write_5m_tokens: None,
-            cache_write_1h_tokens: None,
-            output_tokens: None,
-            reasoning_tokens: None,
-            input_audio_tokens: None,
-            output_audio_tokens: None,
-            input_image_tokens: None,
-            reported: Reported::default(),
-        };
+        let usage = Usage::of(UsageSource::NotApplicable, UsageRole::None);
         let outcome = writer.outcome_of(exchange_id(n), position, None, vec![], usage);
         writer.push(Body::Outcome(outcome));
     }
     writer.now += 2 * SECOND;
     writer.close();
     writer
+}
+
+/// A log whose exchange went to a second target, with a verdict on that, and what of the second target is known.
+fn tried_again(forge: impl Fn(&mut schemas::record::Verdict), model: Option<&str>) -> Writer {
+    use schemas::record::*;
+    let mut writer = Writer::boot("20260921t133320z-00000001", START, None, MemorySource::default());
+    let rules = b"mode: enforce\ndefault: allow\n";
+    let policy = writer.reference(rules, "application/yaml");
+    let next = writer.reference(b"{\"policy\":\"all\"}", "application/json");
+    let (reason, price_book) = (ConfigReason::Reload, None);
+    writer.push(Body::Config(Config { next, reason, policy: Some(policy), price_book }));
+    writer.config = next;
+    let id = |text: &str| schemas::Identifier::new(text).unwrap();
+    let verdict = |sent_model: Option<&str>| {
+        policies::policy::Policy::parse(rules).unwrap().evaluate(&policies::policy::Facts {
+            model: Some("gpt-4o"),
+            sent_model,
+            ..policies::policy::Facts::default()
+        })
+    };
+    let asked = Asked { sent_model: Some(id("gpt-4o-2026")), ..Writer::asked() };
+    let exchange = exchange_id(7);
+    let position = writer.push(Body::Intent(Intent {
+        exchange: exchange.clone(),
+        caller: Writer::caller(),
+        asked: asked.clone(),
+        verdict: Some(verdict(Some("gpt-4o-2026"))),
+        parts: vec![],
+        content_key: None,
+        retention: id("standard"),
+        fail_mode: None,
+        translation: None,
+        choice: None,
+        suppression: vec![],
+    }));
+    let first = asked.dispatched(&id("first"));
+    let attempt = |number: u64, phase: &str, target: &str, provider: &str, model: Option<&str>| Attempt {
+        intent_position: position,
+        phase: id(phase),
+        provider: Some(id(provider)),
+        dialect: Some(id("openai")),
+        model: model.map(id),
+        ..Attempt::new(exchange.clone(), AttemptNumber::new(number).unwrap(), id(target), id("fallback"))
+    };
+    let failed = attempt(0, "end", first.target.as_str(), "openai", Some("gpt-4o-2026"));
+    writer.push(Body::Attempt(Attempt {
+        reason: id("status"),
+        end: Some(End::GatewayAbort),
+        usage: Some(Usage::of(UsageSource::Unknown, UsageRole::Incurred)),
+        ..failed
+    }));
+    let mut second = attempt(1, "open", "second", "other", model);
+    let mut judged = verdict(model);
+    forge(&mut judged);
+    second.verdict = Some(judged);
+    let served = second.served();
+    writer.push(Body::Attempt(second));
+    let usage = Usage::of(UsageSource::NotApplicable, UsageRole::None);
+    let outcome = writer.outcome_of(exchange, position, None, vec![], usage);
+    writer.push(Body::Outcome(Outcome { asked, served: Some(served), ..outcome }));
+    writer.now += 2 * SECOND;
+    writer.close();
+    writer
+}
+
+#[test]
+fn a_verdict_on_a_second_target_that_a_signed_log_tells_wrongly_is_found_by_its_attempt() {
+    use schemas::record::Decision;
+    let sound = Place::new(&tried_again(|_| (), Some("large-2")));
+    let reperformed = |place: &Place| -> (u8, serde_json::Value) {
+        let out = place.path("answer.json");
+        let code = place.run("reperform", &["--format", "json", "--out", out.to_str().unwrap()]).unwrap();
+        (code, serde_json::from_slice(&std::fs::read(out).unwrap()).unwrap())
+    };
+    let (code, found) = reperformed(&sound);
+    assert_eq!((code, &found["same"]), (0, &2.into()), "{found:#}");
+    let place = Place::new(&tried_again(|verdict| verdict.decision = Decision::WouldDeny, Some("large-2")));
+    let (code, found) = reperformed(&place);
+    assert_eq!((code, &found["same"], &found["different"]), (1, &1.into(), &1.into()), "{found:#}");
+    let difference = &found["exchanges"][0];
+    assert_eq!((&difference["attempt"], &difference["change"]), (&1.into(), &"decision_differs".into()));
+    let policy = sound.path("new.yaml");
+    std::fs::write(
+        &policy,
+        "mode: enforce\ndefault: allow\nrules:\n- {id: no-other, effect: deny, providers: other}\n",
+    )
+    .unwrap();
+    let out = sound.path("answer.csv");
+    let words = ["--policy", policy.to_str().unwrap(), "--format", "csv", "--out", out.to_str().unwrap()];
+    assert_eq!(sound.run("reperform", &words).unwrap(), 1);
+    let text = std::fs::read_to_string(out).unwrap();
+    assert!(
+        text.lines().count() == 2 && text.contains("would_be_denied") && text.ends_with(",1\n"),
+        "{text}"
+    );
+}
+
+#[test]
+fn an_exchange_is_said_to_be_of_the_model_of_the_attempt_that_served() {
+    let model = |sent: Option<&str>| {
+        let place = Place::new(&tried_again(|_| (), sent));
+        place.ask("query", "csv", &["SELECT provider, model FROM exchanges"])
+    };
+    assert_eq!(model(Some("large-2")), "provider,model\nother,large-2\n");
+    // What the first target was sent went nowhere else.
+    assert_eq!(model(None), "provider,model\nother,gpt-4o\n");
 }
 
 #[test]

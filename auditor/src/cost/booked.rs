@@ -1,5 +1,10 @@
-//! The outcomes whose cost is booked: one for each response of a provider and target. An answer that is read again does
-//! not cost again; one that is read while it is still made ends before the exchange that it cost, and counts as little.
+//! What is booked: outcomes, and attempts that ended before them; one for each response of a provider and target. An
+//! answer that is read again does not cost again; one that is read while it is still made ends before the exchange that
+//! it cost, and counts as little.
+//!
+//! An exchange that was told nothing of what it cost (its answer was made in the background, or cut) is booked by what the reads of
+//! that answer tell, unless they have no cost where it has one: at its own time and for its own caller, so that each interval has it once, and sums over intervals too.
+//! Reads by themselves book nothing: what they tell was incurred by an exchange of another interval, or by none that passed here.
 
 use std::collections::BTreeMap;
 
@@ -10,15 +15,19 @@ use arrow::datatypes::{DataType, Int64Type};
 use datafusion::prelude::SessionContext;
 use futures_util::StreamExt as _;
 use policies::price::{Bill, PriceBook};
-use schemas::record::{Body, Outcome, Unpriced, UsageRole, UsageSource};
+use schemas::columns::Column;
+use schemas::record::{
+    Asked, Attempt, Body, Caller, End, Outcome, Record, Timing, Unpriced, Usage, UsageRole, UsageSource,
+};
 use schemas::{Sha256Hex, leaf};
 
 use super::group::Group;
+use super::spend::Word;
 use crate::decimal::Decimal;
 use crate::query;
 use crate::time;
 
-/// One booked outcome.
+/// One booked outcome, or attempt.
 #[derive(Debug)]
 pub struct Booked {
     /// Its values of the dimensions that were asked for.
@@ -27,28 +36,86 @@ pub struct Booked {
     pub origin: String,
     /// Its position there.
     pub position: i64,
-    /// When the exchange ended, microseconds UTC.
+    /// When it ended, microseconds UTC.
     pub at: i64,
+    /// The time whose prices were charged, microseconds UTC: its end, or that of the read that told its usage.
+    pub priced_at: i64,
     /// SHA-256 of the leaf, hexadecimal.
     pub leaf_hash: String,
-    /// What was recorded.
+    /// Whether it is an attempt, whose exchange has an outcome besides.
+    pub is_attempt: bool,
+    /// What was recorded; an attempt as the outcome that it would be: who and what of its intent, `served` the attempt
+    /// itself.
     pub outcome: Box<Outcome>,
 }
 
-/// The subquery over `records`: outcomes of the interval `[from, to)`, each response once. The windowed column
-/// `booking` is 1 for the one that counts.
+/// How far clocks of gateways may be apart, microseconds: a read may seem to be that much before what it reads.
+const APART: i64 = 3_600_000_000;
+
+/// A column of what an exchange used and cost, but for who incurred it.
+fn is_told(column: &Column) -> bool {
+    matches!(column.path, ["cost", ..]) || matches!(column.path, ["usage", what] if *what != "role")
+}
+
+/// The subquery over `records`: outcomes and attempts of the interval `[from, to)`, each response once. The windowed column
+/// `booking` is 1 for the one that counts; `told_leaf` is the read that tells what it cost, where it was told nothing itself.
 pub fn subquery(from: Option<i64>, to: Option<i64>) -> String {
-    let mut filter = "kind = 'outcome'".to_owned();
+    let mut filter = "true".to_owned();
     for (operator, bound) in [(">=", from), ("<", to)] {
         if let Some(bound) = bound {
             filter.push_str(&format!(" AND at {operator} TIMESTAMP '{}'", time::text(bound)));
         }
     }
+    let columns: String = query::columns_of_dispatch()
+        .map(|column| {
+            let name = column.name;
+            let of = match name {
+                "unpriced" => {
+                    "CASE WHEN t.told_leaf IS NULL THEN d.\"unpriced\" WHEN t.\"told_cost\" IS NULL THEN 'no_price' END"
+                        .to_owned()
+                }
+                "served_model" => "coalesce(d.\"served_model\", t.\"told_served_model\")".to_owned(),
+                "usage_source" => "coalesce(t.\"told_usage_source\", d.\"usage_source\")".to_owned(),
+                _ if is_told(column) => format!(
+                    "CASE WHEN t.told_leaf IS NOT NULL THEN t.\"told_{name}\" WHEN d.usage_role = 'retrieved' THEN NULL \
+                     ELSE d.\"{name}\" END"
+                ),
+                _ => format!("d.\"{name}\""),
+            };
+            format!(", {of} AS \"{name}\"")
+        })
+        .collect();
     format!(
-        "(SELECT *, row_number() OVER (PARTITION BY provider, target, \
-         coalesce(response_id, concat(origin, ' ', cast(position AS VARCHAR))) \
-         ORDER BY CASE WHEN usage_role = 'incurred' THEN 0 ELSE 1 END, at, origin, position) AS booking \
-         FROM records WHERE {filter})"
+        "(SELECT d.origin, d.position, d.leaf, d.leaf_hash, d.intent_leaf, t.told_leaf{columns}, row_number() OVER (\
+         PARTITION BY d.provider, d.target, \
+         coalesce(d.response_id, concat(d.origin, ' ', cast(d.position AS VARCHAR))) \
+         ORDER BY CASE WHEN d.usage_role = 'incurred' THEN 0 ELSE 1 END, d.at, d.origin, d.position) AS booking \
+         FROM ({told}) t RIGHT JOIN (SELECT *, CASE WHEN kind = 'outcome' AND usage_role = 'incurred' \
+         AND usage_source IN ('unknown', 'estimated', 'partial') THEN response_id END AS untold FROM ({dispatches})) d \
+         ON t.told_response = d.untold AND t.told_provider = coalesce(d.provider, '') AND t.told_target = coalesce(d.target, '') \
+         AND (t.\"told_cost\" IS NOT NULL OR d.\"cost\" IS NULL))",
+        told = told(from),
+        dispatches = query::dispatches(&filter),
+    )
+}
+
+/// The reads that tell what an answer cost, one for each answer: the one that tells of the most, since an answer that is
+/// still made is told in part, and of these the first. They may be later than what is asked for, and are never much earlier.
+fn told(from: Option<i64>) -> String {
+    let after = from.map_or_else(String::new, |from| {
+        format!(" AND at >= TIMESTAMP '{}'", time::text(from.saturating_sub(APART)))
+    });
+    let columns: String = query::columns_of_dispatch()
+        .filter(|column| is_told(column) || column.name == "served_model")
+        .map(|column| format!(", \"{0}\" AS \"told_{0}\"", column.name))
+        .collect();
+    format!(
+        "SELECT * FROM (SELECT leaf AS told_leaf, response_id AS told_response, coalesce(served_provider, provider, '') AS told_provider, \
+         coalesce(served_target, target, '') AS told_target{columns}, row_number() OVER (\
+         PARTITION BY coalesce(served_provider, provider), coalesce(served_target, target), response_id \
+         ORDER BY output_tokens DESC NULLS LAST, input_tokens DESC NULLS LAST, cost IS NULL, at, origin, position) AS told_by \
+         FROM records WHERE kind = 'outcome' AND usage_role = 'retrieved' AND usage_source = 'provider' \
+         AND response_id IS NOT NULL{after}) WHERE told_by = 1"
     )
 }
 
@@ -56,7 +123,8 @@ pub fn subquery(from: Option<i64>, to: Option<i64>) -> String {
 pub fn question(by: &[Group], from: Option<i64>, to: Option<i64>) -> String {
     let groups: String = by.iter().map(|group| format!(", cast({} AS VARCHAR)", group.expression)).collect();
     format!(
-        "SELECT origin, position, leaf, leaf_hash{groups} FROM {} WHERE booking = 1 ORDER BY at, origin, position",
+        "SELECT origin, position, leaf, leaf_hash, intent_leaf, told_leaf{groups} FROM {} WHERE booking = 1 \
+         ORDER BY at, origin, position",
         subquery(from, to)
     )
 }
@@ -74,14 +142,34 @@ pub async fn each(
     while let Some(batch) = rows.next().await {
         let batch = batch?;
         let text = |column: usize| cast(batch.column(column), &DataType::Utf8);
-        let (origins, leaves, hashes) = (text(0)?, text(2)?, text(3)?);
+        let (origins, leaves, hashes, intents, reads) = (text(0)?, text(2)?, text(3)?, text(4)?, text(5)?);
         let positions = batch.column(1).as_primitive::<Int64Type>();
-        let groups = (4..batch.num_columns()).map(text).collect::<Result<Vec<_>, _>>()?;
+        let groups = (6..batch.num_columns()).map(text).collect::<Result<Vec<_>, _>>()?;
         for row in 0..batch.num_rows() {
-            let leaf = leaves.as_string::<i32>().value(row);
-            let decoded = leaf::decode(leaf.as_bytes()).context("a proven leaf")?;
-            let Some(record) = decoded.record else { continue };
-            let Body::Outcome(outcome) = record.body else { continue };
+            let Some(record) = decoded(leaves.as_string::<i32>().value(row))? else { continue };
+            let reads = reads.as_string::<i32>();
+            let read = if reads.is_valid(row) { decoded(reads.value(row))? } else { None };
+            let intents = intents.as_string::<i32>();
+            let (is_attempt, mut outcome) = match record.body {
+                Body::Outcome(outcome) => (false, outcome),
+                Body::Attempt(attempt) => {
+                    let intent = if intents.is_valid(row) { decoded(intents.value(row))? } else { None };
+                    let (caller, asked) = match intent.map(|record| record.body) {
+                        Some(Body::Intent(intent)) => (intent.caller, intent.asked),
+                        // Its intent is missing, and it cost all the same.
+                        _ => Default::default(),
+                    };
+                    (true, as_outcome(attempt, caller, asked))
+                }
+                _ => continue,
+            };
+            let priced_at = read.as_ref().map_or(record.at, |read| read.at);
+            match read.map(|read| read.body) {
+                Some(Body::Outcome(read)) => by_read(&mut outcome, read),
+                // What another exchange incurred is told, and booked, there.
+                _ if outcome.usage.role == UsageRole::Retrieved => outcome.cost = None,
+                _ => {}
+            }
             let by = groups.iter().map(|column| {
                 let column = column.as_string::<i32>();
                 column.is_valid(row).then(|| column.value(row).to_owned())
@@ -91,7 +179,9 @@ pub async fn each(
                 origin: origins.as_string::<i32>().value(row).to_owned(),
                 position: positions.value(row),
                 at: record.at,
+                priced_at,
                 leaf_hash: hashes.as_string::<i32>().value(row).to_owned(),
+                is_attempt,
                 outcome: outcome.into(),
             })?;
         }
@@ -99,11 +189,66 @@ pub async fn each(
     Ok(())
 }
 
+fn decoded(leaf: &str) -> anyhow::Result<Option<Record>> {
+    Ok(leaf::decode(leaf.as_bytes()).context("a proven leaf")?.record)
+}
+
+/// Has an outcome that was told nothing of what it cost tell what a read of its answer tells.
+fn by_read(outcome: &mut Outcome, read: Outcome) {
+    outcome.usage = Usage { role: outcome.usage.role, ..read.usage };
+    outcome.unpriced = read.cost.is_none().then_some(Unpriced::NoPrice);
+    outcome.cost = read.cost;
+    outcome.answered.service_tier = read.answered.service_tier;
+    if outcome.answered.served_model.is_none() {
+        outcome.answered.served_model = read.answered.served_model;
+    }
+}
+
+/// An attempt as the outcome that it would be. One that tells of no usage is booked where bytes went to it: what it cost is
+/// unknown.
+fn as_outcome(attempt: Attempt, caller: Caller, asked: Asked) -> Outcome {
+    let served = attempt.served();
+    let unpriced = attempt.usage.is_none().then_some(Unpriced::NoUsage);
+    let unknown = || Usage::of(UsageSource::Unknown, UsageRole::Incurred);
+    Outcome {
+        exchange: attempt.exchange,
+        intent_position: attempt.intent_position,
+        caller,
+        asked,
+        served: Some(served),
+        translation: None,
+        answer_dropped: None,
+        end: attempt.end.unwrap_or(End::Interrupted),
+        provider_end: None,
+        provider_status: attempt.status,
+        status: None,
+        reason: Some(attempt.reason.clone()),
+        delivered: None,
+        released: None,
+        delivered_at_least: None,
+        answered: attempt.answered,
+        usage: attempt.usage.unwrap_or_else(unknown),
+        cost: attempt.cost,
+        unpriced: attempt.unpriced.or(unpriced),
+        timing: Timing { total_us: attempt.total_us, ..Timing::default() },
+        rate_limits: BTreeMap::new(),
+        parts: attempt.parts,
+        content_key: attempt.content_key,
+        // No question about cost asks for it; it stands in the intent.
+        retention: attempt.retention.unwrap_or(attempt.reason),
+    }
+}
+
 impl Booked {
     /// Whether the exchange incurred its usage.
     pub fn incurred(&self) -> bool {
         self.outcome.usage.role == UsageRole::Incurred
             && self.outcome.usage.source != UsageSource::NotApplicable
+    }
+
+    /// What it adds to a count of exchanges: an attempt's exchange is counted with its outcome.
+    pub fn exchanges(&self) -> u64 {
+        u64::from(!self.is_attempt)
     }
 
     /// Whether the counts are the provider's, whenever they were read.
@@ -116,6 +261,15 @@ impl Booked {
         matches!(self.outcome.usage.source, UsageSource::Provider | UsageSource::NotApplicable)
     }
 
+    /// Whose word the counts are.
+    pub fn word(&self) -> Word {
+        match self.outcome.usage.source {
+            UsageSource::Estimated => Word::Estimated,
+            _ if self.is_final() => Word::Final,
+            _ => Word::Other,
+        }
+    }
+
     /// Currency and cost, where there is one.
     pub fn cost(&self) -> Option<(&str, Decimal)> {
         let cost = self.outcome.cost.as_ref()?;
@@ -124,10 +278,7 @@ impl Booked {
 
     /// The models by which a book may know the exchange: the one that served first.
     pub fn models(&self) -> Vec<&str> {
-        [&self.outcome.answered.served_model, &self.outcome.asked.requested_model]
-            .into_iter()
-            .filter_map(|model| model.as_ref().map(|model| model.as_str()))
-            .collect()
+        self.outcome.models()
     }
 
     /// The model that served, else the one that was asked for.
@@ -166,6 +317,6 @@ impl<'a> Books<'a> {
         // The book's name of the provider is the row's; the record's is the configured one.
         let row = book.rows().iter().find(|row| row.id == cost.price_row).ok_or(Unpriced::NoPrice)?;
         let tier = booked.outcome.answered.service_tier.as_ref().map(|tier| tier.as_str());
-        book.bill(&booked.outcome.usage, &row.provider, &booked.models(), booked.at, tier)
+        book.bill(&booked.outcome.usage, &row.provider, &booked.models(), booked.priced_at, tier)
     }
 }

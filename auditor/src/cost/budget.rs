@@ -226,7 +226,7 @@ impl Budgeting {
                     *day = day.plus(cost);
                     if inside {
                         named = true;
-                        sum.amount.add(cost, booked.is_final());
+                        sum.amount.add(cost, booked.word(), booked.exchanges());
                     }
                 }
                 None if inside && booked.incurred() => sum.unpriced += 1,
@@ -235,7 +235,8 @@ impl Budgeting {
         }
         let budgeted = self.budget.span().is_some_and(|(from, to)| (from..to).contains(&booked.at));
         if let (Some((currency, cost)), false, true) = (cost, named, budgeted) {
-            self.beside.entry(currency.to_owned()).or_default().add(cost, booked.is_final());
+            let amount = self.beside.entry(currency.to_owned()).or_default();
+            amount.add(cost, booked.word(), booked.exchanges());
         }
     }
 

@@ -171,7 +171,7 @@ impl Forecasts {
                 let sum = daily.entry(booked.at.div_euclid(DAY)).or_default();
                 *sum = sum.plus(cost);
                 if inside {
-                    amount.add(cost, booked.is_final());
+                    amount.add(cost, booked.word(), booked.exchanges());
                 }
             }
             None if booked.incurred() && inside => series.unpriced += 1,

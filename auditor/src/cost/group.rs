@@ -3,15 +3,25 @@
 use anyhow::bail;
 use schemas::columns::COLUMNS;
 
+use crate::query;
+
 /// Names that are no columns.
 const COMPUTED: [&str; 7] = ["model", "hour", "day", "week", "month", "year", "origin"];
+
+/// Names of columns that a dispatch has.
+fn names() -> impl Iterator<Item = &'static str> {
+    COLUMNS
+        .iter()
+        .map(|column| column.name)
+        .filter(|name| *name == "attempt_number" || *name != "phase" && !name.starts_with("attempt_"))
+}
 
 /// One dimension.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Group {
     /// As it was typed.
     pub name: String,
-    /// The SQL expression over `records`.
+    /// The SQL expression over [`crate::query::dispatches`].
     pub expression: String,
 }
 
@@ -23,13 +33,13 @@ impl Group {
     pub fn parse(name: &str) -> anyhow::Result<Self> {
         let name = name.trim();
         let expression = match name {
-            "model" => "coalesce(served_model, requested_model)".to_owned(),
+            "model" => query::MODEL_OF_DISPATCH.to_owned(),
             "hour" | "day" | "week" | "month" | "year" => format!("date_trunc('{name}', at)"),
-            name if COLUMNS.iter().any(|column| column.name == name) || name == "origin" => {
+            name if names().any(|known| known == name) || name == "origin" => {
                 format!("\"{name}\"")
             }
             _ => {
-                let known = COMPUTED.into_iter().chain(COLUMNS.iter().map(|column| column.name));
+                let known = COMPUTED.into_iter().chain(names());
                 let close = known.max_by_key(|known| {
                     // Similarity in 1000ths: floats have no total order.
                     (strsim::jaro_winkler(known, name) * 1000.0) as u32

@@ -54,8 +54,10 @@ impl Other {
 /// One group's comparison.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Comparison {
-    /// Exchanges that have both costs.
+    /// Exchanges whose outcome has both costs.
     pub exchanges: u64,
+    /// Answers that have both costs: these, and those of targets that did not count.
+    pub answers: u64,
     /// What they cost.
     pub cost: Decimal,
     /// What they would have cost.
@@ -85,7 +87,8 @@ pub fn add(all: &mut All, other: &Other, book: &PriceBook, booked: &Booked) {
     let comparison = all.entry(key).or_default();
     match (cost, would) {
         (Some((_, cost)), Some((_, would))) => {
-            comparison.exchanges += 1;
+            comparison.exchanges += booked.exchanges();
+            comparison.answers += 1;
             comparison.cost = comparison.cost.plus(cost);
             comparison.other = comparison.other.plus(would);
             if !booked.is_final() {
@@ -118,8 +121,7 @@ pub fn sheet(by: &[&str], all: &All) -> Sheet {
     );
     for ((values, currency, other), comparison) in all {
         let mut row: Vec<Cell> = values.iter().cloned().map(Cell::from).collect();
-        let money =
-            |amount: Decimal| if comparison.exchanges > 0 { Cell::Money(amount) } else { Cell::Empty };
+        let money = |amount: Decimal| if comparison.answers > 0 { Cell::Money(amount) } else { Cell::Empty };
         let difference = Decimal(comparison.other.0.saturating_sub(comparison.cost.0));
         row.extend([
             currency.clone().into(),

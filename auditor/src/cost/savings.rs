@@ -10,12 +10,16 @@ use super::booked::Booked;
 use super::sheet::{Cell, Kind, Sheet};
 use crate::decimal::Decimal;
 
+/// The classes that are tokens of input.
+const INPUT: [&str; 6] =
+    ["input", "cache_read", "cache_write_5m", "cache_write_1h", "input_audio", "input_image"];
+
 /// The savings of one group and currency.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Savings {
-    /// Exchanges with a cost.
+    /// Exchanges whose outcome has a cost.
     pub exchanges: u64,
-    /// What they cost.
+    /// What they cost, with answers that did not count.
     pub cost: Decimal,
     /// All their input.
     pub input_tokens: u64,
@@ -39,10 +43,10 @@ impl Savings {
         Decimal(self.saved.0.saturating_sub(self.paid.0))
     }
 
-    fn add(&mut self, cost: Decimal, is_final: bool, bill: Option<&Bill<'_>>) {
-        self.exchanges += 1;
+    fn add(&mut self, booked: &Booked, cost: Decimal, bill: Option<&Bill<'_>>) {
+        self.exchanges += booked.exchanges();
         self.cost = self.cost.plus(cost);
-        if !is_final {
+        if !booked.is_final() {
             self.not_final_cost = self.not_final_cost.plus(cost);
         }
         let known = bill.and_then(|bill| self.classes(bill));
@@ -67,7 +71,7 @@ impl Savings {
                 }
                 _ => {}
             }
-            if !item.class.starts_with("output") {
+            if INPUT.contains(&item.class) {
                 self.input_tokens = self.input_tokens.saturating_add(item.tokens);
             }
         }
@@ -82,7 +86,7 @@ pub type All = BTreeMap<(Vec<Option<String>>, String), Savings>;
 pub fn add(all: &mut All, booked: &Booked, bill: Option<&Bill<'_>>) {
     let Some((currency, cost)) = booked.cost() else { return };
     let savings = all.entry((booked.by.clone(), currency.to_owned())).or_default();
-    savings.add(cost, booked.is_final(), bill);
+    savings.add(booked, cost, bill);
 }
 
 /// As rows.

@@ -10,43 +10,63 @@ use crate::decimal::Decimal;
 /// Cost in one currency.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Amount {
-    /// Exchanges with a cost.
+    /// Exchanges whose outcome has a cost.
     pub exchanges: u64,
+    /// Answers with a cost: these, and those of targets that did not count.
+    pub answers: u64,
     /// What they cost.
     pub cost: Decimal,
-    /// Those of them whose counts are not the provider's last word.
+    /// Those answers whose counts are not the provider's last word.
     pub not_final: u64,
     /// What those cost.
     pub not_final_cost: Decimal,
+    /// What of that is cost by the gateway's own estimates.
+    pub estimated_cost: Decimal,
+}
+
+/// Whose word the counts of an answer are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Word {
+    /// The provider's last one.
+    Final,
+    /// The gateway's, which estimated them.
+    Estimated,
+    /// Any other.
+    Other,
 }
 
 impl Amount {
-    /// Counts one exchange.
-    pub fn add(&mut self, cost: Decimal, is_final: bool) {
-        self.exchanges += 1;
+    /// Counts one answer; `exchanges`: what it adds to these.
+    pub fn add(&mut self, cost: Decimal, word: Word, exchanges: u64) {
+        self.exchanges += exchanges;
+        self.answers += 1;
         self.cost = self.cost.plus(cost);
-        if !is_final {
+        if word != Word::Final {
             self.not_final += 1;
             self.not_final_cost = self.not_final_cost.plus(cost);
+        }
+        if word == Word::Estimated {
+            self.estimated_cost = self.estimated_cost.plus(cost);
         }
     }
 }
 
-/// Cost by currency, and the exchanges that have none.
+/// Cost by currency, and the answers that have none.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Spend {
     /// By currency.
     pub by_currency: BTreeMap<String, Amount>,
-    /// Exchanges that incurred usage and have no price.
+    /// Answers that incurred usage and have no price.
     pub unpriced: u64,
 }
 
 impl Spend {
-    /// Counts an exchange.
+    /// Counts an answer.
     pub fn add(&mut self, booked: &Booked) {
         match booked.cost() {
             Some((currency, cost)) => {
-                self.by_currency.entry(currency.to_owned()).or_default().add(cost, booked.is_final());
+                let amount = self.by_currency.entry(currency.to_owned()).or_default();
+                amount.add(cost, booked.word(), booked.exchanges());
             }
             None if booked.incurred() => self.unpriced += 1,
             None => {}
@@ -55,22 +75,25 @@ impl Spend {
 
     /// A line for each currency, and one for what has no price.
     pub fn lines(&self) -> Vec<String> {
-        let priced: u64 = self.by_currency.values().map(|amount| amount.exchanges).sum();
+        let priced: u64 = self.by_currency.values().map(|amount| amount.answers).sum();
         let mut lines: Vec<String> = self
             .by_currency
             .iter()
             .map(|(currency, amount)| {
                 format!(
-                    "{} {currency} in {} exchanges; {} {currency} of it ({}) by counts that are not the provider's last word",
+                    "{} {currency} in {} exchanges; {} {currency} of it ({}) by counts that are not the provider's last word, \
+                     {} {currency} ({}) by estimates",
                     amount.cost,
                     amount.exchanges,
                     amount.not_final_cost,
-                    share(amount.not_final_cost.0.unsigned_abs(), amount.cost.0.unsigned_abs())
+                    share(amount.not_final_cost.0.unsigned_abs(), amount.cost.0.unsigned_abs()),
+                    amount.estimated_cost,
+                    share(amount.estimated_cost.0.unsigned_abs(), amount.cost.0.unsigned_abs())
                 )
             })
             .collect();
         lines.push(format!(
-            "{} of {} exchanges with usage have no price ({})",
+            "{} of {} answers with usage have no price ({})",
             self.unpriced,
             priced + self.unpriced,
             share(self.unpriced.into(), (priced + self.unpriced).into())
@@ -100,12 +123,19 @@ mod tests {
     #[test]
     fn currencies_are_not_added_together() {
         let mut spend = Spend::default();
-        for (currency, cost, is_final) in [("USD", 3, true), ("EUR", 5, false), ("USD", 1, false)] {
-            spend.by_currency.entry(currency.into()).or_default().add(Decimal(cost), is_final);
+        for (currency, cost, word) in
+            [("USD", 3, Word::Final), ("EUR", 5, Word::Other), ("USD", 1, Word::Estimated)]
+        {
+            spend.by_currency.entry(currency.into()).or_default().add(Decimal(cost), word, 1);
         }
+        // An answer that did not count, of an exchange that is counted with its outcome.
+        spend.by_currency.entry("USD".into()).or_default().add(Decimal(2), Word::Final, 0);
         let usd = spend.by_currency["USD"];
-        assert_eq!((usd.exchanges, usd.cost, usd.not_final_cost), (2, Decimal(4), Decimal(1)));
-        assert_eq!(spend.by_currency["EUR"].cost, Decimal(5));
+        assert_eq!((usd.exchanges, usd.answers), (2, 3));
+        assert_eq!((usd.cost, usd.not_final_cost), (Decimal(6), Decimal(1)));
+        assert_eq!(usd.estimated_cost, Decimal(1));
+        let eur = spend.by_currency["EUR"];
+        assert_eq!((eur.cost, eur.not_final_cost, eur.estimated_cost), (Decimal(5), Decimal(5), Decimal(0)));
         assert_eq!(spend.lines().len(), 3);
     }
 }

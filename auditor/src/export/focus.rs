@@ -88,7 +88,22 @@ fn meter(class: &str) -> String {
         "input_image" => "Image Input Tokens".into(),
         "output" => "Output Tokens".into(),
         "output_audio" => "Audio Output Tokens".into(),
-        other => format!("{other} tokens"),
+        "output_image" => "Image Output Tokens".into(),
+        "search_unit" => "Search Units".into(),
+        "web_search" => "Web Searches".into(),
+        "page" => "Pages".into(),
+        "audio_second" => "Audio Seconds".into(),
+        other => other.into(),
+    }
+}
+
+/// What a class is counted in.
+fn unit(class: &str) -> &'static str {
+    match class {
+        "search_unit" | "web_search" => "Requests",
+        "page" => "Pages",
+        "audio_second" => "Seconds",
+        _ => "Tokens",
     }
 }
 
@@ -111,7 +126,7 @@ pub fn add(
     let hour = booked.at.div_euclid(HOUR) * HOUR;
     let outcome = &booked.outcome;
     let model = booked.model().unwrap_or("unknown");
-    let configured = outcome.asked.provider.as_ref().map_or("unknown", |provider| provider.as_str());
+    let configured = outcome.provider().map_or("unknown", |provider| provider.as_str());
     let provider = bill.map_or(configured, |bill| bill.row.provider.as_str());
     let (vendor, service) = service(provider);
     let caller = &outcome.caller;
@@ -157,7 +172,7 @@ pub fn add(
             Cell::Time(hour + HOUR),
             Cell::Time(hour),
             tokens.into(),
-            if tokens.is_some() { text("Tokens") } else { Cell::Empty },
+            if tokens.is_some() { text(unit(class)) } else { Cell::Empty },
             amount.into(),
             unit_price.into(),
             amount.into(),
@@ -167,7 +182,7 @@ pub fn add(
             unit_price.into(),
             text("Standard"),
             millions.into(),
-            if millions.is_some() { text("1000000 Tokens") } else { Cell::Empty },
+            if millions.is_some() { Cell::Text(format!("1000000 {}", unit(class))) } else { Cell::Empty },
             text("AI and Machine Learning"),
             text(service),
             text(vendor),
@@ -194,4 +209,17 @@ pub fn add(
 fn source(booked: &Booked) -> String {
     let value = serde_json::to_value(booked.outcome.usage.source).unwrap_or_default();
     value.as_str().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_token_is_not_counted_in_tokens() {
+        let units = ["input", "output_image", "search_unit", "web_search", "page", "audio_second"].map(unit);
+        assert_eq!(units, ["Tokens", "Tokens", "Requests", "Requests", "Pages", "Seconds"]);
+        assert_eq!(meter("page"), "Pages");
+        assert_eq!(meter("audio_second"), "Audio Seconds");
+    }
 }

@@ -27,6 +27,15 @@ impl Record<'_> {
         self.leaf.pointer(pointer).and_then(Value::as_str)
     }
 
+    /// Of where the record tells: of the attempt that served, of the attempt itself, else of the first dispatch.
+    fn went(&self, what: &str) -> Option<&str> {
+        match self.kind {
+            "attempt" | "side_call" => self.text(&format!("/{what}")),
+            _ if self.leaf.get("served").is_some() => self.text(&format!("/served/{what}")),
+            _ => self.text(&format!("/asked/{what}")),
+        }
+    }
+
     fn number(&self, pointer: &str) -> Option<i64> {
         self.leaf.pointer(pointer).and_then(Value::as_i64)
     }
@@ -111,7 +120,7 @@ impl Record<'_> {
     fn api(&self) -> Value {
         let mut api = Map::new();
         put(&mut api, "operation", Some(json!(self.text("/asked/operation").unwrap_or(self.kind))));
-        put(&mut api, "service", self.text("/asked/provider").map(|name| json!({ "name": name })));
+        put(&mut api, "service", self.went("provider").map(|name| json!({ "name": name })));
         put(&mut api, "request", self.text("/exchange").map(|id| json!({ "uid": id })));
         let mut response = Map::new();
         put(&mut response, "code", self.number("/status").map(|code| json!(code)));
@@ -163,8 +172,9 @@ impl Record<'_> {
             (None, _) => self.gateway().1,
         };
         put(&mut event, "src_endpoint", Some(json!({ "name": source })));
-        let provider = self.text("/asked/provider");
-        put(&mut event, "dst_endpoint", provider.map(|name| json!({ "name": name, "svc_name": name })));
+        let provider = self.went("provider");
+        let service = self.went("target").or(provider);
+        put(&mut event, "dst_endpoint", provider.map(|name| json!({ "name": name, "svc_name": service })));
         if let Some(method) = self.text("/asked/method") {
             let mut request = Map::new();
             put(&mut request, "http_method", Some(json!(method)));
@@ -181,7 +191,7 @@ impl Record<'_> {
             put(&mut event, "status_detail", detail.map(|detail| json!(detail)));
             put(&mut event, "status_code", status.map(|code| json!(code.to_string())));
         }
-        let total_us = self.number("/timing/total_us");
+        let total_us = self.number("/timing/total_us").or_else(|| self.number("/total_us"));
         put(&mut event, "duration", total_us.map(|us| json!(us / 1000)));
         let unmapped = json!({ "affidavit": {
             "origin": self.origin, "position": self.position, "kind": self.kind, "leaf_hash": self.leaf_hash,
@@ -201,6 +211,32 @@ fn put(map: &mut Map<String, Value>, key: &str, value: Option<Value>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_attempt_and_the_outcome_behind_it_say_where_they_went() {
+        let went = |kind: &str, leaf: Value| {
+            let (origin, leaf_hash) = ("acme/gw1/e-1", "00");
+            let event = Record { origin, position: 7, kind, at: 0, leaf_hash, leaf }.event();
+            (
+                event["dst_endpoint"].clone(),
+                event["api"]["service"]["name"].clone(),
+                event["duration"].clone(),
+            )
+        };
+        let (asked, of) = (
+            json!({ "provider": "openai", "target": "eu" }),
+            |name: &str, service: &str| json!({ "name": name, "svc_name": service }),
+        );
+        let attempt = json!({ "provider": "other", "target": "other-us", "number": 1, "phase": "end", "total_us": 5000 });
+        assert_eq!(went("attempt", attempt), (of("other", "other-us"), json!("other"), json!(5)));
+        let served = json!({ "provider": "other", "target": "other-us", "number": 1 });
+        let outcome = json!({ "asked": asked, "served": served });
+        assert_eq!(went("outcome", outcome), (of("other", "other-us"), json!("other"), Value::Null));
+        let first = json!({ "asked": asked });
+        assert_eq!(went("outcome", first), (of("openai", "eu"), json!("openai"), Value::Null));
+        let plain = json!({ "asked": { "provider": "openai" } });
+        assert_eq!(went("intent", plain), (of("openai", "openai"), json!("openai"), Value::Null));
+    }
 
     #[test]
     fn a_refused_call_says_who_what_and_why() {

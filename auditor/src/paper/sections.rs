@@ -265,7 +265,7 @@ pub fn cost(html: &mut Html, data: &Data) {
     }
     html.paragraph(&format!(
         "{} with usage have no price. {} computed again from price book and counts, {} could not be (over all records).",
-        count(measured.unpriced, "exchange", "exchanges"),
+        count(measured.unpriced, "answer", "answers"),
         count(data.looked.costs_recomputed, "cost was", "costs were"),
         number(data.looked.costs_not_recomputed),
     ));
@@ -296,7 +296,7 @@ pub fn cost(html: &mut Html, data: &Data) {
                 (&capital(&costs.by), TEXT),
                 ("Exchanges with a cost", NUMBER),
                 ("Cost", NUMBER),
-                ("Exchanges without a price", NUMBER),
+                ("Answers without a price", NUMBER),
             ],
             &rows,
         );

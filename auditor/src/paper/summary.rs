@@ -1,6 +1,6 @@
 //! What stands at the top: what was proven, what was not, and what to ask the operator next.
 
-use super::data::{Became, ControlLine, Data};
+use super::data::{Became, ClaimLine, ControlLine, Data};
 use super::html::{count, number, time};
 
 /// Lines of each list; what is beyond is told by its number.
@@ -38,19 +38,15 @@ pub fn verdict(verdict: &str) -> &'static str {
 }
 
 /// A claim: what it means where it is reached, where it is not, and what to ask then.
-fn claim(claim: &str) -> (&'static str, &'static str, &'static str) {
-    match claim {
+fn claim(line: &ClaimLine) -> (&'static str, &'static str, &'static str) {
+    match line.claim.as_str() {
         "signed" => (
             "Records are signed by keys that the trust file names, in unbroken chains: none was changed, moved or taken out of a \
              log after it was sealed.",
             "Not everything is signed throughout by a key that counts: the findings say where.",
             "Where do the objects come from that are not signed, or were changed? Is there another copy?",
         ),
-        "append_only" => (
-            "Nothing that was seen earlier was changed or taken away since.",
-            "That history was not rewritten before this visit: there is no earlier look to compare with.",
-            "Who has verified this store before, and can hand over what they saw (auditor state export)?",
-        ),
+        "append_only" => append_only(&line.text),
         "content" => (
             "The texts of requests and answers that were kept are what the records commit to.",
             "Whether the texts of requests and answers are what the records commit to: they were not opened.",
@@ -84,12 +80,34 @@ fn claim(claim: &str) -> (&'static str, &'static str, &'static str) {
     }
 }
 
+/// What is open of the history before this visit, as the verification says why.
+fn append_only(text: &str) -> (&'static str, &'static str, &'static str) {
+    let reached = "Nothing that was seen earlier was changed or taken away since.";
+    let (not, ask) = if text.starts_with("NOT append-only") {
+        (
+            "That history was not rewritten since the last visit: what was seen then was not borne out throughout.",
+            "What became of the logs that the last visit saw, and that are not, or not all, in this store?",
+        )
+    } else if text.starts_with("NOT compared") {
+        (
+            "That history was not rewritten since the last visit: what was seen then could not be read.",
+            "Is there another copy of what the last visit saw (auditor state export)?",
+        )
+    } else {
+        (
+            "That history was not rewritten before this visit: there is no earlier look to compare with.",
+            "Who has verified this store before, and can hand over what they saw (auditor state export)?",
+        )
+    };
+    (reached, not, ask)
+}
+
 /// Summarises.
 pub fn summary(data: &Data) -> Summary {
     let mut out = Summary::default();
     covered(data, &mut out);
     for line in &data.claims {
-        let (reached, not, ask) = claim(&line.claim);
+        let (reached, not, ask) = claim(line);
         if line.reached {
             out.proven.push(reached.to_owned());
         } else {

@@ -273,3 +273,62 @@ fn a_key_is_made_once_and_read_with_its_name() {
     std::fs::write(&path, text).unwrap();
     assert!(key::read(&path).is_err());
 }
+
+/// Every way to a value that is no list and no object.
+fn places(value: &serde_json::Value, at: &str, found: &mut Vec<String>) {
+    match value {
+        serde_json::Value::Array(items) => {
+            items.iter().enumerate().for_each(|(n, item)| places(item, &format!("{at}/{n}"), found));
+        }
+        serde_json::Value::Object(members) => members.iter().for_each(|(name, item)| {
+            let name = name.replace('~', "~0").replace('/', "~1");
+            places(item, &format!("{at}/{name}"), found);
+        }),
+        _ => found.push(at.to_owned()),
+    }
+}
+
+#[test]
+fn data_with_any_value_in_any_place_is_refused_or_makes_a_page_that_holds() {
+    use serde_json::json;
+
+    let whole: serde_json::Value = serde_json::from_str(&data("x").json().unwrap()).unwrap();
+    let mut all = Vec::new();
+    places(&whole, "", &mut all);
+    let values = [
+        json!(null),
+        json!(true),
+        json!(-1),
+        json!(0),
+        json!(i64::MIN),
+        json!(i64::MAX),
+        json!(u64::MAX),
+        json!(1e300),
+        json!(""),
+        json!(HOSTILE),
+        json!([]),
+        json!({}),
+    ];
+    let (key, mut refused, mut made) = (report_key(), 0, 0);
+    for place in &all {
+        for value in &values {
+            let mut changed = whole.clone();
+            *changed.pointer_mut(place).unwrap() = value.clone();
+            let Ok(data) = serde_json::from_value::<Data>(changed) else {
+                refused += 1;
+                continue;
+            };
+            summary(&data);
+            let (page, json) = (page(&data), data.json().unwrap());
+            assert!(!page.contains("<script"), "{place} {value}");
+            let text = signed::text(&data, page.as_bytes(), json.as_bytes());
+            // A text of several lines is in no signature.
+            if let Ok(note) = schemas::note::sign(&text, &[(key.verifier.name(), &key.signer)]) {
+                let checked = signed::check(page.as_bytes(), json.as_bytes(), &note, &key.verifier);
+                assert!(checked.wrong.is_empty(), "{place} {value}: {:?}", checked.wrong);
+            }
+            made += 1;
+        }
+    }
+    assert!(refused > all.len() && made > all.len(), "{refused} refused, {made} made");
+}

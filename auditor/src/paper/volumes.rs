@@ -69,9 +69,9 @@ pub struct Volume {
     pub exchanges: u64,
     /// Those of them that the gateway refused.
     pub refused: u64,
-    /// Input tokens.
+    /// Input tokens, with those of answers that did not count.
     pub input_tokens: u64,
-    /// Output tokens.
+    /// Output tokens, with those of answers that did not count.
     pub output_tokens: u64,
 }
 
@@ -79,9 +79,9 @@ pub struct Volume {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Spent {
-    /// Exchanges with a cost.
+    /// Exchanges whose outcome has a cost.
     pub exchanges: u64,
-    /// What they cost.
+    /// What they cost, with answers that did not count.
     pub cost: Decimal,
     /// What of it rests on counts that are not the provider's last word.
     pub not_final_cost: Decimal,
@@ -147,9 +147,15 @@ pub async fn measure(context: &SessionContext, period: Span, spend: &Spend) -> a
     }
     for by in VOLUMES_BY {
         let column = if by == "model" { "model".to_owned() } else { format!("\"{by}\"") };
+        let tried = Group::parse(by)?.expression;
+        // Tokens are those that are booked: an answer that did not count cost its own and is no exchange, and one that is
+        // read again cost none.
         let sql = format!(
-            "SELECT {column} AS name, count(*) AS n, sum(CASE WHEN state = 'refused' THEN 1 ELSE 0 END), sum(input_tokens), \
-             sum(output_tokens) FROM exchanges WHERE {began} GROUP BY {column} ORDER BY n DESC, name NULLS LAST LIMIT {}",
+            "SELECT name, sum(one) AS n, sum(refused), sum(input_tokens), sum(output_tokens) FROM ( \
+             SELECT {column} AS name, 1 AS one, CASE WHEN state = 'refused' THEN 1 ELSE 0 END AS refused, \
+             CAST(NULL AS BIGINT) AS input_tokens, CAST(NULL AS BIGINT) AS output_tokens FROM exchanges WHERE {began} \
+             UNION ALL SELECT {tried} AS name, 0 AS one, 0 AS refused, input_tokens, output_tokens FROM {booked}) \
+             GROUP BY name ORDER BY n DESC, name NULLS LAST LIMIT {}",
             ROWS + 1
         );
         let found = ask(context, &mut out, &format!("exchanges by {by}"), &sql).await?;
@@ -175,8 +181,8 @@ pub async fn measure(context: &SessionContext, period: Span, spend: &Spend) -> a
         let column = Group::parse(by)?.expression;
         let unpriced = "CASE WHEN cost IS NULL AND usage_role = 'incurred' AND usage_source <> 'not_applicable' THEN 1 ELSE 0 END";
         let sql = format!(
-            "SELECT * FROM (SELECT {column} AS name, currency, count(cost) AS n, sum(cost) AS total, sum({unpriced}) AS unpriced \
-             FROM {booked} GROUP BY {column}, currency) WHERE n > 0 OR unpriced > 0 \
+            "SELECT * FROM (SELECT {column} AS name, currency, count(CASE WHEN kind = 'outcome' THEN cost END) AS n, sum(cost) AS total, sum({unpriced}) AS unpriced \
+             FROM {booked} GROUP BY {column}, currency) WHERE total IS NOT NULL OR unpriced > 0 \
              ORDER BY total DESC NULLS LAST, name NULLS LAST, currency LIMIT {}",
             ROWS + 1
         );

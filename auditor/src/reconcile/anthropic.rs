@@ -33,6 +33,11 @@ fn name(result: &At<'_>, key: &str) -> Result<Option<String>, Refused> {
     result.get(key).map(|name| name.text().map(str::to_owned)).transpose()
 }
 
+/// Whether a result, of a report by `service_tier`, is of batches.
+fn is_batch(result: &At<'_>) -> Result<bool, Refused> {
+    Ok(name(result, "service_tier")?.is_some_and(|tier| tier.starts_with("batch")))
+}
+
 /// Reads usage. Input is told without what was read from and written to caches.
 ///
 /// # Errors
@@ -56,7 +61,7 @@ pub fn usage(input: &Input, told: &mut Told) -> Result<(), Refused> {
             ..Counts::default()
         };
         let (key, model) = (name(result, "api_key_id")?, name(result, "model")?);
-        told.buckets.push(Bucket { from, to, key, model, counts });
+        told.bucket(Bucket { from, to, key, model, counts }, is_batch(result)?);
         Ok(())
     })
 }
@@ -79,7 +84,7 @@ pub fn cost(input: &Input, told: &mut Told) -> Result<(), Refused> {
         }
         let counts = Counts::cost("USD", Decimal(cents.0 / 100));
         let model = name(result, "model")?;
-        told.buckets.push(Bucket { from, to, key: None, model, counts });
+        told.bucket(Bucket { from, to, key: None, model, counts }, is_batch(result)?);
         Ok(())
     })
 }

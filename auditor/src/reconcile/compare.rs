@@ -93,6 +93,8 @@ pub struct Comparing<'a> {
     judge_partial: bool,
     sides: Vec<Side<'a>>,
     outside: Vec<u64>,
+    /// Batches that were asked for at providers that an export is about, by export.
+    batches: Vec<u64>,
     /// Exchanges with usage that no export tells of, by configured provider.
     not_covered: BTreeMap<String, u64>,
 }
@@ -133,6 +135,7 @@ impl<'a> Comparing<'a> {
         judge_partial: bool,
     ) -> Self {
         let mut outside = Vec::new();
+        let batches = vec![0; exports.len()];
         let sides = exports
             .iter()
             .map(|export| {
@@ -141,21 +144,30 @@ impl<'a> Comparing<'a> {
                 side
             })
             .collect();
-        Self { exports, keys, asked, tolerance, judge_partial, sides, outside, not_covered: BTreeMap::new() }
+        let not_covered = BTreeMap::new();
+        Self { exports, keys, asked, tolerance, judge_partial, sides, outside, batches, not_covered }
     }
 
     /// Counts an exchange.
     pub fn add(&mut self, booked: &Booked) {
-        if !booked.incurred() {
-            return;
-        }
         let asked = &booked.outcome.asked;
         let text =
             |value: &Option<schemas::Identifier>| value.as_ref().map(|value| value.as_str().to_owned());
-        let provider = text(&asked.provider).unwrap_or_default();
-        let dialect = text(&asked.dialect).unwrap_or_default();
+        let served = booked.outcome.served.as_ref();
+        let provider = booked.outcome.provider().map(ToString::to_string).unwrap_or_default();
+        let dialect =
+            served.and_then(|served| text(&served.dialect)).or(text(&asked.dialect)).unwrap_or_default();
+        if asked.operation.as_ref().is_some_and(|operation| operation.as_str().ends_with("batches.create")) {
+            for (export, batches) in self.exports.iter().zip(&mut self.batches) {
+                *batches += u64::from(export.is_about(&provider, &dialect));
+            }
+        }
+        if !booked.incurred() {
+            return;
+        }
         let key = self.keys.map(|keys| {
-            let target = asked.target.as_ref().map(|target| target.as_str());
+            let target = served.map(|served| &served.target).or(asked.target.as_ref());
+            let target = target.map(|target| target.as_str());
             keys.of_exchange(&provider, target).map(str::to_owned)
         });
         let kind = match asked.operation.as_ref().map(|operation| operation.as_str()) {
@@ -181,8 +193,10 @@ impl<'a> Comparing<'a> {
     /// What came out.
     pub fn finish(self) -> Reconciliation {
         let mut facts = Vec::new();
-        for ((export, side), outside) in self.exports.iter().zip(self.sides).zip(self.outside) {
+        let beside = self.outside.into_iter().zip(self.batches);
+        for ((export, side), (outside, batches)) in self.exports.iter().zip(self.sides).zip(beside) {
             let mut fact = Facts::of(export, outside, self.keys.is_none());
+            fact.batches = batches;
             match side {
                 Side::Buckets { sums, told, .. } => {
                     fact.told = export.format.tells_of_rest().then(|| joined(told));

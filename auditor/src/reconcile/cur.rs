@@ -65,7 +65,7 @@ pub fn report(input: &Input, told: &mut Told) -> Result<(), Refused> {
                 }
             }
         }
-        told.buckets.push(Bucket { from, to, key: None, model: None, counts });
+        told.bucket(Bucket { from, to, key: None, model: None, counts }, usage_type.contains("batch"));
         Ok(())
     })
 }

@@ -191,6 +191,10 @@ pub struct Call {
     pub counts: Counts,
 }
 
+/// What is said of the use of batches that an export tells apart. A batch is asked for in one exchange, which tells no usage,
+/// and its answers are read in others, as often as somebody likes.
+pub const BATCH: &str = "batch: not compared, the gateway does not book it";
+
 /// What an export tells.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Told {
@@ -208,6 +212,18 @@ impl Told {
     /// Counts something that nothing is compared with.
     fn leave_out(&mut self, what: impl Into<String>) {
         *self.left_out.entry(what.into()).or_default() += 1;
+    }
+
+    /// Adds a sum, but for one of batches.
+    fn bucket(&mut self, bucket: Bucket, is_batch: bool) {
+        let counts = &bucket.counts;
+        let told = [counts.requests, counts.input_tokens, counts.output_tokens];
+        let is_any = told.iter().flatten().any(|count| *count > 0) || !counts.cost.is_empty();
+        match (is_batch, is_any) {
+            (false, _) => self.buckets.push(bucket),
+            (true, true) => self.leave_out(BATCH),
+            (true, false) => {}
+        }
     }
 }
 

@@ -78,7 +78,8 @@ pub fn usage(input: &Input, told: &mut Told) -> Result<(), Refused> {
             ..Counts::default()
         };
         let (key, model) = (name(result, "api_key_id")?, name(result, "model")?);
-        told.buckets.push(Bucket { from, to, key, model, counts });
+        let is_batch = result.get("batch").map(|batch| batch.flag()).transpose()?.unwrap_or(false);
+        told.bucket(Bucket { from, to, key, model, counts }, is_batch);
         Ok(())
     })
 }

@@ -6,7 +6,7 @@ use schemas::Sha256Hex;
 use serde::Serialize;
 
 use super::compare::Tolerance;
-use super::{Counts, Export, Format};
+use super::{BATCH, Counts, Export, Format};
 use crate::finding::{Code, Finding, Findings, Place};
 use crate::mandate::Claim;
 use crate::report::{Interval, Report};
@@ -154,6 +154,9 @@ pub struct Facts {
     pub calls: Option<Matches>,
     /// Rows outside of the asked interval.
     pub outside: u64,
+    /// Batches that were asked for at its provider, which the gateway does not book.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub batches: u64,
     /// What it holds and nothing was compared with.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub left_out: BTreeMap<String, u64>,
@@ -167,6 +170,10 @@ pub struct Facts {
     format: Format,
 }
 
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
 impl Facts {
     pub(super) fn of(export: &Export, outside: u64, list_keys: bool) -> Self {
         let keys = export.told.buckets.iter().filter_map(|bucket| bucket.key.clone());
@@ -178,6 +185,7 @@ impl Facts {
             told: None,
             calls: None,
             outside,
+            batches: 0,
             left_out: export.told.left_out.clone(),
             keys: keys.filter(|_| list_keys).take(KEPT).collect(),
             kinds: export.told.kinds.clone(),
@@ -196,13 +204,21 @@ impl Facts {
         self.cells.iter().filter(|cell| cell.state == state).count() as u64
     }
 
-    fn find(&self, findings: &mut Findings) {
+    pub(super) fn find(&self, findings: &mut Findings) {
         for cell in &self.cells {
             let place = Place::object(&self.file).of_item(cell.name());
             let expected = format!("{}: {}", self.export, say(&cell.provider));
             let found = format!("recorded: {}", say(&cell.evidence));
             match cell.state {
                 State::Within => {}
+                State::Unrecorded if self.batches > 0 => {
+                    let found = format!(
+                        "{found}; {} batches were asked for, whose use the gateway does not book: fetch the export by \
+                         `batch` (OpenAI) or `service_tier` (Anthropic), and see what is left",
+                        self.batches
+                    );
+                    findings.add(Code::UnrecordedUsage, place, expected, found);
+                }
                 State::Unrecorded => findings.add(Code::UnrecordedUsage, place, expected, found),
                 State::Differs => findings.add(Code::ReconcileDiff, place, expected, found),
                 State::Partial => {
@@ -371,6 +387,8 @@ impl Reconciliation {
                     "NOT reconciled throughout: {partial} sums of {names} differ and reach beyond the asked interval"
                 ),
             )
+        } else if exports.iter().any(|export| export.left_out.contains_key(BATCH)) {
+            (false, format!("NOT reconciled throughout: {names} tell of batches, which are not compared"))
         } else {
             (true, format!("reconciled within {tolerance} % with {names}"))
         };

@@ -1,9 +1,13 @@
 //! Small exports in the shapes that the providers publish, and what is wrong with others.
 
 use proptest::prelude::*;
+use schemas::record::{Usage, UsageRole, UsageSource};
 
 use super::*;
+use crate::cost::booked::Booked;
+use crate::fixture::{START, Writer, exchange_id, id};
 use crate::report::Interval;
+use crate::source::MemorySource;
 use crate::time::{self, DAY, SECOND};
 
 fn read(format: Format, text: &str) -> anyhow::Result<Told> {
@@ -305,6 +309,84 @@ fn keys_are_told_apart_and_strangers_named() {
     ] {
         let problem = keys::Keys::read(&Input::of("keys".into(), bad.into()).unwrap()).unwrap_err();
         assert!(problem.to_string().contains(wanted), "{problem}");
+    }
+}
+
+#[test]
+fn batches_that_an_export_tells_apart_are_named_and_accuse_nobody() {
+    let batch = OPENAI_USAGE.replace("\"batch\":null", "\"batch\":true");
+    let tier = ANTHROPIC_USAGE.replace("\"service_tier\":\"standard\"", "\"service_tier\":\"batch\"");
+    let cur =
+        CUR.replace("USE1-Claude4Sonnet-output-tokens,0.02", "USE1-Claude4Sonnet-output-tokens-batch,0.02");
+    for (format, text, others) in [
+        (Format::OpenaiUsage, batch.as_str(), 1),
+        (Format::AnthropicUsage, &tier, 0),
+        (Format::AwsCur, &cur, 2),
+    ] {
+        let told = read(format, text).unwrap();
+        assert_eq!(counted(&told).len(), others, "{format:?}");
+        assert_eq!(told.left_out["batch: not compared, the gateway does not book it"], 1, "{format:?}");
+        assert!(!told.buckets.is_empty(), "{format:?}: its days are told all the same");
+    }
+    let unused = batch.replace("1000", "0").replace(":500,", ":0,").replace(":5,", ":0,");
+    assert!(!read(Format::OpenaiUsage, &unused).unwrap().left_out.contains_key(BATCH));
+    assert!(
+        refused(Format::OpenaiUsage, &batch.replace(":true,\"s", ":7,\"s"))
+            .contains("`data[0].results[0].batch`")
+    );
+}
+
+#[test]
+fn what_batches_used_is_not_reconciled_and_where_it_is_not_told_apart_the_finding_says_how() {
+    let day = START.div_euclid(DAY);
+    let export = |left_out: bool| {
+        let counts = Counts { requests: Some(1), input_tokens: Some(7), ..Counts::default() };
+        let mut told = Told { kinds: BTreeSet::from(["completions"]), ..Told::default() };
+        let bucket = Bucket { from: day * DAY, to: (day + 1) * DAY, key: None, model: None, counts };
+        told.buckets.push(Bucket { counts: Counts::default(), ..bucket.clone() });
+        told.bucket(bucket, left_out);
+        let sha256 = Sha256Hex::of(b"");
+        Export { format: Format::OpenaiUsage, provider: None, file: "usage.json".into(), sha256, told }
+    };
+    let writer = Writer::boot("20260921t133320z-00000001", START, None, MemorySource::default());
+    let booked = |n: u64, operation: &str, usage: Usage| {
+        let mut outcome = writer.outcome_of(exchange_id(n), 2, None, vec![], usage);
+        outcome.asked.operation = Some(id(operation));
+        let (by, leaf_hash, at) = (Vec::new(), String::new(), day * DAY + 9);
+        let origin = writer.origin.to_string();
+        Booked {
+            by,
+            origin,
+            position: 3,
+            at,
+            priced_at: at,
+            leaf_hash,
+            is_attempt: false,
+            outcome: outcome.into(),
+        }
+    };
+    let none = Usage::of(UsageSource::NotApplicable, UsageRole::None);
+    let little = Usage { input_tokens: Some(0), ..Usage::of(UsageSource::Provider, UsageRole::Incurred) };
+    for (left_out, found) in [(false, Some("1 batches were asked for")), (true, None)] {
+        let exports = [export(left_out)];
+        let asked = Interval { from: day * DAY, to: (day + 1) * DAY };
+        let tolerance = compare::Tolerance::parse("0.5").unwrap();
+        let mut comparing = compare::Comparing::new(&exports, None, asked, tolerance, true);
+        comparing.add(&booked(1, "batches.create", none.clone()));
+        comparing.add(&booked(2, "chat.completions", little.clone()));
+        let came = comparing.finish();
+        assert!(!came.reached, "{}", came.claim);
+        assert_eq!(
+            came.claim.contains("tell of batches, which are not compared"),
+            left_out,
+            "{}",
+            came.claim
+        );
+        let mut findings = crate::finding::Findings::default();
+        came.exports[0].find(&mut findings);
+        let told: Vec<&str> = findings.iter().map(|finding| finding.found.as_str()).collect();
+        assert_eq!(told.len(), usize::from(found.is_some()), "{told:?}");
+        assert!(found.is_none_or(|found| told[0].contains(found)), "{told:?}");
     }
 }
 

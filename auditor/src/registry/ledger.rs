@@ -1,5 +1,7 @@
 //! The registry's ledger of holds and erasures, held against the records of the logs. Format: `FORMAT.md` 15.4.
 
+use std::collections::BTreeMap;
+
 use schemas::Origin;
 use schemas::holds::{Moment, Said};
 use schemas::registry::{ContentErased, LegalHold};
@@ -30,7 +32,8 @@ impl Registry {
     pub(crate) fn ledger(&self, folds: &[&LogFold], findings: &mut Findings) -> Apart {
         let mut apart = Apart::default();
         let ledger = self.state.ledger();
-        let of = |origin: &Origin| folds.iter().find(|fold| fold.origin == *origin);
+        let by_name: BTreeMap<&Origin, &&LogFold> = folds.iter().map(|fold| (&fold.origin, fold)).collect();
+        let of = |origin: &Origin| by_name.get(origin).copied();
         for ((origin, position), entry) in &ledger.holds {
             let fold = of(origin);
             let told = fold.and_then(|fold| fold.story.holds.get(position));
@@ -38,7 +41,7 @@ impl Registry {
                 Some(told) if told == *entry => {}
                 None if !shows(fold, *position) => {
                     let moment = Moment { at: entry.recorded_at, place: Some((origin.clone(), *position)) };
-                    apart.holds.extend(Said::of(&entry.record(), moment));
+                    apart.holds.extend(Said::of(&entry.said, moment));
                 }
                 _ => self.without_record("legal_hold", origin, *position, findings),
             }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use schemas::files::{LeafRow, schema_fingerprint, write_records};
+use schemas::holds::Scope;
 use schemas::merkle::CompactRange;
 use schemas::note::{Ed25519Signer, Signer as _};
 use schemas::record::{Body, Erasure, Heartbeat, Hold};
@@ -628,11 +629,7 @@ fn with_phase(phase: &str) -> (Writer, Vec<EntryBody>) {
         phase: id(phase),
         reason: None,
         actor: None,
-        exchange: Some(exchange_id(6)),
-        subject: None,
-        consumer: None,
-        from: None,
-        to: None,
+        scope: Scope { exchange: Some(exchange_id(6)), ..Scope::default() },
     };
     let erasure = Erasure {
         exchange: exchange_id(5),
@@ -691,9 +688,10 @@ fn an_entry_without_its_record_or_told_twice_is_found_and_counts_for_nothing() {
     };
     let id = |text: &str| Identifier::new(text).unwrap();
     // Over everything, which would have held the erasure up; and one more that is told of another place.
-    let wider = LegalHold { exchange: None, ..hold.clone() };
-    let release = LegalHold { phase: id("end"), ..hold.clone() };
-    let elsewhere = LegalHold { exchange: None, position: 1, ..hold.clone() };
+    let over_all = Hold { scope: Scope::default(), ..hold.said.clone() };
+    let wider = LegalHold { said: over_all.clone(), ..hold.clone() };
+    let release = LegalHold { said: Hold { phase: id("end"), ..hold.said.clone() }, ..hold.clone() };
+    let elsewhere = LegalHold { said: over_all, position: 1, ..hold.clone() };
     let backdated = LegalHold { recorded_at: hold.recorded_at - SECOND, ..hold.clone() };
     let key =
         ContentErased { content_key: id("acme/gw1/20260921t133320z-00000001/000000/0009"), ..erased.clone() };
@@ -727,11 +725,7 @@ fn an_erasure_that_only_the_registry_tells_of_is_judged_by_its_time() {
             phase: id("begin"),
             reason: None,
             actor: None,
-            exchange: Some(exchange_id(5)),
-            subject: None,
-            consumer: None,
-            from: None,
-            to: None,
+            scope: Scope { exchange: Some(exchange_id(5)), ..Scope::default() },
         }));
         writer.close();
         // A log that the store does not show any more.

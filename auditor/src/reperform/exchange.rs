@@ -1,4 +1,5 @@
-//! What a proven record says of an exchange that the policy looked at.
+//! What proven records say of an exchange that the policy looked at: of its first dispatch, or of a further attempt, each of
+//! which has a verdict of its own.
 
 use std::collections::BTreeMap;
 
@@ -8,20 +9,34 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type};
 use datafusion::prelude::SessionContext;
 use futures_util::{StreamExt as _, TryStreamExt as _};
-use policies::policy::{Facts, writes_output};
-use schemas::record::{Asked, Attributed, Body, Caller, Verdict};
+use policies::policy::{Facts, Policy};
+use schemas::record::{Asked, Attributed, Body, Caller, Record, Verdict};
 use schemas::{Identifier, Sha256Hex, leaf};
 
 use crate::decimal::Decimal;
 use crate::{query, time};
 
-/// An exchange's first record: its intent, or its refusal.
+/// A further attempt of an exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Further {
+    /// Its number.
+    pub number: u64,
+    /// The position of its `open`.
+    pub position: u64,
+    /// When that was made, microseconds UTC.
+    pub at: i64,
+}
+
+/// An exchange's first record: its intent, or its refusal. Or an attempt of it: then provider, target, sent model and verdict
+/// are the attempt's.
 #[derive(Debug, Clone)]
 pub struct Exchange {
     /// The log.
     pub origin: String,
-    /// Its position there.
+    /// The first record's position there.
     pub position: u64,
+    /// Which attempt it is, where not the first dispatch.
+    pub further: Option<Further>,
     /// When the record was made, microseconds UTC.
     pub at: i64,
     /// The configuration in force.
@@ -40,7 +55,7 @@ pub struct Exchange {
     pub verdict: Option<Verdict>,
     /// A key of caller, asked or verdict that this version does not know.
     pub unknown_key: Option<String>,
-    /// Currency and cost of its outcome, where there is one.
+    /// Currency and cost of the dispatch, where there is one.
     pub cost: Option<(String, Decimal)>,
 }
 
@@ -68,14 +83,52 @@ impl Exchange {
             purpose: text(&caller.purpose),
             data_class: text(&caller.data_class),
             key: caller.key.as_ref().map(Identifier::as_str),
+            groups: &caller.groups,
             route: asked.route.as_ref().map(Identifier::as_str),
             provider: asked.provider.as_ref().map(Identifier::as_str),
             model: asked.requested_model.as_ref().map(Identifier::as_str),
+            sent_model: asked.sent_model.as_ref().map(Identifier::as_str),
             operation: Some(operation.as_str()),
-            generates: writes_output(operation.as_str()),
             max_output_tokens: asked.max_output_tokens,
             choices: asked.choices,
         })
+    }
+
+    /// Whether a policy that the record was not made under may have asked about groups that it does not hold.
+    ///
+    /// # Errors
+    /// It may.
+    pub fn holds_groups_for(&self, policy: &Policy) -> Result<(), String> {
+        let (held, all) = (self.caller.groups.len() as u64, self.caller.group_count.unwrap_or(0));
+        let is_its_own = self.verdict.as_ref().is_some_and(|verdict| verdict.policy == policy.hash());
+        if all <= held || is_its_own || policy.groups().next().is_none() {
+            return Ok(());
+        }
+        Err(format!(
+            "the record holds {held} of the caller's {all} groups, those that its own policy asked about"
+        ))
+    }
+
+    /// The attempt that a proven leaf opens, as an exchange with its target; `None` where it opens none.
+    ///
+    /// # Errors
+    /// A leaf that is none.
+    pub(super) fn further(&self, position: u64, leaf: &[u8]) -> anyhow::Result<Option<Self>> {
+        let decoded = leaf::decode(leaf).context("a proven leaf")?;
+        let of_verdict = |key: &&String| key.split('.').next() == Some("verdict");
+        let unknown_key = decoded.unknown_keys.iter().find(of_verdict).cloned();
+        let Some(Record { at, body: Body::Attempt(attempt), .. }) = decoded.record else { return Ok(None) };
+        let mut of = self.clone();
+        if let Some(asked) = &mut of.asked {
+            let is_other = |model: &Identifier| asked.requested_model.as_ref() != Some(model);
+            asked.sent_model = attempt.model.filter(is_other);
+            (asked.provider, asked.target) = (attempt.provider, Some(attempt.target));
+        }
+        of.unknown_key = of.unknown_key.filter(|key| !key.starts_with("verdict")).or(unknown_key);
+        // It was judged with its exchange, by the policy of that time.
+        of.further = Some(Further { number: attempt.number, position, at });
+        (of.verdict, of.cost) = (attempt.verdict, None);
+        Ok(Some(of))
     }
 
     /// The caller's team.
@@ -154,7 +207,8 @@ pub async fn in_force(context: &SessionContext) -> anyhow::Result<InForce> {
     Ok(found)
 }
 
-/// The question whose rows [`each`] goes through: every intent and refusal of `[from, to)`, with the cost of its outcome.
+/// The question whose rows [`each`] goes through: every intent and refusal of `[from, to)`, and what was tried behind it, each with the
+/// cost of what it sent.
 fn question(from: Option<i64>, to: Option<i64>) -> String {
     let mut filter = "kind IN ('intent', 'refusal')".to_owned();
     for (operator, bound) in [(">=", from), ("<", to)] {
@@ -163,14 +217,21 @@ fn question(from: Option<i64>, to: Option<i64>) -> String {
         }
     }
     format!(
-        "SELECT n.origin, n.position, n.leaf, o.currency, cast(o.cost AS VARCHAR) AS cost \
-         FROM (SELECT origin, position, leaf FROM records WHERE {filter}) n \
-         LEFT JOIN (SELECT origin, intent_position, currency, cost FROM records WHERE kind = 'outcome') o \
-         ON n.origin = o.origin AND n.position = o.intent_position ORDER BY n.origin, n.position"
+        "WITH first AS (SELECT origin, position, leaf FROM records WHERE {filter}), \
+         tried AS (SELECT origin, position, leaf, CAST(0 AS BIGINT) AS number, CAST(NULL AS BIGINT) AS opened, \
+                   CAST(NULL AS VARCHAR) AS attempt FROM first \
+         UNION ALL SELECT n.origin, n.position, n.leaf, a.attempt_number, a.position, CAST(a.leaf AS VARCHAR) FROM first n \
+                   JOIN (SELECT * FROM records WHERE kind = 'attempt' AND phase = 'open') a \
+                   ON n.origin = a.origin AND n.position = a.intent_position) \
+         SELECT t.origin, t.position, t.leaf, d.currency, cast(d.cost AS VARCHAR) AS cost, t.opened, t.attempt FROM tried t \
+         LEFT JOIN (SELECT origin, intent_position, attempt_number, currency, cost FROM ({}) WHERE cost IS NOT NULL) d \
+         ON t.origin = d.origin AND t.position = d.intent_position AND t.number = d.attempt_number \
+         ORDER BY t.origin, t.position, t.number",
+        query::dispatches("true")
     )
 }
 
-/// Goes through the exchanges, log by log in order.
+/// Goes through the exchanges, log by log in order, and through the attempts of each.
 ///
 /// # Errors
 /// As the query.
@@ -183,13 +244,22 @@ pub async fn each(
     while let Some(batch) = rows.next().await {
         let batch = batch?;
         let text = |column: usize| cast(batch.column(column), &DataType::Utf8);
-        let (origins, leaves, currencies, costs) = (text(0)?, text(2)?, text(3)?, text(4)?);
+        let (origins, leaves, currencies, costs, attempts) =
+            (text(0)?, text(2)?, text(3)?, text(4)?, text(6)?);
         let (currencies, costs) = (currencies.as_string::<i32>(), costs.as_string::<i32>());
-        let positions = batch.column(1).as_primitive::<Int64Type>();
+        let attempts = attempts.as_string::<i32>();
+        let number = |column: usize, row: usize| {
+            u64::try_from(batch.column(column).as_primitive::<Int64Type>().value(row))
+        };
         for row in 0..batch.num_rows() {
             let leaf = leaves.as_string::<i32>().value(row).as_bytes();
-            let place = (origins.as_string::<i32>().value(row), u64::try_from(positions.value(row))?);
+            let place = (origins.as_string::<i32>().value(row), number(1, row)?);
             let Some(mut exchange) = read(place, leaf)? else { continue };
+            if attempts.is_valid(row) {
+                let further = exchange.further(number(5, row)?, attempts.value(row).as_bytes())?;
+                let Some(further) = further else { continue };
+                exchange = further;
+            }
             if currencies.is_valid(row) && costs.is_valid(row) {
                 let cost = Decimal::parse(costs.value(row));
                 exchange.cost = cost.map(|cost| (currencies.value(row).to_owned(), cost));
@@ -215,6 +285,7 @@ pub(super) fn read((origin, position): (&str, u64), leaf: &[u8]) -> anyhow::Resu
         Body::Intent(intent) => Some(Exchange {
             origin,
             position,
+            further: None,
             at,
             config,
             id: Some(intent.exchange.to_string()),
@@ -229,6 +300,7 @@ pub(super) fn read((origin, position): (&str, u64), leaf: &[u8]) -> anyhow::Resu
         Body::Refusal(refusal) => Some(Exchange {
             origin,
             position,
+            further: None,
             at,
             config,
             id: refusal.exchange.map(|id| id.to_string()),

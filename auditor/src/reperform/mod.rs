@@ -1,4 +1,4 @@
-//! The policy's control over the whole population: every verdict is evaluated again from the proven record, with the
+//! The policy's control over the whole population: every verdict, of first dispatches and of further attempts, is evaluated again from the proven record, with the
 //! policy that was then in force as the evidence holds it, and compared. Or with another policy: what would have changed.
 
 pub mod compare;

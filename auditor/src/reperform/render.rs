@@ -16,7 +16,7 @@ fn summary(found: &Reperformed) -> String {
     let evaluated: u64 = found.evaluated.values().sum();
     let not_judged: u64 = found.not_judged.values().sum();
     format!(
-        "{evaluated} verdicts evaluated again: {} as before, {} exchanges differ, {not_judged} not judged",
+        "{evaluated} verdicts evaluated again: {} as before, {} differ, {not_judged} not judged",
         found.same, found.different
     )
 }
@@ -37,7 +37,7 @@ pub fn text(found: &Reperformed) -> String {
     let _ = writeln!(out, "{}", summary(found));
     for (policy, count) in &found.evaluated {
         let from = if found.policy.is_some() { "given, not evidence" } else { "from the evidence" };
-        let _ = writeln!(out, "policy      {policy} ({from}): {count} exchanges");
+        let _ = writeln!(out, "policy      {policy} ({from}): {count} verdicts");
     }
     for (count, what) in [
         (found.without_policy, "sent while no policy was in force"),
@@ -48,7 +48,7 @@ pub fn text(found: &Reperformed) -> String {
         }
     }
     for (why, count) in &found.not_judged {
-        let _ = writeln!(out, "not judged  {count} exchanges: {}", hostile::line(why));
+        let _ = writeln!(out, "not judged  {count} verdicts: {}", hostile::line(why));
     }
     let mut ids = std::collections::BTreeMap::<_, Vec<&Difference>>::new();
     for difference in &found.differences {
@@ -74,7 +74,11 @@ pub fn text(found: &Reperformed) -> String {
         let listed = ids.get(&(*change, team, model, rule)).map(Vec::as_slice).unwrap_or_default();
         for difference in listed {
             let id = difference.exchange.as_deref().unwrap_or("-");
-            let place = format!("{} position {}", difference.origin, difference.position);
+            let attempt = match difference.attempt {
+                0 => String::new(),
+                number => format!("  attempt {number}"),
+            };
+            let place = format!("{} position {}{attempt}", difference.origin, difference.position);
             let _ = writeln!(out, "  {id}  {}  {place}", time::text(difference.at));
             let _ = writeln!(out, "    recorded  {}", hostile::line(&difference.recorded));
             let _ = writeln!(out, "    again     {}", hostile::line(&difference.again));
@@ -117,7 +121,7 @@ pub fn not_listed(found: &Reperformed) -> u64 {
     found.different.saturating_sub(LISTED as u64)
 }
 
-/// As CSV: a line for each exchange that differs.
+/// As CSV: a line for each exchange or attempt that differs.
 ///
 /// # Errors
 /// None in practice.
@@ -125,7 +129,7 @@ pub fn csv_text(found: &Reperformed) -> anyhow::Result<String> {
     let mut writer = csv::Writer::from_writer(Vec::new());
     writer.write_record([
         "change", "exchange", "origin", "position", "at", "team", "model", "rule", "recorded", "again",
-        "currency", "cost",
+        "currency", "cost", "attempt",
     ])?;
     for row in &found.differences {
         let (position, at) = (row.position.to_string(), time::text(row.at));
@@ -144,6 +148,7 @@ pub fn csv_text(found: &Reperformed) -> anyhow::Result<String> {
             row.again.clone(),
             or_none(&row.currency),
             cost,
+            row.attempt.to_string(),
         ];
         writer.write_record(cells.iter().map(|cell| hostile::cell(cell).into_owned()))?;
     }

@@ -57,7 +57,7 @@ impl Change {
     }
 }
 
-/// One exchange that differs.
+/// One exchange, or one attempt of it, that differs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Difference {
     /// How.
@@ -66,8 +66,10 @@ pub struct Difference {
     pub exchange: Option<String>,
     /// The log.
     pub origin: String,
-    /// The position of its intent or refusal.
+    /// The position of its intent or refusal, or of the attempt that differs.
     pub position: u64,
+    /// The number of the attempt that differs; 0: the first dispatch.
+    pub attempt: u64,
     /// When, microseconds UTC.
     pub at: i64,
     /// The caller's team.
@@ -99,8 +101,9 @@ impl Difference {
             change,
             exchange: exchange.id.clone(),
             origin: exchange.origin.clone(),
-            position: exchange.position,
-            at: exchange.at,
+            position: exchange.further.map_or(exchange.position, |further| further.position),
+            attempt: exchange.further.map_or(0, |further| further.number),
+            at: exchange.further.map_or(exchange.at, |further| further.at),
             team: exchange.team().map(str::to_owned),
             model: exchange.model().map(str::to_owned),
             rule,
@@ -131,11 +134,11 @@ pub type Group = (Change, Option<String>, Option<String>, Option<String>);
 pub struct Reperformed {
     /// The policy that was given from outside; absent: those of the evidence.
     pub policy: Option<Sha256Hex>,
-    /// Exchanges that were evaluated, and by which policy.
+    /// Verdicts that were evaluated, and by which policy: one of each exchange and of each of its further attempts.
     pub evaluated: BTreeMap<Sha256Hex, u64>,
-    /// Exchanges that do not differ.
+    /// Verdicts that do not differ.
     pub same: u64,
-    /// Exchanges that differ.
+    /// Verdicts that differ.
     pub different: u64,
     /// Exchanges that were sent while no policy was in force.
     pub without_policy: u64,

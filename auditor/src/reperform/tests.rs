@@ -2,7 +2,9 @@ use std::collections::BTreeMap;
 
 use policies::policy::Policy;
 use schemas::Sha256Hex;
-use schemas::record::{Attributed, Body, Caller, Decision, Intent, Record, Refusal, Source};
+use schemas::record::{
+    Attempt, AttemptNumber, Attributed, Body, Caller, Decision, Intent, Record, Refusal, Source,
+};
 
 use super::compare::{Policies, compare};
 use super::exchange::{COMES_IN, Exchange, InForce, Took, read};
@@ -35,8 +37,10 @@ fn judged(team: &str) -> Exchange {
         parts: vec![],
         content_key: None,
         retention: id("standard"),
+        translation: None,
         fail_mode: None,
         suppression: vec![],
+        choice: None,
     }));
     let verdict = policy(RULES).evaluate(&first.facts().unwrap());
     if verdict.decision == Decision::Deny {
@@ -126,6 +130,106 @@ fn every_change_of_a_verdict_or_of_what_followed_it_is_a_difference() {
     let mut exchange = judged("sales");
     exchange.verdict = None;
     assert_eq!(change(&found(&exchange)), Change::RefusedThoughAllowed);
+}
+
+/// An attempt of `of` at a provider with a model, judged by the rules.
+fn further(of: &Exchange, provider: &str, model: &str) -> Exchange {
+    let attempt = Attempt {
+        intent_position: of.position,
+        provider: Some(id(provider)),
+        model: Some(id(model)),
+        phase: id("open"),
+        ..Attempt::new(exchange_id(1), AttemptNumber::new(1).unwrap(), id("second"), id("fallback"))
+    };
+    let record = Record { v: 1, at: of.at + 5, config: config(), body: Body::Attempt(attempt) };
+    let leaf = schemas::leaf::encode(&record).unwrap();
+    let mut further = of.further(9, &leaf).unwrap().unwrap();
+    further.verdict = Some(policy(RULES).evaluate(&further.facts().unwrap()));
+    further
+}
+
+#[test]
+fn the_verdict_on_a_further_target_is_given_again_for_its_provider_and_its_model() {
+    let first = judged("quality");
+    let fine = further(&first, "other", "gpt-4o-mini");
+    assert_eq!(found(&fine), Found::Same(policy(RULES).hash()));
+    let asked = fine.asked.as_ref().unwrap();
+    assert_eq!(
+        (asked.provider.as_ref(), asked.sent_model.as_ref()),
+        (Some(&id("other")), Some(&id("gpt-4o-mini")))
+    );
+    // The model that was asked for is no other one.
+    assert_eq!(further(&first, "other", "gpt-4o").asked.unwrap().sent_model, None);
+    // It went to a target that the policy refuses.
+    let denied = further(&first, "other", "claude-opus");
+    match found(&denied) {
+        Found::Different(_, difference) => {
+            assert_eq!(difference.change, Change::SentThoughDenied);
+            assert_eq!((difference.attempt, difference.position, difference.at), (1, 9, first.at + 5));
+        }
+        other => panic!("{other:?}"),
+    }
+    // Nor does a verdict on another model do.
+    let mut forged = denied.clone();
+    forged.verdict.clone_from(&fine.verdict);
+    assert_eq!(change(&found(&forged)), Change::DecisionDiffers);
+    let unjudged = Exchange { verdict: None, ..fine.clone() };
+    assert_eq!(change(&found(&unjudged)), Change::NoVerdict);
+    let no_other =
+        policy("mode: enforce\ndefault: allow\nrules:\n- {id: no-other, effect: deny, providers: other}\n");
+    assert_eq!(what_if(&first, &no_other), Found::Same(no_other.hash()));
+    assert_eq!(change(&what_if(&fine, &no_other)), Change::WouldBeDenied);
+}
+
+#[test]
+fn a_verdict_that_did_not_weigh_the_output_bound_in_its_dialect_differs() {
+    let rules =
+        "mode: enforce\ndefault: deny\nrules:\n- {id: short, effect: allow, max_output_tokens: 1000}\n";
+    let own = policy(rules);
+    let in_force = took(&[(config(), Some(own.hash()))]);
+    let texts = BTreeMap::from([(own.hash(), rules.to_owned())]);
+    for (output, wanted) in [(Some(10), Change::RuleDiffers), (None, Change::DecisionDiffers)] {
+        let mut exchange = judged("quality");
+        let asked = exchange.asked.as_mut().unwrap();
+        (asked.operation, asked.max_output_tokens) = (Some(id("models.generate_content")), output);
+        let mut verdict = own.evaluate(&exchange.facts().unwrap());
+        let is_refused = verdict.decision == Decision::Deny;
+        exchange.refused = is_refused.then(|| "policy_denied".to_owned());
+        exchange.verdict = Some(verdict.clone());
+        let again = |exchange: &Exchange| compare(exchange, &in_force, &mut Policies::new(&texts));
+        assert_eq!((again(&exchange), is_refused), (Found::Same(own.hash()), output.is_none()));
+        // As an earlier gateway had it.
+        verdict.decision = Decision::Allow;
+        verdict.facts.retain(|name, _| name == "decided_by");
+        (exchange.verdict, exchange.refused) = (Some(verdict), None);
+        assert_eq!(change(&again(&exchange)), wanted);
+    }
+}
+
+#[test]
+fn of_a_caller_with_more_groups_than_a_record_holds_only_the_policy_that_chose_them_is_judged() {
+    let by_groups =
+        "mode: enforce\ndefault: allow\nrules:\n- {id: out, effect: deny, when: {groups: contractors}}\n";
+    let own = policy(by_groups);
+    let mut exchange = judged("quality");
+    exchange.caller.groups = (0..32).map(|n| id(&format!("g{n}"))).collect();
+    exchange.caller.group_count = Some(41);
+    exchange.verdict = Some(own.evaluate(&exchange.facts().unwrap()));
+    let in_force = took(&[(config(), Some(own.hash()))]);
+    let texts = BTreeMap::from([(own.hash(), by_groups.to_owned())]);
+    let again = compare(&exchange, &in_force, &mut Policies::new(&texts));
+    assert_eq!(again, Found::Same(own.hash()), "those that decide were held");
+    assert_eq!(what_if(&exchange, &own), Found::Same(own.hash()));
+    let other =
+        policy("mode: enforce\ndefault: allow\nrules:\n- {id: out, effect: deny, when: {groups: interns}}\n");
+    match what_if(&exchange, &other) {
+        Found::NotJudged(why) => assert!(why.contains("32 of the caller's 41 groups"), "{why}"),
+        found => panic!("who is in the others is not known: {found:?}"),
+    }
+    let without = policy("mode: enforce\ndefault: allow\n");
+    assert_eq!(what_if(&exchange, &without), Found::Same(without.hash()));
+    exchange.caller.group_count = None;
+    assert_eq!(what_if(&exchange, &other), Found::Same(other.hash()));
 }
 
 #[test]

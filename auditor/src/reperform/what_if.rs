@@ -12,7 +12,8 @@ pub fn what_if(exchange: &Exchange, policy: &Policy) -> Found {
     if exchange.refused.as_deref().is_some_and(|reason| reason != DENIED) {
         return Found::RefusedOtherwise;
     }
-    let facts = match exchange.facts() {
+    let facts = exchange.holds_groups_for(policy).and_then(|()| exchange.facts());
+    let facts = match facts {
         Ok(facts) => facts,
         Err(why) => return Found::NotJudged(why),
     };

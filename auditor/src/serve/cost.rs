@@ -34,7 +34,8 @@ struct Spent {
 /// As queries fail.
 pub(super) async fn write(visit: &Visit, standing: &Standing, times: &Times) -> anyhow::Result<String> {
     let within = where_all(&times.conditions("at"));
-    let sums = "count(cost) AS n, sum(cost) AS total, sum(no_price) AS unpriced";
+    let sums =
+        "count(CASE WHEN kind = 'outcome' THEN cost END) AS n, sum(cost) AS total, sum(no_price) AS unpriced";
     let context = &visit.context;
     let all = format!(
         "SELECT currency, {sums}, sum(CASE WHEN not_final = 1 THEN cost END) FROM spent{within} GROUP BY currency ORDER BY currency"
@@ -118,7 +119,7 @@ fn totals(html: &mut Html, spent: &[Spent], unpriced: u64) {
             &rows,
         );
     }
-    html.paragraph(&format!("{} with usage have no price.", count(unpriced, "exchange", "exchanges")));
+    html.paragraph(&format!("{} with usage have no price.", count(unpriced, "answer", "answers")));
 }
 
 fn units(cost: Decimal) -> u128 {

@@ -15,6 +15,7 @@ use crate::commands::show::{each_fact, turns_of};
 use crate::content::{self, PartContent, Reader};
 use crate::paper::html::{Cell, Html, number, time};
 use crate::paper::page::described;
+use crate::recipients::{self, Recipient};
 use crate::turns::{Item, Turn};
 
 /// Records of an exchange that a page shows.
@@ -59,7 +60,12 @@ pub(super) async fn write(
     if found.is_empty() {
         return Ok(None);
     }
-    let facts = facts(visit, exchange).await?;
+    let mut facts = facts(visit, exchange).await?;
+    let sent_to = recipients::of(found.iter().map(|one| &one.leaf));
+    if !sent_to.is_empty() && !facts.is_empty() {
+        let told: Vec<String> = sent_to.iter().map(Recipient::told).collect();
+        facts.push(("Sent to", told.join("; ")));
+    }
     let shown = content_access(access, visit, exchange)?;
     let parts = if shown { opened(visit, exchange, &found)? } else { Vec::new() };
     let frame = Frame { title: &format!("Exchange {exchange}"), tab: "/exchanges", sql: Some(&sql) };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Parser as _;
-use schemas::record::{Body, Cost, End, Refusal, Reported, Usage, UsageRole, UsageSource};
+use schemas::record::{Body, Cost, End, Refusal, Usage, UsageRole, UsageSource};
 use tokio::runtime::Runtime;
 
 use super::asked::Asked;
@@ -54,19 +54,9 @@ fn written(n: u64) -> Writer {
             let key = no_key(&writer);
             let (position, _) = writer.intent_with(exchange.clone(), key, vec![]);
             let usage = Usage {
-                source: UsageSource::Provider,
-                role: UsageRole::Incurred,
                 input_tokens: Some(1000),
-                uncached_input_tokens: None,
-                cache_read_tokens: None,
-                cache_write_5m_tokens: None,
-                cache_write_1h_tokens: None,
                 output_tokens: Some(i64::try_from(i % 7).unwrap()),
-                reasoning_tokens: None,
-                input_audio_tokens: None,
-                output_audio_tokens: None,
-                input_image_tokens: None,
-                reported: Reported::default(),
+                ..Usage::of(UsageSource::Provider, UsageRole::Incurred)
             };
             let mut outcome = writer.outcome_of(exchange, position, None, vec![], usage);
             outcome.caller = caller;

@@ -1,5 +1,6 @@
 //! Holds a folder against its manifest, and its proofs against a trust file. Records, lists of content and content are held against
-//! the proofs; story, page and tables for people against the manifest alone, which is not signed.
+//! the proofs; story, page and tables for people against the manifest alone, and the manifest against its signature, where the key
+//! of who signed is given; without it what was signed must be this manifest, whoever signed it.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,13 +9,16 @@ use std::path::{Component, Path};
 use anyhow::{Context as _, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use schemas::note::VerifyingKey;
 use schemas::record::PartName;
 use schemas::trust::Trust;
 use schemas::{Identifier, Sha256Hex, leaf};
 
-use super::manifest::{CSV, Exchange, FORMAT, MANIFEST, Manifest, PAGE, TABLE};
+use super::manifest::{CSV, Exchange, FORMAT, MANIFEST, Manifest, PAGE, SIGNATURE, TABLE};
+use super::signed;
 use crate::content::{PartState, STATES};
 use crate::proof::{self, Bundle, Check};
+use crate::recipients::{self, Recipient};
 use crate::verify::content::parts_of;
 
 /// The largest manifest, table or proof that is read.
@@ -27,7 +31,11 @@ const FILES: usize = 2_000_000;
 ///
 /// # Errors
 /// A manifest that cannot be read, or is none: nothing is judged.
-pub fn check(folder: &Path, trust: &Trust) -> anyhow::Result<(Manifest, Vec<Check>)> {
+pub fn check(
+    folder: &Path,
+    trust: &Trust,
+    key: Option<&VerifyingKey>,
+) -> anyhow::Result<(Manifest, Vec<Check>)> {
     let bytes = read(folder, MANIFEST)?;
     let manifest: Manifest = serde_json::from_slice(&bytes).with_context(|| format!("`{MANIFEST}`"))?;
     if manifest.format != FORMAT {
@@ -36,13 +44,30 @@ pub fn check(folder: &Path, trust: &Trust) -> anyhow::Result<(Manifest, Vec<Chec
     let mut checks = Vec::new();
     let mut done =
         |what: String, result: Result<(), String>| checks.push(Check { what, wrong: result.err() });
+    let signed = || read(folder, SIGNATURE).map_err(|error| format!("{error:#}"));
+    match key {
+        Some(key) => {
+            let held = signed().and_then(|signed| signed::check(&manifest, &bytes, &signed, key));
+            done(format!("signature by {key}"), held);
+        }
+        // Who signed cannot be told; what was signed can.
+        None if fs::symlink_metadata(folder.join(SIGNATURE)).is_ok() => {
+            let held = signed().and_then(|signed| signed::is_over(&manifest, &bytes, &signed));
+            done(format!("{SIGNATURE}, by whomever it is"), held);
+        }
+        None => {}
+    }
     done("deployment".into(), same(&manifest.deployment, &trust.deployment));
     for (name, told) in &manifest.files {
         done(format!("file {name}"), file(folder, name, told));
     }
     let mut found = BTreeSet::new();
     walk(folder, folder, &mut found)?;
-    for name in found.iter().filter(|name| *name != MANIFEST && !manifest.files.contains_key(*name)) {
+    let of_manifest = [MANIFEST, SIGNATURE];
+    for name in found
+        .iter()
+        .filter(|name| !of_manifest.contains(&name.as_str()) && !manifest.files.contains_key(*name))
+    {
         done(format!("file {name}"), Err("the manifest does not name it".into()));
     }
     let exchanges = read(folder, TABLE)
@@ -52,6 +77,8 @@ pub fn check(folder: &Path, trust: &Trust) -> anyhow::Result<(Manifest, Vec<Chec
         Err(wrong) => done(TABLE.into(), Err(wrong)),
         Ok(exchanges) => {
             done("exchanges".into(), same(&manifest.exchanges, &(exchanges.len() as u64)));
+            let of_all = exchanges.iter().flat_map(Exchange::told_recipients);
+            done("recipients".into(), as_told(&manifest.recipients, &recipients::once(of_all)));
             for exchange in &exchanges {
                 done(format!("exchange {}", exchange.exchange), proven(folder, &manifest, exchange, trust));
             }
@@ -74,6 +101,14 @@ fn named(exchanges: &[Exchange]) -> BTreeSet<&str> {
 
 fn same<T: PartialEq + std::fmt::Display>(found: &T, wanted: &T) -> Result<(), String> {
     if found == wanted { Ok(()) } else { Err(format!("{found}, wanted {wanted}")) }
+}
+
+/// Whether everybody who got data is named, and nobody else.
+fn as_told(found: &[Recipient], told: &[Recipient]) -> Result<(), String> {
+    match found == told {
+        true => Ok(()),
+        false => Err(format!("{} recipients, the records tell of {}, or of others", found.len(), told.len())),
+    }
 }
 
 fn read(folder: &Path, name: &str) -> anyhow::Result<Vec<u8>> {
@@ -143,6 +178,7 @@ fn proven(folder: &Path, manifest: &Manifest, exchange: &Exchange, trust: &Trust
         return Err("no record of it names the subject".into());
     }
     listed(exchange, &bundle)?;
+    as_told(&exchange.recipients, &exchange.told_recipients())?;
     for part in &exchange.parts {
         let Some(name) = &part.file else { continue };
         let opening = bundle

@@ -10,10 +10,12 @@ use anyhow::Context as _;
 use schemas::record::PartName;
 use schemas::{ExchangeId, Sha256Hex};
 
-use super::manifest::{CSV, EXCHANGES, Exchange, File, MANIFEST, Manifest, PAGE, TABLE};
-use super::page;
+use super::manifest::{CSV, EXCHANGES, Exchange, File, MANIFEST, Manifest, PAGE, SIGNATURE, TABLE};
+use super::{page, signed};
 use crate::content::{PartContent, PartState};
+use crate::paper::key::ReportKey;
 use crate::proof::Bundle;
+use crate::recipients::Recipient;
 use crate::render::hostile;
 use crate::time;
 
@@ -102,17 +104,27 @@ impl Folder {
         Ok((story, proof))
     }
 
-    /// Writes the tables, the page, and, last, the manifest.
+    /// Writes the tables, the page, the manifest, and, last, the signature over it where there is a key.
     ///
     /// # Errors
     /// A file that cannot be written.
-    pub fn finish(mut self, mut manifest: Manifest, exchanges: &[Exchange]) -> anyhow::Result<()> {
+    pub fn finish(
+        mut self,
+        mut manifest: Manifest,
+        exchanges: &[Exchange],
+        key: Option<&ReportKey>,
+    ) -> anyhow::Result<()> {
         let json = serde_json::to_string_pretty(exchanges)? + "\n";
         self.put(TABLE, crate::render::json::harmless(&json).as_bytes())?;
         self.put(CSV, csv(exchanges)?.as_bytes())?;
         self.put(PAGE, page::page(&manifest, exchanges).as_bytes())?;
         manifest.files = std::mem::take(&mut self.files);
-        self.put(MANIFEST, (serde_json::to_string_pretty(&manifest)? + "\n").as_bytes())
+        let bytes = serde_json::to_string_pretty(&manifest)? + "\n";
+        self.put(MANIFEST, bytes.as_bytes())?;
+        match key {
+            Some(key) => self.put(SIGNATURE, &signed::sign(&manifest, bytes.as_bytes(), key)?),
+            None => Ok(()),
+        }
     }
 }
 
@@ -156,6 +168,7 @@ fn csv(exchanges: &[Exchange]) -> anyhow::Result<String> {
         "began_at",
         "provider",
         "model",
+        "recipients",
         "operation",
         "end",
         "status",
@@ -167,10 +180,9 @@ fn csv(exchanges: &[Exchange]) -> anyhow::Result<String> {
         let cells = [
             exchange.exchange.to_string(),
             exchange.began_at().map(time::text).unwrap_or_default(),
-            fact(&["asked", "provider"]),
-            exchange
-                .fact(&["answered", "served_model"])
-                .unwrap_or_else(|| fact(&["asked", "requested_model"])),
+            exchange.provider().unwrap_or_default(),
+            exchange.model().unwrap_or_default(),
+            exchange.recipients.iter().map(Recipient::told).collect::<Vec<_>>().join("; "),
             fact(&["asked", "operation"]),
             fact(&["end"]),
             fact(&["status"]),

@@ -7,10 +7,14 @@ use schemas::{ExchangeId, Identifier, Origin, Sha256Hex};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::recipients::{self, Recipient};
+
 /// The manifest's first key.
-pub const FORMAT: &str = "affidavit/subject/v1";
+pub const FORMAT: &str = "affidavit/subject/v2";
 /// Its name.
 pub const MANIFEST: &str = "manifest.json";
+/// The signature over it, where there is one.
+pub const SIGNATURE: &str = "manifest.json.sig";
 /// The table for machines.
 pub const TABLE: &str = "exchanges.json";
 /// The table for people.
@@ -48,6 +52,8 @@ pub struct Manifest {
     pub to: Option<i64>,
     /// How many exchanges there are.
     pub exchanges: u64,
+    /// Who got the data: every target that bytes of any of the exchanges may have gone to.
+    pub recipients: Vec<Recipient>,
     /// The first line of the verification.
     pub verdict: String,
     /// The trust file's fingerprint.
@@ -70,6 +76,8 @@ pub struct Exchange {
     pub exchange: ExchangeId,
     /// Its records, in order.
     pub records: Vec<Record>,
+    /// Who got its data, as the records say.
+    pub recipients: Vec<Recipient>,
     /// Its parts.
     pub parts: Vec<Part>,
     /// The file of its story.
@@ -116,10 +124,32 @@ pub struct Part {
 impl Exchange {
     /// A fact of its last record that is one of `path`, as text.
     pub fn fact(&self, path: &[&str]) -> Option<String> {
-        self.records.iter().rev().find_map(|record| {
-            let value = path.iter().try_fold(&record.record, |value, key| value.get(key))?;
+        let tells = |kind: Option<&Value>| kind.is_none_or(|kind| kind != "attempt" && kind != "side_call");
+        let records = self.records.iter().rev().filter(|record| tells(record.record.get("kind")));
+        records.map(|record| &record.record).find_map(|record| {
+            let value = path.iter().try_fold(record, |value, key| value.get(key))?;
             Some(value.as_str().map_or_else(|| value.to_string(), str::to_owned))
         })
+    }
+
+    /// Who got its data, by its records.
+    pub fn told_recipients(&self) -> Vec<Recipient> {
+        recipients::of(self.records.iter().map(|record| &record.record))
+    }
+
+    /// Who answered, as far as the last record says: of the attempt that served where that was not the first.
+    pub fn provider(&self) -> Option<String> {
+        self.fact(&["served", "provider"]).or_else(|| self.fact(&["asked", "provider"]))
+    }
+
+    /// Which model answered; else what that attempt was sent, or what was asked for.
+    pub fn model(&self) -> Option<String> {
+        let served = self.fact(&["answered", "served_model"]);
+        let sent = || match self.fact(&["served", "number"]) {
+            Some(_) => self.fact(&["served", "model"]),
+            None => self.fact(&["asked", "sent_model"]),
+        };
+        served.or_else(sent).or_else(|| self.fact(&["asked", "requested_model"]))
     }
 
     /// When its first record was made.

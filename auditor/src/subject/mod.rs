@@ -5,7 +5,8 @@
 //! DIR/index.html            to read, without scripts
 //!     exchanges.csv .json   the same for machines
 //!     exchanges/ID/story.txt, proof.json, <position>-<part>.<ext>
-//!     manifest.json         what it rests on, and SHA-256 and length of every file; written last
+//!     manifest.json         what it rests on, who got the data, and SHA-256 and length of every file
+//!     manifest.json.sig     the auditor's signature over it, where a key was given; written last
 //! ```
 //! Nothing of other end users is in it: an exchange is taken where its own, proven records name the subject, and a data key
 //! that several share is used here and never handed on.
@@ -19,6 +20,7 @@ pub mod folder;
 pub mod last;
 pub mod manifest;
 pub mod page;
+pub mod signed;
 pub mod who;
 
 use serde_json::Value;

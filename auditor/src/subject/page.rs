@@ -2,6 +2,7 @@
 
 use super::manifest::{Exchange, Manifest, Part};
 use crate::paper::html::{Html, count, time};
+use crate::recipients::Recipient;
 
 const STYLE: &str = include_str!("../paper/style.css");
 
@@ -17,6 +18,7 @@ pub fn page(manifest: &Manifest, exchanges: &[Exchange]) -> String {
         ("From", bound(manifest.from, "the beginning of the evidence")),
         ("To", bound(manifest.to, "its end")),
         ("Exchanges", count(exchanges.len() as u64, "exchange", "exchanges")),
+        ("Data went to", sent_to(&manifest.recipients)),
         ("Verification", manifest.verdict.clone()),
         ("Reason", manifest.reason.clone()),
         ("Made", time(manifest.made_at)),
@@ -45,13 +47,9 @@ fn one(html: &mut Html, exchange: &Exchange) {
     html.open("dl", &[("class", "facts")]).line();
     for (name, value) in [
         ("Exchange", exchange.exchange.to_string()),
-        ("Provider", fact(&["asked", "provider"])),
-        (
-            "Model",
-            exchange
-                .fact(&["answered", "served_model"])
-                .unwrap_or_else(|| fact(&["asked", "requested_model"])),
-        ),
+        ("Provider", exchange.provider().unwrap_or_else(|| "not known".into())),
+        ("Model", exchange.model().unwrap_or_else(|| "not known".into())),
+        ("Sent to", sent_to(&exchange.recipients)),
         ("Operation", fact(&["asked", "operation"])),
         ("Purpose", fact(&["caller", "purpose", "value"])),
         ("End", exchange.fact(&["end"]).unwrap_or_else(|| fact(&["reason"]))),
@@ -73,6 +71,12 @@ fn one(html: &mut Html, exchange: &Exchange) {
         html.close("li").line();
     }
     html.close("ul").line().close("section").line();
+}
+
+/// Every target that got bytes, or may have.
+fn sent_to(recipients: &[Recipient]) -> String {
+    let told: Vec<String> = recipients.iter().map(Recipient::told).collect();
+    if told.is_empty() { "nobody".into() } else { told.join("; ") }
 }
 
 /// Why there are no bytes.

@@ -1,11 +1,16 @@
 //! Codes that nothing else asks for by name.
 
-use schemas::record::{Body, Erasure, Gap, GapReason, Heartbeat, Outcome, Usage, UsageRole, UsageSource};
+use schemas::holds::Scope;
+use schemas::record::{
+    Asked, Attributed, Body, Caller, Erasure, Gap, GapReason, Heartbeat, Intent, Outcome, Source, Usage,
+    UsageRole, UsageSource,
+};
 
 use super::tests::{has, sealed, unknown_usage, verify_at};
 use super::*;
 use crate::fixture::{START, Writer, exchange_id, id};
 use crate::source::MemorySource;
+use crate::time::SECOND;
 
 /// A log whose second exchange is ended by `adapt`'s outcome.
 fn ended(adapt: impl FnOnce(&mut Outcome)) -> Report {
@@ -96,6 +101,64 @@ fn an_attempt_to_switch_recording_off_is_counted() {
 }
 
 #[test]
+fn callers_and_names_that_nothing_proves_are_told_with_their_share() {
+    let asked_by = |caller: Caller, operation: &str| {
+        sealed(|writer| {
+            let asked = Asked { operation: Some(id(operation)), ..Writer::asked() };
+            let position = writer.push(Body::Intent(Intent {
+                exchange: exchange_id(2),
+                caller: caller.clone(),
+                asked: asked.clone(),
+                verdict: None,
+                translation: None,
+                parts: Vec::new(),
+                content_key: None,
+                retention: id("standard"),
+                fail_mode: None,
+                suppression: Vec::new(),
+                choice: None,
+            }));
+            let outcome = writer.outcome_of(exchange_id(2), position, None, Vec::new(), unknown_usage());
+            writer.push(Body::Outcome(Outcome { caller, asked, ..outcome }));
+        })
+    };
+    let of = |source: Source| Some(Attributed { value: id("somebody"), source });
+    let known = Caller { consumer: of(Source::Claim), ..Caller::default() };
+    for (caller, operation, found) in [
+        (
+            Caller { consumer: of(Source::Asserted), ..Caller::default() },
+            "chat.completions",
+            Some("`consumer` of 1"),
+        ),
+        (
+            Caller { consumer: of(Source::Route), ..Caller::default() },
+            "chat.completions",
+            Some("`consumer` of 1"),
+        ),
+        (Caller::default(), "chat.completions", Some("`consumer` of 1")),
+        (
+            Caller { team: of(Source::Asserted), purpose: of(Source::Asserted), ..known.clone() },
+            "chat.completions",
+            Some("`purpose` of 1, `team` of 1"),
+        ),
+        // What the route's configuration says, whom an application asks for, and what the gateway asks itself.
+        (Caller { team: of(Source::Route), ..known.clone() }, "chat.completions", None),
+        (Caller { subject: of(Source::Asserted), ..known }, "chat.completions", None),
+        (Caller::default(), "probe", None),
+    ] {
+        let report = asked_by(caller, operation);
+        match found {
+            Some(found) => {
+                notes(&report, Code::PrincipalUnproven, &format!("1 of 2 exchanges, 50.0 %: {found}"))
+            }
+            None => {
+                assert!(!report.findings.has(Code::PrincipalUnproven), "{operation}: {:?}", report.findings)
+            }
+        }
+    }
+}
+
+#[test]
 fn an_erasure_whose_key_is_still_there_is_named() {
     let mut writer = Writer::boot("20260921t133320z-00000001", START, None, MemorySource::default());
     let (position, key) = writer.intent(5, b"to be erased");
@@ -130,28 +193,17 @@ fn erasure(writer: &Writer, n: u64, position: u64, key: &schemas::keytable::KeyI
     })
 }
 
-fn hold(phase: &str, scope: schemas::holds::Scope) -> Body {
-    let schemas::holds::Scope { exchange, subject, consumer, from, to } = scope;
+fn hold(phase: &str, scope: Scope) -> Body {
     let (hold, phase, reason) = (id("case-17"), id(phase), Some(id("litigation")));
-    Body::Hold(schemas::record::Hold {
-        hold,
-        phase,
-        reason,
-        actor: None,
-        exchange,
-        subject,
-        consumer,
-        from,
-        to,
-    })
+    Body::Hold(schemas::record::Hold { hold, phase, reason, actor: None, scope })
 }
 
 #[test]
 fn what_was_erased_under_a_hold_is_named_and_what_was_not_is_not() {
-    let all = schemas::holds::Scope::default;
-    let of = |exchange| schemas::holds::Scope { exchange: Some(exchange_id(exchange)), ..all() };
-    let consumer = |name| schemas::holds::Scope { consumer: Some(id(name)), ..all() };
-    let time = |from, to| schemas::holds::Scope { from, to, ..all() };
+    let all = Scope::default;
+    let of = |exchange| Scope { exchange: Some(exchange_id(exchange)), ..all() };
+    let consumer = |name| Scope { consumer: Some(id(name)), ..all() };
+    let time = |from, to| Scope { from, to, ..all() };
     // What is said before the erasure of exchange 5, and whether it was under a hold then.
     let table = [
         (vec![hold("begin", all())], vec![], true),
@@ -185,8 +237,64 @@ fn what_was_erased_under_a_hold_is_named_and_what_was_not_is_not() {
 }
 
 #[test]
+fn what_another_gateway_erased_at_nearly_the_time_of_a_hold_may_have_gone_before_it() {
+    // Seconds between the hold by one gateway and the erasure by the other.
+    for (seconds, code) in [
+        (61, Some(Code::ErasedUnderHold)),
+        (59, Some(Code::HoldOrderUnknown)),
+        (0, Some(Code::HoldOrderUnknown)),
+        (-59, Some(Code::HoldOrderUnknown)),
+        (-61, None),
+    ] {
+        let mut writer = Writer::boot("20260921t133320z-00000001", START, None, MemorySource::default());
+        let (position, key) = writer.intent(5, b"to be erased");
+        writer.outcome(5, position, &key, b"also");
+        writer.now = START + (100 + seconds) * SECOND;
+        let erased = erasure(&writer, 5, position, &key);
+        writer.push(erased);
+        writer.close();
+        let now = writer.now.max(START + 100 * SECOND);
+        let mut other = Writer::boot_of("gw2", "20260921t133320z-00000002", START, writer.store);
+        other.now = START + 100 * SECOND;
+        other.push(hold("begin", Scope::default()));
+        other.close();
+        let mut trust = crate::fixture::trust();
+        let second = TrustedGateway { name: "gw2".into(), ..trust.gateways[0].clone() };
+        trust.gateways.push(second);
+        let mandate = Mandate::default();
+        let (report, _) = run(&other.store, &Options::new(&trust, &mandate, now), &mut NoSink);
+        let told = [Code::ErasedUnderHold, Code::HoldOrderUnknown].map(|code| report.findings.has(code));
+        let wanted = [Code::ErasedUnderHold, Code::HoldOrderUnknown].map(|it| code == Some(it));
+        assert_eq!(told, wanted, "{seconds} s: {}", crate::render::text::report(&report));
+        let verdict = if told[0] { Verdict::Policy } else { Verdict::Verified };
+        assert_eq!(report.verdict, verdict, "{seconds} s: {}", crate::render::text::report(&report));
+    }
+}
+
+#[test]
+fn an_outcome_that_does_not_repeat_who_asked_what_or_how_it_is_kept_is_found() {
+    let adaptions: [(&str, fn(&mut Outcome)); 5] = [
+        ("caller", |outcome| outcome.caller.team = None),
+        ("asked", |outcome| outcome.asked.requested_model = Some(id("gpt-5"))),
+        ("asked", |outcome| outcome.asked.provider = Some(id("elsewhere"))),
+        ("content_key", |outcome| {
+            outcome.content_key = Some(id("acme/gw1/20260921t133320z-00000001/000000/0009"));
+        }),
+        ("retention", |outcome| outcome.retention = id("short")),
+    ];
+    for (item, adapt) in adaptions {
+        let report = ended(adapt);
+        has(&report, "RECORD_INVALID", Verdict::Invalid);
+        let of = |finding: &&crate::finding::Finding| finding.code == Code::RecordInvalid;
+        let named: Vec<_> = report.findings.iter().filter(of).map(|it| it.place.item.clone()).collect();
+        assert_eq!(named, [Some(item.to_owned())], "{}", crate::render::text::report(&report));
+    }
+    assert_eq!(ended(|_| ()).verdict, Verdict::Verified);
+}
+
+#[test]
 fn what_shares_a_key_with_what_was_erased_and_was_held_is_named_where_no_record_names_it() {
-    let other = schemas::holds::Scope { exchange: Some(exchange_id(6)), ..Default::default() };
+    let other = Scope { exchange: Some(exchange_id(6)), ..Default::default() };
     // Whether the hold was there before the key went.
     for is_before in [true, false] {
         let mut writer = Writer::boot("20260921t133320z-00000001", START, None, MemorySource::default());
@@ -211,6 +319,10 @@ fn what_shares_a_key_with_what_was_erased_and_was_held_is_named_where_no_record_
         let keys = Keys::open(&[folder.path()]).unwrap();
         let report =
             verify_at(&writer.store, writer.now, |options| options.keys = Some(Box::leak(Box::new(keys))));
+        // A record of one exchange says nothing of another under its key.
+        let undeclared = report.findings.iter().filter(|finding| finding.code == Code::UndeclaredErasure);
+        let undeclared: BTreeSet<_> = undeclared.map(|finding| finding.place.exchange.clone()).collect();
+        assert_eq!(undeclared, BTreeSet::from([Some(exchange_id(6).to_string())]));
         let of = |finding: &&crate::finding::Finding| finding.code == Code::ErasedUnderHold;
         let named: Vec<_> = report.findings.iter().filter(of).collect();
         assert_eq!(!named.is_empty(), is_before, "{}", crate::render::text::report(&report));

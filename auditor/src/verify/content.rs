@@ -129,6 +129,12 @@ pub(crate) fn parts_of(
             refusal.content_key.as_ref(),
             refusal.retention.as_ref(),
         )),
+        Body::Attempt(attempt) | Body::SideCall(attempt) => Some((
+            Some(&attempt.exchange),
+            &attempt.parts,
+            attempt.content_key.as_ref(),
+            attempt.retention.as_ref(),
+        )),
         _ => None,
     }
 }

@@ -21,6 +21,7 @@ use super::fold::Unnamed;
 pub use super::fold::{Closer, LogFold, Newest};
 use super::listing::{BatchObjects, DataFile, LogListing};
 use super::loader::{KEPT_WHOLE, Loader};
+use super::prices::Priced;
 use super::{Options, Sink};
 use crate::finding::{Code, Finding, Place};
 use crate::state::Visit;
@@ -551,21 +552,21 @@ impl Tell<'_, '_> {
 
     fn costs(&mut self, verified: &VerifiedBatch) {
         for row in verified.rows() {
-            if let Some(record) = &row.decoded().record
-                && let Body::Outcome(outcome) = &record.body
-            {
-                let place = || Place::record(self.origin, row.position()).of_exchange(&outcome.exchange);
-                match self.fold.books.check(record.at, outcome, place, &mut self.fold.findings) {
-                    Some(true) => self.fold.story.tally.recomputed += 1,
-                    Some(false) => {
-                        self.fold.story.tally.not_recomputed += 1;
-                        let book = outcome.cost.as_ref().map(|cost| cost.price_book);
-                        if let Some(book) = book.filter(|book| self.fold.held.contains(book)) {
-                            self.fold.books.unread(book, place(), &mut self.fold.findings);
-                        }
-                    }
-                    None => {}
-                }
+            let Some(record) = &row.decoded().record else { continue };
+            let (exchange, priced) = match &record.body {
+                Body::Outcome(outcome) => (&outcome.exchange, Priced::outcome(outcome)),
+                Body::Attempt(attempt) => (&attempt.exchange, Priced::attempt(attempt)),
+                _ => continue,
+            };
+            let Some(priced) = priced else { continue };
+            let place = || Place::record(self.origin, row.position()).of_exchange(exchange);
+            if self.fold.books.check(record.at, &priced, place, &mut self.fold.findings) {
+                self.fold.story.tally.recomputed += 1;
+                continue;
+            }
+            self.fold.story.tally.not_recomputed += 1;
+            if self.fold.held.contains(&priced.book()) {
+                self.fold.books.unread(priced.book(), place(), &mut self.fold.findings);
             }
         }
     }

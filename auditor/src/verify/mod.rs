@@ -5,6 +5,7 @@
 //! intervals)  ->  report
 //! ```
 
+mod attempts;
 pub(crate) mod batch;
 pub(crate) mod content;
 pub(crate) mod dictionaries;
@@ -27,7 +28,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use schemas::trust::{Trust, TrustedGateway};
 use schemas::verify::{SealTail, VerifiedBatch};
-use schemas::{ObjectName, Origin};
+use schemas::{ExchangeId, ObjectName, Origin};
 
 use crate::finding::{Code, Effect, Finding, Findings, Place};
 use crate::mandate::{Claim, Mandate};
@@ -484,11 +485,17 @@ fn erasures(options: &Options<'_>, gateways: &mut [Gateway], apart: &Apart, find
         .flat_map(|fold| fold.story.erasures.values().map(|told| &told.record))
         .map(|erasure| (erasure.origin.clone(), erasure.position, erasure.content_key.to_string()))
         .collect();
-    let mut declared_keys: BTreeSet<&str> = declared.iter().map(|(_, _, key)| key.as_str()).collect();
-    declared_keys.extend(apart.erased.iter().map(|entry| entry.content_key.as_str()));
+    // Under a shared key each exchange is declared by itself.
+    let told =
+        gateways.iter().flat_map(|gateway| &gateway.folds).flat_map(|fold| fold.story.erasures.values());
+    let told = told.map(|told| (told.record.exchange.clone(), told.record.content_key.to_string()));
+    let mut of_exchanges: BTreeSet<(ExchangeId, String)> = told.collect();
+    of_exchanges
+        .extend(apart.erased.iter().map(|entry| (entry.exchange.clone(), entry.content_key.to_string())));
     for fold in gateways.iter_mut().flat_map(|gateway| &mut gateway.folds) {
         for used in &fold.destroyed {
-            if declared_keys.contains(used.key.as_str()) {
+            let of = used.exchange.clone().map(|exchange| (exchange, used.key.clone()));
+            if of.is_some_and(|of| of_exchanges.contains(&of)) {
                 fold.story.tally.parts_erased += used.parts;
             } else {
                 let place = Place::record(&fold.origin, used.position).of_item(&used.key);
@@ -522,6 +529,21 @@ fn notes(tally: &tally::Tally, not_judged: &BTreeMap<String, u64>, findings: &mu
     if !uncertain.is_empty() {
         let found = format!("{} of {outcomes} outcomes", uncertain.join(", "));
         findings.add(Code::UsageEstimated, Place::default(), "the provider's final usage", found);
+    }
+    if tally.unproven > 0 {
+        let exchanges = tally.kinds.get("intent").copied().unwrap_or(0);
+        let thousandths = u128::from(tally.unproven) * 1000 / u128::from(exchanges.max(1));
+        let names: Vec<String> =
+            tally.unproven_names.iter().map(|(name, count)| format!("`{name}` of {count}")).collect();
+        let found = format!(
+            "{} of {exchanges} exchanges, {}.{} %: {}",
+            tally.unproven,
+            thousandths / 10,
+            thousandths % 10,
+            names.join(", ")
+        );
+        let expected = "callers known by key, token or certificate, and nothing by their own word alone";
+        findings.add(Code::PrincipalUnproven, Place::default(), expected, found);
     }
     if tally.suppressions > 0 {
         let found = format!("{} requests", tally.suppressions);
@@ -819,6 +841,8 @@ impl Report {
     }
 }
 
+#[cfg(test)]
+mod attempt_tests;
 #[cfg(test)]
 mod base_tests;
 #[cfg(test)]

@@ -1,14 +1,51 @@
 //! Cost, computed again from usage and the price book that the record names.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use policies::price::PriceBook;
 use schemas::Sha256Hex;
 use schemas::files::ReferenceRow;
-use schemas::record::Outcome;
+use schemas::record::{Answered, Attempt, Cost, Outcome, Usage, UsageRole};
 use serde::{Deserialize, Serialize};
 
 use crate::finding::{Code, Findings, Place};
+
+/// A cost that is recorded, and what it was computed from.
+pub(super) struct Priced<'a> {
+    cost: &'a Cost,
+    usage: Cow<'a, Usage>,
+    answered: &'a Answered,
+    models: Vec<&'a str>,
+}
+
+impl<'a> Priced<'a> {
+    /// That of an outcome; where it read an answer that another exchange incurred, what that one cost.
+    pub(super) fn outcome(outcome: &'a Outcome) -> Option<Self> {
+        let cost = outcome.cost.as_ref()?;
+        let usage = match outcome.usage.role {
+            UsageRole::Retrieved => Cow::Owned(Usage { role: UsageRole::Incurred, ..outcome.usage.clone() }),
+            UsageRole::Incurred | UsageRole::None => Cow::Borrowed(&outcome.usage),
+        };
+        Some(Self { cost, usage, answered: &outcome.answered, models: outcome.models() })
+    }
+
+    /// That of an attempt.
+    pub(super) fn attempt(attempt: &'a Attempt) -> Option<Self> {
+        let (cost, usage) = (attempt.cost.as_ref()?, attempt.usage.as_ref()?);
+        Some(Self {
+            cost,
+            usage: Cow::Borrowed(usage),
+            answered: &attempt.answered,
+            models: attempt.models(),
+        })
+    }
+
+    /// The book that it names.
+    pub(super) fn book(&self) -> Sha256Hex {
+        self.cost.price_book
+    }
+}
 
 /// The price books of a log, from its reference files.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -42,15 +79,15 @@ impl Books {
         }
     }
 
-    /// `Some(true)`: computed again and compared; `Some(false)`: the book cannot be read; `None`: no cost to check.
+    /// Whether it was computed again and compared; not, where the book cannot be read.
     pub(super) fn check(
         &mut self,
         at: i64,
-        outcome: &Outcome,
+        priced: &Priced<'_>,
         place: impl Fn() -> Place,
         findings: &mut Findings,
-    ) -> Option<bool> {
-        let cost = outcome.cost.as_ref()?;
+    ) -> bool {
+        let Priced { cost, usage, answered, models } = priced;
         let texts = &self.texts;
         let book = self.parsed.entry(cost.price_book).or_insert_with(|| {
             let text = texts.get(&cost.price_book)?;
@@ -58,12 +95,8 @@ impl Books {
         });
         let Some(book) = book else {
             self.parsed.remove(&cost.price_book);
-            return Some(false);
+            return false;
         };
-        let models: Vec<&str> = [&outcome.answered.served_model, &outcome.asked.requested_model]
-            .into_iter()
-            .filter_map(|model| model.as_ref().map(|model| model.as_str()))
-            .collect();
         // The book's name of the provider is the row's; the record's is the configured one.
         let row = book.rows().iter().find(|row| row.id == cost.price_row);
         let Some(row) = row else {
@@ -74,12 +107,12 @@ impl Books {
                 expected,
                 cost.price_row.to_string(),
             );
-            return Some(true);
+            return true;
         };
-        let tier = outcome.answered.service_tier.as_ref().map(|tier| tier.as_str());
+        let tier = answered.service_tier.as_ref().map(|tier| tier.as_str());
         let provider = row.provider.clone();
-        match book.price(&outcome.usage, &provider, &models, at, tier) {
-            Ok(again) if again == *cost => {}
+        match book.price(usage, &provider, models, at, tier) {
+            Ok(again) if again == **cost => {}
             Ok(again) => {
                 let expected = format!("{} {} by row {}", again.total, again.currency, again.price_row);
                 let found = format!("{} {} by row {}", cost.total, cost.currency, cost.price_row);
@@ -90,6 +123,6 @@ impl Books {
                 findings.add(Code::CostRecomputeDiff, place(), format!("no cost: {unpriced:?}"), found);
             }
         }
-        Some(true)
+        true
     }
 }

@@ -1,18 +1,20 @@
 //! The story of one log: what its records say, told in order of position, and whether it holds together.
 //!
 //! Sees proven leaves only. Holds open exchanges, counters and hashes, never rows: its size does not grow with the
-//! log, except by one entry for each open exchange (some 40 bytes), configuration, erasure, hold and unknown name, and by the
+//! log, except by one entry for each open exchange (some 200 bytes), configuration, erasure, hold and unknown name, and by the
 //! ids of the newest exchanges, which are bounded. It can be stored and continued at the next visit.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use schemas::record::{
-    Attempt, Body, Boot, Close, CloseReason, Config, Decision, Encryption, End, Gap, GapReason, Intent,
-    Outcome, Part, Predecessor, Record, Refusal, UsageRole, UsageSource,
+    Asked, Attempt, Body, Boot, Caller, Close, CloseReason, Config, Cost, Decision, Encryption, End, Gap,
+    GapReason, Intent, Outcome, Part, Predecessor, Record, Refusal, Translation, Usage, UsageRole,
+    UsageSource,
 };
-use schemas::{ExchangeId, Origin, Sha256Hex};
+use schemas::{ExchangeId, Identifier, Origin, Sha256Hex};
 use serde::{Deserialize, Serialize};
 
+use super::attempts::{self, Tried};
 use super::holds::{Erasures, Holdings, Told};
 use super::ids::{Ids, number_of, text_of};
 pub use super::tally::Tally;
@@ -25,7 +27,7 @@ const fn silence_slack_us(bound_us: i64) -> i64 {
 }
 
 /// How far the times of neighbouring records may be out of order: records are made before they are queued.
-const DISORDER_US: i64 = 60_000_000;
+pub(super) const DISORDER_US: i64 = schemas::holds::CLOCKS_APART_US;
 
 /// What `boot` said.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -68,6 +70,61 @@ pub struct Named {
     pub position: u64,
 }
 
+/// How an exchange keeps its content, and what else its outcome repeats.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct KeptAs {
+    key: Option<Identifier>,
+    class: Identifier,
+    /// Fingerprints of `caller` and `asked`.
+    #[serde(default)]
+    said: Option<(u128, u128)>,
+}
+
+/// Half of the SHA-256 of what is said: two that differ in a log have the same one by nobody's doing.
+fn fingerprint<T: Serialize>(said: &T) -> Option<u128> {
+    let hash = Sha256Hex::of(&schemas::canonical::to_vec(said).ok()?);
+    Some(u128::from_be_bytes(*hash.0.first_chunk()?))
+}
+
+impl KeptAs {
+    /// Whether a later record of the exchange keeps its content so too, as far as it says.
+    fn holds(
+        &self,
+        (key, class): (Option<&Identifier>, Option<&Identifier>),
+        place: &dyn Fn() -> Place,
+        findings: &mut Findings,
+    ) {
+        if let Some(key) = key.filter(|key| self.key.as_ref() != Some(key)) {
+            let wanted = self.key.as_ref().map_or("none", Identifier::as_str);
+            let expected = format!("the intent's data key, {wanted}");
+            findings.add(Code::RecordInvalid, place().of_item("content_key"), expected, key.as_str());
+        }
+        if let Some(class) = class.filter(|class| self.class != **class) {
+            let expected = format!("the intent's retention class, {}", self.class);
+            findings.add(Code::RecordInvalid, place().of_item("retention"), expected, class.as_str());
+        }
+    }
+}
+
+/// Whether an outcome says who, what and how it is kept as its intent did: whoever reads one of the two alone would else be told
+/// something else.
+fn repeats(outcome: &Outcome, of_intent: &KeptAs, place: &dyn Fn() -> Place, findings: &mut Findings) {
+    of_intent.holds((outcome.content_key.as_ref(), Some(&outcome.retention)), place, findings);
+    let (Some((caller, asked)), Some(again)) = (of_intent.said, said(&outcome.caller, &outcome.asked)) else {
+        return;
+    };
+    for (item, is_same) in [("caller", caller == again.0), ("asked", asked == again.1)] {
+        if !is_same {
+            let expected = format!("the intent's `{item}`");
+            findings.add(Code::RecordInvalid, place().of_item(item), expected, "another");
+        }
+    }
+}
+
+fn said(caller: &Caller, asked: &Asked) -> Option<(u128, u128)> {
+    Some((fingerprint(caller)?, fingerprint(asked)?))
+}
+
 /// Counts one more of `key`.
 fn count(map: &mut BTreeMap<String, u64>, key: &str) {
     match map.get_mut(key) {
@@ -86,6 +143,18 @@ fn end_of(end: End) -> &'static str {
         End::GatewayAbort => "gateway_abort",
         End::Interrupted => "interrupted",
     }
+}
+
+/// A translation in one line.
+fn way_said(translation: Option<&Translation>) -> String {
+    translation.map_or_else(
+        || "none".to_owned(),
+        |it| {
+            let what: Vec<&str> = it.dropped.what.iter().map(Identifier::as_str).collect();
+            let (count, what) = (it.dropped.count, what.join(" "));
+            format!("from {} to {}, {count} dropped: {what}", it.from, it.to)
+        },
+    )
 }
 
 fn source_of(source: UsageSource) -> &'static str {
@@ -129,6 +198,18 @@ pub struct Story {
     pub named: BTreeMap<Sha256Hex, Named>,
     /// Exchanges without an outcome: the intent's position, and the 128 bits of the id.
     pub open: BTreeMap<u64, u128>,
+    /// What those of them tried that tried more than once.
+    #[serde(default)]
+    tried: BTreeMap<u64, Tried>,
+    /// How the last request of those of them was translated of which one was.
+    #[serde(default)]
+    translated: BTreeMap<u64, Translation>,
+    /// Data key and retention class of each of them.
+    #[serde(default)]
+    kept: BTreeMap<u64, KeptAs>,
+    /// The last position at which a record was lost: what exchanges tried whose intent stands before it is not told in full.
+    #[serde(default)]
+    loss: Option<u64>,
     /// The newest exchanges.
     pub ids: Ids,
     /// The batch whose records are told.
@@ -163,6 +244,10 @@ impl Story {
             announced: BTreeSet::new(),
             named: BTreeMap::new(),
             open: BTreeMap::new(),
+            tried: BTreeMap::new(),
+            translated: BTreeMap::new(),
+            kept: BTreeMap::new(),
+            loss: None,
             ids: Ids::default(),
             batch: 0,
             first_at: None,
@@ -190,6 +275,9 @@ impl Story {
         }
         self.config = None;
         self.open.clear();
+        self.tried.clear();
+        self.translated.clear();
+        self.kept.clear();
         self.beat = None;
         self.alive_at = None;
         self.recovering = false;
@@ -242,7 +330,8 @@ impl Story {
             Body::Intent(intent) => self.intent(position, intent, findings),
             Body::Outcome(outcome) => self.outcome(position, outcome, findings),
             Body::Refusal(refusal) => self.refusal(position, refusal, findings),
-            Body::Attempt(attempt) | Body::SideCall(attempt) => self.attempt(position, attempt, findings),
+            Body::Attempt(attempt) => self.attempt(position, attempt, findings),
+            Body::SideCall(call) => self.side_call(position, call, findings),
             Body::Heartbeat(heartbeat) => self.counters(position, &heartbeat.counters, false, findings),
             Body::Gap(gap) => self.gap(position, record.at, gap, findings),
             Body::Erasure(erasure) => {
@@ -413,6 +502,7 @@ impl Story {
     fn intent(&mut self, position: u64, intent: &Intent, findings: &mut Findings) {
         self.remember(position, &intent.exchange, findings);
         self.parts(position, &intent.parts, findings);
+        self.tally.caller(&intent.caller, &intent.asked);
         if let Some(system) = &intent.caller.system {
             self.tally.system(system.value.as_str());
         }
@@ -423,6 +513,23 @@ impl Story {
             u64::from(intent.fail_mode.as_ref().is_some_and(|mode| mode.as_str() == "open"));
         self.tally.suppressions += u64::from(!intent.suppression.is_empty());
         self.open.insert(position, number_of(&intent.exchange));
+        let said = said(&intent.caller, &intent.asked);
+        let kept = KeptAs { key: intent.content_key.clone(), class: intent.retention.clone(), said };
+        self.kept.insert(position, kept);
+        self.translates(position, intent.translation.as_ref());
+    }
+
+    /// The request of the exchange whose intent stands there that goes out now, in its provider's dialect.
+    fn translates(&mut self, intent_position: u64, translation: Option<&Translation>) {
+        match translation {
+            Some(translation) => _ = self.translated.insert(intent_position, translation.clone()),
+            None => _ = self.translated.remove(&intent_position),
+        }
+    }
+
+    /// Whether records of attempts of the exchange whose intent stands there may be among what was lost.
+    fn is_torn_for(&self, intent_position: u64) -> bool {
+        self.loss.is_some_and(|loss| intent_position < loss)
     }
 
     fn outcome(&mut self, position: u64, outcome: &Outcome, findings: &mut Findings) {
@@ -431,8 +538,25 @@ impl Story {
         count(&mut self.tally.usage_sources, source_of(outcome.usage.source));
         let origin = &self.origin;
         let place = || Place::record(origin, position).of_exchange(&outcome.exchange);
+        let kept = self.kept.remove(&outcome.intent_position);
+        let translated = self.translated.remove(&outcome.intent_position);
         match self.open.remove(&outcome.intent_position) {
-            Some(open) if open == number_of(&outcome.exchange) => {}
+            Some(open) if open == number_of(&outcome.exchange) => {
+                if let Some(of_intent) = &kept {
+                    repeats(outcome, of_intent, &place, findings);
+                }
+                let tried = self.tried.remove(&outcome.intent_position).unwrap_or_default();
+                let is_torn = self.is_torn_for(outcome.intent_position);
+                tried.close(outcome, is_torn, &|| Place::record(&self.origin, position), findings);
+                // How a request was translated whose record may be lost nobody knows.
+                let is_known = !is_torn || tried.is_of_last(outcome);
+                if translated != outcome.translation && is_known {
+                    let place = place().of_item("translation");
+                    let expected = format!("that of the request, {}", way_said(translated.as_ref()));
+                    let found = way_said(outcome.translation.as_ref());
+                    findings.add(Code::RecordInvalid, place, expected, found);
+                }
+            }
             Some(open) => {
                 let expected = format!(
                     "an outcome of exchange {} for the intent at {}",
@@ -452,13 +576,18 @@ impl Story {
             }
             None => {}
         }
-        self.money(position, outcome, findings);
+        self.money(position, &outcome.exchange, (&outcome.usage, outcome.cost.as_ref()), findings);
     }
 
-    fn money(&mut self, position: u64, outcome: &Outcome, findings: &mut Findings) {
+    fn money(
+        &mut self,
+        position: u64,
+        exchange: &ExchangeId,
+        (usage, cost): (&Usage, Option<&Cost>),
+        findings: &mut Findings,
+    ) {
         let origin = &self.origin;
-        let place = || Place::record(origin, position).of_exchange(&outcome.exchange);
-        let usage = &outcome.usage;
+        let place = || Place::record(origin, position).of_exchange(exchange);
         for (name, part, whole) in [
             ("reasoning_tokens", usage.reasoning_tokens, usage.output_tokens),
             ("cache_read_tokens", usage.cache_read_tokens, usage.input_tokens),
@@ -471,7 +600,7 @@ impl Story {
             }
         }
         let incurred = usage.role == UsageRole::Incurred && usage.source != UsageSource::NotApplicable;
-        let Some(cost) = &outcome.cost else {
+        let Some(cost) = cost else {
             self.tally.unpriced += u64::from(incurred);
             return;
         };
@@ -487,6 +616,8 @@ impl Story {
         let classes: Option<Vec<Decimal>> = cost.classes.values().map(|text| Decimal::parse(text)).collect();
         let sum = classes.map(|classes| classes.into_iter().fold(Decimal::default(), Decimal::plus));
         match (Decimal::parse(&cost.total), sum) {
+            // What was only read was incurred, and is counted, elsewhere; each read of it tells it again.
+            (Some(total), Some(sum)) if total == sum && usage.role != UsageRole::Incurred => {}
             (Some(total), Some(sum)) if total == sum => {
                 self.tally.cost(cost.currency.as_str(), total);
             }
@@ -514,12 +645,47 @@ impl Story {
         }
     }
 
-    fn attempt(&mut self, position: u64, attempt: &Attempt, findings: &mut Findings) {
+    /// An attempt or side call belongs to an exchange that is open.
+    fn of_open(&self, position: u64, attempt: &Attempt, findings: &mut Findings) -> bool {
         let matches = self.open.get(&attempt.intent_position) == Some(&number_of(&attempt.exchange));
         if !matches && self.is_whole() {
             let place = Place::record(&self.origin, position).of_exchange(&attempt.exchange);
             let expected = format!("an open intent of the exchange at position {}", attempt.intent_position);
             findings.add(Code::OrphanOutcome, place, expected, "none");
+        }
+        matches
+    }
+
+    fn side_call(&mut self, position: u64, call: &Attempt, findings: &mut Findings) {
+        self.parts(position, &call.parts, findings);
+        if self.of_open(position, call, findings) {
+            self.kept_as(position, call, findings);
+        }
+    }
+
+    /// One exchange, one data key and one retention class: what an attempt keeps would else outlive the erasure of its
+    /// exchange, or its retention.
+    fn kept_as(&self, position: u64, attempt: &Attempt, findings: &mut Findings) {
+        let Some(of_intent) = self.kept.get(&attempt.intent_position) else { return };
+        let place = || Place::record(&self.origin, position).of_exchange(&attempt.exchange);
+        of_intent.holds((attempt.content_key.as_ref(), attempt.retention.as_ref()), &place, findings);
+    }
+
+    fn attempt(&mut self, position: u64, attempt: &Attempt, findings: &mut Findings) {
+        self.parts(position, &attempt.parts, findings);
+        let place = || Place::record(&self.origin, position).of_exchange(&attempt.exchange);
+        attempts::form(attempt, &place, findings);
+        if self.of_open(position, attempt, findings) {
+            self.kept_as(position, attempt, findings);
+            let is_torn = self.is_torn_for(attempt.intent_position);
+            let tried = self.tried.entry(attempt.intent_position).or_default();
+            tried.tell(attempt, is_torn, &place, findings);
+            if attempt.phase.as_str() == "open" {
+                self.translates(attempt.intent_position, attempt.translation.as_ref());
+            }
+        }
+        if let Some(usage) = &attempt.usage {
+            self.money(position, &attempt.exchange, (usage, attempt.cost.as_ref()), findings);
         }
     }
 
@@ -597,7 +763,10 @@ impl Story {
                 let from = if of_earlier { i64::MIN } else { self.alive_at.unwrap_or(at).min(at) };
                 findings.push(finding.during(from, at));
                 // What belonged to the lost records cannot be told.
-                self.torn |= gap.reason == GapReason::Loss;
+                if gap.reason == GapReason::Loss {
+                    self.torn = true;
+                    self.loss = Some(position);
+                }
             }
             GapReason::Late => {
                 findings.add(Code::LateRecords, place, "records before the fence", count("records"))
@@ -637,6 +806,9 @@ impl Story {
             }
         }
         self.open.clear();
+        self.tried.clear();
+        self.translated.clear();
+        self.kept.clear();
         self.close = Some(CloseFacts {
             position,
             at,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemas::record::{Asked, Attributed, Caller, Source};
 use serde::{Deserialize, Serialize};
 
 use crate::decimal::Decimal;
@@ -47,6 +48,12 @@ pub struct Tally {
     pub fail_open: u64,
     /// Attempts of callers to switch recording off.
     pub suppressions: u64,
+    /// Exchanges of callers whose name, or something else that is said of them, nothing proves.
+    #[serde(default)]
+    pub unproven: u64,
+    /// What is said of them so: how often by what it is.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub unproven_names: BTreeMap<String, u64>,
     /// Unknown kinds, with counts.
     pub unknown_kinds: BTreeMap<String, u64>,
     /// Unknown keys as `kind.key`, with counts.
@@ -94,6 +101,33 @@ fn count_kept(map: &mut BTreeMap<String, u64>, name: &str, more: u64) -> u64 {
 }
 
 impl Tally {
+    /// Counts what a request says of its caller that no key, token, certificate or route's configuration says: the caller's own word. A
+    /// caller has to be one who showed something. The end user's pseudonym is the caller's word by its nature, and not counted; the
+    /// gateway's own requests have no caller.
+    pub(super) fn caller(&mut self, caller: &Caller, asked: &Asked) {
+        let is_own = asked.operation.as_ref().is_some_and(|it| matches!(it.as_str(), "probe" | "routing"));
+        if is_own && caller.consumer.is_none() {
+            return;
+        }
+        let showed = |it: &Attributed| matches!(it.source, Source::Key | Source::Claim | Source::Certificate);
+        let is_unproven = !caller.consumer.as_ref().is_some_and(showed);
+        let said = [
+            ("team", &caller.team),
+            ("organisation", &caller.organisation),
+            ("cost_centre", &caller.cost_centre),
+            ("system", &caller.system),
+            ("purpose", &caller.purpose),
+            ("data_class", &caller.data_class),
+        ];
+        let said = said.into_iter().filter(|(_, it)| matches!(it, Some(it) if it.source == Source::Asserted));
+        let names: Vec<&str> =
+            is_unproven.then_some("consumer").into_iter().chain(said.map(|(name, _)| name)).collect();
+        self.unproven += u64::from(!names.is_empty());
+        for name in names {
+            *self.unproven_names.entry(name.to_owned()).or_default() += 1;
+        }
+    }
+
     pub(super) fn system(&mut self, name: &str) {
         self.beyond.systems += count_kept(&mut self.systems, name, 1);
     }
@@ -137,6 +171,7 @@ impl Tally {
         }
         merge(&mut self.ends, &other.ends);
         merge(&mut self.usage_sources, &other.usage_sources);
+        merge(&mut self.unproven_names, &other.unproven_names);
         let kept = |into: &mut BTreeMap<String, u64>, from: &BTreeMap<String, u64>| {
             from.iter().map(|(name, count)| count_kept(into, name, *count)).sum::<u64>()
         };
@@ -168,6 +203,7 @@ impl Tally {
             (&mut self.would_deny, other.would_deny),
             (&mut self.fail_open, other.fail_open),
             (&mut self.suppressions, other.suppressions),
+            (&mut self.unproven, other.unproven),
         ] {
             *into += from;
         }

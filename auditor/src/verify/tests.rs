@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use schemas::Sha256Hex;
 use schemas::record::{
     Body, Config, ConfigReason, Cost, Encryption, Erasure, Gap, GapReason, Heartbeat, PartName, Predecessor,
-    Reported, Usage, UsageRole, UsageSource,
+    Usage, UsageRole, UsageSource,
 };
 
 use super::*;
@@ -485,21 +485,7 @@ fn what_passed_unrecorded_behind_the_close_of_an_earlier_log_is_not_taken_for_th
 }
 
 pub(super) fn unknown_usage() -> Usage {
-    Usage {
-        source: UsageSource::Unknown,
-        role: UsageRole::None,
-        input_tokens: None,
-        uncached_input_tokens: None,
-        cache_read_tokens: None,
-        cache_write_5m_tokens: None,
-        cache_write_1h_tokens: None,
-        output_tokens: None,
-        reasoning_tokens: None,
-        input_audio_tokens: None,
-        output_audio_tokens: None,
-        input_image_tokens: None,
-        reported: Reported::default(),
-    }
+    Usage::of(UsageSource::Unknown, UsageRole::None)
 }
 
 #[test]
@@ -680,19 +666,9 @@ fn a_wrong_cost_is_found_by_computing_it_again() {
     let report = sealed(|writer| {
         let (position, key) = writer.intent(2, b"q");
         let usage = Usage {
-            source: UsageSource::Provider,
-            role: UsageRole::Incurred,
             input_tokens: Some(5),
-            uncached_input_tokens: None,
-            cache_read_tokens: None,
-            cache_write_5m_tokens: None,
-            cache_write_1h_tokens: None,
             output_tokens: Some(0),
-            reasoning_tokens: None,
-            input_audio_tokens: None,
-            output_audio_tokens: None,
-            input_image_tokens: None,
-            reported: Reported::default(),
+            ..Usage::of(UsageSource::Provider, UsageRole::Incurred)
         };
         let mut outcome = writer.outcome_of(exchange_id(2), position, Some(&key), vec![], usage);
         outcome.cost = Some(cost("0.5", book));

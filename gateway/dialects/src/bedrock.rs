@@ -10,8 +10,8 @@ use http::HeaderMap;
 use serde_json::{Value, json};
 
 use crate::event_stream::{Message, encode};
-use crate::facts::{Gathered, ProviderError};
-use crate::json::{self, count, each, integer, keep, name, pick, pick_bytes, present, scalar};
+use crate::facts::{Gathered, ProviderError, error_name};
+use crate::json::{count, each, integer, keep, name, pick, pick_bytes, present, scalar};
 use crate::operation::Tokens::{Counts as C, Incurs as I, None as N};
 use crate::operation::{Dialect, Operation, Row, row};
 use crate::request::{RequestFacts, percent_decoded};
@@ -113,7 +113,7 @@ pub(crate) struct Beside {
 
 impl Beside {
     /// Of an answer's headers.
-    fn read(headers: &HeaderMap) -> Self {
+    pub(crate) fn read(headers: &HeaderMap) -> Self {
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
         let number = |name: &str| integer(text(name));
         let mut counts = Counts::default();
@@ -124,12 +124,15 @@ impl Beside {
         Self {
             convention: None,
             transport: (counts != Counts::default()).then_some(counts),
-            // `ValidationException:http://internal.amazon.com/...`
-            error: text("x-amzn-errortype")
-                .and_then(|kind| kind.split(':').next())
-                .filter(|kind| !kind.is_empty())
-                .map(str::to_owned),
+            error: error_name(headers),
         }
+    }
+}
+
+impl Beside {
+    /// The error's name.
+    pub(crate) fn error(self) -> Option<String> {
+        self.error
     }
 }
 
@@ -231,7 +234,7 @@ fn served_tier(gathered: &mut Gathered, tier: Option<&str>, performance: Option<
 }
 
 /// Counts as Converse and Nova spell them: input leaves out cache reads and writes.
-fn converse_counts(usage: &str) -> Option<Counts> {
+pub(crate) fn converse_counts(usage: &str) -> Option<Counts> {
     let [input, output, total, read, read_count, written, written_count, details] = pick(
         usage,
         &[
@@ -499,7 +502,7 @@ fn body(gathered: &mut Gathered, operation: &Operation, status: u16, body: &[u8]
 }
 
 /// AWS's error shape: the name in a header or in `__type`, the text in `message`.
-fn error(header: Option<String>, text: &str) -> Option<ProviderError> {
+pub(crate) fn error(header: Option<String>, text: &str) -> Option<ProviderError> {
     let Some([kind, code, lower, upper, inner]) =
         pick(text, &["__type", "code", "message", "Message", "error"])
     else {
@@ -547,20 +550,23 @@ fn request(facts: &mut RequestFacts, operation: &Operation, body: Option<&str>) 
         "serviceTier",
         "performanceConfig",
     ];
-    let Some((fields, repeated)) = body.and_then(|text| json::pick_counting(text, &FIELDS)) else { return };
-    if let Some((_, field)) = FIELDS.iter().enumerate().find(|(at, _)| repeated & (1 << at) != 0) {
-        facts.malformed = Some(format!("the key `{field}` is repeated: which one counts is not defined"));
-    }
+    let Some(fields) = body.and_then(|text| facts.pick_once(text, &FIELDS)) else { return };
     let [inference, tools, generation, max_gen_len, max_tokens, tier, performance] = fields.map(present);
-    let [converse, nova, warmth] =
-        inference.and_then(|i| pick(i, &["maxTokens", "max_new_tokens", "temperature"])).unwrap_or_default();
+    let [converse, nova, warmth] = inference
+        .and_then(|i| facts.pick_once(i, &["maxTokens", "max_new_tokens", "temperature"]))
+        .unwrap_or_default();
     let [titan, titans_warmth] =
-        generation.and_then(|g| pick(g, &["maxTokenCount", "temperature"])).unwrap_or_default();
-    facts.max_output_tokens = [converse, nova, titan, max_gen_len, max_tokens]
-        .into_iter()
-        .filter_map(integer)
-        .chain(facts.max_output_tokens)
-        .max();
+        generation.and_then(|g| facts.pick_once(g, &["maxTokenCount", "temperature"])).unwrap_or_default();
+    facts.max_output_tokens = if matches!(operation.name(), "converse" | "converse_stream") {
+        // What stands beside it bounds nothing.
+        integer(converse)
+    } else {
+        [converse, nova, titan, max_gen_len, max_tokens]
+            .into_iter()
+            .filter_map(integer)
+            .chain(facts.max_output_tokens)
+            .max()
+    };
     if let Some(offered) =
         tools.and_then(|t| pick(t, &["tools"])).and_then(|[tools]| present(tools)).and_then(count)
     {

@@ -42,7 +42,7 @@ impl Wire for Cohere {
         &[Dialect::OpenAi]
     }
     fn request(&self, facts: &mut RequestFacts, _: &Operation, body: Option<&str>) {
-        let picked = body.and_then(|body| pick(body, &["num_generations", "conversation_id"]));
+        let picked = body.and_then(|body| facts.pick_once(body, &["num_generations", "conversation_id"]));
         let Some([choices, conversation]) = picked else { return };
         facts.choices = integer(choices);
         facts.conversation = name(conversation).or(facts.conversation.take());

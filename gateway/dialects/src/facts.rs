@@ -11,6 +11,7 @@ use crate::coding::CodingError;
 use crate::event_stream::FrameError;
 use crate::identifier;
 use crate::json::{self, name, pick, present, scalar};
+use crate::said::Said;
 use crate::usage::Counts;
 
 /// The facts of one answer. Texts stand as received: [`AnswerFacts::answered`] makes them fit for a leaf (CA-8).
@@ -60,6 +61,8 @@ pub struct AnswerFacts {
     pub rate_limits: BTreeMap<String, i64>,
     /// Why facts may be missing although the bytes passed.
     pub unread: Option<Unread>,
+    /// Its words, where it has no counts and they were to be kept.
+    pub said: Option<Said>,
 }
 
 /// Why an answer was not read to its end.
@@ -129,6 +132,14 @@ impl AnswerFacts {
     }
 }
 
+/// The name of an error that AWS puts into its head, as `ValidationException:http://internal.amazon.com/...`: also on paths
+/// where its body has another provider's shape, or no name.
+pub(crate) fn error_name(headers: &HeaderMap) -> Option<String> {
+    let text = headers.get("x-amzn-errortype")?.to_str().ok()?.trim();
+    let name = text.split(':').next().unwrap_or_default();
+    (!name.is_empty()).then(|| name.to_owned())
+}
+
 /// The provider's id of a request, from its answer's headers. Azure's first: it sends `x-request-id` too, and only by
 /// `apim-request-id` do its own logs (`correlationId`) know the call.
 pub(crate) fn request_id(headers: &HeaderMap) -> Option<String> {
@@ -168,10 +179,14 @@ pub(crate) struct Gathered {
     pub(crate) beside: Beside,
     /// Model output was seen.
     pub(crate) output: bool,
+    /// The prompt was blocked: there is no output.
+    pub(crate) blocked: bool,
     /// An event was seen that is held.
     pub(crate) closing: bool,
     /// The counts are the provider's last word, even if the stream is cut behind them.
     pub(crate) final_usage: bool,
+    /// Its words, where they are to be kept.
+    pub(crate) said: Option<Said>,
 }
 
 impl Gathered {
@@ -237,6 +252,12 @@ pub(crate) struct ProviderError {
 }
 
 impl ProviderError {
+    /// Whether it has a name, a code or a text.
+    pub(crate) fn says_something(&self) -> bool {
+        let message = self.message.as_ref().is_some_and(|message| !message.is_empty());
+        self.kind.is_some() || self.code.is_some() || message
+    }
+
     /// Reads the value of a member `error`, or a whole body that is an error itself.
     ///
     /// The type is `type`, else Google's `status`, else a code that is not a number.

@@ -125,8 +125,14 @@ impl Wire for Gemini {
             "models.generate_content" => facts.stream = Some(false),
             _ => {}
         }
-        if let Some(body) = body {
-            request(facts, body);
+        if operation.uses_tokens() {
+            // Only an object of its own bounds the output.
+            facts.max_output_tokens = None;
+        }
+        match body {
+            Some(body) if operation.name() == "models.predict" => parameters(facts, body),
+            Some(body) => request(facts, body),
+            None => {}
         }
     }
     fn framing(&self, operation: &Operation, media_type: &str) -> Option<Framing> {
@@ -217,11 +223,13 @@ fn either<'a>(camel: Option<&'a str>, snake: Option<&'a str>) -> Option<&'a str>
 }
 
 fn request(facts: &mut RequestFacts, body: &str) {
-    let Some([config, config_snake, tools, agent, previous]) =
-        pick(body, &["generationConfig", "generation_config", "tools", "agent", "previous_interaction_id"])
-    else {
-        return;
-    };
+    const FIELDS: [&str; 5] =
+        ["generationConfig", "generation_config", "tools", "agent", "previous_interaction_id"];
+    let Some([config, config_snake, tools, agent, previous]) = facts.pick_once(body, &FIELDS) else { return };
+    if present(config).is_some() && present(config_snake).is_some() {
+        facts.malformed =
+            Some("`generationConfig` stands in both spellings: which one counts is not defined".into());
+    }
     if facts.requested_model.is_none() {
         facts.requested_model = name(agent);
     }
@@ -230,7 +238,7 @@ fn request(facts: &mut RequestFacts, body: &str) {
     }
     if let Some([most, most_snake, temperature, choices, choices_snake]) = either(config, config_snake)
         .and_then(|config| {
-            pick(
+            facts.pick_once(
                 config,
                 &["maxOutputTokens", "max_output_tokens", "temperature", "candidateCount", "candidate_count"],
             )
@@ -238,7 +246,7 @@ fn request(facts: &mut RequestFacts, body: &str) {
     {
         facts.max_output_tokens =
             [integer(most), integer(most_snake), facts.max_output_tokens].into_iter().flatten().max();
-        facts.choices = integer(either(choices, choices_snake));
+        facts.choices = [integer(choices), integer(choices_snake)].into_iter().flatten().max();
         facts.temperature = temperature
             .filter(|t| t.starts_with(|c: char| c == '-' || c.is_ascii_digit()))
             .map(str::to_owned)
@@ -255,6 +263,18 @@ fn request(facts: &mut RequestFacts, body: &str) {
         });
         facts.tools_offered = Some(offered);
     }
+}
+
+/// What bounds the output of Vertex's `predict`.
+fn parameters(facts: &mut RequestFacts, body: &str) {
+    let parameters = facts.pick_once(body, &["parameters"]).and_then(|[parameters]| present(parameters));
+    let Some([most, choices]) =
+        parameters.and_then(|parameters| facts.pick_once(parameters, &["maxOutputTokens", "candidateCount"]))
+    else {
+        return;
+    };
+    facts.max_output_tokens = integer(most);
+    facts.choices = integer(choices).or(facts.choices);
 }
 
 /// One element of a stream.
@@ -312,6 +332,7 @@ fn object(gathered: &mut Gathered, text: &str) -> Close {
     if let Some([reason]) = present(feedback).and_then(|f| pick(f, &["blockReason"])) {
         gathered.calls.possible();
         if let Some(reason) = scalar(reason) {
+            gathered.blocked |= reason != "BLOCK_REASON_UNSPECIFIED";
             gathered.finish_detail = Some(reason);
         }
     }
@@ -354,7 +375,7 @@ fn candidate(gathered: &mut Gathered, at: i64, candidate: &str) -> bool {
     present(finish).is_some()
 }
 
-fn usage_metadata(gathered: &mut Gathered, usage: &str) {
+pub(crate) fn usage_metadata(gathered: &mut Gathered, usage: &str) {
     let Some([prompt, cached, candidates, thoughts, tools, total, inputs, outputs, tier, traffic]) = pick(
         usage,
         &[
@@ -382,6 +403,7 @@ fn usage_metadata(gathered: &mut Gathered, usage: &str) {
     counts.input_audio = of_modality(inputs, "tokenCount", "AUDIO", "4");
     counts.input_image = of_modality(inputs, "tokenCount", "IMAGE", "2");
     counts.output_audio = of_modality(outputs, "tokenCount", "AUDIO", "4");
+    counts.output_image = of_modality(outputs, "tokenCount", "IMAGE", "2");
     if counts != Counts::default() {
         gathered.replace_counts(Some(counts));
     }

@@ -31,6 +31,31 @@ pub fn pick_counting<'a, const N: usize>(
     Some((picked, repeated))
 }
 
+/// The members of the object `text`, in order, as they stand; `None` where it is not one whole object.
+pub(crate) fn members(text: &str) -> Option<Vec<(String, &str)>> {
+    struct All;
+    impl<'de> Visitor<'de> for All {
+        type Value = Vec<(String, &'de str)>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut members = Vec::new();
+            while let Some((key, value)) = map.next_entry::<String, &'de RawValue>()? {
+                members.push((key, value.get()));
+            }
+            Ok(members)
+        }
+    }
+    if !text.trim_start().starts_with('{') {
+        return None;
+    }
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let members = deserializer.deserialize_map(All).ok()?;
+    deserializer.end().ok()?;
+    Some(members)
+}
+
 /// As [`pick`], of bytes.
 pub fn pick_bytes<'a, const N: usize>(bytes: &'a [u8], names: &[&str; N]) -> Option<[Option<&'a str>; N]> {
     pick(std::str::from_utf8(bytes).ok()?, names)

@@ -13,7 +13,9 @@ use http::header::CONTENT_TYPE;
 use schemas::record::{UsageRole, UsageSource};
 
 use crate::coding::{Caps, Decoder, codings};
-use crate::facts::{AnswerFacts, Gathered, Unread, request_id, retry_after_s};
+use crate::facts::{AnswerFacts, Gathered, ProviderError, Unread, error_name, request_id, retry_after_s};
+use crate::failure::{self, FailureClass};
+use crate::json::{pick_bytes, present};
 use crate::operation::Operation;
 use crate::ratelimit::rate_limits;
 use crate::splice::{Trace, trace_of_asking};
@@ -47,6 +49,20 @@ impl Default for Limits {
     fn default() -> Self {
         Self { event_bytes: 16 << 20, body_bytes: 32 << 20, decoded: Caps { bytes: 1 << 30, ratio: 1000 } }
     }
+}
+
+/// How a stream begins, or what a whole answer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opened {
+    /// With something that is no failure.
+    Well,
+    /// With a failure before any output: what status it would have had as an answer, and what it means.
+    Failed {
+        /// 400 to 599.
+        status: u16,
+        /// What it means, where it is more than its status.
+        class: Option<FailureClass>,
+    },
 }
 
 /// Why a response ended.
@@ -85,11 +101,15 @@ pub struct Meter {
     gathered: Gathered,
     terminal: bool,
     holding: bool,
+    /// Whether an event was read.
+    began: bool,
     unread: Option<Unread>,
     /// Wire bytes of an unfinished event, where events wait.
     waiting: Vec<u8>,
     /// The CR that ends a dropped event was a chunk's last byte: its LF is to be dropped too.
     drop_lf: bool,
+    /// The name of an error that the head has beside the body.
+    error_name: Option<String>,
     request_id: Option<String>,
     retry_after_s: Option<i64>,
     rate_limits: std::collections::BTreeMap<String, i64>,
@@ -148,18 +168,53 @@ impl Meter {
             gathered,
             terminal: false,
             holding: false,
+            began: false,
             unread,
             waiting: Vec::new(),
             drop_lf: false,
+            error_name: error_name(headers).filter(|_| status >= 400),
             request_id: request_id(headers),
             retry_after_s: retry_after_s(headers),
             rate_limits: rate_limits(operation.dialect(), headers),
         }
     }
 
+    /// Has the answer's words kept for as long as nothing tells its usage.
+    pub fn keep_words(&mut self) {
+        if self.status < 400 {
+            self.gathered.said.get_or_insert_default();
+        }
+    }
+
     /// True once model output was seen in a stream.
     pub fn saw_output(&self) -> bool {
         self.gathered.output
+    }
+
+    /// How its stream began, once an event of it was read.
+    pub fn opened(&self) -> Option<Opened> {
+        let failed = said(&self.gathered).filter(|_| !self.gathered.output);
+        failed.or(self.began.then_some(Opened::Well))
+    }
+
+    /// What a body is that was fed whole: an answer, or a failure under a status that does not say so. One that made nothing, or
+    /// that cannot be read, is an answer.
+    pub fn whole(mut self) -> Opened {
+        if !self.operation.uses_tokens() || self.unread.is_some() || self.status >= 400 {
+            return Opened::Well;
+        }
+        match std::mem::replace(&mut self.body, Body::Opaque) {
+            Body::Whole(body) | Body::Probing(body) => {
+                self.wire.body(&mut self.gathered, &self.operation, self.status, &body);
+                // Beside output it tells what was left out of it.
+                if self.gathered.error.is_none() && !self.gathered.output {
+                    self.gathered.error = top_error(&body);
+                }
+                said(&self.gathered).unwrap_or(Opened::Well)
+            }
+            Body::Stream(_) => self.opened().unwrap_or(Opened::Well),
+            Body::Opaque => Opened::Well,
+        }
     }
 
     /// True once the terminal event was parsed.
@@ -265,8 +320,11 @@ impl Meter {
         let Body::Stream(parser) = &mut self.body else { return None };
         let (gathered, terminal) = (&mut self.gathered, &mut self.terminal);
         let (wire, operation) = (self.wire, &self.operation);
+        let began = &mut self.began;
         let mut first = None;
         parser.feed(chunk, &mut |event| {
+            // A comment that keeps the connection alive is none.
+            *began |= !event.data.is_empty() || event.frame.is_some();
             let close = read_event(wire, operation, gathered, &event);
             *terminal |= close == Close::Ends;
             if close != Close::No {
@@ -359,6 +417,7 @@ impl Meter {
             });
         });
         let stopped = parser.stopped(self.limits.event_bytes);
+        self.began |= !events.is_empty();
         for event in events {
             self.terminal |= event.close == Close::Ends;
             let fresh = wire.get(at..event.end).unwrap_or_default();
@@ -435,6 +494,11 @@ impl Meter {
             }
             Body::Whole(body) | Body::Probing(body) => {
                 self.wire.body(&mut self.gathered, &self.operation, self.status, &body);
+                if self.gathered.counts.is_none()
+                    && let Some(said) = &mut self.gathered.said
+                {
+                    said.body(&body);
+                }
             }
             Body::Opaque => {}
         }
@@ -456,6 +520,7 @@ impl Meter {
             // Nothing was made, so there is nothing that it could have incurred.
             usage.role = UsageRole::None;
         }
+        let said = gathered.said.filter(|_| gathered.counts.is_none());
         let counts = gathered.counts.unwrap_or_default();
         let error = gathered.error.unwrap_or_default();
         AnswerFacts {
@@ -467,7 +532,7 @@ impl Meter {
             tool_calls: gathered.calls.count,
             server_tool_calls: gathered.server_calls,
             tool_names: gathered.calls.names,
-            error_type: error.kind,
+            error_type: error.kind.or(self.error_name),
             error_code: error.code,
             error_message: error.message,
             service_tier: served_tier(gathered.service_tier, gathered.speed, gathered.inference_geo),
@@ -484,8 +549,25 @@ impl Meter {
             ],
             rate_limits: self.rate_limits,
             unread: self.unread,
+            said,
         }
     }
+}
+
+/// What an answer says of its failure, whatever its status.
+fn said(gathered: &Gathered) -> Option<Opened> {
+    // An empty text beside an answer is no error.
+    if let Some(error) = gathered.error.as_ref().filter(|error| error.says_something()) {
+        return Some(Opened::Failed { status: failure::status_of(error), class: failure::of_event(error) });
+    }
+    let filtered = Opened::Failed { status: 400, class: Some(FailureClass::ContentFilter) };
+    failure::is_filtered(gathered).then_some(filtered)
+}
+
+/// The error that stands at the top of a body in the place of an answer, whoever wrote it.
+fn top_error(body: &[u8]) -> Option<ProviderError> {
+    let [error] = pick_bytes(body, &["error"])?;
+    present(error).and_then(ProviderError::read)
 }
 
 /// The facts of a body at hand, coded as its headers say.
@@ -512,6 +594,11 @@ fn read_event(wire: &dyn Wire, operation: &Operation, gathered: &mut Gathered, e
         return Close::No;
     }
     let close = wire.event(gathered, operation, event);
+    if gathered.counts.is_none()
+        && let Some(said) = &mut gathered.said
+    {
+        said.event(event.data);
+    }
     gathered.closing |= close != Close::No;
     close
 }

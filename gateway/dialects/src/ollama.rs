@@ -42,9 +42,14 @@ impl Wire for Ollama {
         if matches!(operation.name(), "chat.create" | "generate.create") {
             // What is not said is a stream.
             facts.stream = facts.stream.or(Some(true));
+            // Only `options` bounds its output.
+            facts.max_output_tokens = None;
         }
-        let options = body.and_then(|body| pick(body, &["options"])).and_then(|[options]| present(options));
-        let Some([most, temperature]) = options.and_then(|o| pick(o, &["num_predict", "temperature"])) else {
+        let options = body.and_then(|body| facts.pick_once(body, &["options"]));
+        let options = options.and_then(|[options]| present(options));
+        let Some([most, temperature]) =
+            options.and_then(|options| facts.pick_once(options, &["num_predict", "temperature"]))
+        else {
             return;
         };
         facts.max_output_tokens = integer(most).or(facts.max_output_tokens);

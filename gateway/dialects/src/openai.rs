@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::facts::{Gathered, ProviderError};
 use crate::json::{self, each, integer, keep, name, pick, pick_bytes, present, whole_type};
 use crate::operation::{OPENAI, Operation, Row, Tokens, after_deployment};
-use crate::request::percent_decoded;
+use crate::request::{RequestFacts, percent_decoded};
 use crate::sse::{Event, Unfinished};
 use crate::usage::Counts;
 use crate::wire::{Close, OwnError, Wire};
@@ -24,6 +24,11 @@ impl Wire for OpenAi {
     fn path_model(&self, path: &str) -> Option<String> {
         // What Azure serves is the path's deployment, whatever the body says: policies must see that one.
         after_deployment(path).map(|(deployment, _)| percent_decoded(deployment))
+    }
+    fn request(&self, facts: &mut RequestFacts, operation: &Operation, body: Option<&str>) {
+        if operation.runs_conversation() {
+            run(facts, body);
+        }
     }
     fn event(&self, gathered: &mut Gathered, _: &Operation, seen: &Event<'_>) -> Close {
         Close::ends(event(gathered, seen.name, seen.data))
@@ -55,6 +60,23 @@ impl Wire for OpenAi {
         });
         format!("event: error\ndata: {data}\n\n")
     }
+}
+
+/// What bounds a run of a conversation (Mistral): what stands beside `completion_args` does not.
+fn run(facts: &mut RequestFacts, body: Option<&str>) {
+    facts.max_output_tokens = None;
+    let arguments =
+        body.and_then(|body| facts.pick_once(body, &["completion_args"])).and_then(|[args]| present(args));
+    let Some([most, temperature]) =
+        arguments.and_then(|args| facts.pick_once(args, &["max_tokens", "temperature"]))
+    else {
+        return;
+    };
+    facts.max_output_tokens = integer(most);
+    facts.temperature = temperature
+        .filter(|t| t.starts_with(|c: char| c == '-' || c.is_ascii_digit()))
+        .map(str::to_owned)
+        .or(facts.temperature.take());
 }
 
 /// The value of the key `error`.
@@ -328,9 +350,10 @@ fn response_object(gathered: &mut Gathered, response: &str, last: bool) {
 /// Reads a whole JSON body.
 fn body(gathered: &mut Gathered, operation: &Operation, status: u16, body: &[u8]) {
     let Ok(text) = std::str::from_utf8(body) else { return };
-    let Some([id, model, choices, usage, error, object, tier, output]) =
-        pick(text, &["id", "model", "choices", "usage", "error", "object", "service_tier", "output"])
-    else {
+    let Some([id, model, choices, usage, info, error, object, tier, output]) = pick(
+        text,
+        &["id", "model", "choices", "usage", "usage_info", "error", "object", "service_tier", "output"],
+    ) else {
         if status >= 400 {
             gathered.error = ProviderError::read_body(text);
         }
@@ -365,7 +388,8 @@ fn body(gathered: &mut Gathered, operation: &Operation, status: u16, body: &[u8]
         let [status] = pick(text, &["status"]).unwrap_or_default();
         gathered.finish(0, status);
     }
-    if let Some(usage) = present(usage) {
+    // `usage_info` is Mistral's, of pages.
+    if let Some(usage) = present(usage).or(present(info)) {
         gathered.replace_counts(Counts::openai(usage));
         gathered.final_usage = true;
     }

@@ -1,13 +1,18 @@
 //! Method and path -> the operation of the provider's API.
 
 use http::Method;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 /// A wire format that the gateway understands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum Dialect {
     /// OpenAI's API, at OpenAI or at any compatible base URL.
+    #[serde(rename = "openai")]
     OpenAi,
     /// OpenAI's API as Azure serves it: `/openai/deployments/{deployment}/...` and `/openai/v1/...`.
+    #[serde(rename = "azure_openai")]
     AzureOpenAi,
     /// Anthropic's API.
     Anthropic,
@@ -103,6 +108,10 @@ impl Operation {
     pub(crate) fn path_model(&self, path: &str) -> Option<String> {
         self.table.wire().path_model(path)
     }
+    /// The dialect whose paths it is asked by.
+    pub(crate) fn table(&self) -> Dialect {
+        self.table
+    }
     /// True where the table does not know it.
     pub fn is_other(&self) -> bool {
         self.name == Self::OTHER.name
@@ -111,13 +120,38 @@ impl Operation {
     pub fn uses_tokens(&self) -> bool {
         self.tokens == Tokens::Incurs && !self.is_other()
     }
+    /// True for a read of an answer that another exchange incurred. Where that one was told nothing of what it cost (it was
+    /// made in the background, or cut), a read is the first to tell. A batch is many answers, at another price.
+    pub fn reads_an_answer(&self) -> bool {
+        self.tokens == Tokens::Retrieves && !self.name.starts_with("batches.")
+    }
     /// True where [`crate::ask_for_usage`] applies to its request body.
     pub fn can_ask_usage(&self) -> bool {
         matches!(self.name, "chat.completions" | "completions")
     }
+    /// True where a conversation that the provider keeps is gone on with.
+    pub(crate) fn runs_conversation(&self) -> bool {
+        matches!(self.name, "conversations.start" | "conversations.append" | "conversations.restart")
+    }
     /// True for the Responses API, whose answers have a `status`.
-    pub(crate) fn is_responses(&self) -> bool {
+    pub fn is_responses(&self) -> bool {
         self.name.starts_with("responses.")
+    }
+}
+
+/// A maker whose paths mean something else than the same ones of the dialect that its API is compatible with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Maker {
+    /// Mistral, whose conversations are run where OpenAI's are only stored.
+    Mistral,
+}
+
+impl Maker {
+    /// The maker of a provider that is named so, in configuration or price book, or asked at that host.
+    pub fn of<'a>(mut names: impl Iterator<Item = &'a str>, host: &str) -> Option<Self> {
+        let is_host =
+            host.eq_ignore_ascii_case("mistral.ai") || host.to_ascii_lowercase().ends_with(".mistral.ai");
+        (is_host || names.any(|name| name == "mistral")).then_some(Self::Mistral)
     }
 }
 
@@ -129,6 +163,8 @@ pub(crate) struct Row {
     tokens: Tokens,
     /// The dialect of its bytes, where it is not that of the table.
     speaks: Option<Dialect>,
+    /// The maker whose path it is, where it is not everybody's.
+    maker: Option<Maker>,
 }
 
 /// `method` on what matches `pattern`, behind the base path, is the operation `name`.
@@ -141,13 +177,17 @@ pub(crate) const fn row(
     name: &'static str,
     tokens: Tokens,
 ) -> Row {
-    Row { method, pattern, name, tokens, speaks: None }
+    Row { method, pattern, name, tokens, speaks: None, maker: None }
 }
 
 impl Row {
     /// The row of a path whose bytes are those of another dialect.
     pub(crate) const fn speaks(self, dialect: Dialect) -> Self {
         Self { speaks: Some(dialect), ..self }
+    }
+    /// The row of a path that only this maker has, or that means this with it.
+    const fn of(self, maker: Maker) -> Self {
+        Self { maker: Some(maker), ..self }
     }
 }
 
@@ -169,6 +209,15 @@ pub(crate) const OPENAI: &[Row] = &[
     row("DELETE", "responses/*", "responses.delete", N),
     row("POST", "responses/*/cancel", "responses.cancel", R),
     row("GET", "responses/*/input_items", "responses.input_items", N),
+    row("POST", "conversations", "conversations.start", I).of(Maker::Mistral),
+    row("POST", "conversations/*", "conversations.append", I).of(Maker::Mistral),
+    row("POST", "conversations/*/restart", "conversations.restart", I).of(Maker::Mistral),
+    row("GET", "conversations", "conversations.list", N).of(Maker::Mistral),
+    row("GET", "conversations/*/history", "conversations.items", N).of(Maker::Mistral),
+    row("GET", "conversations/*/messages", "conversations.items", N).of(Maker::Mistral),
+    row("POST", "agents/completions", "completions", I).of(Maker::Mistral),
+    row("*", "agents", "agents", N).of(Maker::Mistral),
+    row("*", "agents/**", "agents", N).of(Maker::Mistral),
     row("POST", "conversations", "conversations.create", N),
     row("GET", "conversations/*", "conversations.retrieve", N),
     row("POST", "conversations/*", "conversations.update", N),
@@ -299,21 +348,32 @@ pub fn operation_names() -> impl Iterator<Item = &'static str> {
     names.into_iter()
 }
 
+/// Every operation of every table; one for each row.
+pub fn operations() -> impl Iterator<Item = Operation> {
+    let tables = Dialect::ALL.into_iter();
+    tables.flat_map(|table| table.wire().operations().iter().map(move |row| row.operation(table)))
+}
+
+/// The operation that `method` on `path` is, at a provider of no maker of its own.
+pub fn operation(dialect: Dialect, method: &Method, path: &str) -> Operation {
+    operation_at(dialect, None, method, path)
+}
+
 /// The operation that `method` on `path` is.
 ///
 /// `path` is the path behind the route's prefix, or the provider's own: what stands before the API's first word
 /// (`/v1`, `/openai/v1`, `/api/v1`, `/openai/deployments/{deployment}`, ...) is skipped. The query plays no part.
-pub fn operation(dialect: Dialect, method: &Method, path: &str) -> Operation {
+pub fn operation_at(dialect: Dialect, maker: Option<Maker>, method: &Method, path: &str) -> Operation {
     let path = path.split_once('?').map_or(path, |(path, _)| path);
     let further = dialect.wire().also().iter().copied();
     std::iter::once(dialect)
         .chain(further)
-        .find_map(|dialect| known(dialect, method, path))
+        .find_map(|dialect| known(dialect, maker, method, path))
         .unwrap_or(Operation { dialect, table: dialect, ..Operation::OTHER })
 }
 
 /// The operation in the dialect's own table.
-fn known(dialect: Dialect, method: &Method, path: &str) -> Option<Operation> {
+fn known(dialect: Dialect, maker: Option<Maker>, method: &Method, path: &str) -> Option<Operation> {
     let behind = dialect.wire().behind_deployment(path);
     let segments: Vec<&str> = behind.split('/').filter(|s| !s.is_empty()).take(16).collect();
     let table = dialect.wire().operations();
@@ -324,12 +384,11 @@ fn known(dialect: Dialect, method: &Method, path: &str) -> Option<Operation> {
         let found = table
             .iter()
             .filter(|row| row.pattern.as_bytes().first() == first)
-            .find(|row| row.allows(method) && matches(row.pattern, rest));
+            .find(|row| row.is_of(maker) && row.allows(method) && matches(row.pattern, rest));
         if let Some(row) = found
             && (before.last().is_none_or(|last| ends_base(last)) || row.tokens == Tokens::Incurs)
         {
-            let speaks = row.speaks.unwrap_or(dialect);
-            return Some(Operation { name: row.name, tokens: row.tokens, dialect: speaks, table: dialect });
+            return Some(row.operation(dialect));
         }
     }
     None
@@ -344,6 +403,16 @@ pub fn after_deployment(path: &str) -> Option<(&str, &str)> {
 }
 
 impl Row {
+    /// Its operation, where it stands in the table of that dialect.
+    fn operation(&self, table: Dialect) -> Operation {
+        let dialect = self.speaks.unwrap_or(table);
+        Operation { name: self.name, tokens: self.tokens, dialect, table }
+    }
+
+    fn is_of(&self, maker: Option<Maker>) -> bool {
+        self.maker.is_none() || self.maker == maker
+    }
+
     fn allows(&self, method: &Method) -> bool {
         self.method == "*" || self.method == method.as_str()
     }
@@ -504,8 +573,50 @@ mod tests {
                 let method =
                     if row.method == "*" { Method::GET } else { row.method.parse().unwrap_or_default() };
                 let path = format!("/v1/{}", row.pattern.replace("**", "x/y").replace('*', "x"));
-                assert_eq!(operation(dialect, &method, &path).name(), row.name, "{path}");
+                assert_eq!(operation_at(dialect, row.maker, &method, &path).name(), row.name, "{path}");
             }
+        }
+    }
+
+    #[test]
+    fn conversations_are_run_by_mistral_and_stored_by_everybody_else() {
+        let at = |maker, method: &Method, path: &str| {
+            let operation = operation_at(OpenAi, maker, method, path);
+            (operation.name(), operation.uses_tokens())
+        };
+        let mistral = Maker::of(["mistral"].into_iter(), "127.0.0.1");
+        assert_eq!(mistral, Some(Maker::Mistral));
+        assert_eq!(Maker::of(std::iter::empty(), "api.Mistral.ai"), mistral);
+        assert_eq!(Maker::of(["openai"].into_iter(), "api.openai.com"), None);
+        let table = [
+            (
+                Method::POST,
+                "/v1/conversations",
+                ("conversations.start", true),
+                ("conversations.create", false),
+            ),
+            (
+                Method::POST,
+                "/v1/conversations/c",
+                ("conversations.append", true),
+                ("conversations.update", false),
+            ),
+            (Method::POST, "/v1/conversations/c/restart", ("conversations.restart", true), ("other", false)),
+            (
+                Method::GET,
+                "/v1/conversations/c",
+                ("conversations.retrieve", false),
+                ("conversations.retrieve", false),
+            ),
+            (Method::GET, "/v1/conversations/c/history", ("conversations.items", false), ("other", false)),
+            (Method::POST, "/v1/agents", ("agents", false), ("other", false)),
+            (Method::PATCH, "/v1/agents/a", ("agents", false), ("other", false)),
+            (Method::POST, "/v1/agents/completions", ("completions", true), ("completions", true)),
+            (Method::POST, "/v1/chat/completions", ("chat.completions", true), ("chat.completions", true)),
+        ];
+        for (method, path, there, elsewhere) in table {
+            assert_eq!(at(mistral, &method, path), there, "{method} {path}");
+            assert_eq!(at(None, &method, path), elsewhere, "{method} {path}");
         }
     }
 
@@ -534,6 +645,21 @@ mod tests {
     fn a_read_of_a_stored_response_incurs_nothing() {
         let read = operation(OpenAi, &Method::GET, "/v1/responses/resp_1");
         assert_eq!((read.tokens(), read.uses_tokens()), (Tokens::Retrieves, false));
+    }
+
+    #[test]
+    fn a_read_of_one_answer_tells_what_it_cost_and_one_of_a_batch_does_not() {
+        for (method, path, reads) in [
+            (Method::GET, "/v1/responses/resp_1", true),
+            (Method::POST, "/v1/responses/resp_1/cancel", true),
+            (Method::GET, "/v1/chat/completions/chatcmpl-1", true),
+            (Method::POST, "/v1/responses", false),
+            (Method::GET, "/v1/batches/batch_1", false),
+            (Method::POST, "/v1/batches/batch_1/cancel", false),
+            (Method::GET, "/v1/models", false),
+        ] {
+            assert_eq!(operation(OpenAi, &method, path).reads_an_answer(), reads, "{method} {path}");
+        }
     }
 
     #[test]

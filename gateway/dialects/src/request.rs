@@ -60,6 +60,23 @@ impl RequestFacts {
         asked.refers_to = identifier(&self.refers_to);
     }
 
+    /// The members of an object, by name. One that is repeated is told: two readers may take two bounds from it.
+    pub(crate) fn pick_once<'t, const N: usize>(
+        &mut self,
+        text: &'t str,
+        names: &[&str; N],
+    ) -> Option<[Option<&'t str>; N]> {
+        let (values, repeated) = json::pick_counting(text, names)?;
+        if let Some((_, name)) = names.iter().enumerate().find(|(at, _)| repeated & (1 << at) != 0) {
+            self.is_repeated(name);
+        }
+        Some(values)
+    }
+
+    fn is_repeated(&mut self, key: &str) {
+        self.malformed = Some(format!("the key `{key}` is repeated: which one counts is not defined"));
+    }
+
     /// The suppression attempts in the record's words.
     pub fn suppression(&self) -> Vec<Identifier> {
         self.suppression.iter().filter_map(|name| Identifier::new(name.as_str()).ok()).collect()
@@ -209,7 +226,7 @@ fn body_facts(facts: &mut RequestFacts, body: &[u8]) {
         facts.malformed = Some("the body is not UTF-8".into());
         return;
     };
-    let Some((values, repeated)) = json::pick_counting(text, &FIELDS) else {
+    let Some(values) = facts.pick_once(text, &FIELDS) else {
         match json::check(body) {
             Ok(()) => facts.json = true,
             Err(error) => facts.malformed = Some(format!("the body is not JSON: {error}")),
@@ -217,11 +234,6 @@ fn body_facts(facts: &mut RequestFacts, body: &[u8]) {
         return;
     };
     facts.json = true;
-    if let Some(field) =
-        FIELDS.iter().enumerate().find(|(i, _)| repeated & (1 << i) != 0).map(|(_, field)| field)
-    {
-        facts.malformed = Some(format!("the key `{field}` is repeated: which one counts is not defined"));
-    }
     let [
         model,
         stream,
@@ -439,6 +451,63 @@ mod tests {
             );
             assert_eq!(got, wanted, "{path}");
             assert_eq!(facts.malformed, None, "{path}");
+        }
+    }
+
+    #[test]
+    fn only_what_its_dialect_reads_bounds_the_output_of_a_request() {
+        let (gemini, predict) = ("/v1beta/models/g:generateContent", "/v1beta/models/m:predict");
+        let (generation, converse) = ("/ml/v1/text/generation", "/model/m/converse");
+        let cases = [
+            (Dialect::Ollama, "/api/chat", r#"{"max_tokens":1}"#, None),
+            (Dialect::Ollama, "/api/generate", r#"{"max_tokens":1,"options":{"num_predict":-1}}"#, None),
+            (Dialect::Ollama, "/v1/chat/completions", r#"{"max_tokens":1}"#, Some(1)),
+            (Dialect::Watsonx, generation, r#"{"max_tokens":1}"#, None),
+            (Dialect::Watsonx, generation, r#"{"max_tokens":1,"parameters":{"max_new_tokens":9}}"#, Some(9)),
+            (Dialect::Bedrock, converse, r#"{"max_tokens":1,"maxTokens":1}"#, None),
+            (Dialect::Bedrock, converse, r#"{"max_tokens":1,"inferenceConfig":{"maxTokens":9}}"#, Some(9)),
+            (Dialect::Bedrock, "/model/m/invoke", r#"{"max_tokens":9}"#, Some(9)),
+            (Dialect::Gemini, gemini, r#"{"max_tokens":1}"#, None),
+            (Dialect::Gemini, predict, r#"{"max_tokens":1,"parameters":{"maxOutputTokens":9}}"#, Some(9)),
+        ];
+        for (dialect, path, body, wanted) in cases {
+            let facts = read(dialect, Method::POST, path, JSON, body);
+            assert_eq!((facts.max_output_tokens, facts.malformed), (wanted, None), "{path} {body}");
+        }
+        let mistral = Some(crate::operation::Maker::Mistral);
+        let run = crate::operation_at(Dialect::OpenAi, mistral, &Method::POST, "/v1/conversations");
+        let body = br#"{"inputs":"a","max_tokens":1,"completion_args":{"max_tokens":9,"temperature":0.3}}"#;
+        let facts = request_facts(&run, &HeaderMap::new(), "/v1/conversations", None, body);
+        assert_eq!((facts.max_output_tokens, facts.temperature.as_deref()), (Some(9), Some("0.3")));
+    }
+
+    #[test]
+    fn a_bound_that_stands_twice_is_named() {
+        let cases = [
+            (Dialect::Ollama, "/api/chat", r#"{"options":{"num_predict":1,"num_predict":9}}"#, "num_predict"),
+            (Dialect::Ollama, "/api/chat", r#"{"options":{"num_predict":1},"options":{}}"#, "options"),
+            (
+                Dialect::Watsonx,
+                "/ml/v1/text/generation",
+                r#"{"parameters":{},"parameters":{}}"#,
+                "parameters",
+            ),
+            (
+                Dialect::Bedrock,
+                "/model/m/converse",
+                r#"{"inferenceConfig":{"maxTokens":1,"maxTokens":9}}"#,
+                "maxTokens",
+            ),
+            (
+                Dialect::Gemini,
+                "/v1beta/models/g:generateContent",
+                r#"{"generationConfig":{"maxOutputTokens":1},"generation_config":{"maxOutputTokens":9}}"#,
+                "generationConfig",
+            ),
+        ];
+        for (dialect, path, body, key) in cases {
+            let malformed = read(dialect, Method::POST, path, JSON, body).malformed;
+            assert!(malformed.as_ref().is_some_and(|why| why.contains(key)), "{body}: {malformed:?}");
         }
     }
 

@@ -24,6 +24,14 @@ pub struct Counts {
     pub output_audio: Option<i64>,
     /// Of the input, images.
     pub input_image: Option<i64>,
+    /// Of the output, images.
+    pub output_image: Option<i64>,
+    /// Searches of the web.
+    pub web_searches: Option<i64>,
+    /// Pages that were read.
+    pub pages: Option<i64>,
+    /// Seconds of audio.
+    pub audio_seconds: Option<i64>,
     /// Input that tools of the provider put into the prompt, where it is counted apart.
     pub tool_use_input: Option<i64>,
     /// Input that is charged, where it is counted apart.
@@ -66,6 +74,9 @@ pub enum Convention {
     Cohere,
 }
 
+/// Operations that write no tokens: what they count is what they read.
+const READS_ONLY: [&str; 2] = ["embeddings.create", "rerank.create"];
+
 fn add(a: Option<i64>, b: Option<i64>) -> Option<i64> {
     match (a, b) {
         (None, None) => None,
@@ -94,6 +105,13 @@ impl Counts {
             cache_read,
             cache_creation,
             reasoning,
+            seconds,
+            audio_seconds,
+            pages,
+            searches,
+            server_tools,
+            connector,
+            connectors,
         ] = pick(
             usage,
             &[
@@ -113,6 +131,13 @@ impl Counts {
                 "cache_read_input_tokens",
                 "cache_creation_input_tokens",
                 "reasoning_tokens",
+                "seconds",
+                "prompt_audio_seconds",
+                "pages_processed",
+                "num_search_queries",
+                "server_tool_use",
+                "connector_tokens",
+                "connectors",
             ],
         )?;
         let input_parts = present(prompt_details)
@@ -122,10 +147,10 @@ impl Counts {
             .unwrap_or_default();
         let output_parts = present(completion_details)
             .or(present(output_details))
-            .and_then(|d| pick(d, &["reasoning_tokens", "audio_tokens"]))
+            .and_then(|d| pick(d, &["reasoning_tokens", "audio_tokens", "image_tokens"]))
             .unwrap_or_default();
         let [part_cached, part_written, part_audio, part_image] = input_parts.map(integer);
-        let [part_reasoning, output_audio] = output_parts.map(integer);
+        let [part_reasoning, output_audio, output_image] = output_parts.map(integer);
         let counts = Self {
             reported: Reported {
                 input: integer(prompt).or(integer(input)),
@@ -142,6 +167,13 @@ impl Counts {
             input_audio: part_audio,
             output_audio,
             input_image: part_image,
+            output_image,
+            tool_use_input: integer(connector),
+            web_searches: integer(searches)
+                .or(present(server_tools).and_then(web_searches))
+                .or(present(connectors).and_then(connected_searches)),
+            pages: integer(pages),
+            audio_seconds: integer(seconds).or(integer(audio_seconds)),
             ..Self::default()
         };
         (counts != Self::default()).then_some(counts)
@@ -151,7 +183,7 @@ impl Counts {
     ///
     /// `served` is the model of the answer: runs of another model are only counted.
     pub fn merge_anthropic(&mut self, usage: &str, served: Option<&str>) {
-        let Some([input, output, read, written, split, details, iterations]) = pick(
+        let Some([input, output, read, written, split, details, iterations, server_tools]) = pick(
             usage,
             &[
                 "input_tokens",
@@ -161,10 +193,12 @@ impl Counts {
                 "cache_creation",
                 "output_tokens_details",
                 "iterations",
+                "server_tool_use",
             ],
         ) else {
             return;
         };
+        self.web_searches = present(server_tools).and_then(web_searches).or(self.web_searches);
         let reported = &mut self.reported;
         for (place, value) in [
             (&mut reported.input, input),
@@ -222,19 +256,8 @@ impl Counts {
         complete: UsageSource,
     ) -> Usage {
         let mut usage = Usage {
-            source: UsageSource::Unknown,
-            role: UsageRole::None,
-            input_tokens: None,
-            uncached_input_tokens: None,
-            cache_read_tokens: None,
-            cache_write_5m_tokens: None,
-            cache_write_1h_tokens: None,
-            output_tokens: None,
-            reasoning_tokens: None,
-            input_audio_tokens: None,
-            output_audio_tokens: None,
-            input_image_tokens: None,
             reported: counts.map(|c| c.reported).unwrap_or_default(),
+            ..Usage::of(UsageSource::Unknown, UsageRole::None)
         };
         match (operation.tokens(), counts) {
             (Tokens::None | Tokens::Counts, _) => {
@@ -248,7 +271,7 @@ impl Counts {
         let Some(counts) = counts else { return usage };
         usage.source = complete;
         match convention {
-            Convention::OpenAi => counts.openai_classes(&mut usage),
+            Convention::OpenAi => counts.openai_classes(&mut usage, operation),
             Convention::Anthropic => counts.anthropic_classes(&mut usage),
             Convention::Gemini => counts.gemini_classes(&mut usage),
             Convention::Cohere => counts.cohere_classes(&mut usage),
@@ -256,10 +279,16 @@ impl Counts {
         usage.input_audio_tokens = within(counts.input_audio, usage.input_tokens);
         usage.input_image_tokens = within(counts.input_image, usage.input_tokens);
         usage.output_audio_tokens = within(counts.output_audio, usage.output_tokens);
+        usage.output_image_tokens = within(counts.output_image, usage.output_tokens);
+        usage.tool_use_input_tokens = within(counts.tool_use_input, usage.input_tokens);
+        usage.search_units = counts.search_units;
+        usage.web_searches = counts.web_searches;
+        usage.pages = counts.pages;
+        usage.audio_seconds = counts.audio_seconds;
         usage
     }
 
-    fn openai_classes(&self, usage: &mut Usage) {
+    fn openai_classes(&self, usage: &mut Usage, operation: &Operation) {
         let r = &self.reported;
         let sum = add(r.input, r.output);
         let beyond = match (r.total, sum) {
@@ -268,7 +297,14 @@ impl Counts {
         };
         let (audio, reasoning) = (self.input_audio.unwrap_or(0), r.reasoning.unwrap_or(0));
         let (mut input, mut output) = (r.input, r.output);
-        if beyond > 0 && beyond == audio {
+        if sum.is_none() && READS_ONLY.contains(&operation.name()) {
+            // Voyage: the total is all that is told, and there is nothing but input.
+            input = r.total;
+        }
+        if beyond > 0 && Some(beyond) == self.tool_use_input {
+            // Mistral's conversations: what connectors put into the prompt is only in its own count and in the total.
+            input = add(input, Some(beyond));
+        } else if beyond > 0 && beyond == audio {
             // Mistral: audio input is only in its own count and in the total.
             input = add(input, Some(beyond));
         } else if beyond > 0 && beyond == reasoning {
@@ -349,6 +385,17 @@ fn within(part: Option<i64>, whole: Option<i64>) -> Option<i64> {
     part.filter(|part| whole.is_some_and(|whole| *part <= whole))
 }
 
+/// The searches among what tools of the provider did.
+fn web_searches(tools: &str) -> Option<i64> {
+    pick(tools, &["web_search_requests"]).and_then(|[searches]| integer(searches))
+}
+
+/// Searches of the web among what connectors ran (Mistral).
+fn connected_searches(connectors: &str) -> Option<i64> {
+    let [plain, premium] = pick(connectors, &["web_search", "web_search_premium"])?.map(integer);
+    add(plain, premium)
+}
+
 /// Cache writes by life; one of a day (some compatible providers) counts with the hour's.
 fn write_split(split: &str) -> Option<(Option<i64>, Option<i64>)> {
     let [five, hour, day] = pick(
@@ -424,7 +471,7 @@ mod tests {
     fn openai_counts_become_one_taxonomy() {
         let chat = operation(Dialect::OpenAi, &Method::POST, "/v1/chat/completions");
         let (s, n) = (Some::<i64>, None);
-        let cases: [(&str, &str, Classes); 9] = [
+        let cases: [(&str, &str, Classes); 10] = [
             (
                 "plain",
                 r#"{"prompt_tokens":10,"completion_tokens":5,"total_tokens":15}"#,
@@ -456,6 +503,11 @@ mod tests {
                 "Mistral: audio is only in its own count and the total",
                 r#"{"prompt_tokens":9,"completion_tokens":201,"total_tokens":585,"prompt_tokens_details":{"cached_tokens":0,"audio_tokens":375}}"#,
                 [s(384), s(384), s(0), n, n, s(201), n],
+            ),
+            (
+                "Mistral's conversations: what connectors put in is only in its own count and the total",
+                r#"{"prompt_tokens":128,"completion_tokens":248,"total_tokens":6610,"connector_tokens":6234,"connectors":{"web_search":2}}"#,
+                [s(6362), s(6362), n, n, n, s(248), n],
             ),
             (
                 "DeepSeek",
@@ -575,6 +627,50 @@ mod tests {
             let usage = Counts::usage(Some(&reported(counts)), &operation, convention, UsageSource::Provider);
             assert_eq!(classes(&usage), wanted, "{what}");
         }
+    }
+
+    #[test]
+    fn what_is_charged_besides_tokens_is_counted() {
+        let read = |json: &str, convention, path: &str| {
+            let operation = operation(Dialect::OpenAi, &Method::POST, path);
+            let counts = match convention {
+                Convention::Anthropic => {
+                    let mut counts = Counts::default();
+                    counts.merge_anthropic(json, None);
+                    Some(counts)
+                }
+                _ => Counts::openai(json),
+            };
+            let usage = Counts::usage(counts.as_ref(), &operation, convention, UsageSource::Provider);
+            assert_eq!((usage.role, usage.source), (UsageRole::Incurred, UsageSource::Provider), "{json}");
+            usage
+        };
+        let messages = r#"{"input_tokens":9,"output_tokens":3,"server_tool_use":{"web_fetch_requests":1,"web_search_requests":2}}"#;
+        assert_eq!(read(messages, Convention::Anthropic, "/v1/messages").web_searches, Some(2));
+        let images = r#"{"input_tokens":14,"output_tokens":272,"output_tokens_details":{"image_tokens":272,"text_tokens":0}}"#;
+        assert_eq!(read(images, Convention::OpenAi, "/v1/images/generations").output_image_tokens, Some(272));
+        let scanned = read(r#"{"pages_processed":3,"doc_size_bytes":18810}"#, Convention::OpenAi, "/v1/ocr");
+        assert_eq!((scanned.pages, scanned.input_tokens), (Some(3), None));
+        let heard = r#"{"type":"duration","seconds":12}"#;
+        let heard = read(heard, Convention::OpenAi, "/v1/audio/transcriptions");
+        assert_eq!((heard.audio_seconds, heard.input_tokens), (Some(12), None));
+    }
+
+    #[test]
+    fn the_total_of_what_only_reads_is_its_input() {
+        let counts = Counts::openai(r#"{"total_tokens":3}"#);
+        let input = |path: &str| {
+            let operation = operation(Dialect::OpenAi, &Method::POST, path);
+            let usage = Counts::usage(counts.as_ref(), &operation, Convention::OpenAi, UsageSource::Provider);
+            (usage.input_tokens, usage.uncached_input_tokens, usage.output_tokens)
+        };
+        for path in
+            ["/v1/embeddings", "/v1/multimodalembeddings", "/v1/contextualizedembeddings", "/v1/rerank"]
+        {
+            assert_eq!(input(path), (Some(3), Some(3), None), "{path}");
+        }
+        // Of a chat nobody knows which part of it was read.
+        assert_eq!(input("/v1/chat/completions"), (None, None, None));
     }
 
     #[test]

@@ -35,12 +35,18 @@ impl Wire for Watsonx {
     fn operations(&self) -> &'static [Row] {
         WATSONX
     }
-    fn request(&self, facts: &mut RequestFacts, _: &Operation, body: Option<&str>) {
-        let Some([model, parameters]) = body.and_then(|body| pick(body, &["model_id", "parameters"])) else {
+    fn request(&self, facts: &mut RequestFacts, operation: &Operation, body: Option<&str>) {
+        if operation.name() == "generate.create" {
+            // Only `parameters` bounds its output.
+            facts.max_output_tokens = None;
+        }
+        let Some([model, parameters]) =
+            body.and_then(|body| facts.pick_once(body, &["model_id", "parameters"]))
+        else {
             return;
         };
         facts.requested_model = name(model).or(facts.requested_model.take());
-        if let Some([most]) = present(parameters).and_then(|p| pick(p, &["max_new_tokens"])) {
+        if let Some([most]) = present(parameters).and_then(|p| facts.pick_once(p, &["max_new_tokens"])) {
             facts.max_output_tokens = integer(most).or(facts.max_output_tokens);
         }
     }

@@ -9,12 +9,22 @@ mod support;
 
 use support::{Line, lines, long};
 
+#[path = "corpus/conversations.rs"]
+mod conversations;
+#[path = "corpus/expected.rs"]
+mod expected;
+#[path = "corpus/failures.rs"]
+mod failures;
 #[path = "corpus/fields.rs"]
 mod fields;
 #[path = "corpus/splits.rs"]
 mod splits;
 #[path = "corpus/stripping.rs"]
 mod stripping;
+#[path = "corpus/translate.rs"]
+mod translate;
+#[path = "corpus/translated.rs"]
+mod translated;
 
 fn every_line(mut f: impl FnMut(&Line)) {
     for line in lines() {

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use dialects::coding::{Caps, Coding, decode_all};
+use dialects::translate::Pair;
+use dialects::translate::form::{Asked, Options};
 use dialects::{Cause, Dialect, Limits, Meter, Segment, ask_for_usage, multipart, operation, request_facts};
 use http::{HeaderMap, HeaderValue, Method};
 use proptest::collection::vec;
@@ -102,8 +104,85 @@ fn config() -> ProptestConfig {
     ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(cases) }
 }
 
+/// The files of the cases of translation, which hostile bytes are made of.
+fn cases() -> &'static [Vec<u8>] {
+    static CASES: std::sync::OnceLock<Vec<Vec<u8>>> = std::sync::OnceLock::new();
+    CASES.get_or_init(|| {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/translate");
+        let entries = |path: &std::path::Path| {
+            let mut all: Vec<_> = std::fs::read_dir(path).unwrap().map(|e| e.unwrap().path()).collect();
+            all.sort();
+            all
+        };
+        let cases = entries(&root).into_iter().flat_map(|pair| entries(&pair));
+        cases.flat_map(|case| entries(&case)).map(|file| std::fs::read(file).unwrap()).collect()
+    })
+}
+
+fn pairs() -> Vec<Pair> {
+    DIALECTS
+        .into_iter()
+        .flat_map(|from| DIALECTS.into_iter().filter_map(move |to| Pair::of(from, to)))
+        .collect()
+}
+
+/// A file of a case with some of its bytes replaced by what parsers look for.
+fn broken() -> impl Strategy<Value = Vec<u8>> {
+    let edits = vec((any::<prop::sample::Index>(), 0_usize..12, fragment()), 0..4);
+    (any::<prop::sample::Index>(), edits).prop_map(|(which, edits)| {
+        let mut bytes = which.get(cases()).clone();
+        for (at, length, piece) in edits {
+            let from = at.index(bytes.len() + 1);
+            let to = (from + length).min(bytes.len());
+            bytes.splice(from..to, piece);
+        }
+        bytes
+    })
+}
+
 proptest! {
     #![proptest_config(config())]
+
+    #[test]
+    fn a_translated_request_is_json_or_refused(body in broken(), which in any::<prop::sample::Index>(), drop in any::<bool>()) {
+        let pair = *which.get(&pairs());
+        let path = if pair.from() == Dialect::Anthropic { "/v1/messages" } else { "/v1/chat/completions" };
+        let asked = operation(pair.from(), &Method::POST, path);
+        let options = Options { drop, ..Options::default() };
+        if let Ok(translated) = pair.request(&asked, path, &body, None, options) {
+            let written: serde_json::Value = serde_json::from_slice(&translated.body).unwrap();
+            prop_assert!(written.is_object());
+            prop_assert!(translated.dropped.iter().all(|d| schemas::Identifier::new(d.what).is_ok()));
+        }
+    }
+
+    #[test]
+    fn a_translated_answer_is_json_and_its_splits_do_not_show(body in broken(), which in any::<prop::sample::Index>(), cuts in vec(any::<prop::sample::Index>(), 0..5), status in 200_u16..600) {
+        let pair = *which.get(&pairs());
+        let asked = Asked { stream_usage: true, ..Asked::default() };
+        if let Ok(whole) = pair.answer(status, &HeaderMap::new(), &body, &asked) {
+            let written: serde_json::Value = serde_json::from_slice(&whole.body).unwrap();
+            prop_assert!(written.is_object());
+        }
+        let run = |cuts: &[usize]| {
+            let (mut translator, mut out, mut from) = (pair.stream(asked.clone()), Vec::new(), 0);
+            for to in cuts.iter().copied().chain([body.len()]) {
+                translator.feed(&body[from..to], &mut out);
+                from = to;
+            }
+            translator.end(&mut out);
+            out
+        };
+        let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(body.len() + 1)).collect();
+        cuts.sort_unstable();
+        let whole = run(&[]);
+        prop_assert_eq!(&run(&cuts), &whole);
+        // Every event that the caller gets is whole, whatever came.
+        for event in String::from_utf8(whole).unwrap().split("\n\n").filter(|event| !event.is_empty()) {
+            let data = event.lines().last().and_then(|line| line.strip_prefix("data: ")).unwrap();
+            prop_assert!(data == "[DONE]" || serde_json::from_str::<serde_json::Value>(data).unwrap().is_object());
+        }
+    }
 
     #[test]
     fn a_meter_forwards_every_byte_once(

@@ -535,3 +535,65 @@ fn counts_before_an_exception_are_not_the_providers_last_word() {
     assert_eq!((facts.usage.source, facts.usage.output_tokens), (UsageSource::Partial, Some(1)));
     assert_eq!(facts.error_type.as_deref(), Some("throttlingException"));
 }
+
+/// Anthropic's stream as Bedrock's compatible path sends it, up to its last event.
+fn compatible(last: &[&str]) -> String {
+    let first = r#"{"type":"message_start","message":{"id":"msg_1","type":"message","role":"assistant","model":"claude-sonnet-4-5","content":[],"usage":{"input_tokens":12,"cache_creation_input_tokens":20,"cache_read_input_tokens":30,"cache_creation":{"ephemeral_5m_input_tokens":15,"ephemeral_1h_input_tokens":5},"output_tokens":1}}}"#;
+    let delta = r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"Hi"}}"#;
+    [first, r#"{"type":"ping"}"#, delta, r#"{"type":"ping"}"#]
+        .iter()
+        .chain(last)
+        .map(|data| {
+            let kind = data.split('"').nth(3).unwrap();
+            format!("event: {kind}\ndata: {data}\n\n")
+        })
+        .collect()
+}
+
+#[test]
+fn anthropics_stream_on_bedrocks_compatible_path_counts_the_same_with_pings_between() {
+    let end = [
+        r#"{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":7}}"#,
+        r#"{"type":"message_stop"}"#,
+    ];
+    let mut run = Run::new(Dialect::Bedrock, "/anthropic/v1/messages", SSE, false, Limits::default());
+    run.feed(compatible(&end).as_bytes());
+    assert!(run.meter.terminal());
+    let (facts, forwarded, held) = run.finish(Cause::Complete);
+    assert_eq!(text(&held), "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n");
+    assert!(text(&forwarded).contains("event: ping"));
+    let usage = &facts.usage;
+    assert_eq!(usage.source, UsageSource::Provider);
+    let reported = &usage.reported;
+    assert_eq!(
+        (reported.input, reported.cached_input, reported.cache_creation, reported.output),
+        (Some(12), Some(30), Some(20), Some(7))
+    );
+    assert_eq!((usage.input_tokens, usage.uncached_input_tokens), (Some(62), Some(12)));
+    assert_eq!((usage.cache_write_5m_tokens, usage.cache_write_1h_tokens), (Some(15), Some(5)));
+    assert_eq!(facts.finish_reason(), Some("end_turn"));
+}
+
+#[test]
+fn an_error_in_anthropics_stream_on_bedrocks_compatible_path_is_read() {
+    let error = r#"{"type":"error","error":{"type":"overloaded_error","message":"busy"}}"#;
+    let mut run = Run::new(Dialect::Bedrock, "/anthropic/v1/messages", SSE, false, Limits::default());
+    run.feed(compatible(&[error]).as_bytes());
+    let (facts, ..) = run.finish(Cause::Complete);
+    assert_eq!(facts.error_type.as_deref(), Some("overloaded_error"));
+    assert_eq!(facts.error_message.as_deref(), Some("busy"));
+    assert_eq!(facts.usage.source, UsageSource::Partial);
+}
+
+#[test]
+fn an_error_in_the_shape_of_aws_keeps_its_name_on_compatible_paths() {
+    for path in ["/openai/v1/chat/completions", "/anthropic/v1/messages", "/model/m/converse"] {
+        let operation = operation(Dialect::Bedrock, &Method::POST, path);
+        let mut headers = HeaderMap::new();
+        headers.insert("x-amzn-errortype", "ThrottlingException:http://internal/".parse().unwrap());
+        headers.insert("content-type", "application/json".parse().unwrap());
+        let facts = dialects::response_facts(&operation, 429, &headers, br#"{"message":"slow down"}"#);
+        assert_eq!(facts.error_type.as_deref(), Some("ThrottlingException"), "{path}");
+        assert_eq!(facts.error_message.as_deref(), Some("slow down"), "{path}");
+    }
+}

@@ -46,6 +46,7 @@ const AHEAD_US: i64 = 24 * 3600 * 1_000_000;
 
 /// How often an epoch's folder is emptied, where another process puts something into it meanwhile.
 const REMOVALS: u32 = 100;
+const BETWEEN_REMOVALS: std::time::Duration = std::time::Duration::from_millis(1);
 
 /// A new epoch's name: start time and chance, never a counter. It sorts behind its predecessor's also where both begin in
 /// one second or the clock was set back: the logs of a gateway sort by their names.
@@ -168,7 +169,9 @@ pub(crate) fn remove(disk: &dyn Disk, folder: &Path) -> Result<(), OpenError> {
             }
         }
         match disk.remove_dir(folder) {
-            Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty && left > 0 => {}
+            Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty && left > 0 => {
+                std::thread::sleep(BETWEEN_REMOVALS);
+            }
             Err(error) if !gone(&error) => return Err(OpenError::io("remove", folder)(error)),
             _ => break,
         }
@@ -238,6 +241,8 @@ mod tests {
                         for folder in list(&disk::RealDisk, dir.path()).unwrap() {
                             let _ = lock(&disk::RealDisk, &folder);
                         }
+                        // Often enough to meet removals; without it a busy machine gives the remover no turn at all.
+                        std::thread::sleep(std::time::Duration::from_micros(100));
                     }
                 });
             }

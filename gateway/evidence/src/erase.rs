@@ -1,18 +1,22 @@
 //! Erasure: `erasure` is recorded, then the data key is destroyed. The chain stays whole.
 
+mod due;
 mod elsewhere;
 mod find;
+pub(crate) mod plan;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
-use schemas::holds::About;
+use schemas::holds::{About, Sorted};
 use schemas::record::{Body, CloseReason, Erasure, Heartbeat};
 use schemas::{ExchangeId, Identifier, Origin};
 
+pub(crate) use self::due::Due;
 use self::elsewhere::Elsewhere;
 use self::find::Facts;
-use crate::error::{OpenError, Unavailable};
+use crate::disk::DiskLock;
+use crate::error::{OpenError, Reason, Unavailable};
 use crate::hold::{self, HoldError};
 use crate::inner::Inner;
 use crate::keys::{KeyError, KeyFolder, Looked};
@@ -93,7 +97,7 @@ pub enum EraseError {
     /// What is held is not known.
     #[error("{0}; nothing was erased")]
     Holds(#[from] HoldError),
-    /// The `erasure` record could not be made durable; nothing was destroyed.
+    /// The `erasure` record could not be made durable; nothing was destroyed. Where the brokers have it after all the key goes then.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
     /// The store does not take or give what is needed, or a key could not be destroyed. Ask again: what was done
@@ -115,14 +119,16 @@ fn told_of_held(held: &[(Erased, Vec<Identifier>)]) -> String {
 /// Which of `targets` legal holds cover, whatever the clock says: all that was said of holds was said before.
 fn held<'a>(
     inner: &Inner,
+    alone: &dyn DiskLock,
     targets: impl Iterator<Item = &'a Erased>,
     facts: &HashMap<ExchangeId, Facts>,
 ) -> Result<Vec<(Erased, Vec<Identifier>)>, EraseError> {
-    let holds = hold::known(&inner.settings)?;
+    let holds = hold::known(&inner.settings, Some(alone))?;
     if holds.is_empty() {
         return Ok(Vec::new());
     }
-    let moment = hold::now();
+    let in_force = holds.scopes(&hold::now());
+    let in_force = Sorted::new(in_force);
     let mut held = Vec::new();
     for target in targets {
         let known = facts.get(&target.exchange);
@@ -132,9 +138,9 @@ fn held<'a>(
             consumer: known.and_then(|facts| facts.consumer.as_ref()),
             at: known.map_or(0, |facts| facts.at),
         };
-        let by: Vec<Identifier> = holds.covering(&about, &moment).into_iter().collect();
+        let by: BTreeSet<&Identifier> = in_force.covering(&about).map(|said| &said.hold).collect();
         if !by.is_empty() {
-            held.push((target.clone(), by));
+            held.push((target.clone(), by.into_iter().cloned().collect()));
         }
     }
     held.sort();
@@ -205,7 +211,7 @@ pub(crate) fn erase(inner: &Inner, request: &EraseRequest) -> Result<EraseReport
     }
     // Until the keys are gone no hold begins, in this process or in another.
     let alone = hold::lock::take(inner)?;
-    let held = held(inner, by_key.values().flatten(), &facts)?;
+    let held = held(inner, &*alone, by_key.values().flatten(), &facts)?;
     if !held.is_empty() {
         return Err(EraseError::Held { held });
     }
@@ -220,13 +226,18 @@ pub(crate) fn erase(inner: &Inner, request: &EraseRequest) -> Result<EraseReport
             reason: request.reason.clone(),
             actor: request.actor.clone(),
         });
-        // All that a key holds is recorded, or nothing of it and the key stays.
-        if let Err(error) = inner.append_erasures_blocking(&erasures.collect::<Vec<_>>()) {
+        // All that a key holds is recorded, or nothing of it and the key stays; after a crash recovery goes by the plan.
+        if let Err((error, ticket)) = inner.append_erasures_blocking(&erasures.collect::<Vec<_>>()) {
+            if let Some(ticket) = ticket {
+                due.wait_for(key.clone(), ticket);
+            } else if error.reason == Reason::JournalFailed {
+                due.failed();
+            }
             // A key whose erasure is recorded goes, whatever became of the rest.
             destroy(inner, &mut due);
             return Err(error.into());
         }
-        due.insert(key.clone());
+        due.recorded(key.clone());
     }
     let failed = destroy(inner, &mut due);
     drop(alone);
@@ -245,22 +256,22 @@ pub(crate) fn erase(inner: &Inner, request: &EraseRequest) -> Result<EraseReport
 }
 
 /// Destroys the keys whose erasure is recorded; what fails stays due. The last failure.
-fn destroy(inner: &Inner, due: &mut BTreeSet<Identifier>) -> Option<KeyError> {
+fn destroy(inner: &Inner, due: &mut Due) -> Option<KeyError> {
     let keys = KeyFolder::new(inner.disk.clone(), &inner.settings.key_table_dir);
-    let mut failed = None;
-    due.retain(|id| match keys.destroy(id) {
-        Ok(()) => false,
-        Err(error) => {
-            tracing::error!(%error, "an erasure is recorded and its key is not destroyed yet");
-            failed = Some(error);
-            true
-        }
-    });
-    if due.is_empty() {
+    let failed = due.destroy(|id| keys.destroy(id));
+    if due.is_done() {
         inner.marks.set_undone(None);
     }
     inner.marks.update(|marks| marks.erasures_due = due.len() as u64);
     failed
+}
+
+/// Whether nobody knows yet if an erasure is recorded; what is known by now is done.
+pub(crate) fn is_late(inner: &Inner, due: &mut Due) -> bool {
+    if due.is_late() {
+        destroy(inner, due);
+    }
+    due.is_late()
 }
 
 /// Tries again what an erasure could not destroy; whether nothing is left. Does not wait for an erasure that runs.
@@ -270,7 +281,10 @@ pub(crate) fn destroy_due(inner: &Inner) -> bool {
         Err(std::sync::TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
         Err(std::sync::TryLockError::WouldBlock) => return false,
     };
-    due.is_empty() || destroy(inner, &mut due).is_none()
+    if !due.is_empty() {
+        destroy(inner, &mut due);
+    }
+    due.is_empty()
 }
 
 /// Erases where no gateway runs: in a short epoch of its own, which is closed on return.

@@ -15,6 +15,7 @@ use schemas::record::{
 use schemas::{ExchangeId, Identifier};
 
 use crate::admission::{NewPart, PartContent};
+use crate::attempts::Attempts;
 use crate::body::{self, BodySink, StoredBody};
 use crate::cipher::ContentKey;
 use crate::error::{Cut, Reason, Unavailable};
@@ -23,6 +24,13 @@ use crate::journal::{Frame, Journal, JournalError, Reservation, Synced, Ticket};
 use crate::part::{PartWriter, UNIT_BYTES};
 use crate::random;
 use crate::space::SpoolSpace;
+
+/// Journal bytes that the record of an attempt's opening has at most: names, and one part.
+const OPEN_BYTES: usize = 8 << 10;
+/// Journal bytes that any other record of an attempt has at most: what the provider said is in it, and money (CA-7).
+const END_BYTES: usize = 32 << 10;
+const OPEN: &str = "open";
+const END: &str = "end";
 
 /// What all handles of one exchange share.
 pub(crate) struct Core {
@@ -53,6 +61,7 @@ struct Held {
 struct Open {
     intent: Intent,
     position: Position,
+    attempts: Attempts,
 }
 
 enum Position {
@@ -247,11 +256,18 @@ impl Core {
     fn end(&self, mut outcome: Outcome) -> Result<Ticket, Unavailable> {
         let mut held = self.held();
         let held = &mut *held;
-        let Some(Open { intent, .. }) = &held.open else {
+        let Some(Open { intent, attempts, .. }) = &held.open else {
             return Err(Unavailable::new(Reason::RecordRefused, "the exchange has its outcome"));
         };
         // One exchange, one retention class: its intent's.
         outcome.retention = intent.retention.clone();
+        if let Err(error) = attempts.tell(&mut outcome).and_then(|()| attempts.may_name(&outcome.parts)) {
+            held.left.extend(outcome.parts);
+            return Err(error);
+        }
+        // An attempt whose answer was still read has no record of its own any more.
+        let is_of_attempt = |part: &mut Part| part.part.attempt().is_some() && attempts.leaves(part.part);
+        outcome.parts.extend(held.left.extract_if(.., is_of_attempt));
         let (frames, parts) = (held.last_frames.clone(), outcome.parts.clone());
         let body = Body::Outcome(outcome);
         match self.inner.submit_promised(held.journal.as_mut(), frames, body, self.promises()) {
@@ -292,11 +308,63 @@ impl Core {
         self.inner.open_exchanges.fetch_add(1, Ordering::AcqRel);
         match self.submit(frames, Body::Intent(intent.clone())) {
             Ok(ticket) => {
-                self.held().open = Some(Open { intent, position: Position::Nowhere });
+                self.held().open =
+                    Some(Open { intent, position: Position::Nowhere, attempts: Attempts::default() });
                 Ok(Waiting { core: self.clone(), ticket: Some(ticket) })
             }
             Err(error) => {
                 self.inner.open_exchanges.fetch_sub(1, Ordering::AcqRel);
+                Err(error)
+            }
+        }
+    }
+
+    /// What was tried so far, of an exchange that is open.
+    fn with_attempts<T>(
+        &self,
+        look: impl FnOnce(&Attempts, &Intent) -> Result<T, Unavailable>,
+    ) -> Result<T, Unavailable> {
+        match &self.held().open {
+            Some(open) => look(&open.attempts, &open.intent),
+            None => Err(Unavailable::new(Reason::RecordRefused, "the exchange has its outcome")),
+        }
+    }
+
+    /// Hands an attempt's record to the journal, and notes it: whatever closes the exchange tells of it.
+    fn submit_attempt(
+        &self,
+        mut attempt: Attempt,
+        phase: &str,
+        frames: Vec<Frame>,
+        parts: Vec<Part>,
+        intent_position: u64,
+    ) -> Result<Ticket, Unavailable> {
+        let refused =
+            |error: schemas::names::NameError| Unavailable::new(Reason::RecordRefused, error.to_string());
+        attempt.phase = Identifier::new(phase).map_err(refused)?;
+        attempt.exchange = self.exchange.clone();
+        attempt.intent_position = intent_position;
+        attempt.content_key = self.key_id().cloned().filter(|_| self.keeps() && !parts.is_empty());
+        let mut held = self.held();
+        let held = &mut *held;
+        let Some(open) = &mut held.open else {
+            return Err(Unavailable::new(Reason::RecordRefused, "the exchange has its outcome"));
+        };
+        if phase == END {
+            open.attempts.name(&mut attempt, &open.intent.asked);
+        }
+        attempt.retention = (!parts.is_empty()).then(|| open.intent.retention.clone());
+        attempt.parts = parts;
+        let body = Body::Attempt(attempt.clone());
+        let promises = self.promises();
+        match self.inner.submit_promised(held.journal.as_mut(), frames.clone(), body, promises) {
+            Ok(ticket) => {
+                open.attempts.note(&attempt);
+                Ok(ticket)
+            }
+            Err(error) => {
+                held.last_frames.extend(frames);
+                held.left.extend(attempt.parts);
                 Err(error)
             }
         }
@@ -341,8 +409,6 @@ impl Drop for Core {
         let held = self.held.get_mut().unwrap_or_else(PoisonError::into_inner);
         if let Some(open) = held.open.take() {
             let abandoned = Abandoned {
-                exchange: self.exchange.clone(),
-                key_id: self.key.as_ref().map(|key| key.id.clone()),
                 journal: held.journal.take(),
                 _spool: std::mem::take(&mut held.spool),
                 frames: std::mem::take(&mut held.last_frames),
@@ -350,6 +416,7 @@ impl Drop for Core {
                 delivered: self.delivered.load(Ordering::Relaxed),
                 intent: open.intent,
                 position: open.position,
+                attempts: open.attempts,
             };
             self.inner.abandon(abandoned);
         }
@@ -359,8 +426,6 @@ impl Drop for Core {
 /// An exchange whose handles were all dropped before its outcome. The ledger writes that itself; where it cannot any
 /// more, the next start does.
 pub(crate) struct Abandoned {
-    exchange: ExchangeId,
-    key_id: Option<Identifier>,
     journal: Option<Reservation>,
     _spool: SpoolSpace,
     frames: Vec<Frame>,
@@ -368,6 +433,7 @@ pub(crate) struct Abandoned {
     delivered: u64,
     intent: Intent,
     position: Position,
+    attempts: Attempts,
 }
 
 impl Abandoned {
@@ -395,8 +461,8 @@ impl Abandoned {
         self.position = Position::Known(intent_position);
         let (intent, parts) = (self.intent.clone(), self.parts.clone());
         let mut outcome = cut_outcome(intent, intent_position, End::GatewayAbort, parts, self.delivered);
-        outcome.exchange = self.exchange.clone();
-        outcome.content_key = self.key_id.clone();
+        self.attempts.tell(&mut outcome)?;
+        outcome.parts.retain(|part| self.attempts.leaves(part.part));
         inner.submit(self.journal.as_mut(), self.frames.clone(), Body::Outcome(outcome)).map(drop)
     }
 
@@ -419,26 +485,15 @@ pub(crate) fn cut_outcome(
         Some(_) => (UsageSource::Unknown, UsageRole::Incurred, Unpriced::NoUsage),
         None => (UsageSource::Unknown, UsageRole::None, Unpriced::NoUsage),
     };
-    let usage = Usage {
-        source,
-        role,
-        input_tokens: None,
-        uncached_input_tokens: None,
-        cache_read_tokens: None,
-        cache_write_5m_tokens: None,
-        cache_write_1h_tokens: None,
-        output_tokens: None,
-        reasoning_tokens: None,
-        input_audio_tokens: None,
-        output_audio_tokens: None,
-        input_image_tokens: None,
-        reported: schemas::record::Reported::default(),
-    };
+    let usage = Usage::of(source, role);
     Outcome {
         exchange: intent.exchange,
         intent_position,
         caller: intent.caller,
         asked: intent.asked,
+        served: None,
+        translation: intent.translation,
+        answer_dropped: None,
         end,
         provider_end: None,
         provider_status: None,
@@ -522,28 +577,67 @@ impl OpenExchange {
         Ok(part)
     }
 
-    /// Records an `attempt`; `exchange` and `intent_position` are set by the ledger. Durable on return: only then may a
-    /// further target get bytes (CA-1).
+    /// Records that bytes are about to go to a further target; `exchange`, `intent_position`, `phase` and what names content
+    /// are set by the ledger. Durable on return, with the body that is sent: only then may the target get bytes (CA-1).
+    /// Numbers run from 1 to 15, each behind the end of the one before.
+    ///
+    /// `request` is the part `attempt_request_<number>`: the body, where it is not the one that number 0 sent.
     ///
     /// # Errors
     /// Nothing may be sent.
-    pub async fn attempt(&self, attempt: Attempt) -> Result<u64, Unavailable> {
-        self.side(attempt, Body::Attempt).await
+    pub async fn attempt_opens(
+        &self,
+        mut attempt: Attempt,
+        request: Option<NewPart>,
+    ) -> Result<u64, Unavailable> {
+        let core = &self.core;
+        core.with_attempts(|attempts, _| attempts.may_open(&attempt, request.as_ref()))?;
+        let (frames, parts, _bodies) = core.ready_parts(request.into_iter().collect()).await?;
+        attempt.commitment = parts.first().map(|part| part.commitment);
+        // Its end has its space from here on (CA-7).
+        core.extend_waiting(Journal::cost([OPEN_BYTES, END_BYTES])).await?;
+        let mut ticket = core.submit_attempt(attempt, OPEN, frames, parts, self.position)?;
+        Ok(core.inner.told(&mut ticket).await?.positions.start)
     }
 
-    /// Records a `side_call`, as [`OpenExchange::attempt`] does.
+    /// Records how an attempt ended that the outcome will not tell of, number 0 too, and what its provider answered:
+    /// `response` is the part `attempt_response_<number>`. Where it went is said as its opening, or the intent, said it; `end`
+    /// and `usage` must be there. Need not be waited for: it is in the journal before what comes
+    /// behind it, and on stable storage with the next group.
+    ///
+    /// # Errors
+    /// It is not recorded: the exchange must go on with no further target.
+    pub async fn attempt_ends(
+        &self,
+        attempt: Attempt,
+        response: Option<PartWriter>,
+    ) -> Result<(), Unavailable> {
+        let core = &self.core;
+        if let Some(response) = &response
+            && !response.belongs_to(core)
+        {
+            return Err(Unavailable::new(Reason::RecordRefused, "an answer of another exchange"));
+        }
+        let name = response.as_ref().map(PartWriter::name);
+        core.with_attempts(|attempts, intent| attempts.may_end(&attempt, &intent.asked, name))?;
+        if attempt.number == 0 {
+            core.extend_waiting(Journal::cost([END_BYTES])).await?;
+        }
+        let part = response.map(PartWriter::finish);
+        let name = part.as_ref().map(|part| part.part);
+        let frames = core.held().last_frames.extract_if(.., |frame| frame.is_of(name)).collect();
+        core.submit_attempt(attempt, END, frames, part.into_iter().collect(), self.position).map(drop)
+    }
+
+    /// Records a `side_call`, as [`OpenExchange::attempt_opens`] does an `attempt`.
     ///
     /// # Errors
     /// Nothing may be sent.
-    pub async fn side_call(&self, call: Attempt) -> Result<u64, Unavailable> {
-        self.side(call, Body::SideCall).await
-    }
-
-    async fn side(&self, mut attempt: Attempt, body: fn(Attempt) -> Body) -> Result<u64, Unavailable> {
-        attempt.exchange = self.core.exchange.clone();
-        attempt.intent_position = self.position;
-        self.core.extend_waiting(Journal::cost([4096])).await?;
-        let mut ticket = self.core.submit(Vec::new(), body(attempt))?;
+    pub async fn side_call(&self, mut call: Attempt) -> Result<u64, Unavailable> {
+        call.exchange = self.core.exchange.clone();
+        call.intent_position = self.position;
+        self.core.extend_waiting(Journal::cost([END_BYTES])).await?;
+        let mut ticket = self.core.submit(Vec::new(), Body::SideCall(call))?;
         Ok(self.core.inner.told(&mut ticket).await?.positions.start)
     }
 
@@ -551,7 +645,7 @@ impl OpenExchange {
     /// the caller get the end of its answer (CA-2).
     ///
     /// `make` gets `parts` and the content key. `exchange`, `intent_position`, `parts` and `content_key` of what it
-    /// returns are set by the ledger. Once called, the record is written even where the future is dropped. Gives the outcome's
+    /// returns are set by the ledger, and `served`, which it leaves out. Once called, the record is written even where the future is dropped. Gives the outcome's
     /// promise, where [`crate::Admission::promise`] asked for one.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! What all handles of a ledger share.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
 use std::thread::JoinHandle;
@@ -14,6 +14,7 @@ use schemas::{Identifier, Origin, Sha256Hex};
 use crate::clock::Clock;
 use crate::commit::Committer;
 use crate::disk::{DiskLock, SharedDisk};
+use crate::erase::{Due, plan};
 use crate::error::{Reason, Unavailable};
 use crate::exchange::Abandoned;
 use crate::journal::{Frame, Journal, JournalError, Reservation, Synced, Ticket};
@@ -73,7 +74,7 @@ pub(crate) struct Inner {
     /// Space for records of the log itself.
     pub(crate) own: OwnSpace,
     /// Serialises erasures; holds the keys whose erasure is recorded and that are not destroyed yet.
-    pub(crate) erasing: Mutex<BTreeSet<Identifier>>,
+    pub(crate) erasing: Mutex<Due>,
     /// Who sends leaves to sinks.
     tap: OnceLock<Arc<tap::Shared>>,
 }
@@ -230,12 +231,21 @@ impl Inner {
 
     /// As [`Inner::told`], on a plain thread.
     pub(crate) fn told_blocking(&self, mut ticket: Ticket) -> Result<Synced, Unavailable> {
+        let told = self.told_or_late(&mut ticket)?;
+        told.unwrap_or_else(|| ticket.wait()).map_err(|error| self.journal_failed(error))
+    }
+
+    /// What became of a ticket, for as long as the lease lasts; `None` where there is none: it may be waited for.
+    ///
+    /// # Errors
+    /// The lease ended, and nobody knows yet.
+    fn told_or_late(&self, ticket: &mut Ticket) -> Result<Option<Result<Synced, JournalError>>, Unavailable> {
         if self.committer.is_none() {
-            return ticket.wait().map_err(|error| self.journal_failed(error));
+            return Ok(None);
         }
         loop {
             match ticket.told() {
-                Some(told) => return told.map_err(|error| self.journal_failed(error)),
+                Some(told) => return Ok(Some(told)),
                 None => self.check_lease()?,
             }
             std::thread::sleep(Duration::from_millis(1));
@@ -318,29 +328,73 @@ impl Inner {
         Ok(self.told_blocking(ticket)?.positions.start)
     }
 
-    /// Appends erasures that belong together: all of them are taken, or, where the disk is full, none. Durable on return.
-    pub(crate) fn append_erasures_blocking(&self, erasures: &[Erasure]) -> Result<(), Unavailable> {
-        let frames = |in_force: &InForce| -> Result<Vec<Frame>, Unavailable> {
+    /// [`Inner::append_blocking`] of a record whose time was judged before it is made.
+    pub(crate) fn append_at_blocking(&self, at: i64, body: Body) -> Result<u64, Unavailable> {
+        let in_force = self.config.read().unwrap_or_else(PoisonError::into_inner);
+        in_force.takes_records()?;
+        let frames = next_minor::frames(encode(at, in_force.config, body)?).into_iter().collect();
+        let ticket = self.own.submit(&self.journal, Purpose::Record, frames);
+        drop(in_force);
+        Ok(self.told_blocking(ticket.map_err(|error| self.journal_failed(error))?)?.positions.start)
+    }
+
+    /// Appends erasures that belong together: all of them are taken, or, where the disk is full, none. Durable on return. What comes
+    /// with an error tells whether they are recorded all the same, where nobody knows that yet.
+    pub(crate) fn append_erasures_blocking(
+        &self,
+        erasures: &[Erasure],
+    ) -> Result<(), (Unavailable, Option<Ticket>)> {
+        let frames = |config: Sha256Hex| -> Result<Vec<Frame>, Unavailable> {
             let now = self.clock.now_us();
-            let encoded = erasures.iter().map(|erasure| {
-                encode(now, in_force.config, Body::Erasure(erasure.clone())).map(next_minor::frames)
-            });
-            Ok(encoded.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
+            let mut frames = plan::frames(erasures)?;
+            for erasure in erasures {
+                frames.extend(next_minor::frames(encode(now, config, Body::Erasure(erasure.clone()))?));
+            }
+            Ok(frames)
         };
-        let in_force = || self.config.read().unwrap_or_else(PoisonError::into_inner);
-        let cost = Journal::cost(frames(&in_force())?.iter().map(Frame::payload_bytes));
+        let mut ticket = self.submit_together(Purpose::Erasure, &frames).map_err(|error| (error, None))?;
+        let told = match self.told_or_late(&mut ticket) {
+            Err(error) => return Err((error, Some(ticket))),
+            Ok(told) => told.unwrap_or_else(|| ticket.wait()),
+        };
+        told.map(drop).map_err(|error| (self.journal_failed(error), None))
+    }
+
+    /// Appends records of one time, which was judged before they are made: all of them are taken, or, where the disk is full, none.
+    /// Durable on return, with their positions.
+    pub(crate) fn append_all_at_blocking(&self, at: i64, bodies: &[Body]) -> Result<Vec<u64>, Unavailable> {
+        // The record that each begins with, where one is written as several.
+        let firsts = std::cell::RefCell::new(Vec::new());
+        let frames = |config: Sha256Hex| -> Result<Vec<Frame>, Unavailable> {
+            let (mut frames, mut first) = (Vec::new(), Vec::with_capacity(bodies.len()));
+            for body in bodies {
+                first.push(frames.len() as u64);
+                frames.extend(next_minor::frames(encode(at, config, body.clone())?));
+            }
+            firsts.replace(first);
+            Ok(frames)
+        };
+        let synced = self.told_blocking(self.submit_together(Purpose::Record, &frames)?)?;
+        Ok(firsts.take().into_iter().map(|first| synced.positions.start + first).collect())
+    }
+
+    /// Hands what `frames` makes under the configuration in force to the journal, in one submission.
+    fn submit_together(
+        &self,
+        purpose: Purpose,
+        frames: &dyn Fn(Sha256Hex) -> Result<Vec<Frame>, Unavailable>,
+    ) -> Result<Ticket, Unavailable> {
+        let cost = Journal::cost(frames(self.config_in_force())?.iter().map(Frame::payload_bytes));
         // Many may need more than stands ready; that there is no more is told by the submission.
         let reserved = self.journal.reserve_blocking(cost);
-        let in_force = in_force();
+        let in_force = self.config.read().unwrap_or_else(PoisonError::into_inner);
         in_force.takes_records()?;
-        let frames = frames(&in_force)?;
+        let frames = frames(in_force.config)?;
         let ticket = match reserved {
             Ok(mut reserved) => self.journal.try_submit(&mut reserved, frames),
-            Err(_) => self.own.submit(&self.journal, Purpose::Erasure, frames),
+            Err(_) => self.own.submit(&self.journal, purpose, frames),
         };
-        let ticket = ticket.map_err(|error| self.journal_failed(error))?;
-        drop(in_force);
-        self.told_blocking(ticket).map(drop)
+        ticket.map_err(|error| self.journal_failed(error))
     }
 
     /// Puts a new configuration into the log, and from then on into every record.

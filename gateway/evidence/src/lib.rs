@@ -11,6 +11,7 @@
 
 pub mod admission;
 pub mod archive;
+mod attempts;
 pub mod body;
 mod cipher;
 pub mod clock;
@@ -56,7 +57,9 @@ pub use commit::{CommitFigures, CommitKey, CommitSettings};
 pub use erase::{EraseError, EraseReport, EraseRequest, EraseTarget, Erased, erase_offline};
 pub use error::{Cut, OpenError, Reason, Unavailable};
 pub use exchange::OpenExchange;
-pub use hold::{Held, HoldAsked, HoldError, HoldReport, HoldRequest, RegistryKey, held, hold_offline};
+pub use hold::{
+    Held, HoldAsked, HoldError, HoldReport, HoldRequest, MAX_SCOPES, RegistryKey, held, hold_offline,
+};
 pub use kept::{Reship, ReshipError, ReshipReport, Reshipped, ReshippedBatch, reship};
 pub use ledger::{ClosingKey, Counters, Ledger, LedgerConfig, Reference};
 pub use part::PartWriter;

@@ -4,6 +4,7 @@
 //! file as it stands, so that a recovery that dies and starts again seals the same records. Where the log is committed to
 //! Kafka too, they are agreed on in the topic, so that a recovery on another disk seals the same ones.
 
+mod erasures;
 mod file;
 mod signing;
 mod survey;
@@ -14,20 +15,23 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use schemas::content::{Committer, Salt};
+use schemas::holds::CLOCKS_APART_US;
 use schemas::merkle::CompactRange;
 use schemas::note::Ed25519Signer;
 use schemas::record::{
-    Admin, Body, Close, CloseReason, End, Gap, GapReason, Intent, Part, PartName, Record, VERSION,
+    Admin, Body, Close, CloseReason, End, Erasure, Gap, GapReason, Intent, Part, PartName, Record, VERSION,
 };
-use schemas::{Identifier, Origin, Sha256Hex};
+use schemas::{ExchangeId, Identifier, Origin, Sha256Hex};
 
 use self::survey::Survey;
+use crate::attempts::Attempts;
 use crate::cipher::{self, SALT_BYTES};
 use crate::commit::Ending;
-use crate::disk::{self, SharedDisk};
+use crate::disk::{self, DiskLock, SharedDisk};
 use crate::epoch;
 use crate::error::OpenError;
 use crate::exchange::cut_outcome;
+use crate::hold;
 use crate::journal::{self, Recovery, Segments, Tail};
 use crate::kept::Kept;
 use crate::keys::{KeyCache, KeyFolder};
@@ -129,7 +133,7 @@ pub(crate) fn recover_as(
             }
             // Everything that is here was completed by another recovery of the same journal; of the keys it had a copy.
             tracing::warn!(%origin, "the log was closed by another recovery of a copy of its journal");
-            if !redo_erasures(settings, &survey.erasures) {
+            if !redo_erasures(settings, &survey.erasures.named()) {
                 let tree = Box::new(standing.tip.tree);
                 return Ok(Recovered::Closed { origin, tree, archived: false, follows });
             }
@@ -156,6 +160,7 @@ pub(crate) fn recover_as(
     if sealed > end {
         return stuck(format!("the store has {sealed} records, journal and recovery {end}"));
     }
+    let erased = survey.erasures.whole(&extra);
     forget_sealed(&recovery.segments, recovery.positions.start..sealed.min(recovery.positions.end));
     let mut sealer = Sealer::new(SealerParts {
         origin: origin.clone(),
@@ -181,7 +186,7 @@ pub(crate) fn recover_as(
         }
     }
     let standing = Standing { tip: sealer.tip.clone(), closed: true };
-    if !redo_erasures(settings, &survey.erasures) {
+    if !redo_erasures(settings, &erased) {
         // The journal stays, and with it the erasures: the next look tries again.
         let tree = Box::new(standing.tip.tree);
         return Ok(Recovered::Closed { origin, tree, archived: false, follows });
@@ -257,6 +262,33 @@ fn forget_sealed(segments: &Arc<Segments>, sealed: std::ops::Range<u64>) {
     }
 }
 
+/// The erasures that lack in the log, but for those that a legal hold keeps, or may keep, which began since they were asked for: what
+/// it knew then was asked then. No hold begins as long as what is given back is kept.
+fn lacking(settings: &LedgerConfig, survey: &Survey) -> (Vec<(i64, Erasure)>, Option<Box<dyn DiskLock>>) {
+    if survey.erasures.lacking(|_, _| false).is_empty() {
+        return (Vec::new(), None);
+    }
+    let alone = hold::lock::take_unless(settings, || settings.stop.check().is_err());
+    let known = alone.and_then(|alone| Ok((hold::known(settings, Some(&*alone))?, alone)));
+    let (holds, alone) = match known {
+        Ok(known) => known,
+        Err(error) => {
+            tracing::error!(%error, "what is held is not known: an erasure that was recorded in part stays so; erase again");
+            return (Vec::new(), None);
+        }
+    };
+    let in_force = holds.scopes(&hold::now());
+    let by_id: BTreeSet<&ExchangeId> =
+        in_force.iter().filter_map(|said| said.scope.exchange.as_ref()).collect();
+    // Whom an exchange was of is not in the plan.
+    let wide = in_force.iter().filter(|said| said.scope.exchange.is_none()).map(|said| said.moment.at).max();
+    let is_held = |erasure: &Erasure, at: i64| {
+        by_id.contains(&erasure.exchange)
+            || wide.is_some_and(|wide| wide >= at.saturating_sub(CLOCKS_APART_US))
+    };
+    (survey.erasures.lacking(is_held), Some(alone))
+}
+
 /// Makes the records that the log lacks, and puts them into the file `recovery`.
 fn complete(
     settings: &LedgerConfig,
@@ -271,12 +303,23 @@ fn complete(
     let config = survey.config.unwrap_or_else(|| settings.config.sha256());
     let now = settings.clock.now_us();
     let mut next = recovery.positions.end;
-    let mut put = |position: u64, body: Body| -> Result<(), OpenError> {
-        let record = Record { v: VERSION, at: now, config, body };
+    let mut put_at = |position: u64, at: i64, body: Body| -> Result<(), OpenError> {
+        let record = Record { v: VERSION, at, config, body };
         let leaf = schemas::leaf::encode(&record).map_err(|error| OpenError::Format(error.to_string()))?;
         extra.insert(position, leaf.into());
         Ok(())
     };
+    // First, since they are as old as those that are there.
+    let (lacking, _alone) = if survey.closed { (Vec::new(), None) } else { lacking(settings, survey) };
+    if !lacking.is_empty() {
+        tracing::warn!(%origin, records = lacking.len(), "an erasure was recorded in part: the rest of it is recorded");
+    }
+    for (at, erasure) in lacking {
+        // Behind a loss that was accepted others may have come since.
+        put_at(next, at.max(survey.last_at), Body::Erasure(erasure))?;
+        next += 1;
+    }
+    let mut put = |position: u64, body: Body| put_at(position, now, body);
     let mut ends = Vec::new();
     for loss in &recovery.losses {
         let lost = loss.positions.start.max(sealed)..loss.positions.end;
@@ -308,7 +351,8 @@ fn complete(
     }
     let mut keys = KeyCache::new(KeyFolder::new(settings.disk.clone(), &settings.key_table_dir));
     for (position, intent) in &survey.open {
-        ends.push(interrupted(&recovery.segments, origin, &mut keys, *position, intent));
+        let tried = survey.attempts.get(position);
+        ends.push(interrupted(&recovery.segments, origin, &mut keys, (*position, intent), tried));
     }
     if survey.closed {
         // Nothing comes behind `close`: what was behind it was told to nobody, or is damaged content whose record
@@ -345,15 +389,19 @@ fn interrupted(
     segments: &Arc<Segments>,
     origin: &Origin,
     keys: &mut KeyCache,
-    position: u64,
-    intent: &Intent,
+    (position, intent): (u64, &Intent),
+    tried: Option<&(Attempts, BTreeSet<PartName>)>,
 ) -> Body {
-    let committed: BTreeSet<PartName> = intent.parts.iter().map(|part| part.part).collect();
+    let untried = (Attempts::default(), BTreeSet::new());
+    let (attempts, named) = tried.unwrap_or(&untried);
+    let mut committed: BTreeSet<PartName> = intent.parts.iter().map(|part| part.part).collect();
+    committed.extend(named);
     let mut parts = Vec::new();
     let mut delivered = 0;
     for (part, summary) in segments.parts(&intent.exchange) {
         delivered = delivered.max(summary.delivered);
-        if committed.contains(&part) {
+        // What an attempt sends is nobody's but its opening's, and that is not in the journal: nothing was sent.
+        if committed.contains(&part) || !attempts.leaves(part) {
             continue;
         }
         match found_part(segments, origin, keys, &intent.exchange, part, summary.key_id.as_ref()) {
@@ -365,7 +413,11 @@ fn interrupted(
         }
     }
     parts.sort_by_key(|part| part.part);
-    Body::Outcome(cut_outcome(intent.clone(), position, End::Interrupted, parts, delivered))
+    let mut outcome = cut_outcome(intent.clone(), position, End::Interrupted, parts, delivered);
+    if let Err(error) = attempts.tell(&mut outcome) {
+        tracing::error!(%origin, position, %error, "an interrupted exchange tells of its first dispatch");
+    }
+    Body::Outcome(outcome)
 }
 
 /// Commits to what is found of a part.
@@ -409,9 +461,8 @@ fn found_part(
     }))
 }
 
-/// Destroys the keys of erasures that are in the journal: the dead process may not have come to it. Whether all are
-/// gone.
-fn redo_erasures(settings: &LedgerConfig, erasures: &[Identifier]) -> bool {
+/// Destroys the keys of erasures that are recorded: the dead process may not have come to it. Whether all are gone.
+fn redo_erasures(settings: &LedgerConfig, erasures: &BTreeSet<Identifier>) -> bool {
     let keys = KeyFolder::new(settings.disk.clone(), &settings.key_table_dir);
     let mut all = true;
     for id in erasures {

@@ -102,6 +102,8 @@ pub(crate) fn folded(reason: Identifier, status: i64, counted: Option<(u64, i64,
         content_key: None,
         retention: None,
         suppression: Vec::new(),
+        limit: None,
+        translation: None,
     }
 }
 

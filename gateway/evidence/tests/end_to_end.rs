@@ -110,6 +110,8 @@ async fn a_refusal_is_one_record_with_its_content() {
             content_key: key,
             retention: Some(id("standard")),
             suppression: Vec::new(),
+            limit: None,
+            translation: None,
         })
         .await
         .unwrap();
@@ -208,10 +210,19 @@ async fn a_route_that_keeps_no_content_keeps_length_and_commitment() {
     let exchange = open_exchange.exchange().clone();
     end(open_exchange, b"answer").await.unwrap();
     drop(body);
+    // One that is left ends as its intent began: without a key.
+    let admission = ledger.admit(None, KeyScope::PerExchange).await.unwrap();
+    admission.discard_content();
+    let head = NewPart::bytes(PartName::ClientRequest, Bytes::from_static(b"left"));
+    let left = admission.intent(vec![head], support::intent).await.unwrap();
+    let left_exchange = left.exchange().clone();
+    drop(left);
     ledger.drain_and_close(CloseReason::Shutdown, CLOSE).await.unwrap();
     let log = &verify(&bed)[0];
     let part = &log.intent(&exchange).unwrap().parts[0];
     assert_eq!((part.length, part.kept), (3 << 20, Some(false)));
+    let left = log.outcome(&left_exchange).unwrap();
+    assert_eq!((left.end, &left.content_key), (End::GatewayAbort, &None));
     assert_eq!(log.content_bytes, 0);
     assert!(log.contents.is_empty());
 }

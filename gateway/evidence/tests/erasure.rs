@@ -4,18 +4,20 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use evidence::disk::{Call, Crash, DiskFile, Fault, SimDisk};
+use evidence::clock::{Clock, SystemClock};
+use evidence::disk::{Call, Crash, DiskFile, Fault, SimDisk, Site};
 use evidence::store::{Put, Receipt, Source};
 use evidence::{
     EraseError, EraseRequest, EraseTarget, HoldAsked, HoldError, HoldRequest, KeyScope, Ledger, LedgerConfig,
-    Store, StoreError, erase_offline, held, hold_offline,
+    MAX_SCOPES, Store, StoreError, erase_offline, held, hold_offline,
 };
 use schemas::holds::Scope;
 use schemas::keytable::{self, KeyId};
@@ -271,6 +273,96 @@ async fn an_erasure_of_a_whole_key_that_a_full_disk_refuses_leaves_nothing_out()
     ledger.drain_and_close(CloseReason::Shutdown, CLOSE).await.unwrap();
 }
 
+/// With groups of 128 KiB, and nothing but what is asked for sealed.
+fn small(bed: &Bed) -> LedgerConfig {
+    LedgerConfig { segment_bytes: 1 << 20, batch_age: Duration::from_secs(60), ..bed.config() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_erasure_over_several_groups_or_half_a_group_is_recorded_whole_or_not_at_all() {
+    // With the plan before them the records of so many take two groups.
+    const SHARING: usize = 420;
+    let before = SimDisk::new();
+    let ledger = Ledger::open(small(&Bed::sim(&before))).unwrap();
+    let who = KeyScope::PerDay { who: "ana".into() };
+    let one = async || exchange(&ledger, who.clone(), b"question", b"answer").await.unwrap();
+    let mut sharing = BTreeSet::new();
+    while sharing.len() < SHARING {
+        let (a, b, c, d) = tokio::join!(one(), one(), one(), one());
+        sharing.extend([a, b, c, d]);
+    }
+    ledger.drain_and_close(CloseReason::Shutdown, CLOSE).await.unwrap();
+    let torn = |seed: u64| Crash::Random { seed, sector: if seed.is_multiple_of(2) { 512 } else { 4096 } };
+    let crashes = [Crash::DropAll, torn(1), torn(2), torn(3), torn(4)];
+    let cases = (0..3).flat_map(|group| crashes.map(|crash| (group, crash)));
+    let (mut nothing, mut made_good) = (0, 0);
+    for (group, crash) in cases {
+        let case = format!("group {group}, {crash:?}");
+        let disk = before.fork();
+        disk.crash(Crash::KeepAll);
+        let bed = Bed::sim(&disk);
+        let ledger = Ledger::open(small(&bed)).unwrap();
+        ledger.seal_now();
+        assert!(ledger.wait_archived(2, CLOSE).await, "{case}");
+        let sync = Site { call: Call::SyncData, name: "*segment-#.journal".into() };
+        disk.fault_at_site(sync, group, Fault::PowerOff);
+        let asked: Vec<ExchangeId> = sharing.iter().take(1).cloned().collect();
+        let erased = tokio::time::timeout(Duration::from_secs(10), ledger.erase(request(&asked, true))).await;
+        let is_done = matches!(&erased, Ok(Ok(report)) if report.erased.len() == SHARING);
+        ledger.halt();
+        drop(ledger);
+        disk.crash(crash);
+        disk.clear_faults();
+        let ledger = Ledger::open(bed.config()).unwrap();
+        ledger.drain_and_close(CloseReason::Shutdown, CLOSE).await.unwrap();
+        let logs = verify(&bed);
+        let told = |body: &Body| match body {
+            Body::Erasure(erasure) => Some(erasure.exchange.clone()),
+            _ => None,
+        };
+        let told: Vec<ExchangeId> = logs.iter().flat_map(LogView::bodies).filter_map(told).collect();
+        let gone = |one: &&ExchangeId| *content(&logs, one) == Content::KeyDestroyed;
+        let gone = sharing.iter().filter(gone).count();
+        assert!(gone == 0 || gone == SHARING, "{case}: one key");
+        assert_eq!((told.len(), told.iter().collect::<BTreeSet<_>>().len()), (gone, gone), "{case}");
+        assert!(gone == SHARING || !is_done, "{case}: reported and not done");
+        nothing += u32::from(gone == 0);
+        made_good += u32::from(gone == SHARING && !is_done);
+    }
+    assert!(nothing > 0 && made_good >= 5, "{nothing} were not begun, {made_good} made good");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_over_hundreds_of_exchanges_is_one_submission_and_has_bounds() {
+    const MANY: usize = 600;
+    let disk = SimDisk::new();
+    let bed = Bed::sim(&disk);
+    let ledger = Ledger::open(small(&bed)).unwrap();
+    let kept = exchange(&ledger, KeyScope::PerExchange, b"kept", b"1").await.unwrap();
+    let of = |exchange: ExchangeId| Scope { exchange: Some(exchange), ..Scope::default() };
+    let other = |n: usize| ExchangeId::new(format!("00000000-0000-7000-8000-{n:012}")).unwrap();
+    // One of them twice.
+    let scopes = (1..MANY).map(other).chain([kept.clone(), kept.clone()]).map(of).collect();
+    let before = disk.count(Call::SyncData);
+    let report = ledger.hold(hold(HoldAsked::Begin(scopes))).await.unwrap();
+    let syncs = disk.count(Call::SyncData) - before;
+    assert_eq!((report.records, report.archived), (MANY as u64, true));
+    assert!(syncs < 100, "{syncs} syncs: one record after the other");
+    let all = held(&bed.config()).unwrap();
+    assert!(all.len() == MANY && all.iter().all(|one| one.origin.is_some()), "{} are held", all.len());
+    assert!(matches!(ledger.erase(request(&[kept], false)).await, Err(EraseError::Held { .. })));
+    for scopes in [Vec::new(), (0..=MAX_SCOPES).map(other).map(of).collect()] {
+        let wanted = scopes.len();
+        let refused = ledger.hold(hold(HoldAsked::Begin(scopes))).await.unwrap_err();
+        assert!(matches!(refused, HoldError::Scopes(found) if found == wanted), "{refused}");
+        assert!(refused.to_string().contains("wanted 1 to 10000"), "{refused}");
+    }
+    assert_eq!(held(&bed.config()).unwrap().len(), MANY);
+    ledger.drain_and_close(CloseReason::Shutdown, CLOSE).await.unwrap();
+    let begun = |body: &&Body| matches!(body, Body::Hold(_));
+    assert_eq!(verify(&bed)[0].bodies().filter(begun).count(), MANY);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_erasure_does_not_wait_for_a_store_once_the_ledger_is_halted() {
     let bed = Bed::real();
@@ -384,6 +476,57 @@ async fn a_hold_that_was_acknowledged_survives_a_loss_of_power_and_so_does_its_r
         ledger.drain_and_close(CloseReason::Shutdown, CLOSE).await.unwrap();
     }
     assert!(cut > 0, "no power was lost");
+}
+
+/// The system's clock, set off by so much.
+#[derive(Debug, Default)]
+struct SetOff(AtomicI64);
+
+impl Clock for SetOff {
+    fn now_us(&self) -> i64 {
+        SystemClock.now_us() + self.0.load(Ordering::SeqCst)
+    }
+    fn elapsed_us(&self) -> i64 {
+        SystemClock.elapsed_us()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_would_not_count_for_others_by_its_time_is_refused_and_is_not_said_to_be_held() {
+    const HOUR: i64 = 3_600 * 1_000_000;
+    let bed = Bed::real();
+    let clock = Arc::new(SetOff::default());
+    let config = || LedgerConfig { clock: clock.clone(), ..bed.config() };
+    let ledger = Ledger::open(config()).unwrap();
+    let kept = exchange(&ledger, KeyScope::PerExchange, b"kept", b"1").await.unwrap();
+    ledger.hold(only(&kept)).await.unwrap();
+    ledger.hold(hold(HoldAsked::End)).await.unwrap();
+    // Within one log everybody goes by its order.
+    clock.0.store(-HOUR, Ordering::SeqCst);
+    ledger.hold(only(&kept)).await.unwrap();
+    assert_eq!(held(&config()).unwrap().len(), 1);
+    ledger.hold(hold(HoldAsked::End)).await.unwrap();
+    ledger.drain_and_close(CloseReason::Shutdown, CLOSE).await.unwrap();
+    // Between logs by their times.
+    let refused = hold_offline(config(), only(&kept)).await.unwrap_err();
+    assert!(matches!(refused, HoldError::OutOfOrder { begins: true, .. }), "{refused:?}");
+    let told = refused.to_string();
+    assert!(told.contains("the release of `case-17` is of") && told.contains("another case"), "{told}");
+    assert_eq!(held(&config()).unwrap(), []);
+    let other = HoldRequest { hold: id("case-18"), ..only(&kept) };
+    hold_offline(config(), other).await.unwrap();
+    clock.0.store(0, Ordering::SeqCst);
+    hold_offline(config(), only(&kept)).await.unwrap();
+    assert_eq!(held(&config()).unwrap().len(), 2);
+    clock.0.store(-HOUR, Ordering::SeqCst);
+    let refused = hold_offline(config(), hold(HoldAsked::End)).await.unwrap_err();
+    assert!(matches!(refused, HoldError::OutOfOrder { begins: false, .. }), "{refused:?}");
+    assert_eq!(held(&config()).unwrap().len(), 2);
+    let refused = erase_offline(config(), request(&[kept], false)).await;
+    assert!(matches!(refused, Err(EraseError::Held { .. })), "{refused:?}");
+    clock.0.store(0, Ordering::SeqCst);
+    hold_offline(config(), hold(HoldAsked::End)).await.unwrap();
+    assert_eq!(held(&config()).unwrap().len(), 1);
 }
 
 type Between = Box<dyn Fn() + Send + Sync>;

@@ -23,11 +23,15 @@ use schemas::record::{CloseReason, PartName};
 use support::{Bed, Client, after, begin, check_seals, noise, quick};
 
 const CLOSE: Duration = Duration::from_secs(60);
-/// Cases at a time: most of a case is waiting for the ledger's threads.
-const AT_ONCE: usize = 6;
+/// Cases at a time, for each core: most of a case is waiting for the ledger's threads.
+const AT_ONCE: usize = 3;
 /// The normal round takes so many cases, and begins no further one after so long.
 const SAMPLE: usize = 40;
 const ROUND: Duration = Duration::from_secs(20);
+
+fn at_once() -> usize {
+    AT_ONCE * std::thread::available_parallelism().map_or(2, usize::from)
+}
 
 fn long() -> bool {
     std::env::var("AFFIDAVIT_LONG").is_ok_and(|value| value == "1")
@@ -58,27 +62,43 @@ fn run<C: Send + Sync + std::fmt::Debug, T: Send>(
     if !long() {
         cases.truncate(SAMPLE);
     }
-    let until = Instant::now() + ROUND;
+    let begun = Instant::now();
     let queue = Mutex::new(VecDeque::from(cases));
     let done = Mutex::new(Vec::new());
+    let slowest = Mutex::new(Duration::ZERO);
     std::thread::scope(|scope| {
-        for _ in 0..AT_ONCE {
+        for _ in 0..at_once() {
             scope.spawn(|| {
-                while long() || Instant::now() < until {
+                while long() || begun.elapsed() < ROUND {
                     let Some(next) = queue.lock().unwrap().pop_front() else { return };
+                    let from = Instant::now();
                     let result = catch_unwind(AssertUnwindSafe(|| case(&next)));
                     let result = result.unwrap_or_else(|_| {
                         queue.lock().unwrap().clear();
                         panic!("in the case {next:?}")
                     });
-                    done.lock().unwrap().push(result);
+                    let mut slowest = slowest.lock().unwrap();
+                    *slowest = from.elapsed().max(*slowest);
+                    let mut done = done.lock().unwrap();
+                    done.push(result);
+                    if long() && done.len() % 100 == 0 {
+                        say(done.len(), all, begun.elapsed());
+                    }
                 }
             });
         }
     });
     let done = done.into_inner().unwrap();
-    eprintln!("{} of {all} cases", done.len());
+    let (took, slowest) = (begun.elapsed().as_secs_f64(), slowest.into_inner().unwrap().as_secs_f64());
+    eprintln!("{} of {all} cases in {took:.1} s, the slowest {slowest:.1} s", done.len());
     done
+}
+
+/// How far a long round has come.
+fn say(done: usize, all: usize, took: Duration) {
+    let each = took.as_secs_f64() / done as f64;
+    let left = each * (all - done) as f64;
+    eprintln!("{done} of {all} cases in {:.0} s, {left:.0} s more", took.as_secs_f64());
 }
 
 /// Runs one life of a process: when this returns, nothing of it runs any more.

@@ -23,6 +23,7 @@ use crate::accept::pace::{Executor, Pace, Paced, Streams};
 use crate::app::App;
 use crate::config::Limits;
 use crate::exchange;
+use crate::identity::Presented;
 
 /// The start of every HTTP/2 connection (RFC 9113 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -139,22 +140,28 @@ struct Connection {
 impl Connection {
     async fn run(self, stream: TcpStream) {
         let _ = stream.set_nodelay(true);
-        let snapshot = self.app.snapshot.load_full();
-        let patience = snapshot.limits.header_read;
-        let Some(tls) = snapshot.tls.get(self.index).cloned().flatten() else {
+        // A connection may outlive many configurations: it holds none of them.
+        let (tls, roots, patience) = {
+            let snapshot = self.app.snapshot.load();
+            let tls = snapshot.tls.get(self.index).cloned().flatten();
+            (tls, snapshot.identities.roots(self.index), snapshot.limits.header_read)
+        };
+        let Some(tls) = tls else {
             match tokio::time::timeout(patience, is_http2(&stream)).await {
-                Ok(Ok(http2)) => self.serve(stream, http2).await,
+                Ok(Ok(http2)) => self.serve(stream, http2, None).await,
                 Ok(Err(_)) => {}
                 Err(_) => self.app.telemetry.failed("head_timeout"),
             }
             return;
         };
-        drop(snapshot);
         let handshake = tokio_rustls::TlsAcceptor::from(tls).accept(stream);
         match tokio::time::timeout(patience, handshake).await {
             Ok(Ok(stream)) => {
                 let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-                self.serve(stream, http2).await;
+                let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+                let certificate =
+                    certificate.and_then(|der| Presented::read(der, self.index, roots)).map(Arc::new);
+                self.serve(stream, http2, certificate).await;
             }
             Ok(Err(error)) => {
                 self.app.telemetry.failed("tls_handshake");
@@ -165,17 +172,16 @@ impl Connection {
     }
 
     /// Each protocol's state is allocated apart: a connection holds no room for the other's.
-    async fn serve<S>(self, stream: S, http2: bool)
+    async fn serve<S>(self, stream: S, http2: bool, certificate: Option<Arc<Presented>>)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let snapshot = self.app.snapshot.load_full();
-        let limits = &snapshot.limits;
+        let limits = self.app.snapshot.load().limits.clone();
         let io = TokioIo::new(Watched::new(stream, limits.idle));
         let served = if http2 {
-            Box::pin(self.serve_http2(io, limits)).await
+            Box::pin(self.serve_http2(io, &limits, certificate)).await
         } else {
-            Box::pin(self.serve_http1(io, limits)).await
+            Box::pin(self.serve_http1(io, &limits, certificate)).await
         };
         let Err(error) = served else { return };
         let reason = if error.is_parse_too_large() {
@@ -191,7 +197,12 @@ impl Connection {
         tracing::debug!(%error, reason, "connection failed");
     }
 
-    async fn serve_http1<I>(&self, io: I, limits: &Limits) -> hyper::Result<()>
+    async fn serve_http1<I>(
+        &self,
+        io: I,
+        limits: &Limits,
+        certificate: Option<Arc<Presented>>,
+    ) -> hyper::Result<()>
     where
         I: Read + Write + Unpin + Send + 'static,
     {
@@ -199,7 +210,10 @@ impl Connection {
         let begun = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&begun);
         let leave = self.ends.leave.clone();
-        let service = service_fn(move |request: http::Request<Incoming>| {
+        let service = service_fn(move |mut request: http::Request<Incoming>| {
+            if let Some(certificate) = &certificate {
+                request.extensions_mut().insert(Arc::clone(certificate));
+            }
             seen.store(true, Ordering::Relaxed);
             // Freed once the answer has begun: an open stream does not hold it.
             let answer = Box::pin(exchange::exchange(Arc::clone(&app), request));
@@ -222,7 +236,12 @@ impl Connection {
         self.drive(builder.serve_connection(io, service), limits, &begun, None).await
     }
 
-    async fn serve_http2<I>(&self, io: I, limits: &Limits) -> hyper::Result<()>
+    async fn serve_http2<I>(
+        &self,
+        io: I,
+        limits: &Limits,
+        certificate: Option<Arc<Presented>>,
+    ) -> hyper::Result<()>
     where
         I: Read + Write + Unpin + Send + 'static,
     {
@@ -230,7 +249,10 @@ impl Connection {
         let begun = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&begun);
         let streams = Arc::new(Streams::default());
-        let service = service_fn(move |request: http::Request<Incoming>| {
+        let service = service_fn(move |mut request: http::Request<Incoming>| {
+            if let Some(certificate) = &certificate {
+                request.extensions_mut().insert(Arc::clone(certificate));
+            }
             seen.store(true, Ordering::Relaxed);
             let answer = Box::pin(exchange::exchange(Arc::clone(&app), request));
             async move {

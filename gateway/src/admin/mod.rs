@@ -1,5 +1,6 @@
 //! The operator's side: `/healthz`, `/readyz`, `/metrics`, and the socket for erasure and hand-over.
 
+mod connections;
 mod pages;
 mod place;
 pub mod socket;

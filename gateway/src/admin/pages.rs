@@ -18,8 +18,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus_client::metrics::counter::Counter;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 
+use super::connections::Connections;
 use crate::accept::tls;
 use crate::app::App;
 use crate::record::now_us;
@@ -27,6 +27,9 @@ use crate::tap::PASSED_BY;
 use crate::telemetry::{
     ByFolder, ByListener, ByLog, ByMark, ByReason, BySink, BySinkReason, ByState, PHASES, Telemetry, holds,
 };
+
+/// How long a connection may be quiet, and how long the head of its next request may take.
+const QUIET: Duration = Duration::from_secs(10);
 
 /// The app, once it runs: the admin address answers before recovery is over.
 pub(crate) type Starting = Arc<OnceLock<Arc<App>>>;
@@ -74,27 +77,28 @@ impl Admin {
         self.listener.local_addr()
     }
 
-    /// Serves for as long as it is polled, at most 64 connections at once.
+    /// Serves for as long as it is polled.
     pub(crate) async fn run(self) {
-        let places = Arc::new(Semaphore::new(64));
+        let mut connections = Connections::default();
         loop {
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
             let Ok((stream, _)) = self.listener.accept().await else {
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             };
             let (app, telemetry) = (Arc::clone(&self.app), Arc::clone(&self.telemetry));
+            let asked = connections.begins();
+            let asks = asked.clone();
             let service = service_fn(move |request: Request<Incoming>| {
+                asks.now();
                 let response = page(&app, &telemetry, &request);
                 async move { Ok::<_, std::convert::Infallible>(response) }
             });
             let mut builder = http1::Builder::new();
-            builder.timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(30));
+            builder.timer(TokioTimer::new()).header_read_timeout(QUIET);
             let connection = builder.serve_connection(TokioIo::new(stream), service);
-            tokio::spawn(async move {
+            connections.serve(asked, async move {
                 // A broken admin connection concerns nobody.
                 let _ = connection.await;
-                drop(place);
             });
         }
     }
@@ -109,7 +113,7 @@ fn page(app: &Starting, telemetry: &Telemetry, request: &Request<Incoming>) -> R
         "/readyz" => ready(app.get()),
         "/metrics" => {
             observe(telemetry, app.get().map(|app| &**app));
-            let mut response = text(StatusCode::OK, telemetry.encode());
+            let mut response = text(StatusCode::OK, telemetry.show());
             let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
             response.headers_mut().insert(CONTENT_TYPE, kind);
             response
@@ -138,11 +142,23 @@ fn ready(app: Option<&Arc<App>>) -> Response<Full<Bytes>> {
         Err(unavailable) => {
             let why = waiting(&app.ledger).map(|waiting| format!("; {waiting}"));
             let body = format!("{unavailable}{}\n", why.unwrap_or_default());
+            if passes_unrecorded(app) {
+                return text(
+                    StatusCode::OK,
+                    format!("ready, unrecorded, on routes with `fail_mode: open` alone: {body}"),
+                );
+            }
             let mut response = text(StatusCode::SERVICE_UNAVAILABLE, body);
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(unavailable.retry_after_s));
             response
         }
     }
+}
+
+/// Whether some traffic passes while no evidence can be written: who takes the gateway out of the traffic then stops what is
+/// configured to go on.
+fn passes_unrecorded(app: &App) -> bool {
+    app.snapshot.load().routes.iter().any(|route| route.fail_open)
 }
 
 /// What is in the way of shipping, and how long the spool lasts.
@@ -167,7 +183,8 @@ fn observe(telemetry: &Telemetry, app: Option<&App>) {
     let Some(app) = app else { return };
     telemetry.log.get_or_create(&ByLog { log: app.ledger.origin().to_string() }).set(1);
     let readiness = app.ledger.readiness();
-    telemetry.ready.set(i64::from(readiness.is_ok() && !app.is_draining()));
+    let serves = readiness.is_ok() || passes_unrecorded(app);
+    telemetry.ready.set(i64::from(serves && !app.is_draining()));
     let why = readiness.err().map(|unavailable| unavailable.reason.as_str());
     holds(&telemetry.unavailable, |reason| ByReason { reason }, Reason::ALL.map(Reason::as_str), why);
     let marks = app.ledger.watermarks();
@@ -176,6 +193,9 @@ fn observe(telemetry: &Telemetry, app: Option<&App>) {
     room(telemetry, &app.ledger.room(), &marks);
     observe_tap(app);
     let snapshot = app.snapshot.load();
+    for route in snapshot.routes.iter() {
+        route.balancer.measure(std::time::Instant::now());
+    }
     let config = &snapshot.loaded.config;
     for (listen, tls) in config.listen.iter().zip(&snapshot.loaded.tls) {
         if let Some(end) = tls.as_ref().and_then(tls::expires) {

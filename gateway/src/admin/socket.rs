@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use evidence::{
     EraseError, EraseReport, EraseRequest, EraseTarget, Erased, HoldAsked as Asked, HoldError, HoldReport,
-    HoldRequest, Reship, ReshipError, ReshipReport, Reshipped,
+    HoldRequest, MAX_SCOPES, Reship, ReshipError, ReshipReport, Reshipped,
 };
 use schemas::holds::Scope;
 use schemas::{ExchangeId, Identifier, Origin};
@@ -23,8 +23,8 @@ use crate::admin::place::{FileId, Place};
 use crate::app::{App, Pseudonyms};
 use crate::hand_over::Handing;
 
-/// The longest line that is read.
-const LINE_BYTES: u64 = 64 << 10;
+/// The longest line that is read: a hold or an erasure may name as many exchanges as a hold takes at once.
+const LINE_BYTES: u64 = 1 << 20;
 /// How many are served at once.
 const ASKED_AT_ONCE: usize = 16;
 
@@ -74,9 +74,9 @@ pub struct HoldAsked {
     /// Only these exchanges; none: all that the rest says.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub exchanges: Vec<String>,
-    /// Only an end user's, as callers name them; the process makes the pseudonym.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub subject: Option<String>,
+    /// Only these end users', as callers name them (the process makes the pseudonym), or their pseudonyms.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub subjects: Vec<String>,
     /// Only a consumer's.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub consumer: Option<String>,
@@ -94,31 +94,47 @@ pub struct HoldAsked {
 }
 
 impl HoldAsked {
-    /// What the ledger is asked. `pseudonyms` are those of the configuration that made the records.
+    /// What the ledger is asked. `shared` makes the pseudonyms that all gateways of the deployment make: those of a configured
+    /// key; there are none where this gateway's come from its seal key.
     ///
     /// # Errors
     /// What of it has no meaning.
-    pub fn request(&self, pseudonyms: &Pseudonyms) -> Result<HoldRequest, String> {
+    pub fn request(&self, shared: Option<&Pseudonyms>) -> Result<HoldRequest, String> {
         let identifier = |text: &str| Identifier::new(text).map_err(|error| error.to_string());
-        let subject = self
-            .subject
-            .as_deref()
-            .map(|raw| pseudonyms.always(raw).ok_or_else(|| "the subject has no pseudonym".to_owned()));
+        let (exchanges, subjects) = (self.exchanges.len().max(1), self.subjects.len().max(1));
+        if exchanges.saturating_mul(subjects) > MAX_SCOPES {
+            return Err(format!(
+                "`--exchange` {} times and `--subject` {} times: wanted at most {MAX_SCOPES} pairs of them in one `hold add`; give several \
+                 for the case, each lets its hold cover more",
+                self.exchanges.len(),
+                self.subjects.len()
+            ));
+        }
         let scope = Scope {
-            exchange: None,
-            subject: subject.transpose()?,
             consumer: self.consumer.as_deref().map(identifier).transpose()?,
             from: self.from_us,
             to: self.to_us,
+            ..Scope::default()
         };
-        let of = |id: &String| -> Result<Scope, String> {
-            let exchange = ExchangeId::new(id.as_str()).map_err(|error| error.to_string())?;
-            Ok(Scope { exchange: Some(exchange), ..scope.clone() })
-        };
-        let scopes = match self.exchanges.as_slice() {
-            [] => vec![scope.clone()],
-            ids => ids.iter().map(of).collect::<Result<_, String>>()?,
-        };
+        let mut scopes = vec![scope];
+        if !self.subjects.is_empty() {
+            let subjects = self.subjects.iter().map(|raw| subject(raw, shared));
+            scopes = subjects
+                .map(|subject| Ok(Scope { subject: Some(subject?), ..scopes[0].clone() }))
+                .collect::<Result<_, String>>()?;
+        }
+        if !self.exchanges.is_empty() {
+            let exchanges = self.exchanges.iter().map(|id| ExchangeId::new(id.as_str()));
+            let exchanges = exchanges.collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
+            let of = |scope: &Scope| {
+                let scope = scope.clone();
+                exchanges
+                    .iter()
+                    .map(move |id| Scope { exchange: Some(id.clone()), ..scope.clone() })
+                    .collect::<Vec<_>>()
+            };
+            scopes = scopes.iter().flat_map(of).collect();
+        }
         Ok(HoldRequest {
             hold: identifier(&self.hold)?,
             asked: if self.release { Asked::End } else { Asked::Begin(scopes) },
@@ -126,6 +142,19 @@ impl HoldAsked {
             actor: self.actor.as_deref().map(identifier).transpose()?,
         })
     }
+}
+
+/// The pseudonym of whom a hold names.
+fn subject(raw: &str, shared: Option<&Pseudonyms>) -> Result<Identifier, String> {
+    if Pseudonyms::is_one(raw) {
+        return Identifier::new(raw).map_err(|error| error.to_string());
+    }
+    let shared = shared.ok_or(
+        "`--subject`: `evidence.pseudonym_key` is not configured, so every gateway has pseudonyms of its own, and others after a \
+         change of its seal key: the hold would leave out exchanges of this subject; wanted one pseudonym key for all gateways \
+         (`gateway keygen --pseudonym-key`), or `--subject p:...` for each pseudonym that records name",
+    )?;
+    shared.always(raw).ok_or_else(|| "the subject has no pseudonym".to_owned())
 }
 
 /// Which of the kept batches are to be put again: those that meet all that is said.
@@ -309,6 +338,9 @@ pub fn call(path: &Path, request: &Request) -> io::Result<Response> {
     let mut stream = connect(path)?;
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');
+    if line.len() as u64 > LINE_BYTES {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, too_long(line.len())));
+    }
     stream.write_all(&line)?;
     let mut answer = String::new();
     BufReader::new(stream).read_line(&mut answer)?;
@@ -316,6 +348,11 @@ pub fn call(path: &Path, request: &Request) -> io::Result<Response> {
         return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the gateway closed the admin socket"));
     }
     Ok(serde_json::from_str(&answer)?)
+}
+
+/// What is said of a request that nobody reads to its end.
+fn too_long(bytes: impl std::fmt::Display) -> String {
+    format!("a request of {bytes} bytes: wanted at most {LINE_BYTES}; name fewer exchanges at once")
 }
 
 /// Connects to the process that serves at `path`.
@@ -434,7 +471,9 @@ async fn serve(app: &Arc<App>, handing: &Arc<Handing>, mut stream: UnixStream) -
         // Another start looked whether anyone listens.
         return Ok(());
     }
+    let is_cut = !line.ends_with('\n') && line.len() as u64 >= LINE_BYTES;
     let response = match serde_json::from_str(&line) {
+        _ if is_cut => Response::refused(too_long(format_args!("over {LINE_BYTES}"))),
         Ok(Request::Erase(asked)) => erase(app, asked).await,
         Ok(Request::Hold(asked)) => hold(app, &asked).await,
         Ok(Request::Reship(asked)) => reship(app, &asked).await,
@@ -465,7 +504,7 @@ async fn erase(app: &App, asked: EraseAsked) -> Response {
 }
 
 async fn hold(app: &App, asked: &HoldAsked) -> Response {
-    let request = match asked.request(&app.snapshot.load().pseudonyms) {
+    let request = match asked.request(app.snapshot.load().shared_pseudonyms()) {
         Ok(request) => request,
         Err(message) => return Response::refused(message),
     };
@@ -492,6 +531,62 @@ mod tests {
     use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 
     use super::*;
+
+    #[test]
+    fn a_hold_takes_so_many_scopes_at_once_and_the_socket_their_line() {
+        let ids: Vec<String> = (0..MAX_SCOPES).map(|n| format!("00000000-0000-7000-8000-{n:012}")).collect();
+        let subjects: Vec<String> = (0..2).map(|n| format!("p:{n:032}")).collect();
+        let asked = |exchanges: &[String], subjects: &[String]| HoldAsked {
+            hold: "case-17".into(),
+            reason: "litigation".into(),
+            exchanges: exchanges.to_vec(),
+            subjects: subjects.to_vec(),
+            ..HoldAsked::default()
+        };
+        let most = asked(&ids, &[]);
+        let request = most.request(None).unwrap();
+        assert!(matches!(request.asked, Asked::Begin(scopes) if scopes.len() == MAX_SCOPES));
+        assert!(serde_json::to_vec(&Request::Hold(most)).unwrap().len() as u64 <= LINE_BYTES);
+        let refused = asked(&ids, &subjects).request(None).unwrap_err();
+        assert!(refused.contains("`--exchange` 10000 times and `--subject` 2 times"), "{refused}");
+        assert!(refused.contains("wanted at most 10000"), "{refused}");
+        assert!(asked(&ids[..MAX_SCOPES / 2], &subjects).request(None).is_ok());
+    }
+
+    #[test]
+    fn a_hold_over_a_subject_needs_pseudonyms_that_all_gateways_make_or_is_given_them() {
+        let shared = Pseudonyms::new(&[7; 32]);
+        let (one, two) = (shared.of("ana"), shared.of("bo"));
+        let asked = |subjects: &[&str], exchanges: &[&str]| HoldAsked {
+            hold: "case-17".into(),
+            reason: "litigation".into(),
+            subjects: subjects.iter().map(ToString::to_string).collect(),
+            exchanges: exchanges.iter().map(ToString::to_string).collect(),
+            ..HoldAsked::default()
+        };
+        let scopes = |asked: &HoldAsked, shared: Option<&Pseudonyms>| match asked.request(shared)?.asked {
+            Asked::Begin(scopes) => Ok(scopes),
+            Asked::End => Err("it ends".to_owned()),
+        };
+        let subjects = |scopes: Vec<Scope>| -> Vec<String> {
+            scopes.into_iter().map(|scope| scope.subject.unwrap().to_string()).collect()
+        };
+        let refused = scopes(&asked(&["ana"], &[]), None).unwrap_err();
+        assert!(refused.contains("evidence.pseudonym_key") && refused.contains("p:"), "{refused}");
+        assert!(scopes(&asked(&[&one, "bo"], &[]), None).is_err());
+        // What only looks like a pseudonym is somebody's name.
+        for name in ["p:ana", &one.to_uppercase(), &one[..33], &format!("{one}0")] {
+            assert!(scopes(&asked(&[name], &[]), None).is_err(), "{name}");
+        }
+        let wanted = vec![one.clone(), two.clone()];
+        assert_eq!(subjects(scopes(&asked(&[&one, &two], &[]), None).unwrap()), wanted);
+        assert_eq!(subjects(scopes(&asked(&["ana", &two], &[]), Some(&shared)).unwrap()), wanted);
+        let ids = ["00000000-0000-7000-8000-000000000001", "00000000-0000-7000-8000-000000000002"];
+        let both = scopes(&asked(&[&one, &two], &ids), None).unwrap();
+        assert_eq!(both.len(), 4);
+        assert!(both.iter().all(|scope| scope.subject.is_some() && scope.exchange.is_some()));
+        assert_eq!(scopes(&asked(&[], &[]), None).unwrap(), [Scope::default()]);
+    }
 
     fn mode(path: &Path) -> u32 {
         std::fs::metadata(path).unwrap().mode() & 0o777

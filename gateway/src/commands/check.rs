@@ -36,10 +36,14 @@ pub(super) fn run(args: &Check) -> Result<()> {
     output::line(format_args!("  configuration  {}", loaded.hash));
     output::line(format_args!("  logs           {}/{}/<epoch>", config.deployment, config.gateway));
     for route in &config.routes {
-        let provider = config.providers.iter().find(|provider| provider.name == route.provider);
-        let to = provider.map(|provider| provider.base_url.to_string()).unwrap_or_default();
+        let to = |name: &schemas::Identifier| {
+            let provider = config.providers.iter().find(|provider| provider.name == *name);
+            format!("{name} ({})", provider.map(|provider| provider.base_url.to_string()).unwrap_or_default())
+        };
+        let asked = route.providers().map(to).collect::<Vec<_>>().join(", ");
+        let some = if route.matching.is_some() { " for what fits" } else { "" };
         let receipts = if route.receipts { ", callers get receipts" } else { "" };
-        output::line(format_args!("  route          {} -> {} ({to}){receipts}", route.path, route.provider));
+        output::line(format_args!("  route          {}{some} -> {asked}{receipts}", route.path));
     }
     output::line(format_args!("  keys           {keys} valid of {}", loaded.keys.entries().count()));
     match (&loaded.policy, loaded.policy_file()) {

@@ -41,7 +41,7 @@ fn asked(args: &HoldAdd) -> Result<HoldAsked> {
         hold: args.case.to_string(),
         release: false,
         exchanges: args.exchange.clone(),
-        subject: args.subject.clone(),
+        subjects: args.subject.clone(),
         consumer: args.consumer.as_ref().map(ToString::to_string),
         from_us,
         to_us,

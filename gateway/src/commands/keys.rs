@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Error, Result, bail};
+use anyhow::{Context as _, Error, Result, bail, ensure};
 use jiff::Timestamp;
 
 use super::{now_us, told};
 use crate::cli::{Format, Issue, Keys as Command, KeysFile, List, Revoke};
 use crate::config::{self, parse_duration};
-use crate::keys::{KeyEntry, KeyRequest, Keys, issue, revoke, update};
+use crate::keys::{Allow, KeyEntry, KeyRequest, Keys, issue, revoke, update};
 use crate::output;
 
 pub(super) fn run(command: Command) -> Result<()> {
@@ -31,6 +31,19 @@ fn run_issue(args: Issue) -> Result<()> {
     let now = now_us();
     let expires = args.expires.as_deref().map(|text| end(text, now)).transpose()?;
     let path = path_of(args.place)?;
+    let mut allow = Allow::default();
+    for (option, listed, typed) in [
+        ("--allow-model", &mut allow.models, &args.allow_model),
+        ("--allow-provider", &mut allow.providers, &args.allow_provider),
+        ("--allow-route", &mut allow.routes, &args.allow_route),
+    ] {
+        for text in typed {
+            ensure!(
+                listed.add(text),
+                "`{option} {text}`: wanted a pattern of 1 to 256 characters without spaces"
+            );
+        }
+    }
     let request = KeyRequest {
         id: args.id,
         consumer: Some(args.consumer),
@@ -40,6 +53,8 @@ fn run_issue(args: Issue) -> Result<()> {
         system: args.system,
         purpose: args.purpose,
         data_class: args.data_class,
+        groups: args.group,
+        allow,
         expires,
     };
     let issued = update(&path, |keys| issue(keys, request, now).map_err(Error::from))?;

@@ -29,7 +29,7 @@ pub struct ArchivedBucket {
     /// Where it is.
     #[serde(flatten)]
     pub at: Bucket,
-    /// The longest wait for an answer; transfers get more by their length.
+    /// The longest wait for an answer; transfers get more by their length. `30s` where not typed.
     #[serde(serialize_with = "duration_text")]
     #[schemars(default = "default_timeout", schema_with = "duration_schema")]
     pub timeout: Duration,

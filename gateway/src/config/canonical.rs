@@ -21,11 +21,22 @@ pub(super) fn canonical(loaded: &Loaded, fingerprints: &Fingerprints) -> Result<
         let label = format!("{CREDENTIAL_LABEL}/{provider}");
         secrets.insert(label.clone(), fingerprints.of(&label, secret.expose().as_bytes()).into());
     }
+    for typed in &loaded.config.providers {
+        let secrets_of = loaded.provider_keys.get(typed.name.as_str());
+        for (key, secret) in typed.keys.iter().zip(secrets_of.into_iter().flatten()) {
+            let label = format!("{CREDENTIAL_LABEL}/{}/{}", typed.name, key.name);
+            secrets.insert(label.clone(), fingerprints.of(&label, secret.expose().as_bytes()).into());
+        }
+    }
     for (provider, key) in &loaded.aws_keys {
         for (part, secret) in key.parts() {
             let label = format!("aws/{provider}/{part}");
             secrets.insert(label.clone(), fingerprints.of(&label, secret.expose().as_bytes()).into());
         }
+    }
+    for (provider, upstream) in &loaded.upstreams {
+        let list = upstream.fingerprints(&format!("upstream/{provider}"), fingerprints);
+        secrets.extend(list.into_iter().map(|(label, fingerprint)| (label, fingerprint.into())));
     }
     for (part, secret) in [("out", &loaded.kafka_password), ("commit", &loaded.commit_password)] {
         if let Some(secret) = secret {
@@ -60,6 +71,20 @@ pub(super) fn canonical(loaded: &Loaded, fingerprints: &Fingerprints) -> Result<
             let label = "telemetry.otlp.tls.key".to_owned();
             secrets.insert(label.clone(), fingerprints.of(&label, key.secret_der()).into());
         }
+    }
+    if let Some(files) = &loaded.quota_store {
+        if let Some(secret) = &files.secret {
+            let label = "quotas.store.redis.password".to_owned();
+            secrets.insert(label.clone(), fingerprints.of(&label, secret.expose().as_bytes()).into());
+        }
+        if let Some((_, key)) = &files.client {
+            let label = "quotas.store.redis.tls.key".to_owned();
+            secrets.insert(label.clone(), fingerprints.of(&label, key.secret_der()).into());
+        }
+    }
+    if let Some(secret) = &loaded.quota_sentinel {
+        let label = "quotas.store.redis.sentinel.password".to_owned();
+        secrets.insert(label.clone(), fingerprints.of(&label, secret.expose().as_bytes()).into());
     }
     if let Some(secret) = &loaded.commit_secret {
         let label = "evidence.commit.kafka.secret".to_owned();

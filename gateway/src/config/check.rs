@@ -4,7 +4,12 @@ use std::path::{Component, Path, PathBuf};
 
 use policies::document::{Node, Place, Problem, Shape};
 
-use super::{Cluster, Commit, Config, Encryption, FailMode, LockMode, Out, Sse, WithoutLock};
+use schemas::Identifier;
+
+use super::{
+    Cluster, Commit, Config, Credentials, Dialect, Encryption, FailMode, Listen, LockMode, Out, Route, Sse,
+    UpstreamProxy, WithoutLock, translates,
+};
 
 /// The longest `deployment` and `gateway` together.
 const MAX_NAMES: usize = 83;
@@ -15,6 +20,7 @@ pub(super) fn check(config: &Config, root: &Node) -> (Vec<Problem>, Vec<Problem>
     check.listen(config);
     check.names(config);
     check.routes(config);
+    check.identity(config);
     check.folders(config);
     check.sizes(config);
     check.commit(config);
@@ -63,27 +69,164 @@ impl Check<'_> {
 
     fn names(&mut self, config: &Config) {
         self.once(config.providers.iter().map(|p| p.name.as_str()), |n| format!("providers[{n}].name"));
+        for (index, provider) in config.providers.iter().enumerate() {
+            let names = provider.keys.iter().map(|key| key.name.as_str());
+            self.once(names, |n| format!("providers[{index}].keys[{n}].name"));
+        }
         let sinks = config.evidence.tap.iter().map(|sink| sink.name.as_str());
         self.once(sinks, |n| format!("evidence.tap[{n}].name"));
         self.once(config.routes.iter().map(|r| r.name.as_str()), |n| format!("routes[{n}].name"));
-        self.once(config.routes.iter().map(|r| r.path.as_str()), |n| format!("routes[{n}].path"));
+        for (index, route) in config.routes.iter().enumerate() {
+            let taken = config.routes[..index]
+                .iter()
+                .position(|other| other.path == route.path && other.matching.is_none());
+            if let Some(first) = taken {
+                let wanted = format!(
+                    "another one than `routes[{first}].path` has, or a `match` there: it takes every request"
+                );
+                self.problems.push(self.problem(format!("routes[{index}].path"), wanted).value(&route.path));
+            }
+            let names = route.targets.iter().map(|target| target.name.as_str());
+            self.once(names, |n| format!("routes[{index}].targets[{n}].name"));
+        }
     }
 
     fn routes(&mut self, config: &Config) {
         let known = || config.providers.iter().map(|provider| provider.name.as_str());
         for (index, route) in config.routes.iter().enumerate() {
-            if known().all(|name| name != route.provider.as_str()) {
+            for (at, name) in route.providers().enumerate() {
+                if known().any(|known| known == name.as_str()) {
+                    continue;
+                }
+                let key = match route.provider {
+                    Some(_) => format!("routes[{index}].provider"),
+                    None => format!("routes[{index}].targets[{at}].provider"),
+                };
                 let names: Vec<&str> = known().collect();
-                let wanted = format!("a configured provider: {}", names.join(", "));
-                let problem = self.problem(format!("routes[{index}].provider"), wanted);
-                self.problems
-                    .push(problem.value(route.provider.as_str()).suggest(route.provider.as_str(), known()));
+                let problem = self.problem(key, format!("a configured provider: {}", names.join(", ")));
+                self.problems.push(problem.value(name.as_str()).suggest(name.as_str(), known()));
             }
+            self.dialects(config, index, route);
+            if !route.targets.is_empty() && route.targets.iter().all(|target| target.weight == 0) {
+                let wanted = "a `weight` over 0 for at least one target";
+                self.problems.push(self.problem(format!("routes[{index}].targets"), wanted));
+            }
+            self.forwards(config, index, route);
+            self.semantic(config, index, route);
             if route.receipts && config.evidence.promise_key.is_none() {
                 let wanted = "`evidence.promise_key` as well: the file of the key that signs promises, made by `gateway keygen --promise-key`";
                 let problem = self.problem(format!("routes[{index}].receipts"), wanted);
                 self.problems.push(problem.value("true"));
             }
+        }
+    }
+
+    /// Whoever is chosen by meaning says what it means, and somebody takes what means nothing.
+    fn semantic(&mut self, config: &Config, index: usize, route: &Route) {
+        let semantic = route.balance.as_ref().and_then(|balance| balance.semantic.as_ref());
+        let fallback = semantic.map(|semantic| &semantic.fallback);
+        for (at, target) in route.targets.iter().enumerate() {
+            let key = |name: &str| format!("routes[{index}].targets[{at}].{name}");
+            let typed =
+                [("examples", !target.examples.is_empty()), ("threshold", target.threshold.is_some())];
+            for (name, _) in typed.iter().filter(|(_, is_typed)| *is_typed && semantic.is_none()) {
+                let problem = self.problem(key(name), "no such key without `balance: { by: semantic }`");
+                self.problems.push(problem);
+            }
+            if semantic.is_some() && target.examples.is_empty() && fallback != Some(&target.name) {
+                let wanted = "1 to 64 examples of what it is for: only `fallback` can do without";
+                self.problems.push(self.problem(key("examples"), wanted));
+            }
+        }
+        let Some(semantic) = semantic else { return };
+        let key = |name: &str| format!("routes[{index}].balance.semantic.{name}");
+        if !route.targets.iter().any(|target| target.name == semantic.fallback && target.weight > 0) {
+            let names: Vec<&str> = route.targets.iter().map(|target| target.name.as_str()).collect();
+            let wanted = format!("one of the route's targets with a `weight` over 0: {}", names.join(", "));
+            let problem = self.problem(key("fallback"), wanted).value(semantic.fallback.as_str());
+            self.problems.push(problem.suggest(semantic.fallback.as_str(), names.iter().copied()));
+        }
+        let provider = config.providers.iter().find(|provider| provider.name == semantic.provider);
+        let embeds = |dialect: Dialect| matches!(dialect, Dialect::OpenAi | Dialect::AzureOpenAi);
+        if !provider.is_some_and(|provider| embeds(provider.dialect)) {
+            let all = config.providers.iter().filter(|provider| embeds(provider.dialect));
+            let names: Vec<&str> = all.map(|provider| provider.name.as_str()).collect();
+            let wanted =
+                format!("a configured provider of dialect `openai` or `azure_openai`: {}", names.join(", "));
+            let problem = self.problem(key("provider"), wanted).value(semantic.provider.as_str());
+            self.problems.push(problem.suggest(semantic.provider.as_str(), names.iter().copied()));
+        }
+    }
+
+    /// A caller's own credential belongs to one provider, and is sent as it is: nothing can be signed with it.
+    fn forwards(&mut self, config: &Config, index: usize, route: &Route) {
+        if route.credentials != Credentials::Forward {
+            return;
+        }
+        let names: Vec<&Identifier> = route.providers().collect();
+        let key = format!("routes[{index}].credentials");
+        if names.iter().any(|name| Some(name) != names.first()) {
+            let wanted =
+                "`replace`: callers' own credentials are for one provider, and the route may ask several";
+            let problem = self.problem(key, wanted);
+            self.problems.push(problem.value("forward"));
+            return;
+        }
+        let is_signed = |name: &&Identifier| {
+            config.providers.iter().any(|provider| provider.name == **name && provider.aws.is_some())
+        };
+        if names.iter().any(is_signed) {
+            let wanted = "`replace`: what goes to this provider is signed with its `aws`, and a caller's signature would not hold";
+            let problem = self.problem(key, wanted);
+            self.problems.push(problem.value("forward"));
+        }
+        // Until a route is found nobody knows which header is for whom.
+        let differs = |other: &&Route| other.path == route.path && other.credentials != route.credentials;
+        if let Some(other) = config.routes.iter().find(differs) {
+            let wanted = format!("the same as route `{}`, which has the same path", other.name);
+            let problem = self.problem(format!("routes[{index}].credentials"), wanted);
+            self.problems.push(problem.value("forward"));
+        }
+    }
+
+    /// A certificate is only known where callers can show one.
+    fn identity(&mut self, config: &Config) {
+        let asks = |listen: &Listen| listen.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+        if config.identity.certificates.is_some() && !config.listen.iter().any(asks) {
+            let wanted = "`client_ca` at the `tls` of a listener as well: nobody shows a certificate else";
+            self.problems.push(self.problem("identity.certificates".into(), wanted));
+        }
+        let listeners = config.identity.certificates.iter().flat_map(|certificates| &certificates.listeners);
+        let listeners: Vec<_> = listeners.map(|listener| listener.address).collect();
+        for (index, address) in listeners.iter().enumerate() {
+            let is_there = config.listen.iter().any(|listen| listen.address == *address && asks(listen));
+            if !is_there || listeners[..index].contains(address) {
+                let key = format!("identity.certificates.listeners[{index}].address");
+                let wanted = "the `address` of one of `listen`, with `tls.client_ca`, once";
+                self.problems.push(self.problem(key, wanted).value(address.to_string()));
+            }
+        }
+    }
+
+    /// The callers of a route and all its targets must understand each other.
+    fn dialects(&mut self, config: &Config, index: usize, route: &Route) {
+        let spoken = |name: &Identifier| {
+            config.providers.iter().find(|provider| provider.name == *name).map(|provider| provider.dialect)
+        };
+        let Some(from) = route.dialect.or_else(|| route.providers().next().and_then(spoken)) else { return };
+        for (at, name) in route.providers().enumerate() {
+            let Some(to) = spoken(name).filter(|to| !translates(from, *to)) else { continue };
+            let key = match route.provider {
+                Some(_) => format!("routes[{index}].provider"),
+                None => format!("routes[{index}].targets[{at}].provider"),
+            };
+            let wanted = format!(
+                "a provider that speaks `{}` as the route's callers do: no translation from `{}` to `{}`",
+                from.name(),
+                from.name(),
+                to.name()
+            );
+            self.problems.push(self.problem(key, wanted).value(name.as_str()));
         }
     }
 
@@ -170,6 +313,7 @@ impl Check<'_> {
         self.warn_of_kafka(config);
         self.warn_of_tap(config);
         self.warn_of_otlp(config);
+        self.warn_of_upstreams(config);
         for (index, route) in config.routes.iter().enumerate() {
             if route.fail_mode == FailMode::Open {
                 let wanted =
@@ -180,7 +324,8 @@ impl Check<'_> {
         }
         for (index, provider) in config.providers.iter().enumerate() {
             let is_signed = provider.aws.is_some();
-            if (provider.credential.is_some() || is_signed)
+            let has_tokens = provider.google.is_some() || provider.oauth.is_some();
+            if (provider.credential.is_some() || !provider.keys.is_empty() || is_signed || has_tokens)
                 && !provider.base_url.tls
                 && !provider.base_url.is_loopback()
             {
@@ -189,7 +334,12 @@ impl Check<'_> {
                 let problem = self.problem(format!("providers[{index}].base_url"), wanted);
                 self.warnings.push(problem.value(provider.base_url.to_string()));
             }
-            if config.routes.iter().all(|route| route.provider != provider.name) {
+            let is_named = |route: &Route| {
+                let semantic = route.balance.as_ref().and_then(|balance| balance.semantic.as_ref());
+                let mut all = route.providers().chain(semantic.map(|semantic| &semantic.provider));
+                all.any(|name| *name == provider.name)
+            };
+            if !config.routes.iter().any(is_named) {
                 let problem =
                     self.problem(format!("providers[{index}].name"), "a provider that a route leads to");
                 self.warnings.push(problem.value(provider.name.as_str()));
@@ -206,6 +356,32 @@ impl Check<'_> {
 }
 
 impl Check<'_> {
+    fn warn_of_upstreams(&mut self, config: &Config) {
+        let own = config.providers.iter().enumerate().map(|(index, provider)| {
+            (format!("providers[{index}].upstream_proxy"), provider.upstream_proxy.as_ref())
+        });
+        let all = own.chain([("upstream_proxy".to_owned(), config.upstream_proxy.as_ref())]);
+        for (key, proxy) in all {
+            if let Some(UpstreamProxy::At(at)) = proxy
+                && at.credential.is_some()
+                && !at.url.tls
+                && !at.url.is_loopback()
+            {
+                let wanted = "`https://`: the proxy's password would cross the network in the clear";
+                let problem = self.problem(format!("{key}.url"), wanted);
+                self.warnings.push(problem.value(at.url.to_string()));
+            }
+        }
+        for (index, provider) in config.providers.iter().enumerate() {
+            let url = provider.oauth.as_ref().map(|oauth| &oauth.token_url);
+            if let Some(url) = url.filter(|url| !url.tls && !url.is_loopback()) {
+                let wanted = "`https://`: secret and token would cross the network in the clear";
+                let problem = self.problem(format!("providers[{index}].oauth.token_url"), wanted);
+                self.warnings.push(problem.value(url.to_string()));
+            }
+        }
+    }
+
     fn warn_of_s3(&mut self, config: &Config) {
         let Out::S3(s3) = &config.evidence.out else { return };
         let mut warn = |key: &str, value: String, wanted: &str| {

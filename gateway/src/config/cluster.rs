@@ -107,6 +107,9 @@ pub(super) fn read_secret(place: &Credential) -> Result<zeroize::Zeroizing<Strin
             std::fs::read_to_string(path).map_err(|error| format!("`{}`: {error}", path.display()))?
         }
         Credential::Env(name) => std::env::var(name).map_err(|_| format!("`{name}` is not set"))?,
+        Credential::Vault(_) => {
+            return Err("a token that is read again and again is a file or a variable".into());
+        }
     };
     let text = zeroize::Zeroizing::new(text);
     Ok(zeroize::Zeroizing::new(text.trim().to_owned()))

@@ -41,18 +41,18 @@ pub struct KafkaCommit {
     /// keygen --commit-secret` makes. Messages of the topic that were not written under it are ignored.
     pub secret: Credential,
     /// So long after its last acknowledged sign of life a gateway admits and ends nothing; after twice as long without
-    /// one another gateway may close its log.
+    /// one another gateway may close its log. `10s` where not typed.
     #[serde(serialize_with = "duration_text")]
     #[schemars(default = "default_lease", schema_with = "duration_schema")]
     pub lease: Duration,
     /// How the topic is made where it is not there; absent: it is not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub create: Option<CreateTopics>,
-    /// How long a dead gateway's log may wait for the one that closes it: the topic must keep it as long.
+    /// How long a dead gateway's log may wait for the one that closes it: the topic must keep it as long. `7d` where not typed.
     #[serde(serialize_with = "duration_text")]
     #[schemars(default = "default_outage", schema_with = "duration_schema")]
     pub outage: Duration,
-    /// The longest wait for an answer of the brokers.
+    /// The longest wait for an answer of the brokers. `30s` where not typed.
     #[serde(serialize_with = "duration_text")]
     #[schemars(default = "default_timeout", schema_with = "duration_schema")]
     pub timeout: Duration,

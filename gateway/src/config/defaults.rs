@@ -20,6 +20,8 @@ impl Default for Limits {
             connect: seconds(10),
             first_byte: seconds(600),
             idle: seconds(600),
+            answer: None,
+            answer_time: None,
             keep_alive: seconds(75),
             drain: seconds(30),
             archive: seconds(30),

@@ -15,12 +15,17 @@ use zeroize::Zeroizing;
 
 use super::check::place;
 use super::cluster::Cluster;
-use super::load::{AwsKey, LoadedFile, OtlpFiles, TapFiles, TlsFiles};
+use super::load::{AwsKey, IssuerFiles, LoadedFile, OtlpFiles, TapFiles, TlsFiles};
 use super::read::whole;
 use super::secret::{Secret, SecretBytes};
-use super::{ClientTls, Commit, Config, Credential, Out, TapSink};
+use super::{
+    ClientTls, Commit, Config, Credential, Jwks, JwtIssuer, Out, Pair, TapSink, Upstream, Vault, VaultAuth,
+    VaultSecret,
+};
+use crate::identity::Keyset;
 use crate::keys::Keys;
 use crate::secrets;
+use crate::vault::{self, Login};
 
 /// The largest file that is read: a configuration, policy, price book or keys file.
 const MAX_FILE_BYTES: u64 = 64 << 20;
@@ -45,12 +50,15 @@ type ParseSecret = fn(&[u8]) -> Result<Zeroizing<[u8; 32]>, &'static str>;
 /// What the files and the environment hold.
 pub(super) struct Parts {
     pub(super) credentials: BTreeMap<String, Secret>,
+    pub(super) provider_keys: BTreeMap<String, Vec<Secret>>,
     pub(super) aws_keys: BTreeMap<String, AwsKey>,
     pub(super) kafka_password: Option<Secret>,
     pub(super) commit_password: Option<Secret>,
     pub(super) tap: Vec<TapFiles>,
     pub(super) otlp: Option<OtlpFiles>,
     pub(super) commit_secret: Option<Zeroizing<[u8; 32]>>,
+    pub(super) quota_store: Option<TapFiles>,
+    pub(super) quota_sentinel: Option<Secret>,
     pub(super) seal_seed: Zeroizing<[u8; 32]>,
     pub(super) pseudonym_key: Option<Zeroizing<[u8; 32]>>,
     pub(super) promise_seed: Option<Zeroizing<[u8; 32]>>,
@@ -59,6 +67,8 @@ pub(super) struct Parts {
     pub(super) prices: Option<PriceBook>,
     pub(super) tls: Vec<Option<TlsFiles>>,
     pub(super) provider_cas: BTreeMap<String, Vec<CertificateDer<'static>>>,
+    pub(super) issuers: Vec<IssuerFiles>,
+    pub(super) upstreams: BTreeMap<String, Upstream>,
 }
 
 pub(super) struct Loader<'a> {
@@ -67,25 +77,42 @@ pub(super) struct Loader<'a> {
     pub(super) problems: Vec<Problem>,
     pub(super) warnings: Vec<Problem>,
     pub(super) files: BTreeMap<String, LoadedFile>,
+    pub(super) vault: Option<vault::Client>,
+    /// The Vault in force, and its secrets.
+    pub(super) vault_before: Option<(&'a Vault, &'a vault::Held)>,
 }
 
 impl<'a> Loader<'a> {
     pub(super) fn new(root: &'a Node, environment: &'a dyn Fn(&str) -> Option<String>) -> Self {
-        Self { root, environment, problems: Vec::new(), warnings: Vec::new(), files: BTreeMap::new() }
+        Self {
+            root,
+            environment,
+            problems: Vec::new(),
+            warnings: Vec::new(),
+            files: BTreeMap::new(),
+            vault: None,
+            vault_before: None,
+        }
     }
 }
 
 impl Loader<'_> {
     /// `None` where anything could not be read; the problems say what.
     pub(super) fn parts(&mut self, config: &Config) -> Option<Parts> {
+        // First: others are read out of it.
+        self.vault = config.vault.as_ref().and_then(|vault| self.vault(vault));
         let credentials = self.credentials(config);
+        let provider_keys = self.provider_keys(config);
         let aws_keys = self.aws_keys(config);
+        let upstreams = self.upstreams(config);
         let kafka_password = self.kafka(config);
         let commit_password = self.commit(config);
         let tap: Vec<_> =
             config.evidence.tap.iter().enumerate().map(|(index, sink)| self.tap(index, sink)).collect();
         let otlp = self.otlp(config);
         let commit_secret = self.commit_secret(config);
+        let quota_store = self.quota_store(config);
+        let quota_sentinel = self.quota_sentinel(config);
         let seal_seed =
             self.secret_file("evidence.seal_key", &config.evidence.seal_key, secrets::parse_seal_key);
         let pseudonym_key = config
@@ -120,14 +147,25 @@ impl Loader<'_> {
                 provider_cas.insert(provider.name.as_str().to_owned(), roots);
             }
         }
+        let issuers: Vec<_> = config
+            .identity
+            .jwt
+            .iter()
+            .enumerate()
+            .map(|(index, issuer)| self.issuer(index, issuer))
+            .collect();
         Some(Parts {
+            issuers: issuers.into_iter().collect::<Option<_>>()?,
             credentials,
+            provider_keys,
             aws_keys,
             kafka_password: kafka_password?,
             commit_password: commit_password?,
             tap: tap.into_iter().collect::<Option<_>>()?,
             otlp: otlp?,
             commit_secret: commit_secret?,
+            quota_store: quota_store?,
+            quota_sentinel: quota_sentinel?,
             seal_seed: seal_seed?,
             pseudonym_key: whole(pseudonym_key)?,
             promise_seed: whole(promise_seed)?,
@@ -136,6 +174,7 @@ impl Loader<'_> {
             prices: whole(prices)?,
             tls: tls.into_iter().map(whole).collect::<Option<_>>()?,
             provider_cas,
+            upstreams,
         })
     }
 
@@ -180,7 +219,7 @@ impl Loader<'_> {
         self.files.insert(key.to_owned(), file);
     }
 
-    fn warn_if_open(&mut self, key: &str, path: &Path) {
+    pub(super) fn warn_if_open(&mut self, key: &str, path: &Path) {
         let user = rustix::process::geteuid().as_raw();
         if std::fs::metadata(path).is_ok_and(|meta| is_open(meta.mode(), meta.uid() == user)) {
             let wanted = "a file that only its owner can read (`chmod 600`)";
@@ -218,6 +257,72 @@ impl Loader<'_> {
         credentials
     }
 
+    /// Reads the keys of providers that have several; one that cannot be read is a problem.
+    fn provider_keys(&mut self, config: &Config) -> BTreeMap<String, Vec<Secret>> {
+        let mut keys = BTreeMap::new();
+        for (index, provider) in config.providers.iter().enumerate() {
+            let read = |(at, key): (usize, &super::ProviderKey)| {
+                self.secret(&format!("providers[{index}].keys[{at}].credential"), &key.credential)
+            };
+            let all: Vec<Option<Secret>> = provider.keys.iter().enumerate().map(read).collect();
+            if let Some(all) = all.into_iter().collect::<Option<Vec<_>>>().filter(|all| !all.is_empty()) {
+                keys.insert(provider.name.as_str().to_owned(), all);
+            }
+        }
+        keys
+    }
+
+    /// A Vault, with what the gateway shows it of itself.
+    fn vault(&mut self, vault: &Vault) -> Option<vault::Client> {
+        let roots = vault.ca.as_ref().map(|path| self.certificates("vault.ca", path));
+        let login = match &vault.auth {
+            VaultAuth::Token(at) => Login::Token(self.secret("vault.auth.token", at)?),
+            VaultAuth::Kubernetes(typed) => {
+                let at = Credential::File(typed.token.clone());
+                let token = self.secret("vault.auth.kubernetes.token", &at)?;
+                Login::Kubernetes { mount: typed.mount.clone(), role: typed.role.clone(), token }
+            }
+            VaultAuth::Approle(typed) => {
+                let role_id = self.secret("vault.auth.approle.role_id", &typed.role_id);
+                let secret_id = self.secret("vault.auth.approle.secret_id", &typed.secret_id);
+                Login::Approle { mount: typed.mount.clone(), role_id: role_id?, secret_id: secret_id? }
+            }
+        };
+        let client = vault::Client::new(vault, whole(roots)?, login);
+        let client = client.map(|client| match self.vault_before.filter(|(before, _)| *before == vault) {
+            Some((_, held)) => client.after(held),
+            None => client,
+        });
+        client.map_err(|why| self.problem("vault", format!("TLS that can be set up: {why}"))).ok()
+    }
+
+    /// Reads what an issuer of tokens refers to.
+    fn issuer(&mut self, index: usize, issuer: &JwtIssuer) -> Option<IssuerFiles> {
+        let key = format!("identity.jwt[{index}]");
+        let roots = issuer.ca.as_ref().map(|path| self.certificates(&format!("{key}.ca"), path));
+        let jwks = match &issuer.jwks {
+            Some(Jwks::File(path)) => {
+                let key = format!("{key}.jwks");
+                let bytes = self.bytes(&key, path)?;
+                self.keep(&key, path, bytes.clone());
+                let algorithms = &issuer.algorithms;
+                let why = match Keyset::parse(&bytes, algorithms) {
+                    Ok(keys) => {
+                        keys.is_empty().then(|| "no public key for a signature that counts".to_owned())
+                    }
+                    Err(error) => Some(error.to_string()),
+                };
+                if let Some(why) = why {
+                    self.problem(&key, format!("keys (JWKS) of `algorithms`: {why}"));
+                    return None;
+                }
+                Some(bytes)
+            }
+            _ => None,
+        };
+        Some(IssuerFiles { jwks, roots: whole(roots)? })
+    }
+
     /// Reads the access keys of providers; a part that cannot be read is a problem.
     fn aws_keys(&mut self, config: &Config) -> BTreeMap<String, AwsKey> {
         let mut keys = BTreeMap::new();
@@ -239,11 +344,11 @@ impl Loader<'_> {
     }
 
     /// Reads a secret from where it is.
-    fn secret(&mut self, key: &str, credential: &Credential) -> Option<Secret> {
+    pub(super) fn secret(&mut self, key: &str, credential: &Credential) -> Option<Secret> {
         self.secret_of(key, credential, "a key of 1 to 8192 visible ASCII characters", Secret::new)
     }
 
-    fn secret_of(
+    pub(super) fn secret_of(
         &mut self,
         key: &str,
         credential: &Credential,
@@ -272,12 +377,22 @@ impl Loader<'_> {
                 let bytes = SecretBytes(bytes);
                 (key, Zeroizing::new(String::from_utf8_lossy(&bytes.0).trim().to_owned()))
             }
+            Credential::Vault(at) => (format!("{key}.vault"), self.of_vault(key, at)?),
         };
         let secret = make(text.trim());
         if secret.is_none() {
             self.problem(&key, form);
         }
         secret
+    }
+
+    /// Reads a secret out of the Vault.
+    pub(super) fn of_vault(&mut self, key: &str, at: &VaultSecret) -> Option<Zeroizing<String>> {
+        let read = match &mut self.vault {
+            Some(vault) => vault.read(at).map_err(|why| format!("a secret that can be read: {why}")),
+            None => Err("a `vault` that can be asked as well".to_owned()),
+        };
+        read.map_err(|wanted| self.problem(&format!("{key}.vault"), wanted)).ok()
     }
 
     /// Reads the password of the way out, and looks whether its PEM files are there.
@@ -300,7 +415,7 @@ impl Loader<'_> {
             Credential::File(path) => {
                 self.secret_file(&format!("{key}.file"), path, secrets::parse_commit_secret).map(Some)
             }
-            Credential::Env(_) => {
+            Credential::Env(_) | Credential::Vault(_) => {
                 let text = self.secret(key, &kafka.secret)?;
                 match secrets::parse_commit_secret(text.expose().as_bytes()) {
                     Ok(secret) => Some(Some(secret)),
@@ -376,28 +491,50 @@ impl Loader<'_> {
         (headers.len() == otlp.headers.len()).then_some(Some(OtlpFiles { headers, tls }))
     }
 
+    /// Reads what the store of quotas needs.
+    fn quota_store(&mut self, config: &Config) -> Option<Option<TapFiles>> {
+        let Some(redis) = config.quotas.redis() else { return Some(None) };
+        let key = "quotas.store.redis";
+        let password = redis.password.as_ref().map(|place| self.secret(&format!("{key}.password"), place));
+        let mut files = self.tap_tls(key, &redis.tls)?;
+        files.uses_tls = redis.addresses().iter().any(|url| url.tls);
+        files.secret = whole(password)?;
+        Some(Some(files))
+    }
+
+    fn quota_sentinel(&mut self, config: &Config) -> Option<Option<Secret>> {
+        let sentinel = config.quotas.redis().and_then(|redis| redis.sentinel.as_ref());
+        let place = sentinel.and_then(|sentinel| sentinel.password.as_ref());
+        whole(place.map(|place| self.secret("quotas.store.redis.sentinel.password", place)))
+    }
+
     fn tap_tls(&mut self, key: &str, tls: &ClientTls) -> Option<TapFiles> {
         let roots = tls.ca.as_ref().map(|path| self.certificates(&format!("{key}.tls.ca"), path));
         let mut files = TapFiles { roots: whole(roots)?, ..TapFiles::default() };
         if let (Some(certificate), Some(path)) = (&tls.certificate, &tls.key) {
-            let chain = self.certificates(&format!("{key}.tls.certificate"), certificate)?;
-            let key = format!("{key}.tls.key");
-            let bytes = SecretBytes(self.bytes(&key, path)?);
-            self.warn_if_open(&key, path);
-            let Ok(private) = PrivateKeyDer::from_pem_slice(&bytes.0) else {
-                self.problem(&key, "a PEM file with a private key (PKCS#8, PKCS#1 or SEC1)");
-                return None;
-            };
-            if let Err(error) = matches(&chain, &private) {
-                self.problem(&key, format!("the private key of its `certificate`: {error}"));
-                return None;
-            }
-            files.client = Some((chain, private));
+            files.client = Some(self.pair(&format!("{key}.tls"), certificate, path)?);
         }
         Some(files)
     }
 
-    fn certificates(&mut self, key: &str, path: &Path) -> Option<Vec<CertificateDer<'static>>> {
+    /// Reads a certificate chain and its private key, at `certificate` and `key` of `part`.
+    pub(super) fn pair(&mut self, part: &str, certificate: &Path, path: &Path) -> Option<Pair> {
+        let chain = self.certificates(&format!("{part}.certificate"), certificate)?;
+        let key = format!("{part}.key");
+        let bytes = SecretBytes(self.bytes(&key, path)?);
+        self.warn_if_open(&key, path);
+        let Ok(private) = PrivateKeyDer::from_pem_slice(&bytes.0) else {
+            self.problem(&key, "a PEM file with a private key (PKCS#8, PKCS#1 or SEC1)");
+            return None;
+        };
+        if let Err(error) = matches(&chain, &private) {
+            self.problem(&key, format!("the private key of its `certificate`: {error}"));
+            return None;
+        }
+        Some((chain, private))
+    }
+
+    pub(super) fn certificates(&mut self, key: &str, path: &Path) -> Option<Vec<CertificateDer<'static>>> {
         let bytes = self.bytes(key, path)?;
         let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
         self.keep(key, path, bytes);

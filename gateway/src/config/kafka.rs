@@ -41,15 +41,15 @@ pub struct KafkaOut {
     /// How topics are made that are not there; absent: they are not. Not with `oauthbearer`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub create: Option<CreateTopics>,
-    /// How long all archivers may be away: the topic must keep batches as long.
+    /// How long all archivers may be away: the topic must keep batches as long. `7d` where not typed.
     #[serde(serialize_with = "duration_text")]
     #[schemars(default = "default_outage", schema_with = "duration_schema")]
     pub outage: Duration,
-    /// How long a batch waits for its receipt before it is put again.
+    /// How long a batch waits for its receipt before it is put again. `5m` where not typed.
     #[serde(serialize_with = "duration_text")]
     #[schemars(default = "default_reship_after", schema_with = "duration_schema")]
     pub reship_after: Duration,
-    /// The longest wait for an answer of the brokers.
+    /// The longest wait for an answer of the brokers. `30s` where not typed.
     #[serde(serialize_with = "duration_text")]
     #[schemars(default = "default_timeout", schema_with = "duration_schema")]
     pub timeout: Duration,

@@ -13,8 +13,9 @@ use zeroize::Zeroizing;
 use super::check::{check, place};
 use super::files::{Loader, read_file};
 use super::secret::{Fingerprints, Secret, derive};
-use super::{Config, Credential, canonical, read};
+use super::{Config, Credential, Upstream, UpstreamProxy, canonical, read};
 use crate::keys::Keys;
+use crate::vault;
 
 pub(super) const CREDENTIAL_LABEL: &str = "credential";
 
@@ -26,6 +27,8 @@ pub struct Loaded {
     pub path: PathBuf,
     /// Each provider's key, by the provider's name.
     pub credentials: BTreeMap<String, Secret>,
+    /// Each provider's `keys` in their order, by the provider's name, where it has some.
+    pub provider_keys: BTreeMap<String, Vec<Secret>>,
     /// Each provider's access key, by the provider's name, where it has one.
     pub aws_keys: BTreeMap<String, AwsKey>,
     /// The password for the brokers of `evidence.out.kafka`, where one is configured.
@@ -38,6 +41,10 @@ pub struct Loaded {
     pub otlp: Option<OtlpFiles>,
     /// The secret under which messages of the commit topic are written, with `commit: kafka`.
     pub commit_secret: Option<Zeroizing<[u8; 32]>>,
+    /// The password of `quotas.store.redis`, and its TLS material, where it is configured.
+    pub quota_store: Option<TapFiles>,
+    /// The password of `quotas.store.redis.sentinel`, where it has one.
+    pub quota_sentinel: Option<Secret>,
     /// The seed of the key that signs seals.
     pub seal_seed: Zeroizing<[u8; 32]>,
     /// Seed of the Ed25519 key that signs promises to callers.
@@ -54,6 +61,12 @@ pub struct Loaded {
     pub tls: Vec<Option<TlsFiles>>,
     /// The roots to trust for a provider that names its own, by the provider's name.
     pub provider_cas: BTreeMap<String, Vec<CertificateDer<'static>>>,
+    /// What each issuer of `identity.jwt` refers to, in their order.
+    pub issuers: Vec<IssuerFiles>,
+    /// What the Vault gave.
+    pub(crate) vault: vault::Held,
+    /// What each provider's way needs of proxies, certificates and tokens, by the provider's name.
+    pub upstreams: BTreeMap<String, Upstream>,
     /// The configuration of record: canonical JSON, secrets as fingerprints (CH-4).
     pub canonical: Vec<u8>,
     /// SHA-256 of `canonical`: in every record.
@@ -119,6 +132,15 @@ pub struct TapFiles {
     pub client: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
 }
 
+/// What an issuer of tokens refers to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct IssuerFiles {
+    /// Its keys, where they are a file.
+    pub jwks: Option<Vec<u8>>,
+    /// The roots to trust for its addresses; `None`: the system's.
+    pub roots: Option<Vec<CertificateDer<'static>>>,
+}
+
 /// Secrets and TLS material of the way to a collector.
 pub struct OtlpFiles {
     /// The values of its headers, by name.
@@ -128,6 +150,12 @@ pub struct OtlpFiles {
 }
 
 impl Loaded {
+    /// A provider's keys in their order: its `keys`, or its one `credential`, or none.
+    pub(crate) fn secrets_of(&self, provider: &str) -> Vec<&str> {
+        let several = self.provider_keys.get(provider).map(Vec::as_slice).unwrap_or_default();
+        several.iter().chain(self.credentials.get(provider)).map(Secret::expose).collect()
+    }
+
     /// The policy's file.
     pub fn policy_file(&self) -> Option<&LoadedFile> {
         self.files.get("policy")
@@ -154,20 +182,40 @@ impl Loaded {
         let of_aws = |provider: &super::Provider| {
             provider.aws.iter().flat_map(|aws| aws.places().map(|(_, at)| at.clone())).collect::<Vec<_>>()
         };
-        let secrets = self
-            .config
-            .providers
-            .iter()
-            .flat_map(|provider| provider.credential.clone().into_iter().chain(of_aws(provider)));
+        let of_tokens = |provider: &super::Provider| {
+            let account = provider.google.as_ref().and_then(|google| google.service_account.clone());
+            let oauth = provider.oauth.iter().flat_map(|oauth| oauth.secrets().map(|(_, at)| at.clone()));
+            account.into_iter().chain(oauth).collect::<Vec<_>>()
+        };
+        let of_proxy = |proxy: &Option<UpstreamProxy>| match proxy {
+            Some(UpstreamProxy::At(at)) => at.credential.clone(),
+            _ => None,
+        };
+        let pairs = self.config.providers.iter().filter_map(|provider| provider.client_certificate.as_ref());
+        inputs.extend(pairs.map(|pair| pair.key.clone()));
+        let secrets = self.config.providers.iter().flat_map(|provider| {
+            let several = provider.keys.iter().map(|key| key.credential.clone());
+            let own = provider.credential.clone().into_iter().chain(several).chain(of_aws(provider));
+            own.chain(of_tokens(provider)).chain(of_proxy(&provider.upstream_proxy))
+        });
+        let secrets = secrets.chain(of_proxy(&self.config.upstream_proxy));
         inputs.extend(secrets.filter_map(|at| match at {
             Credential::File(path) => Some(path),
-            Credential::Env(_) => None,
+            Credential::Env(_) | Credential::Vault(_) => None,
         }));
+        if let Some(redis) = self.config.quotas.redis() {
+            inputs.extend(redis.tls.key.clone());
+            let of_sentinel = redis.sentinel.as_ref().and_then(|sentinel| sentinel.password.as_ref());
+            inputs.extend(redis.password.iter().chain(of_sentinel).filter_map(|place| match place {
+                Credential::File(path) => Some(path.clone()),
+                Credential::Env(_) | Credential::Vault(_) => None,
+            }));
+        }
         if let Some(otlp) = &self.config.telemetry.otlp {
             inputs.extend(otlp.tls.key.clone());
             inputs.extend(otlp.headers.values().filter_map(|place| match place {
                 Credential::File(path) => Some(path.clone()),
-                Credential::Env(_) => None,
+                Credential::Env(_) | Credential::Vault(_) => None,
             }));
         }
         inputs
@@ -188,13 +236,29 @@ pub fn load(path: &Path) -> Result<Loaded, Vec<Problem>> {
     load_with(path, &|name| std::env::var(name).ok())
 }
 
+/// Like [`load`], while `before` is in force: secrets that its Vault does not give now stay as they are.
+///
+/// # Errors
+/// As [`load`].
+pub(crate) fn load_after(path: &Path, before: &Loaded) -> Result<Loaded, Vec<Problem>> {
+    load_told(path, &|name| std::env::var(name).ok(), Some(before))
+}
+
 /// Like [`load`], with the environment given.
 ///
 /// # Errors
 /// As [`load`].
 pub fn load_with(path: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Vec<Problem>> {
+    load_told(path, environment, None)
+}
+
+pub(super) fn load_told(
+    path: &Path,
+    environment: &dyn Fn(&str) -> Option<String>,
+    before: Option<&Loaded>,
+) -> Result<Loaded, Vec<Problem>> {
     let file = path.display().to_string();
-    let mut problems = match text_of(path).and_then(|text| load_text(&text, path, environment)) {
+    let mut problems = match text_of(path).and_then(|text| load_text(&text, path, environment, before)) {
         Ok(mut loaded) => {
             name_file(&mut loaded.warnings, &file);
             return Ok(loaded);
@@ -239,6 +303,7 @@ fn load_text(
     text: &str,
     path: &Path,
     environment: &dyn Fn(&str) -> Option<String>,
+    before: Option<&Loaded>,
 ) -> Result<Loaded, Vec<Problem>> {
     let root = document::parse(text)?;
     let mut problems = Vec::new();
@@ -249,21 +314,25 @@ fn load_text(
     };
     let (crossed, warnings) = check(&config, &root);
     problems.extend(crossed);
-    let mut loader = Loader { problems, warnings, ..Loader::new(&root, environment) };
+    let vault_before = before.and_then(|before| Some((before.config.vault.as_ref()?, &before.vault)));
+    let mut loader = Loader { problems, warnings, vault_before, ..Loader::new(&root, environment) };
     let parts = loader.parts(&config);
-    let Loader { problems, mut warnings, files, .. } = loader;
+    let Loader { problems, mut warnings, files, vault, .. } = loader;
     let Some(parts) = parts.filter(|_| problems.is_empty()) else { return Err(problems) };
     warn_of_missing_prices(&config, &root, parts.prices.as_ref(), &mut warnings);
     let mut loaded = Loaded {
         config,
         path: path.to_owned(),
         credentials: parts.credentials,
+        provider_keys: parts.provider_keys,
         aws_keys: parts.aws_keys,
         kafka_password: parts.kafka_password,
         commit_password: parts.commit_password,
         tap: parts.tap,
         otlp: parts.otlp,
         commit_secret: parts.commit_secret,
+        quota_store: parts.quota_store,
+        quota_sentinel: parts.quota_sentinel,
         pseudonym_key: parts
             .pseudonym_key
             .unwrap_or_else(|| derive(&parts.seal_seed, b"affidavit/pseudonym/v1")),
@@ -272,6 +341,9 @@ fn load_text(
         prices: parts.prices,
         tls: parts.tls,
         provider_cas: parts.provider_cas,
+        issuers: parts.issuers,
+        vault: vault.map(vault::Client::into_held).unwrap_or_default(),
+        upstreams: parts.upstreams,
         canonical: Vec::new(),
         hash: Sha256Hex::of(b""),
         warnings,

@@ -7,28 +7,39 @@
 
 mod archived;
 mod aws;
+mod balance;
 mod canonical;
 mod check;
 mod cluster;
 mod commit;
 mod defaults;
 mod diff;
+mod fact;
 mod files;
+mod identity;
 mod kafka;
 mod kafka_in;
 mod known;
 mod load;
+mod matching;
+mod quotas;
 mod read;
 mod referred;
+mod retry;
 mod s3;
 mod schema;
 mod secret;
+mod semantic;
 mod tap;
+mod target;
 mod telemetry;
 #[cfg(test)]
 mod tests;
 mod tls;
 mod units;
+mod upstream;
+mod upstream_files;
+mod vault;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -41,30 +52,59 @@ use serde::Serialize;
 
 pub use archived::{Archived, ArchivedBucket, Confirm};
 pub use aws::Aws;
+pub use balance::{
+    Active, Balance, By, CoolDown, HashOf, Hashed, Health, Healthy, Method, Passive, ProviderKey, Statuses,
+    Sticky, Unhealthy,
+};
 pub use cluster::{Cluster, KafkaSasl, Mechanism};
 pub use commit::{Commit, KafkaCommit};
 pub use defaults::DEFAULT_ADMIN;
+pub use dialects::Dialect;
 pub use diff::Changes;
+pub use fact::Fact;
+pub(crate) use identity::groups_of;
+pub use identity::{
+    Algorithm, CertificateName, Certificates, Identity, Jwks, JwtIssuer, ListenerCertificates, Mapped,
+};
 pub use kafka::{Archiver, CreateTopics, KafkaOut};
 pub(crate) use kafka_in::{KafkaIn, kafka_in};
 pub use known::{KNOWN, Known};
-pub use load::{AwsKey, Loaded, LoadedFile, OtlpFiles, TapFiles, TlsFiles, keys_path, load, load_with};
+pub(crate) use load::load_after;
+pub use load::{
+    AwsKey, IssuerFiles, Loaded, LoadedFile, OtlpFiles, TapFiles, TlsFiles, keys_path, load, load_with,
+};
+pub use matching::{BodySize, Match};
+pub(crate) use matching::{expression, patterns};
 pub use policies::document::Problem;
+pub use quotas::{
+    Calendar, Count, CountedBy, MAX_LIMIT, NANO, QuotaMatch, QuotaRedis, QuotaRule, QuotaStore, Quotas,
+    RedisCluster, RedisSentinel, RedisUrl, Then, WhenDown, WindowKind,
+};
 pub(crate) use read::out;
 pub(crate) use referred::Referred;
+pub(crate) use retry::MAX_ATTEMPTS;
+pub use retry::{BackOff, Budget, On, Retry};
 pub use s3::{Bucket, LockMode, S3Out, S3Retention, Sse, WithoutLock};
 pub use schema::json_schema;
 pub use secret::Secret;
+pub use semantic::{Score, Semantic};
 pub use tap::{TapBody, TapFormat, TapKafka, TapKind, TapLoki, TapOnly, TapSink, TapSyslog, TapWebhook};
+pub(crate) use target::translates;
+pub use target::{Parameters, Target, TargetHeaders};
 pub use telemetry::{Otlp, Ratio, Telemetry, TraceContext};
 pub use tls::ClientTls;
 pub use units::{parse_duration, parse_size};
+pub use upstream::{ClientCertificate, Google, OAuth, ProxyAt, UpstreamProxy};
+pub use upstream_files::{Grant, Pair, ProxyRules, TokenFiles, Upstream};
+pub use vault::{Vault, VaultApprole, VaultAuth, VaultKubernetes, VaultSecret};
 
 use defaults::{
     default_admin, default_batch_age, default_batch_size, default_heartbeat, default_retention,
     default_segment, default_spool_bound, default_spool_keep, yes,
 };
-use units::{duration_schema, duration_text, optional_size_text, size_schema, size_text};
+use units::{
+    duration_schema, duration_text, optional_duration_text, optional_size_text, size_schema, size_text,
+};
 
 /// The whole configuration of one gateway.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
@@ -88,12 +128,26 @@ pub struct Config {
     /// Bounds on everything that traffic can grow.
     #[schemars(default)]
     pub limits: Limits,
+    /// How much who may use, in which time.
+    #[serde(skip_serializing_if = "Quotas::is_default")]
+    #[schemars(default)]
+    pub quotas: Quotas,
     /// Where requests go.
     pub providers: Vec<Provider>,
+    /// The proxy that stands before providers, where one has no own `upstream_proxy`: `off`, `environment`, or where it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upstream_proxy: Option<UpstreamProxy>,
     /// Which path leads to which provider.
     pub routes: Vec<Route>,
     /// File of gateway keys, written by `gateway keys`.
     pub keys: PathBuf,
+    /// Who calls without a gateway key: by tokens, by certificates.
+    #[serde(skip_serializing_if = "Identity::is_empty")]
+    #[schemars(default)]
+    pub identity: Identity,
+    /// Where secrets are that are named by `{vault: ...}`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vault: Option<Vault>,
     /// File of the policy; absent: everything is allowed and no verdict is recorded.
     ///
     /// A body whose facts cannot be read (no JSON, a repeated key, an undecodable coding) is refused with
@@ -173,28 +227,28 @@ pub struct Evidence {
     #[serde(serialize_with = "duration_text")]
     #[schemars(default = "default_batch_age", schema_with = "duration_schema")]
     pub batch_age: Duration,
-    /// A batch is sealed early when its content reaches this size. Restart.
+    /// A batch is sealed early when its content reaches this size. `64MiB` where not typed. Restart.
     #[serde(serialize_with = "size_text")]
     #[schemars(default = "default_batch_size", schema_with = "size_schema")]
     pub batch_size: u64,
-    /// The longest silence between two records. Restart.
+    /// The longest silence between two records. `5m` where not typed. Restart.
     #[serde(serialize_with = "duration_text")]
     #[schemars(default = "default_heartbeat", schema_with = "duration_schema")]
     pub heartbeat: Duration,
     /// How content is kept. Restart.
     #[schemars(default)]
     pub encryption: Encryption,
-    /// Size of one journal segment. Restart.
+    /// Size of one journal segment. `64MiB` where not typed. Restart.
     #[serde(serialize_with = "size_text")]
     #[schemars(default = "default_segment", schema_with = "size_schema")]
     pub segment: u64,
-    /// New traffic is refused while the spool holds more than this. Restart.
+    /// New traffic is refused while the spool holds more than this. `10GiB` where not typed. Restart.
     #[serde(serialize_with = "size_text")]
     #[schemars(default = "default_spool_bound", schema_with = "size_schema")]
     pub spool_bound: u64,
     /// How long a batch stays beside the spool after it is archived, so that `gateway reship` can put it again where the
     /// store loses it: as far as `spool_bound` and the disk have room, and never in the way of traffic; `0s`: not at all.
-    /// Restart.
+    /// `24h` where not typed. Restart.
     #[serde(serialize_with = "duration_text")]
     #[schemars(default = "default_spool_keep", schema_with = "duration_schema")]
     pub spool_keep: Duration,
@@ -285,6 +339,14 @@ pub struct Limits {
     #[serde(serialize_with = "duration_text")]
     #[schemars(schema_with = "duration_schema")]
     pub idle: Duration,
+    /// Largest answer of a provider; a larger one is not passed on, or cut where it has begun. Absent: no bound.
+    #[serde(serialize_with = "optional_size_text", skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "size_schema")]
+    pub answer: Option<u64>,
+    /// Longest time from the head of a provider's answer to its end; one that lasts longer is cut. Absent: no bound.
+    #[serde(serialize_with = "optional_duration_text", skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "duration_schema")]
+    pub answer_time: Option<Duration>,
     /// How long a caller's idle connection is kept.
     #[serde(serialize_with = "duration_text")]
     #[schemars(schema_with = "duration_schema")]
@@ -325,21 +387,57 @@ pub struct Provider {
     /// The provider's key; absent: none is sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub credential: Option<Credential>,
+    /// Several keys in the place of `credential`: requests go round them, and one that the provider does not take is left
+    /// alone for a while.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(default)]
+    pub keys: Vec<ProviderKey>,
+    /// How long a key is left alone.
+    #[serde(skip_serializing_if = "CoolDown::is_default")]
+    #[schemars(default)]
+    pub cool_down: CoolDown,
+    /// When the provider is left alone; absent: never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health: Option<Health>,
     /// The header that takes the provider's key; absent: the dialect's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_header: Option<KeyHeader>,
     /// The access key under which requests are signed (AWS Bedrock, where `credential` is no API key).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub aws: Option<Aws>,
+    /// Where Google's access tokens come from, in the place of `credential` (dialects `vertex` and `gemini`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub google: Option<Google>,
+    /// Where access tokens by OAuth 2.0 come from, in the place of `credential` (Entra ID for Azure, IBM Cloud for watsonx).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oauth: Option<OAuth>,
     /// PEM file of the roots to trust for it; absent: the system's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca: Option<PathBuf>,
+    /// The certificate that the gateway shows to it, where it asks for one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_certificate: Option<ClientCertificate>,
+    /// The proxy that stands before it; absent: the one of the whole configuration.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upstream_proxy: Option<UpstreamProxy>,
     /// Whether usage is asked for in streams that do not ask (OpenAI chat and completions).
     #[schemars(default = "yes")]
     pub ask_usage: bool,
-    /// What becomes of a stream whose caller has left: `off`, or the bounds of reading it on for its usage.
+    /// What becomes of a stream whose caller has left: `off`, or the bounds of reading it on for its usage. A route can say
+    /// otherwise.
     #[schemars(default)]
     pub drain_after_abort: DrainAfterAbort,
+    /// Time to connect to it, TLS included, in the place of `limits.connect`.
+    #[serde(serialize_with = "optional_duration_text", skip_serializing_if = "Option::is_none")]
+    #[schemars(default, schema_with = "duration_schema")]
+    pub connect: Option<Duration>,
+    /// How long an idle connection to it is kept; absent: 50s. `0s`: each request has its own.
+    #[serde(serialize_with = "optional_duration_text", skip_serializing_if = "Option::is_none")]
+    #[schemars(default, schema_with = "duration_schema")]
+    pub keep_alive: Option<Duration>,
+    /// Idle connections kept to it, in the place of `limits.provider_idle_connections`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_connections: Option<u64>,
     /// `api-version` put into the query where the caller gives none (Azure OpenAI).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub api_version: Option<Identifier>,
@@ -370,6 +468,16 @@ pub enum DrainAfterAbort {
     Within(Drain),
 }
 
+impl DrainAfterAbort {
+    /// How far is read on; `None`: not at all.
+    pub(crate) fn bounds(self) -> Option<Drain> {
+        match self {
+            Self::Off => None,
+            Self::Within(drain) => Some(drain),
+        }
+    }
+}
+
 /// How far an answer is read on after its caller has left. The exchange keeps its place of `limits.concurrent`
 /// meanwhile; it is cut at once where all places are taken, and when the gateway stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
@@ -383,32 +491,6 @@ pub struct Drain {
     #[serde(serialize_with = "size_text")]
     #[schemars(schema_with = "size_schema")]
     pub bytes: u64,
-}
-
-/// A wire format.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Dialect {
-    /// OpenAI, and whatever speaks its format.
-    #[serde(rename = "openai")]
-    OpenAi,
-    /// Azure OpenAI.
-    #[serde(rename = "azure_openai")]
-    AzureOpenAi,
-    /// Anthropic.
-    Anthropic,
-    /// Google's Gemini API.
-    Gemini,
-    /// Google's Vertex AI, with the models of all publishers.
-    Vertex,
-    /// Cohere.
-    Cohere,
-    /// Ollama's own API.
-    Ollama,
-    /// IBM watsonx.ai.
-    Watsonx,
-    /// AWS Bedrock: `https://bedrock-runtime.REGION.amazonaws.com`.
-    Bedrock,
 }
 
 /// A header that takes a provider's key.
@@ -433,46 +515,19 @@ impl KeyHeader {
         ("api-key", Self::ApiKey),
         ("x-goog-api-key", Self::XGoogApiKey),
     ];
-}
 
-impl Dialect {
-    /// All of them.
-    pub const ALL: [Self; 9] = [
-        Self::OpenAi,
-        Self::AzureOpenAi,
-        Self::Anthropic,
-        Self::Gemini,
-        Self::Vertex,
-        Self::Cohere,
-        Self::Ollama,
-        Self::Watsonx,
-        Self::Bedrock,
-    ];
-
-    /// The header of its key.
-    pub fn key_header(self) -> KeyHeader {
-        match self {
-            Self::OpenAi | Self::Vertex | Self::Cohere | Self::Ollama | Self::Watsonx | Self::Bedrock => {
-                KeyHeader::Authorization
-            }
-            Self::AzureOpenAi => KeyHeader::ApiKey,
-            Self::Anthropic => KeyHeader::XApiKey,
-            Self::Gemini => KeyHeader::XGoogApiKey,
-        }
-    }
-
-    /// As typed in the file.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::OpenAi => "openai",
-            Self::AzureOpenAi => "azure_openai",
-            Self::Anthropic => "anthropic",
-            Self::Gemini => "gemini",
-            Self::Vertex => "vertex",
-            Self::Cohere => "cohere",
-            Self::Ollama => "ollama",
-            Self::Watsonx => "watsonx",
-            Self::Bedrock => "bedrock",
+    /// Where a dialect's own SDKs put the key.
+    pub fn of(dialect: Dialect) -> Self {
+        match dialect {
+            Dialect::OpenAi
+            | Dialect::Vertex
+            | Dialect::Cohere
+            | Dialect::Ollama
+            | Dialect::Watsonx
+            | Dialect::Bedrock => Self::Authorization,
+            Dialect::AzureOpenAi => Self::ApiKey,
+            Dialect::Anthropic => Self::XApiKey,
+            Dialect::Gemini => Self::XGoogApiKey,
         }
     }
 }
@@ -496,6 +551,8 @@ pub enum Credential {
     Env(String),
     /// A file; white space at its ends is cut.
     File(PathBuf),
+    /// A secret of `vault`: `{path: llm/openai, key: api_key}`.
+    Vault(VaultSecret),
 }
 
 /// Which path leads to which provider.
@@ -505,11 +562,48 @@ pub struct Route {
     /// Its name in records and metrics.
     #[schemars(with = "String")]
     pub name: Identifier,
-    /// Path prefix that is matched on whole parts and cut off; `/` for everything. The longest match wins.
+    /// Path prefix that is matched on whole parts and cut off; `/` for everything. The longest is tried first, and those of
+    /// one length in the order of the file.
     pub path: String,
-    /// A configured provider's name.
-    #[schemars(with = "String")]
-    pub provider: Identifier,
+    /// What else a request must be; where it is not the next route is tried. Absent: every request.
+    ///
+    /// What is said of the body is known once the body is read. Until then the first route counts whose other conditions
+    /// hold: its `fail_mode` says whether a body is read at all while evidence cannot be written, and a body over 1 MiB is
+    /// stored under its `keys` and `retention`, and without content where it or the route that takes the request keeps none.
+    #[serde(rename = "match", skip_serializing_if = "Option::is_none")]
+    pub matching: Option<Match>,
+    /// A configured provider's name: the only target. Either this or `targets`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub provider: Option<Identifier>,
+    /// The providers that may be asked.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(default)]
+    pub targets: Vec<Target>,
+    /// How its requests are spread over its targets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub balance: Option<Balance>,
+    /// The wire format that callers speak; absent: that of the first target's provider.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dialect: Option<Dialect>,
+    /// Alias -> model that is sent in its place. A `*` at the end of an alias is any rest, and a `*` at the end of its model
+    /// stands for that rest: `openai/*: '*'`. An exact alias counts before a longer pattern, that before a shorter one.
+    /// Policies see the model that the caller named.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(default)]
+    pub models: BTreeMap<String, String>,
+    /// When a request that failed before its caller got anything is sent again; absent: twice in all where there are several
+    /// targets, else once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Retry>,
+    /// True: answers carry `Server-Timing` with the milliseconds of `auth`, `commit` and `provider`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schemars(default)]
+    pub server_timing: bool,
+    /// What happens to a request that says what the dialect of its target has no word for.
+    #[serde(skip_serializing_if = "Untranslatable::is_refuse")]
+    #[schemars(default)]
+    pub untranslatable: Untranslatable,
     /// Retention class of content: `[a-z0-9][a-z0-9.-]{0,62}`; one content file each.
     #[schemars(default = "default_retention")]
     pub retention: String,
@@ -522,6 +616,13 @@ pub struct Route {
     /// Overrides the provider's `ask_usage`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ask_usage: Option<bool>,
+    /// What becomes of a stream of this route whose caller has left, in the place of the provider's `drain_after_abort`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drain_after_abort: Option<DrainAfterAbort>,
+    /// What the record of an exchange says whose provider told no usage.
+    #[serde(skip_serializing_if = "Estimate::is_on")]
+    #[schemars(default)]
+    pub estimate: Estimate,
     /// What happens while evidence cannot be written.
     #[schemars(default)]
     pub fail_mode: FailMode,
@@ -539,6 +640,54 @@ pub struct Route {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(default)]
     pub asserted_headers: BTreeMap<String, String>,
+    /// Facts without which a call is refused (400 `missing_fact`): `subject`, `team`, `organisation`, `cost_centre`,
+    /// `system`, `purpose`, `data_class`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(default)]
+    pub require: Vec<Fact>,
+    /// With which credential the provider is asked.
+    #[serde(skip_serializing_if = "Credentials::is_replace")]
+    #[schemars(default)]
+    pub credentials: Credentials,
+}
+
+/// With which credential a provider is asked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Credentials {
+    /// The gateway's, in the place of the caller's gateway key.
+    #[default]
+    Replace,
+    /// The caller's own, to this route's provider and nobody else. Who calls is said by `x-affidavit-key` or a
+    /// certificate, and the record names the credential by a fingerprint.
+    Forward,
+}
+
+impl Credentials {
+    fn is_replace(&self) -> bool {
+        *self == Self::Replace
+    }
+}
+
+impl Route {
+    /// Its targets, also where only a provider is typed.
+    pub(crate) fn all_targets(&self) -> Vec<Target> {
+        match &self.provider {
+            Some(provider) => vec![Target::of(provider)],
+            None => self.targets.clone(),
+        }
+    }
+
+    /// The names of the providers that it may ask.
+    pub(crate) fn providers(&self) -> impl Iterator<Item = &Identifier> {
+        self.provider.iter().chain(self.targets.iter().map(|target| &target.provider))
+    }
+
+    /// When a request is sent again, also where nothing is typed.
+    pub(crate) fn retries(&self) -> Retry {
+        let attempts = if self.targets.len() > 1 { 2 } else { 1 };
+        self.retry.clone().unwrap_or(Retry { attempts, ..Retry::default() })
+    }
 }
 
 /// Which exchanges share a content key.
@@ -552,6 +701,40 @@ pub enum KeyScope {
     ConsumerDay,
     /// One per end user (subject), day and log; an exchange without a subject has its own.
     SubjectDay,
+}
+
+/// What happens to a request that says what the dialect of its target has no word for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Untranslatable {
+    /// It is refused with 400 where the answer would be another one; what only helps (caching, labels) is left out.
+    #[default]
+    Refuse,
+    /// It is left out, whatever it means.
+    Drop,
+}
+
+impl Untranslatable {
+    fn is_refuse(&self) -> bool {
+        *self == Self::Refuse
+    }
+}
+
+/// What the record of an exchange says whose provider told no usage.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Estimate {
+    /// An estimate, marked as one (`usage.source: estimated`): of text alone, by the tokenizer that it names.
+    #[default]
+    On,
+    /// That nobody knows it.
+    Off,
+}
+
+impl Estimate {
+    fn is_on(&self) -> bool {
+        *self == Self::On
+    }
 }
 
 /// What happens to new exchanges while evidence cannot be written (CA-7).

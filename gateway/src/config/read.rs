@@ -9,12 +9,14 @@ use std::time::Duration;
 use policies::document::{Fields, Node, Problem, Shape, texts};
 use schemas::Identifier;
 
+use super::target::{MAX_ANSWER, MAX_TARGETS, MIN_ANSWER};
 use super::units::{DURATION_FORM, SIZE_FORM, parse_duration, parse_size, show_duration, show_size};
 use super::{
-    Attributes, BaseUrl, Config, Credential, DEFAULT_ADMIN, Dialect, Drain, DrainAfterAbort, Encryption,
-    Evidence, FailMode, Headers, KNOWN, KeyHeader, KeyScope, Limits, Listen, Log, LogFormat, Out, Provider,
-    Route, Tls,
+    Attributes, BaseUrl, Config, Credential, Credentials, DEFAULT_ADMIN, Dialect, Drain, DrainAfterAbort,
+    Encryption, Estimate, Evidence, Fact, FailMode, Headers, KNOWN, KeyHeader, KeyScope, Limits, Listen, Log,
+    LogFormat, Out, Provider, Route, Target, Tls, Untranslatable,
 };
+use crate::authenticate::is_credential;
 
 const IDENTIFIER_FORM: &str = "an identifier `[A-Za-z0-9_.:/@+-]{1,128}`";
 pub(super) const PART_FORM: &str = "a name `[a-z0-9][a-z0-9.-]{0,62}`";
@@ -32,9 +34,13 @@ pub(super) fn config(root: &Node, base: &Path, problems: &mut Vec<Problem>) -> O
     let evidence_node = f.fields.required_node("evidence", "where journal, spool, keys and store are");
     let evidence = evidence_node.and_then(|node| evidence(node, base, f.fields.problems()));
     let limits = f.part_of("limits", limits);
+    let quotas = f.part_of("quotas", super::quotas::read);
     let providers = f.list("providers", "at least one provider", provider);
+    let upstream_proxy = f.part_of("upstream_proxy", super::upstream::proxy);
     let routes = f.list("routes", "at least one route", route);
     let keys = f.required_path("keys");
+    let identity = f.part_of("identity", super::identity::read);
+    let vault = f.part_of("vault", super::vault::read);
     let policy = f.path("policy");
     let prices = f.path("prices");
     let headers = f.part_of("headers", headers);
@@ -49,9 +55,13 @@ pub(super) fn config(root: &Node, base: &Path, problems: &mut Vec<Problem>) -> O
         admin_socket,
         evidence: evidence?,
         limits: limits.unwrap_or_default(),
+        quotas: whole(quotas)?.unwrap_or_default(),
         providers: providers?,
+        upstream_proxy: whole(upstream_proxy)?,
         routes: routes?,
         keys: keys?,
+        identity: whole(identity)?.unwrap_or_default(),
+        vault: whole(vault)?,
         policy,
         prices,
         headers: headers.unwrap_or_default(),
@@ -75,11 +85,11 @@ impl<'a, 'p> Reader<'a, 'p> {
         self.fields.required(key, PART_FORM, |text| is_part(text).then(|| text.to_owned()))
     }
 
-    fn name(&mut self, key: &'static str) -> Option<Identifier> {
+    pub(super) fn name(&mut self, key: &'static str) -> Option<Identifier> {
         self.fields.required(key, IDENTIFIER_FORM, |text| Identifier::new(text).ok())
     }
 
-    fn identifier(&mut self, key: &'static str) -> Option<Identifier> {
+    pub(super) fn identifier(&mut self, key: &'static str) -> Option<Identifier> {
         self.fields.optional(key, IDENTIFIER_FORM, |text| Identifier::new(text).ok())
     }
 
@@ -101,6 +111,24 @@ impl<'a, 'p> Reader<'a, 'p> {
         let wanted = format!("{DURATION_FORM}, from {low} to {high}");
         let read = |text: &str| parse_duration(text).filter(|duration| range.contains(duration));
         self.fields.optional(key, &wanted, read).unwrap_or(default)
+    }
+
+    pub(super) fn optional_duration(
+        &mut self,
+        key: &'static str,
+        range: RangeInclusive<Duration>,
+    ) -> Option<Duration> {
+        let (low, high) = (show_duration(*range.start()), show_duration(*range.end()));
+        let wanted = format!("{DURATION_FORM}, from {low} to {high}");
+        let read = |text: &str| parse_duration(text).filter(|duration| range.contains(duration));
+        self.fields.optional(key, &wanted, read)
+    }
+
+    pub(super) fn optional_size(&mut self, key: &'static str, range: RangeInclusive<u64>) -> Option<u64> {
+        let (low, high) = (show_size(*range.start()), show_size(*range.end()));
+        let wanted = format!("{SIZE_FORM}, from {low} to {high}");
+        let read = |text: &str| parse_size(text).filter(|size| range.contains(size));
+        self.fields.optional(key, &wanted, read)
     }
 
     pub(super) fn size(&mut self, key: &'static str, range: RangeInclusive<u64>, default: u64) -> u64 {
@@ -269,6 +297,8 @@ fn limits(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem>) -> 
         connect: f.duration("connect", wait(), default.connect),
         first_byte: f.duration("first_byte", wait(), default.first_byte),
         idle: f.duration("idle", wait(), default.idle),
+        answer: f.optional_size("answer", MIN_ANSWER..=MAX_ANSWER),
+        answer_time: f.optional_duration("answer_time", wait()),
         keep_alive: f.duration("keep_alive", wait(), default.keep_alive),
         drain: f.duration("drain", Duration::ZERO..=DAY, default.drain),
         archive: f.duration("archive", Duration::ZERO..=DAY, default.archive),
@@ -304,6 +334,15 @@ fn provider(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem>) -
         f.fields.required("base_url", form, BaseUrl::parse)
     };
     let credential = f.part_of("credential", credential);
+    let several = f.fields.node("keys").is_some();
+    let keys = several.then(|| f.list("keys", "at least one key", super::balance::key));
+    if several && (credential.is_some() || f.fields.node("aws").is_some()) {
+        let place = f.fields.place_of("keys");
+        let wanted = "one of `keys`, `credential` and `aws`";
+        f.fields.report(Problem::at(place, format!("{path}.keys"), wanted));
+    }
+    let cool_down = f.part_of("cool_down", super::balance::cool_down).unwrap_or_default();
+    let health = f.part_of("health", super::balance::health);
     let key_header =
         f.fields.choice("key_header", &KeyHeader::ALL).or(known.and_then(|known| known.key_header));
     let aws = f.part_of("aws", super::aws::read);
@@ -317,9 +356,31 @@ fn provider(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem>) -
             f.fields.report(Problem::at(place, format!("{path}.aws"), wanted));
         }
     }
+    let google = f.part_of("google", super::upstream::google);
+    let oauth = f.part_of("oauth", super::upstream::oauth);
+    for (key, is_typed) in [("google", google.is_some()), ("oauth", oauth.is_some())] {
+        let others = credential.is_some() || aws.is_some() || (google.is_some() && oauth.is_some());
+        let elsewhere = key == "google" && dialect.is_some_and(|dialect| !is_google(dialect));
+        if is_typed && (others || elsewhere) {
+            let wanted = if elsewhere {
+                "no such block: only the dialects `vertex` and `gemini` take Google's tokens"
+            } else {
+                "one of `credential`, `aws`, `google` and `oauth`"
+            };
+            let place = f.fields.place_of(key);
+            f.fields.report(Problem::at(place, format!("{path}.{key}"), wanted));
+        }
+    }
     let ca = f.path("ca");
+    let client_certificate = f.part_of("client_certificate", super::upstream::client_certificate);
+    let upstream_proxy = f.part_of("upstream_proxy", super::upstream::proxy);
     let ask_usage = f.fields.truth("ask_usage").unwrap_or(true);
     let drain_after_abort = f.part_of("drain_after_abort", drain_after_abort).unwrap_or_default();
+    let connect = f.optional_duration("connect", SECOND..=DAY);
+    let keep_alive = f.optional_duration("keep_alive", Duration::ZERO..=DAY);
+    let idle_connections = f.fields.optional("idle_connections", "a whole number from 0 to 100000", |text| {
+        text.parse().ok().filter(|number| *number <= 100_000)
+    });
     let api_version = f.identifier("api_version");
     let price_as = f.identifier("price_as");
     f.fields.finish();
@@ -329,14 +390,28 @@ fn provider(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem>) -
         dialect: dialect?,
         base_url: base_url?,
         credential: whole(credential)?,
+        keys: whole(keys)?.unwrap_or_default(),
+        cool_down,
+        health: whole(health)?,
         key_header,
         aws: whole(aws)?,
+        google: whole(google)?,
+        oauth: whole(oauth)?,
         ca,
+        client_certificate: whole(client_certificate)?,
+        upstream_proxy: whole(upstream_proxy)?,
         ask_usage,
         drain_after_abort,
+        connect,
+        keep_alive,
+        idle_connections,
         api_version,
         price_as,
     })
+}
+
+fn is_google(dialect: Dialect) -> bool {
+    matches!(dialect, Dialect::Vertex | Dialect::Gemini)
 }
 
 fn drain_after_abort(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem>) -> DrainAfterAbort {
@@ -370,7 +445,7 @@ pub(super) fn credential(
     base: &Path,
     problems: &mut Vec<Problem>,
 ) -> Option<Credential> {
-    const FORM: &str = "`{env: NAME}` or `{file: PATH}`: where the key is, never the key itself";
+    const FORM: &str = "`{env: NAME}`, `{file: PATH}` or `{vault: {path: PATH, key: KEY}}`: where the key is, never the key itself";
     let Shape::Map(entries) = &node.shape else {
         problems.push(Problem::at(node.place, path, FORM));
         return None;
@@ -387,8 +462,12 @@ pub(super) fn credential(
             None
         }
         ("file", Some(file)) => Some(Credential::File(base.join(file))),
+        ("vault", None) if matches!(entry.value.shape, Shape::Map(_)) => {
+            super::vault::secret(&entry.value, &format!("{path}.vault"), base, problems)
+                .map(Credential::Vault)
+        }
         _ => {
-            problems.push(Problem::at(entry.place, path, FORM).suggest(&entry.key, ["env", "file"]));
+            problems.push(Problem::at(entry.place, path, FORM).suggest(&entry.key, ["env", "file", "vault"]));
             None
         }
     }
@@ -406,7 +485,19 @@ fn route(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem>) -> O
     let form =
         "a path as `/openai`, or `/` for everything: no `?`, `#`, `%`, `//`, `.` parts or `/` at its end";
     let prefix = f.fields.required("path", form, |text| is_prefix(text).then(|| text.to_owned()));
-    let provider = f.name("provider");
+    let matching = f.part_of("match", super::matching::read);
+    let (provider, targets) = asked(&mut f);
+    let dialects = Dialect::ALL.map(|dialect| (dialect.name(), dialect));
+    let dialect = f.fields.choice("dialect", &dialects);
+    let models = f.part_of("models", super::target::aliases).unwrap_or_default();
+    let several = targets.as_ref().map_or(0, Vec::len);
+    let retry = f.part_of("retry", |node, path, base, problems| {
+        super::retry::read(node, path, base, problems, several)
+    });
+    let server_timing = f.fields.truth("server_timing").unwrap_or(false);
+    let choices = [("refuse", Untranslatable::Refuse), ("drop", Untranslatable::Drop)];
+    let untranslatable = f.fields.choice("untranslatable", &choices).unwrap_or_default();
+    let balance = f.part_of("balance", super::balance::read);
     let retention = f.fields.optional("retention", PART_FORM, |text| is_part(text).then(|| text.to_owned()));
     let scopes = [
         ("exchange", KeyScope::Exchange),
@@ -416,24 +507,62 @@ fn route(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem>) -> O
     let keys = f.fields.choice("keys", &scopes);
     let keep_content = f.fields.truth("keep_content").unwrap_or(true);
     let ask_usage = f.fields.truth("ask_usage");
+    let drain_after_abort = f.part_of("drain_after_abort", drain_after_abort);
+    let estimates = [("on", Estimate::On), ("off", Estimate::Off)];
+    let estimate = f.fields.choice("estimate", &estimates).unwrap_or_default();
     let fail_mode = f.fields.choice("fail_mode", &[("closed", FailMode::Closed), ("open", FailMode::Open)]);
     let receipts = f.fields.truth("receipts").unwrap_or(false);
     let attributes = f.part_of("attributes", attributes).unwrap_or_default();
     let asserted_headers = f.part_of("asserted_headers", asserted_headers).unwrap_or_default();
+    let require = required_facts(&mut f);
+    let ways = [("replace", Credentials::Replace), ("forward", Credentials::Forward)];
+    let credentials = f.fields.choice("credentials", &ways).unwrap_or_default();
     f.fields.finish();
     Some(Route {
         name: name?,
         path: prefix?,
-        provider: provider?,
+        matching,
+        provider,
+        targets: targets?,
+        balance,
+        dialect,
+        models,
+        retry,
+        server_timing,
+        untranslatable,
         retention: retention.unwrap_or_else(|| "standard".into()),
         keys: keys.unwrap_or_default(),
         keep_content,
         ask_usage,
+        drain_after_abort,
+        estimate,
         fail_mode: fail_mode.unwrap_or_default(),
         receipts,
         attributes,
         asserted_headers,
+        require,
+        credentials,
     })
+}
+
+/// Whom a route asks: `provider` or `targets`. `None` of the targets: they cannot be read.
+fn asked(f: &mut Reader<'_, '_>) -> (Option<Identifier>, Option<Vec<Target>>) {
+    if f.fields.node("targets").is_none() {
+        let provider = f.name("provider");
+        let is_read = provider.is_some();
+        return (provider, is_read.then(Vec::new));
+    }
+    if f.fields.node("provider").is_some() {
+        let (place, path) = (f.fields.place_of("provider"), f.fields.path("provider"));
+        f.fields.report(Problem::at(place, path, "one of `provider` and `targets`"));
+    }
+    let targets = f.list("targets", "at least one target", super::target::read);
+    if let Some(count) = targets.as_ref().map(Vec::len).filter(|count| *count > MAX_TARGETS) {
+        let (place, path) = (f.fields.place_of("targets"), f.fields.path("targets"));
+        let wanted = format!("at most {MAX_TARGETS} targets");
+        f.fields.report(Problem::at(place, path, wanted).value(count.to_string()));
+    }
+    (None, targets)
 }
 
 fn is_prefix(text: &str) -> bool {
@@ -446,16 +575,39 @@ fn is_prefix(text: &str) -> bool {
 
 fn attributes(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem>) -> Attributes {
     let mut f = Reader::new(node, path, base, problems);
-    let attributes = Attributes {
+    let attributes = attributes_of(&mut f);
+    f.fields.finish();
+    attributes
+}
+
+/// The facts about callers among the keys of a part.
+pub(super) fn attributes_of(f: &mut Reader<'_, '_>) -> Attributes {
+    Attributes {
         team: f.identifier("team"),
         organisation: f.identifier("organisation"),
         cost_centre: f.identifier("cost_centre"),
         system: f.identifier("system"),
         purpose: f.identifier("purpose"),
         data_class: f.identifier("data_class"),
-    };
-    f.fields.finish();
-    attributes
+    }
+}
+
+/// The facts that a route requires.
+fn required_facts(f: &mut Reader<'_, '_>) -> Vec<Fact> {
+    let path = f.fields.path("require");
+    let names: Vec<String> = Fact::ALL.iter().map(|(name, _)| format!("`{name}`")).collect();
+    let wanted = format!("one or more of {}", names.join(", "));
+    let mut facts = Vec::new();
+    for (text, place) in f.fields.texts("require").unwrap_or_default() {
+        match Fact::ALL.iter().find(|(name, _)| *name == text) {
+            Some((_, fact)) => facts.push(*fact),
+            None => {
+                let known = Fact::ALL.iter().map(|(name, _)| *name);
+                f.fields.report(Problem::at(place, &path, &wanted).value(&text).suggest(&text, known));
+            }
+        }
+    }
+    facts
 }
 
 fn asserted_headers(
@@ -468,18 +620,9 @@ fn asserted_headers(
     let mut headers = BTreeMap::new();
     for fact in ["subject", "team", "organisation", "cost_centre", "system", "purpose", "data_class"] {
         let form = "a header's name in lower case that carries no credential";
-        let name = f.fields.optional(fact, form, |text| {
-            let secret = matches!(
-                text,
-                "authorization"
-                    | "x-api-key"
-                    | "api-key"
-                    | "x-goog-api-key"
-                    | "cookie"
-                    | "proxy-authorization"
-            );
-            (is_header(text) && !secret).then(|| text.to_owned())
-        });
+        let name = f
+            .fields
+            .optional(fact, form, |text| (is_header(text) && !is_credential(text)).then(|| text.to_owned()));
         if let Some(name) = name {
             headers.insert(fact.to_owned(), name);
         }
@@ -500,8 +643,14 @@ fn headers(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem>) ->
         let path = f.fields.path(key);
         let list = texts(node, &path, f.fields.problems());
         for (text, place) in &list {
-            if !is_header(text.strip_suffix('*').unwrap_or(text)) {
-                let wanted = "a header's name in lower case; a `*` at its end stands for any rest";
+            // To keep a credential from the provider may be said; to record one may not.
+            let records = key.starts_with("record_");
+            if !is_header(text.strip_suffix('*').unwrap_or(text)) || (records && is_credential(text)) {
+                let wanted = if records {
+                    "a header's name in lower case that carries no credential; a `*` at its end stands for any rest"
+                } else {
+                    "a header's name in lower case; a `*` at its end stands for any rest"
+                };
                 f.fields.report(Problem::at(*place, &path, wanted).value(text));
             }
         }

@@ -89,7 +89,7 @@ pub struct S3Out {
     /// What happens at a bucket without versioning or Object Lock.
     #[schemars(default)]
     pub without_lock: WithoutLock,
-    /// The longest wait for an answer; transfers get more by their length.
+    /// The longest wait for an answer; transfers get more by their length. `30s` where not typed.
     #[serde(serialize_with = "duration_text")]
     #[schemars(default = "default_timeout", schema_with = "duration_schema")]
     pub timeout: Duration,

@@ -125,7 +125,7 @@ pub struct TapKafka {
     /// The topic; it must be there.
     #[schemars(default = "default_topic")]
     pub topic: String,
-    /// The longest wait for an answer of the brokers.
+    /// The longest wait for an answer of the brokers. `30s` where not typed.
     #[serde(serialize_with = "duration_text")]
     #[schemars(default = "default_timeout", schema_with = "duration_schema")]
     pub timeout: Duration,
@@ -161,11 +161,11 @@ pub struct TapSyslog {
     /// `APP-NAME`.
     #[schemars(default = "default_app_name")]
     pub app_name: String,
-    /// How long what is sent waits to be confirmed by the end of a connection.
+    /// How long what is sent waits to be confirmed by the end of a connection. `10s` where not typed.
     #[serde(serialize_with = "duration_text")]
     #[schemars(default = "default_confirm", schema_with = "duration_schema")]
     pub confirm: Duration,
-    /// The longest wait in which nothing goes on: to connect, to write, and for the receiver's end.
+    /// The longest wait in which nothing goes on: to connect, to write, and for the receiver's end. `10s` where not typed.
     #[serde(serialize_with = "duration_text")]
     #[schemars(default = "default_sink_timeout", schema_with = "duration_schema")]
     pub timeout: Duration,
@@ -193,7 +193,7 @@ pub struct TapWebhook {
     /// The word before the token.
     #[schemars(default = "default_scheme")]
     pub scheme: String,
-    /// The longest wait in which the receiver neither takes nor answers anything.
+    /// The longest wait in which the receiver neither takes nor answers anything. `10s` where not typed.
     #[serde(serialize_with = "duration_text")]
     #[schemars(default = "default_sink_timeout", schema_with = "duration_schema")]
     pub timeout: Duration,
@@ -233,15 +233,15 @@ pub struct TapLoki {
     /// The token of `Authorization: Bearer`; absent: none is sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token: Option<Credential>,
-    /// How much of entries waits for others at most, before compression.
+    /// How much of entries waits for others at most, before compression. `1MiB` where not typed.
     #[serde(serialize_with = "size_text")]
     #[schemars(default = "default_batch", schema_with = "size_schema")]
     pub batch: u64,
-    /// How long an entry waits for others at most.
+    /// How long an entry waits for others at most. `1s` where not typed.
     #[serde(serialize_with = "duration_text")]
     #[schemars(default = "default_wait", schema_with = "duration_schema")]
     pub wait: Duration,
-    /// The longest wait in which Loki neither takes nor answers anything.
+    /// The longest wait in which Loki neither takes nor answers anything. `10s` where not typed.
     #[serde(serialize_with = "duration_text")]
     #[schemars(default = "default_sink_timeout", schema_with = "duration_schema")]
     pub timeout: Duration,

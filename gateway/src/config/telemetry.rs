@@ -71,15 +71,15 @@ pub struct Otlp {
     /// The share of traces that the gateway itself begins and that is sent, 0 to 1; for others the caller's own flag rules.
     #[schemars(default = "default_ratio", schema_with = "ratio_schema")]
     pub sample_ratio: Ratio,
-    /// The longest time that spans wait here, and how often metrics are sent.
+    /// The longest time that spans wait here, and how often metrics are sent. `5s` where not typed.
     #[serde(serialize_with = "duration_text")]
     #[schemars(default = "default_interval", schema_with = "duration_schema")]
     pub interval: Duration,
-    /// The longest time that one POST may take.
+    /// The longest time that one POST may take. `10s` where not typed.
     #[serde(serialize_with = "duration_text")]
     #[schemars(default = "default_timeout", schema_with = "duration_schema")]
     pub timeout: Duration,
-    /// How many exchanges wait for the receiver; the spans of more are dropped, and counted.
+    /// How many exchanges wait for the receiver; the spans of more are dropped, and counted. `4096` where not typed.
     #[schemars(default = "default_queue")]
     pub queue: u64,
     /// Attributes of the resource, beside `service.name`, `service.namespace`, `service.instance.id` and
@@ -109,6 +109,11 @@ impl Ratio {
             "1" if part == 0 => Some(Self::ALL),
             _ => None,
         }
+    }
+
+    /// The share in millionths.
+    pub fn millionths(self) -> u32 {
+        self.0
     }
 
     /// Whether a trace is in the share, by the last seven bytes of its id, which are random: every gateway says the same.

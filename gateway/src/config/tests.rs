@@ -48,6 +48,8 @@ limits:
   connect: 2s
   first_byte: 60s
   idle: 61s
+  answer: 32MiB
+  answer_time: 5m
   keep_alive: 62s
   drain: 3s
   archive: 4s
@@ -61,6 +63,9 @@ providers:
     ca: tls.crt
     ask_usage: false
     drain_after_abort: { time: 20s, bytes: 512KiB }
+    connect: 3s
+    keep_alive: 20s
+    idle_connections: 9
     price_as: openai
   - name: azure
     dialect: azure_openai
@@ -201,8 +206,347 @@ fn an_access_key_that_means_nothing_is_refused_with_every_problem() {
     }
 }
 
+#[test]
+fn a_choice_by_meaning_that_cannot_be_made_is_refused_with_every_problem() {
+    let folder = Folder::new();
+    let whole = with_routed(ROUTED);
+    let loaded = folder.load(&whole).unwrap();
+    let value: Value = serde_json::from_slice(&loaded.canonical).unwrap();
+    let route = &value["config"]["routes"][0];
+    assert_eq!(route["balance"]["semantic"]["threshold"], "-0.5");
+    assert_eq!(route["targets"][0]["threshold"], "0.75");
+    let semantic = "by: semantic\n      semantic:";
+    let table = [
+        ("threshold: -0.5", "threshold: 1.5", "`routes[0].balance.semantic.threshold`: found `1.5`"),
+        (", threshold: -0.5", "", "`routes[0].balance.semantic.threshold`: wanted a number from -1 to 1"),
+        (
+            "fallback: openai",
+            "fallback: opneai",
+            "`routes[0].balance.semantic.fallback`: found `opneai`, wanted one of the route's targets",
+        ),
+        (
+            "semantic: { provider: azure",
+            "semantic: { provider: other",
+            "`routes[0].balance.semantic.provider`: found `other`, wanted a configured provider",
+        ),
+        ("fallback: openai", "fallback: first", "`routes[0].targets[1].examples`: wanted 1 to 64 examples"),
+        (
+            "examples: [pay this invoice, who sent it]",
+            "examples: []",
+            "`routes[0].targets[0].examples`: found `0`, wanted 1 to 64",
+        ),
+        (
+            "examples: [pay this invoice, who sent it]",
+            "examples: [' ']",
+            "`routes[0].targets[0].examples`: found `1`, wanted a text",
+        ),
+        ("timeout: 2s", "timeout: 2m", "`routes[0].balance.semantic.timeout`: found `2m`"),
+        ("dimensions: 64", "dimensions: 0", "`routes[0].balance.semantic.dimensions`: found `0`"),
+        (
+            semantic,
+            "by: weight\n      semantic:",
+            "`routes[0].balance.semantic`: wanted no such key without `by: semantic`",
+        ),
+        (
+            "path: '/own/path?x=1'",
+            "path: '/own/../path'",
+            "`routes[0].targets[0].path`: found `/own/../path`",
+        ),
+        ("answer: 1MiB", "answer: 1B", "`routes[0].targets[0].answer`: found `1B`"),
+    ];
+    for (from, to, wanted) in table {
+        let told = folder.told(&whole.replacen(from, to, 1)).join("\n");
+        assert!(told.contains(wanted), "{to}: {told}");
+    }
+    let without: String =
+        whole.lines().filter(|line| !line.contains("semantic")).map(|line| format!("{line}\n")).collect();
+    let told = folder.told(&without.replacen("    balance:\n", "", 1)).join("\n");
+    for wanted in [
+        "`routes[0].targets[0].examples`: wanted no such key without",
+        "`routes[0].targets[0].threshold`: wanted no such key",
+    ] {
+        assert!(told.contains(wanted), "{told}");
+    }
+}
+
+/// With balancing, health and several keys.
+fn with_balance(secret: &str) -> String {
+    let provider = format!(
+        "  - {{ name: many, dialect: openai, base_url: 'https://llm.example', keys: [ {{ name: k1, credential: {{ {secret} }} }}, \
+         {{ name: k2, credential: {{ env: OPENAI_API_KEY }} }} ], cool_down: {{ statuses: [401, 402], refused: 1m, limited: 10s }}, \
+         health: {{ passive: {{ failures: 3, within: 10s, share: 50, statuses: [5xx, 429], eject_for: 5s, eject_at_most: 1m, half_open: 2 }}, \
+         active: {{ path: '/v1/chat/completions?x=1', method: POST, body: '{{\"model\":\"m\",\"max_tokens\":1}}', headers: {{ x-probe: yes }}, \
+         every: 1m, timeout: 2s, healthy: {{ statuses: [200-299], successes: 1 }}, unhealthy: {{ statuses: [5xx], failures: 2, timeouts: 1, every: 5s }} }} }} }}\nroutes:\n"
+    );
+    let route =
+        "    provider: openai\n    balance: { by: hash, hash: 'header:x-session', sticky: conversation }\n";
+    FULL.replacen("routes:\n", &provider, 1).replacen("    provider: openai\n", route, 1)
+}
+
+#[test]
+fn several_keys_are_read_and_never_shown() {
+    let folder = Folder::new();
+    let loaded = folder.load(&with_balance("file: azure.key")).unwrap();
+    assert_eq!(loaded.secrets_of("many"), [ANTHROPIC_KEY, OPENAI_KEY]);
+    assert_eq!(loaded.secrets_of("openai"), [OPENAI_KEY]);
+    let canonical = std::str::from_utf8(&loaded.canonical).unwrap();
+    assert!(!format!("{loaded:?} {canonical}").contains(ANTHROPIC_KEY));
+    let value: Value = serde_json::from_str(canonical).unwrap();
+    for key in ["k1", "k2"] {
+        let fingerprint = value["secrets"][format!("credential/many/{key}")].as_str().unwrap();
+        assert!(fingerprint.starts_with("hmac-sha256:"), "{key}");
+    }
+    let provider = &value["config"]["providers"][2];
+    assert_eq!(provider["health"]["passive"]["statuses"], serde_json::json!(["500-599", "429"]));
+    assert_eq!(value["config"]["routes"][0]["balance"]["hash"], "header:x-session");
+    // Where nothing is typed, nothing of it is in the configuration of record.
+    let plain = String::from_utf8(folder.load(FULL).unwrap().canonical).unwrap();
+    for key in ["balance", "cool_down", "health", "\"keys\":[]"] {
+        assert!(!plain.contains(key), "{key}");
+    }
+    // A rotated key is watched for, and takes effect without a restart.
+    assert!(loaded.inputs().contains(&folder.path("azure.key")));
+    std::fs::write(folder.path("azure.key"), "another-key").unwrap();
+    let changes = loaded.changes(&folder.load(&with_balance("file: azure.key")).unwrap());
+    assert!(changes.restart.is_empty());
+    assert!(changes.live.contains(&"secrets.credential/many/k1".to_owned()), "{changes:?}");
+}
+
+#[test]
+fn balancing_and_health_that_mean_nothing_are_refused_with_every_problem() {
+    let folder = Folder::new();
+    let whole = with_balance("env: OPENAI_API_KEY");
+    let place = |what: &str| format!("providers[2].{what}");
+    let table = [
+        ("by: hash", "by: hsah", "`routes[0].balance.by`: found `hsah`".to_owned()),
+        ("by: hash", "by: weight", "`routes[0].balance.hash`: wanted no such key without `by: hash`".into()),
+        (", hash: 'header:x-session'", "", "`routes[0].balance.hash`: wanted `header:NAME`".into()),
+        ("header:x-session", "header:X-Session", "`routes[0].balance.hash`: found `header:X-Session`".into()),
+        ("sticky: conversation", "sticky: consumer", "`routes[0].balance.sticky`: found `consumer`".into()),
+        (
+            "name: k2",
+            "name: k1",
+            place("keys[1].name`: found `k1`, wanted another one than `providers[2].keys[0].name` has"),
+        ),
+        (
+            "keys: [",
+            "credential: { env: OPENAI_API_KEY }, keys: [",
+            place("keys`: wanted one of `keys`, `credential` and `aws`"),
+        ),
+        (
+            "name: k1, credential: { env: OPENAI_API_KEY }",
+            "name: k1",
+            place("keys[0].credential`: wanted `{env: NAME}`"),
+        ),
+        (
+            "env: OPENAI_API_KEY } },",
+            "env: NOT_SET } },",
+            place("keys[0].credential.env`: wanted an environment variable `NOT_SET`"),
+        ),
+        ("refused: 1m", "refused: 0s", place("cool_down.refused`: found `0s`")),
+        (
+            "failures: 3",
+            "failures: 0",
+            place("health.passive.failures`: found `0`, wanted a whole number from 1 to 10000"),
+        ),
+        ("share: 50", "share: 101", place("health.passive.share`: found `101`")),
+        (
+            "[5xx, 429]",
+            "[6xx, 429]",
+            place("health.passive.statuses`: found `6xx`, wanted statuses from 100 to 599"),
+        ),
+        (
+            "eject_at_most: 1m",
+            "eject_at_most: 1s",
+            place("health.passive.eject_at_most`: wanted `eject_at_most` not below `eject_for`"),
+        ),
+        ("half_open: 2", "halfopen: 2", place("health.passive.halfopen`")),
+        ("path: '/v1", "path: 'v1", place("health.active.path`: found `v1/chat")),
+        ("method: POST", "method: GET", place("health.active.body`: wanted a body with `method: POST`")),
+        ("\"max_tokens\":1}'", "\"max_tokens\":1'", place("health.active.body`: found")),
+        (
+            "x-probe: yes",
+            "authorization: yes",
+            place("health.active.headers.authorization`: wanted a header's name"),
+        ),
+        ("timeout: 2s", "timeout: 1h", place("health.active.timeout`: found `1h`")),
+    ];
+    for (from, to, wanted) in table {
+        assert!(whole.contains(from), "{from}");
+        let told = folder.told(&whole.replacen(from, to, 1)).join("\n");
+        assert!(told.contains(&wanted), "{to}: {told}");
+        assert!(told.lines().all(|line| line.starts_with("gateway.yaml:")), "{told}");
+    }
+}
+
 fn commit_secret() -> String {
     secrets::commit_secret_text(&[4; 32]).lines().last().unwrap().to_owned()
+}
+
+/// With everything about callers without a gateway key, and a Vault that is asked nothing.
+fn with_identity(auth: &str) -> String {
+    let text = FULL.replacen(
+        "    receipts: true\n",
+        "    receipts: true\n    require: [subject, purpose]\n    credentials: forward\n",
+        1,
+    );
+    format!(
+        "{text}identity:\n  jwt:\n    - {{ name: a, issuer: 'https://i.example', audience: [x, y], discovery: true, ca: tls.crt, \
+         algorithms: [ES256], leeway: 5s, consumer_prefix: 'a:', max_stale: 12h, claims: {{ consumer: azp, team: a.b, groups: g }}, require: {{ tier: gold }} }}\n    \
+         - {{ name: b, issuer: j, audience: x, jwks: 'https://j.example/keys', consumer_prefix: '' }}\n  certificates: {{ consumer: spiffe, consumer_prefix: 'tls:', map: [{{ \
+         pattern: 'spiffe://x/*', consumer: c, groups: [g], team: t, organisation: o, cost_centre: c, system: s, purpose: p, \
+         data_class: d }}], listeners: [{{ address: '127.0.0.1:8443', consumer: san_dns, consumer_prefix: 'dns:', map: [{{ pattern: '*', consumer: c, \
+         groups: [g], team: t, organisation: o, cost_centre: c, system: s, purpose: p, data_class: d }}] }}] }}\nvault: {{ address: 'https://vault.example:8200', ca: tls.crt, mount: kv, namespace: team/a, refresh: \
+         1m, auth: {{ {auth} }} }}\n"
+    )
+}
+
+#[test]
+fn callers_without_a_key_are_read_and_problems_told() {
+    let folder = Folder::new();
+    let whole = with_identity("token: { env: OPENAI_API_KEY }");
+    let loaded = folder.load(&whole).unwrap();
+    let identity = &loaded.config.identity;
+    assert_eq!(identity.jwt[0].claims["consumer"], "azp");
+    assert_eq!(identity.jwt[1].claims["consumer"], "sub");
+    assert_eq!(identity.jwt[1].algorithms.len(), 4);
+    assert_eq!(loaded.config.routes[0].require, [Fact::Subject, Fact::Purpose]);
+    assert_eq!(loaded.config.routes[0].credentials, Credentials::Forward);
+    assert!(loaded.changes(&folder.load(FULL).unwrap()).restart.is_empty(), "all of it is live");
+    let table = [
+        (
+            "algorithms: [ES256]",
+            "algorithms: [HS256]",
+            "`identity.jwt[0].algorithms`: found `HS256`, wanted one or more of `RS256`",
+        ),
+        ("algorithms: [ES256]", "algorithms: [none]", "found `none`, wanted one or more of"),
+        ("algorithms: [ES256]", "algorithms: []", "`identity.jwt[0].algorithms`: wanted one or more of"),
+        (
+            "discovery: true",
+            "discovery: false",
+            "`identity.jwt[0].jwks`: wanted one of `jwks` and `discovery: true`",
+        ),
+        ("discovery: true", "discovery: true, jwks: keys.json", "wanted one of `jwks` and `discovery: true`"),
+        (
+            "issuer: 'https://i.example'",
+            "issuer: 'http://i.example'",
+            "`identity.jwt[0].issuer`: found `http://i.example`",
+        ),
+        ("jwks: 'https://j.example/keys'", "jwks: 'http://j.example/keys'", "`identity.jwt[1].jwks`: found"),
+        (
+            "jwks: 'https://j.example/keys'",
+            "jwks: nowhere.json",
+            "`identity.jwt[1].jwks`: found `nowhere.json`, wanted a file",
+        ),
+        ("jwks: 'https://j.example/keys'", "jwks: policy.yaml", "`identity.jwt[1].jwks`: wanted keys (JWKS)"),
+        ("audience: x,", "audience: [],", "`identity.jwt[1].audience`"),
+        ("name: b, issuer", "name: a, issuer", "`identity.jwt[1].name`: found `a`, wanted a name of its own"),
+        ("consumer: azp", "consumr: azp", "(did you mean `consumer`?)"),
+        ("consumer_prefix: 'a:', ", "", "`identity.jwt[0].consumer_prefix`: wanted a prefix such as `corp:`"),
+        (", consumer_prefix: ''", "", "`identity.jwt[1].consumer_prefix`: wanted a prefix such as"),
+        ("consumer_prefix: 'tls:', ", "", "`identity.certificates.consumer_prefix`: wanted a prefix such as"),
+        (
+            ", consumer_prefix: 'dns:'",
+            "",
+            "`identity.certificates.listeners[0].consumer_prefix`: wanted a prefix such as",
+        ),
+        (
+            "address: '127.0.0.1:8443', consumer",
+            "address: '[::1]:8080', consumer",
+            "`identity.certificates.listeners[0].address`: found `[::1]:8080`, wanted the `address` of one",
+        ),
+        ("consumer: san_dns", "consumer: cn", "`identity.certificates.listeners[0].consumer`: found `cn`"),
+        ("consumer_prefix: 'a:'", "consumer_prefix: 'p:'", "`identity.jwt[0].consumer_prefix`: found `p:`"),
+        ("consumer_prefix: 'a:'", "consumer_prefix: 'a b'", "`identity.jwt[0].consumer_prefix`: found `a b`"),
+        ("max_stale: 12h", "max_stale: 1s", "`identity.jwt[0].max_stale`: found `1s`"),
+        ("consumer: spiffe", "consumer: cn", "`identity.certificates.consumer`: found `cn`"),
+        ("pattern: 'spiffe://x/*'", "pattern: ''", "`identity.certificates.map[0].pattern`"),
+        ("require: [subject, purpose]", "require: [subjct]", "`routes[0].require`: found `subjct`"),
+        ("credentials: forward", "credentials: keep", "`routes[0].credentials`: found `keep`"),
+        ("client_ca: tls.crt", "", "`identity.certificates`: wanted `client_ca`"),
+        (
+            "address: 'https://vault",
+            "address: 'http://vault",
+            "`vault.address`: found `http://vault.example:8200`",
+        ),
+        ("token: { env: OPENAI_API_KEY }", "token: { env: NOT_SET }", "`vault.auth.token.env`"),
+        ("token: { env: OPENAI_API_KEY }", "", "`vault.auth`: wanted one of `token`"),
+    ];
+    for (from, to, wanted) in table {
+        assert!(whole.contains(from), "{from}");
+        let told = folder.told(&whole.replacen(from, to, 1)).join("\n");
+        assert!(told.contains(wanted), "{to}: {told}");
+    }
+    let aws = with_aws("env: OPENAI_API_KEY").replacen(
+        "{ name: all, path: /, provider: azure }",
+        "{ name: all, path: /, provider: bedrock, credentials: forward }",
+        1,
+    );
+    assert!(
+        folder.told(&aws).join("\n").contains("`routes[1].credentials`: found `forward`, wanted `replace`")
+    );
+}
+
+#[test]
+fn a_secret_in_a_vault_is_read_and_one_that_is_not_there_is_told() {
+    let folder = Folder::new();
+    let vault = crate::vault::tests::server(&[("llm/openai", "api_key", "sk-from-the-vault")]);
+    let text = |path: &str, key: &str, vault: &str| {
+        let at = format!("{{ vault: {{ path: {path}, key: {key} }} }}");
+        format!("{}{vault}", FULL.replacen("{ env: OPENAI_API_KEY }", &at, 1))
+    };
+    let there =
+        format!("vault: {{ address: '{vault}', mount: kv, auth: {{ token: {{ env: OPENAI_API_KEY }} }} }}\n");
+    let loaded = folder.load(&text("llm/openai", "api_key", &there)).unwrap();
+    assert_eq!(loaded.credentials["openai"].expose(), "sk-from-the-vault");
+    let canonical = std::str::from_utf8(&loaded.canonical).unwrap();
+    assert!(!canonical.contains("from-the-vault") && canonical.contains("\"path\":\"llm/openai\""));
+    for (path, key, vault, wanted) in [
+        ("llm/openai", "other", there.as_str(), "the secret `llm/openai` has no text `other`"),
+        ("llm/none", "api_key", there.as_str(), "status 404 to the secret"),
+        (
+            "llm/openai",
+            "api_key",
+            "",
+            "`providers[0].credential.vault`: wanted a `vault` that can be asked as well",
+        ),
+        ("../sys", "api_key", there.as_str(), "`providers[0].credential.vault.path`: found `../sys`"),
+    ] {
+        let told = folder.told(&text(path, key, vault)).join("\n");
+        assert!(told.contains(wanted), "{path} {key}: {told}");
+        assert!(!told.contains("from-the-vault") && !told.contains(OPENAI_KEY), "{told}");
+    }
+}
+
+#[test]
+fn a_key_that_was_taken_back_is_taken_back_while_the_vault_is_away() {
+    let folder = Folder::new();
+    let vault = crate::vault::tests::server(&[("llm/openai", "api_key", "sk-from-the-vault")]);
+    let at = "{ vault: { path: llm/openai, key: api_key } }";
+    let text = |vault: &str, mount: &str| {
+        let auth = "auth: { token: { env: OPENAI_API_KEY } }";
+        let vault = format!("vault: {{ address: '{vault}', mount: {mount}, {auth} }}\n");
+        format!("{}{vault}", FULL.replacen("{ env: OPENAI_API_KEY }", at, 1))
+    };
+    let mut before = folder.load(&text(&vault, "kv")).unwrap();
+    // The Vault goes away.
+    let gone = "http://127.0.0.1:1";
+    before.config.vault.as_mut().unwrap().address = BaseUrl::parse(gone).unwrap();
+    assert!(before.keys.entry("k1").is_some_and(|entry| entry.revoked.is_none()));
+    update(&folder.path("keys.yaml"), |keys| {
+        Ok::<_, crate::keys::FileError>(crate::keys::revoke(keys, "k1", 1_700_000_000_000_001).unwrap())
+    })
+    .unwrap();
+    let load = |text: &str, before: Option<&Loaded>| {
+        std::fs::write(folder.path("gateway.yaml"), text).unwrap();
+        super::load::load_told(&folder.path("gateway.yaml"), &|_| Some("sk-root".into()), before)
+    };
+    let next = load(&text(gone, "kv"), Some(&before)).unwrap();
+    assert!(next.keys.entry("k1").is_some_and(|entry| entry.revoked.is_some()));
+    assert_eq!(next.credentials["openai"].expose(), "sk-from-the-vault");
+    assert_eq!(next.vault.kept().count(), 1);
+    assert!(load(&text(gone, "other"), Some(&before)).is_err(), "another Vault never gave it");
+    assert!(load(&text(gone, "kv"), None).is_err(), "nothing is in force at the start");
 }
 
 /// The full configuration with this way out.
@@ -584,6 +928,148 @@ fn brokers_over_the_network_in_the_clear_are_warned_about() {
     assert!(!warnings("127.0.0.1:9092") && !warnings("[::1]:9092") && !warnings("localhost:9092"));
 }
 
+/// A route with every key that chooses and repeats, in the place of the first one.
+fn with_routed(route: &str) -> String {
+    FULL.replacen("routes:\n", &format!("routes:\n{route}"), 1)
+}
+
+const ROUTED: &str = "  - name: routed
+    path: /routed
+    match:
+      hosts: ['*.acme.test']
+      headers: { x-tier: [gold, '!silver'] }
+      consumers: app
+      teams: [hr]
+      organisations: [acme]
+      groups: [staff]
+      models: ['gpt-*']
+      operations: [chat.completions]
+      body: { at_least: 1B, at_most: 1MiB }
+      images: false
+      tools: true
+      stream: true
+      content: '(?i)\\binvoice\\b'
+    targets:
+      - name: first
+        provider: openai
+        weight: 3
+        priority: 0
+        model: gpt-4.1
+        models: { 'x/*': '*' }
+        parameters: { defaults: { temperature: 0.70, stop: ['a'] }, forced: { user: '1', n: 1, store: false }, max_output: 500 }
+        headers: { set: { x-team: hr }, remove: [x-debug] }
+        first_byte: 5s
+        idle: 6s
+        answer: 1MiB
+        answer_time: 7s
+        path: '/own/path?x=1'
+        examples: [pay this invoice, who sent it]
+        threshold: 0.75
+      - { provider: openai, priority: 1 }
+    balance:
+      by: semantic
+      semantic: { provider: azure, model: e3, dimensions: 64, path: '/openai/v1/embeddings', timeout: 2s, threshold: -0.5, fallback: openai }
+    dialect: openai
+    models: { fast: gpt-4.1-mini }
+    retry: { attempts: 3, on: [connect, key_refused, 429, 5xx, context_window], within: 5s, back_off: { first: 10ms, most: 1s }, budget: 30% }
+    server_timing: true
+    drain_after_abort: { time: 5s, bytes: 64KiB }
+    estimate: off
+    untranslatable: drop
+";
+
+#[test]
+fn targets_are_read_with_what_is_put_in_as_json() {
+    let folder = Folder::new();
+    let loaded = folder.load(&with_routed(ROUTED)).unwrap();
+    let route = &loaded.config.routes[0];
+    assert_eq!(route.all_targets().len(), 2);
+    assert_eq!(route.targets[1].name.as_str(), "openai", "the provider's name where it has none");
+    let forced = Value::Object(route.targets[0].parameters.forced.clone());
+    assert_eq!(forced, serde_json::json!({ "user": "1", "n": 1, "store": false }));
+    assert_eq!(route.targets[0].parameters.max_output, Some(500));
+    let drain = Drain { time: Duration::from_secs(5), bytes: 64 << 10 };
+    assert_eq!(route.drain_after_abort, Some(DrainAfterAbort::Within(drain)));
+    assert_eq!(loaded.config.routes[1].drain_after_abort, None, "as its provider has it");
+    assert_eq!(route.retries().attempts, 3);
+    assert_eq!(route.untranslatable, Untranslatable::Drop);
+    assert_eq!(route.retries().on[1..4], [On::KeyRefused, On::Status(429), On::ServerErrors]);
+    let plain = &loaded.config.routes[1];
+    assert_eq!((plain.all_targets().len(), plain.retries().attempts), (1, 1));
+    let canonical: Value = serde_json::from_slice(&loaded.canonical).unwrap();
+    let told = &canonical["config"]["routes"][0];
+    assert_eq!(told["targets"][0]["parameters"]["defaults"], r#"{"temperature":0.7,"stop":["a"]}"#);
+    assert_eq!(told["retry"]["budget"], "30%");
+    assert_eq!(
+        told["retry"]["on"],
+        serde_json::json!(["connect", "key_refused", "429", "5xx", "context_window"])
+    );
+}
+
+#[test]
+fn routes_that_mean_nothing_are_refused_with_every_problem() {
+    let folder = Folder::new();
+    let told = folder.told(&with_routed(
+        "  - { name: a, path: /a, match: {}, targets: [] }
+  - { name: b, path: /b, provider: openai, targets: [{ provider: openai }] }
+  - { name: c, path: /c, provider: openai, match: { hosts: ['a b'], headers: { authorization: x }, content: '(', body: { at_least: 2B, at_most: 1B } } }
+  - { name: d, path: /d, models: { 'a*b': m, c: 'd*' }, targets: [{ provider: openai, weight: x, model: 'm*', parameters: { forced: { model: a }, defaults: 1 }, headers: { set: { authorization: a }, remove: [Host] } }] }
+  - { name: e, path: /e, provider: openai, retry: { attempts: 0, on: [5x, 399], budget: 101%, back_off: { first: 2s, most: 1s } } }
+  - { name: f, path: /f, drain_after_abort: on, targets: [{ provider: openai, parameters: { max_output: 0 } }] }
+",
+    ));
+    for want in [
+        "`routes[0].match`: wanted at least one condition",
+        "`routes[0].targets`: found `[]`, wanted at least one target",
+        "`routes[1].provider`: wanted one of `provider` and `targets`",
+        "`routes[2].match.hosts`: found `a b`, wanted a pattern",
+        "`routes[2].match.headers`: found `authorization`, wanted a header's name in lower case that carries no credential",
+        "`routes[2].match.content`: found `(`, wanted a regular expression",
+        "`routes[2].match.body`: wanted `at_least` no larger than `at_most`",
+        "`routes[3].models`: found `a*b`, wanted an alias",
+        "`routes[3].models.c`: found `d*`, wanted a model's name",
+        "`routes[3].targets[0].weight`: found `x`, wanted a whole number from 0 to 1000",
+        "`routes[3].targets[0].model`: found `m*`, wanted a model's name",
+        "`routes[3].targets[0].parameters.forced.model`: wanted no `model`",
+        "`routes[3].targets[0].parameters.defaults`: wanted members of the request's JSON body",
+        "`routes[3].targets[0].headers.set`: found `authorization`, wanted a header's name",
+        "`routes[3].targets[0].headers.remove`: found `Host`, wanted a header's name",
+        "`routes[5].drain_after_abort`: found `on`, wanted `off`, or bounds",
+        "`routes[5].targets[0].parameters.max_output`: found `0`, wanted a whole number of tokens from 1",
+        "`routes[4].retry.attempts`: found `0`, wanted a whole number from 1 to 16",
+        "`routes[4].retry.on`: found `5x`, wanted `connect`",
+        "(did you mean `5xx`?)",
+        "`routes[4].retry.on`: found `399`, wanted",
+        "`routes[4].retry.budget`: found `101%`, wanted a share",
+        "`routes[4].retry.back_off.most`: found `1s`, wanted no less than `first`, which is 2s",
+    ] {
+        assert!(told.iter().any(|line| line.contains(want)), "{want}\nis not in\n{}", told.join("\n"));
+    }
+}
+
+#[test]
+fn routes_and_targets_must_fit_each_other() {
+    let folder = Folder::new();
+    let told = folder.told(&with_routed(
+        "  - { name: a, path: /a, targets: [{ provider: openai }, { provider: azure }, { provider: openai }] }
+  - { name: b, path: /a, provider: openai }
+  - { name: c, path: /c, targets: [{ provider: openai, weight: 0 }] }
+  - { name: d, path: /d, dialect: anthropic, provider: nobody }
+  - { name: e, path: /e, dialect: ollama, targets: [{ provider: azure }] }
+",
+    ));
+    assert!(!told.iter().any(|line| line.contains("targets[1].provider")), "one API at two places: {told:?}");
+    for want in [
+        "`routes[4].targets[0].provider`: found `azure`, wanted a provider that speaks `ollama` as the route's callers do: no translation from `ollama` to `azure_openai`",
+        "`routes[0].targets[2].name`: found `openai`, wanted another one than `routes[0].targets[0].name` has",
+        "`routes[1].path`: found `/a`, wanted another one than `routes[0].path` has, or a `match` there",
+        "`routes[2].targets`: wanted a `weight` over 0",
+        "`routes[3].provider`: found `nobody`, wanted a configured provider: openai, azure",
+    ] {
+        assert!(told.iter().any(|line| line.contains(want)), "{want}\nis not in\n{}", told.join("\n"));
+    }
+}
+
 #[test]
 fn every_key_is_read() {
     let folder = Folder::new();
@@ -657,6 +1143,136 @@ fn sorted(mut list: Vec<String>) -> Vec<String> {
     list
 }
 
+/// Every key of `quotas`.
+fn with_quotas(place: &str) -> String {
+    format!(
+        "{FULL}\nquotas:\n  default_output: 1000\n  headers: false\n  store:\n    redis: {{ urls: ['rediss://r1:6380', 'redis://[::1]'], \
+         tls: {{ ca: tls.crt, certificate: tls.crt, key: tls.key }}, username: gw, password: {{ {place} }}, database: 3, timeout: 100ms, \
+         prefix: acme, lease: 9s, when_down: local }}\n  rules:\n    - {{ name: a, match: {{ routes: ['*'], providers: p, targets: t, \
+         models: [gpt*, '!gpt-3*'], operations: [chat.completions], consumers: c, teams: t, organisations: o, groups: g, keys: k }}, by: \
+         [consumer, 'header:x-app'], count: tokens, limit: 100, per: 1m, window: sliding, warn_at: [0.95, 0.8], then: observe, message: ask us }}\n    - {{ \
+         name: b, expression: 'input + 3*output', limit: 5, per: 1d }}\n    - {{ name: c, by: [], count: money, currency: USD, limit: 12.5, \
+         calendar: month, time_zone: Europe/Vienna }}\n    - {{ name: d, count: concurrency, limit: 7 }}\n"
+    )
+}
+
+/// The same of a cluster and of sentinels.
+fn with_quota_store(store: &str) -> String {
+    format!("{FULL}\nquotas:\n  store:\n    redis: {{ {store} }}\n")
+}
+
+const CLUSTER: &str = "cluster: { nodes: ['redis://c1:7000', 'redis://c2'] }";
+
+fn sentinel(place: &str) -> String {
+    format!(
+        "sentinel: {{ nodes: ['rediss://s1', 'rediss://s2:5'], master: m, username: u, password: {{ {place} }} }}"
+    )
+}
+
+#[test]
+fn a_cluster_and_sentinels_are_read_and_the_sentinels_password_is_a_fingerprint() {
+    let folder = Folder::new();
+    std::fs::write(folder.path("sentinel.password"), "very-secret-of-sentinels\n").unwrap();
+    let loaded = folder.load(&with_quota_store(CLUSTER)).unwrap();
+    let redis = loaded.config.quotas.redis().unwrap();
+    assert_eq!((redis.addresses().len(), redis.addresses()[1].port(6379)), (2, 6379));
+    let loaded = folder.load(&with_quota_store(&sentinel("file: sentinel.password"))).unwrap();
+    assert_eq!(loaded.quota_sentinel.as_ref().unwrap().expose(), "very-secret-of-sentinels");
+    assert!(loaded.quota_store.as_ref().unwrap().uses_tls, "roots are needed for the master too");
+    assert!(loaded.inputs().contains(&folder.path("sentinel.password")));
+    let canonical = std::str::from_utf8(&loaded.canonical).unwrap();
+    assert!(canonical.contains("\"quotas.store.redis.sentinel.password\":\"hmac-sha256:"), "{canonical}");
+    assert!(!canonical.contains("very-secret"), "{canonical}");
+    let table = [
+        (format!("{CLUSTER}, database: 1"), "database"),
+        (format!("{CLUSTER}, urls: ['redis://r']"), "one of `urls`, `cluster` and `sentinel`"),
+        (
+            format!("{CLUSTER}, {}", sentinel("env: OPENAI_API_KEY")),
+            "one of `urls`, `cluster` and `sentinel`",
+        ),
+        ("timeout: 1s".into(), "one of `urls`, `cluster` and `sentinel`"),
+        ("cluster: { nodes: [] }".into(), "cluster.nodes"),
+        ("cluster: { nodes: ['redis://a', 'rediss://b'] }".into(), "all `redis://` or all `rediss://`"),
+        ("sentinel: { nodes: ['redis://a'] }".into(), "sentinel.master"),
+        ("sentinel: { nodes: ['redis://a'], master: 'a b' }".into(), "sentinel.master"),
+        ("sentinel: { nodes: ['redis://a'], master: m, password: very-secret }".into(), "sentinel.password"),
+    ];
+    for (text, wanted) in table {
+        let problems = folder.load(&with_quota_store(&text)).unwrap_err();
+        let shown = problems.iter().map(ToString::to_string).collect::<String>();
+        assert!(shown.contains(wanted) && !shown.contains("very-secret"), "{text}: {shown}");
+    }
+}
+
+#[test]
+fn quotas_are_read_and_their_password_is_a_fingerprint() {
+    let folder = Folder::new();
+    std::fs::write(folder.path("redis.password"), "very-secret-of-redis\n").unwrap();
+    let loaded = folder.load(&with_quotas("file: redis.password")).unwrap();
+    let quotas = &loaded.config.quotas;
+    let redis = quotas.redis().unwrap();
+    assert_eq!((redis.urls[0].tls, redis.urls[0].host(), redis.urls[0].port(6379)), (true, "r1", 6380));
+    assert_eq!((redis.urls[1].tls, redis.urls[1].host(), redis.urls[1].port(6379)), (false, "::1", 6379));
+    assert_eq!((redis.when_down, redis.database), (WhenDown::Local, 3));
+    assert_eq!(quotas.rules[0].by, [CountedBy::Consumer, CountedBy::Header("x-app".into())]);
+    assert_eq!(quotas.rules[0].warn_at.iter().map(Ratio::to_string).collect::<Vec<_>>(), ["0.8", "0.95"]);
+    assert_eq!(quotas.rules[2].units(), Some(12_500_000_000));
+    let canonical = std::str::from_utf8(&loaded.canonical).unwrap();
+    assert!(canonical.contains("\"quotas.store.redis.password\":\"hmac-sha256:"), "{canonical}");
+    assert!(!canonical.contains("very-secret") && canonical.contains("\"rediss://r1:6380\""), "{canonical}");
+    for file in ["redis.password", "tls.key", "tls.crt"] {
+        assert!(loaded.inputs().contains(&folder.path(file)), "{file}");
+    }
+    let plain = folder.load(FULL).unwrap();
+    assert!(!std::str::from_utf8(&plain.canonical).unwrap().contains("quotas"));
+    assert!(plain.changes(&loaded).restart.is_empty());
+}
+
+#[test]
+fn problems_of_quotas_name_their_key() {
+    let folder = Folder::new();
+    let rule = |text: &str| format!("{FULL}\nquotas:\n  rules:\n    - {{ name: r, {text} }}\n");
+    let table = [
+        ("limit: 5, per: 1m", "count"),
+        ("count: tokens, expression: input, limit: 5, per: 1m", "count"),
+        ("expression: 'input + os.exit()', limit: 5, per: 1m", "expression"),
+        ("count: tokens, limit: 5.5, per: 1m", "limit"),
+        ("count: tokens, limit: 9007199254740993, per: 1m", "limit"),
+        ("count: money, limit: 5, per: 1m", "currency"),
+        ("count: money, currency: USD, limit: 0.0000000001, per: 1m", "limit"),
+        ("count: tokens, currency: USD, limit: 5, per: 1m", "currency"),
+        ("count: tokens, limit: 5", "per"),
+        ("count: tokens, limit: 5, per: 1m, calendar: day", "per"),
+        ("count: concurrency, limit: 5, per: 1m", "per"),
+        ("count: tokens, limit: 5, per: 10ms", "per"),
+        ("count: tokens, limit: 5, calendar: day, window: fixed", "window"),
+        ("count: tokens, limit: 5, calendar: day, time_zone: Mars/Base", "time_zone"),
+        ("count: tokens, limit: 5, per: 1m, time_zone: UTC", "time_zone"),
+        ("count: tokens, limit: 5, per: 1m, by: [consumers]", "by"),
+        ("count: tokens, limit: 5, per: 1m, by: ['header:Authorization']", "by"),
+        ("count: tokens, limit: 5, per: 1m, warn_at: [80]", "warn_at"),
+        ("count: tokens, limit: 5, per: 1m, message: \"a\\nb\"", "message"),
+        ("count: tokens, limit: 5, per: 1m, match: { model: x }", "match.model"),
+        ("count: tokens, limit: 5, per: 1m, match: { models: 'a b' }", "match.models"),
+    ];
+    for (text, key) in table {
+        let problems = folder.load(&rule(text)).unwrap_err();
+        let wanted = format!("quotas.rules[0].{key}");
+        assert!(problems.iter().any(|problem| problem.to_string().contains(&wanted)), "{text}: {problems:?}");
+    }
+    let store = |text: &str| format!("{FULL}\nquotas:\n  store: {text}\n");
+    for text in [
+        "remote",
+        "{ redis: { urls: [] } }",
+        "{ redis: { urls: ['redis://u:very-secret@h'] } }",
+        "{ redis: {} }",
+    ] {
+        let problems = folder.load(&store(text)).unwrap_err();
+        let shown = problems.iter().map(ToString::to_string).collect::<String>();
+        assert!(shown.contains("quotas.store") && !shown.contains("very-secret"), "{text}: {shown}");
+    }
+}
+
 #[test]
 fn schema_and_reader_know_the_same_keys() {
     let folder = Folder::new();
@@ -695,18 +1311,78 @@ fn schema_and_reader_know_the_same_keys() {
         FULL.replacen("    ask_usage", "    kind: openai\n    key_header: authorization\n    ask_usage", 1);
     let signed = [with_aws("env: OPENAI_API_KEY"), with_aws("file: azure.key")];
     let otlp = with_otlp("env: OPENAI_API_KEY");
-    let texts =
-        [FULL, &known, &bucket, &topics[0], &topics[1], &commits[0], &commits[1], &taps[0], &taps[1], &otlp];
-    for text in texts.into_iter().chain(signed.iter().map(String::as_str)) {
-        folder.load(text).unwrap();
+    let routed = with_routed(ROUTED);
+    let counted = [
+        with_quotas("env: OPENAI_API_KEY"),
+        with_quotas("file: azure.key"),
+        with_quota_store(CLUSTER),
+        with_quota_store(&sentinel("env: OPENAI_API_KEY")),
+        with_quota_store(&sentinel("file: azure.key")),
+    ];
+    let balanced = [with_balance("env: OPENAI_API_KEY"), with_balance("file: azure.key")];
+    service_account(&folder);
+    std::fs::write(folder.path("way.secret"), "user:secret").unwrap();
+    let account = std::fs::read_to_string(folder.path("account.json")).unwrap();
+    let upstream = [
+        with_upstream("env: WAY_SECRET", "env: ACCOUNT"),
+        with_upstream("file: way.secret", "file: account.json"),
+    ];
+    let texts = [
+        FULL,
+        &routed,
+        &known,
+        &bucket,
+        &topics[0],
+        &topics[1],
+        &commits[0],
+        &commits[1],
+        &taps[0],
+        &taps[1],
+        &otlp,
+    ];
+    let identities = [
+        with_identity("token: { env: OPENAI_API_KEY }"),
+        with_identity("token: { file: azure.key }"),
+        with_identity("kubernetes: { role: r, token: azure.key, mount: k }"),
+        with_identity(
+            "approle: { role_id: { env: OPENAI_API_KEY }, secret_id: { file: azure.key }, mount: a }",
+        ),
+        with_identity("approle: { role_id: { file: azure.key }, secret_id: { env: OPENAI_API_KEY } }"),
+    ];
+    let more = signed.iter().chain(&upstream).chain(&balanced).chain(&counted).chain(&identities);
+    for text in texts.into_iter().chain(more.map(String::as_str)) {
+        std::fs::write(folder.path("gateway.yaml"), text).unwrap();
+        load_with(&folder.path("gateway.yaml"), &|name| match name {
+            "COMMIT_SECRET" => Some(commit_secret()),
+            "WAY_SECRET" => Some("user:secret".into()),
+            "ACCOUNT" => Some(account.clone()),
+            _ => Some(OPENAI_KEY.into()),
+        })
+        .unwrap();
         let typed: Value = serde_saphyr::from_str(text).unwrap();
         keys_of(&typed, "", &mut in_file);
     }
     let open = |key: &String| {
-        [".asserted_headers.", ".classes.", ".otlp.headers.", ".otlp.resource."]
-            .iter()
-            .all(|map| !key.contains(map))
+        [
+            ".asserted_headers.",
+            ".active.headers.",
+            ".classes.",
+            ".otlp.headers.",
+            ".otlp.resource.",
+            ".claims.",
+            ".jwt[].require.",
+            ".match.headers.",
+            ".models.",
+            ".parameters.defaults.",
+            ".parameters.forced.",
+            ".headers.set.",
+        ]
+        .iter()
+        .all(|map| !key.contains(map))
     };
+    // Wherever a secret may be: read by a test of its own.
+    let closed = |key: &String| !key.ends_with(".vault") && !key.contains(".vault.");
+    let in_schema = in_schema.into_iter().filter(closed).collect();
     assert_eq!(sorted(in_file.into_iter().filter(open).collect()), sorted(in_schema));
 }
 
@@ -752,7 +1428,8 @@ fn what_changes_is_told_with_what_needs_a_restart() {
     let folder = Folder::new();
     let old = folder.load(FULL).unwrap();
     assert_eq!(old.changes(&folder.load(FULL).unwrap()), Changes::default());
-    let table: [(&str, &str, &[&str], &[&str]); 7] = [
+    let table: [(&str, &str, &[&str], &[&str]); 8] = [
+        ("receipts: true\n", "receipts: true\n    estimate: off\n", &[], &["config.routes[0].estimate"]),
         ("body: 16MiB", "body: 17MiB", &[], &["config.limits.body"]),
         ("connections: 200", "connections: 201", &["limits.connections"], &[]),
         ("gateway: gw1", "gateway: gw2", &["gateway"], &[]),
@@ -979,4 +1656,200 @@ fn the_keys_file_is_found_in_a_broken_configuration() {
     assert_eq!(keys_path(&path).unwrap(), folder.path("here/keys.yaml"));
     std::fs::write(&path, "kees: 1").unwrap();
     assert!(keys_path(&path).is_err());
+}
+
+/// A service account's key file as Google makes it, with the key of the repository's tests.
+fn service_account(folder: &Folder) {
+    let file = serde_json::json!({ "type": "service_account", "project_id": "p", "private_key_id": "0123abcd",
+        "private_key": include_str!("../../testdata/service-account.pem"), "client_email": "gw@p.iam.gserviceaccount.com",
+        "client_id": "1", "token_uri": "https://oauth2.googleapis.com/token" });
+    std::fs::write(folder.path("account.json"), file.to_string()).unwrap();
+}
+
+/// With every key of the way to a provider; `secret` is where all of its secrets are.
+fn with_upstream(secret: &str, account: &str) -> String {
+    let providers = format!(
+        "  - {{ name: vertex, dialect: vertex, base_url: 'https://us-central1-aiplatform.googleapis.com', google: {{ service_account: {{ {account} }}, \
+         scope: a b, ca: tls.crt }}, client_certificate: {{ certificate: tls.crt, key: tls.key }}, upstream_proxy: {{ url: 'https://proxy.test:3129', \
+         credential: {{ {secret} }}, no_proxy: [.internal, 10.0.0.0/8, '*'], ca: tls.crt }} }}\n  \
+         - {{ name: gemini, kind: gemini, google: {{ metadata: true }}, upstream_proxy: off }}\n  \
+         - {{ name: entra, dialect: azure_openai, base_url: 'https://a.test', oauth: {{ token_url: 'https://login.test/t/oauth2/v2.0/token', \
+         client_id: c, client_secret: {{ {secret} }}, scope: s, ca: tls.crt }} }}\n  \
+         - {{ name: federated, dialect: azure_openai, base_url: 'https://a.test', oauth: {{ token_url: 'https://login.test/t', client_id: c, \
+         client_assertion: {{ {secret} }} }}, upstream_proxy: environment }}\n  \
+         - {{ name: watsonx, dialect: watsonx, base_url: 'https://w.test', oauth: {{ token_url: 'https://iam.test/identity/token', api_key: {{ {secret} }} }} }}\n\
+         upstream_proxy: {{ url: 'http://127.0.0.1:3128', credential: {{ {secret} }}, no_proxy: [example.com], ca: tls.crt }}\nroutes:\n"
+    );
+    FULL.replacen("routes:\n", &providers, 1)
+}
+
+#[test]
+fn the_way_to_a_provider_is_read_and_none_of_its_secrets_is_shown() {
+    let folder = Folder::new();
+    service_account(&folder);
+    std::fs::write(folder.path("way.secret"), "user:hunter2\n").unwrap();
+    let loaded = folder.load(&with_upstream("file: way.secret", "file: account.json")).unwrap();
+    let way = |name: &str| &loaded.upstreams[name];
+    let rules = |name: &str| way(name).proxy.as_ref().unwrap();
+    assert_eq!(rules("vertex").https.as_str(), "https://proxy.test:3129");
+    assert_eq!(rules("vertex").no, ".internal,10.0.0.0/8,*");
+    // `user:hunter2`
+    assert_eq!(rules("vertex").authorization.as_ref().unwrap().expose(), "Basic dXNlcjpodW50ZXIy");
+    assert!(way("gemini").proxy.is_none());
+    assert_eq!(rules("openai").http.as_str(), "http://127.0.0.1:3128");
+    assert_eq!(rules("federated").https.as_str(), "");
+    assert!(way("vertex").client.is_some() && way("openai").client.is_none());
+    let tokens = |name: &str| way(name).tokens.as_ref().unwrap();
+    assert_eq!(tokens("vertex").url.to_string(), "https://oauth2.googleapis.com/token");
+    assert_eq!(
+        tokens("gemini").url.to_string(),
+        "http://metadata.google.internal/computeMetadata/v1/instance/service-accounts/default/token"
+    );
+    assert_eq!(tokens("gemini").scope.as_deref(), Some("https://www.googleapis.com/auth/cloud-platform"));
+    let canonical = std::str::from_utf8(&loaded.canonical).unwrap();
+    for label in [
+        "vertex/upstream_proxy.credential",
+        "vertex/client_certificate.key",
+        "vertex/google.service_account",
+        "entra/oauth.client_secret",
+        "federated/oauth.client_assertion",
+        "watsonx/oauth.api_key",
+    ] {
+        assert!(canonical.contains(&format!("\"upstream/{label}\":\"hmac-sha256:")), "{label}: {canonical}");
+    }
+    let shown = format!("{loaded:?} {:?} {:?} {canonical}", loaded.config, loaded.upstreams);
+    let pem = include_str!("../../testdata/service-account.pem");
+    for secret in ["hunter2", "dXNlcjpodW50ZXIy", pem.lines().nth(1).unwrap()] {
+        assert!(!shown.contains(secret), "{secret}: {shown}");
+    }
+    for file in ["way.secret", "account.json", "tls.key", "tls.crt"] {
+        assert!(loaded.inputs().contains(&folder.path(file)), "{file}");
+    }
+    // A new password takes effect without a restart.
+    std::fs::write(folder.path("way.secret"), "user:hunter3\n").unwrap();
+    let next = folder.load(&with_upstream("file: way.secret", "file: account.json")).unwrap();
+    assert!(!loaded.changes(&next).live.is_empty() && loaded.restart_keys(&next).is_empty());
+}
+
+#[test]
+fn a_way_to_a_provider_that_cannot_be_meant_is_told_and_its_secrets_are_not() {
+    let folder = Folder::new();
+    service_account(&folder);
+    std::fs::write(folder.path("way.secret"), "user:hunter2\n").unwrap();
+    std::fs::write(folder.path("no.secret"), "hunter2\n").unwrap();
+    let provider = |rest: &str| {
+        let item = format!("  - {{ name: x, base_url: 'https://x.test', {rest} }}\nroutes:\n");
+        FULL.replacen("routes:\n", &item, 1)
+    };
+    for (rest, key, wanted) in [
+        ("dialect: openai, google: { metadata: true }", "google", "only the dialects `vertex` and `gemini`"),
+        (
+            "dialect: vertex, google: { metadata: false }",
+            "google",
+            "one of `service_account` and `metadata: true`",
+        ),
+        (
+            "dialect: vertex, google: { metadata: true }, credential: { env: OPENAI_API_KEY }",
+            "google",
+            "one of `credential`, `aws`",
+        ),
+        (
+            "dialect: vertex, google: { service_account: { file: way.secret } }",
+            "google.service_account",
+            "a service account's key file",
+        ),
+        (
+            "dialect: openai, oauth: { token_url: 'https://t.test', client_id: c }",
+            "oauth",
+            "one of `client_secret` and `client_assertion`",
+        ),
+        (
+            "dialect: openai, oauth: { token_url: 'https://u:hunter2@t.test', api_key: { file: way.secret } }",
+            "oauth.token_url",
+            "without user",
+        ),
+        (
+            "dialect: openai, upstream_proxy: 'http://u:hunter2@p.test:1'",
+            "upstream_proxy",
+            "`off`, `environment`, or a proxy",
+        ),
+        (
+            "dialect: openai, upstream_proxy: { url: 'http://p.test:1/path' }",
+            "upstream_proxy.url",
+            "without user, path",
+        ),
+        (
+            "dialect: openai, upstream_proxy: { url: 'http://p.test:1', no_proxy: ['10.0.0.0/99'] }",
+            "upstream_proxy.no_proxy",
+            "a network as",
+        ),
+        (
+            "dialect: openai, upstream_proxy: { url: 'http://p.test:1', credential: { file: no.secret } }",
+            "upstream_proxy.credential.file",
+            "`user:password`",
+        ),
+        (
+            "dialect: openai, client_certificate: { certificate: tls.crt, key: seal.key }",
+            "client_certificate.key",
+            "the private key of its `certificate`",
+        ),
+    ] {
+        let problems = folder.load(&provider(rest)).unwrap_err();
+        let told = problems.iter().map(|problem| format!("{problem}\n")).collect::<String>();
+        assert!(told.contains(&format!("providers[2].{key}")) && told.contains(wanted), "{rest}: {told}");
+        assert!(!told.contains("hunter2"), "{told}");
+    }
+}
+
+#[test]
+fn the_environments_proxy_counts_only_where_it_is_asked_for() {
+    let folder = Folder::new();
+    let load = |text: &str, environment: &[(&str, &str)]| {
+        std::fs::write(folder.path("gateway.yaml"), text).unwrap();
+        load_with(&folder.path("gateway.yaml"), &|name| {
+            let found = environment.iter().find(|(key, _)| *key == name);
+            found
+                .map(|(_, value)| (*value).to_owned())
+                .or((name == "OPENAI_API_KEY").then(|| OPENAI_KEY.into()))
+        })
+    };
+    let variables = [
+        ("HTTPS_PROXY", "http://upper:1"),
+        ("https_proxy", "http://u:hunter2@lower:2"),
+        ("ALL_PROXY", "http://all:3"),
+        ("NO_PROXY", "localhost"),
+    ];
+    assert!(load(FULL, &variables).unwrap().upstreams["openai"].proxy.is_none());
+    let asked = FULL.replacen("routes:\n", "upstream_proxy: environment\nroutes:\n", 1);
+    let loaded = load(&asked, &variables).unwrap();
+    let rules = loaded.upstreams["openai"].proxy.as_ref().unwrap();
+    assert_eq!((rules.https.as_str(), rules.http.as_str()), ("http://u:hunter2@lower:2", "http://all:3"));
+    assert_eq!(rules.no, "localhost");
+    let canonical = std::str::from_utf8(&loaded.canonical).unwrap();
+    assert!(!canonical.contains("hunter2") && !format!("{:?}", loaded.upstreams).contains("hunter2"));
+    let problems = load(&asked, &[("HTTPS_PROXY", "socks5://u:hunter2@a:1")]).unwrap_err();
+    let told = problems[0].to_string();
+    assert!(
+        told.contains("upstream_proxy") && told.contains("`HTTPS_PROXY`") && !told.contains("hunter2"),
+        "{told}"
+    );
+}
+
+#[test]
+fn a_provider_of_kind_bedrock_loads_with_a_key_and_with_an_access_key() {
+    let folder = Folder::new();
+    let at = "base_url: 'https://bedrock-runtime.eu-central-1.amazonaws.com'";
+    for secret in [
+        "credential: { env: OPENAI_API_KEY }",
+        "aws: { region: eu-central-1, access_key_id: { env: OPENAI_API_KEY }, secret_access_key: { file: azure.key } }",
+    ] {
+        let item = format!("  - {{ name: bedrock, kind: bedrock, {at}, {secret} }}\nroutes:\n");
+        let loaded = folder.load(&FULL.replacen("routes:\n", &item, 1)).unwrap();
+        let provider = &loaded.config.providers[2];
+        assert_eq!((provider.dialect, provider.price_name()), (Dialect::Bedrock, "bedrock"));
+    }
+    // Each region has an address of its own.
+    let item = "  - { name: bedrock, kind: bedrock, credential: { env: OPENAI_API_KEY } }\nroutes:\n";
+    let problems = folder.load(&FULL.replacen("routes:\n", item, 1)).unwrap_err();
+    assert!(problems[0].to_string().contains("providers[2].base_url"), "{}", problems[0]);
 }

@@ -63,6 +63,16 @@ pub(super) fn duration_text<S: Serializer>(duration: &Duration, serializer: S) -
     serializer.serialize_str(&show_duration(*duration))
 }
 
+pub(super) fn optional_duration_text<S: Serializer>(
+    duration: &Option<Duration>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match duration {
+        Some(duration) => duration_text(duration, serializer),
+        None => serializer.serialize_none(),
+    }
+}
+
 pub(super) fn size_text<S: Serializer>(bytes: &u64, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&show_size(*bytes))
 }

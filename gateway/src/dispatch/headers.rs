@@ -7,6 +7,7 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderName};
 use http::{Method, StatusCode};
 
+use crate::authenticate::is_credential;
 use crate::config;
 
 /// Patterns of header names: exact, or a prefix (`name-*`).
@@ -169,29 +170,13 @@ impl Filter {
 fn lines(head: &mut BytesMut, headers: &HeaderMap, record: &Names) {
     for (name, value) in headers {
         // A credential is never kept, whatever the list says.
-        if record.has(name.as_str()) && !is_secret(name) {
+        if record.has(name.as_str()) && !is_credential(name.as_str()) {
             head.put_slice(name.as_str().as_bytes());
             head.put_slice(b": ");
             head.put_slice(value.as_bytes());
             head.put_u8(b'\n');
         }
     }
-}
-
-fn is_secret(name: &HeaderName) -> bool {
-    matches!(
-        name.as_str(),
-        "authorization"
-            | "x-api-key"
-            | "api-key"
-            | "x-goog-api-key"
-            | "x-affidavit-key"
-            | "x-amz-security-token"
-            | "cookie"
-            | "set-cookie"
-            | "proxy-authorization"
-            | "proxy-authenticate"
-    )
 }
 
 #[cfg(test)]

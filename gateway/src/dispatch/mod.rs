@@ -1,8 +1,27 @@
-//! The way to a provider: which headers go on, the pooled connections, and the body that is sent.
+//! The way to a provider: which target is asked, what is sent to it, and what happens where it fails.
+//!
+//! - [`original`]: the request as it came, and what of it is sent to a target, made anew for each
+//! - [`target`], [`alias`]: a provider that a route may ask, and what is changed for it
+//! - [`spread`]: what a request says of the target that it should get; [`crate::balance`] chooses
+//! - [`attempts`], [`failure`], [`budget`], [`retry_after`]: the next one where it fails before the caller got anything
+//! - [`headers`], [`forward`], [`upload`], [`sign`], [`tokens`]: what goes on, under which credential, and from where
+//! - [`paths`], [`pool`], [`proxy`]: to which path, over which connections
 
+pub(crate) mod alias;
+pub(crate) mod attempts;
+pub(crate) mod budget;
+mod failure;
+pub(crate) mod forward;
 pub(crate) mod headers;
+pub(crate) mod original;
+mod paths;
 pub(crate) mod pool;
+mod proxy;
+pub(crate) mod retry_after;
 pub(crate) mod sign;
+pub(crate) mod spread;
+pub(crate) mod target;
+mod tokens;
 pub(crate) mod upload;
 
 use std::time::Duration;
@@ -13,6 +32,7 @@ use http::{Method, Request, Response, Uri};
 use hyper::body::Incoming;
 
 use crate::respond::Reason;
+use forward::Forwarded;
 use pool::Provider;
 use sign::Going;
 use upload::Upload;
@@ -26,6 +46,8 @@ pub(crate) struct Outgoing {
     pub(crate) body: Upload,
     /// SHA-256 of the body, where the provider's requests are signed.
     pub(crate) payload: Option<[u8; 32]>,
+    /// The caller's own credential, where that goes on instead of the gateway's.
+    pub(crate) forwarded: Option<Forwarded>,
     /// Whether the answer must come uncoded, so that events can be taken out of it.
     pub(crate) uncoded: bool,
 }
@@ -49,12 +71,17 @@ pub(crate) async fn send(
     outgoing: Outgoing,
     first_byte: Duration,
 ) -> Result<Response<Incoming>, NoAnswer> {
-    let Outgoing { method, target, mut headers, body, payload, uncoded } = outgoing;
+    let Outgoing { method, target, mut headers, body, payload, forwarded, uncoded } = outgoing;
     if uncoded {
         headers.remove(ACCEPT_ENCODING);
     }
-    if let Some((name, value)) = &provider.credential {
-        headers.insert(name.clone(), value.clone());
+    match (&forwarded, &provider.credential) {
+        // Where it is for another provider nothing goes: neither it nor what the caller did not ask with.
+        (Some(forwarded), _) => forwarded.put(&provider.name, &mut headers),
+        (None, Some((name, value))) => {
+            headers.insert(name.clone(), value.clone());
+        }
+        (None, None) => {}
     }
     if let (Some(signing), Some(payload)) = (&provider.signing, payload) {
         let (scheme, authority) = (&provider.scheme, &provider.authority);
@@ -73,7 +100,7 @@ pub(crate) async fn send(
     *request.method_mut() = method;
     *request.uri_mut() = uri;
     *request.headers_mut() = headers;
-    match tokio::time::timeout(first_byte, provider.request(request)).await {
+    match tokio::time::timeout(first_byte, provider.request(request, forwarded.is_some())).await {
         Ok(Ok(response)) => Ok(response),
         Ok(Err(error)) => {
             let reason =

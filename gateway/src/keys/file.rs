@@ -3,12 +3,14 @@
 use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use policies::document::{self, Fields, Node, Problem};
 use schemas::{Identifier, Sha256Hex};
 
-use super::{KeyEntry, Keys, is_id};
+use super::{Allow, KeyEntry, Keys, is_id};
+use crate::config::groups_of;
 use crate::output::write_whole;
 
 const HEAD: &str = "\
@@ -77,6 +79,11 @@ fn entry(node: &Node, path: &str, problems: &mut Vec<Problem>) -> Option<KeyEntr
     let system = optional("system");
     let purpose = optional("purpose");
     let data_class = optional("data_class");
+    let typed = fields.texts("groups").unwrap_or_default();
+    let path = fields.path("groups");
+    let groups = groups_of(typed, &path, fields.problems());
+    let path = fields.path("allow");
+    let allow = fields.node("allow").map(|node| Allow::read(node, &path, fields.problems()));
     let created = fields.required("created", TIME_FORM, time);
     let before = fields.problems().len();
     let expires = fields.optional("expires", TIME_FORM, time);
@@ -97,6 +104,12 @@ fn entry(node: &Node, path: &str, problems: &mut Vec<Problem>) -> Option<KeyEntr
         system,
         purpose,
         data_class,
+        groups: groups?,
+        // What could not be read must not become no bound.
+        allow: match allow {
+            Some(allow) => Some(Arc::new(allow?)).filter(|allow| !allow.is_empty()),
+            None => None,
+        },
         created: created?,
         expires,
         revoked,
@@ -133,6 +146,28 @@ fn text(keys: &Keys) -> String {
         ] {
             line(key, value.as_ref().map(Identifier::as_str));
         }
+        let quoted = |texts: &[String]| {
+            let texts: Vec<String> = texts.iter().map(|text| format!("\"{text}\"")).collect();
+            format!("[{}]", texts.join(", "))
+        };
+        let groups: Vec<String> = entry.groups.iter().map(Identifier::to_string).collect();
+        let mut raw = |key: &str, value: &str| {
+            let _ = writeln!(out, "    {key}: {value}");
+        };
+        if !groups.is_empty() {
+            raw("groups", &quoted(&groups));
+        }
+        if let Some(allow) = &entry.allow {
+            let lists = allow.lists().into_iter().filter(|(_, listed)| !listed.is_empty());
+            let lists: Vec<String> =
+                lists.map(|(key, listed)| format!("{key}: {}", quoted(listed.texts()))).collect();
+            raw("allow", &format!("{{ {} }}", lists.join(", ")));
+        }
+        let mut line = |key: &str, value: Option<&str>| {
+            if let Some(value) = value {
+                let _ = writeln!(out, "    {key}: \"{value}\"");
+            }
+        };
         line("created", Some(&time_text(entry.created)));
         line("expires", entry.expires.map(time_text).as_deref());
         line("revoked", entry.revoked.map(time_text).as_deref());
@@ -174,6 +209,8 @@ mod tests {
 
     fn full(consumer: &str) -> KeyRequest {
         let name = |text: &str| Some(Identifier::new(text).unwrap());
+        let mut allow = Allow::default();
+        assert!(allow.models.add("gpt-4o*") && allow.models.add("!*audio*") && allow.routes.add("r#1"));
         KeyRequest {
             id: None,
             consumer: name(consumer),
@@ -183,6 +220,8 @@ mod tests {
             system: name("s@x"),
             purpose: name("p+q"),
             data_class: name("null"),
+            groups: vec![Identifier::new("eng").unwrap(), Identifier::new("on:call").unwrap()],
+            allow,
             expires: Some(1_800_000_000_000_001),
         }
     }

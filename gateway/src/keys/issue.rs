@@ -1,11 +1,12 @@
 //! Making and taking back keys.
 
 use std::fmt;
+use std::sync::Arc;
 
 use schemas::{Identifier, Sha256Hex};
 use zeroize::Zeroizing;
 
-use super::{KeyEntry, Keys, PREFIX, is_id};
+use super::{Allow, KeyEntry, Keys, PREFIX, is_id};
 use crate::secrets;
 
 const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
@@ -35,6 +36,10 @@ pub struct KeyRequest {
     pub purpose: Option<Identifier>,
     /// The class of the data.
     pub data_class: Option<Identifier>,
+    /// The groups.
+    pub groups: Vec<Identifier>,
+    /// What it may be used for.
+    pub allow: Allow,
     /// From when on it is refused, microseconds UTC.
     pub expires: Option<i64>,
 }
@@ -65,6 +70,9 @@ pub enum KeyError {
     /// No such key.
     #[error("no key `{0}`")]
     Absent(String),
+    /// More groups than a record holds.
+    #[error("{0} groups, at most {most} are allowed", most = schemas::record::MAX_LIST)]
+    Groups(usize),
     /// No consumer was named.
     #[error("a key needs a consumer")]
     NoConsumer,
@@ -86,6 +94,9 @@ pub fn issue(keys: &mut Keys, request: KeyRequest, now_us: i64) -> Result<Issued
         return Err(KeyError::Id(text));
     }
     let id = Identifier::new(text.clone()).map_err(|_| KeyError::Id(text))?;
+    if request.groups.len() > schemas::record::MAX_LIST {
+        return Err(KeyError::Groups(request.groups.len()));
+    }
     if keys.entries.contains_key(&id) {
         return Err(KeyError::Exists(id.to_string()));
     }
@@ -100,6 +111,8 @@ pub fn issue(keys: &mut Keys, request: KeyRequest, now_us: i64) -> Result<Issued
         system: request.system,
         purpose: request.purpose,
         data_class: request.data_class,
+        groups: request.groups,
+        allow: Some(request.allow).filter(|allow| !allow.is_empty()).map(Arc::new),
         created: now_us,
         expires: request.expires,
         revoked: None,

@@ -7,6 +7,7 @@ use schemas::ExchangeId;
 use schemas::record::{Answered, Asked, Caller, Cost, End, Usage};
 
 use super::context::Trace;
+use crate::dispatch::pool::Provider;
 use crate::record::Clock;
 use crate::relay::live::end_name;
 use crate::route::Route;
@@ -19,6 +20,8 @@ pub(crate) struct Told {
     pub(crate) caller: Caller,
     pub(crate) asked: Asked,
     pub(crate) route: Option<Arc<Route>>,
+    /// The one that was asked last.
+    pub(crate) provider: Option<Arc<Provider>>,
     pub(crate) times: Times,
     /// The status that the caller got.
     pub(crate) status: Option<u16>,

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use schemas::Identifier;
-use schemas::record::UsageRole;
+use schemas::record::{UsageRole, UsageSource};
 
 use super::exchange::{Told, now_ns};
 use super::names;
@@ -94,6 +94,8 @@ struct Labels {
     served: Option<Identifier>,
     error: Option<&'static str>,
     token: Option<&'static str>,
+    /// Of tokens: they are an estimate.
+    estimated: bool,
 }
 
 impl Labels {
@@ -114,6 +116,9 @@ impl Labels {
             }
         }
         attribute(point, 9, names::PORT, &Value::Int(self.port.into()));
+        if self.estimated {
+            attribute(point, 9, names::ESTIMATED, &Value::Bool(true));
+        }
     }
 }
 
@@ -170,18 +175,20 @@ impl Meters {
 
     /// Counts an exchange that asked a model for something.
     pub(super) fn count(&mut self, told: &Told, models: Models) {
-        let (Some(route), Some(dispatched)) = (&told.route, &told.dispatched) else { return };
+        let (Some(route), Some(provider)) = (&told.route, &told.provider) else { return };
+        let Some(dispatched) = &told.dispatched else { return };
         let operation = told.asked.operation.as_ref().map_or("other", Identifier::as_str);
         let labels = Labels {
             operation: names::operation(operation).to_owned(),
-            provider: names::provider(route.provider.dialect),
+            provider: names::provider(provider.dialect),
             route: route.name.clone(),
-            address: route.provider.authority.host().to_owned(),
-            port: route.provider.port(),
+            address: provider.authority.host().to_owned(),
+            port: provider.port(),
             requested: models.requested,
             served: models.served,
             error: dispatched.error(),
             token: None,
+            estimated: false,
         };
         if let Some(seconds) = told.times.first_token_seconds().filter(|_| told.asked.stream == Some(true)) {
             self.observe(Instrument::FirstChunk, Labels { error: None, ..labels.clone() }, seconds);
@@ -190,7 +197,8 @@ impl Meters {
         for (token, count) in [("input", usage.input_tokens), ("output", usage.output_tokens)] {
             let Some(count) = count.and_then(|count| u32::try_from(count).ok()) else { continue };
             if usage.role == UsageRole::Incurred {
-                let labels = Labels { error: None, token: Some(token), ..labels.clone() };
+                let estimated = usage.source == UsageSource::Estimated;
+                let labels = Labels { error: None, token: Some(token), estimated, ..labels.clone() };
                 self.observe(Instrument::Tokens, labels, count.into());
             }
         }
@@ -263,7 +271,26 @@ mod tests {
             served: None,
             error: None,
             token: None,
+            estimated: false,
         }
+    }
+
+    #[test]
+    fn estimated_tokens_are_series_of_their_own_and_say_so() {
+        let mut meters = Meters::new();
+        let tokens = |estimated| Labels { token: Some("input"), estimated, ..labels("gpt-4o") };
+        let is_marked = |meters: &Meters| {
+            let mut written = Message::default();
+            meters.write(&mut written);
+            let bytes = written.into_bytes();
+            bytes.windows(names::ESTIMATED.len()).any(|some| some == names::ESTIMATED.as_bytes())
+        };
+        meters.observe(Instrument::Tokens, tokens(false), 10.0);
+        assert!(!is_marked(&meters));
+        meters.observe(Instrument::Tokens, tokens(true), 7.0);
+        assert!(is_marked(&meters));
+        let sums: Vec<f64> = meters.series.values().map(|seen| seen.sum).collect();
+        assert_eq!(sums, [10.0, 7.0]);
     }
 
     #[test]

@@ -15,6 +15,10 @@ pub(super) const ERROR: &str = "error.type";
 pub(super) const ADDRESS: &str = "server.address";
 pub(super) const PORT: &str = "server.port";
 pub(super) const ROUTE: &str = "affidavit.route";
+/// True where the token counts beside it are an estimate. The conventions have no word for that.
+pub(super) const ESTIMATED: &str = "affidavit.usage.estimated";
+/// What an estimate was counted by.
+pub(super) const TOKENIZER: &str = "affidavit.usage.tokenizer";
 /// What OpenTelemetry's SDKs call the series of all that is beyond their limit.
 pub(super) const OVERFLOW: &str = "otel.metric.overflow";
 

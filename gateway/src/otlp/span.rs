@@ -2,7 +2,7 @@
 //! provider (CLIENT, with the GenAI attributes).
 
 use schemas::Identifier;
-use schemas::record::UsageRole;
+use schemas::record::{UsageRole, UsageSource};
 
 use super::context::Trace;
 use super::exchange::{Dispatched, Told};
@@ -160,8 +160,7 @@ fn client(told: &Told, dispatched: &Dispatched, trace: &[u8; 16], sent: u64) -> 
     let times_of = (sent, times.ended);
     let mut span = Span::new(trace, told.trace.client, Some(told.trace.server), &name, CLIENT, times_of);
     span.text(names::OPERATION, Some(operation));
-    if let Some(route) = &told.route {
-        let provider = &route.provider;
+    if let Some(provider) = &told.provider {
         span.text(names::PROVIDER, Some(names::provider(provider.dialect)));
         span.name("affidavit.provider", Some(&provider.name));
         span.text(names::ADDRESS, Some(provider.authority.host()));
@@ -191,6 +190,10 @@ fn client(told: &Told, dispatched: &Dispatched, trace: &[u8; 16], sent: u64) -> 
         span.int("gen_ai.usage.cache_read.input_tokens", usage.cache_read_tokens);
         span.int("gen_ai.usage.cache_creation.input_tokens", cache_creation(usage));
         span.int("gen_ai.usage.reasoning.output_tokens", usage.reasoning_tokens);
+        if usage.source == UsageSource::Estimated {
+            span.set(names::ESTIMATED, Value::Bool(true));
+            span.name(names::TOKENIZER, usage.tokenizer.as_ref());
+        }
     }
     if let Some(cost) = cost {
         span.text("affidavit.cost", Some(cost.total.as_str()));

@@ -1,7 +1,7 @@
 //! What is still read of an answer when its caller has left: the usage stands at its end (CA-6).
 //!
 //! Nothing more is delivered, so `delivered` stays what the caller got; `provider_response` holds what came, also
-//! behind that. Bounded in bytes and time by the provider's `drain_after_abort`. The exchange keeps its place
+//! behind that. Bounded in bytes and time by the route's or provider's `drain_after_abort`. The exchange keeps its place
 //! meanwhile, and its outcome is recorded when the reading ends.
 
 use std::pin::pin;
@@ -9,18 +9,17 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use dialects::Meter;
-use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use schemas::record::{End, ProviderEnd};
 
 use super::live::{Ending, Live};
+use super::rest::Rest;
 use super::stream::END_WITHIN;
 use crate::app::App;
 use crate::config::Drain;
 
 /// Takes an exchange whose caller has left in the middle of the answer: reads `body` on where its usage is still to
-/// come and the provider's setting lets it, else records the outcome at once.
-pub(super) fn left(app: &Arc<App>, mut live: Live, body: Option<Incoming>) {
+/// come and the setting lets it, else records the outcome at once.
+pub(super) fn left(app: &Arc<App>, mut live: Live, body: Option<Rest>) {
     let (Some(bounds), Some(body)) = (bounds(app, &mut live), body) else {
         // It concludes itself.
         drop(live);
@@ -47,12 +46,12 @@ fn bounds(app: &App, live: &mut Live) -> Option<Drain> {
     let wanted = open.meter.as_ref().is_some_and(Meter::wants_more);
     // Callers that wait come before what nobody waits for.
     let room = open.snapshot.places.available_permits() > 0;
-    open.intended.route.provider.drain.filter(|_| wanted && room)
+    open.intended.target.drain.filter(|_| wanted && room)
 }
 
 /// Reads on until the usage is known and the provider has ended, or a bound is met. Gives how the provider's body
 /// ended, and whether any byte was read.
-async fn drain(app: &App, live: &mut Live, mut body: Incoming, bounds: Drain) -> (ProviderEnd, bool) {
+async fn drain(app: &App, live: &mut Live, mut body: Rest, bounds: Drain) -> (ProviderEnd, bool) {
     let mut deadline = pin!(tokio::time::sleep(bounds.time));
     let (mut left, mut known, mut segments) = (bounds.bytes, false, Vec::new());
     loop {

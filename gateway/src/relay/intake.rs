@@ -49,7 +49,16 @@ impl Memory {
         Ok(memory)
     }
 
-    async fn grow(&mut self, budget: &Arc<Semaphore>, to: u64, patience: Duration) -> Result<(), Reason> {
+    /// Takes more, until it is a share of `to` bytes.
+    ///
+    /// # Errors
+    /// [`Reason::Overloaded`].
+    pub(crate) async fn grow(
+        &mut self,
+        budget: &Arc<Semaphore>,
+        to: u64,
+        patience: Duration,
+    ) -> Result<(), Reason> {
         if to <= self.bytes {
             return Ok(());
         }
@@ -68,6 +77,15 @@ impl Memory {
         }
         self.bytes += u64::from(units) * MEMORY_UNIT;
         Ok(())
+    }
+
+    /// Gives back what is more than a share of `to` bytes.
+    pub(crate) fn shrink(&mut self, to: u64) {
+        let spare = self.bytes.saturating_sub(to) / MEMORY_UNIT;
+        let units = usize::try_from(spare).unwrap_or_default();
+        if self.permits.as_mut().and_then(|permits| permits.split(units)).is_some() {
+            self.bytes -= spare * MEMORY_UNIT;
+        }
     }
 }
 
@@ -182,4 +200,27 @@ pub(crate) async fn linger(mut body: Incoming, limit: u64) {
     };
     // Over the bound the connection is closed, and may be reset.
     let _ = tokio::time::timeout(Duration::from_secs(5), forget).await;
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[tokio::test]
+    async fn memory_that_is_not_needed_any_more_goes_back_at_once_and_the_rest_when_dropped() {
+        let budget = Arc::new(Semaphore::new(100));
+        let mut memory = Memory::take(&budget, 80 * MEMORY_UNIT, Duration::ZERO).await.unwrap();
+        assert_eq!(budget.available_permits(), 20);
+        assert!(memory.grow(&budget, 101 * MEMORY_UNIT, Duration::ZERO).await.is_err());
+        memory.shrink(10 * MEMORY_UNIT + 1);
+        assert_eq!(budget.available_permits(), 89);
+        memory.shrink(50 * MEMORY_UNIT);
+        assert_eq!(budget.available_permits(), 89, "it does not grow");
+        memory.grow(&budget, 12 * MEMORY_UNIT, Duration::ZERO).await.unwrap();
+        assert_eq!(budget.available_permits(), 88);
+        drop(memory);
+        assert_eq!(budget.available_permits(), 100);
+        Memory::default().shrink(0);
+    }
 }

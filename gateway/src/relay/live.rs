@@ -7,24 +7,27 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use dialects::translate::form::{Dropped, Lost};
 use dialects::{AnswerFacts, Cause, Meter, Operation};
 use evidence::{Cut, OpenExchange, PartWriter, Unavailable};
 use schemas::promise::Promise;
 use schemas::record::{
-    Answered, Asked, Caller, Cost, End, Outcome, Part, PartName, ProviderEnd, Unpriced, UsageRole,
-    UsageSource,
+    Answered, Asked, Caller, Cost, End, Outcome, Part, PartName, ProviderEnd, Translation, Unpriced, Usage,
+    UsageRole, UsageSource,
 };
 use schemas::{ExchangeId, Identifier};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::app::{App, Snapshot};
+use crate::dispatch::target::Target;
+use crate::estimate::{self, Estimated, Prompt};
 use crate::otlp::{self, Dispatched, Times, Told, Trace};
-use crate::record::{self, Clock};
+use crate::price;
+use crate::quotas::{Reservation, Went};
+use crate::record::Clock;
 use crate::respond::Reason;
 use crate::route::Route;
-use crate::telemetry::{
-    ByClass, ByCurrency, ByEnd, ByPrice, ByReason, ByRoute, ByTeam, status_class, team_label,
-};
+use crate::telemetry::{ByEnd, ByReason, ByRoute, status_class};
 
 /// How an exchange ends.
 #[derive(Debug)]
@@ -50,12 +53,23 @@ impl Ending {
 /// What was known when the intent was made.
 pub(crate) struct Intended {
     pub(crate) route: Arc<Route>,
+    /// The one that is asked, or was asked last, and its place in the route.
+    pub(crate) target: Arc<Target>,
+    pub(crate) place: usize,
+    /// The model that it was sent, where it is another than was asked for.
+    pub(crate) sent_model: Option<Identifier>,
+    /// How the request that it was sent was translated, where it was.
+    pub(crate) translation: Option<Translation>,
     pub(crate) operation: Operation,
     pub(crate) caller: Caller,
     pub(crate) asked: Asked,
     pub(crate) clock: Clock,
     /// The trace that it belongs to, where there is a collector.
     pub(crate) trace: Option<Trace>,
+    /// What it has reserved of its quotas.
+    pub(crate) reservation: Option<Reservation>,
+    /// The same of those that ask for a target.
+    pub(crate) of_target: Option<Reservation>,
 }
 
 /// What an exchange holds until its outcome.
@@ -65,13 +79,17 @@ pub(crate) struct Open {
     pub(crate) intended: Intended,
     pub(crate) exchange: ExchangeId,
     /// None where it passes unrecorded on a route with `fail_mode: open`.
-    ledger: Option<OpenExchange>,
+    pub(super) ledger: Option<OpenExchange>,
     parts: Vec<Part>,
     /// The provider's body.
     incoming: Option<PartWriter>,
     /// The caller's body, where it differs.
     outgoing: Option<PartWriter>,
     pub(crate) meter: Option<Meter>,
+    /// What of the answer the caller did not get in its dialect; none: it was not translated.
+    lost: Option<Lost>,
+    /// What was sent, in case that its usage is not told.
+    pub(super) prompt: Option<Prompt>,
     pub(crate) provider_status: Option<u16>,
     /// The status that the caller got; set when its head is handed over.
     pub(crate) status: Option<u16>,
@@ -109,6 +127,8 @@ impl Live {
                 incoming: None,
                 outgoing: None,
                 meter: None,
+                lost: None,
+                prompt: None,
                 provider_status: None,
                 status: None,
                 delivered: 0,
@@ -195,13 +215,27 @@ impl Open {
 
     /// Takes a whole answer of the gateway's own.
     pub(crate) fn own_answer(&mut self, body: &Bytes) {
+        self.answers_with(body, Identifier::new("application/json").ok(), None);
+    }
+
+    /// Takes a whole answer that is not what came from the target asked last.
+    pub(crate) fn answers_with(
+        &mut self,
+        body: &Bytes,
+        media_type: Option<Identifier>,
+        coding: Option<Identifier>,
+    ) {
         if let Some(ledger) = &self.ledger {
-            let json = Identifier::new("application/json").ok();
-            match ledger.whole(PartName::ClientResponse, json, None, body) {
+            match ledger.whole(PartName::ClientResponse, media_type, coding, body) {
                 Ok(part) => self.parts.push(part),
                 Err(error) => tracing::warn!(%error, "an own answer is not kept"),
             }
         }
+    }
+
+    /// The answer is translated, without what was `dropped` of it.
+    pub(crate) fn loses(&mut self, dropped: &[Dropped]) {
+        self.lost.get_or_insert_default().add_kinds(dropped);
     }
 
     /// Notes the first body byte of the provider.
@@ -217,8 +251,37 @@ impl Open {
         }
     }
 
+    /// Begins to count the prompt where the target is likely to tell nothing: the answer's end waits for no prompt then.
+    pub(super) fn expects_no_usage(&mut self) {
+        if self.intended.target.is_silent() {
+            self.prompt = self.prompt.take().map(|prompt| prompt.count_ahead(&self.app.estimates));
+        }
+    }
+
+    /// Puts an estimate in the place of usage that nobody told.
+    async fn estimate(&mut self, facts: &mut AnswerFacts, ending: &Ending) {
+        let prompt = self.prompt.take();
+        if !estimate::is_untold(facts, self.provider_status) {
+            if ending.end == End::Complete && facts.usage.role == UsageRole::Incurred {
+                self.intended.target.told_usage(true);
+            }
+            return;
+        }
+        if ending.end == End::Complete {
+            self.intended.target.told_usage(false);
+        }
+        let Some(prompt) = prompt else { return };
+        self.intended.clock.ended.get_or_insert_with(Instant::now);
+        let waits = ending.end != End::ClientAbort;
+        let estimated = estimate::estimate(&self.app.estimates, prompt, facts, waits, &self.app.over).await;
+        self.app.telemetry.estimated(&estimated);
+        match estimated {
+            Estimated::Whole(usage) | Estimated::Half(usage) => facts.usage = usage,
+            Estimated::None | Estimated::Late => {}
+        }
+    }
+
     async fn conclude(mut self: Box<Self>, ending: Ending) -> Result<Option<Promise>, Unavailable> {
-        let names = &self.snapshot.pseudonyms;
         let mut parts = std::mem::take(&mut self.parts);
         parts.extend(self.incoming.take().map(PartWriter::finish));
         parts.extend(self.outgoing.take().map(PartWriter::finish));
@@ -230,7 +293,7 @@ impl Open {
                 Err(error) => tracing::warn!(%error, "an error's text is not kept"),
             }
         }
-        let facts = match self.meter.take() {
+        let mut facts = match self.meter.take() {
             Some(meter) => meter.finish(cause(&ending)),
             None => nothing_came(self.intended.operation),
         };
@@ -238,22 +301,40 @@ impl Open {
             let reason = if facts.usage.source == UsageSource::Drained { "usage" } else { "none" };
             self.app.telemetry.drains.get_or_create(&ByReason { reason }).inc();
         }
+        self.estimate(&mut facts, &ending).await;
+        let names = &self.snapshot.pseudonyms;
         let answered = facts.answered(&|raw| names.of(raw));
+        self.stays(&facts);
         if let Some(unread) = &facts.unread {
             tracing::warn!(exchange = %self.exchange, unread = unread.name(), "an answer was passed on but not read");
         }
         let (cost, unpriced) = self.price(&facts);
-        let told = self.told(&ending, &facts, &answered, cost.as_ref());
-        let Intended { route, caller, asked, clock, .. } = &self.intended;
+        // What a read of an answer tells was incurred elsewhere: the record says it, and nothing counts it here.
+        let incurred = cost.as_ref().filter(|_| facts.usage.role == UsageRole::Incurred);
+        let told = self.told(&ending, &facts, &answered, incurred);
+        for reservation in
+            [self.intended.reservation.take(), self.intended.of_target.take()].into_iter().flatten()
+        {
+            let refused = self.provider_status.is_some_and(|status| status >= 400);
+            let went = match &facts.usage {
+                _ if refused || ending.end == End::Unreachable => Went::Nowhere,
+                usage if estimate::is_lower_bound(usage, &self.intended.operation, ending.end) => {
+                    Went::Partly
+                }
+                _ => Went::There,
+            };
+            self.app.outlive(reservation.settle(&facts.usage, incurred, went));
+        }
+        let Intended { route, target, translation, caller, asked, clock, .. } = &self.intended;
         let timing = clock.timing();
-        let label = route.name.as_str().to_owned();
+        let label = || route.name.as_str().to_owned();
         let telemetry = Arc::clone(&self.app.telemetry);
         telemetry.open.dec();
         let status = self.status;
-        let by_end = ByEnd { route: label.clone(), end: end_name(ending.end), status: status_class(status) };
+        let by_end = ByEnd { route: label(), end: end_name(ending.end), status: status_class(status) };
         telemetry.exchanges.get_or_create(&by_end).inc();
-        telemetry.answered(route.provider.name.as_str(), ending.end, self.provider_status);
-        let by_route = ByRoute { route: label.clone() };
+        telemetry.answered(target.provider.name.as_str(), ending.end, self.provider_status);
+        let by_route = ByRoute { route: label() };
         let seconds = |us: Option<i64>| us.map(|us| us as f64 / 1e6);
         if let Some(total) = seconds(timing.total_us) {
             telemetry.duration.get_or_create(&by_route).observe(total);
@@ -264,32 +345,7 @@ impl Open {
         if let Some(first) = seconds(timing.first_token_us) {
             telemetry.first_token.get_or_create(&by_route).observe(first);
         }
-        if facts.usage.role == UsageRole::Incurred {
-            let usage = &facts.usage;
-            for (class, count) in [
-                ("input", usage.uncached_input_tokens.or(usage.input_tokens)),
-                ("cache_read", usage.cache_read_tokens),
-                ("cache_write_5m", usage.cache_write_5m_tokens),
-                ("cache_write_1h", usage.cache_write_1h_tokens),
-                ("output", usage.output_tokens),
-            ] {
-                if let Some(count) =
-                    count.and_then(|count| u64::try_from(count).ok()).filter(|count| *count > 0)
-                {
-                    telemetry.tokens.get_or_create(&ByClass { route: label.clone(), class }).inc_by(count);
-                }
-            }
-        }
-        if let Some(cost) = &cost
-            && let Ok(total) = cost.total.parse::<f64>()
-        {
-            let (currency, price) = (cost.currency.as_str().to_owned(), cost.price_row.as_str().to_owned());
-            let by_price = ByPrice { price, currency: currency.clone() };
-            telemetry.cost_by_price.get_or_create(&by_price).inc_by(total);
-            let by_team = ByTeam { team: team_label(caller.team.as_ref()), currency: currency.clone() };
-            telemetry.cost_by_team.get_or_create(&by_team).inc_by(total);
-            telemetry.cost.get_or_create(&ByCurrency { route: label, currency }).inc_by(total);
-        }
+        self.counts(&facts.usage, incurred);
         // A provider that was not reached got nothing to charge for: that its usage is not known is no news.
         if let Some(why) = unpriced.filter(|_| ending.end != End::Unreachable) {
             telemetry.unpriced(why);
@@ -301,7 +357,8 @@ impl Open {
             return Ok(None);
         };
         let retention = route.retention.clone();
-        let (caller, asked) = (caller.clone(), asked.clone());
+        let (caller, asked, translation) = (caller.clone(), asked.clone(), translation.clone());
+        let answer_dropped = self.lost.as_ref().map(Lost::record);
         let exchange = self.exchange.clone();
         let (provider_status, delivered) = (self.provider_status, self.delivered);
         let position = ledger.position();
@@ -311,6 +368,9 @@ impl Open {
                 intent_position: position,
                 caller,
                 asked,
+                served: None,
+                translation,
+                answer_dropped,
                 end,
                 provider_end: ending.provider_end,
                 provider_status: provider_status.map(i64::from),
@@ -341,6 +401,17 @@ impl Open {
         done
     }
 
+    /// Keeps the conversation at its target, where the next turn may go on from this answer by its id.
+    fn stays(&self, facts: &AnswerFacts) {
+        let Intended { route, place, operation, .. } = &self.intended;
+        if !route.balancer.wants_conversation() || !operation.is_responses() {
+            return;
+        }
+        if let Some(id) = &facts.response_id {
+            route.balancer.keep(dialects::conversation::stored_conversation(id), *place);
+        }
+    }
+
     /// What a collector is told of it; nothing where there is none.
     fn told(
         &self,
@@ -349,7 +420,7 @@ impl Open {
         answered: &Answered,
         cost: Option<&Cost>,
     ) -> Option<Told> {
-        let Intended { route, caller, asked, clock, trace, .. } = &self.intended;
+        let Intended { route, target, caller, asked, clock, trace, .. } = &self.intended;
         let trace = (*trace)?;
         Some(Told {
             trace,
@@ -357,6 +428,7 @@ impl Open {
             caller: caller.clone(),
             asked: asked.clone(),
             route: Some(Arc::clone(route)),
+            provider: Some(Arc::clone(&target.provider)),
             times: Times::of(clock),
             status: self.status,
             reason: ending.reason.map(|reason| reason.name()),
@@ -374,24 +446,34 @@ impl Open {
 
     fn tell(&self, told: Option<Told>, is_recorded: bool) {
         let (Some(otlp), Some(told)) = (&self.snapshot.otlp, told) else { return };
-        let (provider, loaded) = (&self.intended.route.provider.price_name, &self.snapshot.loaded);
+        let (provider, loaded) = (&self.intended.target.provider.price_name, &self.snapshot.loaded);
         let told = Told { times: told.times.done(), is_recorded, ..told };
         otlp.tell(told, Some(&self.intended.operation), |model| otlp::model_label(loaded, provider, model));
     }
 
-    fn price(&self, facts: &AnswerFacts) -> (Option<Cost>, Option<Unpriced>) {
-        let usage = &facts.usage;
-        let Some(book) = &self.snapshot.loaded.prices else { return (None, None) };
-        if usage.source == UsageSource::NotApplicable || usage.role != UsageRole::Incurred {
-            return (None, Some(Unpriced::NotIncurred));
-        }
-        let requested = self.intended.asked.requested_model.as_ref().map(Identifier::as_str);
-        let models: Vec<&str> = [facts.served_model.as_deref(), requested].into_iter().flatten().collect();
-        let tier = facts.service_tier.as_deref();
-        let provider = &self.intended.route.provider.price_name;
-        match book.price(usage, provider, &models, record::now_us(), tier) {
-            Ok(cost) => (Some(cost), None),
-            Err(unpriced) => (None, Some(unpriced)),
+    /// What the use of the target that was asked last costs.
+    pub(super) fn price(&self, facts: &AnswerFacts) -> (Option<Cost>, Option<Unpriced>) {
+        self.priced(facts, self.intended.operation.reads_an_answer())
+    }
+
+    /// The same, of an attempt that another one follows: what it read is told by that one.
+    pub(super) fn price_of_attempt(&self, facts: &AnswerFacts) -> (Option<Cost>, Option<Unpriced>) {
+        self.priced(facts, false)
+    }
+
+    fn priced(&self, facts: &AnswerFacts, reads_an_answer: bool) -> (Option<Cost>, Option<Unpriced>) {
+        let Intended { target, sent_model, asked, .. } = &self.intended;
+        let sent = sent_model.as_ref().or(asked.requested_model.as_ref());
+        let book = self.snapshot.loaded.prices.as_ref();
+        price::price(book, &target.provider.price_name, sent, facts, reads_an_answer)
+    }
+
+    /// Counts what was used of it, and what is paid for that.
+    pub(super) fn counts(&self, usage: &Usage, cost: Option<&Cost>) {
+        let Intended { route, caller, .. } = &self.intended;
+        self.app.telemetry.incurred(route.name.as_str(), usage);
+        if let Some(cost) = cost {
+            self.app.telemetry.paid(cost, Some(&route.name), caller.team.as_ref());
         }
     }
 }
@@ -405,7 +487,7 @@ fn cause(ending: &Ending) -> Cause {
 }
 
 /// The facts of an exchange of which no answer came.
-fn nothing_came(operation: Operation) -> AnswerFacts {
+pub(super) fn nothing_came(operation: Operation) -> AnswerFacts {
     Meter::new(operation, 0, &http::HeaderMap::new(), false, dialects::Limits::default()).finish(Cause::Cut)
 }
 

@@ -13,11 +13,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use dialects::translate::Translator;
 use dialects::{Framing, Meter, Operation, Segment};
 use evidence::{Cut, Unavailable};
 use http::HeaderMap;
-use http_body::{Body as _, Frame};
-use hyper::body::Incoming;
+use http_body::Frame;
 use schemas::promise::Promise;
 use schemas::record::{End, ProviderEnd};
 use tokio::time::{Instant, Sleep};
@@ -26,8 +26,8 @@ use super::drain;
 use super::flow::CutOff;
 use super::live::{Ending, Live, Open};
 use super::outlive::Outliving;
+use super::rest::Rest;
 use crate::app::App;
-use crate::dispatch;
 use crate::respond::{self, Reason};
 
 /// How long the provider's end is awaited behind its terminal event (CA-2).
@@ -41,7 +41,7 @@ pub(crate) struct Stream {
     app: Arc<App>,
     live: Option<Live>,
     /// The provider's body, until the caller leaves.
-    body: Option<Incoming>,
+    body: Option<Rest>,
     /// Free to go.
     queue: VecDeque<Bytes>,
     /// Waits for the outcome.
@@ -56,12 +56,20 @@ pub(crate) struct Stream {
     /// Runs from the terminal event on.
     end_within: Option<Pin<Box<Sleep>>>,
     state: State,
+    /// What of the bound of its bytes is left, where it has one.
+    room: Option<u64>,
+    /// Runs out when the answer has lasted as long as it may.
+    time: Option<Pin<Box<Sleep>>>,
     /// How the body falls into events, where it does: one of the gateway's own may be put in.
     events: Option<Framing>,
     /// Whether the cut came in the middle of an event.
     half_event: bool,
     operation: Operation,
     exchange: String,
+    /// The caller speaks another dialect than the provider.
+    translator: Option<Translator>,
+    /// What the caller gets behind the commit of an answer that broke off.
+    last_words: Vec<Bytes>,
 }
 
 enum State {
@@ -90,16 +98,24 @@ impl Stream {
     pub(crate) fn new(
         app: Arc<App>,
         mut live: Live,
-        body: Incoming,
+        body: Rest,
         chunks: Vec<Bytes>,
         (known, trails): (Option<u64>, bool),
         events: Option<Framing>,
+        translator: Option<Translator>,
     ) -> Self {
-        let bound = live.open().map_or(END_WITHIN, |open| open.snapshot.limits.idle);
-        let (operation, exchange) = match live.open() {
-            Some(open) => (open.intended.operation, open.exchange.as_str().to_owned()),
-            None => (Operation::OTHER, String::new()),
+        let bounds = live.open().map(|open| open.intended.target.bounds(&open.snapshot.limits));
+        let bound = bounds.map_or(END_WITHIN, |bounds| bounds.idle);
+        let time = bounds.and_then(|bounds| bounds.time);
+        let (operation, exchange, is_coded) = match live.open() {
+            Some(open) => {
+                let is_coded = open.meter.as_ref().is_some_and(Meter::is_coded);
+                (open.intended.operation, open.exchange.as_str().to_owned(), is_coded)
+            }
+            None => (Operation::OTHER, String::new(), false),
         };
+        // Between coded bytes nothing can be said.
+        let events = events.filter(|_| !is_coded);
         let mut stream = Self {
             app,
             live: Some(live),
@@ -112,15 +128,19 @@ impl Stream {
             trails,
             idle: Idle::new(bound),
             end_within: None,
+            room: bounds.and_then(|bounds| bounds.bytes),
+            time: time.map(|time| Box::pin(tokio::time::sleep(time))),
             state: State::Flowing,
             events,
             half_event: false,
             operation,
             exchange,
+            translator,
+            last_words: Vec::new(),
         };
         for chunk in chunks {
-            if let Err(cut) = stream.take(&chunk) {
-                stream.cut(&cut);
+            stream.comes(&chunk);
+            if !matches!(stream.state, State::Flowing) {
                 break;
             }
         }
@@ -146,6 +166,19 @@ impl Stream {
         event.map(Bytes::from)
     }
 
+    /// Takes bytes of the provider, or cuts the answer where they are too many or cannot be journaled.
+    fn comes(&mut self, bytes: &Bytes) {
+        if let Some(room) = &mut self.room {
+            match room.checked_sub(bytes.len() as u64) {
+                Some(left) => *room = left,
+                None => return self.exceeds(Reason::AnswerTooLarge),
+            }
+        }
+        if let Err(cut) = self.take(bytes) {
+            self.cut(&cut);
+        }
+    }
+
     /// Takes bytes of the provider: journals them, and sorts them into what goes and what is held.
     fn take(&mut self, bytes: &Bytes) -> Result<(), Cut> {
         let Some(open) = self.live.as_mut().and_then(Live::open) else { return Ok(()) };
@@ -157,7 +190,8 @@ impl Stream {
             None => self.segments.push(Segment::Forward(0..bytes.len())),
         }
         open.saw_output();
-        sort(&mut self.segments, bytes, open, &mut self.queue, &mut self.held)?;
+        let translator = self.translator.as_mut();
+        sort(&mut self.segments, bytes, open, translator, (&mut self.queue, &mut self.held))?;
         if self.end_within.is_none() && open.meter.as_ref().is_some_and(Meter::terminal) {
             self.end_within = Some(Box::pin(tokio::time::sleep(END_WITHIN)));
         }
@@ -184,11 +218,32 @@ impl Stream {
         if let Some(meter) = &mut open.meter {
             meter.end(&mut self.segments);
         }
-        sort(&mut self.segments, &Bytes::new(), open, &mut self.queue, &mut self.held)
+        let translator = self.translator.as_mut();
+        sort(&mut self.segments, &Bytes::new(), open, translator, (&mut self.queue, &mut self.held))?;
+        if let Some(translator) = &mut self.translator {
+            let mut last = Vec::new();
+            translator.end(&mut last);
+            if !last.is_empty() {
+                open.goes(&last)?;
+                // The outcome is committed before any of it goes.
+                self.held.push(Bytes::from(last));
+            }
+        }
+        Ok(())
+    }
+
+    /// Has the outcome say what of the stream so far the caller did not get.
+    fn tell_lost(&mut self) {
+        if let (Some(translator), Some(open)) =
+            (&mut self.translator, self.live.as_mut().and_then(Live::open))
+        {
+            open.loses(&translator.dropped());
+        }
     }
 
     /// The exchange has ended: commits its outcome.
     fn end(&mut self, mut ending: Ending, then: Then) {
+        self.tell_lost();
         let Some(live) = self.live.take() else {
             self.state = State::Over;
             return;
@@ -214,45 +269,104 @@ impl Stream {
     }
 
     fn cut(&mut self, cut: &Cut) {
+        self.breaks(Reason::Evidence(cut.0.reason), cut.to_string());
+    }
+
+    /// The answer is larger, or lasts longer, than it may.
+    fn exceeds(&mut self, reason: Reason) {
+        if self.end_within.is_some() {
+            // The terminal event came: the answer is whole, where a translator says so too.
+            return match self.translator {
+                Some(_) => self.over(ProviderEnd::Cut),
+                None => self.complete(ProviderEnd::Cut),
+            };
+        }
+        self.breaks(reason, "the answer exceeds its bound".to_owned());
+    }
+
+    /// The gateway cuts the answer, and says so where the dialect has a place for it.
+    fn breaks(&mut self, reason: Reason, error: String) {
         let meter = self.live.as_mut().and_then(Live::open).and_then(|open| open.meter.as_ref());
-        let event = self.events.filter(|_| !meter.is_some_and(Meter::is_coded));
-        self.half_event = !meter.is_none_or(Meter::between_events);
-        let reason = Reason::Evidence(cut.0.reason);
+        // What is translated goes event by event.
+        self.half_event = self.translator.is_none() && !meter.is_none_or(Meter::between_events);
+        let (event, released) = match reason {
+            // Nothing is recorded any more, this neither.
+            Reason::Evidence(_) => (self.events, 0),
+            _ if self.translator.is_some() && self.translated_all() => (None, 0),
+            _ => (None, self.says_why(reason)),
+        };
         let ending = Ending {
             provider_end: Some(ProviderEnd::Cut),
             reason: Some(reason),
-            error: Some(cut.to_string()),
+            error: Some(error),
+            released,
             ..Ending::new(End::GatewayAbort)
         };
         self.end(ending, Then::Break { reason, event });
     }
 
     fn fail(&mut self, end: End, reason: Reason, error: String) {
-        if self.end_within.is_some() {
+        if self.end_within.is_some() && self.translated_all() {
             // The terminal event came: the answer is whole, whatever the connection did then.
             return self.complete(ProviderEnd::Cut);
         }
+        // A translation goes in whole events, so that there is always a place for one more.
+        let released = if self.translated_all() { 0 } else { self.says_why(reason) };
         let ending = Ending {
             provider_end: Some(ProviderEnd::Cut),
             reason: Some(reason),
             error: Some(error),
+            released,
             ..Ending::new(end)
         };
         self.end(ending, Then::Break { reason, event: None });
     }
 
+    /// Whether the caller of a translation got the end of its dialect, or an error. Without a translation nobody can tell.
+    fn translated_all(&self) -> bool {
+        self.translator.as_ref().is_none_or(|translator| translator.ended() || translator.failed())
+    }
+
+    /// Has the caller read why the answer broke off, behind what is on its way to it. Gives the length of what it gets behind the
+    /// commit.
+    fn says_why(&mut self, reason: Reason) -> u64 {
+        let Some(framing) = self.events else { return 0 };
+        let Some(event) = self.error_event(framing, reason) else { return 0 };
+        let kept = self.live.as_mut().and_then(Live::open).map(|open| open.goes(&event));
+        if let Some(Err(error)) = kept {
+            tracing::warn!(%error, "an error event is not kept");
+            return 0;
+        }
+        self.last_words.extend(self.queue.drain(..));
+        self.last_words.push(event);
+        self.last_words.iter().map(|piece| piece.len() as u64).sum()
+    }
+
+    /// The provider's body is over, or nothing of it is awaited any more. A translated stream without its dialect's own end
+    /// has none for its caller either.
+    fn over(&mut self, provider_end: ProviderEnd) {
+        if let Err(cut) = self.take_rest() {
+            return self.cut(&cut);
+        }
+        if self.translated_all() {
+            return self.complete(provider_end);
+        }
+        let error = "the provider's stream ended without its end".to_owned();
+        self.fail(End::ProviderAbort, Reason::ProviderAborted, error);
+    }
+
     /// Polls for more of the provider's bytes, or its end.
     fn poll_provider(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.time.as_mut().is_some_and(|time| time.as_mut().poll(cx).is_ready()) {
+            self.exceeds(Reason::AnswerTooLong);
+            return Poll::Ready(());
+        }
         let Some(body) = &mut self.body else { return Poll::Pending };
-        match Pin::new(body).poll_frame(cx) {
+        match body.poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 self.idle.touched();
                 match frame.into_data() {
-                    Ok(data) => {
-                        if let Err(cut) = self.take(&data) {
-                            self.cut(&cut);
-                        }
-                    }
+                    Ok(data) => self.comes(&data),
                     Err(frame) => {
                         let open = self.live.as_mut().and_then(Live::open);
                         self.trailers = open
@@ -263,20 +377,20 @@ impl Stream {
                 Poll::Ready(())
             }
             Poll::Ready(None) => {
-                match self.take_rest() {
-                    Ok(()) => self.complete(ProviderEnd::Seen),
-                    Err(cut) => self.cut(&cut),
-                }
+                self.over(ProviderEnd::Seen);
                 Poll::Ready(())
             }
             Poll::Ready(Some(Err(error))) => {
-                self.fail(End::ProviderAbort, Reason::ProviderAborted, dispatch::chain(&error));
+                self.fail(End::ProviderAbort, Reason::ProviderAborted, error);
                 Poll::Ready(())
             }
             Poll::Pending => {
                 if let Some(within) = &mut self.end_within {
                     std::task::ready!(within.as_mut().poll(cx));
-                    self.complete(ProviderEnd::NotAwaited);
+                    match self.translator {
+                        Some(_) => self.over(ProviderEnd::NotAwaited),
+                        None => self.complete(ProviderEnd::NotAwaited),
+                    }
                     return Poll::Ready(());
                 }
                 std::task::ready!(self.idle.poll(cx));
@@ -335,12 +449,14 @@ impl Stream {
         self.held.clear();
         let event = event.and_then(|framing| self.error_event(framing, reason));
         self.queue.extend(event);
+        self.queue.extend(self.last_words.drain(..));
         self.state = State::Breaking(Box::pin(tokio::time::sleep(LAST_WORDS)), reason);
     }
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
+        self.tell_lost();
         if let Some(live) = self.live.take() {
             drain::left(&self.app, live, self.body.take());
         }
@@ -355,14 +471,22 @@ fn sort(
     segments: &mut Vec<Segment>,
     bytes: &Bytes,
     open: &mut Open,
-    queue: &mut VecDeque<Bytes>,
-    held: &mut Vec<Bytes>,
+    mut translator: Option<&mut Translator>,
+    (queue, held): (&mut VecDeque<Bytes>, &mut Vec<Bytes>),
 ) -> Result<(), Cut> {
     for segment in segments.drain(..) {
         let (piece, hold) = match segment {
             Segment::Forward(range) => (bytes.slice(range), false),
             Segment::Bytes(piece) => (piece, false),
             Segment::Held(piece) => (piece, true),
+        };
+        let piece = match &mut translator {
+            Some(translator) => {
+                let mut translated = Vec::new();
+                translator.feed(&piece, &mut translated);
+                Bytes::from(translated)
+            }
+            None => piece,
         };
         if piece.is_empty() {
             continue;

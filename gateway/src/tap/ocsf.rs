@@ -26,14 +26,15 @@ fn of_leaf(tapped: &TapLeaf) -> Value {
     let kind = tapped.kind.as_str();
     let severity = alerts::of(kind, &leaf);
     let (activity, activity_name) = activity(kind, text("/asked/method"));
-    let provider = text("/asked/provider");
+    let provider = went(kind, &leaf, "provider");
+    let service = went(kind, &leaf, "target").or(provider);
     let mut event =
         common(item_base(&tapped.origin, tapped.position, kind, tapped.at_us), activity, severity);
     put(&mut event, "activity_name", Some(json!(activity_name)));
     put(&mut event, "message", Some(json!(message(kind, &leaf))));
     put(&mut event, "actor", Some(actor(&leaf, tapped.origin.gateway())));
     put(&mut event, "src_endpoint", Some(source(&leaf, tapped.origin.gateway())));
-    put(&mut event, "dst_endpoint", provider.map(|name| json!({ "name": name, "svc_name": name })));
+    put(&mut event, "dst_endpoint", provider.map(|name| json!({ "name": name, "svc_name": service })));
     let status = leaf.get("status").and_then(Value::as_i64);
     let reason = text("/reason").or_else(|| text("/answered/error_type"));
     let mut api = Map::new();
@@ -60,7 +61,7 @@ fn of_leaf(tapped: &TapLeaf) -> Value {
         put(&mut event, "status_detail", reason.or_else(|| text("/end")).map(|detail| json!(detail)));
         put(&mut event, "status_code", status.map(|code| json!(code.to_string())));
     }
-    let total_us = leaf.pointer("/timing/total_us").and_then(Value::as_i64);
+    let total_us = leaf.pointer("/timing/total_us").or_else(|| leaf.get("total_us")).and_then(Value::as_i64);
     put(&mut event, "duration", total_us.map(|us| json!(us / 1000)));
     if let (Some(metadata), Some(exchange)) =
         (event.get_mut("metadata").and_then(Value::as_object_mut), text("/exchange"))
@@ -134,6 +135,15 @@ fn put(map: &mut Map<String, Value>, key: &str, value: Option<Value>) {
     if let Some(value) = value {
         map.insert(key.into(), value);
     }
+}
+
+/// Of where the record tells: of the attempt that served, of the attempt itself, else of the first dispatch.
+fn went<'a>(kind: &str, leaf: &'a Value, what: &str) -> Option<&'a str> {
+    let of = match kind {
+        "attempt" | "side_call" => leaf,
+        _ => leaf.get("served").or_else(|| leaf.get("asked"))?,
+    };
+    of.get(what).and_then(Value::as_str)
 }
 
 /// What kind of activity a call is; the gateway's own records are other ones.
@@ -309,6 +319,29 @@ mod tests {
             assert_eq!(event["unmapped"]["affidavit"]["leaf"], *value);
             assert_eq!(event["type_uid"], json!(600_300 + event["activity_id"].as_u64().unwrap()));
         }
+    }
+
+    #[test]
+    fn an_attempt_and_the_outcome_behind_it_say_where_they_went() {
+        let went = |value: Value| {
+            let event = event(&leaf(7, &value));
+            (
+                event["dst_endpoint"].clone(),
+                event["api"]["service"]["name"].clone(),
+                event["duration"].clone(),
+            )
+        };
+        let of = |name: &str, service: &str| json!({ "name": name, "svc_name": service });
+        let attempt = json!({ "kind": "attempt", "at": 0, "provider": "other", "target": "other-us", "number": 1,
+            "phase": "end", "total_us": 5000 });
+        assert_eq!(went(attempt), (of("other", "other-us"), json!("other"), json!(5)));
+        let outcome = json!({ "kind": "outcome", "at": 0, "asked": { "provider": "openai", "target": "eu" },
+            "served": { "provider": "other", "target": "other-us", "number": 1 } });
+        assert_eq!(went(outcome), (of("other", "other-us"), json!("other"), Value::Null));
+        let first = json!({ "kind": "outcome", "at": 0, "asked": { "provider": "openai", "target": "eu" } });
+        assert_eq!(went(first), (of("openai", "eu"), json!("openai"), Value::Null));
+        let plain = json!({ "kind": "intent", "at": 0, "asked": { "provider": "openai" } });
+        assert_eq!(went(plain), (of("openai", "openai"), json!("openai"), Value::Null));
     }
 
     #[test]

@@ -18,6 +18,11 @@ const USAGE: &str = "data: {\"id\":\"chatcmpl-2\",\"object\":\"chat.completion.c
 
 /// A gateway with one stream of which the caller took one event and left.
 async fn left(provider_setting: &str, limits: &str) -> (Rig, Sender, usize) {
+    left_on(provider_setting, "", limits).await
+}
+
+/// As [`left`], on a route that says more.
+async fn left_on(provider_setting: &str, route: &str, limits: &str) -> (Rig, Sender, usize) {
     let (sender, response) = events();
     let response = std::sync::Mutex::new(Some(response));
     let provider = Provider::start(move |_| {
@@ -25,7 +30,12 @@ async fn left(provider_setting: &str, limits: &str) -> (Rig, Sender, usize) {
         async move { response }
     })
     .await;
-    let setup = Setup { provider: provider_setting.into(), limits: limits.into(), ..Setup::default() };
+    let setup = Setup {
+        provider: provider_setting.into(),
+        route: route.into(),
+        limits: limits.into(),
+        ..Setup::default()
+    };
     let rig = Rig::start(&provider, setup).await;
     let event = delta("one");
     sender.send(event.clone()).await;
@@ -103,8 +113,25 @@ async fn switched_off_the_provider_is_cut_at_once() {
     assert!(let_go(&sender).await < Duration::from_secs(2));
     let evidence = rig.stop().await;
     let outcome = only(&evidence);
-    assert_eq!((outcome.usage.source, outcome.usage.output_tokens), (UsageSource::Unknown, None));
+    assert_eq!((outcome.usage.source, outcome.usage.output_tokens), (UsageSource::Estimated, Some(1)));
     assert_eq!((outcome.provider_end, provided(outcome)), (None, delivered as u64));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_route_says_otherwise_than_its_provider() {
+    let (rig, sender, delivered) = left_on("", ", drain_after_abort: off", "").await;
+    assert!(let_go(&sender).await < Duration::from_secs(2));
+    let evidence = rig.stop().await;
+    assert_eq!((only(&evidence).provider_end, provided(only(&evidence))), (None, delivered as u64));
+
+    let within = ", drain_after_abort: { time: 20s }";
+    let (rig, sender, _) = left_on(", drain_after_abort: off", within, "").await;
+    sender.send(format!("{USAGE}{DONE}")).await;
+    drop(sender);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let evidence = rig.stop().await;
+    let outcome = only(&evidence);
+    assert_eq!((outcome.usage.source, outcome.usage.output_tokens), (UsageSource::Drained, Some(7)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -114,7 +141,7 @@ async fn draining_ends_at_its_bound_of_time() {
     assert!(waited < Duration::from_secs(5), "{waited:?}");
     let evidence = rig.stop().await;
     let outcome = only(&evidence);
-    assert_eq!((outcome.usage.source, outcome.usage.output_tokens), (UsageSource::Unknown, None));
+    assert_eq!((outcome.usage.source, outcome.usage.output_tokens), (UsageSource::Estimated, Some(1)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -129,7 +156,10 @@ async fn draining_ends_at_its_bound_of_bytes() {
     let evidence = rig.stop().await;
     let outcome = only(&evidence);
     assert!(provided(outcome) <= (delivered + (64 << 10)) as u64, "{}", provided(outcome));
-    assert_eq!((outcome.provider_end, outcome.usage.output_tokens), (Some(ProviderEnd::Cut), None));
+    assert_eq!(
+        (outcome.provider_end, outcome.usage.source),
+        (Some(ProviderEnd::Cut), UsageSource::Estimated)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -138,7 +168,7 @@ async fn a_stopping_gateway_does_not_wait_for_usage() {
     let start = Instant::now();
     let evidence = rig.stop().await;
     assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
-    assert_eq!(only(&evidence).usage.output_tokens, None);
+    assert_eq!(only(&evidence).usage.source, UsageSource::Estimated);
     drop(sender);
 }
 

@@ -1,5 +1,6 @@
 //! CA-1 and CA-2: what waits for the disk, and what does not.
 
+use std::io::Write as _;
 use std::time::Duration;
 
 use schemas::note::{Ed25519Signer, Signer as _};
@@ -166,6 +167,39 @@ async fn a_journal_that_fails_under_a_stream_gives_an_error_event_and_never_a_cl
     assert!(!clean, "cut");
     assert!(!got.contains("[DONE]"), "{got}");
     assert!(got.contains("affidavit_journal_failed"), "{got}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_coded_stream_that_is_cut_gets_no_event_of_ours_between_its_bytes() {
+    let (sender, mut response) = events();
+    response.headers_mut().insert("content-encoding", http::HeaderValue::from_static("gzip"));
+    let provider = once(response).await;
+    let rig = Rig::start(&provider, Setup::default()).await;
+    let mut response = rig.chat(STREAMING).await;
+    let mut coder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    coder.write_all(delta("x").as_bytes()).unwrap();
+    coder.flush().unwrap();
+    let first = std::mem::take(coder.get_mut());
+    sender.send(first.clone()).await;
+    assert_eq!(read_bytes(response.body_mut(), first.len()).await, first);
+    rig.gate.fail();
+    coder.write_all(DONE.as_bytes()).unwrap();
+    let rest = coder.finish().unwrap();
+    sender.send(rest.clone()).await;
+    drop(sender);
+    let mut got = Vec::new();
+    let mut clean = true;
+    while let Some(piece) = next(response.body_mut()).await {
+        match piece {
+            Ok(bytes) => got.extend_from_slice(&bytes),
+            Err(_) => {
+                clean = false;
+                break;
+            }
+        }
+    }
+    assert!(!clean, "cut");
+    assert!(rest.starts_with(&got), "{}", String::from_utf8_lossy(&got));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

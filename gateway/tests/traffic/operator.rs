@@ -1,10 +1,12 @@
 //! The operator's side: admin pages, reload, drain, erasure.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::Request;
 use http_body_util::Full;
 use schemas::record::{Body, CloseReason, ConfigReason, End};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use crate::provider::{COMPLETION, DONE, Provider, delta, events, whole};
 use crate::rig::{Rig, Setup, issue_key, read, read_bytes, send};
@@ -41,6 +43,65 @@ async fn the_admin_pages_tell_life_readiness_and_metrics() {
     rig.gate.fail();
     read(rig.chat(QUESTION).await).await;
     assert_eq!(page(&rig, "/readyz").await.0, 503);
+    assert!(page(&rig, "/metrics").await.1.contains("\ngateway_ready 0\n"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readiness_says_what_would_be_done_where_some_routes_go_on_without_evidence() {
+    let provider = provider().await;
+    let more_routes = "  - { name: closed, path: /closed, provider: openai }\n".to_owned();
+    let setup = Setup { route: ", fail_mode: open".into(), more_routes, ..Setup::default() };
+    let rig = Rig::start(&provider, setup).await;
+    let asked = async |path: &str| {
+        let request = rig.post(path).body(Full::from(QUESTION)).unwrap();
+        read(rig.send(request).await).await.0
+    };
+    assert_eq!(page(&rig, "/readyz").await, (200, "ready\n".into()));
+    rig.gate.fail();
+    assert_eq!(asked("/openai/v1/chat/completions").await, 200);
+    assert_eq!(asked("/openai/v1/chat/completions").await, 200);
+    assert_eq!(asked("/closed/v1/chat/completions").await, 503);
+    let (status, said) = page(&rig, "/readyz").await;
+    assert!(status == 200 && said.contains("`fail_mode: open`") && said.contains("journal_failed"), "{said}");
+    let metrics = page(&rig, "/metrics").await.1;
+    for line in ["gateway_ready 1", "gateway_evidence_unavailable{reason=\"journal_failed\"} 1"] {
+        assert!(metrics.lines().any(|found| found == line), "{line} in\n{metrics}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn idle_admin_connections_keep_nobody_out_and_end_soon() {
+    let provider = provider().await;
+    let rig = Rig::start(&provider, Setup::default()).await;
+    let admin = rig.gateway.admin_address();
+    let mut idle = Vec::new();
+    for _ in 0..64 {
+        let mut stream = TcpStream::connect(admin).await.unwrap();
+        is_alive(&mut stream).await;
+        idle.push(stream);
+    }
+    for path in ["/healthz", "/readyz", "/metrics"] {
+        let asked = tokio::time::timeout(Duration::from_secs(5), page(&rig, path)).await;
+        assert_eq!(asked.map(|(status, _)| status), Ok(200), "{path}");
+    }
+    // Those that asked last are still there.
+    is_alive(&mut idle[63]).await;
+    let begun = Instant::now();
+    for stream in &mut idle {
+        let over = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut Vec::new())).await;
+        assert!(over.is_ok(), "an idle connection is kept");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+}
+
+/// Asks on a connection, and leaves it open.
+async fn is_alive(stream: &mut TcpStream) {
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: admin\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\nalive\n") {
+        answer.push(stream.read_u8().await.unwrap());
+    }
+    assert!(answer.starts_with(b"HTTP/1.1 200"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

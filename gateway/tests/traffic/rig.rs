@@ -72,11 +72,23 @@ impl From<FileError> for Change {
 
 /// Issues a gateway key into `path`.
 pub(crate) fn issue_key(path: &Path, consumer: &str) -> String {
-    let request = KeyRequest {
-        consumer: Some(Identifier::new(consumer).unwrap()),
-        team: Some(Identifier::new("quality").unwrap()),
-        ..KeyRequest::default()
-    };
+    issue_key_of(path, consumer, "quality")
+}
+
+/// The same, of another team.
+pub(crate) fn issue_key_of(path: &Path, consumer: &str, team: &str) -> String {
+    issue_asked(
+        path,
+        KeyRequest {
+            consumer: Some(Identifier::new(consumer).unwrap()),
+            team: Some(Identifier::new(team).unwrap()),
+            ..KeyRequest::default()
+        },
+    )
+}
+
+/// Issues the gateway key that is asked for into `path`.
+pub(crate) fn issue_asked(path: &Path, request: KeyRequest) -> String {
     let issued = update::<_, Change>(path, |keys| {
         issue(keys, request, 1_790_000_000_000_000).map_err(|error| Change::Key(error.to_string()))
     });
@@ -90,8 +102,16 @@ pub(crate) fn issue_key(path: &Path, consumer: &str) -> String {
 impl Rig {
     /// Starts a gateway in front of `provider`.
     pub(crate) async fn start(provider: &Provider, setup: Setup) -> Self {
+        Self::start_with(provider, setup, &[]).await
+    }
+
+    /// As [`Rig::start`], with more secret files in its folder.
+    pub(crate) async fn start_with(provider: &Provider, setup: Setup, files: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let key = prepare(dir.path(), provider, &setup);
+        for (name, text) in files {
+            output::write_new(&dir.path().join(name), text.as_bytes(), 0o600).unwrap();
+        }
         let loaded = config::load(&dir.path().join("gateway.yaml")).unwrap_or_else(|problems| {
             panic!("{}", problems.iter().map(|problem| format!("{problem}\n")).collect::<String>())
         });
@@ -121,6 +141,13 @@ impl Rig {
     /// Sends a request on a connection of its own.
     pub(crate) async fn send(&self, request: Request<Full<Bytes>>) -> Response<Incoming> {
         send(self.address, request).await
+    }
+
+    /// What `/metrics` says.
+    pub(crate) async fn metrics(&self) -> String {
+        let request = Request::get("/metrics").header("host", "admin").body(Full::default()).unwrap();
+        let (_, _, body) = read(send(self.gateway.admin_address(), request).await).await;
+        String::from_utf8_lossy(&body).into_owned()
     }
 
     /// Sends a chat completion.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemas::Identifier;
 use schemas::record::{Decision, MAX_LIST, Verdict};
 
-use super::{Effect, Facts, Mode, OutputBound, Policy, Rule, When};
+use super::{Effect, Facts, Mode, Output, OutputBound, Policy, Rule, When, output};
 
 impl When {
     fn fits(&self, facts: &Facts<'_>) -> bool {
@@ -25,12 +25,13 @@ impl When {
         ]
         .iter()
         .all(|(patterns, fact)| patterns.fit(*fact))
+            && self.groups.fit_any(facts.groups.iter().map(Identifier::as_str))
     }
 }
 
 impl OutputBound {
     fn kept_by(&self, facts: &Facts<'_>) -> bool {
-        if !facts.generates {
+        if !writes(facts) {
             return true;
         }
         match asked_output(facts) {
@@ -40,9 +41,15 @@ impl OutputBound {
     }
 }
 
+/// Whether the request makes a model write what an output bound means.
+fn writes(facts: &Facts<'_>) -> bool {
+    facts.operation.is_some_and(|operation| output(operation, facts.model) == Output::Bounded)
+}
+
 /// The largest output over all answers that the request asks for.
 fn asked_output(facts: &Facts<'_>) -> Option<i64> {
-    Some(facts.max_output_tokens?.saturating_mul(facts.choices.unwrap_or(1).max(1)))
+    let of_one = facts.max_output_tokens.filter(|tokens| *tokens >= 0)?;
+    Some(of_one.saturating_mul(facts.choices.unwrap_or(1).max(1)))
 }
 
 impl Policy {
@@ -51,7 +58,25 @@ impl Policy {
     /// `rules` of the verdict are those that apply, in the order of the file. `facts` holds what is not in the
     /// record elsewhere: `decided_by` (a rule's id, or `default`), and where an output bound was weighed
     /// `output_bound`, the most generous one, and `output_asked` (a number, or `unbounded`).
+    ///
+    /// Where another model is sent than is asked for, both names are judged, and what is refused by one of them is refused:
+    /// an alias opens nothing. `judged_model` then says which the verdict is of: `sent_model` where only that one is
+    /// refused, else `requested_model`.
     pub fn evaluate(&self, facts: &Facts<'_>) -> Verdict {
+        let mut asked = self.evaluate_one(facts);
+        let Some(sent) = facts.sent_model.filter(|sent| facts.model != Some(*sent)) else { return asked };
+        let mut sent = self.evaluate_one(&Facts { model: Some(sent), ..*facts });
+        let only_sent = asked.decision == Decision::Allow && sent.decision != Decision::Allow;
+        let (verdict, name) =
+            if only_sent { (&mut sent, "sent_model") } else { (&mut asked, "requested_model") };
+        if let Ok(name) = Identifier::new(name) {
+            verdict.facts.insert("judged_model".to_owned(), name);
+        }
+        if only_sent { sent } else { asked }
+    }
+
+    /// Decides about a request as if it went out under the model that is asked for.
+    fn evaluate_one(&self, facts: &Facts<'_>) -> Verdict {
         let applying: Vec<&Rule> = self.rules.iter().filter(|rule| rule.when.fits(facts)).collect();
         let (effect, decided_by, bound) = self.decide(&applying, facts);
         let mut seen = BTreeMap::new();
@@ -91,7 +116,7 @@ impl Policy {
         }
         let keeps = |rule: &&&Rule| rule.max_output_tokens.is_none_or(|bound| bound.kept_by(facts));
         if let Some(allow) = applying.iter().find(keeps) {
-            return (Effect::Allow, Some(allow), allow.max_output_tokens.filter(|_| facts.generates));
+            return (Effect::Allow, Some(allow), allow.max_output_tokens.filter(|_| writes(facts)));
         }
         // Every rule that applies has a bound that is not kept: name the most generous.
         let widest = applying.iter().max_by_key(|rule| rule.max_output_tokens.map(|bound| bound.tokens));
@@ -120,6 +145,28 @@ mod tests {
 - {id: list, effect: allow, operations: 'models.*'}
 ";
 
+    #[test]
+    fn what_is_refused_under_either_name_of_a_model_is_refused() {
+        let rules = policy(
+            "enforce",
+            "allow",
+            "- {id: no-opus, effect: deny, models: 'claude-opus*'}\n- {id: no-slow, effect: deny, models: slow}\n",
+        );
+        let judged = |model, sent_model| {
+            let verdict = rules.evaluate(&Facts { model: Some(model), sent_model, ..Facts::default() });
+            let name = verdict.facts.get("judged_model").map(|name| name.as_str().to_owned());
+            (verdict.decision, verdict.facts["decided_by"].as_str().to_owned(), name)
+        };
+        let told = |rule: &str, name: &str| (Decision::Deny, rule.to_owned(), Some(name.to_owned()));
+        assert_eq!(judged("fast", Some("claude-opus-5")), told("no-opus", "sent_model"));
+        assert_eq!(judged("slow", Some("claude-opus-5")), told("no-slow", "requested_model"));
+        assert_eq!(judged("slow", Some("gpt-4o")), told("no-slow", "requested_model"));
+        let allowed = (Decision::Allow, "default".to_owned(), Some("requested_model".to_owned()));
+        assert_eq!(judged("fast", Some("gpt-4o")), allowed);
+        assert_eq!(judged("fast", None).2, None);
+        assert_eq!(judged("fast", Some("fast")).2, None);
+    }
+
     fn facts<'a>(
         who: (&'a str, &'a str, Option<&'a str>),
         what: (&'a str, Option<&'a str>, &'a str),
@@ -132,7 +179,6 @@ mod tests {
             provider: Some(what.0),
             model: what.1,
             operation: Some(what.2),
-            generates: super::super::writes_output(what.2),
             max_output_tokens: output.0,
             choices: output.1,
             ..Facts::default()
@@ -199,6 +245,9 @@ mod tests {
             (("a", "sales", OPEN), ("openai", None, "models.list"), (None, None), Decision::Allow, "list"),
             // An operation that nobody knows may write: it does not slip past a bound.
             (("batch", "sales", OPEN), ("openai", gpt, "other"), (Some(5001), None), Decision::Deny, "wide"),
+            // A bound below zero is none: servers read it as no end.
+            (("a", "research", OPEN), ("openai", gpt, chat), (Some(-1), None), Decision::Deny, "chat"),
+            (("batch", "research", OPEN), ("openai", gpt, chat), (Some(-1), None), Decision::Allow, "wide"),
             // A deny rule wins, also over an unknown data class.
             (
                 ("a", "research", Some("secret")),
@@ -230,6 +279,53 @@ mod tests {
             let opened = if decider == "default" { Decision::Allow } else { decision };
             assert_eq!(open.decision, opened, "row {row}, default allow");
         }
+    }
+
+    #[test]
+    fn an_output_bound_holds_in_every_dialect() {
+        let bounded = policy("enforce", "deny", "- {id: short, effect: allow, max_output_tokens: 1000}\n");
+        let decided = |operation, model, max_output_tokens| {
+            let facts = Facts { operation: Some(operation), model, max_output_tokens, ..Facts::default() };
+            let verdict = bounded.evaluate(&facts);
+            (verdict.decision, verdict.facts.contains_key("output_bound"))
+        };
+        for operation in [
+            "models.generate_content",
+            "models.stream_generate_content",
+            "models.predict",
+            "interactions.create",
+            "converse",
+            "converse_stream",
+            "invoke_model",
+            "invoke_model_stream",
+            "chat.create",
+            "generate.create",
+            "prompts.generate",
+            "conversations.start",
+        ] {
+            for over in [Some(1001), None] {
+                assert_eq!(decided(operation, None, over), (Decision::Deny, true), "{operation} {over:?}");
+            }
+            assert_eq!(decided(operation, None, Some(1000)), (Decision::Allow, true), "{operation}");
+        }
+        let titan = Some("amazon.titan-embed-text-v2:0");
+        assert_eq!(decided("invoke_model", titan, None), (Decision::Allow, false));
+        assert_eq!(decided("images.generations", None, None), (Decision::Allow, false));
+    }
+
+    #[test]
+    fn rules_name_groups() {
+        let rules = "- {id: eng, effect: allow, when: {groups: [eng, 'lab-*']}}\n- {id: out, effect: deny, when: {groups: contractors}}\n";
+        let policy = policy("enforce", "deny", rules);
+        let decided = |groups: &[&str]| {
+            let groups: Vec<Identifier> =
+                groups.iter().map(|group| Identifier::new(*group).unwrap()).collect();
+            policy.evaluate(&Facts { groups: &groups, ..Facts::default() }).decision
+        };
+        assert_eq!(decided(&["sales", "lab-1"]), Decision::Allow);
+        assert_eq!(decided(&["eng", "contractors"]), Decision::Deny);
+        assert_eq!(decided(&["sales"]), Decision::Deny);
+        assert_eq!(decided(&[]), Decision::Deny);
     }
 
     #[test]

@@ -10,12 +10,15 @@
 //! The order of rules in the file does not matter. With `mode: observe` a denial becomes `would_deny`.
 
 mod evaluate;
+mod output;
 mod read;
 
 use schemas::{Identifier, Sha256Hex};
 
 use crate::document::Problem;
 use crate::pattern::Patterns;
+
+pub use output::{Output, output, with_tokens};
 
 /// What is known about a request before it is sent. Names as the caller or the configuration spells them.
 #[derive(Debug, Clone, Copy, Default)]
@@ -36,36 +39,23 @@ pub struct Facts<'a> {
     pub data_class: Option<&'a str>,
     /// The id of the gateway key.
     pub key: Option<&'a str>,
+    /// The groups that the caller is in: all, or, of more than a record holds, those that decide among them
+    /// ([`Policy::groups`]).
+    pub groups: &'a [Identifier],
     /// The configured route.
     pub route: Option<&'a str>,
     /// The configured provider.
     pub provider: Option<&'a str>,
     /// The model that is asked for.
     pub model: Option<&'a str>,
-    /// The operation, as in records.
+    /// The model that is sent, where it is another one than is asked for.
+    pub sent_model: Option<&'a str>,
+    /// The operation, as in records. Where it writes what a request can bound ([`output`]), an output bound means something.
     pub operation: Option<&'a str>,
-    /// True where the operation makes the model write, so that an output bound means something ([`writes_output`]).
-    pub generates: bool,
-    /// The largest output in tokens that the request asks for, of one answer.
+    /// The largest output in tokens that the request asks for, of one answer. Below zero it bounds nothing: so servers read it.
     pub max_output_tokens: Option<i64>,
     /// How many answers the request asks for; absent is one.
     pub choices: Option<i64>,
-}
-
-/// True for the operations whose requests can bound the output, and for `other`: what is not known may write.
-pub fn writes_output(operation: &str) -> bool {
-    matches!(
-        operation,
-        "chat.completions"
-            | "completions"
-            | "responses.create"
-            | "responses.compact"
-            | "messages.create"
-            | "complete"
-            | "threads.runs.create"
-            | "threads.runs.submit_tool_outputs"
-            | "other"
-    )
 }
 
 /// A policy that was read and checked.
@@ -115,6 +105,7 @@ struct When {
     purpose: Patterns,
     data_class: Patterns,
     key: Patterns,
+    groups: Patterns,
     route: Patterns,
     providers: Patterns,
     models: Patterns,
@@ -136,6 +127,11 @@ impl Policy {
     /// Every problem of the file.
     pub fn parse(yaml: &[u8]) -> Result<Self, Vec<Problem>> {
         read::parse(yaml)
+    }
+
+    /// What its rules ask of a caller's groups.
+    pub fn groups(&self) -> impl Iterator<Item = &Patterns> {
+        self.rules.iter().map(|rule| &rule.when.groups).filter(|groups| !groups.is_empty())
     }
 
     /// SHA-256 of the file.

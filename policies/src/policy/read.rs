@@ -99,6 +99,7 @@ fn when(node: &Node, path: &str, when: &mut When, problems: &mut Vec<Problem>) {
         ("purpose", &mut when.purpose),
         ("data_class", &mut when.data_class),
         ("key", &mut when.key),
+        ("groups", &mut when.groups),
         ("route", &mut when.route),
     ] {
         self::patterns(&mut fields, key, patterns);
@@ -178,8 +179,8 @@ rules:
             "4:9: `rules[0].id`: found `has space`, wanted an identifier `[A-Za-z0-9_.:/@+-]{1,128}`",
             "7:13: `rules[1].effect`: found `permit`, wanted one of `allow`, `deny`",
             "9:13: `rules[1].models`: wanted at least one pattern, or no key",
-            "8:13: `rules[1].when.taem`: wanted a known key: consumer, cost_centre, data_class, key, organisation, \
-             purpose, route, system, team (did you mean `team`?)",
+            "8:13: `rules[1].when.taem`: wanted a known key: consumer, cost_centre, data_class, groups, key, \
+             organisation, purpose, route, system, team (did you mean `team`?)",
             "12:24: `rules[2].max_output_tokens`: wanted no bound on a `deny` rule: put it on the `allow` rule that \
              it limits",
             "15:24: `rules[3].max_output_tokens`: found `lots`, wanted a number of tokens from 1 to 2^53, or \

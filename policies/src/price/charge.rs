@@ -81,7 +81,8 @@ impl PriceBook {
         if usage.source == UsageSource::Unknown {
             return Err(Unpriced::NoUsage);
         }
-        let input = all_input(usage)?;
+        // What nobody told counts as nothing here, and as unknown where the row has a price for it.
+        let input = all_input(usage)?.unwrap_or(0);
         let model = models.iter().find(|model| self.knows(provider, model)).ok_or(Unpriced::NoPrice)?;
         let (row, prices) =
             self.prices(provider, model, at_us, served_tier, input).ok_or(Unpriced::NoPrice)?;
@@ -127,22 +128,43 @@ fn cached(usage: &Usage) -> Result<[u64; 3], Unpriced> {
     ])
 }
 
-fn all_input(usage: &Usage) -> Result<u64, Unpriced> {
+/// All input, where it is told; nothing told at all is no usage.
+fn all_input(usage: &Usage) -> Result<Option<u64>, Unpriced> {
     match (count(usage.input_tokens)?, count(usage.uncached_input_tokens)?) {
-        (Some(input), _) => Ok(input),
+        (Some(input), _) => Ok(Some(input)),
         (None, Some(uncached)) => {
-            cached(usage)?.iter().try_fold(uncached, |sum, n| sum.checked_add(*n)).ok_or(Unpriced::NoUsage)
+            let sum = cached(usage)?.iter().try_fold(uncached, |sum, n| sum.checked_add(*n));
+            sum.map(Some).ok_or(Unpriced::NoUsage)
         }
+        (None, None) if units(usage)?.iter().any(|n| *n > 0) => Ok(None),
         (None, None) => Err(Unpriced::NoUsage),
     }
+}
+
+/// A count that is unknown: nothing where the row has no price for any class of it, else nobody knows the cost.
+fn none_if_free(count: Option<u64>, prices: &[Option<Decimal>]) -> Result<u64, Unpriced> {
+    match count {
+        Some(count) => Ok(count),
+        None if prices.iter().all(Option::is_none) => Ok(0),
+        None => Err(Unpriced::NoUsage),
+    }
+}
+
+/// What is counted besides tokens.
+fn units(usage: &Usage) -> Result<[u64; 4], Unpriced> {
+    let [searches, web, pages, seconds] =
+        [usage.search_units, usage.web_searches, usage.pages, usage.audio_seconds].map(count);
+    Ok([searches?.unwrap_or(0), web?.unwrap_or(0), pages?.unwrap_or(0), seconds?.unwrap_or(0)])
 }
 
 /// A class, its tokens, and its price per million.
 type Class = (&'static str, u64, Option<Decimal>);
 
 /// Each class with its tokens and its price; every token stands in one class.
-fn split(usage: &Usage, prices: &Prices) -> Result<[Class; 8], Unpriced> {
-    let input = all_input(usage)?;
+fn split(usage: &Usage, prices: &Prices) -> Result<[Class; 13], Unpriced> {
+    let p = prices;
+    let of_input = [p.input, p.cache_read, p.cache_write_5m, p.cache_write_1h, p.input_audio, p.input_image];
+    let input = none_if_free(all_input(usage)?, &of_input)?;
     let [read, write_5m, write_1h] = cached(usage)?;
     let beside = read.checked_add(write_5m).and_then(|n| n.checked_add(write_1h));
     let uncached = beside.and_then(|n| input.checked_sub(n)).ok_or(Unpriced::NoUsage)?;
@@ -154,14 +176,16 @@ fn split(usage: &Usage, prices: &Prices) -> Result<[Class; 8], Unpriced> {
     // Audio and images are told as parts of all input. Where not all of them can stand outside of the caches,
     // nobody knows which of them were cached.
     let text = audio.checked_add(image).and_then(|n| uncached.checked_sub(n)).ok_or(Unpriced::NoPrice)?;
-    let output = match count(usage.output_tokens)? {
-        Some(output) => output,
-        // A model without output (embeddings) reports none.
-        None if prices.output.is_none() => 0,
-        None => return Err(Unpriced::NoUsage),
-    };
+    // A model without output (embeddings) reports none, nor does what is charged by pages or seconds.
+    let of_output = [p.output, p.output_audio, p.output_image];
+    let output = none_if_free(count(usage.output_tokens)?, &of_output)?;
     let spoken = count(usage.output_audio_tokens)?.unwrap_or(0);
-    let written = output.checked_sub(spoken).ok_or(Unpriced::NoUsage)?;
+    let drawn = match prices.output_image {
+        Some(_) => count(usage.output_image_tokens)?.unwrap_or(0),
+        None => 0,
+    };
+    let written = spoken.checked_add(drawn).and_then(|n| output.checked_sub(n)).ok_or(Unpriced::NoUsage)?;
+    let [searches, web, pages, seconds] = units(usage)?;
     Ok([
         ("input", text, prices.input),
         ("cache_read", read, prices.cache_read),
@@ -171,6 +195,11 @@ fn split(usage: &Usage, prices: &Prices) -> Result<[Class; 8], Unpriced> {
         ("input_image", image, prices.input_image),
         ("output", written, prices.output),
         ("output_audio", spoken, prices.output_audio),
+        ("output_image", drawn, prices.output_image),
+        ("search_unit", searches, prices.search_unit),
+        ("web_search", web, prices.web_search),
+        ("page", pages, prices.page),
+        ("audio_second", seconds, prices.audio_second),
     ])
 }
 
@@ -197,7 +226,6 @@ fn charge(usage: &Usage, prices: &Prices) -> Result<Charged, Unpriced> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use schemas::record::Reported;
 
     const BOOK: &str = "\
 id,provider,model,tier,input_above,valid_from,valid_until,currency,input,cache_read,cache_write_5m,cache_write_1h,output,input_audio,output_audio,input_image,source,read_on,note
@@ -215,21 +243,7 @@ tiny,p,tiny,standard,,2026-01-01,,USD,0.0000005,0.0000015,,,0.0000025,,,,https:/
     }
 
     fn usage() -> Usage {
-        Usage {
-            source: UsageSource::Provider,
-            role: UsageRole::Incurred,
-            input_tokens: None,
-            uncached_input_tokens: None,
-            cache_read_tokens: None,
-            cache_write_5m_tokens: None,
-            cache_write_1h_tokens: None,
-            output_tokens: None,
-            reasoning_tokens: None,
-            input_audio_tokens: None,
-            output_audio_tokens: None,
-            input_image_tokens: None,
-            reported: Reported::default(),
-        }
+        Usage::of(UsageSource::Provider, UsageRole::Incurred)
     }
 
     fn tokens(input: i64, read: i64, write: (i64, i64), output: i64) -> Usage {
@@ -241,6 +255,62 @@ tiny,p,tiny,standard,,2026-01-01,,USD,0.0000005,0.0000015,,,0.0000025,,,,https:/
             output_tokens: Some(output),
             ..usage()
         }
+    }
+
+    #[test]
+    fn searches_pages_and_seconds_are_charged_beside_tokens_and_without_them() {
+        const UNITS: &str = "\
+id,provider,model,tier,input_above,valid_from,valid_until,currency,input,cache_read,cache_write_5m,cache_write_1h,output,input_audio,output_audio,input_image,source,read_on,note,search_unit,web_search,page,audio_second,output_image
+chat,p,chat,standard,,2026-01-01,,USD,3,,,,15,,,=,https://x.test,2026-01-01,,,10000,,,40
+rerank,p,rerank,standard,,2026-01-01,,USD,,,,,,,,,https://x.test,2026-01-01,,2000,,,,
+ocr,p,ocr,standard,,2026-01-01,,USD,,,,,,,,,https://x.test,2026-01-01,,,,1000,,
+hear,p,hear,standard,,2026-01-01,,USD,,,,,,,,,https://x.test,2026-01-01,,,,,100,
+listen,p,listen,standard,,2026-01-01,,USD,3,,,,15,,,,https://x.test,2026-01-01,,,,,0,
+";
+        let book = PriceBook::parse(UNITS.as_bytes()).unwrap();
+        let total = |usage: &Usage, model| {
+            book.price(usage, "p", &[model], DAY, None)
+                .map(|cost| cost.total)
+                .map_err(|why| format!("{why:?}"))
+        };
+        let of = |text: &str| Ok(text.to_owned());
+        let searched = Usage { web_searches: Some(2), ..tokens(1000, 0, (0, 0), 100) };
+        assert_eq!(total(&searched, "chat"), of("0.0245"));
+        let drawn = Usage { output_image_tokens: Some(60), ..tokens(0, 0, (0, 0), 100) };
+        assert_eq!(total(&drawn, "chat"), of("0.003"));
+        assert_eq!(total(&Usage { search_units: Some(3), ..usage() }, "rerank"), of("0.006"));
+        assert_eq!(total(&Usage { pages: Some(5), ..usage() }, "ocr"), of("0.005"));
+        assert_eq!(total(&Usage { audio_seconds: Some(90), ..usage() }, "hear"), of("0.009"));
+        // A price that is not in the book is unknown, never zero; nothing told is no usage.
+        assert_eq!(total(&Usage { pages: Some(5), ..usage() }, "rerank"), Err("NoPrice".into()));
+        assert_eq!(total(&Usage { audio_seconds: Some(90), ..usage() }, "chat"), Err("NoUsage".into()));
+        assert_eq!(total(&usage(), "ocr"), Err("NoUsage".into()));
+        // Seconds beside tokens cost nothing only where the row says so.
+        let heard = Usage { audio_seconds: Some(90), ..tokens(1000, 0, (0, 0), 100) };
+        assert_eq!(total(&heard, "listen"), of("0.0045"));
+        assert_eq!(total(&heard, "chat"), Err("NoPrice".into()));
+    }
+
+    #[test]
+    fn tokens_that_nobody_told_are_no_cost_of_nothing() {
+        const BOOK: &str = "\
+id,provider,model,tier,input_above,valid_from,valid_until,currency,input,cache_read,cache_write_5m,cache_write_1h,output,input_audio,output_audio,input_image,source,read_on,note,search_unit,web_search,page,audio_second,output_image
+both,p,both,standard,,2026-01-01,,USD,3,,,,15,,,,https://x.test,2026-01-01,,,10000,,,
+reads,p,reads,standard,,2026-01-01,,USD,3,,,,,,,,https://x.test,2026-01-01,,,10000,,,
+writes,p,writes,standard,,2026-01-01,,USD,,,,,15,,,,https://x.test,2026-01-01,,,10000,,,
+speaks,p,speaks,standard,,2026-01-01,,USD,,,,,,,80,,https://x.test,2026-01-01,,,10000,,,
+";
+        let book = PriceBook::parse(BOOK.as_bytes()).unwrap();
+        let searched = Usage { web_searches: Some(2), ..usage() };
+        for model in ["both", "reads", "writes", "speaks"] {
+            assert_eq!(book.price(&searched, "p", &[model], DAY, None), Err(Unpriced::NoUsage), "{model}");
+        }
+        let wrote = Usage { output_tokens: Some(100), ..searched.clone() };
+        assert_eq!(book.price(&wrote, "p", &["both"], DAY, None), Err(Unpriced::NoUsage));
+        assert_eq!(book.price(&wrote, "p", &["writes"], DAY, None).unwrap().total, "0.0215");
+        let read = Usage { input_tokens: Some(1000), ..searched };
+        assert_eq!(book.price(&read, "p", &["both"], DAY, None), Err(Unpriced::NoUsage));
+        assert_eq!(book.price(&read, "p", &["reads"], DAY, None).unwrap().total, "0.023");
     }
 
     #[test]

@@ -10,7 +10,10 @@
 //! | `input_image` | image input outside of caches, where the row has a price for it |
 //! | `input` | the rest of the input |
 //! | `output_audio` | audio output, where the row has a price for it |
+//! | `output_image` | image output, where the row has a price for it |
 //! | `output` | the rest of the output; reasoning is output |
+//! | `search_unit`, `web_search`, `page` | what a provider charges besides tokens, per million too |
+//! | `audio_second` | seconds of audio, where the row has a price for them or no token is told |
 //!
 //! A served tier is a name as the provider spells it, with `/` and a word behind it for each thing more that changes
 //! the price: `/fast` for a fast mode, `/us` for inference kept in a region. The row of the whole name counts; where
@@ -75,7 +78,7 @@ pub struct Row {
     pub read_on: String,
 }
 
-/// Prices per million tokens; absent is unknown.
+/// Prices per million tokens, searches, pages or seconds; absent is unknown.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Prices {
     /// Input outside of caches.
@@ -94,6 +97,16 @@ pub struct Prices {
     pub output_audio: Option<Decimal>,
     /// Image input.
     pub input_image: Option<Decimal>,
+    /// Image output.
+    pub output_image: Option<Decimal>,
+    /// Searches that a reranker charges.
+    pub search_unit: Option<Decimal>,
+    /// Searches of the web.
+    pub web_search: Option<Decimal>,
+    /// Pages of documents.
+    pub page: Option<Decimal>,
+    /// Seconds of audio.
+    pub audio_second: Option<Decimal>,
 }
 
 impl Prices {
@@ -112,6 +125,9 @@ impl Prices {
             input_audio: times(self.input_audio)?,
             output_audio: times(self.output_audio)?,
             input_image: times(self.input_image)?,
+            output_image: times(self.output_image)?,
+            // What is no token has no surcharge.
+            ..*self
         })
     }
 }

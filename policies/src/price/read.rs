@@ -2,7 +2,8 @@
 //!
 //! One header line names the columns; lines that begin with `#` are comments. `model` holds patterns separated by
 //! spaces, `note` is for people. A price cell is a decimal per million tokens, nothing for unknown, or `=` for "as `input`" (in output
-//! columns "as `output`"). `surcharges`, a column that a book may leave out, holds `word=factor` separated by spaces.
+//! columns "as `output`"). A book may leave out the columns `output_image`, `search_unit`, `web_search`, `page`, `audio_second` (prices
+//! per million of them) and `surcharges`, which holds `word=factor` separated by spaces.
 
 use std::collections::BTreeMap;
 
@@ -36,8 +37,10 @@ const COLUMNS: [&str; 19] = [
     "note",
 ];
 
-/// A column that need not be there.
 const SURCHARGES: &str = "surcharges";
+
+/// Columns that need not be there.
+const OPTIONAL: [&str; 6] = [SURCHARGES, "output_image", "search_unit", "web_search", "page", "audio_second"];
 
 const PRICE_FORM: &str = "a price per million tokens as `2.50` (at most 12 fraction digits), `=`, or nothing";
 
@@ -90,7 +93,8 @@ fn line_of(position: &csv::Position, bytes: &[u8]) -> u64 {
 struct Columns {
     /// Those of [`COLUMNS`], in that order.
     known: Vec<usize>,
-    surcharges: Option<usize>,
+    /// Those of [`OPTIONAL`].
+    optional: [Option<usize>; OPTIONAL.len()],
     count: usize,
 }
 
@@ -102,8 +106,8 @@ fn header(reader: &mut csv::Reader<&[u8]>) -> Result<Columns, Vec<Problem>> {
     let place = Place { line, column: 1 };
     let mut problems = Vec::new();
     for name in &names {
-        if !COLUMNS.contains(&name) && name != SURCHARGES {
-            let wanted = format!("a known column: {}, {SURCHARGES}", COLUMNS.join(", "));
+        if !COLUMNS.contains(&name) && !OPTIONAL.contains(&name) {
+            let wanted = format!("a known column: {}, {}", COLUMNS.join(", "), OPTIONAL.join(", "));
             problems.push(Problem::at(place, name, wanted).suggest(name, COLUMNS));
         }
         if names.iter().filter(|other| *other == name).count() > 1 {
@@ -117,8 +121,8 @@ fn header(reader: &mut csv::Reader<&[u8]>) -> Result<Columns, Vec<Problem>> {
             None => problems.push(Problem::at(place, wanted, "this column in the header")),
         }
     }
-    let optional = names.iter().position(|name| name == SURCHARGES);
-    let columns = Columns { known: columns, surcharges: optional, count: names.len() };
+    let optional = OPTIONAL.map(|wanted| names.iter().position(|name| name == wanted));
+    let columns = Columns { known: columns, optional, count: names.len() };
     if problems.is_empty() { Ok(columns) } else { Err(problems) }
 }
 
@@ -130,8 +134,8 @@ struct Cells<'a> {
 
 impl Cells<'_> {
     fn index(&self, column: &str) -> Option<usize> {
-        if column == SURCHARGES {
-            return self.columns.surcharges;
+        if let Some(at) = OPTIONAL.iter().position(|name| *name == column) {
+            return self.columns.optional.get(at).copied().flatten();
         }
         let at = COLUMNS.iter().position(|name| *name == column)?;
         self.columns.known.get(at).copied()
@@ -222,6 +226,11 @@ fn row(cells: &Cells<'_>, problems: &mut Vec<Problem>) -> Option<Row> {
         input_audio: price("input_audio", "input")?,
         output_audio: price("output_audio", "output")?,
         input_image: price("input_image", "input")?,
+        output_image: price("output_image", "output")?,
+        search_unit: price("search_unit", "")?,
+        web_search: price("web_search", "")?,
+        page: price("page", "")?,
+        audio_second: price("audio_second", "")?,
     };
     if prices == Prices::default() {
         problems.push(cells.problem("input", "at least one price in a row"));
@@ -444,7 +453,17 @@ mod tests {
     fn no_cache_read_of_the_starter_book_costs_more_than_input_and_no_write_less() {
         for row in PriceBook::parse(STARTER.as_bytes()).unwrap().rows() {
             let prices = row.prices;
-            assert!(prices.input.is_some(), "{}", row.id);
+            if prices.input.is_none() {
+                // What is charged by pages or searches has no price of tokens at all.
+                let Prices { search_unit, web_search, page, .. } = prices;
+                assert_eq!(
+                    prices,
+                    Prices { search_unit, web_search, page, ..Prices::default() },
+                    "{}",
+                    row.id
+                );
+                continue;
+            }
             assert!(prices.cache_read.is_none_or(|read| Some(read) <= prices.input), "{}", row.id);
             assert!(prices.cache_write_5m.is_none_or(|write| Some(write) > prices.input), "{}", row.id);
             assert!(
@@ -452,7 +471,59 @@ mod tests {
                 "{}",
                 row.id
             );
-            assert!(prices.output.is_none_or(|output| Some(output) > prices.input), "{}", row.id);
+            assert!(prices.output.is_none_or(|output| Some(output) >= prices.input), "{}", row.id);
+        }
+    }
+
+    /// Some name that fits a pattern.
+    fn sample(pattern: &Pattern) -> String {
+        pattern.as_str().replace('?', "1").replace('*', "eu-west-1:000000000001")
+    }
+
+    #[test]
+    fn no_two_rows_of_the_starter_book_speak_as_closely_about_one_exchange() {
+        let book = PriceBook::parse(STARTER.as_bytes()).unwrap();
+        let close = |row: &Row, model: &str| {
+            let fit = row.models.iter().filter(|pattern| pattern.matches(model));
+            fit.map(|pattern| (pattern.is_exact(), pattern.literals())).max()
+        };
+        let mut checked = 0;
+        for row in book.rows() {
+            for model in row.models.iter().map(sample) {
+                let rivals = book.rows().iter().filter(|other| {
+                    other.id != row.id
+                        && other.provider == row.provider
+                        && other.tier == row.tier
+                        && other.input_above == row.input_above
+                        && other.until_day.is_none_or(|until| row.from_day < until)
+                        && row.until_day.is_none_or(|until| other.from_day < until)
+                });
+                for other in rivals {
+                    assert!(close(other, &model) < close(row, &model), "{} {} {model}", row.id, other.id);
+                }
+                checked += 1;
+            }
+        }
+        assert!(checked > 700, "{checked}");
+    }
+
+    #[test]
+    fn a_dearer_long_prompt_of_the_starter_book_has_a_row_for_each_name_of_the_short_one() {
+        let book = PriceBook::parse(STARTER.as_bytes()).unwrap();
+        for long in book.rows().iter().filter(|row| row.input_above > 0) {
+            let short = book.rows().iter().find(|row| {
+                row.input_above == 0
+                    && (&row.provider, &row.tier, &row.models) == (&long.provider, &long.tier, &long.models)
+                    && row.from_day <= long.from_day
+                    && row.until_day == long.until_day
+            });
+            let short = short.unwrap_or_else(|| unreachable!("{} has no short row", long.id));
+            assert!(long.prices.input.is_none_or(|input| Some(input) > short.prices.input), "{}", long.id);
+            assert!(
+                long.prices.output.is_none_or(|output| Some(output) > short.prices.output),
+                "{}",
+                long.id
+            );
         }
     }
 
@@ -484,11 +555,102 @@ mod tests {
             ("anthropic", "claude-haiku-5-5", "2026-11-20", 100_001, Some("anthropic/haiku-5.5/above-100k")),
             ("azure_openai", "gpt-4o", "2026-11-20", 1, None),
             ("azure_openai.global", "gpt-4o", "2026-11-20", 1, Some("azure_openai.global/gpt-4o")),
+            ("mistral", "mistral-small-latest", "2026-03-15", 1, Some("mistral/mistral-small-latest/2025")),
+            ("mistral", "mistral-small-latest", "2026-03-16", 1, Some("mistral/mistral-small-4")),
+            ("mistral", "mistral-large-latest", "2026-11-20", 1, Some("mistral/mistral-large-3")),
+            ("mistral", "mistral-large-4", "2026-11-20", 1, Some("mistral/mistral-large-4")),
+            ("mistral", "mistral-large-5", "2026-11-20", 1, None),
+            ("cohere", "command-a-03-2025", "2026-11-20", 1, Some("cohere/command-a")),
+            // Nobody's price is somebody else's: these are by contract.
+            ("cohere", "command-a-reasoning-08-2025", "2026-11-20", 1, None),
+            ("cohere", "command-a-plus-05-2026", "2026-11-20", 1, None),
+            ("cohere", "command-r", "2026-11-20", 1, None),
+            ("deepseek", "deepseek-v4-flash", "2026-08-15", 1, Some("deepseek/v4-flash/2026-05")),
+            ("deepseek", "deepseek-v4-flash", "2026-08-16", 1, None),
+            ("deepseek.peak", "deepseek-v4-flash", "2026-11-20", 1, Some("deepseek.peak/flash")),
+            ("deepseek.off_peak", "deepseek-v4-pro", "2026-11-20", 1, Some("deepseek.off_peak/v4-pro")),
+            ("groq", "llama-3.3-70b-versatile", "2026-11-20", 1, Some("groq/llama-3.3-70b")),
+            ("groq", "groq/compound", "2026-11-20", 1, None),
+            ("xai", "grok-3", "2025-10-20", 1, None),
+            ("xai", "grok-3", "2025-10-21", 1, Some("xai/grok-3")),
+            ("xai", "grok-3-fast", "2025-10-21", 1, None),
+            ("xai", "grok-code-fast-1", "2026-05-14", 1, Some("xai/grok-code-fast-1")),
+            ("xai", "grok-code-fast-1", "2026-11-20", 1, Some("xai/grok-build-0.1")),
+            ("xai", "grok-4.3", "2026-11-20", 199_999, Some("xai/grok-4.3")),
+            ("xai", "grok-4.3", "2026-11-20", 200_000, Some("xai/grok-4.3/from-200k")),
+            ("xai", "grok-4.30", "2026-11-20", 1, None),
+            ("together", "openai/gpt-oss-120b", "2026-11-20", 1, Some("together/gpt-oss-120b")),
+            ("perplexity", "perplexity/sonar", "2026-11-20", 1, Some("perplexity/sonar")),
+            ("perplexity", "sonar", "2026-09-01", 1, None),
+            ("perplexity.tokens", "sonar", "2026-09-01", 1, Some("perplexity.tokens/sonar")),
+            ("perplexity.tokens", "sonar", "2026-09-27", 1, None),
+            ("cerebras", "gpt-oss-120b", "2026-11-20", 1, Some("cerebras/gpt-oss-120b")),
+            ("cerebras", "openai/gpt-oss-120b", "2026-11-20", 1, None),
         ];
         for (provider, model, on, input, row) in table {
             let found = book.row(provider, model, day(on), "standard", input).map(|row| row.id.as_str());
             assert_eq!(found, row, "{provider} {model} {on} {input}");
         }
+    }
+
+    #[test]
+    fn the_starter_book_prices_bedrocks_ids_where_they_say_where_they_are_served() {
+        let book = PriceBook::parse(STARTER.as_bytes()).unwrap();
+        let at = super::day("2026-11-20").unwrap() * 86_400_000_000;
+        let row = |provider: &str, model: &str| {
+            book.row(provider, model, at, "standard", 1).map(|row| row.id.as_str())
+        };
+        // id -> row of `bedrock`, row of `bedrock.us-east-1`
+        let haiku = "anthropic.claude-haiku-4-5-20251001-v1:0";
+        let nova = "amazon.nova-lite-v1:0";
+        let profile = |id: &str| format!("arn:aws:bedrock:us-west-2:000000000001:inference-profile/{id}");
+        let model = |id: &str| format!("arn:aws:bedrock:us-east-1::foundation-model/{id}");
+        let geo = [Some("bedrock/claude-haiku-4.5/geo"), Some("bedrock.us-east-1/claude-haiku-4.5/geo")];
+        let global =
+            [Some("bedrock/claude-haiku-4.5/global"), Some("bedrock.us-east-1/claude-haiku-4.5/global")];
+        let table: [(String, [Option<&str>; 2]); 15] = [
+            (format!("us.{haiku}"), geo),
+            (profile(&format!("us.{haiku}")), geo),
+            (format!("eu.{haiku}"), [geo[0], None]),
+            (format!("global.{haiku}"), global),
+            (profile(&format!("global.{haiku}")), global),
+            // Dearer, and in another partition.
+            (format!("us-gov.{haiku}"), [None; 2]),
+            (
+                format!("arn:aws-us-gov:bedrock:us-gov-west-1:000000000001:inference-profile/us.{haiku}"),
+                [None; 2],
+            ),
+            // What InvokeModel answers names no place: the id that was sent must decide.
+            ("claude-haiku-4-5-20251001".into(), [None; 2]),
+            (haiku.into(), [None; 2]),
+            (
+                "arn:aws:bedrock:us-east-1:000000000001:application-inference-profile/1arbu5hu2sjr".into(),
+                [None; 2],
+            ),
+            (
+                format!("arn:aws:bedrock:us-east-1:000000000001:application-inference-profile/us.{haiku}"),
+                [None; 2],
+            ),
+            (nova.into(), [None, Some("bedrock.us-east-1/nova-lite/in-region")]),
+            (model(nova), [None, Some("bedrock.us-east-1/nova-lite/in-region")]),
+            (model(nova).replace("us-east-1", "ap-southeast-2"), [None; 2]),
+            (format!("us.{nova}"), [Some("bedrock/nova-lite/us"), Some("bedrock.us-east-1/nova-lite/us")]),
+        ];
+        for (id, [anywhere, here]) in table {
+            assert_eq!(row("bedrock", &id), anywhere, "{id}");
+            assert_eq!(row("bedrock.us-east-1", &id), here, "{id} in us-east-1");
+        }
+    }
+
+    #[test]
+    fn groqs_usual_tier_costs_what_the_standard_one_does() {
+        let book = PriceBook::parse(STARTER.as_bytes()).unwrap();
+        let of = |tier: &str| -> Vec<(&[Pattern], Prices)> {
+            let rows = book.rows().iter().filter(|row| row.provider == "groq" && row.tier == tier);
+            rows.map(|row| (row.models.as_slice(), row.prices)).collect()
+        };
+        assert_eq!(of("standard"), of("on_demand"));
+        assert!(of("standard").len() >= 15, "{}", of("standard").len());
     }
 
     #[test]

@@ -218,58 +218,15 @@ pub struct LegalHold {
     pub position: u64,
     /// The record's time, microseconds UTC.
     pub recorded_at: i64,
-    /// The hold's name.
-    pub hold: Identifier,
-    /// `begin` or `end`.
-    pub phase: Identifier,
-    /// As in the record.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub reason: Option<Identifier>,
-    /// As in the record.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub actor: Option<Identifier>,
-    /// As in the record.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub exchange: Option<ExchangeId>,
-    /// As in the record.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub subject: Option<Identifier>,
-    /// As in the record.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub consumer: Option<Identifier>,
-    /// As in the record.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub from: Option<i64>,
-    /// As in the record.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub to: Option<i64>,
+    /// What the record says.
+    #[serde(flatten)]
+    pub said: Hold,
 }
 
 impl LegalHold {
     /// Of a record, by its place and time.
     pub fn of(origin: &Origin, position: u64, recorded_at: i64, record: &Hold) -> Self {
-        let Hold { hold, phase, reason, actor, exchange, subject, consumer, from, to } = record.clone();
-        let origin = origin.clone();
-        Self {
-            origin,
-            position,
-            recorded_at,
-            hold,
-            phase,
-            reason,
-            actor,
-            exchange,
-            subject,
-            consumer,
-            from,
-            to,
-        }
-    }
-
-    /// What the record said.
-    pub fn record(&self) -> Hold {
-        let Self { hold, phase, reason, actor, exchange, subject, consumer, from, to, .. } = self.clone();
-        Hold { hold, phase, reason, actor, exchange, subject, consumer, from, to }
+        Self { origin: origin.clone(), position, recorded_at, said: record.clone() }
     }
 }
 
@@ -348,8 +305,8 @@ fn form(entry: &Entry) -> Result<(), EntryError> {
         EntryBody::RetentionSet(set) if !is_part(set.retention.as_str()) => {
             wrong(format!("`retention` is `{}`, wanted `[a-z0-9][a-z0-9.-]{{0,62}}`", set.retention))
         }
-        EntryBody::LegalHold(hold) if !matches!(hold.phase.as_str(), "begin" | "end") => {
-            wrong(format!("`phase` is `{}`, wanted `begin` or `end`", hold.phase))
+        EntryBody::LegalHold(hold) if !matches!(hold.said.phase.as_str(), "begin" | "end") => {
+            wrong(format!("`phase` is `{}`, wanted `begin` or `end`", hold.said.phase))
         }
         _ => Ok(()),
     }

@@ -1,11 +1,13 @@
 //! `leaves.json`: a leaf of every kind with its hash, and texts that no reader may take.
 
 use schemas::content::Salt;
-use schemas::record::{Body, PartName};
+use schemas::record::{Answered, Attempt, AttemptNumber, Body, Intent, Outcome, PartName, Refusal};
 use schemas::{Sha256Hex, canonical, leaf};
 use serde_json::{Value, json};
 
 use super::sample;
+
+const ONE: AttemptNumber = AttemptNumber::new(1).unwrap();
 
 fn bodies() -> Vec<(&'static str, Body)> {
     let salt = Salt::from_bytes([5; 32]);
@@ -15,6 +17,15 @@ fn bodies() -> Vec<(&'static str, Body)> {
     let mut unkept = sample::part(PartName::ClientRequest, b"not kept", &salt);
     unkept.kept = Some(false);
     unkept.content_encoding = Some(sample::id("zstd"));
+    let attempt =
+        |number, phase, names: &[PartName]| sample::attempt((1, 2), number, phase, parts(names), key.clone());
+    let full = |attempt: Attempt| {
+        let Outcome { cost, answered, .. } = sample::outcome(1, 2, vec![], None);
+        let (error_type, error_code) = (Some(sample::id("rate_limit_error")), Some(sample::id("slow_down")));
+        let answered = Answered { error_type, error_code, retry_after_s: Some(3), ..answered };
+        Attempt { answered, cost, unpriced: None, ..attempt }
+    };
+    let outcome = |names: &[PartName]| sample::outcome(1, 2, parts(names), key.clone());
     let mut all = vec![
         ("boot", Body::Boot(sample::boot(&[9; 32]))),
         (
@@ -34,16 +45,56 @@ fn bodies() -> Vec<(&'static str, Body)> {
             )),
         ),
         ("intent_not_kept", Body::Intent(sample::intent(2, vec![unkept], None))),
-        ("outcome", Body::Outcome(sample::outcome(1, 2, parts(&[PartName::ProviderResponse]), key))),
+        ("outcome", Body::Outcome(outcome(&[PartName::ProviderResponse]))),
         ("outcome_interrupted", Body::Outcome(sample::interrupted(2, 3))),
         ("refusal", Body::Refusal(sample::refusal(3))),
         ("refusal_folded", Body::Refusal(sample::folded())),
-        ("attempt_open", Body::Attempt(sample::attempt(1, 2, "open"))),
-        ("attempt_end", Body::Attempt(sample::attempt(1, 2, "end"))),
-        ("side_call", Body::SideCall(sample::attempt(1, 2, "end"))),
+        ("attempt_open", Body::Attempt(attempt(1, "open", &[PartName::AttemptRequest(ONE)]))),
+        ("attempt_end", Body::Attempt(attempt(1, "end", &[PartName::AttemptResponse(ONE)]))),
+        ("attempt_end_of_number_0", Body::Attempt(attempt(0, "end", &[]))),
+        ("outcome_served", Body::Outcome(Outcome { served: Some(sample::served()), ..outcome(&[]) })),
+        (
+            "intent_translated",
+            Body::Intent(Intent {
+                translation: Some(sample::translation()),
+                ..sample::intent(1, parts(&[PartName::ClientRequest, PartName::ProviderRequest]), key.clone())
+            }),
+        ),
+        (
+            "outcome_translated",
+            Body::Outcome(Outcome {
+                translation: Some(sample::translation()),
+                answer_dropped: Some(sample::answer_dropped()),
+                ..outcome(&[PartName::ProviderResponse, PartName::ClientResponse])
+            }),
+        ),
+        (
+            "refusal_untranslatable",
+            Body::Refusal(Refusal {
+                reason: sample::id("untranslatable"),
+                status: 400,
+                translation: Some(sample::translation()),
+                ..sample::refusal(3)
+            }),
+        ),
+        ("attempt_end_priced", Body::Attempt(full(attempt(1, "end", &[PartName::AttemptResponse(ONE)])))),
+        (
+            "side_call",
+            Body::SideCall(Attempt {
+                answered: full(attempt(1, "end", &[])).answered,
+                ..sample::side_call((1, 2))
+            }),
+        ),
     ];
     all.extend(sample::lone());
     all.push(("close", Body::Close(sample::close())));
+    let chosen = Intent { choice: Some(sample::choice()), ..sample::intent(1, vec![], None) };
+    let ended = attempt(1, "end", &[]);
+    all.extend([
+        ("intent_chosen", Body::Intent(chosen)),
+        ("outcome_estimated", Body::Outcome(Outcome { usage: sample::estimated(), ..outcome(&[]) })),
+        ("attempt_end_estimated", Body::Attempt(Attempt { usage: Some(sample::estimated()), ..ended })),
+    ]);
     all
 }
 
@@ -112,6 +163,81 @@ fn refused() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
+/// Leaves whose keys are each in order, and do not belong together.
+fn contradicting() -> Vec<(&'static str, Vec<u8>)> {
+    let config = Sha256Hex::of(b"config");
+    let changed = |body: Body, change: &dyn Fn(&mut Value)| {
+        let mut value = serde_json::to_value(sample::record(1, config, body)).unwrap();
+        change(&mut value);
+        canonical::to_vec(&value).unwrap()
+    };
+    let attempt = |phase| Body::Attempt(sample::attempt((1, 2), 1, phase, vec![], None));
+    let put = |key: &'static str, item: Value| move |value: &mut Value| value[key] = item.clone();
+    let take = |key: &'static str| {
+        move |value: &mut Value| {
+            value.as_object_mut().unwrap().remove(key);
+        }
+    };
+    let priced = serde_json::to_value(sample::outcome(1, 2, vec![], None)).unwrap();
+    let (usage, cost) = (&priced["usage"], &priced["cost"]);
+    let limit = |key: &'static str, item: Value| {
+        move |value: &mut Value| {
+            value["limit"] = json!({
+                "rule": "team", "count": "money", "limit": "1", "used": "0.5", "wanted": "0.75", "currency": "USD",
+            });
+            value["limit"][key] = item.clone();
+        }
+    };
+    let refusal = || Body::Refusal(sample::refusal(3));
+    let mut all = Vec::new();
+    for (why, key, item) in [
+        ("open with an end", "end", json!("complete")),
+        ("open with a status", "status", json!(200)),
+        ("open with a duration", "total_us", json!(1)),
+        ("open with an answer", "answered", json!({"response_id": "a"})),
+        ("open with usage", "usage", usage.clone()),
+        ("open that is not priced", "unpriced", json!("no_usage")),
+    ] {
+        all.push((why, changed(attempt("open"), &put(key, item))));
+    }
+    let with_cost = |value: &mut Value| {
+        value["cost"] = cost.clone();
+        value.as_object_mut().unwrap().remove("usage");
+    };
+    let hash = json!(Sha256Hex::of(b"commitment"));
+    all.push(("cost without usage", changed(attempt("end"), &with_cost)));
+    all.push(("end with a commitment", changed(attempt("end"), &put("commitment", hash))));
+    let translation = serde_json::to_value(sample::translation()).unwrap();
+    all.push(("end with a translation", changed(attempt("end"), &put("translation", translation.clone()))));
+    let worded = |count: usize| {
+        let mut of = translation.clone();
+        of["dropped"]["what"] = json!(vec!["seed"; count]);
+        of
+    };
+    let open = |count| changed(attempt("open"), &put("translation", worded(count)));
+    all.push(("translation that dropped 33 words", open(33)));
+    all.push(("end without its end", changed(attempt("end"), &take("end"))));
+    all.push(("end without usage", changed(attempt("end"), &take("usage"))));
+    let call = || Body::SideCall(sample::side_call((1, 2)));
+    all.push(("side call with usage", changed(call(), &put("usage", usage.clone()))));
+    all.push(("side call that is not priced", changed(call(), &put("unpriced", json!("no_price")))));
+    all.push(("limit that is no decimal", changed(refusal(), &limit("limit", json!("much")))));
+    all.push(("limit used that is no decimal", changed(refusal(), &limit("used", json!("01")))));
+    all.push(("limit wanted that is no decimal", changed(refusal(), &limit("wanted", json!("1e3")))));
+    all.push(("limit by 33 facts", changed(refusal(), &limit("by", json!(vec!["team"; 33])))));
+    // The same without what is wrong is taken.
+    for leaf in [
+        changed(attempt("open"), &|_| ()),
+        changed(attempt("end"), &|_| ()),
+        changed(call(), &|_| ()),
+        open(32),
+        changed(refusal(), &limit("by", json!(vec!["team"; 32]))),
+    ] {
+        leaf::decode(&leaf).unwrap();
+    }
+    all
+}
+
 #[test]
 fn leaves_are_written_as_the_vectors_say() {
     let config = Sha256Hex::of(b"config");
@@ -126,6 +252,7 @@ fn leaves_are_written_as_the_vectors_say() {
     }
     let refused: Vec<_> = refused()
         .into_iter()
+        .chain(contradicting())
         .map(|(why, leaf)| json!({"why": why, "leaf_base64": super::base64(&leaf)}))
         .collect();
     super::golden_json("leaves.json", &json!({"accepted": accepted, "refused": refused}));
@@ -154,7 +281,7 @@ fn leaves_of_the_vectors_are_read_and_written_back() {
     }
     assert!(records.is_empty());
     let refused = vectors["refused"].as_array().unwrap();
-    assert_eq!(refused.len(), self::refused().len());
+    assert_eq!(refused.len(), self::refused().len() + contradicting().len());
     for vector in refused {
         assert!(leaf::decode(&super::unbase64(&vector["leaf_base64"])).is_err(), "{}", vector["why"]);
     }
@@ -199,6 +326,14 @@ fn the_vectors_hold_every_key_of_every_kind() {
         ]
         .contains(&path.as_str())
             && !path.starts_with("refusal.parts")
+            && !path.starts_with("refusal.limit")
+            && !path.starts_with("side_call.parts")
+            && !path.starts_with("side_call.usage")
+            && !path.starts_with("side_call.cost")
+            && !path.starts_with("side_call.verdict")
+            && !path.starts_with("side_call.translation")
+            && !["side_call.content_key", "side_call.retention", "side_call.unpriced"]
+                .contains(&path.as_str())
             && !["refusal.content_key", "refusal.suppression"].contains(&path.as_str())
             && !path.ends_with(".kept")
     });

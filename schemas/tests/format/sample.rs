@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use schemas::content::{Salt, commitment};
+use schemas::holds::Scope;
 use schemas::record::{
-    Admin, Answered, Asked, Attempt, Attributed, Body, Boot, Caller, Close, CloseReason, Config,
-    ConfigReason, Cost, Decision, Encryption, End, Erasure, Gap, GapReason, Heartbeat, Hold, Intent, Outcome,
-    Part, PartName, Predecessor, ProviderEnd, Record, Refusal, Reported, Source, Timing, Unpriced, Usage,
-    UsageRole, UsageSource, Verdict,
+    Admin, Answered, Asked, Attempt, Attributed, Body, Boot, Caller, Choice, Close, CloseReason, Config,
+    ConfigReason, Cost, Decision, Dropped, Encryption, End, Erasure, Forwarded, Gap, GapReason, Heartbeat,
+    Hold, Intent, Outcome, Part, PartName, Predecessor, ProviderEnd, Record, Refusal, Reported, Served,
+    Source, Timing, Translation, Unpriced, Usage, UsageRole, UsageSource, Verdict,
 };
 use schemas::{ExchangeId, Identifier, Origin, Sha256Hex};
 
@@ -66,6 +67,12 @@ pub fn caller() -> Caller {
         data_class: from("confidential", Source::Key),
         subject: from("p:0123456789abcdef0123456789abcdef", Source::Asserted),
         key: Some(id("k-7f3a")),
+        groups: vec![id("finance"), id("p:00112233445566778899aabbccddeeff")],
+        group_count: Some(2),
+        forwarded: Some(Forwarded {
+            kind: id("authorization"),
+            fingerprint: id("p:ffeeddccbbaa99887766554433221100"),
+        }),
     }
 }
 
@@ -78,6 +85,7 @@ pub fn asked() -> Asked {
         operation: Some(id("chat.completions")),
         method: Some(id("POST")),
         requested_model: Some(id("gpt-5")),
+        sent_model: Some(id("gpt-5-2026-08-07")),
         stream: Some(true),
         max_output_tokens: Some(512),
         choices: Some(1),
@@ -104,6 +112,7 @@ pub fn part(part: PartName, content: &[u8], salt: &Salt) -> Part {
     let (media_type, content_encoding) = match part {
         PartName::ClientRequestHead | PartName::ProviderResponseHead | PartName::Error => (None, None),
         PartName::ProviderResponse => (Some(id("text/event-stream")), Some(id("gzip"))),
+        PartName::AttemptResponse(_) => (Some(id("application/json")), Some(id("br"))),
         _ => (Some(id("application/json")), None),
     };
     let commitment = commitment(salt, content);
@@ -119,15 +128,36 @@ pub fn intent(n: u32, parts: Vec<Part>, key: Option<Identifier>) -> Intent {
         parts,
         content_key: key,
         retention: id("standard"),
+        translation: None,
         fail_mode: Some(id("open")),
         suppression: vec![id("x-affidavit-record")],
+        choice: None,
+    }
+}
+
+/// What a prompt meant, and what embedded it.
+pub fn choice() -> Choice {
+    Choice {
+        by: id("semantic"),
+        why: id("matched"),
+        target: Some(id("openai-eu")),
+        score: Some(812_345),
+        embedded: Some(exchange(7)),
+    }
+}
+
+/// Usage that the provider did not tell.
+pub fn estimated() -> Usage {
+    Usage {
+        input_tokens: Some(1187),
+        output_tokens: Some(290),
+        tokenizer: Some(id("o200k_base")),
+        ..Usage::of(UsageSource::Estimated, UsageRole::Incurred)
     }
 }
 
 fn usage() -> Usage {
     Usage {
-        source: UsageSource::Provider,
-        role: UsageRole::Incurred,
         input_tokens: Some(1200),
         uncached_input_tokens: Some(150),
         cache_read_tokens: Some(1000),
@@ -138,6 +168,12 @@ fn usage() -> Usage {
         input_audio_tokens: Some(0),
         output_audio_tokens: Some(0),
         input_image_tokens: Some(0),
+        output_image_tokens: Some(0),
+        tool_use_input_tokens: Some(0),
+        search_units: Some(0),
+        web_searches: Some(0),
+        pages: Some(0),
+        audio_seconds: Some(0),
         reported: Reported {
             input: Some(1200),
             output: Some(300),
@@ -146,6 +182,7 @@ fn usage() -> Usage {
             cache_creation: Some(50),
             reasoning: Some(120),
         },
+        ..Usage::of(UsageSource::Provider, UsageRole::Incurred)
     }
 }
 
@@ -155,6 +192,9 @@ pub fn outcome(n: u32, intent_position: u64, parts: Vec<Part>, key: Option<Ident
         intent_position,
         caller: caller(),
         asked: asked(),
+        served: None,
+        translation: None,
+        answer_dropped: None,
         end: End::Complete,
         provider_end: Some(ProviderEnd::Seen),
         provider_status: Some(200),
@@ -231,21 +271,7 @@ pub fn interrupted(n: u32, intent_position: u64) -> Outcome {
         released: None,
         delivered_at_least: Some(2048),
         answered: Answered::default(),
-        usage: Usage {
-            source: UsageSource::Unknown,
-            role: UsageRole::Incurred,
-            input_tokens: None,
-            uncached_input_tokens: None,
-            cache_read_tokens: None,
-            cache_write_5m_tokens: None,
-            cache_write_1h_tokens: None,
-            output_tokens: None,
-            reasoning_tokens: None,
-            input_audio_tokens: None,
-            output_audio_tokens: None,
-            input_image_tokens: None,
-            reported: Reported::default(),
-        },
+        usage: Usage::of(UsageSource::Unknown, UsageRole::Incurred),
         cost: None,
         unpriced: Some(Unpriced::NoUsage),
         timing: Timing::default(),
@@ -269,6 +295,8 @@ pub fn refusal(n: u32) -> Refusal {
         content_key: None,
         retention: Some(id("standard")),
         suppression: vec![],
+        limit: None,
+        translation: None,
     }
 }
 
@@ -288,19 +316,82 @@ pub fn folded() -> Refusal {
     }
 }
 
-pub fn attempt(n: u32, intent_position: u64, phase: &str) -> Attempt {
+pub fn attempt(
+    (n, intent_position): (u32, u64),
+    number: u64,
+    phase: &str,
+    parts: Vec<Part>,
+    key: Option<Identifier>,
+) -> Attempt {
     let ended = phase == "end";
+    // Number 0 goes where the intent says.
+    let (target, model) = match number {
+        0 => ("openai-eu", "gpt-5-2026-08-07"),
+        _ => ("openai-us", "gpt-5-mini"),
+    };
+    let sent = parts.iter().find(|_| !ended).map(|part| part.commitment);
     Attempt {
         exchange: exchange(n),
         intent_position,
-        number: 1,
+        number,
         phase: id(phase),
-        target: id("openai-us"),
-        reason: id("retry"),
-        commitment: Some(Sha256Hex::of(b"commitment")),
-        status: ended.then_some(200),
+        target: id(target),
+        provider: Some(id("openai")),
+        dialect: Some(id("openai")),
+        model: Some(id(model)),
+        reason: id("fallback"),
+        verdict: (!ended).then(|| verdict(Decision::Allow)),
+        translation: (!ended).then(translation),
+        commitment: sent,
+        end: ended.then_some(End::Complete),
+        status: ended.then_some(529),
         total_us: ended.then_some(900_000),
+        answered: Answered {
+            response_id: ended.then(|| id("chatcmpl-0")),
+            error_type: ended.then(|| id("overloaded_error")),
+            ..Answered::default()
+        },
         usage: ended.then(usage),
+        cost: None,
+        unpriced: ended.then_some(Unpriced::NoPrice),
+        retention: (!parts.is_empty()).then(|| id("standard")),
+        content_key: key.filter(|_| !parts.is_empty()),
+        parts,
+    }
+}
+
+/// What an exchange calls on its side: it has no money.
+pub fn side_call((n, intent_position): (u32, u64)) -> Attempt {
+    let commitment = Some(Sha256Hex::of(b"commitment"));
+    let call = attempt((n, intent_position), 1, "end", vec![], None);
+    Attempt { reason: id("side_call"), commitment, usage: None, cost: None, unpriced: None, ..call }
+}
+
+/// A request in another dialect than its caller's.
+pub fn translation() -> Translation {
+    Translation {
+        from: id("anthropic"),
+        to: id("openai"),
+        dropped: Dropped {
+            count: 3,
+            meaning: 1,
+            unknown: 1,
+            what: vec![id("cache_control"), id("unknown_key")],
+        },
+    }
+}
+
+pub fn answer_dropped() -> Dropped {
+    Dropped { count: 1, meaning: 0, unknown: 0, what: vec![id("logprobs")] }
+}
+
+pub fn served() -> Served {
+    Served {
+        number: 1,
+        target: id("openai-us"),
+        provider: Some(id("openai")),
+        dialect: Some(id("openai")),
+        model: Some(id("gpt-5-mini")),
     }
 }
 
@@ -339,11 +430,13 @@ pub fn lone() -> Vec<(&'static str, Body)> {
         phase: id("begin"),
         reason: Some(id("litigation")),
         actor: Some(id("uid:1000")),
-        exchange: Some(exchange(1)),
-        subject: Some(id("p:00112233445566778899aabbccddeeff")),
-        consumer: Some(id("payroll-bot")),
-        from: Some(START),
-        to: Some(START + 1_000_000),
+        scope: Scope {
+            exchange: Some(exchange(1)),
+            subject: Some(id("p:00112233445566778899aabbccddeeff")),
+            consumer: Some(id("payroll-bot")),
+            from: Some(START),
+            to: Some(START + 1_000_000),
+        },
     };
     vec![
         ("admin", Body::Admin(admin)),

@@ -15,7 +15,7 @@ use schemas::keytable::{self, KeyId, Slot};
 use schemas::merkle::{self, CompactRange};
 use schemas::names::FileKind;
 use schemas::note::{Ed25519Signer, Signer as _, VerifyingKey};
-use schemas::record::{Body, End, Outcome, PartName, Record};
+use schemas::record::{AttemptNumber, Body, End, Outcome, PartName, Record};
 use schemas::seal::{self, Seal, SealedFile};
 use schemas::trust::{Trust, TrustedGateway, key_text};
 use schemas::verify::{BatchInput, SealTail, chain, verify_batch};
@@ -81,6 +81,17 @@ fn batches(key: &[u8; 32]) -> Vec<Vec<Entry>> {
         key: Some(slot),
         stored,
     };
+    let attempt = |number: u64, phase: &str, stored: Stored| Entry {
+        body: Body::Attempt(sample::attempt(
+            (3, 4),
+            number,
+            phase,
+            vec![sample::part(stored.part, &stored.content, &stored.salt)],
+            identifier(0),
+        )),
+        key: Some(0),
+        stored: vec![stored],
+    };
     let head = b"POST /openai/v1/chat/completions\ncontent-type: application/json\n".to_vec();
     let config =
         sample::config(Sha256Hex::of(CONFIG), Some(Sha256Hex::of(POLICY)), Some(Sha256Hex::of(PRICES)));
@@ -93,6 +104,15 @@ fn batches(key: &[u8; 32]) -> Vec<Vec<Entry>> {
         4,
     );
     resent.stream = content::delta(&short, &long).unwrap();
+    let other = String::from_utf8(long.clone()).unwrap().replace("gpt-5", "gpt-5-mini").into_bytes();
+    let mut rerouted = stored(
+        PartName::AttemptRequest(AttemptNumber::new(1).unwrap()),
+        other.clone(),
+        Encoding::Delta { base_exchange: exchange(3), base_part: PartName::ClientRequest },
+        8,
+    );
+    rerouted.stream = content::delta(&long, &other).unwrap();
+    let overloaded = br#"{"error":{"type":"overloaded_error","message":"Overloaded"}}"#.to_vec();
     let first = vec![lone(Body::Boot(sample::boot(key))), lone(Body::Config(config))];
     let second = vec![
         intent(
@@ -106,13 +126,23 @@ fn batches(key: &[u8; 32]) -> Vec<Vec<Entry>> {
         outcome(1, 2, 0, vec![stored(PartName::ProviderResponse, answer(), dictionary, 3)]),
         intent(3, 0, vec![resent]),
         intent(2, 1, vec![stored(PartName::ClientRequest, b"to be erased".to_vec(), Encoding::Plain, 5)]),
-        lone(Body::Attempt(sample::attempt(3, 4, "open"))),
-        lone(Body::Attempt(sample::attempt(3, 4, "end"))),
+        attempt(
+            0,
+            "end",
+            stored(PartName::AttemptResponse(AttemptNumber::FIRST), overloaded, Encoding::Zstd, 7),
+        ),
+        attempt(1, "open", rerouted),
         outcome(2, 5, 1, vec![stored(PartName::ProviderResponse, vec![], Encoding::Plain, 6)]),
     ];
     let mut third = vec![
-        lone(Body::SideCall(sample::attempt(3, 4, "end"))),
-        lone(Body::Outcome(Outcome { end: End::GatewayAbort, ..sample::interrupted(3, 4) })),
+        lone(Body::SideCall(sample::side_call((3, 4)))),
+        lone(Body::Outcome(Outcome {
+            end: End::GatewayAbort,
+            served: Some(sample::served()),
+            translation: Some(sample::translation()),
+            answer_dropped: Some(sample::answer_dropped()),
+            ..sample::interrupted(3, 4)
+        })),
         lone(Body::Refusal(sample::refusal(4))),
         lone(Body::Refusal(sample::folded())),
     ];
@@ -135,6 +165,7 @@ fn content_file(from: u64, batch: &[Entry]) -> Option<Vec<u8>> {
         let exchange = match &entry.body {
             Body::Intent(intent) => &intent.exchange,
             Body::Outcome(outcome) => &outcome.exchange,
+            Body::Attempt(attempt) => &attempt.exchange,
             _ => continue,
         };
         for stored in &entry.stored {
@@ -369,7 +400,6 @@ fn the_content_of_the_vectors_is_what_the_leaves_commit_to() {
         .flat_map(|(i, entry)| entry.stored.iter().map(move |stored| (i as u64 + 2, entry.key, stored)))
         .collect();
     assert_eq!(parts.len(), wanted.len());
-    let base = wanted.iter().find(|(position, ..)| *position == 2).map(|_| history(8)).unwrap();
     for ((position, _, part, assembled), (at, slot, stored)) in parts.into_iter().zip(wanted) {
         assert_eq!((position, part), (at, stored.part));
         let Some(assembled) = assembled else {
@@ -379,12 +409,14 @@ fn the_content_of_the_vectors_is_what_the_leaves_commit_to() {
         assert_eq!(assembled.salt, stored.salt);
         assert_eq!(assembled.base.is_some(), matches!(stored.encoding, Encoding::Delta { .. }));
         let salt = assembled.salt;
-        let content = assembled.content(Some(&base), 1 << 20).unwrap();
+        let turns = if assembled.base.as_ref().is_some_and(|(of, _)| *of == exchange(3)) { 9 } else { 8 };
+        let content = assembled.content(Some(&history(turns)), 1 << 20).unwrap();
         assert_eq!(content, stored.content);
         let commitment = content::commitment(&salt, &content);
         let committed = match &second[(position - 2) as usize].body {
             Body::Intent(intent) => &intent.parts,
             Body::Outcome(outcome) => &outcome.parts,
+            Body::Attempt(attempt) => &attempt.parts,
             other => std::panic::panic_any(format!("{other:?}")),
         };
         assert!(committed.iter().any(|p| p.part == part && p.commitment == commitment));

@@ -117,8 +117,15 @@ fn values(out: &mut String, schema: &Value) {
             (_, Value::Array(names)) => names.iter().filter_map(Value::as_str).collect(),
             _ => panic_type(option),
         };
-        for name in names {
-            let _ = writeln!(out, "| `{name}` | {} |", description(option));
+        // Many names of one meaning stand in one row; as many meanings as names have a row each.
+        let meaning = description(option);
+        for names in names.chunks(if option["enum"].as_array().is_some_and(|all| all.len() > 8) {
+            names.len()
+        } else {
+            1
+        }) {
+            let names = names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+            let _ = writeln!(out, "| {names} | {meaning} |");
         }
     }
 }

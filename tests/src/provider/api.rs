@@ -1,27 +1,40 @@
-//! Small but complete forms of the OpenAI and Anthropic APIs: what their own SDKs need to work whole and streamed,
-//! with tools, with errors (model `fail-<status>`), with coded request bodies.
+//! Small but complete forms of the OpenAI and Anthropic APIs, and by [`further`] of others: what their own SDKs need to work
+//! whole and streamed, with tools, structured output, with errors (model `fail-<status>`), with coded request bodies. A word
+//! `mark-...` of the prompt stands in the answer too: whose answer it is can be told.
 
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderValue, Response, StatusCode};
 use serde_json::{Value, json};
 
-use super::{Body, full, pieces};
+use super::{Body, embed, full, further, long, pieces};
 
 /// Answers one request by its path.
 pub async fn answer(head: &Parts, body: &Bytes) -> Response<Body> {
     let decoded = decode(head, body);
     let request: Value = serde_json::from_slice(&decoded).unwrap_or(Value::Null);
     let path = head.uri.path();
+    if let Some(answer) = long::answer(path, &request) {
+        return answer;
+    }
+    if let Some(answer) = further::answer(path, head.uri.query().unwrap_or_default(), &request) {
+        return answer;
+    }
     let anthropic = head.headers.contains_key("anthropic-version");
     if let Some(status) =
         request["model"].as_str().and_then(|m| m.strip_prefix("fail-")).and_then(|s| s.parse().ok())
     {
         return failure(anthropic, status);
     }
-    let mut response = match path.rsplit_once("/v1/").map_or(path.trim_start_matches('/'), |(_, p)| p) {
+    let operation = path.rsplit_once("/v1/").map_or(path.trim_start_matches('/'), |(_, p)| p);
+    // Azure names the deployment before it.
+    let operation = operation
+        .strip_prefix("openai/deployments/")
+        .map_or(operation, |path| path.split_once('/').map_or(path, |(_, operation)| operation));
+    let mut response = match operation {
         "chat/completions" => chat(&request),
         "responses" => responses(&request),
+        "embeddings" if request["dimensions"].is_number() => return embed::answer(&request).await,
         "embeddings" => embeddings(&request),
         "messages" => messages(&request),
         "messages/count_tokens" => json_answer(&json!({ "input_tokens": words(&request) })),
@@ -39,7 +52,7 @@ pub async fn answer(head: &Parts, body: &Bytes) -> Response<Body> {
             "results": [{ "flagged": false, "categories": {}, "category_scores": {} }] })),
         other if other.starts_with("responses/") => {
             let id = other.trim_start_matches("responses/").split('/').next().unwrap_or_default();
-            json_answer(&response_object(id, "stored answer", 11, 5))
+            json_answer(&response_object(id, &response_text("stored answer"), 11, 5))
         }
         _ => failure(anthropic, 404),
     };
@@ -70,20 +83,33 @@ pub fn words(request: &Value) -> i64 {
     i64::try_from(request.to_string().split_whitespace().count()).unwrap_or(0)
 }
 
-fn json_answer(value: &Value) -> Response<Body> {
+pub(super) fn json_answer(value: &Value) -> Response<Body> {
     let mut response = Response::new(full(value.to_string()));
     response.headers_mut().insert("content-type", HeaderValue::from_static("application/json"));
     response
 }
 
+/// The message of an error, in every API the same.
+pub(super) fn why(status: u16) -> &'static str {
+    match status {
+        400 => "the request is not valid",
+        401 => "the provider knows no such key",
+        404 => "no such thing",
+        429 => "too many requests",
+        529 => "overloaded",
+        _ => "the provider failed",
+    }
+}
+
 fn failure(anthropic: bool, status: u16) -> Response<Body> {
-    let (kind, message) = match status {
-        400 => ("invalid_request_error", "the request is not valid"),
-        401 => ("authentication_error", "the provider knows no such key"),
-        404 => ("not_found_error", "no such thing"),
-        429 => ("rate_limit_error", "too many requests"),
-        529 => ("overloaded_error", "overloaded"),
-        _ => ("api_error", "the provider failed"),
+    let message = why(status);
+    let kind = match status {
+        400 => "invalid_request_error",
+        401 => "authentication_error",
+        404 => "not_found_error",
+        429 => "rate_limit_error",
+        529 => "overloaded_error",
+        _ => "api_error",
     };
     let body = if anthropic {
         json!({ "type": "error", "error": { "type": kind, "message": message }, "request_id": "req_failed" })
@@ -98,7 +124,7 @@ fn failure(anthropic: bool, status: u16) -> Response<Body> {
     response
 }
 
-fn events(list: Vec<String>) -> Response<Body> {
+pub(super) fn events(list: Vec<String>) -> Response<Body> {
     let sizes = list.iter().map(String::len).collect();
     let mut response = Response::new(pieces(Bytes::from(list.concat()), sizes));
     response
@@ -107,7 +133,18 @@ fn events(list: Vec<String>) -> Response<Body> {
     response
 }
 
-const ANSWER: [&str; 6] = ["The ", "record ", "of ", "this ", "is ", "kept."];
+/// The answer in its six pieces: JSON where that is wanted, else a sentence with the prompt's mark in it.
+pub(super) fn said(request: &Value, wants_json: bool) -> [String; 6] {
+    if wants_json {
+        return ["{\"answer\":", "\"kept\"", ",", "\"sure\"", ":true", "}"].map(str::to_owned);
+    }
+    let text = request.to_string();
+    let mark = text.rfind("mark-").map_or("this", |at| {
+        let rest = &text[at..];
+        rest.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').next().unwrap_or(rest)
+    });
+    ["The ", "record ", "of ", &format!("{mark} "), "is ", "kept."].map(str::to_owned)
+}
 
 /// True where the caller offers tools and has not yet answered a call.
 fn wants_tool(request: &Value, list: &str) -> bool {
@@ -124,6 +161,16 @@ fn wants_tool(request: &Value, list: &str) -> bool {
 fn chat(request: &Value) -> Response<Body> {
     let model = request["model"].as_str().unwrap_or("gpt-4o-mini");
     let tool = wants_tool(request, "messages");
+    let called = request["tools"][0]["function"]["name"].as_str().unwrap_or("lookup");
+    // Some SDKs ask for an object as the arguments of a tool of this name.
+    let pieces = if called == "json" {
+        ["{\"answer\":\"kept\",", "\"sure\":true}"]
+    } else {
+        ["{\"key\":", "\"a b\"}"]
+    };
+    let wants_json = request["response_format"]["type"].as_str().is_some_and(|kind| kind.starts_with("json"));
+    let said = said(request, wants_json);
+    let text = said.concat();
     let prompt = words(request);
     // One answer, one id, where the caller names itself.
     let id = request["user"].as_str().map_or("chatcmpl-api1".into(), |user| format!("chatcmpl-{user}"));
@@ -133,9 +180,9 @@ fn chat(request: &Value) -> Response<Body> {
     if request["stream"] != true {
         let message = if tool {
             json!({ "role": "assistant", "content": null, "tool_calls": [{ "id": "call_1", "type": "function",
-                "function": { "name": "lookup", "arguments": "{\"key\":\"a b\"}" } }] })
+                "function": { "name": called, "arguments": pieces.concat() } }] })
         } else {
-            json!({ "role": "assistant", "content": ANSWER.concat(), "refusal": null })
+            json!({ "role": "assistant", "content": text, "refusal": null })
         };
         return json_answer(&json!({ "id": id, "object": "chat.completion", "created": 1_700_000_000,
             "model": model, "choices": [{ "index": 0, "message": message, "logprobs": null,
@@ -156,20 +203,25 @@ fn chat(request: &Value) -> Response<Body> {
     };
     let mut list = vec![delta(json!({ "role": "assistant", "content": "" }), Value::Null)];
     if tool {
-        list.push(delta(
+        let call = |arguments: &str| {
             json!({ "tool_calls": [{ "index": 0, "id": "call_1", "type": "function",
-            "function": { "name": "lookup", "arguments": "" } }] }),
-            Value::Null,
-        ));
-        for piece in ["{\"key\":", "\"a b\"}"] {
-            list.push(delta(
-                json!({ "tool_calls": [{ "index": 0, "function": { "arguments": piece } }] }),
-                Value::Null,
-            ));
+                "function": { "name": called, "arguments": arguments } }] })
+        };
+        if model.starts_with("mistral") {
+            // Mistral gives a call in one piece.
+            list.push(delta(call(&pieces.concat()), Value::Null));
+        } else {
+            list.push(delta(call(""), Value::Null));
+            for piece in pieces {
+                list.push(delta(
+                    json!({ "tool_calls": [{ "index": 0, "function": { "arguments": piece } }] }),
+                    Value::Null,
+                ));
+            }
         }
         list.push(delta(json!({}), json!("tool_calls")));
     } else {
-        list.extend(ANSWER.iter().map(|word| delta(json!({ "content": word }), Value::Null)));
+        list.extend(said.iter().map(|word| delta(json!({ "content": word }), Value::Null)));
         list.push(delta(json!({}), json!("stop")));
     }
     if ask {
@@ -179,19 +231,30 @@ fn chat(request: &Value) -> Response<Body> {
     events(list)
 }
 
-fn response_object(id: &str, text: &str, input: i64, output: i64) -> Value {
+fn response_object(id: &str, item: &Value, input: i64, output: i64) -> Value {
     json!({ "id": id, "object": "response", "created_at": 1_700_000_000, "status": "completed", "error": null,
         "incomplete_details": null, "instructions": null, "metadata": {}, "model": "gpt-4o-mini-2024-07-18",
-        "output": [{ "id": "msg_1", "type": "message", "role": "assistant", "status": "completed",
-            "content": [{ "type": "output_text", "text": text, "annotations": [] }] }],
-        "parallel_tool_calls": true, "temperature": 1.0, "tool_choice": "auto", "tools": [], "top_p": 1.0,
+        "output": [item], "parallel_tool_calls": true, "temperature": 1.0, "tool_choice": "auto", "tools": [], "top_p": 1.0,
         "usage": { "input_tokens": input, "input_tokens_details": { "cached_tokens": 0 }, "output_tokens": output,
             "output_tokens_details": { "reasoning_tokens": 0 }, "total_tokens": input + output } })
 }
 
+fn response_text(text: &str) -> Value {
+    json!({ "id": "msg_1", "type": "message", "role": "assistant", "status": "completed",
+        "content": [{ "type": "output_text", "text": text, "annotations": [] }] })
+}
+
 fn responses(request: &Value) -> Response<Body> {
-    let text = ANSWER.concat();
-    let done = response_object("resp_api1", &text, words(request), 6);
+    let wants_json = request["text"]["format"]["type"].as_str().is_some_and(|kind| kind.starts_with("json"));
+    let said = said(request, wants_json);
+    let item = if wants_tool(request, "input") {
+        let called = request["tools"][0]["name"].as_str().unwrap_or("lookup");
+        json!({ "id": "fc_1", "type": "function_call", "call_id": "call_1", "name": called, "status": "completed",
+            "arguments": "{\"key\":\"a b\"}" })
+    } else {
+        response_text(&said.concat())
+    };
+    let done = response_object("resp_api1", &item, words(request), 6);
     if request["stream"] != true {
         return json_answer(&done);
     }
@@ -206,25 +269,41 @@ fn responses(request: &Value) -> Response<Body> {
         number += 1;
         format!("event: {kind}\ndata: {data}\n\n")
     };
-    let item = json!({ "id": "msg_1", "type": "message", "role": "assistant", "status": "in_progress", "content": [] });
-    let part = json!({ "type": "output_text", "text": "", "annotations": [] });
-    let mut list = vec![
-        event("response.created", json!({ "response": started })),
-        event("response.output_item.added", json!({ "output_index": 0, "item": item })),
-        event(
-            "response.content_part.added",
-            json!({ "item_id": "msg_1", "output_index": 0, "content_index": 0, "part": part }),
-        ),
-    ];
-    for word in ANSWER {
-        list.push(event("response.output_text.delta",
-            json!({ "item_id": "msg_1", "output_index": 0, "content_index": 0, "delta": word, "logprobs": [] })));
+    let mut first = item.clone();
+    first["status"] = json!("in_progress");
+    let mut list = vec![event("response.created", json!({ "response": started }))];
+    if item["type"] == "function_call" {
+        first["arguments"] = json!("");
+        list.push(event("response.output_item.added", json!({ "output_index": 0, "item": first })));
+        let at = |mut data: Value| {
+            data["item_id"] = json!("fc_1");
+            data["output_index"] = json!(0);
+            data
+        };
+        for piece in ["{\"key\":", "\"a b\"}"] {
+            list.push(event("response.function_call_arguments.delta", at(json!({ "delta": piece }))));
+        }
+        let whole = at(json!({ "name": item["name"], "arguments": item["arguments"] }));
+        list.push(event("response.function_call_arguments.done", whole));
+    } else {
+        first["content"] = json!([]);
+        list.push(event("response.output_item.added", json!({ "output_index": 0, "item": first })));
+        let at = |mut data: Value| {
+            data["item_id"] = json!("msg_1");
+            data["output_index"] = json!(0);
+            data["content_index"] = json!(0);
+            data
+        };
+        let part = json!({ "type": "output_text", "text": "", "annotations": [] });
+        list.push(event("response.content_part.added", at(json!({ "part": part }))));
+        for word in &said {
+            list.push(event("response.output_text.delta", at(json!({ "delta": word, "logprobs": [] }))));
+        }
+        let text = at(json!({ "text": said.concat(), "logprobs": [] }));
+        list.push(event("response.output_text.done", text));
+        list.push(event("response.content_part.done", at(json!({ "part": item["content"][0] }))));
     }
-    list.push(event(
-        "response.output_text.done",
-        json!({ "item_id": "msg_1", "output_index": 0, "content_index": 0, "text": text, "logprobs": [] }),
-    ));
-    list.push(event("response.output_item.done", json!({ "output_index": 0, "item": done["output"][0] })));
+    list.push(event("response.output_item.done", json!({ "output_index": 0, "item": item })));
     list.push(event("response.completed", json!({ "response": done })));
     events(list)
 }
@@ -238,23 +317,27 @@ fn embeddings(request: &Value) -> Response<Body> {
     };
     let data: Vec<Value> =
         (0..count).map(|n| json!({ "object": "embedding", "index": n, "embedding": embedding })).collect();
-    json_answer(&json!({ "object": "list", "data": data, "model": "text-embedding-3-small",
+    json_answer(&json!({ "id": "embd-1", "object": "list", "data": data, "model": "text-embedding-3-small",
         "usage": { "prompt_tokens": 8, "total_tokens": 8 } }))
 }
 
 fn messages(request: &Value) -> Response<Body> {
     let model = request["model"].as_str().unwrap_or("claude-sonnet-4-5");
     let tool = wants_tool(request, "messages");
+    let called = request["tools"][0]["name"].as_str().unwrap_or("lookup");
     let input = words(request);
+    // As it is, and as it was in the beta.
+    let forms = [&request["output_config"]["format"], &request["output_format"]];
+    let said = said(request, forms.iter().any(|form| form.is_object()));
     let stop = if tool { "tool_use" } else { "end_turn" };
     let usage = json!({ "input_tokens": input, "cache_creation_input_tokens": 20, "cache_read_input_tokens": 30,
         "cache_creation": { "ephemeral_5m_input_tokens": 15, "ephemeral_1h_input_tokens": 5 },
         "output_tokens": 6, "service_tier": "standard" });
     if request["stream"] != true {
         let content = if tool {
-            json!([{ "type": "tool_use", "id": "toolu_1", "name": "lookup", "input": { "key": "a b" } }])
+            json!([{ "type": "tool_use", "id": "toolu_1", "name": called, "input": { "key": "a b" } }])
         } else {
-            json!([{ "type": "text", "text": ANSWER.concat() }])
+            json!([{ "type": "text", "text": said.concat() }])
         };
         return json_answer(
             &json!({ "id": "msg_api1", "type": "message", "role": "assistant", "model": model,
@@ -276,7 +359,7 @@ fn messages(request: &Value) -> Response<Body> {
         list.push(event(
             "content_block_start",
             json!({ "index": 0, "content_block":
-            { "type": "tool_use", "id": "toolu_1", "name": "lookup", "input": {} } }),
+            { "type": "tool_use", "id": "toolu_1", "name": called, "input": {} } }),
         ));
         list.push(event("ping", json!({})));
         for piece in ["{\"key\":", "\"a b\"}"] {
@@ -291,7 +374,7 @@ fn messages(request: &Value) -> Response<Body> {
             json!({ "index": 0, "content_block": { "type": "text", "text": "" } }),
         ));
         list.push(event("ping", json!({})));
-        for word in ANSWER {
+        for word in &said {
             list.push(event(
                 "content_block_delta",
                 json!({ "index": 0, "delta": { "type": "text_delta", "text": word } }),

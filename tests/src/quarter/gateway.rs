@@ -279,6 +279,8 @@ impl Gateway<'_> {
             content_key: None,
             retention: None,
             suppression: vec![],
+            limit: None,
+            translation: None,
         };
         self.log.push(at, Body::Refusal(refusal(None, "unauthenticated", 401, Some(7), None)));
         let caller = Caller { consumer: by("bot-chat", Source::Key), ..Caller::default() };
@@ -295,11 +297,6 @@ impl Gateway<'_> {
         let exchange = exchange_id(at, number, self.number);
         let position = self.log.position();
         let content_key = self.encrypted.then(|| self.key(position));
-        let retention = match violation {
-            Some(Violation::KeptTooLong | Violation::Erased) => "short",
-            Some(Violation::OtherRetention) => "odd",
-            _ => "standard",
-        };
         let verdict = match violation {
             Some(Violation::NoDecision) => None,
             Some(Violation::WouldDeny) => Some(Decision::WouldDeny),
@@ -312,9 +309,11 @@ impl Gateway<'_> {
             verdict: verdict.map(|decision| self.verdict(decision)),
             parts: vec![part(PartName::ClientRequest, sort.request, number)],
             content_key: content_key.clone(),
-            retention: id(retention),
+            retention: retention(violation),
+            translation: None,
             fail_mode: None,
             suppression: vec![],
+            choice: None,
         };
         self.log.push(at, Body::Intent(intent));
         let took = 200_000 + i64::try_from(self.dice.below(20 * SECOND.unsigned_abs())).unwrap_or(0);
@@ -415,6 +414,9 @@ impl Gateway<'_> {
             intent_position,
             caller,
             asked,
+            served: None,
+            translation: None,
+            answer_dropped: None,
             end,
             provider_end: Some(ProviderEnd::Seen),
             provider_status: Some(sort.status),
@@ -436,7 +438,7 @@ impl Gateway<'_> {
             rate_limits: BTreeMap::new(),
             parts: vec![part(PartName::ProviderResponse, sort.response, intent_position)],
             content_key,
-            retention: id("standard"),
+            retention: retention(violation),
         }
     }
 
@@ -460,6 +462,15 @@ impl Gateway<'_> {
     }
 }
 
+/// The retention class of an exchange, which its outcome repeats.
+fn retention(violation: Option<Violation>) -> Identifier {
+    id(match violation {
+        Some(Violation::KeptTooLong | Violation::Erased) => "short",
+        Some(Violation::OtherRetention) => "odd",
+        _ => "standard",
+    })
+}
+
 /// What was asked; providers by their names, where none is wrong.
 fn asked(sort: &Sort, violation: Option<Violation>) -> Asked {
     debug_assert!(PROVIDERS.contains(&sort.provider), "{}", sort.provider);
@@ -471,19 +482,12 @@ fn asked(sort: &Sort, violation: Option<Violation>) -> Asked {
     Asked {
         route: Some(id(sort.provider)),
         provider: provider.map(id),
-        target: None,
         dialect: Some(id(sort.dialect)),
         operation: Some(id(sort.operation)),
         method: Some(id("POST")),
         requested_model: Some(sort.requested.clone()),
         stream: Some(sort.stream),
-        max_output_tokens: None,
-        choices: None,
-        tools_offered: None,
-        service_tier: None,
-        temperature: None,
-        background: None,
-        refers_to: None,
+        ..Asked::default()
     }
 }
 

@@ -5,9 +5,23 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Plan;
 use crate::Dice;
 
-/// What is wrong with an exchange.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Violation {
+/// The enum, each of its variants by its bare name, and all but the last of them in order.
+macro_rules! violations {
+    ($($(#[$about:meta])+ $name:ident,)+ last: $(#[$of_last:meta])+ $last:ident) => {
+        /// What is wrong with an exchange.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Violation {
+            $($(#[$about])+ $name,)+
+            $(#[$of_last])+ $last,
+        }
+        use Violation::{$($name,)+ $last};
+
+        /// All but those on a revoked key: these come last.
+        const ANY_TIME: &[Violation] = &[$($name),+];
+    };
+}
+
+violations! {
     /// Nobody was authenticated.
     NoConsumer,
     /// The caller is known by its own word only.
@@ -46,38 +60,10 @@ pub enum Violation {
     OtherRetention,
     /// Its content was erased before books may be.
     Erased,
+    last:
     /// Its key had been revoked.
-    RevokedKey,
+    RevokedKey
 }
-
-use Violation::{
-    Asserted, CardElsewhere, Erased, ForbiddenClass, HealthElsewhere, Interrupted, KeptTooLong, NoBasis,
-    NoClass, NoConsumer, NoDecision, NoProvider, NoPurpose, OtherModel, OtherProvider, OtherPurpose,
-    OtherRetention, OtherSystem, RevokedKey, WouldDeny,
-};
-
-/// All but those on a revoked key: these come last.
-const ANY_TIME: [Violation; 19] = [
-    NoConsumer,
-    Asserted,
-    NoPurpose,
-    NoClass,
-    HealthElsewhere,
-    CardElsewhere,
-    ForbiddenClass,
-    NoBasis,
-    OtherPurpose,
-    OtherSystem,
-    OtherModel,
-    OtherProvider,
-    NoProvider,
-    WouldDeny,
-    NoDecision,
-    Interrupted,
-    KeptTooLong,
-    OtherRetention,
-    Erased,
-];
 
 /// Controls whose exceptions are exchanges, and the violations that are theirs.
 const EXCHANGES: [(&[&str], &[Violation]); 15] = [
@@ -173,6 +159,7 @@ const OTHERS: [(&[&str], &str, &[&str]); 14] = [
             "hipaa/164.312-c-integrity",
             "iso27001/a.8.15-protected",
             "iso42001/7.5-whole",
+            "nist_ai_rmf/measure-2.8-history",
             "nydfs_500/500.06-whole",
             "pci_dss/10.3.4-change",
             "sec_finra/17a-4-f2i-a-original",

@@ -35,6 +35,8 @@ pub(super) fn write(
         ("contracts", list("provider", &PROVIDERS)),
         ("baa", list("provider", &[HEALTH])),
         ("tpsp", list("provider", &[CARDS])),
+        ("fallbacks", list("provider,tested_at", &["azure,2026-06-01"])),
+        ("deactivated", list("provider,model,from_at", &["openai,switched-off,2026-06-01"])),
         ("approvals", approvals()),
         ("changes", changes()),
         ("review", review(planted)),

@@ -2,7 +2,7 @@
 
 use policies::price::PriceBook;
 use schemas::Identifier;
-use schemas::record::{Reported, Usage, UsageRole, UsageSource};
+use schemas::record::{Usage, UsageRole, UsageSource};
 
 use crate::corpus;
 
@@ -74,19 +74,11 @@ fn sort(line: &corpus::Line) -> Option<Sort> {
         request: line.request().len() as u64,
         response: line.response().len() as u64,
         usage: Usage {
-            source: UsageSource::Provider,
-            role: UsageRole::Incurred,
             input_tokens: Some(input),
-            uncached_input_tokens: None,
             cache_read_tokens: number("cached_input_tokens").filter(|cached| *cached <= input),
-            cache_write_5m_tokens: None,
-            cache_write_1h_tokens: None,
             output_tokens: Some(output),
             reasoning_tokens: number("reasoning_tokens").filter(|part| *part <= output),
-            input_audio_tokens: None,
-            output_audio_tokens: None,
-            input_image_tokens: None,
-            reported: Reported::default(),
+            ..Usage::of(UsageSource::Provider, UsageRole::Incurred)
         },
     })
 }

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use schemas::record::{Body, Hold, Part, PartName};
+use schemas::holds::Scope;
+use schemas::record::{
+    Attempt, AttemptNumber, Body, End, Hold, Outcome, Part, PartName, Usage, UsageRole, UsageSource,
+};
 use schemas::{Identifier, Sha256Hex};
 use serde_json::{Value, json};
 
@@ -25,11 +28,7 @@ fn of_two() -> Place {
         phase: id("begin"),
         reason: Some(id("litigation")),
         actor: Some(id("counsel-mary")),
-        exchange: Some(exchange_id(1)),
-        subject: None,
-        consumer: None,
-        from: None,
-        to: None,
+        scope: Scope { exchange: Some(exchange_id(1)), ..Scope::default() },
     }));
     writer.seal();
     writer.now += 2 * SECOND;
@@ -205,6 +204,87 @@ fn a_list_of_content_that_is_told_otherwise_than_the_records_does_not_hold() {
     told["files"]["more.txt"] = json!({ "bytes": 1, "sha256": Sha256Hex::of(b"x").to_string() });
     std::fs::write(&manifest, serde_json::to_vec(&told).unwrap()).unwrap();
     assert_eq!(holds(&place), 1);
+}
+
+/// One person's exchange that two providers got.
+fn of_two_providers() -> Place {
+    let mut writer = Writer::boot("20260921t133320z-00000001", START, None, MemorySource::default());
+    writer.subject = Some(Identifier::new(ALICE).unwrap());
+    let (position, key) = writer.intent(1, b"mine");
+    let attempt = |number: u64, phase: &str, target: &str, provider: &str| Attempt {
+        intent_position: position,
+        phase: id(phase),
+        provider: Some(id(provider)),
+        dialect: Some(id("openai")),
+        model: Some(id("gpt-4o")),
+        ..Attempt::new(exchange_id(1), AttemptNumber::new(number).unwrap(), id(target), id("fallback"))
+    };
+    writer.push(Body::Attempt(Attempt {
+        reason: id("status"),
+        end: Some(End::GatewayAbort),
+        usage: Some(Usage::of(UsageSource::Unknown, UsageRole::Incurred)),
+        ..attempt(0, "end", "openai-eu", "openai")
+    }));
+    let second = attempt(1, "open", "other-us", "other");
+    let served = Some(second.served());
+    writer.push(Body::Attempt(second));
+    let usage = Usage::of(UsageSource::Provider, UsageRole::Incurred);
+    let outcome = writer.outcome_of(exchange_id(1), position, Some(&key), vec![], usage);
+    writer.push(Body::Outcome(Outcome { served, ..outcome }));
+    writer.seal();
+    writer.now += 2 * SECOND;
+    writer.close();
+    Place::new(&writer)
+}
+
+#[test]
+fn everybody_whom_a_persons_data_went_to_is_named() {
+    let place = of_two_providers();
+    assert_eq!(hand_over(&place, &["--subject", ALICE, "--reason", "x"]).unwrap(), 0);
+    let read = |name: &str| std::fs::read_to_string(place.path("out").join(name)).unwrap();
+    let (first, second) = ("openai, target openai-eu, model gpt-4o", "other, target other-us, model gpt-4o");
+    let both = format!("{first}; {second}");
+    assert!(read("exchanges.csv").contains(&both), "{}", read("exchanges.csv"));
+    assert_eq!(read("index.html").matches(&both).count(), 2, "{}", read("index.html"));
+    let manifest: Value = serde_json::from_str(&read("manifest.json")).unwrap();
+    let named: Vec<_> =
+        manifest["recipients"].as_array().unwrap().iter().map(|one| &one["provider"]).collect();
+    assert_eq!(named, ["openai", "other"]);
+    assert_eq!(holds(&place), 0);
+    let forget = |table: &mut Value| _ = table[0]["recipients"].as_array_mut().unwrap().remove(0);
+    assert_eq!(retold(&place, forget), 1, "one of them is left out of the table");
+    let path = place.path("out/manifest.json");
+    std::fs::write(&path, read("manifest.json").replacen("\"other-us\"", "\"other-eu\"", 1)).unwrap();
+    assert_eq!(holds(&place), 1, "and so is one of the manifest");
+}
+
+#[test]
+fn a_manifest_is_signed_by_the_given_key_and_no_other_manifest_passes_for_it() {
+    let place = of_two();
+    let text = |name: &str| place.path(name).to_str().unwrap().to_owned();
+    let verifier = crate::paper::key::make(&place.path("report.key"), "acme-audit").unwrap().to_string();
+    let other = crate::paper::key::make(&place.path("other.key"), "acme-audit").unwrap().to_string();
+    let key = text("report.key");
+    assert_eq!(hand_over(&place, &["--subject", ALICE, "--reason", "x", "--key", &key]).unwrap(), 0);
+    let check = |key: &str| {
+        let (out, trust) = (text("out"), text("trust.yaml"));
+        let words = ["auditor", "check-subject", &out, "--trust", &trust, "--key", key];
+        super::super::run(&Cli::try_parse_from(words).unwrap()).unwrap_or(2)
+    };
+    assert_eq!((check(&verifier), check(&key), check(&other), holds(&place)), (0, 0, 1, 0));
+    let manifest = place.path("out/manifest.json");
+    let signed = std::fs::read_to_string(&manifest).unwrap();
+    let note = std::fs::read(place.path("out/manifest.json.sig")).unwrap();
+    // What nothing but the signature holds.
+    std::fs::write(&manifest, signed.replacen("\"reason\": \"x\"", "\"reason\": \"y\"", 1)).unwrap();
+    assert_eq!((check(&verifier), holds(&place)), (1, 1), "without a key too: another manifest was signed");
+    std::fs::write(place.path("out/manifest.json.sig"), "no note").unwrap();
+    assert_eq!(holds(&place), 1);
+    std::fs::write(&manifest, signed).unwrap();
+    std::fs::write(place.path("out/manifest.json.sig"), note).unwrap();
+    assert_eq!((check(&verifier), holds(&place)), (0, 0));
+    std::fs::remove_file(place.path("out/manifest.json.sig")).unwrap();
+    assert_eq!((check(&verifier), holds(&place)), (1, 0), "it is not signed");
 }
 
 #[test]

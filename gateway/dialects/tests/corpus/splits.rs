@@ -1,10 +1,16 @@
 //! However a stream is cut, the facts and the bytes are the same.
 
-use super::support::{Passed, Seeded, pass};
-use super::{every_line, long};
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use super::support::{Line, Passed, Seeded, pass};
+use super::{lines, long};
 
 /// The places where an event of a recorded stream ends.
-fn boundaries(line: &super::Line) -> Vec<usize> {
+fn boundaries(line: &Line) -> Vec<usize> {
     let body = &line.response;
     if is_frames(line) {
         let mut at = 0;
@@ -21,7 +27,7 @@ fn boundaries(line: &super::Line) -> Vec<usize> {
         .collect()
 }
 
-fn is_frames(line: &super::Line) -> bool {
+fn is_frames(line: &Line) -> bool {
     line.headers.get("content-type").is_some_and(|kind| kind == "application/vnd.amazon.eventstream")
 }
 
@@ -29,14 +35,11 @@ fn frame_length(frame: &[u8]) -> Option<usize> {
     frame.first_chunk().map(|four| usize::try_from(u32::from_be_bytes(*four)).unwrap())
 }
 
-fn same(line: &super::Line, whole: &Passed, cuts: &[usize], stripping: bool, what: &str) {
+fn same(line: &Line, whole: &Passed, cuts: &[usize], stripping: bool, what: &str) {
     let cut = pass(line, &line.response, cuts, stripping);
     assert_eq!(cut.facts, whole.facts, "{}: facts, {what}", line.id);
     assert_eq!((cut.output, cut.terminal), (whole.output, whole.terminal), "{}: {what}", line.id);
-    let (mut a, mut b) = (cut.forwarded.clone(), whole.forwarded.clone());
-    a.extend_from_slice(&cut.held);
-    b.extend_from_slice(&whole.held);
-    assert!(a == b, "{}: bytes, {what}", line.id);
+    assert!(same_bytes(&cut, whole), "{}: bytes, {what}", line.id);
     // The end of a terminal event is never forwarded before the commit.
     assert_eq!(cut.held.is_empty(), whole.held.is_empty(), "{}: held, {what}", line.id);
     if !whole.held.is_empty() {
@@ -48,6 +51,14 @@ fn same(line: &super::Line, whole: &Passed, cuts: &[usize], stripping: bool, wha
             line.id
         );
     }
+}
+
+/// The caller gets the same, whatever of it waited for the commit.
+fn same_bytes(one: &Passed, other: &Passed) -> bool {
+    let (less, more) = if one.held.len() < other.held.len() { (one, other) } else { (other, one) };
+    // What the one let go beyond the other is the head of what the other held.
+    let further = less.forwarded.strip_prefix(more.forwarded.as_slice());
+    further.is_some_and(|further| more.held.strip_prefix(further) == Some(less.held.as_slice()))
 }
 
 /// One past the last byte that a reader needs to see the first event whole: the line end before its blank line, or the
@@ -66,74 +77,166 @@ fn end_of_first_event(held: &[u8]) -> usize {
     text.len()
 }
 
+/// Where a stream is cut.
+#[derive(Debug, Clone, Copy)]
+enum Cut {
+    /// Once, here.
+    At(usize),
+    /// Behind every byte.
+    Everywhere,
+    /// Into pieces of chance, short ones or long ones.
+    Random(u64),
+}
+
+impl Cut {
+    fn places(self, length: usize) -> Vec<usize> {
+        let seed = match self {
+            Self::At(at) => return vec![at],
+            Self::Everywhere => return (1..length).collect(),
+            Self::Random(seed) => seed,
+        };
+        let mut random = Seeded(0x5eed_0000 + seed);
+        let mut at = 0;
+        let mut places = Vec::new();
+        loop {
+            at += 1 + random.below(if seed % 2 == 0 { 40 } else { 2000 });
+            if at >= length {
+                return places;
+            }
+            places.push(at);
+        }
+    }
+
+    /// All cuts of a stream in this round.
+    fn of(line: &Line) -> Vec<Self> {
+        let length = line.response.len();
+        let near = |before: usize, behind: usize| {
+            move |at: usize| at.saturating_sub(before).max(1)..(at + behind).min(length)
+        };
+        let boundaries = boundaries(line);
+        let single: BTreeSet<usize> = match long() {
+            true if length <= 8 << 10 => (1..length).collect(),
+            true => boundaries.into_iter().flat_map(near(8, 8)).collect(),
+            // The short round: round the last boundary before the end, where terminal events are.
+            false => boundaries.into_iter().rev().take(1).flat_map(near(3, 2)).collect(),
+        };
+        let everywhere = (long() || length <= 4 << 10).then_some(Self::Everywhere);
+        let random = (0..if long() { 32 } else { 2 }).map(Self::Random);
+        single.into_iter().map(Self::At).chain(everywhere).chain(random).collect()
+    }
+}
+
+/// A stream, with what becomes of it in one piece, and its cuts.
+struct Stream<'a> {
+    line: &'a Line,
+    stripping: bool,
+    whole: Passed,
+    cuts: Vec<Cut>,
+}
+
+impl<'a> Stream<'a> {
+    /// Each as it is, and where usage can be asked for, with the trace of the asking taken out.
+    fn of(line: &'a Line) -> impl Iterator<Item = Self> {
+        let of = move |stripping| {
+            let whole = pass(line, &line.response, &[], stripping);
+            Self { line, stripping, whole, cuts: Cut::of(line) }
+        };
+        [false, true]
+            .into_iter()
+            .filter(move |stripping| !stripping || line.operation.can_ask_usage())
+            .map(of)
+    }
+
+    fn pass(&self, cuts: Range<usize>) {
+        for cut in &self.cuts[cuts] {
+            let places = cut.places(self.line.response.len());
+            same(
+                self.line,
+                &self.whole,
+                &places,
+                self.stripping,
+                &format!("stripping {}, {cut:?}", self.stripping),
+            );
+        }
+    }
+}
+
+/// How far the passes of all streams have come.
+struct Progress {
+    passes: u64,
+    bytes: u64,
+    all_bytes: u64,
+    begun: Instant,
+    said: Instant,
+}
+
+impl Progress {
+    fn done(&mut self, passes: usize, bytes: usize) {
+        self.passes += passes as u64;
+        self.bytes += bytes as u64;
+        if self.said.elapsed() > Duration::from_secs(10) {
+            self.said = Instant::now();
+            let took = self.begun.elapsed().as_secs_f64();
+            let left = took / self.bytes as f64 * (self.all_bytes - self.bytes) as f64;
+            let (megabytes, all) = (self.bytes / 1_000_000, self.all_bytes / 1_000_000);
+            println!("{} passes, {megabytes} of {all} MB in {took:.0} s, {left:.0} s more", self.passes);
+        }
+    }
+}
+
+/// Some cuts of a stream that one thread passes together: a few megabytes.
+fn portions<'a>(streams: &'a [Stream<'a>]) -> Vec<(&'a Stream<'a>, Range<usize>)> {
+    let mut portions = Vec::new();
+    for stream in streams {
+        let step = (4 << 20) / stream.line.response.len().max(1) + 1;
+        let starts = (0..stream.cuts.len()).step_by(step);
+        portions.extend(starts.map(|from| (stream, from..(from + step).min(stream.cuts.len()))));
+    }
+    // In an order of chance: what is done tells how long the rest takes.
+    let mut random = Seeded(0x5eed);
+    for at in (1..portions.len()).rev() {
+        portions.swap(at, random.below(at + 1));
+    }
+    portions
+}
+
 #[test]
 fn no_cut_changes_facts_or_bytes() {
-    let (mut streams, mut passes, mut bytes) = (0_u64, 0_u64, 0_u64);
-    every_line(|line| {
-        if !line.streaming {
-            return;
-        }
-        streams += 1;
-        let body = &line.response;
-        for stripping in [false, true] {
-            if stripping && !line.operation.can_ask_usage() {
-                continue;
-            }
-            let whole = pass(line, body, &[], stripping);
-            if !stripping {
-                let mut all = whole.forwarded.clone();
-                all.extend_from_slice(&whole.held);
-                assert!(all == *body, "{}: the caller gets other bytes", line.id);
-            }
-            let mut cuts: Vec<Vec<usize>> = Vec::new();
-            let boundaries = boundaries(line);
-            if long() {
-                if body.len() <= 8 << 10 {
-                    cuts.extend((1..body.len()).map(|at| vec![at]));
-                } else {
-                    let mut places: Vec<usize> = boundaries
-                        .iter()
-                        .flat_map(|at| at.saturating_sub(8).max(1)..(at + 8).min(body.len()))
-                        .collect();
-                    places.dedup();
-                    cuts.extend(places.into_iter().map(|at| vec![at]));
+    let lines = lines();
+    let streaming = || lines.iter().filter(|line| line.streaming);
+    let streams: Vec<Stream<'_>> = streaming().flat_map(Stream::of).collect();
+    for stream in streams.iter().filter(|stream| !stream.stripping) {
+        let all = [stream.whole.forwarded.as_slice(), &stream.whole.held].concat();
+        assert!(all == stream.line.response, "{}: the caller gets other bytes", stream.line.id);
+    }
+    let bytes = |stream: &Stream<'_>| (stream.line.response.len() * stream.cuts.len()) as u64;
+    let begun = Instant::now();
+    let progress = Mutex::new(Progress {
+        passes: 0,
+        bytes: 0,
+        all_bytes: streams.iter().map(bytes).sum(),
+        begun,
+        said: begun,
+    });
+    let portions = portions(&streams);
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
+            scope.spawn(|| {
+                while let Some((stream, cuts)) = portions.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let count = cuts.len();
+                    stream.pass(cuts.clone());
+                    progress.lock().unwrap().done(count, count * stream.line.response.len());
                 }
-            } else {
-                // The short round: round the last boundary before the end, where terminal events are.
-                let chosen = boundaries.iter().rev().take(1);
-                cuts.extend(
-                    chosen
-                        .flat_map(|at| at.saturating_sub(3).max(1)..(at + 2).min(body.len()))
-                        .map(|at| vec![at]),
-                );
-            }
-            if long() || body.len() <= 4 << 10 {
-                cuts.push((1..body.len()).collect());
-            }
-            for seed in 0..if long() { 32 } else { 2 } {
-                let mut random = Seeded(0x5eed_0000 + seed);
-                let mut at = 0;
-                let mut cut = Vec::new();
-                loop {
-                    at += 1 + random.below(if seed % 2 == 0 { 40 } else { 2000 });
-                    if at >= body.len() {
-                        break;
-                    }
-                    cut.push(at);
-                }
-                cuts.push(cut);
-            }
-            for cut in &cuts {
-                passes += 1;
-                bytes += body.len() as u64;
-                let what = format!("stripping {stripping}, {} cuts, first {:?}", cut.len(), cut.first());
-                same(line, &whole, cut, stripping, &what);
-            }
+            });
         }
     });
+    let Progress { passes, bytes, .. } = progress.into_inner().unwrap();
+    let streams = streaming().count();
     println!(
-        "{streams} streams passed {passes} times in pieces, {} MB ({} round)",
+        "{streams} streams passed {passes} times in pieces, {} MB in {:.0} s ({} round)",
         bytes / 1_000_000,
+        begun.elapsed().as_secs_f64(),
         if long() { "long" } else { "short" }
     );
     assert!(streams >= 5 && passes >= 50);

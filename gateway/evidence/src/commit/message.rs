@@ -203,20 +203,7 @@ mod tests {
 
     #[test]
     fn messages_come_back() {
-        let key = Ed25519Signer::from_seed([7; 32]).public_key();
-        let opening =
-            Opening { partition: 3, offset: 0, lease_ms: 10_000, salt: [9; 32], key, encrypted: true };
-        for said in [
-            Said::Open(opening),
-            Said::Lease { number: 7, told: 3 },
-            Said::Group { sequence: 1, piece: 0, pieces: 2, bytes: b"a\nb" },
-            Said::Spill { file: "0192f1a0-2-ff.spill", offset: 896, bytes: b"x" },
-            Said::Fence { number: 7, by: "acme/gw2/e:0011" },
-            Said::Ending { sha256: Sha256Hex::of(b"xy"), piece: 1, pieces: 2, bytes: b"y" },
-            Said::At { number: 7, offset: 11, from: 3, sequence: 2 },
-            Said::Fenced { offset: 12 },
-            Said::Closed,
-        ] {
+        for said in one_of_each() {
             let message = encode(&key_of(1), &origin(), &said);
             assert_eq!(decode(&key_of(1), &message).unwrap(), (origin(), said));
         }
@@ -269,7 +256,47 @@ mod tests {
         }
     }
 
+    fn one_of_each() -> [Said<'static>; 9] {
+        let key = Ed25519Signer::from_seed([7; 32]).public_key();
+        let opening =
+            Opening { partition: 3, offset: 0, lease_ms: 10_000, salt: [9; 32], key, encrypted: true };
+        [
+            Said::Open(opening),
+            Said::Lease { number: 7, told: 3 },
+            Said::Group { sequence: 1, piece: 0, pieces: 2, bytes: b"a\nb" },
+            Said::Spill { file: "0192f1a0-2-ff.spill", offset: 896, bytes: b"x" },
+            Said::Fence { number: 7, by: "acme/gw2/e:0011" },
+            Said::Ending { sha256: Sha256Hex::of(b"xy"), piece: 1, pieces: 2, bytes: b"y" },
+            Said::At { number: 7, offset: 11, from: 3, sequence: 2 },
+            Said::Fenced { offset: 12 },
+            Said::Closed,
+        ]
+    }
+
     proptest! {
+        /// Behind the code, which somebody who has the secret can make for anything.
+        #[test]
+        fn what_is_read_of_a_changed_message_is_what_is_written(
+            kind in 0_usize..9,
+            changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0_u8..3), 0..4),
+        ) {
+            let message = encode(&key_of(1), &origin(), &one_of_each()[kind]);
+            let mut said = message[FIRST_WORD.len() + CODE_BYTES..].to_vec();
+            for (at, byte, how) in changes {
+                let at = at.index(said.len());
+                match how {
+                    0 => said[at] = byte,
+                    1 => said.insert(at, b'0' + byte % 10),
+                    _ if said.len() > 1 => _ = said.remove(at),
+                    _ => {}
+                }
+            }
+            if let Some((origin, read_of_it)) = read(&said) {
+                let message = encode(&key_of(1), &origin, &read_of_it);
+                prop_assert_eq!(decode(&key_of(1), &message), Some((origin, read_of_it)));
+            }
+        }
+
         #[test]
         fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), kind in 0_usize..9) {
             let kinds = ["open", "lease", "group", "spill", "fence", "ending", "at", "fenced", "closed"];

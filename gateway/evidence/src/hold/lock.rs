@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::HoldError;
 use crate::disk::{self, DiskLock};
 use crate::inner::Inner;
+use crate::ledger::LedgerConfig;
 
 const NAME: &str = "holds.lock";
 /// How long to wait for another process: an erasure there may read the registry and write many records.
@@ -13,7 +14,15 @@ const STEP: Duration = Duration::from_millis(10);
 
 /// Waits until no other process has it.
 pub(crate) fn take(inner: &Inner) -> Result<Box<dyn DiskLock>, HoldError> {
-    let (disk, folder) = (&*inner.disk, &inner.settings.key_table_dir);
+    take_unless(&inner.settings, || inner.marks.finished())
+}
+
+/// The same, where no ledger runs yet, and until `gives_up`.
+pub(crate) fn take_unless(
+    settings: &LedgerConfig,
+    gives_up: impl Fn() -> bool,
+) -> Result<Box<dyn DiskLock>, HoldError> {
+    let (disk, folder) = (&*settings.disk, &settings.key_table_dir);
     let path = folder.join(NAME);
     let failed = |what: String| HoldError::Failed(format!("`{}`: {what}", path.display()));
     disk::create_dir_all(disk, folder).map_err(|error| failed(error.to_string()))?;
@@ -22,9 +31,15 @@ pub(crate) fn take(inner: &Inner) -> Result<Box<dyn DiskLock>, HoldError> {
         if let Some(lock) = disk.lock(&path).map_err(|error| failed(error.to_string()))? {
             return Ok(lock);
         }
-        if inner.marks.finished() || Instant::now() >= until {
+        if gives_up() || Instant::now() >= until {
             return Err(failed("another process erases, or begins or ends a hold; ask again".into()));
         }
         std::thread::sleep(STEP);
     }
+}
+
+/// Takes it where nobody has it and it can be had.
+pub(super) fn try_take(settings: &LedgerConfig) -> Option<Box<dyn DiskLock>> {
+    let path = settings.key_table_dir.join(NAME);
+    settings.disk.lock(&path).ok()?
 }

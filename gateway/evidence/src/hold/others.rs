@@ -12,7 +12,7 @@ use schemas::{Origin, Sha256Hex};
 use serde::{Deserialize, Serialize};
 
 use super::HoldError;
-use crate::disk;
+use crate::disk::{self, DiskLock};
 use crate::ledger::LedgerConfig;
 use crate::registry::read::{batch, seal_note};
 
@@ -47,8 +47,8 @@ fn failed(error: impl std::fmt::Display) -> HoldError {
     HoldError::Failed(format!("holds of other gateways are not known: the registry: {error}"))
 }
 
-/// Reads what the registry has more. Nothing where no key is configured.
-pub(super) fn read_on(settings: &LedgerConfig) -> Result<Vec<Said>, HoldError> {
+/// Reads what the registry has more, and keeps how far that is where it is `alone`. Nothing where no key is configured.
+pub(super) fn read_on(settings: &LedgerConfig, alone: Option<&dyn DiskLock>) -> Result<Vec<Said>, HoldError> {
     let Some(key) = &settings.registry else { return Ok(Vec::new()) };
     let path = settings.key_table_dir.join(NAME);
     let mut followed = match settings.disk.entry(&path).map_err(failed)? {
@@ -76,7 +76,7 @@ pub(super) fn read_on(settings: &LedgerConfig) -> Result<Vec<Said>, HoldError> {
             Err(error) => break Err(error),
         }
     };
-    if followed.tail.as_ref().map(|tail| tail.batch) != before {
+    if alone.is_some() && followed.tail.as_ref().map(|tail| tail.batch) != before {
         let bytes = serde_json::to_vec(&followed).map_err(failed)?;
         disk::replace(&*settings.disk, &path, &bytes).map_err(failed)?;
     }
@@ -125,7 +125,7 @@ fn next(
         let entry = registry::decode(row.leaf()).map_err(failed)?;
         if let Some(EntryBody::LegalHold(entry)) = entry.map(|entry| entry.body) {
             let place = Some((entry.origin.clone(), entry.position));
-            followed.said.extend(Said::of(&entry.record(), Moment { at: entry.recorded_at, place }));
+            followed.said.extend(Said::of(&entry.said, Moment { at: entry.recorded_at, place }));
         }
     }
     let after = verified.tail();

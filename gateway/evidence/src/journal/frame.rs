@@ -6,10 +6,11 @@
 //! content   = 2 | exchange (16) | part u8 | sequence u32 | delivered u64 | key id (u8 length, text; empty: none) | data
 //! reference = 3 | sha256 (32) | media type (u8 length, text) | bytes
 //! spill     = 4 | exchange (16) | part u8 | frames u32 | delivered u64 | bytes u64 | key id | file name (u8 length, text)
+//! plan      = 5 | bytes
 //! ```
 
 use bytes::Bytes;
-use schemas::record::PartName;
+use schemas::record::{AttemptNumber, PartName};
 use schemas::{ExchangeId, Identifier, Sha256Hex};
 
 use super::{JournalError, MAX_CONTENT_BYTES};
@@ -25,6 +26,7 @@ const RECORD: u8 = 1;
 const CONTENT: u8 = 2;
 const REFERENCE: u8 = 3;
 const SPILL: u8 = 4;
+const PLAN: u8 = 5;
 
 /// One thing that the journal keeps.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +51,9 @@ pub enum Frame {
     },
     /// Content that stands in a file of its own.
     Spill(SpillFrame),
+    /// What the records behind it in the same submission say together, for a recovery that finds only some of them. In no file of
+    /// the evidence.
+    Plan(Bytes),
 }
 
 /// Bytes of one part of an exchange's content, as the caller encrypted them.
@@ -95,9 +100,23 @@ impl Frame {
             Self::Content(frame) => frame.data.len(),
             Self::Reference { bytes, .. } => bytes.len(),
             Self::Spill(_) => 0,
+            Self::Plan(bytes) => bytes.len(),
+        }
+    }
+
+    /// Whether it holds content of this part.
+    pub(crate) fn is_of(&self, part: Option<PartName>) -> bool {
+        match self {
+            Self::Content(frame) => part == Some(frame.part),
+            Self::Spill(frame) => part == Some(frame.part),
+            Self::Record { .. } | Self::Reference { .. } | Self::Plan(_) => false,
         }
     }
 }
+
+/// The numbers of what attempts send, and of what is answered, begin here.
+const FIRST_REQUEST: u8 = 8;
+const FIRST_RESPONSE: u8 = 24;
 
 /// A number per part; never changed, never reused.
 pub(super) fn part_number(part: PartName) -> u8 {
@@ -109,6 +128,8 @@ pub(super) fn part_number(part: PartName) -> u8 {
         PartName::ProviderResponse => 5,
         PartName::ClientResponse => 6,
         PartName::Error => 7,
+        PartName::AttemptRequest(number) => FIRST_REQUEST + number.get(),
+        PartName::AttemptResponse(number) => FIRST_RESPONSE + number.get(),
     }
 }
 
@@ -121,7 +142,9 @@ fn part_of(number: u8) -> Option<PartName> {
         5 => PartName::ProviderResponse,
         6 => PartName::ClientResponse,
         7 => PartName::Error,
-        _ => return None,
+        FIRST_RESPONSE.. => PartName::AttemptResponse(AttemptNumber::new((number - FIRST_RESPONSE).into())?),
+        FIRST_REQUEST.. => PartName::AttemptRequest(AttemptNumber::new((number - FIRST_REQUEST).into())?),
+        0 => return None,
     })
 }
 
@@ -154,6 +177,7 @@ pub(super) enum Meta {
     Content { exchange: [u8; 16], part: u8, seq: u32, delivered: u64, bytes: u32, key_id: Option<Identifier> },
     Reference { sha256: Sha256Hex },
     Spill(SpillFrame),
+    Plan,
 }
 
 /// A frame as it is written: a head, then a payload that may still be where its maker put it.
@@ -225,6 +249,10 @@ pub(super) fn encode(frame: Frame, seed: u32, buffer: &mut Vec<u8>) -> Result<En
             text(buffer, &frame.file)?;
             (Bytes::new(), Meta::Spill(frame))
         }
+        Frame::Plan(bytes) => {
+            buffer.push(PLAN);
+            (bytes, Meta::Plan)
+        }
     };
     let data = if payload.len() <= COPIED {
         buffer.extend_from_slice(&payload);
@@ -288,6 +316,7 @@ pub(super) fn decode(rest: &Bytes, seed: u32) -> Option<(usize, Frame)> {
             let file = fields.text()?;
             Frame::Spill(SpillFrame { exchange, part, frames, delivered, bytes, key_id, file })
         }
+        PLAN => Frame::Plan(fields.bytes),
         _ => return None,
     };
     Some((end, frame))
@@ -307,6 +336,7 @@ pub(super) fn meta(frame: &Frame) -> Meta {
         },
         Frame::Reference { sha256, .. } => Meta::Reference { sha256: *sha256 },
         Frame::Spill(frame) => Meta::Spill(frame.clone()),
+        Frame::Plan(_) => Meta::Plan,
     }
 }
 

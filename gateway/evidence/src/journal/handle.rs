@@ -124,6 +124,13 @@ impl Ticket {
         }
     }
 
+    /// One that is told by hand.
+    #[cfg(test)]
+    pub(crate) fn by_hand() -> (oneshot::Sender<Result<Synced, JournalError>>, Self) {
+        let (sender, receiver) = oneshot::channel();
+        (sender, Self(receiver))
+    }
+
     /// Waits on a plain thread.
     ///
     /// # Errors

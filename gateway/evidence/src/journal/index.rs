@@ -74,7 +74,8 @@ impl Index {
     }
 
     pub(super) fn add(&mut self, at: At, position: u64, meta: &Meta) {
-        self.unsealed_bytes += u64::from(at.len);
+        // A plan is not sealed: it waits for the records behind it.
+        self.unsealed_bytes += if *meta == Meta::Plan { 0 } else { u64::from(at.len) };
         let used = self.segments.entry(at.segment).or_default();
         match meta {
             Meta::Record => {
@@ -85,6 +86,7 @@ impl Index {
                 used.until = used.until.max(position + 1);
                 self.references.push((position, *sha256, at));
             }
+            Meta::Plan => used.until = used.until.max(position + 1),
             Meta::Content { exchange, part, delivered, bytes, key_id, .. } => {
                 used.live += 1;
                 let part = self.part(*exchange, *part, key_id.as_ref());

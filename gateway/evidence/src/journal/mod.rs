@@ -18,7 +18,8 @@
 //!   group that has a later one is acknowledged: if it is not whole, that is a [`Loss`]. The last one may be cut
 //!   ([`Tail::Torn`]).
 //! - Records get their positions in the order in which they were submitted; the frames of one submission stay together
-//!   and in order. Put content before the record that commits to it.
+//!   and in order. Put content before the record that commits to it. A submission may be spread over groups, and a torn group keeps what
+//!   is whole at its beginning: of records that count only together a crash may leave the first few. A plan before them says which.
 //! - With a second place ([`Beside`]) each group goes there too, as it is written, and nobody is told of it before both
 //!   have it; `journaled` stands behind the last record that was told.
 //! - A failed write or sync ends the journal: every waiting and later submission gets [`JournalError::Failed`].

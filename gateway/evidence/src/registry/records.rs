@@ -84,7 +84,7 @@ impl ReadOn {
 
     /// As if a record of a batch had this entry.
     #[cfg(test)]
-    pub(super) fn is_due(&mut self, position: u64, batch: u64, entry: EntryBody) {
+    pub(super) fn make_due(&mut self, position: u64, batch: u64, entry: EntryBody) {
         self.due.insert(position, (batch, entry));
     }
 

@@ -33,6 +33,7 @@ impl DirectoryStore {
     /// As the disk says.
     pub fn open(disk: SharedDisk, root: &Path) -> io::Result<Self> {
         let store = Self { disk, root: root.to_owned() };
+        disk::create_dir_all(&*store.disk, &store.root)?;
         store.make_temporary()?;
         Ok(store)
     }
@@ -43,8 +44,10 @@ impl DirectoryStore {
     }
 
     /// Makes the folder for temporary files where it is missing. Only what it is in need be durable: nothing in it is.
+    ///
+    /// The store's own folder is made by [`Self::open`] alone: one that went (a mount that is gone) is not begun anew
+    /// where it was.
     fn make_temporary(&self) -> io::Result<()> {
-        disk::create_dir_all(&*self.disk, &self.root)?;
         disk::create_dir(&*self.disk, &self.root.join(TEMPORARY))
     }
 
@@ -143,7 +146,14 @@ impl Store for DirectoryStore {
 
     fn confirm(&self, name: &ObjectName, source: Source<'_>) -> Result<Receipt, StoreError> {
         let wrong = |found: String| StoreError::ReadBack { name: name.to_string(), found };
-        let Some(file) = self.get(name)? else { return Err(wrong("nothing".into())) };
+        let Some(file) = self.get(name)? else {
+            // A folder that is not there says nothing about what is in it.
+            let root = || self.root.display().to_string();
+            return match self.disk.entry(&self.root).map_err(|error| sort("cannot look at", root(), error))? {
+                Some(_) => Err(wrong("nothing".into())),
+                None => Err(sort("cannot find", root(), io::ErrorKind::NotFound.into())),
+            };
+        };
         let (length, found) =
             hash_file(&*file).map_err(|error| sort("cannot read", name.to_string(), error))?;
         if (length, &found) == (source.length, source.sha256) {
@@ -260,5 +270,23 @@ mod tests {
         assert_eq!(confirm(0, b"one").unwrap(), Receipt::default());
         assert!(matches!(confirm(0, b"two"), Err(StoreError::ReadBack { .. })));
         assert!(matches!(confirm(1, b"one"), Err(StoreError::ReadBack { .. })));
+    }
+
+    #[test]
+    fn a_folder_that_is_gone_is_waited_for_and_not_begun_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, away) = (dir.path().join("out"), dir.path().join("away"));
+        let store = DirectoryStore::open(Arc::new(RealDisk), &root).unwrap();
+        put(&store, dir.path(), 0, b"one").unwrap();
+        std::fs::rename(&root, &away).unwrap();
+        let sha256 = Sha256Hex::of(b"one");
+        let source = || Source { path: dir.path(), sha256: &sha256, length: 3, sealed_us: 0 };
+        let error = store.confirm(&name(0), source()).unwrap_err();
+        assert!(error.is_transient(), "{error}");
+        let error = put(&store, dir.path(), 1, b"two").unwrap_err();
+        assert!(error.is_transient() && !root.exists(), "{error}");
+        std::fs::rename(&away, &root).unwrap();
+        assert_eq!(store.confirm(&name(0), source()).unwrap(), Receipt::default());
+        assert_eq!(put(&store, dir.path(), 1, b"two").unwrap(), Put::Stored);
     }
 }

@@ -22,8 +22,8 @@ use schemas::files::{self, Limits, ReferenceRow};
 use schemas::keytable::{self, Slot};
 use schemas::names::FileKind;
 use schemas::record::{
-    Answered, Asked, Body, Caller, End, Intent, Outcome, Part, PartName, Record, Reported, Timing, Usage,
-    UsageRole, UsageSource,
+    Answered, Asked, Body, Caller, End, Intent, Outcome, Part, PartName, Record, Timing, Usage, UsageRole,
+    UsageSource,
 };
 use schemas::verify::{BatchInput, SealTail, chain, verify_batch};
 use schemas::{ExchangeId, Identifier, ObjectName, Origin, Sha256Hex};
@@ -145,8 +145,10 @@ pub fn intent(parts: Vec<Part>, key: Option<Identifier>) -> Intent {
         parts,
         content_key: key,
         retention: id("standard"),
+        translation: None,
         fail_mode: None,
         suppression: Vec::new(),
+        choice: None,
     }
 }
 
@@ -154,19 +156,12 @@ pub fn asked() -> Asked {
     Asked {
         route: Some(id("openai")),
         provider: Some(id("openai")),
-        target: None,
         dialect: Some(id("openai")),
         operation: Some(id("chat.completions")),
         method: Some(id("POST")),
         requested_model: Some(id("gpt-5")),
         stream: Some(true),
-        max_output_tokens: None,
-        choices: None,
-        tools_offered: None,
-        service_tier: None,
-        temperature: None,
-        background: None,
-        refers_to: None,
+        ..Asked::default()
     }
 }
 
@@ -176,6 +171,9 @@ pub fn outcome(parts: Vec<Part>, key: Option<Identifier>) -> Outcome {
         intent_position: 0,
         caller: Caller::default(),
         asked: asked(),
+        served: None,
+        translation: None,
+        answer_dropped: None,
         end: End::Complete,
         provider_end: None,
         provider_status: Some(200),
@@ -186,19 +184,11 @@ pub fn outcome(parts: Vec<Part>, key: Option<Identifier>) -> Outcome {
         delivered_at_least: None,
         answered: Answered::default(),
         usage: Usage {
-            source: UsageSource::Provider,
-            role: UsageRole::Incurred,
             input_tokens: Some(10),
             uncached_input_tokens: Some(10),
             cache_read_tokens: Some(0),
-            cache_write_5m_tokens: None,
-            cache_write_1h_tokens: None,
             output_tokens: Some(5),
-            reasoning_tokens: None,
-            input_audio_tokens: None,
-            output_audio_tokens: None,
-            input_image_tokens: None,
-            reported: Reported::default(),
+            ..Usage::of(UsageSource::Provider, UsageRole::Incurred)
         },
         cost: None,
         unpriced: None,
@@ -411,6 +401,7 @@ pub fn verify_log(bed: &Bed, store: &DirectoryStore, origin: &Origin) -> LogView
                 Body::Intent(intent) => (Some(&intent.exchange), &intent.parts[..]),
                 Body::Outcome(outcome) => (Some(&outcome.exchange), &outcome.parts[..]),
                 Body::Refusal(refusal) => (refusal.exchange.as_ref(), &refusal.parts[..]),
+                Body::Attempt(attempt) => (Some(&attempt.exchange), &attempt.parts[..]),
                 _ => (None, &[][..]),
             };
             for part in parts.iter().filter(|part| part.kept != Some(false)) {

@@ -222,7 +222,7 @@ fn every_sync_is_needed() {
     let made = Mutex::new(BTreeSet::new());
     let failed = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
-        for _ in 0..crate::AT_ONCE {
+        for _ in 0..crate::at_once() {
             scope.spawn(|| {
                 while let Some((sync, leaves_out)) = { queue.lock().unwrap().pop_front() } {
                     match catch_unwind(AssertUnwindSafe(|| sync.case(leaves_out))) {

@@ -98,7 +98,12 @@ fn of_leaf(tapped: &TapLeaf) -> Entry {
     let leaf: Value = serde_json::from_slice(&tapped.bytes).unwrap_or(Value::Null);
     let mut line = format!("kind={}", plain(&tapped.kind));
     let mut metadata = Map::new();
+    // The cost of an answer that was only read is that of another exchange: whoever adds up entries would count it twice.
+    let is_read = leaf.pointer("/usage/role").and_then(Value::as_str) == Some("retrieved");
     for (index, (name, places)) in FIELDS.iter().enumerate() {
+        if is_read && matches!(*name, "cost" | "currency") {
+            continue;
+        }
         let Some(value) = places.iter().find_map(|place| text(leaf.pointer(place)?)) else { continue };
         if index < IN_LINE {
             line.push_str(&format!(" {name}={}", plain(&value)));
@@ -226,6 +231,20 @@ pub(super) mod tests {
             json!({ "service_name": "affidavit", "deployment": "acme", "gateway": "gw1", "epoch": "20261121t120000z-0a0b0c0d",
                 "kind": "outcome" })
         );
+    }
+
+    #[test]
+    fn the_cost_of_an_answer_that_was_only_read_is_in_no_entry() {
+        for (role, has_cost) in [("incurred", true), ("retrieved", false)] {
+            let outcome = json!({
+                "usage": { "role": role, "output_tokens": 6 }, "cost": { "total": "0.00041", "currency": "USD" },
+            });
+            let entry = Entry::of(&leaf(12, "outcome", 1_795_169_700_000_001, outcome));
+            for name in ["cost", "currency"] {
+                assert_eq!(entry.metadata.contains_key(name), has_cost, "{role}: {}", entry.line);
+                assert_eq!(entry.line.contains(&format!(" {name}=")), has_cost, "{role}: {}", entry.line);
+            }
+        }
     }
 
     #[test]

@@ -245,6 +245,28 @@ fn a_journal_is_never_opened_over_another() {
 }
 
 #[test]
+fn a_plan_takes_no_position_comes_back_before_its_records_and_is_never_sealed() {
+    let disk = SimDisk::new();
+    let journal = journal(&disk);
+    let plan = Frame::Plan(Bytes::from(vec![7; 5_000]));
+    put(&journal, vec![record(0)]).wait().unwrap();
+    let synced = put(&journal, vec![plan.clone(), record(1), record(2)]).wait().unwrap();
+    assert_eq!(synced.positions, 1..3);
+    // Segments of 64 KiB: the plan's is not the newest.
+    (3..20).for_each(|n| drop(put(&journal, vec![content(n, 0, 7_000), record(n)]).wait().unwrap()));
+    let parts: Vec<_> = (3..20).map(|n| (exchange(n), PartName::ProviderResponse)).collect();
+    journal.segments().sealed(20, &parts);
+    assert_eq!(journal.segments().unsealed(), (0, 0), "a plan does not wait for a batch");
+    disk.crash(crate::disk::Crash::DropAll);
+    let (recovery, frames) = recovered(&disk).unwrap();
+    assert_eq!(recovery.positions, 0..20);
+    assert_eq!(frames[1..4], [(1, plan), (1, record(1)), (2, record(2))]);
+    recovery.segments.sealed(20, &parts);
+    assert_eq!(recovery.segments.archived(1).unwrap().segments, 0);
+    assert!(recovery.segments.archived(20).unwrap().segments > 0);
+}
+
+#[test]
 fn a_spilled_part_is_read_back_like_any_other() {
     let disk = SimDisk::new();
     let journal = journal(&disk);

@@ -1,6 +1,7 @@
 //! Holds and erasures of the logs, in one place.
 
 use schemas::ExchangeId;
+use schemas::holds::Scope;
 use schemas::record::{Erasure, Hold};
 
 use super::*;
@@ -19,11 +20,7 @@ fn hold(phase: &str) -> Body {
         phase: id(phase),
         reason: Some(id("litigation")),
         actor: None,
-        exchange: Some(exchange()),
-        subject: None,
-        consumer: None,
-        from: None,
-        to: None,
+        scope: Scope { exchange: Some(exchange()), ..Scope::default() },
     })
 }
 
@@ -38,6 +35,34 @@ fn erasure(log: &Log<'_>) -> Body {
     })
 }
 
+/// A registrar, and a gateway's log that began.
+fn begun(place: &Place) -> (Registrar, Log<'_>) {
+    place.add(10);
+    let registrar = place.registrar("a");
+    let mut log = Log::new(place, "20261120t101500z-00000001", 10);
+    log.boot();
+    (registrar, log)
+}
+
+/// How many entries of a kind the registry holds.
+fn count(place: &Place, of: &str) -> usize {
+    place.kinds().iter().filter(|kind| *kind == of).count()
+}
+
+/// What a round would add.
+fn due(registrar: &mut Registrar) -> Vec<&'static str> {
+    let entries = registrar.derive().unwrap();
+    entries.iter().map(|entry| entry.body.kind()).collect()
+}
+
+/// Takes the records of the log's newest batch out of the store: where they were, and what they are.
+fn take_away(place: &Place, log: &Log<'_>) -> (std::path::PathBuf, Vec<u8>) {
+    let path = place.store.root().join(log.origin.as_str()).join(&log.file);
+    let bytes = std::fs::read(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    (path, bytes)
+}
+
 fn read(registrar: &Registrar, log: &Log<'_>) -> Option<u64> {
     registrar.state().logs()[&log.origin].last().unwrap().1.read
 }
@@ -45,10 +70,7 @@ fn read(registrar: &Registrar, log: &Log<'_>) -> Option<u64> {
 #[test]
 fn each_hold_and_erasure_has_one_entry_before_the_head_that_says_it_was_read() {
     let place = Place::new();
-    place.add(10);
-    let mut registrar = place.registrar("a");
-    let mut log = Log::new(&place, "20261120t101500z-00000001", 10);
-    log.boot();
+    let (mut registrar, mut log) = begun(&place);
     log.seal(hold("begin"));
     log.beat();
     let erased = erasure(&log);
@@ -73,16 +95,9 @@ fn each_hold_and_erasure_has_one_entry_before_the_head_that_says_it_was_read() {
 #[test]
 fn what_a_refused_round_did_not_store_is_due_again() {
     let place = Place::new();
-    place.add(10);
-    let mut registrar = place.registrar("a");
-    let mut log = Log::new(&place, "20261120t101500z-00000001", 10);
-    log.boot();
+    let (mut registrar, mut log) = begun(&place);
     settle(&mut registrar);
     log.seal(hold("begin"));
-    let due = |registrar: &mut Registrar| {
-        let entries = registrar.derive().unwrap();
-        entries.iter().map(|entry| entry.body.kind()).collect::<Vec<_>>()
-    };
     assert_eq!(due(&mut registrar), ["legal_hold", "log_head"]);
     assert_eq!(due(&mut registrar), ["legal_hold", "log_head"]);
     settle(&mut registrar);
@@ -92,12 +107,9 @@ fn what_a_refused_round_did_not_store_is_due_again() {
 #[test]
 fn a_batch_that_cannot_be_read_holds_up_neither_heads_nor_entries_and_is_never_called_read() {
     let place = Place::new();
-    place.add(10);
-    let mut registrar = place.registrar("a");
-    let mut log = Log::new(&place, "20261120t101500z-00000001", 10);
-    log.boot();
+    let (mut registrar, mut log) = begun(&place);
     log.beat();
-    std::fs::remove_file(place.store.root().join(log.origin.as_str()).join(&log.file)).unwrap();
+    take_away(&place, &log);
     log.seal(hold("begin"));
     settle(&mut registrar);
     assert_eq!(place.kinds(), ["registry", "key_added", "log_opened", "legal_hold", "log_head"]);
@@ -106,21 +118,16 @@ fn a_batch_that_cannot_be_read_holds_up_neither_heads_nor_entries_and_is_never_c
     log.beat();
     settle(&mut again);
     assert_eq!(place.kinds().last().map(String::as_str), Some("log_head"));
-    assert_eq!(place.kinds().iter().filter(|kind| *kind == "legal_hold").count(), 1);
+    assert_eq!(count(&place, "legal_hold"), 1);
     assert_eq!(read(&again, &log), Some(1));
 }
 
 #[test]
 fn a_hold_in_a_batch_that_comes_later_has_its_entry_before_the_end_of_the_log() {
     let place = Place::new();
-    place.add(10);
-    let mut registrar = place.registrar("a");
-    let mut log = Log::new(&place, "20261120t101500z-00000001", 10);
-    log.boot();
+    let (mut registrar, mut log) = begun(&place);
     log.seal(hold("begin"));
-    let path = place.store.root().join(log.origin.as_str()).join(&log.file);
-    let bytes = std::fs::read(&path).unwrap();
-    std::fs::remove_file(&path).unwrap();
+    let (path, bytes) = take_away(&place, &log);
     log.beat();
     log.close();
     settle(&mut registrar);
@@ -147,16 +154,11 @@ fn a_hold_in_a_batch_that_comes_later_has_its_entry_before_the_end_of_the_log() 
 #[test]
 fn many_batches_that_are_not_there_are_all_read_once_they_are() {
     let place = Place::new();
-    place.add(10);
-    let mut registrar = place.registrar("a");
-    let mut log = Log::new(&place, "20261120t101500z-00000001", 10);
-    log.boot();
+    let (mut registrar, mut log) = begun(&place);
     let mut away = Vec::new();
     for _ in 0..300 {
         log.seal(hold("begin"));
-        let path = place.store.root().join(log.origin.as_str()).join(&log.file);
-        away.push((path.clone(), std::fs::read(&path).unwrap()));
-        std::fs::remove_file(&path).unwrap();
+        away.push(take_away(&place, &log));
     }
     log.close();
     settle(&mut registrar);
@@ -166,18 +168,14 @@ fn many_batches_that_are_not_there_are_all_read_once_they_are() {
         place.clock.advance(70 * SECOND);
         settle(&mut registrar);
     }
-    let kinds = place.kinds();
-    assert_eq!(kinds.iter().filter(|kind| *kind == "legal_hold").count(), 300);
-    assert_eq!(kinds.last().map(String::as_str), Some("log_closed"));
+    assert_eq!(count(&place, "legal_hold"), 300);
+    assert_eq!(place.kinds().last().map(String::as_str), Some("log_closed"));
 }
 
 #[test]
 fn a_hold_of_a_phase_that_is_not_known_stops_no_round() {
     let place = Place::new();
-    place.add(10);
-    let mut registrar = place.registrar("a");
-    let mut log = Log::new(&place, "20261120t101500z-00000001", 10);
-    log.boot();
+    let (mut registrar, mut log) = begun(&place);
     log.seal(hold("suspend"));
     log.seal(hold("end"));
     log.close();
@@ -190,23 +188,19 @@ fn a_hold_of_a_phase_that_is_not_known_stops_no_round() {
 #[test]
 fn an_entry_that_has_no_leaf_is_left_out_alone_and_its_batch_is_not_called_read() {
     let place = Place::new();
-    place.add(10);
-    let mut registrar = place.registrar("a");
-    let mut log = Log::new(&place, "20261120t101500z-00000001", 10);
-    log.boot();
+    let (mut registrar, mut log) = begun(&place);
     log.beat();
     settle(&mut registrar);
     let Body::Hold(record) = hold("suspend") else { return };
     let bad = EntryBody::LegalHold(schemas::registry::LegalHold::of(&log.origin, 1, 5, &record));
-    registrar.reading.get_mut(&log.origin).unwrap().is_due(1, 1, bad);
+    registrar.reading.get_mut(&log.origin).unwrap().make_due(1, 1, bad);
     log.seal(hold("begin"));
     settle(&mut registrar);
     // What was due before is tried first; the batch behind it is read by the next head.
     log.close();
     settle(&mut registrar);
-    let kinds = place.kinds();
-    assert_eq!(kinds.iter().filter(|kind| *kind == "legal_hold").count(), 1, "{kinds:?}");
-    assert_eq!(kinds.last().map(String::as_str), Some("log_closed"));
+    assert_eq!(count(&place, "legal_hold"), 1, "{:?}", place.kinds());
+    assert_eq!(place.kinds().last().map(String::as_str), Some("log_closed"));
     assert_eq!(read(&registrar, &log), Some(1));
     assert!(registrar.warned.iter().any(|thing| thing.contains("`begin` or `end`")));
 }
@@ -214,17 +208,10 @@ fn an_entry_that_has_no_leaf_is_left_out_alone_and_its_batch_is_not_called_read(
 #[test]
 fn what_a_round_with_new_keys_did_not_store_is_due_again() {
     let place = Place::new();
-    place.add(10);
-    let mut registrar = place.registrar("a");
-    let mut log = Log::new(&place, "20261120t101500z-00000001", 10);
-    log.boot();
+    let (mut registrar, mut log) = begun(&place);
     settle(&mut registrar);
     log.seal(hold("begin"));
     place.add(11);
-    let due = |registrar: &mut Registrar| {
-        let entries = registrar.derive().unwrap();
-        entries.iter().map(|entry| entry.body.kind()).collect::<Vec<_>>()
-    };
     assert_eq!(due(&mut registrar), ["legal_hold", "log_head", "key_added"]);
     assert_eq!(due(&mut registrar), ["legal_hold", "log_head", "key_added"]);
     settle(&mut registrar);
@@ -289,9 +276,7 @@ fn a_round_reads_a_share_of_each_log_and_registers_all_heads() {
     for _ in 0..4 {
         registrar.round().unwrap();
     }
-    let kinds = place.kinds();
-    let ended = ["legal_hold", "log_closed"].map(|of| kinds.iter().filter(|kind| *kind == of).count());
-    assert_eq!(ended, [3, 3], "{kinds:?}");
+    assert_eq!(["legal_hold", "log_closed"].map(|of| count(&place, of)), [3, 3], "{:?}", place.kinds());
     // Time is a bound too: one batch of each is read however little there is of it.
     let mut late = place.registrar("b");
     late.bounds.reading_us = 0;
@@ -320,8 +305,8 @@ fn entries_that_find_no_room_in_a_batch_are_in_the_next_and_keys_wait_for_the_lo
         assert!(count <= 3, "{count}");
     }
     let kinds = place.kinds();
-    let of = |wanted: &str| kinds.iter().filter(|kind| *kind == wanted).count();
-    assert_eq!((of("log_opened"), of("log_head"), of("log_closed"), of("key_revoked")), (4, 4, 4, 1));
+    let told = ["log_opened", "log_head", "log_closed", "key_revoked"].map(|of| count(&place, of));
+    assert_eq!(told, [4, 4, 4, 1]);
     let last = kinds.iter().rposition(|kind| kind == "log_opened").unwrap();
     assert!(kinds.iter().position(|kind| kind == "key_revoked").unwrap() > last, "{kinds:?}");
 }

@@ -1,0 +1,518 @@
+//! Asks one target after the other until one answers, as long as the caller got nothing.
+//!
+//! A failure before the first byte to the caller is not visible to it while the route has a target left, an attempt, and
+//! budget; behind that byte nothing is asked again. Each attempt is made anew from the request as it came. Before bytes go to
+//! a further target its `attempt` record is durable (CA-1).
+
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use dialects::coding::{Caps, codings, decode_all};
+use dialects::failure::MAX_ERROR;
+use dialects::{FailureClass, Operation, failure_class};
+use http::Response;
+use schemas::record::Verdict;
+
+use super::budget::Repeat;
+use super::failure::{Failure, Why};
+use super::forward::Forwarded;
+use super::original::{Original, Prepared};
+use super::retry_after::retry_after;
+use super::spread::Spread;
+use super::target::{Bounds, Target};
+use super::{NoAnswer, send};
+use crate::app::{App, Snapshot};
+use crate::balance::{Picked, Report};
+use crate::config::{MAX_ATTEMPTS, On};
+use crate::otlp;
+use crate::quotas::{self, Reservation, Stage};
+use crate::record;
+use crate::relay::Flow;
+use crate::relay::answer::{Answer, Began, Extent, Room};
+use crate::relay::back::{self, Way};
+use crate::relay::live::Live;
+use crate::relay::translation::Translation;
+use crate::relay::tries::{Failed, Opening, Spent};
+use crate::respond::Reason;
+use crate::route::Route;
+
+/// How long a failed answer is read for what it says.
+const READ_WITHIN: Duration = Duration::from_secs(2);
+
+/// The most of a failed answer that is kept.
+const MOST_KEPT: usize = 256 << 10;
+
+/// The longest time that a provider may ask to be left alone and that is waited for.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What all attempts of an exchange share.
+pub(crate) struct Plan {
+    pub(crate) original: Original,
+    pub(crate) route: Arc<Route>,
+    /// Targets that this request must not go to, by their place.
+    pub(crate) denied: Vec<usize>,
+    /// What the policy says of each target.
+    pub(crate) verdicts: Vec<Option<Verdict>>,
+    /// The caller takes trailers.
+    pub(crate) trailers: bool,
+    pub(crate) spread: Spread,
+    /// The caller's own credential, where it goes to the provider.
+    pub(crate) forwarded: Option<Forwarded>,
+}
+
+/// What was tried of an exchange so far.
+struct Tries {
+    number: u64,
+    /// The body that was sent first, where it was not the caller's.
+    first: Option<Bytes>,
+    /// Why the running one is made.
+    reason: &'static str,
+    failed: Vec<usize>,
+    /// Targets that nothing can be sent to, or that would fail as they did.
+    unfit: Vec<usize>,
+    /// Until when a target asked to be left alone.
+    held: Vec<(usize, Instant)>,
+    /// How often a target was asked again.
+    again: u32,
+    /// How often it was asked again at once, under another key.
+    keys: u64,
+}
+
+impl Tries {
+    /// How many of those that `attempts` bounds were made: what a key was refused for is none of the target's.
+    fn counted(&self) -> u64 {
+        (self.number + 1).saturating_sub(self.keys)
+    }
+}
+
+/// The next attempt.
+struct Next {
+    picked: Picked,
+    prepared: Prepared,
+    /// What it has reserved of its target's quotas.
+    reservation: Option<Reservation>,
+    reason: &'static str,
+    wait: Duration,
+    /// What it takes of the route's budget.
+    repeat: Repeat,
+}
+
+/// Asks `first`, and further targets where it fails, and gives the caller its answer.
+pub(crate) async fn run(
+    app: &Arc<App>,
+    snapshot: &Arc<Snapshot>,
+    mut live: Live,
+    plan: Plan,
+    first: (Picked, Prepared),
+) -> Response<Flow> {
+    let route = Arc::clone(&plan.route);
+    route.budget.request();
+    let (mut picked, mut prepared) = first;
+    let mut tries = Tries {
+        number: 0,
+        first: prepared.changed.clone(),
+        reason: "first",
+        failed: Vec::new(),
+        unfit: Vec::new(),
+        held: Vec::new(),
+        again: 0,
+        keys: 0,
+    };
+    let mut kept: Option<(Answer, Option<Translation>)> = None;
+    loop {
+        let Some(target) = route.targets.get(picked.target()).map(Arc::clone) else {
+            return back::no_answer(app, live, broken()).await;
+        };
+        let more = plan.may_repeat(&tries);
+        let tried = plan.ask(snapshot, &mut live, (&target, &picked), &prepared, more).await;
+        let result = tried.as_ref().map_or_else(Failure::name, |_| "answered");
+        app.telemetry.attempted(route.name.as_str(), target.name.as_str(), tries.reason, result);
+        let head_latency = live.open().and_then(|open| open.intended.clock.head_latency());
+        let forwarded = plan.forwarded.is_some();
+        let mut failure = match tried {
+            Ok(answer) => {
+                let status = Some(answer.head.status.as_u16());
+                let report = Report { status, head_latency, forwarded, ..Report::default() };
+                picked.done(&report, Instant::now());
+                let way = plan.way(&prepared);
+                // Body and memory are given back before the answer's end is waited for.
+                drop(plan);
+                return back::relay(app, live, answer, way).await;
+            }
+            Err(failure) => failure,
+        };
+        let place = picked.target();
+        let is_refused = |status| !forwarded && picked.is_refused(status);
+        failure.is_refused = failure.counted_status().is_some_and(is_refused);
+        let report = Report {
+            status: failure.counted_status(),
+            failure: failure.of_target(),
+            head_latency,
+            retry_after: failure.retry_after,
+            forwarded,
+        };
+        let has_key = picked.done(&report, Instant::now());
+        if !has_key {
+            let may_pass = failure.may_pass(&route.retry.on);
+            if may_pass {
+                tries.failed.push(place)
+            } else {
+                tries.unfit.push(place)
+            }
+            tries.held.extend(failure.retry_after.map(|hold| (place, Instant::now() + hold)));
+        }
+        let next = if plan.may_follow(&tries, &failure, has_key) {
+            tries.keys += u64::from(has_key);
+            let spoken = plan.original.spoken(&prepared);
+            plan.next(app, snapshot, &mut live, &mut tries, (&failure, spoken), place).await
+        } else {
+            None
+        };
+        let Some((next, spent)) = next else {
+            let way = plan.way(&prepared);
+            drop(plan);
+            return give_up(app, live, failure, kept, way).await;
+        };
+        if let Some(answer) = failure.answer.as_mut().filter(|_| !failure.is_unfit) {
+            failure.extent = answer.read(MOST_KEPT, READ_WITHIN).await;
+        }
+        if !next.wait.is_zero() {
+            tokio::time::sleep(next.wait).await;
+        }
+        let opened = plan.turns_to(app, &mut live, (&tries, &failure), (&target, &prepared), &next).await;
+        if !opened {
+            let way = plan.way(&prepared);
+            drop((plan, next));
+            return give_up(app, live, failure, kept, way).await;
+        }
+        next.repeat.sent();
+        if let Some(open) = live.open() {
+            open.charges_attempt(app, &spent);
+            open.intended.of_target = next.reservation;
+        }
+        tries.number += 1;
+        tries.reason = next.reason;
+        if failure.is_answer() && failure.extent == Extent::Whole {
+            kept = failure.answer.map(|answer| (answer, prepared.translation.clone()));
+        }
+        (picked, prepared) = (next.picked, next.prepared);
+    }
+}
+
+/// The caller gets what came last: the answer, else the last whole one of an earlier attempt, else the gateway's own.
+async fn give_up(
+    app: &Arc<App>,
+    live: Live,
+    failure: Failure,
+    kept: Option<(Answer, Option<Translation>)>,
+    way: Way,
+) -> Response<Flow> {
+    let (is_answer, is_unfit) = (failure.is_answer(), failure.is_unfit);
+    let spoken = way.translation.as_ref().map(|translation| translation.operation);
+    match (failure.answer, kept) {
+        (Some(answer), _) if is_answer => back::relay(app, live, answer, way).await,
+        (came, Some(kept)) => back::earlier(app, live, (failure.no_answer, came, spoken), kept).await,
+        (Some(came), None) if is_unfit => back::unfit(app, live, failure.no_answer, (came, spoken)).await,
+        (Some(answer), None) => back::relay(app, live, answer, way).await,
+        (None, None) => back::no_answer(app, live, failure.no_answer).await,
+    }
+}
+
+fn broken() -> NoAnswer {
+    NoAnswer { reason: Reason::ProviderUnreachable, text: "the route has no such target".into() }
+}
+
+impl Plan {
+    fn way(&self, prepared: &Prepared) -> Way {
+        Way {
+            method: self.original.method.clone(),
+            stripping: prepared.stripping,
+            trailers: self.trailers,
+            translation: prepared.translation.clone(),
+        }
+    }
+
+    /// Whether another attempt may follow the running one, whatever comes of it.
+    fn may_repeat(&self, tries: &Tries) -> bool {
+        tries.counted() < self.route.retry.attempts && self.original.is_repeatable()
+    }
+
+    /// Sends to `target` and reads as much of the answer as it takes to tell whether it is one. Only where `more` may follow
+    /// the head waits for what is behind it.
+    async fn ask(
+        &self,
+        snapshot: &Snapshot,
+        live: &mut Live,
+        (target, picked): (&Arc<Target>, &Picked),
+        prepared: &Prepared,
+        more: bool,
+    ) -> Result<Answer, Failure> {
+        let key = picked.key();
+        let began = Instant::now();
+        let failed = |why, no_answer| Failure::new(why, no_answer, began.elapsed());
+        let mut outgoing =
+            match self.original.outgoing(prepared, target.under(key), self.forwarded.clone()).await {
+                Ok(outgoing) => outgoing,
+                Err(reason) => {
+                    let text = "the request's body could not be read back".to_owned();
+                    return Err(failed(Why::Aborted, NoAnswer { reason, text }));
+                }
+            };
+        if let Some(open) = live.open() {
+            open.asks(target, picked.target(), prepared.model.as_deref(), prepared.recorded());
+            open.keeps(|estimates| self.original.kept(prepared, estimates));
+            let ours = open.intended.trace.as_ref().zip(snapshot.otlp.as_ref());
+            let ours = ours.map(|(trace, otlp)| (trace, otlp.is_sampled(trace, &open.exchange)));
+            let how = snapshot.loaded.config.telemetry.trace_context;
+            otlp::apply(how, &mut outgoing.headers, ours, &open.exchange);
+        }
+        let within = target.first_byte.unwrap_or(snapshot.limits.first_byte);
+        let response = send(target.under(key), outgoing, within).await.map_err(|no_answer| {
+            let why = match no_answer.reason {
+                Reason::ProviderUnreachable => Why::Connect,
+                Reason::ProviderTimeout => Why::Timeout,
+                _ => Why::Aborted,
+            };
+            failed(why, no_answer)
+        })?;
+        if let Some(open) = live.open() {
+            open.intended.clock.head = Some(Instant::now());
+        }
+        let mut answer = Answer::from(response);
+        let status = answer.head.status.as_u16();
+        let retry_after = retry_after(&answer.head.headers);
+        let said = |why, class, answer, text: String| {
+            let reason = if why == Why::Timeout { Reason::ProviderTimeout } else { Reason::ProviderAborted };
+            Failure { class, answer: Some(answer), retry_after, ..failed(why, NoAnswer { reason, text }) }
+        };
+        if status >= 400 {
+            let class =
+                if more { self.class(&mut answer, self.original.spoken(prepared)).await } else { None };
+            return Err(said(Why::Status(status), class, answer, format!("status {status}")));
+        }
+        if !more {
+            return Ok(answer);
+        }
+        let translation = prepared.translation.as_ref();
+        let spoken = self.original.spoken(prepared);
+        let mut came = answer.begins(spoken, within, translation.is_some()).await;
+        let mut why = Why::Event as fn(u16) -> Why;
+        // What was asked to come piece by piece is not gathered, in whatever form it comes.
+        let streams = live.open().is_some_and(|open| open.intended.asked.stream == Some(true));
+        if came == Began::Well {
+            let room = self.room_to_wait(snapshot, target).filter(|_| !streams);
+            came = answer.turns_out(spoken, room).await;
+            why = Why::Said;
+        }
+        match came {
+            Began::Well => {}
+            Began::Failed { status, class } => {
+                let text = "it says an error where an answer should be".into();
+                return Err(said(why(status), class, answer, text));
+            }
+            Began::Cut(error) => return Err(said(Why::Aborted, None, answer, error)),
+            Began::Late => {
+                let text = format!("nothing behind the head within {} s", within.as_secs_f64());
+                return Err(said(Why::Timeout, None, answer, text));
+            }
+        }
+        match back::fits(live, &mut answer, translation).await {
+            Ok(()) => Ok(answer),
+            Err(no_answer) => {
+                let why = Why::unfit(no_answer.reason);
+                Err(Failure { answer: Some(answer), is_unfit: true, ..failed(why, no_answer) })
+            }
+        }
+    }
+
+    /// What an answer of `target` may take until it is whole and can be judged; `None` where it is not waited for: no other target
+    /// is there to be asked, or the route does not ask what an error says.
+    fn room_to_wait<'a>(&self, snapshot: &'a Snapshot, target: &Target) -> Option<Room<'a>> {
+        let is_asked = self.route.retry.on.iter().any(|on| matches!(on, On::Class(_)));
+        let has_other = self.route.targets.len() > self.denied.len() + 1;
+        let Bounds { idle, bytes, time } = target.bounds(&snapshot.limits);
+        (is_asked && has_other).then_some(Room { budget: &snapshot.memory, most: bytes, idle, time })
+    }
+
+    /// What the error of an answer says, where the route asks for it and its status does not count by itself.
+    async fn class(&self, answer: &mut Answer, spoken: Operation) -> Option<FailureClass> {
+        let status = answer.head.status.as_u16();
+        let on = &self.route.retry.on;
+        if !on.iter().any(|on| matches!(on, On::Class(_))) {
+            return None;
+        }
+        answer.read(MAX_ERROR, READ_WITHIN).await;
+        let bytes = answer.bytes();
+        let codings = codings(&answer.head.headers).ok()?;
+        let dialect = spoken.dialect();
+        if codings.is_empty() {
+            return failure_class(dialect, status, &bytes);
+        }
+        let caps = Caps { bytes: MAX_ERROR as u64 * 16, ..Caps::default() };
+        let plain = decode_all(&codings, &bytes, caps).ok()?;
+        failure_class(dialect, status, &plain)
+    }
+
+    /// Whether another attempt may follow one that failed. Where it is the key that is not taken and the target `has_key`, another
+    /// that is free, the request goes under that one, whatever `on` and `attempts` say.
+    fn may_follow(&self, tries: &Tries, failure: &Failure, has_key: bool) -> bool {
+        let retry = &self.route.retry;
+        let is_safe = failure.why == Why::Connect || self.original.is_repeatable();
+        let counts = retry.on.iter().any(|on| failure.counts(*on)) && tries.counted() < retry.attempts;
+        let in_time = retry.within.is_none_or(|within| failure.took <= within);
+        is_safe && in_time && (counts || has_key) && tries.number + 1 < MAX_ATTEMPTS
+    }
+
+    /// The next attempt behind one that failed at `place`, and what that one used; `None` where there is none, or no budget for it.
+    async fn next(
+        &self,
+        app: &Arc<App>,
+        snapshot: &Snapshot,
+        live: &mut Live,
+        tries: &mut Tries,
+        (failure, spoken): (&Failure, Operation),
+        place: usize,
+    ) -> Option<(Next, Spent)> {
+        // Before room is taken at a target: it would be given back as if that one had been asked.
+        let Some(repeat) = self.route.budget.repeat() else {
+            tracing::warn!(route = %self.route.name, "the budget of repeats is spent");
+            return None;
+        };
+        let open = live.open()?;
+        let spent = open.spent(failure.answer.as_ref(), failure.went(), spoken);
+        open.settles_attempt(app, &spent).await;
+        let next = self.find(snapshot, live, tries, place, repeat).await?;
+        Some((next, spent))
+    }
+
+    /// A target that can be asked and has room: one that did not fail, else one that did.
+    async fn find(
+        &self,
+        snapshot: &Snapshot,
+        live: &mut Live,
+        tries: &mut Tries,
+        place: usize,
+        repeat: Repeat,
+    ) -> Option<Next> {
+        let now = Instant::now();
+        loop {
+            let excluded = [&self.denied[..], &tries.failed, &tries.unfit].concat();
+            let (picked, is_again) = match self.route.balancer.pick(&self.spread.pick(&excluded)) {
+                Some(picked) => (picked, false),
+                None => {
+                    let held = tries.held.iter().filter(|(_, until)| *until > now + PATIENCE);
+                    let held: Vec<usize> = held.map(|(place, _)| *place).collect();
+                    let excluded = [&self.denied[..], &tries.unfit, &held].concat();
+                    (self.route.balancer.pick(&self.spread.pick(&excluded))?, true)
+                }
+            };
+            let target = self.route.targets.get(picked.target())?;
+            let Ok(prepared) = self.original.prepare(&self.route, target) else {
+                tries.unfit.push(picked.target());
+                continue;
+            };
+            let Ok(reservation) = self.room(snapshot, live, target).await else {
+                tries.unfit.push(picked.target());
+                continue;
+            };
+            let wait = if is_again { self.wait(tries, picked.target(), now) } else { Duration::ZERO };
+            tries.again += u32::from(is_again);
+            let reason = if picked.target() == place { "retry" } else { "fallback" };
+            return Some(Next { picked, prepared, reservation, reason, wait, repeat });
+        }
+    }
+
+    /// Takes what the request may use of the quotas of `target`.
+    async fn room(
+        &self,
+        snapshot: &Snapshot,
+        live: &mut Live,
+        target: &Target,
+    ) -> Result<Option<Reservation>, quotas::Refused> {
+        let Some(open) = live.open().filter(|_| !snapshot.quotas.is_empty()) else { return Ok(None) };
+        let mut asked = open.intended.asked.clone();
+        asked.provider = Some(target.provider.name.clone());
+        asked.target = self.route.names_targets.then(|| target.name.clone());
+        let request = self.original.quota_request(&open.intended.caller, &asked, target, snapshot);
+        snapshot.quotas.reserve(&request, Stage::Target).await
+    }
+
+    /// How long a target is left alone that failed before: as long as it asked, and the back-off.
+    fn wait(&self, tries: &Tries, target: usize, now: Instant) -> Duration {
+        let back_off = &self.route.retry.back_off;
+        let longest = back_off.first.saturating_mul(1 << tries.again.min(16)).min(back_off.most);
+        let by_chance = RandomState::new().build_hasher().finish() % 1024;
+        let half = longest / 2;
+        let backed_off = half + half.mul_f64(by_chance as f64 / 1024.0);
+        let held = tries.held.iter().filter(|(place, _)| *place == target);
+        let until = held.map(|(_, until)| until.saturating_duration_since(now)).max();
+        backed_off.max(until.unwrap_or_default())
+    }
+
+    /// Records how the attempt ended and that another begins; false where nothing may be sent.
+    async fn turns_to(
+        &self,
+        app: &Arc<App>,
+        live: &mut Live,
+        (tries, failure): (&Tries, &Failure),
+        (target, prepared): (&Arc<Target>, &Prepared),
+        next: &Next,
+    ) -> bool {
+        let Some(open) = live.open() else { return false };
+        let Some(to) = self.route.targets.get(next.picked.target()) else { return false };
+        let end = match (failure.why, &failure.answer) {
+            (Why::Connect, _) => schemas::record::End::Unreachable,
+            (Why::Timeout, _) => schemas::record::End::Timeout,
+            (Why::Aborted, _) => schemas::record::End::ProviderAbort,
+            (Why::Exceeds, _) => schemas::record::End::GatewayAbort,
+            (Why::Status(_) | Why::Event(_) | Why::Said(_), _) => match failure.extent {
+                Extent::Whole => schemas::record::End::Complete,
+                Extent::Part => schemas::record::End::GatewayAbort,
+                Extent::Broken => schemas::record::End::ProviderAbort,
+            },
+        };
+        app.telemetry.answered(target.provider.name.as_str(), end, failure.status());
+        let ended = Failed {
+            number: tries.number,
+            why: failure.word(),
+            target,
+            end,
+            answer: failure.answer.as_ref(),
+            operation: self.original.spoken(prepared),
+            took: failure.took,
+        };
+        let Ok(request) = self.original.instead(tries.first.as_ref(), &next.prepared).await else {
+            return false;
+        };
+        let is_changed = next.prepared.changed.is_some();
+        let headers = &self.original.headers;
+        let opening = Opening {
+            number: tries.number + 1,
+            reason: next.reason,
+            target: to,
+            model: next.prepared.model.as_deref(),
+            request,
+            media_type: record::media_type(headers),
+            // What was changed goes without one.
+            coding: if is_changed { None } else { record::content_coding(headers) },
+            verdict: self.verdicts.get(next.picked.target()).cloned().flatten(),
+            translation: next.prepared.recorded(),
+        };
+        tracing::info!(
+            exchange = %open.exchange,
+            failed = %target.name,
+            why = failure.name(),
+            next = %to.name,
+            "a target failed, and another one is asked"
+        );
+        match open.turns(ended, opening).await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(exchange = %open.exchange, %error, "no further target is asked: it could not be recorded");
+                false
+            }
+        }
+    }
+}

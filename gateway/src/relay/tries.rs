@@ -1,0 +1,194 @@
+//! What the log is told of attempts: how a failed one ended, and that another begins.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use dialects::{AnswerFacts, Cause, Meter, Operation};
+use evidence::{NewPart, PartWriter};
+use schemas::Identifier;
+use schemas::record::{Attempt, AttemptNumber, Cost, End, PartName, Translation, Usage, UsageRole, Verdict};
+
+use super::answer::Answer;
+use super::live::{Open, nothing_came};
+use super::outlive::Outliving;
+use crate::app::App;
+use crate::dispatch::target::Target;
+use crate::estimate::{Estimates, Prompt, Sent};
+use crate::quotas::Went;
+use crate::record::{self, micros};
+
+/// An attempt that failed.
+pub(crate) struct Failed<'a> {
+    pub(crate) number: u64,
+    /// Why it does not count.
+    pub(crate) why: &'static str,
+    pub(crate) target: &'a Arc<Target>,
+    pub(crate) end: End,
+    /// What came of its answer.
+    pub(crate) answer: Option<&'a Answer>,
+    pub(crate) operation: Operation,
+    pub(crate) took: Duration,
+}
+
+/// What a failed attempt used.
+pub(crate) struct Spent {
+    usage: Usage,
+    cost: Option<Cost>,
+    went: Went,
+}
+
+impl Failed<'_> {
+    /// What it told, and whether it can have used anything: a provider that was not reached has nothing to charge for; of one
+    /// that was, and did not answer, nobody knows.
+    fn facts(&self) -> AnswerFacts {
+        let mut facts = facts(self.answer, self.operation);
+        if self.end == End::Unreachable {
+            facts.usage.role = UsageRole::None;
+        }
+        facts
+    }
+}
+
+/// An attempt that is about to be made.
+pub(crate) struct Opening<'a> {
+    pub(crate) number: u64,
+    /// Why it is made.
+    pub(crate) reason: &'static str,
+    pub(crate) target: &'a Arc<Target>,
+    /// The model that is sent, where it is another than the caller named.
+    pub(crate) model: Option<&'a str>,
+    /// What is sent, where it is not what was sent first.
+    pub(crate) request: Option<Bytes>,
+    pub(crate) media_type: Option<Identifier>,
+    pub(crate) coding: Option<Identifier>,
+    /// What the policy says of it.
+    pub(crate) verdict: Option<Verdict>,
+    /// How the request is translated for it, where it is.
+    pub(crate) translation: Option<Translation>,
+}
+
+fn word(text: &'static str) -> Identifier {
+    Identifier::new(text).expect("a word of a closed set is an identifier")
+}
+
+/// What came of an answer that goes to nobody.
+fn facts(answer: Option<&Answer>, operation: Operation) -> AnswerFacts {
+    let Some(answer) = answer else { return nothing_came(operation) };
+    let limits = dialects::Limits::default();
+    let mut meter = Meter::new(operation, answer.head.status.as_u16(), &answer.head.headers, false, limits);
+    let mut segments = Vec::new();
+    for chunk in &answer.chunks {
+        meter.feed(chunk, &mut segments);
+        segments.clear();
+    }
+    meter.finish(Cause::Cut)
+}
+
+impl Open {
+    /// Bytes go to `target` from now on, which is at that place of the route.
+    pub(crate) fn asks(
+        &mut self,
+        target: &Arc<Target>,
+        place: usize,
+        model: Option<&str>,
+        translation: Option<Translation>,
+    ) {
+        self.intended.target = Arc::clone(target);
+        self.intended.place = place;
+        self.intended.translation = translation;
+        self.intended.sent_model = model.map(|model| self.snapshot.pseudonyms.identifier(model));
+        self.intended.clock.sent = Some(Instant::now());
+        self.intended.clock.head = None;
+    }
+
+    /// What the attempt that failed used, as far as what came of its `answer` tells.
+    pub(crate) fn spent(&self, answer: Option<&Answer>, went: Went, operation: Operation) -> Spent {
+        let facts = facts(answer, operation);
+        let (cost, _) = self.price_of_attempt(&facts);
+        Spent { usage: facts.usage, cost, went }
+    }
+
+    /// Puts what a failed attempt used in the place of what it reserved of its target's quotas.
+    pub(crate) async fn settles_attempt(&mut self, app: &Arc<App>, spent: &Spent) {
+        let Some(reservation) = self.intended.of_target.take() else { return };
+        // Before room is asked for: it may be at the same target.
+        Outliving::new(app, reservation.settle(&spent.usage, spent.cost.as_ref(), spent.went)).await;
+    }
+
+    /// Counts what a failed attempt used, where another one follows, and charges it to the quotas that ask for no target: what is
+    /// reserved of those is for that other one.
+    pub(crate) fn charges_attempt(&self, app: &Arc<App>, spent: &Spent) {
+        self.counts(&spent.usage, spent.cost.as_ref());
+        if let Some(reservation) = &self.intended.reservation {
+            app.outlive(reservation.charge(&spent.usage, spent.cost.as_ref(), spent.went));
+        }
+    }
+
+    /// Keeps what is sent now, in case that the provider tells no usage.
+    pub(crate) fn keeps(&mut self, sent: impl FnOnce(&Estimates) -> Option<Sent>) {
+        let wanted = self.intended.route.estimates;
+        self.prompt = wanted.then(|| sent(&self.app.estimates)).flatten().map(Prompt::Sent);
+    }
+
+    /// An attempt's record, but for what differs from phase to phase.
+    fn attempt(
+        &self,
+        number: AttemptNumber,
+        target: &Target,
+        reason: &'static str,
+        model: Option<Identifier>,
+    ) -> Attempt {
+        Attempt {
+            provider: Some(target.provider.name.clone()),
+            dialect: target.provider.dialect_name.clone(),
+            model: model.or_else(|| self.intended.asked.requested_model.clone()),
+            ..Attempt::new(self.exchange.clone(), number, target.name.clone(), word(reason))
+        }
+    }
+
+    /// Records how an attempt ended and that another begins. Durable on return, with what is sent: only then may bytes go to
+    /// it (CA-1).
+    ///
+    /// # Errors
+    /// Nothing may be sent.
+    pub(crate) async fn turns(&mut self, failed: Failed<'_>, opening: Opening<'_>) -> Result<(), String> {
+        let Some(ledger) = &self.ledger else { return Ok(()) };
+        let (Some(before), Some(number)) =
+            (AttemptNumber::new(failed.number), AttemptNumber::new(opening.number))
+        else {
+            return Err("more attempts than are recorded".into());
+        };
+        let mut ended = self.attempt(before, failed.target, failed.why, self.intended.sent_model.clone());
+        ended.end = Some(failed.end);
+        ended.total_us = Some(micros(failed.took));
+        let facts = failed.facts();
+        let mut response: Option<PartWriter> = None;
+        if let Some(answer) = failed.answer {
+            ended.status = Some(i64::from(answer.head.status.as_u16()));
+            ended.answered = facts.answered(&|raw| self.snapshot.pseudonyms.of(raw));
+            let headers = &answer.head.headers;
+            let (media_type, coding) = (record::media_type(headers), record::content_coding(headers));
+            let part = ledger.part(PartName::AttemptResponse(before), media_type, coding);
+            for chunk in &answer.chunks {
+                part.write(chunk, 0).map_err(|cut| cut.to_string())?;
+            }
+            response = Some(part);
+        }
+        (ended.cost, ended.unpriced) = self.price_of_attempt(&facts);
+        ended.usage = Some(facts.usage);
+        ledger.attempt_ends(ended, response).await.map_err(|error| error.to_string())?;
+        let model = opening.model.map(|model| self.snapshot.pseudonyms.identifier(model));
+        let mut open = self.attempt(number, opening.target, opening.reason, model);
+        open.verdict = opening.verdict;
+        open.translation = opening.translation;
+        let part = |bytes| {
+            NewPart::bytes(PartName::AttemptRequest(number), bytes).with(opening.media_type, opening.coding)
+        };
+        ledger
+            .attempt_opens(open, opening.request.map(part))
+            .await
+            .map(drop)
+            .map_err(|error| error.to_string())
+    }
+}
