@@ -1,4 +1,4 @@
-"""deploy/compose.yaml, as the loader and the schema of the compose-spec project take it. What it does is in kafka_compose.rs."""
+"""deploy/compose.yaml, as the loader and the schema of the compose-spec project take it. What it does is in tests/tests/kafka/compose.rs."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The dashboards of deploy/grafana, without a Prometheus: what tests/tests/dashboards.rs asks of their queries is not here."""
+"""The dashboards of deploy/grafana, without a Prometheus: what tests/tests/prometheus/dashboards.rs asks of their queries is not here."""
 
 import importlib.util
 import json

@@ -1,7 +1,7 @@
 //! One function for each parser of bytes from outside. A target takes any bytes and must neither panic nor hang; where
 //! the parser promises more (what is read is written back alike, no byte of traffic is lost), it asserts that too.
 //!
-//! Used twice: by `tests/tests/fuzz.rs` on stable Rust, and by the cargo-fuzz targets in this folder.
+//! Used twice: by `tests/tests/programs/fuzz.rs` on stable Rust, and by the cargo-fuzz targets in this folder.
 #![allow(dead_code, unreachable_pub, reason = "two crates include this file")]
 
 use std::path::{Path, PathBuf};

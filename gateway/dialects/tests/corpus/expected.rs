@@ -1,5 +1,5 @@
 //! The fields of a recording's `expected`, where we mean to differ from one and why, and the table of all files: the same for
-//! the meter (`fields.rs`) and for the running gateway (`tests/tests/corpus_gateway.rs`).
+//! the meter (`fields.rs`) and for the running gateway (`tests/tests/programs/corpus_gateway.rs`).
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -11,7 +11,7 @@ use tests::gateway::{Gateway, Setup};
 use tests::oracle::Evidence;
 use tests::provider::Provider;
 
-#[path = "../../gateway/dialects/tests/corpus/expected.rs"]
+#[path = "../../../gateway/dialects/tests/corpus/expected.rs"]
 mod expected;
 
 use expected::{Differences, Recorded, Table};

@@ -5,8 +5,8 @@ use std::time::Duration;
 use tests::Dice;
 use tests::services::{Fault, Network, Wire};
 
-use crate::fleet::{Fleet, held};
-use crate::topics;
+use super::fleet::{Fleet, held};
+use super::topics;
 
 /// What goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use policies::price::PriceBook;
 use schemas::record::{Cost, Unpriced};
 use tests::corpus::{Line, Set, all_lines, set};
 
-const BOOK: &[u8] = include_bytes!("../../policies/prices/2026-11.csv");
+const BOOK: &[u8] = include_bytes!("../../../policies/prices/2026-11.csv");
 
 const TODAY: &str = "2026-11-20";
 

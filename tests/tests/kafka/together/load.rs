@@ -8,7 +8,7 @@ use tests::Dice;
 use tests::client::{Call, Got, Leave, send_until};
 use tokio::task::JoinSet;
 
-use crate::fleet::{Fleet, held};
+use super::fleet::{Fleet, held};
 
 /// How many callers each gateway has.
 const CALLERS: u64 = 2;

@@ -14,7 +14,7 @@ use tests::registrar::Registrar;
 use tests::services::{Fault, FaultProxy, Kafka, Minio, Network, S3Server, Wire};
 use tests::shipping::{RECEIPTS, TOPIC, Way};
 
-use crate::topics;
+use super::topics;
 
 /// The gateways' names, and whether each commits to the brokers too (`commit: kafka`): then its disk can be thrown away.
 const GATEWAYS: [(&str, bool); 3] = [("gw1", false), ("gw2", false), ("gw3", true)];

@@ -10,8 +10,8 @@ use tests::oracle::Evidence;
 use tests::provider::{Provider, api};
 use tests::services::S3Server;
 
-use crate::fleet::{Fleet, held};
-use crate::load::Remembered;
+use super::fleet::{Fleet, held};
+use super::load::Remembered;
 
 /// Dollars a token, in 10^-12: what the starter price book says of the one model.
 const INPUT: i128 = 150_000;
