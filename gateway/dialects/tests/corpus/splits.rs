@@ -82,6 +82,8 @@ fn end_of_first_event(held: &[u8]) -> usize {
 enum Cut {
     /// Once, here.
     At(usize),
+    /// So far behind the end of every event, or before it.
+    Beside(isize),
     /// Behind every byte.
     Everywhere,
     /// Into pieces of chance, short ones or long ones.
@@ -89,9 +91,14 @@ enum Cut {
 }
 
 impl Cut {
-    fn places(self, length: usize) -> Vec<usize> {
+    fn places(self, length: usize, boundaries: &[usize]) -> Vec<usize> {
         let seed = match self {
             Self::At(at) => return vec![at],
+            Self::Beside(by) => {
+                let places = boundaries.iter().filter_map(|end| end.checked_add_signed(by));
+                let inside: BTreeSet<usize> = places.filter(|at| (1..length).contains(at)).collect();
+                return inside.into_iter().collect();
+            }
             Self::Everywhere => return (1..length).collect(),
             Self::Random(seed) => seed,
         };
@@ -107,22 +114,23 @@ impl Cut {
         }
     }
 
-    /// All cuts of a stream in this round.
-    fn of(line: &Line) -> Vec<Self> {
+    /// All cuts of a stream in this round: the long one has every place of a short stream, and of another one those round the end of
+    /// every event, and round the first and the last by themselves.
+    fn of(line: &Line, boundaries: &[usize]) -> Vec<Self> {
         let length = line.response.len();
-        let near = |before: usize, behind: usize| {
-            move |at: usize| at.saturating_sub(before).max(1)..(at + behind).min(length)
+        let every = long() && length <= 8 << 10;
+        let near = if long() { 8 } else { 2 };
+        let ends = [boundaries.first().filter(|_| long()), boundaries.last()];
+        let round = |end: usize| end.saturating_sub(near + 1).max(1)..(end + near).min(length);
+        let single: BTreeSet<usize> = if every {
+            (1..length).collect()
+        } else {
+            ends.into_iter().flatten().copied().flat_map(round).collect()
         };
-        let boundaries = boundaries(line);
-        let single: BTreeSet<usize> = match long() {
-            true if length <= 8 << 10 => (1..length).collect(),
-            true => boundaries.into_iter().flat_map(near(8, 8)).collect(),
-            // The short round: round the last boundary before the end, where terminal events are.
-            false => boundaries.into_iter().rev().take(1).flat_map(near(3, 2)).collect(),
-        };
+        let beside = (-near.cast_signed()..near.cast_signed()).map(Self::Beside);
         let everywhere = (long() || length <= 4 << 10).then_some(Self::Everywhere);
         let random = (0..if long() { 32 } else { 2 }).map(Self::Random);
-        single.into_iter().map(Self::At).chain(everywhere).chain(random).collect()
+        single.into_iter().map(Self::At).chain(beside).chain(everywhere).chain(random).collect()
     }
 }
 
@@ -131,6 +139,7 @@ struct Stream<'a> {
     line: &'a Line,
     stripping: bool,
     whole: Passed,
+    boundaries: Vec<usize>,
     cuts: Vec<Cut>,
 }
 
@@ -139,7 +148,9 @@ impl<'a> Stream<'a> {
     fn of(line: &'a Line) -> impl Iterator<Item = Self> {
         let of = move |stripping| {
             let whole = pass(line, &line.response, &[], stripping);
-            Self { line, stripping, whole, cuts: Cut::of(line) }
+            let boundaries = boundaries(line);
+            let cuts = Cut::of(line, &boundaries);
+            Self { line, stripping, whole, boundaries, cuts }
         };
         [false, true]
             .into_iter()
@@ -149,7 +160,7 @@ impl<'a> Stream<'a> {
 
     fn pass(&self, cuts: Range<usize>) {
         for cut in &self.cuts[cuts] {
-            let places = cut.places(self.line.response.len());
+            let places = cut.places(self.line.response.len(), &self.boundaries);
             same(
                 self.line,
                 &self.whole,
