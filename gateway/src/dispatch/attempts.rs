@@ -144,15 +144,15 @@ pub(crate) async fn run(
             Err(failure) => failure,
         };
         let place = picked.target();
-        let is_refused = |status| !forwarded && picked.is_refused(status);
-        failure.is_refused = failure.counted_status().is_some_and(is_refused);
         let report = Report {
             status: failure.counted_status(),
+            told: !matches!(failure.why, Why::Status(_)),
             failure: failure.of_target(),
             head_latency,
             retry_after: failure.retry_after,
             forwarded,
         };
+        failure.is_refused = picked.is_refused(&report);
         let has_key = picked.done(&report, Instant::now());
         if !has_key {
             let may_pass = failure.may_pass(&route.retry.on);

@@ -79,6 +79,31 @@ async fn a_whole_answer_of_200_that_says_failure_is_not_seen_while_a_target_is_l
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_403_that_a_body_tells_leaves_no_key_alone_and_a_401_does() {
+    const FLAGGED: &str = r#"{"error":{"message":"The input was flagged by moderation.","code":403}}"#;
+    const NO_KEY: &str = r#"{"error":{"message":"No such key.","code":401}}"#;
+    let spare = good().await;
+    let mut setup = Setup { more_providers: provider("spare", spare.address), ..Setup::default() };
+    let mut asked = Vec::new();
+    for (name, body) in [("flagged", FLAGGED), ("no-key", NO_KEY)] {
+        let bad = saying(body).await;
+        setup.more_providers += &provider(name, bad.address);
+        setup.more_routes += &format!(
+            "  - {{ name: {name}, path: /{name}, targets: [{{ provider: {name} }}, {{ provider: spare, priority: 1 }}], retry: {{ attempts: 2, on: [403, key_refused] }} }}\n"
+        );
+        asked.push(bad);
+    }
+    let rig = Rig::start(&spare, setup).await;
+    for name in ["flagged", "no-key"].repeat(2) {
+        let (status, _, answer) = post(&rig, &format!("/{name}/v1/chat/completions"), QUESTION).await;
+        assert_eq!((status, String::from_utf8_lossy(&answer).as_ref()), (200, COMPLETION), "{name}");
+    }
+    let times: Vec<usize> = asked.iter().map(|provider| provider.seen().len()).collect();
+    assert_eq!(times, [2, 1], "only what can be said of nothing but the key keeps others from its target");
+    rig.stop().await;
+}
+
 /// Sends these pieces of a JSON answer, each a while behind the one before.
 async fn trickling(pieces_of: [&'static str; 2], wait: Duration) -> Provider {
     Provider::start(move |_| async move {
