@@ -11,6 +11,7 @@ use http::{Method, Response, StatusCode};
 use schemas::promise::Promise;
 use schemas::record::{End, ProviderEnd};
 
+use super::ahead::Ahead;
 use super::answer::{Answer, Extent};
 use super::flow::Flow;
 use super::intake::Memory;
@@ -54,22 +55,18 @@ const STEP_BYTES: usize = 256 << 10;
 ///
 /// # Errors
 /// Why it cannot.
-pub(crate) async fn fits(
-    live: &mut Live,
-    answer: &mut Answer,
-    translation: Option<&Translation>,
-) -> Result<(), NoAnswer> {
+pub(crate) async fn fits(ahead: &mut Ahead<'_>, translation: Option<&Translation>) -> Result<(), NoAnswer> {
     if let Some(translation) = translation {
-        if !comes_as_events(&answer.head, translation.operation) {
-            answer.translated = Some(translated(live, answer, translation).await?);
+        if !comes_as_events(&ahead.answer.head, translation.operation) {
+            ahead.answer.translated = Some(translated(ahead, translation).await?);
         }
         return Ok(());
     }
-    let Some(open) = live.open() else { return Ok(()) };
+    let Some(open) = ahead.live.open() else { return Ok(()) };
     let most = open.intended.target.bounds(&open.snapshot.limits).bytes;
-    if answer.whole_length().zip(most).is_some_and(|(length, most)| length > most) {
+    if ahead.answer.whole_length().zip(most).is_some_and(|(length, most)| length > most) {
         // What comes at once is kept.
-        answer.read(WHOLE_BYTES, WHOLE_WITHIN).await;
+        ahead.answer.read(WHOLE_BYTES, WHOLE_WITHIN).await;
         return Err(NoAnswer { reason: Reason::AnswerTooLarge, text: TOO_LARGE.to_owned() });
     }
     Ok(())
@@ -288,7 +285,12 @@ async fn all_of_it(
 ) -> Response<Flow> {
     let translated = match answer.translated.take() {
         Some(translated) => Ok(translated),
-        None => translated(&mut live, &mut answer, translation).await,
+        None => {
+            let mut ahead = Ahead::new(&mut live, &mut answer, translation.operation);
+            let translated = translated(&mut ahead, translation).await;
+            ahead.done();
+            translated
+        }
     };
     match translated {
         Ok(translated) => {
@@ -303,18 +305,13 @@ async fn all_of_it(
 }
 
 /// Reads an answer to its end, and says it in the caller's words.
-async fn translated(
-    live: &mut Live,
-    answer: &mut Answer,
-    translation: &Translation,
-) -> Result<Translated, NoAnswer> {
-    let memory =
-        gathered(live, answer).await.map_err(|(reason, text)| NoAnswer { reason, text: text.into() })?;
-    let body = answer.joined();
-    let Some(open) = live.open() else {
+async fn translated(ahead: &mut Ahead<'_>, translation: &Translation) -> Result<Translated, NoAnswer> {
+    let memory = gathered(ahead).await.map_err(|(reason, text)| NoAnswer { reason, text: text.into() })?;
+    let body = ahead.answer.joined();
+    let Some(open) = ahead.live.open() else {
         return Err(NoAnswer { reason: Reason::ProviderAborted, text: CONCLUDED.into() });
     };
-    in_words(open, translation, &answer.head, &body, memory).await
+    in_words(open, translation, &ahead.answer.head, &body, memory).await
 }
 
 /// A whole answer in the caller's words.
@@ -330,8 +327,8 @@ async fn in_words(
     translation.whole(head, body, open.exchange.as_str(), room).await
 }
 
-/// Reads `answer` to its end, as far as it may be translated, and takes its room of the memory for bodies as it comes.
-async fn gathered(live: &mut Live, answer: &mut Answer) -> Result<Memory, (Reason, &'static str)> {
+/// Reads an answer to its end, as far as it may be translated, and takes its room of the memory for bodies as it comes.
+async fn gathered(Ahead { live, answer, .. }: &mut Ahead<'_>) -> Result<Memory, (Reason, &'static str)> {
     const NO_ROOM: &str = "no memory for an answer that is to be translated was free in time";
     let Some(open) = live.open() else { return Err((Reason::ProviderAborted, CONCLUDED)) };
     let snapshot = Arc::clone(&open.snapshot);
@@ -513,8 +510,12 @@ pub(crate) async fn earlier(
 
 /// Keeps what came of an answer of which nothing goes to the caller (CA-6), and reads its usage (CA-5): in the words of `spoken`,
 /// where those are not the caller's.
-fn keep_part(live: &mut Live, came: &Answer, spoken: Option<Operation>) {
+pub(super) fn keep_part(live: &mut Live, came: &Answer, spoken: Option<Operation>) {
     let Some(open) = live.open() else { return };
+    if open.meter.is_some() {
+        // It was on its way to the caller.
+        return took(live, &came.chunks);
+    }
     let (status, headers) = (came.head.status, &came.head.headers);
     let recorded = open.snapshot.filter.response_head(status, headers);
     open.provider_status = Some(status.as_u16());

@@ -137,6 +137,11 @@ impl Live {
         }
     }
 
+    /// Takes it over; what is left owes nothing any more.
+    pub(super) fn take(&mut self) -> Self {
+        Self { open: self.open.take() }
+    }
+
     /// The exchange, until it is concluded.
     pub(crate) fn open(&mut self) -> Option<&mut Open> {
         self.open.as_deref_mut()
