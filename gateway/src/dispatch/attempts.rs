@@ -310,13 +310,14 @@ impl Plan {
             return Ok(());
         }
         let translation = prepared.translation.as_ref();
-        let mut came = ahead.answer.begins(spoken, within, translation.is_some()).await;
+        let mut judge = ahead.answer.judge(spoken);
+        let mut came = ahead.answer.begins(&mut judge, within, translation.is_some()).await;
         let mut why = Why::Event as fn(u16) -> Why;
         // What was asked to come piece by piece is not gathered, in whatever form it comes.
         let streams = ahead.live.open().is_some_and(|open| open.intended.asked.stream == Some(true));
         if came == Began::Well {
             let room = self.room_to_wait(snapshot, target).filter(|_| !streams);
-            came = ahead.answer.turns_out(spoken, room).await;
+            came = ahead.answer.turns_out(judge, room).await;
             why = Why::Said;
         }
         match came {

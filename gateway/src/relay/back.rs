@@ -82,9 +82,10 @@ fn comes_as_events(head: &http::response::Parts, operation: Operation) -> bool {
 
 /// Sends the provider's answer on.
 pub(crate) async fn relay(app: &Arc<App>, mut live: Live, answer: Answer, way: Way) -> Response<Flow> {
-    let Answer { mut head, chunks: early, rest: body, translated, held } = answer;
+    let Answer { mut head, chunks: early, first_byte, rest: body, translated, held } = answer;
     let Some(open) = live.open() else { return own(app, live, Reason::ProviderAborted, None).await };
     open.intended.clock.head.get_or_insert_with(Instant::now);
+    open.saw_byte_at(first_byte);
     let most = open.intended.target.bounds(&open.snapshot.limits).bytes;
     let operation = way.translation.as_ref().map_or(open.intended.operation, |way| way.operation);
     let recorded = open.snapshot.filter.response_head(head.status, &head.headers);
@@ -147,7 +148,7 @@ pub(crate) async fn relay(app: &Arc<App>, mut live: Live, answer: Answer, way: W
         return all_of_it(
             app,
             live,
-            Answer { head, chunks: early, rest: body, translated, held },
+            Answer { head, chunks: early, first_byte, rest: body, translated, held },
             translation,
         )
         .await;
@@ -292,6 +293,9 @@ async fn all_of_it(
             translated
         }
     };
+    if let Some(open) = live.open() {
+        open.saw_byte_at(answer.first_byte);
+    }
     match translated {
         Ok(translated) => {
             let Answer { head, chunks, .. } = answer;
@@ -512,6 +516,7 @@ pub(crate) async fn earlier(
 /// where those are not the caller's.
 pub(super) fn keep_part(live: &mut Live, came: &Answer, spoken: Option<Operation>) {
     let Some(open) = live.open() else { return };
+    open.saw_byte_at(came.first_byte);
     if open.meter.is_some() {
         // It was on its way to the caller.
         return took(live, &came.chunks);

@@ -248,6 +248,12 @@ impl Open {
         self.intended.clock.first_byte.get_or_insert_with(Instant::now);
     }
 
+    /// The same, of one that came earlier.
+    pub(super) fn saw_byte_at(&mut self, at: Option<Instant>) {
+        let first = &mut self.intended.clock.first_byte;
+        *first = first.or(at);
+    }
+
     /// Notes the first event with model output, once.
     pub(crate) fn saw_output(&mut self) {
         let clock = &mut self.intended.clock;

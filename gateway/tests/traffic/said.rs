@@ -8,6 +8,7 @@ use schemas::record::{End, PartName};
 use crate::provider::{COMPLETION, Provider, pieces, whole};
 use crate::rig::{Rig, Setup, next, read};
 use crate::routes::{QUESTION, attempts, good, post, provider};
+use crate::translated::MESSAGE;
 
 const ERROR: &str = r#"{"error":{"message":"Provider returned error","code":502},"user_id":"u"}"#;
 const TOO_LONG: &str =
@@ -205,4 +206,39 @@ async fn an_answer_that_is_too_long_to_be_held_or_breaks_off_is_no_worse_than_be
     let kept =
         evidence.outcomes()[0].parts.iter().find(|part| part.part == PartName::ProviderResponse).unwrap();
     assert_eq!(kept.length, (40 << 16) + ERROR.len() as u64);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_byte_is_the_providers_however_long_it_is_held() {
+    const WAIT: Duration = Duration::from_millis(900);
+    let halves = |whole: &'static str| -> [&'static str; 2] { whole.split_at(whole.len() / 2).into() };
+    let openai = trickling(halves(COMPLETION), WAIT).await;
+    let claude = trickling(halves(MESSAGE), WAIT).await;
+    let two = |name: &str| {
+        format!("targets: [{{ provider: {name} }}, {{ name: spare, provider: {name}, priority: 1 }}]")
+    };
+    let setup = Setup {
+        more_providers: format!(
+            "  - {{ name: claude, dialect: anthropic, base_url: 'http://{}' }}\n",
+            claude.address
+        ),
+        more_routes: format!(
+            "  - {{ name: judged, path: /judged, {} }}\n  \
+- {{ name: translated, path: /translated, dialect: openai, provider: claude }}\n  \
+- {{ name: both, path: /both, dialect: openai, {} }}\n",
+            two("openai"),
+            two("claude")
+        ),
+        ..Setup::default()
+    };
+    let rig = Rig::start(&openai, setup).await;
+    for route in ["judged", "translated", "both"] {
+        assert_eq!(post(&rig, &format!("/{route}/v1/chat/completions"), QUESTION).await.0, 200, "{route}");
+    }
+    let evidence = rig.stop().await;
+    for outcome in evidence.outcomes() {
+        let (first, total) = (outcome.timing.first_byte_us.unwrap(), outcome.timing.total_us.unwrap());
+        let behind = Duration::from_micros(u64::try_from(total - first).unwrap());
+        assert!(behind > WAIT / 2, "{:?}: {first} of {total}", outcome.asked.route);
+    }
 }
