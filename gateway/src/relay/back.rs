@@ -17,7 +17,6 @@ use super::flow::Flow;
 use super::intake::Memory;
 use super::live::{Ending, Live, Open};
 use super::outlive::Outliving;
-use super::rest::Rest;
 use super::stream::Stream;
 use super::translation::{MOST_BYTES, Translated, Translation, Whole};
 use crate::app::App;
@@ -156,31 +155,37 @@ pub(crate) async fn relay(app: &Arc<App>, mut live: Live, answer: Answer, way: W
     if way.method == Method::HEAD || is_bodiless(head.status) || (early.is_empty() && body.is_end_stream()) {
         return whole(app, live, head, Vec::new(), None, None).await;
     }
-    let came: u64 = early.iter().map(|chunk| chunk.len() as u64).sum();
-    let length = body.exact().map(|left| came + left);
+    let mut answer = Answer { head, chunks: early, first_byte, rest: body, translated, held };
+    let length = answer.whole_length();
     let known = length.filter(|_| !stripping);
-    if length.zip(most).is_some_and(|(length, most)| length > most) {
-        // Nothing of it went yet; what comes at once is kept.
-        took(&mut live, gather(early, body).await.chunks());
+    let is_too_large = length.zip(most).is_some_and(|(length, most)| length > most);
+    let extent = if events.is_none() || is_too_large {
+        // Head and body go in one write behind the commit, where all of it comes in a moment.
+        let ahead = Ahead::new(&mut live, &mut answer, operation);
+        let extent = ahead.answer.read(WHOLE_BYTES, WHOLE_WITHIN).await;
+        ahead.done();
+        extent
+    } else {
+        Extent::Part
+    };
+    if let Some(open) = live.open() {
+        open.saw_byte_at(answer.first_byte);
+    }
+    if is_too_large || (extent == Extent::Whole && exceeds(&answer.chunks, most)) {
+        // Nothing of it went yet; what came at once is kept.
+        took(&mut live, &answer.chunks);
         return own(app, live, Reason::AnswerTooLarge, Some(TOO_LARGE.to_owned())).await;
     }
-    let (chunks, body) = if events.is_some() {
-        (early, body)
-    } else {
-        match gather(early, body).await {
-            Gathered::Whole { chunks, .. } if exceeds(&chunks, most) => {
-                took(&mut live, &chunks);
-                return own(app, live, Reason::AnswerTooLarge, Some(TOO_LARGE.to_owned())).await;
-            }
-            Gathered::Whole { chunks, trailers } => {
-                return whole(app, live, head, chunks, trailers, None).await;
-            }
-            Gathered::Start { chunks, body } => (chunks, body),
-            Gathered::Failed { chunks, error } => {
+    let Answer { mut head, chunks, rest: body, .. } = answer;
+    let body = match extent {
+        Extent::Part => body,
+        Extent::Whole | Extent::Broken => match body.end() {
+            Ok(trailers) => return whole(app, live, head, chunks, trailers, None).await,
+            Err(error) => {
                 took(&mut live, &chunks);
                 return own(app, live, Reason::ProviderAborted, Some(error)).await;
             }
-        }
+        },
     };
     if let Some(open) = live.open() {
         open.status = Some(head.status.as_u16());
@@ -219,62 +224,6 @@ fn took(live: &mut Live, chunks: &[Bytes]) {
 
 fn is_bodiless(status: StatusCode) -> bool {
     status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED
-}
-
-/// An answer's body, as far as it came at once.
-enum Gathered {
-    Whole { chunks: Vec<Bytes>, trailers: Option<HeaderMap> },
-    Start { chunks: Vec<Bytes>, body: Rest },
-    Failed { chunks: Vec<Bytes>, error: String },
-}
-
-impl Gathered {
-    fn chunks(&self) -> &[Bytes] {
-        match self {
-            Self::Whole { chunks, .. } | Self::Start { chunks, .. } | Self::Failed { chunks, .. } => chunks,
-        }
-    }
-}
-
-/// Waits a moment for the whole body, so that head and body go in one write behind the commit.
-async fn gather(mut chunks: Vec<Bytes>, mut body: Rest) -> Gathered {
-    let mut total = chunks.iter().map(Bytes::len).sum::<usize>();
-    let mut ended: Option<Result<Option<HeaderMap>, String>> = None;
-    let all = async {
-        while total < WHOLE_BYTES {
-            match body.frame().await {
-                None => {
-                    ended = Some(Ok(None));
-                    return;
-                }
-                Some(Err(error)) => {
-                    ended = Some(Err(error));
-                    return;
-                }
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => {
-                        total += data.len();
-                        chunks.push(data);
-                        if body.is_end_stream() {
-                            ended = Some(Ok(None));
-                            return;
-                        }
-                    }
-                    Err(frame) => {
-                        ended = Some(Ok(frame.into_trailers().ok()));
-                        return;
-                    }
-                },
-            }
-        }
-    };
-    // What did not come in time is streamed.
-    let _ = tokio::time::timeout(WHOLE_WITHIN, all).await;
-    match ended {
-        Some(Ok(trailers)) => Gathered::Whole { chunks, trailers },
-        Some(Err(error)) => Gathered::Failed { chunks, error },
-        None => Gathered::Start { chunks, body },
-    }
 }
 
 /// Sends an answer on that can be translated only as a whole.
