@@ -109,6 +109,8 @@ pub struct Report {
     pub failure: Option<Failure>,
     /// The answer's status.
     pub status: Option<u16>,
+    /// It is not the answer's own status: its body tells of a failure that should have had it.
+    pub told: bool,
     /// From the first byte to the target to the head of its answer.
     pub head_latency: Option<Duration>,
     /// What the answer said of when to come again.
@@ -118,6 +120,13 @@ pub struct Report {
 }
 
 impl Report {
+    /// The status, as far as it can speak of the gateway's key. A 403 in a body is as often said of what was asked: a filter's word
+    /// would leave the key alone for all callers.
+    fn of_key(&self) -> Option<u16> {
+        let speaks = |status| !self.told || matches!(status, 401 | 402 | 429);
+        self.status.filter(|status| !self.forwarded && speaks(*status))
+    }
+
     /// Whether it tells of the caller's own credential, and of nothing else.
     fn is_of_the_caller(&self) -> bool {
         self.forwarded && self.status.is_some_and(|status| matches!(status, 401..=403 | 429))
@@ -374,9 +383,9 @@ impl Picked {
         self.mode == Mode::Panic
     }
 
-    /// Whether its provider says with `status` that it does not take the key.
-    pub fn is_refused(&self, status: u16) -> bool {
-        self.target.spec.upstream.keys.refuses(status)
+    /// Whether its provider says by it that it does not take the key.
+    pub fn is_refused(&self, report: &Report) -> bool {
+        report.of_key().is_some_and(|status| self.target.spec.upstream.keys.refuses(status))
     }
 
     /// Tells what became of it, when the head of an answer is there or none will come. True where it was said of its key, which is
@@ -388,8 +397,8 @@ impl Picked {
             return false;
         }
         let keys = &self.target.spec.upstream.keys;
-        let status = report.status.filter(|_| !report.forwarded);
-        let is_of_key = status.is_some_and(|status| keys.answered(self.key, status, report.retry_after, now));
+        let is_of_key =
+            report.of_key().is_some_and(|status| keys.answered(self.key, status, report.retry_after, now));
         self.target.done(self.mode, report, now);
         is_of_key && keys.is_free(now)
     }

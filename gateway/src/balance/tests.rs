@@ -9,11 +9,18 @@ use crate::config::{
 };
 
 const SECOND: Duration = Duration::from_secs(1);
-const BAD: Report =
-    Report { failure: None, status: Some(503), head_latency: None, retry_after: None, forwarded: false };
+const BAD: Report = Report {
+    failure: None,
+    status: Some(503),
+    told: false,
+    head_latency: None,
+    retry_after: None,
+    forwarded: false,
+};
 const GOOD: Report = Report {
     failure: None,
     status: Some(200),
+    told: false,
     head_latency: Some(Duration::from_millis(50)),
     retry_after: None,
     forwarded: false,
@@ -619,6 +626,21 @@ fn what_is_said_of_a_callers_own_credential_is_said_of_no_key_and_no_target() {
 }
 
 #[test]
+fn what_a_body_tells_under_200_is_said_of_the_key_only_where_it_can_be_of_nothing_else() {
+    let now = Instant::now();
+    for (status, told, is_of_key) in
+        [(401, true, true), (402, true, true), (429, true, true), (403, true, false), (403, false, true)]
+    {
+        let upstream = with_keys("p", &["k1", "k2"], None, None);
+        let spec = TargetSpec { name: name("a"), upstream, weight: 1, priority: 0 };
+        let picked = balancer(By::Weight, &[spec]).pick(&Pick::at(now)).unwrap();
+        let report = Report { status: Some(status), told, ..Report::default() };
+        assert_eq!(picked.is_refused(&report), is_of_key && status != 429, "{status} {told}");
+        assert_eq!(picked.done(&report, now), is_of_key, "{status} {told}");
+    }
+}
+
+#[test]
 fn where_no_key_is_left_and_no_other_target_the_one_that_is_free_first_goes() {
     let upstream = with_keys("p", &["k1", "k2"], None, None);
     let balancer = balancer(By::Weight, &[TargetSpec { name: name("a"), upstream, weight: 1, priority: 0 }]);
@@ -773,6 +795,7 @@ fn no_order_of_requests_and_reports_panics_or_leaves_a_request_without_a_target(
                 let report = Report {
                     failure: failures[random.below(4)],
                     status: statuses[random.below(7)],
+                    told: random.below(2) == 0,
                     head_latency: times[random.below(4)],
                     retry_after: times[random.below(4)],
                     forwarded: false,

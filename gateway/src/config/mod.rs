@@ -423,7 +423,7 @@ pub struct Provider {
     /// Whether usage is asked for in streams that do not ask (OpenAI chat and completions).
     #[schemars(default = "yes")]
     pub ask_usage: bool,
-    /// What becomes of a stream whose caller has left: `off`, or the bounds of reading it on for its usage. A route can say
+    /// What becomes of an answer whose caller has left: `off`, or the bounds of reading it on for its usage. A route can say
     /// otherwise.
     #[schemars(default)]
     pub drain_after_abort: DrainAfterAbort,
@@ -616,7 +616,7 @@ pub struct Route {
     /// Overrides the provider's `ask_usage`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ask_usage: Option<bool>,
-    /// What becomes of a stream of this route whose caller has left, in the place of the provider's `drain_after_abort`.
+    /// What becomes of an answer of this route whose caller has left, in the place of the provider's `drain_after_abort`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drain_after_abort: Option<DrainAfterAbort>,
     /// What the record of an exchange says whose provider told no usage.

@@ -30,6 +30,7 @@ use crate::otlp;
 use crate::quotas::{self, Reservation, Stage};
 use crate::record;
 use crate::relay::Flow;
+use crate::relay::ahead::Ahead;
 use crate::relay::answer::{Answer, Began, Extent, Room};
 use crate::relay::back::{self, Way};
 use crate::relay::live::Live;
@@ -144,15 +145,15 @@ pub(crate) async fn run(
             Err(failure) => failure,
         };
         let place = picked.target();
-        let is_refused = |status| !forwarded && picked.is_refused(status);
-        failure.is_refused = failure.counted_status().is_some_and(is_refused);
         let report = Report {
             status: failure.counted_status(),
+            told: !matches!(failure.why, Why::Status(_)),
             failure: failure.of_target(),
             head_latency,
             retry_after: failure.retry_after,
             forwarded,
         };
+        failure.is_refused = picked.is_refused(&report);
         let has_key = picked.done(&report, Instant::now());
         if !has_key {
             let may_pass = failure.may_pass(&route.retry.on);
@@ -166,7 +167,7 @@ pub(crate) async fn run(
         let next = if plan.may_follow(&tries, &failure, has_key) {
             tries.keys += u64::from(has_key);
             let spoken = plan.original.spoken(&prepared);
-            plan.next(app, snapshot, &mut live, &mut tries, (&failure, spoken), place).await
+            plan.next(app, snapshot, &mut live, &mut tries, (&mut failure, spoken), place).await
         } else {
             None
         };
@@ -175,13 +176,7 @@ pub(crate) async fn run(
             drop(plan);
             return give_up(app, live, failure, kept, way).await;
         };
-        if let Some(answer) = failure.answer.as_mut().filter(|_| !failure.is_unfit) {
-            failure.extent = answer.read(MOST_KEPT, READ_WITHIN).await;
-        }
-        if !next.wait.is_zero() {
-            tokio::time::sleep(next.wait).await;
-        }
-        let opened = plan.turns_to(app, &mut live, (&tries, &failure), (&target, &prepared), &next).await;
+        let opened = plan.turns_to(app, &mut live, (&tries, &failure, &spent), &target, &next).await;
         if !opened {
             let way = plan.way(&prepared);
             drop((plan, next));
@@ -281,50 +276,66 @@ impl Plan {
             open.intended.clock.head = Some(Instant::now());
         }
         let mut answer = Answer::from(response);
-        let status = answer.head.status.as_u16();
-        let retry_after = retry_after(&answer.head.headers);
-        let said = |why, class, answer, text: String| {
+        let mut ahead = Ahead::new(live, &mut answer, self.original.spoken(prepared));
+        let judged = self.judge(snapshot, &mut ahead, (target, within), prepared, (began, more)).await;
+        ahead.done();
+        match judged {
+            Ok(()) => Ok(answer),
+            Err(failure) => Err(Failure { answer: Some(answer), ..failure }),
+        }
+    }
+
+    /// Reads as much of an answer as it takes to tell whether it is one.
+    async fn judge(
+        &self,
+        snapshot: &Snapshot,
+        ahead: &mut Ahead<'_>,
+        (target, within): (&Arc<Target>, Duration),
+        prepared: &Prepared,
+        (began, more): (Instant, bool),
+    ) -> Result<(), Failure> {
+        let failed = |why, no_answer| Failure::new(why, no_answer, began.elapsed());
+        let status = ahead.answer.head.status.as_u16();
+        let retry_after = retry_after(&ahead.answer.head.headers);
+        let said = |why, class, text: String| {
             let reason = if why == Why::Timeout { Reason::ProviderTimeout } else { Reason::ProviderAborted };
-            Failure { class, answer: Some(answer), retry_after, ..failed(why, NoAnswer { reason, text }) }
+            Failure { class, retry_after, ..failed(why, NoAnswer { reason, text }) }
         };
+        let spoken = self.original.spoken(prepared);
         if status >= 400 {
-            let class =
-                if more { self.class(&mut answer, self.original.spoken(prepared)).await } else { None };
-            return Err(said(Why::Status(status), class, answer, format!("status {status}")));
+            let class = if more { self.class(ahead.answer, spoken).await } else { None };
+            return Err(said(Why::Status(status), class, format!("status {status}")));
         }
         if !more {
-            return Ok(answer);
+            return Ok(());
         }
         let translation = prepared.translation.as_ref();
-        let spoken = self.original.spoken(prepared);
-        let mut came = answer.begins(spoken, within, translation.is_some()).await;
+        let mut judge = ahead.answer.judge(spoken);
+        let mut came = ahead.answer.begins(&mut judge, within, translation.is_some()).await;
         let mut why = Why::Event as fn(u16) -> Why;
         // What was asked to come piece by piece is not gathered, in whatever form it comes.
-        let streams = live.open().is_some_and(|open| open.intended.asked.stream == Some(true));
+        let streams = ahead.live.open().is_some_and(|open| open.intended.asked.stream == Some(true));
         if came == Began::Well {
             let room = self.room_to_wait(snapshot, target).filter(|_| !streams);
-            came = answer.turns_out(spoken, room).await;
+            came = ahead.answer.turns_out(judge, room).await;
             why = Why::Said;
         }
         match came {
             Began::Well => {}
             Began::Failed { status, class } => {
                 let text = "it says an error where an answer should be".into();
-                return Err(said(why(status), class, answer, text));
+                return Err(said(why(status), class, text));
             }
-            Began::Cut(error) => return Err(said(Why::Aborted, None, answer, error)),
+            Began::Cut(error) => return Err(said(Why::Aborted, None, error)),
             Began::Late => {
                 let text = format!("nothing behind the head within {} s", within.as_secs_f64());
-                return Err(said(Why::Timeout, None, answer, text));
+                return Err(said(Why::Timeout, None, text));
             }
         }
-        match back::fits(live, &mut answer, translation).await {
-            Ok(()) => Ok(answer),
-            Err(no_answer) => {
-                let why = Why::unfit(no_answer.reason);
-                Err(Failure { answer: Some(answer), is_unfit: true, ..failed(why, no_answer) })
-            }
-        }
+        back::fits(ahead, translation).await.map_err(|no_answer| {
+            let why = Why::unfit(no_answer.reason);
+            Failure { is_unfit: true, ..failed(why, no_answer) }
+        })
     }
 
     /// What an answer of `target` may take until it is whole and can be judged; `None` where it is not waited for: no other target
@@ -366,13 +377,14 @@ impl Plan {
     }
 
     /// The next attempt behind one that failed at `place`, and what that one used; `None` where there is none, or no budget for it.
+    /// What the failed one says is read first: it may tell its usage.
     async fn next(
         &self,
         app: &Arc<App>,
         snapshot: &Snapshot,
         live: &mut Live,
         tries: &mut Tries,
-        (failure, spoken): (&Failure, Operation),
+        (failure, spoken): (&mut Failure, Operation),
         place: usize,
     ) -> Option<(Next, Spent)> {
         // Before room is taken at a target: it would be given back as if that one had been asked.
@@ -380,10 +392,39 @@ impl Plan {
             tracing::warn!(route = %self.route.name, "the budget of repeats is spent");
             return None;
         };
-        let open = live.open()?;
-        let spent = open.spent(failure.answer.as_ref(), failure.went(), spoken);
-        open.settles_attempt(app, &spent).await;
+        let (went, is_unfit) = (failure.went(), failure.is_unfit);
+        let Some(answer) = &mut failure.answer else {
+            let spent = live.open()?.spent(None, went, spoken);
+            return self.goes_on(app, snapshot, live, tries, (spent, repeat), place).await;
+        };
+        let ahead = Ahead::new(live, answer, spoken);
+        if !is_unfit {
+            failure.extent = ahead.answer.read(MOST_KEPT, READ_WITHIN).await;
+        }
+        let spent = ahead.live.open().map(|open| open.spent(Some(&*ahead.answer), went, spoken));
+        let next = match spent {
+            Some(spent) => self.goes_on(app, snapshot, ahead.live, tries, (spent, repeat), place).await,
+            None => None,
+        };
+        ahead.done();
+        next
+    }
+
+    /// Gives back what a failed attempt did not use, finds the next one, and waits as long as that asks for.
+    async fn goes_on(
+        &self,
+        app: &Arc<App>,
+        snapshot: &Snapshot,
+        live: &mut Live,
+        tries: &mut Tries,
+        (spent, repeat): (Spent, Repeat),
+        place: usize,
+    ) -> Option<(Next, Spent)> {
+        live.open()?.settles_attempt(app, &spent).await;
         let next = self.find(snapshot, live, tries, place, repeat).await?;
+        if !next.wait.is_zero() {
+            tokio::time::sleep(next.wait).await;
+        }
         Some((next, spent))
     }
 
@@ -456,8 +497,8 @@ impl Plan {
         &self,
         app: &Arc<App>,
         live: &mut Live,
-        (tries, failure): (&Tries, &Failure),
-        (target, prepared): (&Arc<Target>, &Prepared),
+        (tries, failure, spent): (&Tries, &Failure, &Spent),
+        target: &Arc<Target>,
         next: &Next,
     ) -> bool {
         let Some(open) = live.open() else { return false };
@@ -480,7 +521,7 @@ impl Plan {
             target,
             end,
             answer: failure.answer.as_ref(),
-            operation: self.original.spoken(prepared),
+            spent,
             took: failure.took,
         };
         let Ok(request) = self.original.instead(tries.first.as_ref(), &next.prepared).await else {

@@ -79,7 +79,7 @@ pub(crate) enum Went {
     There,
     /// The same, and an estimate knows only a part of it.
     Partly,
-    /// The provider refused it, or was never reached: nothing was used.
+    /// The provider refused it, or was never reached: nothing was used but what it tells.
     Nowhere,
 }
 
@@ -246,10 +246,16 @@ impl Rule {
         went: Went,
         reserved: u64,
     ) -> Option<u64> {
+        let known = || self.charged(usage, cost).map(|amount| amount.min(MAX_LIMIT));
         match self.typed.count {
             Some(Count::Requests) => return Some(1),
             Some(Count::Concurrency) => return Some(0),
-            _ if went == Went::Nowhere => return Some(0),
+            // Who refused it and tells what it used all the same is believed.
+            _ if went == Went::Nowhere => {
+                use UsageSource::{Drained, Partial, Provider};
+                let is_told = matches!(usage.source, Provider | Drained | Partial);
+                return known().filter(|_| is_told && usage.role == UsageRole::Incurred).or(Some(0));
+            }
             // Of an operation that nobody knows, and that told nothing, nobody knows whether it used anything.
             _ if usage.role == UsageRole::None && usage.source == UsageSource::Unknown => {
                 return (reserved == 0).then_some(0);
@@ -257,7 +263,7 @@ impl Rule {
             _ if usage.role != UsageRole::Incurred => return Some(0),
             _ => {}
         }
-        let known = self.charged(usage, cost).map(|amount| amount.min(MAX_LIMIT));
+        let known = known();
         match usage.source {
             UsageSource::NotApplicable => Some(0),
             UsageSource::Provider | UsageSource::Drained => known,

@@ -165,6 +165,8 @@ fn what_nobody_knows_is_reserved_and_stays_so_where_nothing_is_told() {
     assert_eq!(tokens.charges(&untold, None, Went::There, 110), None);
     assert_eq!(tokens.charges(&untold, None, Went::There, 0), Some(0));
     assert_eq!(tokens.charges(&untold, None, Went::Nowhere, 110), Some(0));
+    assert_eq!(tokens.charges(&usage(UsageSource::Provider, 10, 5), None, Went::Nowhere, 110), Some(15));
+    assert_eq!(tokens.charges(&usage(UsageSource::Partial, 10, 5), None, Went::Nowhere, 110), Some(15));
     assert_eq!(tokens.charges(&usage(UsageSource::Provider, 10, 5), None, Went::There, 110), Some(15));
     let retrieved = Usage { role: UsageRole::Retrieved, ..untold };
     assert_eq!(tokens.charges(&retrieved, None, Went::There, 110), Some(0));

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use dialects::coding::Caps;
 use dialects::{FailureClass, Meter, Opened, Operation};
 use http::Response;
 use hyper::body::Incoming;
@@ -34,6 +35,8 @@ const HELD_FOR: Duration = Duration::from_secs(1);
 pub(crate) struct Answer {
     pub(crate) head: http::response::Parts,
     pub(crate) chunks: Vec<Bytes>,
+    /// When the first byte of its body came.
+    pub(crate) first_byte: Option<std::time::Instant>,
     pub(crate) rest: Rest,
     /// All of it in the caller's words, where it was translated before it was known to be one.
     pub(crate) translated: Option<Translated>,
@@ -80,22 +83,25 @@ pub(crate) enum Extent {
 impl From<Response<Incoming>> for Answer {
     fn from(response: Response<Incoming>) -> Self {
         let (head, body) = response.into_parts();
-        Self { head, chunks: Vec::new(), rest: body.into(), translated: None, held: Memory::default() }
+        let (rest, held) = (body.into(), Memory::default());
+        Self { head, chunks: Vec::new(), first_byte: None, rest, translated: None, held }
     }
 }
 
 impl Answer {
+    /// Reads it as it comes, to tell whether it is one.
+    pub(crate) fn judge(&self, operation: Operation) -> Meter {
+        let limits = dialects::Limits::default();
+        // What is no stream is read up to so many bytes, coded or not.
+        let decoded = Caps { bytes: limits.body_bytes as u64, ..limits.decoded };
+        let limits = dialects::Limits { decoded, ..limits };
+        Meter::new(operation, self.head.status.as_u16(), &self.head.headers, false, limits)
+    }
+
     /// Reads its first event, or the first bytes of what is no stream and what comes with them: a body that breaks off before any of
     /// it goes to the caller is none, and neither is a stream without an event that `is_translated`.
-    pub(crate) async fn begins(
-        &mut self,
-        operation: Operation,
-        within: Duration,
-        is_translated: bool,
-    ) -> Began {
-        let limits = dialects::Limits::default();
-        let mut meter = Meter::new(operation, self.head.status.as_u16(), &self.head.headers, false, limits);
-        let is_stream = meter.framing().is_some();
+    pub(crate) async fn begins(&mut self, judge: &mut Meter, within: Duration, is_translated: bool) -> Began {
+        let is_stream = judge.framing().is_some();
         let ended = || match is_stream && is_translated {
             true => Began::Cut("the provider's stream ended without an event".into()),
             false => Began::Well,
@@ -104,8 +110,6 @@ impl Answer {
             return ended();
         }
         let deadline = Instant::now() + within;
-        let mut segments = Vec::new();
-        let mut total = 0;
         loop {
             let frame = match tokio::time::timeout_at(deadline, self.rest.frame()).await {
                 Err(_) => return Began::Late,
@@ -120,21 +124,17 @@ impl Answer {
                 Ok(Some(Ok(frame))) => frame,
             };
             match frame.into_data() {
-                Ok(data) => {
-                    meter.feed(&data, &mut segments);
-                    segments.clear();
-                    total += data.len();
-                    self.chunks.push(data);
-                }
+                Ok(data) => self.came(data, Some(judge)),
                 Err(frame) => {
                     self.rest = frame.into_trailers().map_or_else(|_| Rest::over(), Rest::trailers);
                     return ended();
                 }
             }
-            match meter.opened() {
+            let total = self.length();
+            match judge.opened() {
                 Some(Opened::Failed { status, class }) => return Began::Failed { status, class },
                 Some(Opened::Well) => return Began::Well,
-                None if total > 0 && !is_stream => return self.comes_whole().await,
+                None if total > 0 && !is_stream => return self.comes_whole(judge).await,
                 None if total >= FIRST_EVENT => return Began::Well,
                 None => {}
             }
@@ -143,40 +143,37 @@ impl Answer {
 
     /// What an answer that began well, and is no stream, turns out to be when it is whole: some providers tell of a failure under
     /// 200. One that is not whole yet is read on as far as there is `room` for it; what is longer, or cannot be read, is an answer.
-    pub(crate) async fn turns_out(&mut self, operation: Operation, room: Option<Room<'_>>) -> Began {
-        let begun = self.metered(operation);
-        if begun.framing().is_some() || !begun.wants_more() {
+    pub(crate) async fn turns_out(&mut self, mut judge: Meter, room: Option<Room<'_>>) -> Began {
+        if judge.framing().is_some() || !judge.wants_more() {
             return Began::Well;
         }
-        let whole = if self.rest.is_end_stream() {
-            begun
-        } else {
-            match self.hold(room).await {
+        if !self.rest.is_end_stream() {
+            match self.hold(&mut judge, room).await {
                 Extent::Broken => return Began::Cut("the body broke off".into()),
                 Extent::Part => return Began::Well,
-                Extent::Whole => self.metered(operation),
+                Extent::Whole => {}
             }
-        };
-        match whole.whole() {
+        }
+        match judge.whole() {
             Opened::Failed { status, class } => Began::Failed { status, class },
             Opened::Well => Began::Well,
         }
     }
 
-    /// A meter that read what came so far.
-    fn metered(&self, operation: Operation) -> Meter {
-        let (status, limits) = (self.head.status.as_u16(), dialects::Limits::default());
-        let mut meter = Meter::new(operation, status, &self.head.headers, false, limits);
-        let mut segments = Vec::new();
-        for chunk in &self.chunks {
-            meter.feed(chunk, &mut segments);
-            segments.clear();
+    /// Takes bytes of its body; `judge` reads them too.
+    fn came(&mut self, data: Bytes, judge: Option<&mut Meter>) {
+        if data.is_empty() {
+            return;
         }
-        meter
+        self.first_byte.get_or_insert_with(std::time::Instant::now);
+        if let Some(judge) = judge {
+            judge.feed(&data, &mut Vec::new());
+        }
+        join(&mut self.chunks, data);
     }
 
     /// Reads on to the end, as long as memory is free at once.
-    async fn hold(&mut self, room: Option<Room<'_>>) -> Extent {
+    async fn hold(&mut self, judge: &mut Meter, room: Option<Room<'_>>) -> Extent {
         let Some(Room { budget, most, idle, time }) = room else { return Extent::Part };
         let most =
             most.and_then(|most| usize::try_from(most).ok()).map_or(MOST_HELD, |most| most.min(MOST_HELD));
@@ -192,7 +189,7 @@ impl Answer {
             if self.length() >= to || self.held.grow(budget, to as u64, Duration::ZERO).await.is_err() {
                 return Extent::Part;
             }
-            let extent = self.read_on(to, until, idle).await;
+            let extent = self.read_judged(to, (until, idle), Some(&mut *judge)).await;
             if extent != Extent::Part || self.length() < to {
                 return extent;
             }
@@ -200,8 +197,9 @@ impl Answer {
     }
 
     /// Waits as long as for one that goes in one write.
-    async fn comes_whole(&mut self) -> Began {
-        match self.read(WHOLE_BYTES, WHOLE_WITHIN).await {
+    async fn comes_whole(&mut self, judge: &mut Meter) -> Began {
+        let until = Some(Instant::now() + WHOLE_WITHIN);
+        match self.read_judged(WHOLE_BYTES, (until, WHOLE_WITHIN), Some(judge)).await {
             Extent::Broken => Began::Cut("the body broke off".into()),
             Extent::Whole | Extent::Part => Began::Well,
         }
@@ -214,6 +212,16 @@ impl Answer {
 
     /// Reads on until `most` bytes are here, the body ends, the time is over or nothing came for as long as `idle`.
     pub(crate) async fn read_on(&mut self, most: usize, until: Option<Instant>, idle: Duration) -> Extent {
+        self.read_judged(most, (until, idle), None).await
+    }
+
+    /// The same; `judge` reads what comes.
+    async fn read_judged(
+        &mut self,
+        most: usize,
+        (until, idle): (Option<Instant>, Duration),
+        mut judge: Option<&mut Meter>,
+    ) -> Extent {
         let mut total = self.length();
         loop {
             if self.rest.is_end_stream() {
@@ -237,7 +245,7 @@ impl Answer {
                 Ok(Some(Ok(frame))) => match frame.into_data() {
                     Ok(data) => {
                         total += data.len();
-                        join(&mut self.chunks, data);
+                        self.came(data, judge.as_deref_mut());
                     }
                     Err(frame) => {
                         self.rest = frame.into_trailers().map_or_else(|_| Rest::over(), Rest::trailers);

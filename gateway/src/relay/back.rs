@@ -11,12 +11,12 @@ use http::{Method, Response, StatusCode};
 use schemas::promise::Promise;
 use schemas::record::{End, ProviderEnd};
 
+use super::ahead::Ahead;
 use super::answer::{Answer, Extent};
 use super::flow::Flow;
 use super::intake::Memory;
 use super::live::{Ending, Live, Open};
 use super::outlive::Outliving;
-use super::rest::Rest;
 use super::stream::Stream;
 use super::translation::{MOST_BYTES, Translated, Translation, Whole};
 use crate::app::App;
@@ -54,22 +54,18 @@ const STEP_BYTES: usize = 256 << 10;
 ///
 /// # Errors
 /// Why it cannot.
-pub(crate) async fn fits(
-    live: &mut Live,
-    answer: &mut Answer,
-    translation: Option<&Translation>,
-) -> Result<(), NoAnswer> {
+pub(crate) async fn fits(ahead: &mut Ahead<'_>, translation: Option<&Translation>) -> Result<(), NoAnswer> {
     if let Some(translation) = translation {
-        if !comes_as_events(&answer.head, translation.operation) {
-            answer.translated = Some(translated(live, answer, translation).await?);
+        if !comes_as_events(&ahead.answer.head, translation.operation) {
+            ahead.answer.translated = Some(translated(ahead, translation).await?);
         }
         return Ok(());
     }
-    let Some(open) = live.open() else { return Ok(()) };
+    let Some(open) = ahead.live.open() else { return Ok(()) };
     let most = open.intended.target.bounds(&open.snapshot.limits).bytes;
-    if answer.whole_length().zip(most).is_some_and(|(length, most)| length > most) {
+    if ahead.answer.whole_length().zip(most).is_some_and(|(length, most)| length > most) {
         // What comes at once is kept.
-        answer.read(WHOLE_BYTES, WHOLE_WITHIN).await;
+        ahead.answer.read(WHOLE_BYTES, WHOLE_WITHIN).await;
         return Err(NoAnswer { reason: Reason::AnswerTooLarge, text: TOO_LARGE.to_owned() });
     }
     Ok(())
@@ -85,9 +81,10 @@ fn comes_as_events(head: &http::response::Parts, operation: Operation) -> bool {
 
 /// Sends the provider's answer on.
 pub(crate) async fn relay(app: &Arc<App>, mut live: Live, answer: Answer, way: Way) -> Response<Flow> {
-    let Answer { mut head, chunks: early, rest: body, translated, held } = answer;
+    let Answer { mut head, chunks: early, first_byte, rest: body, translated, held } = answer;
     let Some(open) = live.open() else { return own(app, live, Reason::ProviderAborted, None).await };
     open.intended.clock.head.get_or_insert_with(Instant::now);
+    open.saw_byte_at(first_byte);
     let most = open.intended.target.bounds(&open.snapshot.limits).bytes;
     let operation = way.translation.as_ref().map_or(open.intended.operation, |way| way.operation);
     let recorded = open.snapshot.filter.response_head(head.status, &head.headers);
@@ -150,7 +147,7 @@ pub(crate) async fn relay(app: &Arc<App>, mut live: Live, answer: Answer, way: W
         return all_of_it(
             app,
             live,
-            Answer { head, chunks: early, rest: body, translated, held },
+            Answer { head, chunks: early, first_byte, rest: body, translated, held },
             translation,
         )
         .await;
@@ -158,31 +155,37 @@ pub(crate) async fn relay(app: &Arc<App>, mut live: Live, answer: Answer, way: W
     if way.method == Method::HEAD || is_bodiless(head.status) || (early.is_empty() && body.is_end_stream()) {
         return whole(app, live, head, Vec::new(), None, None).await;
     }
-    let came: u64 = early.iter().map(|chunk| chunk.len() as u64).sum();
-    let length = body.exact().map(|left| came + left);
+    let mut answer = Answer { head, chunks: early, first_byte, rest: body, translated, held };
+    let length = answer.whole_length();
     let known = length.filter(|_| !stripping);
-    if length.zip(most).is_some_and(|(length, most)| length > most) {
-        // Nothing of it went yet; what comes at once is kept.
-        took(&mut live, gather(early, body).await.chunks());
+    let is_too_large = length.zip(most).is_some_and(|(length, most)| length > most);
+    let extent = if events.is_none() || is_too_large {
+        // Head and body go in one write behind the commit, where all of it comes in a moment.
+        let ahead = Ahead::new(&mut live, &mut answer, operation);
+        let extent = ahead.answer.read(WHOLE_BYTES, WHOLE_WITHIN).await;
+        ahead.done();
+        extent
+    } else {
+        Extent::Part
+    };
+    if let Some(open) = live.open() {
+        open.saw_byte_at(answer.first_byte);
+    }
+    if is_too_large || (extent == Extent::Whole && exceeds(&answer.chunks, most)) {
+        // Nothing of it went yet; what came at once is kept.
+        took(&mut live, &answer.chunks);
         return own(app, live, Reason::AnswerTooLarge, Some(TOO_LARGE.to_owned())).await;
     }
-    let (chunks, body) = if events.is_some() {
-        (early, body)
-    } else {
-        match gather(early, body).await {
-            Gathered::Whole { chunks, .. } if exceeds(&chunks, most) => {
-                took(&mut live, &chunks);
-                return own(app, live, Reason::AnswerTooLarge, Some(TOO_LARGE.to_owned())).await;
-            }
-            Gathered::Whole { chunks, trailers } => {
-                return whole(app, live, head, chunks, trailers, None).await;
-            }
-            Gathered::Start { chunks, body } => (chunks, body),
-            Gathered::Failed { chunks, error } => {
+    let Answer { mut head, chunks, rest: body, .. } = answer;
+    let body = match extent {
+        Extent::Part => body,
+        Extent::Whole | Extent::Broken => match body.end() {
+            Ok(trailers) => return whole(app, live, head, chunks, trailers, None).await,
+            Err(error) => {
                 took(&mut live, &chunks);
                 return own(app, live, Reason::ProviderAborted, Some(error)).await;
             }
-        }
+        },
     };
     if let Some(open) = live.open() {
         open.status = Some(head.status.as_u16());
@@ -223,62 +226,6 @@ fn is_bodiless(status: StatusCode) -> bool {
     status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED
 }
 
-/// An answer's body, as far as it came at once.
-enum Gathered {
-    Whole { chunks: Vec<Bytes>, trailers: Option<HeaderMap> },
-    Start { chunks: Vec<Bytes>, body: Rest },
-    Failed { chunks: Vec<Bytes>, error: String },
-}
-
-impl Gathered {
-    fn chunks(&self) -> &[Bytes] {
-        match self {
-            Self::Whole { chunks, .. } | Self::Start { chunks, .. } | Self::Failed { chunks, .. } => chunks,
-        }
-    }
-}
-
-/// Waits a moment for the whole body, so that head and body go in one write behind the commit.
-async fn gather(mut chunks: Vec<Bytes>, mut body: Rest) -> Gathered {
-    let mut total = chunks.iter().map(Bytes::len).sum::<usize>();
-    let mut ended: Option<Result<Option<HeaderMap>, String>> = None;
-    let all = async {
-        while total < WHOLE_BYTES {
-            match body.frame().await {
-                None => {
-                    ended = Some(Ok(None));
-                    return;
-                }
-                Some(Err(error)) => {
-                    ended = Some(Err(error));
-                    return;
-                }
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => {
-                        total += data.len();
-                        chunks.push(data);
-                        if body.is_end_stream() {
-                            ended = Some(Ok(None));
-                            return;
-                        }
-                    }
-                    Err(frame) => {
-                        ended = Some(Ok(frame.into_trailers().ok()));
-                        return;
-                    }
-                },
-            }
-        }
-    };
-    // What did not come in time is streamed.
-    let _ = tokio::time::timeout(WHOLE_WITHIN, all).await;
-    match ended {
-        Some(Ok(trailers)) => Gathered::Whole { chunks, trailers },
-        Some(Err(error)) => Gathered::Failed { chunks, error },
-        None => Gathered::Start { chunks, body },
-    }
-}
-
 /// Sends an answer on that can be translated only as a whole.
 async fn all_of_it(
     app: &Arc<App>,
@@ -288,8 +235,16 @@ async fn all_of_it(
 ) -> Response<Flow> {
     let translated = match answer.translated.take() {
         Some(translated) => Ok(translated),
-        None => translated(&mut live, &mut answer, translation).await,
+        None => {
+            let mut ahead = Ahead::new(&mut live, &mut answer, translation.operation);
+            let translated = translated(&mut ahead, translation).await;
+            ahead.done();
+            translated
+        }
     };
+    if let Some(open) = live.open() {
+        open.saw_byte_at(answer.first_byte);
+    }
     match translated {
         Ok(translated) => {
             let Answer { head, chunks, .. } = answer;
@@ -303,18 +258,13 @@ async fn all_of_it(
 }
 
 /// Reads an answer to its end, and says it in the caller's words.
-async fn translated(
-    live: &mut Live,
-    answer: &mut Answer,
-    translation: &Translation,
-) -> Result<Translated, NoAnswer> {
-    let memory =
-        gathered(live, answer).await.map_err(|(reason, text)| NoAnswer { reason, text: text.into() })?;
-    let body = answer.joined();
-    let Some(open) = live.open() else {
+async fn translated(ahead: &mut Ahead<'_>, translation: &Translation) -> Result<Translated, NoAnswer> {
+    let memory = gathered(ahead).await.map_err(|(reason, text)| NoAnswer { reason, text: text.into() })?;
+    let body = ahead.answer.joined();
+    let Some(open) = ahead.live.open() else {
         return Err(NoAnswer { reason: Reason::ProviderAborted, text: CONCLUDED.into() });
     };
-    in_words(open, translation, &answer.head, &body, memory).await
+    in_words(open, translation, &ahead.answer.head, &body, memory).await
 }
 
 /// A whole answer in the caller's words.
@@ -330,8 +280,8 @@ async fn in_words(
     translation.whole(head, body, open.exchange.as_str(), room).await
 }
 
-/// Reads `answer` to its end, as far as it may be translated, and takes its room of the memory for bodies as it comes.
-async fn gathered(live: &mut Live, answer: &mut Answer) -> Result<Memory, (Reason, &'static str)> {
+/// Reads an answer to its end, as far as it may be translated, and takes its room of the memory for bodies as it comes.
+async fn gathered(Ahead { live, answer, .. }: &mut Ahead<'_>) -> Result<Memory, (Reason, &'static str)> {
     const NO_ROOM: &str = "no memory for an answer that is to be translated was free in time";
     let Some(open) = live.open() else { return Err((Reason::ProviderAborted, CONCLUDED)) };
     let snapshot = Arc::clone(&open.snapshot);
@@ -513,8 +463,13 @@ pub(crate) async fn earlier(
 
 /// Keeps what came of an answer of which nothing goes to the caller (CA-6), and reads its usage (CA-5): in the words of `spoken`,
 /// where those are not the caller's.
-fn keep_part(live: &mut Live, came: &Answer, spoken: Option<Operation>) {
+pub(super) fn keep_part(live: &mut Live, came: &Answer, spoken: Option<Operation>) {
     let Some(open) = live.open() else { return };
+    open.saw_byte_at(came.first_byte);
+    if open.meter.is_some() {
+        // It was on its way to the caller.
+        return took(live, &came.chunks);
+    }
     let (status, headers) = (came.head.status, &came.head.headers);
     let recorded = open.snapshot.filter.response_head(status, headers);
     open.provider_status = Some(status.as_u16());

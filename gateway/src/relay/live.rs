@@ -137,6 +137,11 @@ impl Live {
         }
     }
 
+    /// Takes it over; what is left owes nothing any more.
+    pub(super) fn take(&mut self) -> Self {
+        Self { open: self.open.take() }
+    }
+
     /// The exchange, until it is concluded.
     pub(crate) fn open(&mut self) -> Option<&mut Open> {
         self.open.as_deref_mut()
@@ -241,6 +246,12 @@ impl Open {
     /// Notes the first body byte of the provider.
     pub(crate) fn saw_byte(&mut self) {
         self.intended.clock.first_byte.get_or_insert_with(Instant::now);
+    }
+
+    /// The same, of one that came earlier.
+    pub(super) fn saw_byte_at(&mut self, at: Option<Instant>) {
+        let first = &mut self.intended.clock.first_byte;
+        *first = first.or(at);
     }
 
     /// Notes the first event with model output, once.

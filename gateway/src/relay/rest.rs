@@ -46,6 +46,15 @@ impl Rest {
         Self { state: State::Over }
     }
 
+    /// How it ended, where it was read to its end: the trailers behind it, or why it broke off.
+    pub(crate) fn end(self) -> Result<Option<HeaderMap>, String> {
+        match self.state {
+            State::Trailers(trailers) => Ok(Some(trailers)),
+            State::Failed(text) => Err(text),
+            State::Comes(_) | State::Over => Ok(None),
+        }
+    }
+
     /// Whether nothing comes any more.
     pub(crate) fn is_end_stream(&self) -> bool {
         match &self.state {

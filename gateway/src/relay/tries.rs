@@ -7,7 +7,9 @@ use bytes::Bytes;
 use dialects::{AnswerFacts, Cause, Meter, Operation};
 use evidence::{NewPart, PartWriter};
 use schemas::Identifier;
-use schemas::record::{Attempt, AttemptNumber, Cost, End, PartName, Translation, Usage, UsageRole, Verdict};
+use schemas::record::{
+    Attempt, AttemptNumber, Cost, End, PartName, Translation, Unpriced, UsageRole, Verdict,
+};
 
 use super::answer::Answer;
 use super::live::{Open, nothing_came};
@@ -27,27 +29,16 @@ pub(crate) struct Failed<'a> {
     pub(crate) end: End,
     /// What came of its answer.
     pub(crate) answer: Option<&'a Answer>,
-    pub(crate) operation: Operation,
+    pub(crate) spent: &'a Spent,
     pub(crate) took: Duration,
 }
 
-/// What a failed attempt used.
+/// What a failed attempt used: its record, its quotas and the metrics say the same.
 pub(crate) struct Spent {
-    usage: Usage,
+    facts: AnswerFacts,
     cost: Option<Cost>,
+    unpriced: Option<Unpriced>,
     went: Went,
-}
-
-impl Failed<'_> {
-    /// What it told, and whether it can have used anything: a provider that was not reached has nothing to charge for; of one
-    /// that was, and did not answer, nobody knows.
-    fn facts(&self) -> AnswerFacts {
-        let mut facts = facts(self.answer, self.operation);
-        if self.end == End::Unreachable {
-            facts.usage.role = UsageRole::None;
-        }
-        facts
-    }
 }
 
 /// An attempt that is about to be made.
@@ -102,26 +93,30 @@ impl Open {
         self.intended.clock.head = None;
     }
 
-    /// What the attempt that failed used, as far as what came of its `answer` tells.
+    /// What the attempt that failed used, as far as what came of its `answer` tells. A provider that was not reached has nothing to
+    /// charge for; of one that was, and did not answer, nobody knows.
     pub(crate) fn spent(&self, answer: Option<&Answer>, went: Went, operation: Operation) -> Spent {
-        let facts = facts(answer, operation);
-        let (cost, _) = self.price_of_attempt(&facts);
-        Spent { usage: facts.usage, cost, went }
+        let mut facts = facts(answer, operation);
+        if answer.is_none() && went == Went::Nowhere {
+            facts.usage.role = UsageRole::None;
+        }
+        let (cost, unpriced) = self.price_of_attempt(&facts);
+        Spent { facts, cost, unpriced, went }
     }
 
     /// Puts what a failed attempt used in the place of what it reserved of its target's quotas.
     pub(crate) async fn settles_attempt(&mut self, app: &Arc<App>, spent: &Spent) {
         let Some(reservation) = self.intended.of_target.take() else { return };
         // Before room is asked for: it may be at the same target.
-        Outliving::new(app, reservation.settle(&spent.usage, spent.cost.as_ref(), spent.went)).await;
+        Outliving::new(app, reservation.settle(&spent.facts.usage, spent.cost.as_ref(), spent.went)).await;
     }
 
     /// Counts what a failed attempt used, where another one follows, and charges it to the quotas that ask for no target: what is
     /// reserved of those is for that other one.
     pub(crate) fn charges_attempt(&self, app: &Arc<App>, spent: &Spent) {
-        self.counts(&spent.usage, spent.cost.as_ref());
+        self.counts(&spent.facts.usage, spent.cost.as_ref());
         if let Some(reservation) = &self.intended.reservation {
-            app.outlive(reservation.charge(&spent.usage, spent.cost.as_ref(), spent.went));
+            app.outlive(reservation.charge(&spent.facts.usage, spent.cost.as_ref(), spent.went));
         }
     }
 
@@ -162,7 +157,7 @@ impl Open {
         let mut ended = self.attempt(before, failed.target, failed.why, self.intended.sent_model.clone());
         ended.end = Some(failed.end);
         ended.total_us = Some(micros(failed.took));
-        let facts = failed.facts();
+        let Spent { facts, cost, unpriced, .. } = failed.spent;
         let mut response: Option<PartWriter> = None;
         if let Some(answer) = failed.answer {
             ended.status = Some(i64::from(answer.head.status.as_u16()));
@@ -175,8 +170,8 @@ impl Open {
             }
             response = Some(part);
         }
-        (ended.cost, ended.unpriced) = self.price_of_attempt(&facts);
-        ended.usage = Some(facts.usage);
+        (ended.cost, ended.unpriced) = (cost.clone(), *unpriced);
+        ended.usage = Some(facts.usage.clone());
         ledger.attempt_ends(ended, response).await.map_err(|error| error.to_string())?;
         let model = opening.model.map(|model| self.snapshot.pseudonyms.identifier(model));
         let mut open = self.attempt(number, opening.target, opening.reason, model);

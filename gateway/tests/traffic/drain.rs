@@ -9,8 +9,9 @@ use schemas::record::{End, Outcome, PartName, ProviderEnd, UsageSource};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use crate::provider::{DONE, Provider, Sender, delta, events, pieces};
+use crate::provider::{COMPLETION, DONE, Provider, Sender, delta, events, pieces};
 use crate::rig::{Evidence, Rig, Setup, read_bytes};
+use crate::translated::MESSAGE;
 
 const STREAMING: &str =
     r#"{"model":"gpt-4.1-mini","stream":true,"stream_options":{"include_usage":true},"messages":[]}"#;
@@ -222,4 +223,89 @@ async fn a_body_of_known_length_is_read_on_too() {
     let outcome = only(&evidence);
     assert_eq!((outcome.usage.source, outcome.usage.output_tokens), (UsageSource::Drained, Some(7)));
     assert_eq!((outcome.delivered, provided(outcome)), (Some(400), answer.len() as u64));
+}
+
+/// Asks, and goes away before an answer, when the provider has begun its `n`th.
+async fn leave_unanswered(rig: &Rig, path: &str, provider: &Provider, n: usize) {
+    let stream = TcpStream::connect(rig.address).await.unwrap();
+    let (mut caller, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let asked = r#"{"model":"m","messages":[{"role":"user","content":"Hi"}]}"#;
+    let request = rig.post(path).body(Full::<Bytes>::from(asked)).unwrap();
+    let answer = tokio::spawn(async move { caller.send_request(request).await.map(drop) });
+    provider.wait(n).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    connection.abort();
+    answer.abort();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_nobody_got_a_byte_of_is_recorded_and_read_on_too() {
+    let (bodies, mut senders) = tokio::sync::mpsc::channel(8);
+    let provider = Provider::start(move |seen| {
+        let answer = if seen.uri.path() == "/v1/messages" { MESSAGE } else { COMPLETION };
+        let bodies = bodies.clone();
+        async move {
+            let (sender, body) = pieces();
+            let (first, second) = answer.split_at(answer.find("\"usage\"").unwrap());
+            sender.send(first).await;
+            bodies.send((sender, second)).await.unwrap();
+            http::Response::builder().header("content-type", "application/json").body(body).unwrap()
+        }
+    })
+    .await;
+    let two = |name: &str| {
+        format!("targets: [{{ provider: {name} }}, {{ name: spare, provider: {name}, priority: 1 }}]")
+    };
+    let ways = [
+        ("translated", "provider: claude".to_owned(), MESSAGE),
+        ("translated-first", two("claude"), MESSAGE),
+        ("judged", two("openai"), COMPLETION),
+        ("cut", "provider: claude, drain_after_abort: off".to_owned(), MESSAGE),
+        ("cut-first", format!("{}, drain_after_abort: off", two("claude")), MESSAGE),
+    ];
+    let mut setup = Setup {
+        more_providers: format!(
+            "  - {{ name: claude, dialect: anthropic, base_url: 'http://{}' }}\n",
+            provider.address
+        ),
+        ..Setup::default()
+    };
+    for (name, targets, _) in &ways {
+        setup.more_routes += &format!("  - {{ name: {name}, path: /{name}, dialect: openai, {targets} }}\n");
+    }
+    let rig = Rig::start(&provider, setup).await;
+    for (at, (name, _, _)) in ways.iter().enumerate() {
+        leave_unanswered(&rig, &format!("/{name}/v1/chat/completions"), &provider, at + 1).await;
+        let (sender, second) = senders.recv().await.unwrap();
+        sender.send(second).await;
+        drop(sender);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let evidence = rig.stop().await;
+    let outcomes = evidence.outcomes();
+    assert_eq!((outcomes.len(), evidence.count("attempt")), (ways.len(), 0));
+    for (name, _, answer) in &ways {
+        let is = |outcome: &&&Outcome| outcome.asked.route.as_ref().unwrap().as_str() == *name;
+        let outcome = outcomes.iter().find(is).unwrap();
+        assert_eq!((outcome.end, outcome.provider_status), (End::ClientAbort, Some(200)), "{name}");
+        assert!(outcome.timing.first_byte_us.is_some(), "{name}");
+        if name.starts_with("cut") {
+            let first = answer.find("\"usage\"").unwrap();
+            assert_eq!((outcome.provider_end, provided(outcome)), (None, first as u64), "{name}");
+            assert_eq!(outcome.usage.source, UsageSource::Estimated, "{name}");
+        } else {
+            assert_eq!(
+                (outcome.provider_end, provided(outcome)),
+                (Some(ProviderEnd::Seen), answer.len() as u64),
+                "{name}"
+            );
+            assert_eq!(
+                (outcome.usage.source, outcome.usage.output_tokens),
+                (UsageSource::Drained, Some(3)),
+                "{name}"
+            );
+        }
+    }
 }

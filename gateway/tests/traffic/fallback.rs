@@ -346,6 +346,51 @@ async fn what_an_attempt_told_that_it_used_is_charged_though_nobody_got_its_answ
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn usage_that_a_failed_answer_tells_late_is_in_its_record_its_quotas_and_the_metrics() {
+    const USAGE: &str = "data: {\"id\":\"c\",\"object\":\"chat.completion.chunk\",\"model\":\"m\",\"choices\":[],\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":7,\"total_tokens\":12}}\n\n";
+    const ERROR: &str = "data: {\"error\":{\"message\":\"m\",\"type\":\"server_error\",\"code\":null}}\n\n";
+    let telling = |first: String| {
+        Provider::start(move |_| {
+            let first = first.clone();
+            async move {
+                let (sender, response) = events();
+                sender.send(first).await;
+                tokio::spawn(async move {
+                    tokio::time::sleep(Duration::from_millis(300)).await;
+                    sender.send(format!("{USAGE}{DONE}")).await;
+                });
+                response
+            }
+        })
+    };
+    let (late, spare) = (telling(ERROR.to_owned()).await, telling(delta("x")).await);
+    let setup = Setup {
+        more_providers: provider("late", late.address) + &provider("good", spare.address),
+        more_routes: with_spare("late", "") + &route("only", "{ provider: late }", ""),
+        rest: "quotas:\n  rules:\n    \
+               - { name: of-caller, by: [consumer], count: tokens, limit: 20000, calendar: month }\n    \
+               - { name: of-target, match: { targets: [late] }, count: tokens, limit: 10000, calendar: month }\n"
+            .into(),
+        ..Setup::default()
+    };
+    let rig = Rig::start(&spare, setup).await;
+    for (name, bound, status) in [("late", 3000, 200), ("only", 15_000, 429), ("only", 30_000, 429)] {
+        let asked = STREAMED.replacen('{', &format!("{{\"max_tokens\":{bound},"), 1);
+        assert_eq!(post(&rig, &format!("/{name}/{CHAT}"), asked).await.0, status, "{bound}");
+    }
+    let tokens = |class| format!("gateway_tokens_total{{route=\"late\",class=\"{class}\"}}");
+    assert_eq!((value(&rig, &tokens("input")).await, value(&rig, &tokens("output")).await), (10, 14));
+    let evidence = rig.stop().await;
+    let ended = attempts(&evidence)[0];
+    let usage = ended.usage.as_ref().unwrap();
+    assert_eq!((usage.input_tokens, usage.output_tokens), (Some(5), Some(7)));
+    assert_eq!(ended.parts[0].length, (ERROR.len() + USAGE.len() + DONE.len()) as u64);
+    let limits: Vec<_> = evidence.refusals().iter().map(|it| it.limit.as_ref().unwrap()).collect();
+    let used: Vec<_> = limits.iter().map(|it| (it.rule.as_str(), it.used.as_str())).collect();
+    assert_eq!(used, [("of-target", "12"), ("of-caller", "24")]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_target_is_why_also_beside_one_that_cannot_be_told_the_request() {
     let (one, two) = (good().await, good().await);
     let talks = saying("application/json", MESSAGE.to_owned()).await;

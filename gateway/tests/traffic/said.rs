@@ -8,6 +8,7 @@ use schemas::record::{End, PartName};
 use crate::provider::{COMPLETION, Provider, pieces, whole};
 use crate::rig::{Rig, Setup, next, read};
 use crate::routes::{QUESTION, attempts, good, post, provider};
+use crate::translated::MESSAGE;
 
 const ERROR: &str = r#"{"error":{"message":"Provider returned error","code":502},"user_id":"u"}"#;
 const TOO_LONG: &str =
@@ -77,6 +78,31 @@ async fn a_whole_answer_of_200_that_says_failure_is_not_seen_while_a_target_is_l
         assert_eq!((attempt.status, attempt.end), (Some(200), Some(End::Complete)), "{name}");
         assert_eq!(attempt.parts[0].length, body.len() as u64, "{name}: what it said is kept");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_403_that_a_body_tells_leaves_no_key_alone_and_a_401_does() {
+    const FLAGGED: &str = r#"{"error":{"message":"The input was flagged by moderation.","code":403}}"#;
+    const NO_KEY: &str = r#"{"error":{"message":"No such key.","code":401}}"#;
+    let spare = good().await;
+    let mut setup = Setup { more_providers: provider("spare", spare.address), ..Setup::default() };
+    let mut asked = Vec::new();
+    for (name, body) in [("flagged", FLAGGED), ("no-key", NO_KEY)] {
+        let bad = saying(body).await;
+        setup.more_providers += &provider(name, bad.address);
+        setup.more_routes += &format!(
+            "  - {{ name: {name}, path: /{name}, targets: [{{ provider: {name} }}, {{ provider: spare, priority: 1 }}], retry: {{ attempts: 2, on: [403, key_refused] }} }}\n"
+        );
+        asked.push(bad);
+    }
+    let rig = Rig::start(&spare, setup).await;
+    for name in ["flagged", "no-key"].repeat(2) {
+        let (status, _, answer) = post(&rig, &format!("/{name}/v1/chat/completions"), QUESTION).await;
+        assert_eq!((status, String::from_utf8_lossy(&answer).as_ref()), (200, COMPLETION), "{name}");
+    }
+    let times: Vec<usize> = asked.iter().map(|provider| provider.seen().len()).collect();
+    assert_eq!(times, [2, 1], "only what can be said of nothing but the key keeps others from its target");
+    rig.stop().await;
 }
 
 /// Sends these pieces of a JSON answer, each a while behind the one before.
@@ -180,4 +206,39 @@ async fn an_answer_that_is_too_long_to_be_held_or_breaks_off_is_no_worse_than_be
     let kept =
         evidence.outcomes()[0].parts.iter().find(|part| part.part == PartName::ProviderResponse).unwrap();
     assert_eq!(kept.length, (40 << 16) + ERROR.len() as u64);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_byte_is_the_providers_however_long_it_is_held() {
+    const WAIT: Duration = Duration::from_millis(900);
+    let halves = |whole: &'static str| -> [&'static str; 2] { whole.split_at(whole.len() / 2).into() };
+    let openai = trickling(halves(COMPLETION), WAIT).await;
+    let claude = trickling(halves(MESSAGE), WAIT).await;
+    let two = |name: &str| {
+        format!("targets: [{{ provider: {name} }}, {{ name: spare, provider: {name}, priority: 1 }}]")
+    };
+    let setup = Setup {
+        more_providers: format!(
+            "  - {{ name: claude, dialect: anthropic, base_url: 'http://{}' }}\n",
+            claude.address
+        ),
+        more_routes: format!(
+            "  - {{ name: judged, path: /judged, {} }}\n  \
+- {{ name: translated, path: /translated, dialect: openai, provider: claude }}\n  \
+- {{ name: both, path: /both, dialect: openai, {} }}\n",
+            two("openai"),
+            two("claude")
+        ),
+        ..Setup::default()
+    };
+    let rig = Rig::start(&openai, setup).await;
+    for route in ["judged", "translated", "both"] {
+        assert_eq!(post(&rig, &format!("/{route}/v1/chat/completions"), QUESTION).await.0, 200, "{route}");
+    }
+    let evidence = rig.stop().await;
+    for outcome in evidence.outcomes() {
+        let (first, total) = (outcome.timing.first_byte_us.unwrap(), outcome.timing.total_us.unwrap());
+        let behind = Duration::from_micros(u64::try_from(total - first).unwrap());
+        assert!(behind > WAIT / 2, "{:?}: {first} of {total}", outcome.asked.route);
+    }
 }
