@@ -12,11 +12,11 @@ use schemas::holds::{About, Sorted};
 use schemas::record::{Body, CloseReason, Erasure, Heartbeat};
 use schemas::{ExchangeId, Identifier, Origin};
 
-pub(crate) use self::due::Due;
+pub(crate) use self::due::{Due, Left};
 use self::elsewhere::Elsewhere;
 use self::find::Facts;
 use crate::disk::DiskLock;
-use crate::error::{OpenError, Reason, Unavailable};
+use crate::error::{OpenError, Unavailable};
 use crate::hold::{self, HoldError};
 use crate::inner::Inner;
 use crate::keys::{KeyError, KeyFolder, Looked};
@@ -210,7 +210,7 @@ pub(crate) fn erase(inner: &Inner, request: &EraseRequest) -> Result<EraseReport
         }
     }
     // Until the keys are gone no hold begins, in this process or in another.
-    let alone = hold::lock::take(inner)?;
+    let alone = hold::lock::take(inner, &due)?;
     let held = held(inner, &*alone, by_key.values().flatten(), &facts)?;
     if !held.is_empty() {
         return Err(EraseError::Held { held });
@@ -227,12 +227,9 @@ pub(crate) fn erase(inner: &Inner, request: &EraseRequest) -> Result<EraseReport
             actor: request.actor.clone(),
         });
         // All that a key holds is recorded, or nothing of it and the key stays; after a crash recovery goes by the plan.
-        if let Err((error, ticket)) = inner.append_erasures_blocking(&erasures.collect::<Vec<_>>()) {
-            if let Some(ticket) = ticket {
-                due.wait_for(key.clone(), ticket);
-            } else if error.reason == Reason::JournalFailed {
-                due.failed();
-            }
+        if let Err((error, left)) = inner.append_erasures_blocking(&erasures.collect::<Vec<_>>()) {
+            due.refused(key.clone(), left);
+            due.keep(alone);
             // A key whose erasure is recorded goes, whatever became of the rest.
             destroy(inner, &mut due);
             return Err(error.into());
@@ -266,15 +263,16 @@ fn destroy(inner: &Inner, due: &mut Due) -> Option<KeyError> {
     failed
 }
 
-/// Whether nobody knows yet if an erasure is recorded; what is known by now is done.
-pub(crate) fn is_late(inner: &Inner, due: &mut Due) -> bool {
+/// Why no hold may begin: nobody knows whether an erasure is recorded. What is known by now is done.
+pub(crate) fn undecided(inner: &Inner, due: &mut Due) -> Option<&'static str> {
     if due.is_late() {
         destroy(inner, due);
     }
-    due.is_late()
+    due.undecided()
 }
 
-/// Tries again what an erasure could not destroy; whether nothing is left. Does not wait for an erasure that runs.
+/// Tries again what an erasure could not destroy; whether nothing is left, here or for the next start. Does not wait for an erasure
+/// that runs.
 pub(crate) fn destroy_due(inner: &Inner) -> bool {
     let mut due = match inner.erasing.try_lock() {
         Ok(due) => due,
@@ -284,7 +282,7 @@ pub(crate) fn destroy_due(inner: &Inner) -> bool {
     if !due.is_empty() {
         destroy(inner, &mut due);
     }
-    due.is_empty()
+    due.is_done()
 }
 
 /// Erases where no gateway runs: in a short epoch of its own, which is closed on return.

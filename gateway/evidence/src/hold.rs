@@ -32,10 +32,6 @@ const ARCHIVE_WAIT: Duration = Duration::from_secs(30);
 /// How long the short epoch of an offline hold may take to close.
 const CLOSE_WAIT: Duration = Duration::from_secs(120);
 
-/// Why no hold begins while nobody knows whether content is to go.
-const LATE: &str = "an erasure is on its way, and the brokers do not say whether it is recorded: wanted an answer of them before a hold \
-                    begins; ask again; nothing was done";
-
 /// The most scopes that one request begins; a hold takes any number of requests.
 pub const MAX_SCOPES: usize = 10_000;
 
@@ -142,11 +138,13 @@ pub(crate) fn known(settings: &LedgerConfig, alone: Option<&dyn DiskLock>) -> Re
 pub(crate) fn hold(inner: &Inner, request: &HoldRequest) -> Result<HoldReport, HoldError> {
     // Nothing is erased meanwhile: an erasure that runs goes first.
     let mut erasing = inner.erasing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    if matches!(request.asked, HoldAsked::Begin(_)) && erase::is_late(inner, &mut erasing) {
-        return Err(HoldError::Failed(LATE.to_owned()));
+    if matches!(request.asked, HoldAsked::Begin(_))
+        && let Some(why) = erase::undecided(inner, &mut erasing)
+    {
+        return Err(HoldError::Failed(why.to_owned()));
     }
     // Nor by another process, and none of what another one says is lost.
-    let alone = lock::take(inner)?;
+    let alone = lock::take(inner, &erasing)?;
     let records = match &request.asked {
         HoldAsked::Begin(scopes) => begin(inner, &*alone, request, scopes)?,
         HoldAsked::End => end(inner, &*alone, request)?,

@@ -14,7 +14,7 @@ use schemas::{Identifier, Origin, Sha256Hex};
 use crate::clock::Clock;
 use crate::commit::Committer;
 use crate::disk::{DiskLock, SharedDisk};
-use crate::erase::{Due, plan};
+use crate::erase::{Due, Left, plan};
 use crate::error::{Reason, Unavailable};
 use crate::exchange::Abandoned;
 use crate::journal::{Frame, Journal, JournalError, Reservation, Synced, Ticket};
@@ -339,11 +339,8 @@ impl Inner {
     }
 
     /// Appends erasures that belong together: all of them are taken, or, where the disk is full, none. Durable on return. What comes
-    /// with an error tells whether they are recorded all the same, where nobody knows that yet.
-    pub(crate) fn append_erasures_blocking(
-        &self,
-        erasures: &[Erasure],
-    ) -> Result<(), (Unavailable, Option<Ticket>)> {
+    /// with an error tells what is recorded all the same.
+    pub(crate) fn append_erasures_blocking(&self, erasures: &[Erasure]) -> Result<(), (Unavailable, Left)> {
         let frames = |config: Sha256Hex| -> Result<Vec<Frame>, Unavailable> {
             let now = self.clock.now_us();
             let mut frames = plan::frames(erasures)?;
@@ -352,12 +349,14 @@ impl Inner {
             }
             Ok(frames)
         };
-        let mut ticket = self.submit_together(Purpose::Erasure, &frames).map_err(|error| (error, None))?;
+        let submitted = self.submit_together(Purpose::Erasure, &frames);
+        let mut ticket = submitted.map_err(|error| (error, Left::Nothing))?;
         let told = match self.told_or_late(&mut ticket) {
-            Err(error) => return Err((error, Some(ticket))),
+            Err(error) => return Err((error, Left::Late(ticket))),
             Ok(told) => told.unwrap_or_else(|| ticket.wait()),
         };
-        told.map(drop).map_err(|error| (self.journal_failed(error), None))
+        // However the journal ended: groups of it may be there.
+        told.map(drop).map_err(|error| (self.journal_failed(error), Left::Unknown))
     }
 
     /// Appends records of one time, which was judged before they are made: all of them are taken, or, where the disk is full, none.

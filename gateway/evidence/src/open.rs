@@ -28,6 +28,7 @@ use crate::stop::Stop;
 use crate::store::StoreError;
 use crate::tap;
 use crate::threads;
+use crate::tip::Ours;
 use crate::unrecorded;
 use crate::watermarks::{EarlierLog, EarlierLogs};
 
@@ -501,9 +502,9 @@ pub(crate) fn finish_epoch(inner: &Inner) -> Result<(), OpenError> {
     let spool = Spool::open(inner.disk.clone(), &inner.settings.spool_dir, &inner.origin)
         .map_err(OpenError::io("open", &inner.settings.spool_dir))?;
     let key = inner.seal_public_key;
-    let standing =
-        crate::tip::find(&inner.origin, &[key], &*inner.settings.store, &spool, u64::MAX, &mut |_| None)
-            .map_err(|error| OpenError::Store(error.to_string()))?;
+    let ours = Ours { from: u64::MAX, hash: &mut |_| None, more: &mut |_, _| {} };
+    let standing = crate::tip::find(&inner.origin, &[key], &*inner.settings.store, &spool, ours)
+        .map_err(|error| OpenError::Store(error.to_string()))?;
     let newest = epoch::newest(disk, &inner.settings.journal_dir)?;
     if newest.is_none_or(|newest| newest.origin == inner.origin) {
         let closed = epoch::predecessor(&inner.origin, Some(&standing.tip.tree));

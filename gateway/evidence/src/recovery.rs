@@ -34,14 +34,14 @@ use crate::exchange::cut_outcome;
 use crate::hold;
 use crate::journal::{self, Recovery, Segments, Tail};
 use crate::kept::Kept;
-use crate::keys::{KeyCache, KeyFolder};
+use crate::keys::{KeyCache, KeyFolder, Looked};
 use crate::ledger::LedgerConfig;
 use crate::sealer::{Sealer, SealerParts, SealingError, Slim};
 use crate::ship::{ShipError, Shipper};
 use crate::space;
 use crate::spool::{self, Spool};
 use crate::stop::Stop;
-use crate::tip::{self, Standing, TipError};
+use crate::tip::{self, Ours, Standing, TipError};
 use crate::unrecorded;
 
 /// What became of an epoch's folder.
@@ -114,8 +114,8 @@ pub(crate) fn recover_as(
         file::put(&*disk, folder, &first)?;
     }
     let mut extra = file::read(&*disk, folder, &origin)?;
-    let standing = match stand(settings, &hands.keys, &recovery, &spool, extra.as_ref()) {
-        Ok(standing) => standing,
+    let (standing, beyond) = match stand(settings, &hands.keys, &recovery, &spool, extra.as_ref()) {
+        Ok(found) => found,
         Err(TipError::Disagrees { batch, what }) => return stuck(format!("batch {batch}: {what}")),
         Err(TipError::Store(error)) if error.is_transient() => {
             return Err(OpenError::StoreAway(error));
@@ -131,9 +131,11 @@ pub(crate) fn recover_as(
                     recovery.positions.end
                 ));
             }
-            // Everything that is here was completed by another recovery of the same journal; of the keys it had a copy.
+            // Everything that is here was completed by another recovery of the same journal; of the keys it had a copy. What it did
+            // not record, for a hold that it knew of, keeps its key here too.
             tracing::warn!(%origin, "the log was closed by another recovery of a copy of its journal");
-            if !redo_erasures(settings, &survey.erasures.named()) {
+            let erased = survey.erasures.whole(&beyond, |key| is_gone(settings, key));
+            if !redo_erasures(settings, &erased) {
                 let tree = Box::new(standing.tip.tree);
                 return Ok(Recovered::Closed { origin, tree, archived: false, follows });
             }
@@ -160,7 +162,9 @@ pub(crate) fn recover_as(
     if sealed > end {
         return stuck(format!("the store has {sealed} records, journal and recovery {end}"));
     }
-    let erased = survey.erasures.whole(&extra);
+    let mut stands = beyond;
+    stands.extend(extra.iter().map(|(position, leaf)| (*position, leaf.clone())));
+    let erased = survey.erasures.whole(&stands, |key| is_gone(settings, key));
     forget_sealed(&recovery.segments, recovery.positions.start..sealed.min(recovery.positions.end));
     let mut sealer = Sealer::new(SealerParts {
         origin: origin.clone(),
@@ -232,21 +236,30 @@ fn untold(disk: &dyn disk::Disk, folder: &Path, survey: &Survey) -> Result<Optio
     })
 }
 
-/// Where spool and store stand, held against journal and recovery file.
+/// Where spool and store stand, held against journal and recovery file; and the `erasure` records that they have behind the
+/// journal's end.
 fn stand(
     settings: &LedgerConfig,
     keys: &[[u8; 32]],
     recovery: &Recovery,
     spool: &Spool,
     extra: Option<&BTreeMap<u64, Bytes>>,
-) -> Result<Standing, TipError> {
+) -> Result<(Standing, BTreeMap<u64, Bytes>), TipError> {
     let mut known = |position: u64| -> Option<Sha256Hex> {
         if let Some(leaf) = extra.and_then(|extra| extra.get(&position)) {
             return Some(schemas::leaf::hash(leaf));
         }
         recovery.segments.records(position..position + 1).next()?.ok().map(|(_, _, hash)| hash)
     };
-    tip::find(&recovery.origin, keys, &*settings.store, spool, recovery.positions.start, &mut known)
+    let mut beyond = BTreeMap::new();
+    let mut more = |position: u64, leaf: &[u8]| {
+        if position >= recovery.positions.end && Slim::read(leaf).is_ok_and(|slim| slim.kind == "erasure") {
+            beyond.insert(position, Bytes::copy_from_slice(leaf));
+        }
+    };
+    let ours = Ours { from: recovery.positions.start, hash: &mut known, more: &mut more };
+    let standing = tip::find(&recovery.origin, keys, &*settings.store, spool, ours)?;
+    Ok((standing, beyond))
 }
 
 /// Content of what is sealed already is not needed again.
@@ -262,19 +275,24 @@ fn forget_sealed(segments: &Arc<Segments>, sealed: std::ops::Range<u64>) {
     }
 }
 
+/// Erasures with their times, and what keeps holds from beginning.
+type Lacking = (Vec<(i64, Erasure)>, Option<Box<dyn DiskLock>>);
+
 /// The erasures that lack in the log, but for those that a legal hold keeps, or may keep, which began since they were asked for: what
 /// it knew then was asked then. No hold begins as long as what is given back is kept.
-fn lacking(settings: &LedgerConfig, survey: &Survey) -> (Vec<(i64, Erasure)>, Option<Box<dyn DiskLock>>) {
+fn lacking(settings: &LedgerConfig, survey: &Survey) -> Result<Lacking, OpenError> {
     if survey.erasures.lacking(|_, _| false).is_empty() {
-        return (Vec::new(), None);
+        return Ok((Vec::new(), None));
     }
-    let alone = hold::lock::take_unless(settings, || settings.stop.check().is_err());
+    let alone = hold::lock::take_unless(settings, || settings.stop.asked());
+    // What is left out now is left out for good: that is for a start that can wait.
+    settings.stop.check()?;
     let known = alone.and_then(|alone| Ok((hold::known(settings, Some(&*alone))?, alone)));
     let (holds, alone) = match known {
         Ok(known) => known,
         Err(error) => {
             tracing::error!(%error, "what is held is not known: an erasure that was recorded in part stays so; erase again");
-            return (Vec::new(), None);
+            return Ok((Vec::new(), None));
         }
     };
     let in_force = holds.scopes(&hold::now());
@@ -286,7 +304,7 @@ fn lacking(settings: &LedgerConfig, survey: &Survey) -> (Vec<(i64, Erasure)>, Op
         by_id.contains(&erasure.exchange)
             || wide.is_some_and(|wide| wide >= at.saturating_sub(CLOCKS_APART_US))
     };
-    (survey.erasures.lacking(is_held), Some(alone))
+    Ok((survey.erasures.lacking(is_held), Some(alone)))
 }
 
 /// Makes the records that the log lacks, and puts them into the file `recovery`.
@@ -310,7 +328,7 @@ fn complete(
         Ok(())
     };
     // First, since they are as old as those that are there.
-    let (lacking, _alone) = if survey.closed { (Vec::new(), None) } else { lacking(settings, survey) };
+    let (lacking, _alone) = if survey.closed { (Vec::new(), None) } else { lacking(settings, survey)? };
     if !lacking.is_empty() {
         tracing::warn!(%origin, records = lacking.len(), "an erasure was recorded in part: the rest of it is recorded");
     }
@@ -459,6 +477,11 @@ fn found_part(
         let (length, commitment) = committer.finish();
         Part { part, media_type: None, content_encoding: None, length, commitment, kept: None }
     }))
+}
+
+fn is_gone(settings: &LedgerConfig, key: &Identifier) -> bool {
+    let keys = KeyFolder::new(settings.disk.clone(), &settings.key_table_dir);
+    matches!(keys.look(key), Ok(Looked::Destroyed))
 }
 
 /// Destroys the keys of erasures that are recorded: the dead process may not have come to it. Whether all are gone.

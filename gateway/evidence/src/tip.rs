@@ -41,18 +41,24 @@ pub(crate) struct Standing {
     pub(crate) closed: bool,
 }
 
+/// What the journal has of a log.
+pub(crate) struct Ours<'a> {
+    /// The first position that may be known; batches are compared as far down as that.
+    pub(crate) from: u64,
+    /// The leaf hash of a position, where it is known.
+    pub(crate) hash: &'a mut dyn FnMut(u64) -> Option<Sha256Hex>,
+    /// Is shown position and leaf of what is compared and not known.
+    pub(crate) more: &'a mut dyn FnMut(u64, &[u8]),
+}
+
 /// Reads the newest seals of a log and holds them against what the journal has. `keys` are those that may have signed
 /// them.
-///
-/// `journaled` gives the leaf hash of a position, where it is known; batches are compared as far down as it may know
-/// any.
 pub(crate) fn find(
     origin: &Origin,
     keys: &[[u8; 32]],
     store: &dyn Store,
     spool: &Spool,
-    first_known: u64,
-    journaled: &mut dyn FnMut(u64) -> Option<Sha256Hex>,
+    mut ours: Ours<'_>,
 ) -> Result<Standing, TipError> {
     let in_store: BTreeSet<u64> = store
         .list(origin)?
@@ -96,9 +102,9 @@ pub(crate) fn find(
         if sealed.origin != *origin || sealed.batch != batch {
             return Err(disagrees("its seal is another batch's".into()));
         }
-        let below = sealed.from <= first_known;
-        if standing.is_none() || sealed.to > first_known {
-            let (tip, closed) = compare(origin, store, spool, &sealed, in_spool.contains(&batch), journaled)?;
+        let below = sealed.from <= ours.from;
+        if standing.is_none() || sealed.to > ours.from {
+            let (tip, closed) = compare(origin, store, spool, &sealed, in_spool.contains(&batch), &mut ours)?;
             if standing.is_none() {
                 standing = Some(Standing { tip, closed });
             }
@@ -108,7 +114,7 @@ pub(crate) fn find(
         }
     }
     let standing = standing.unwrap_or_else(|| Standing { tip: Tip::start(), closed: false });
-    words.iter().rev().try_fold(standing, |standing, word| follow(standing, word, journaled))
+    words.iter().rev().try_fold(standing, |standing, word| follow(standing, word, ours.hash))
 }
 
 /// Goes on over a batch of which only an archiver's word is here: the journal must have its records, and they must
@@ -160,7 +166,7 @@ fn compare(
     spool: &Spool,
     sealed: &SignedSeal,
     spooled: bool,
-    journaled: &mut dyn FnMut(u64) -> Option<Sha256Hex>,
+    ours: &mut Ours<'_>,
 ) -> Result<(Tip, bool), TipError> {
     let batch = sealed.batch;
     let disagrees = |what: String| TipError::Disagrees { batch, what };
@@ -187,10 +193,12 @@ fn compare(
         if row.position != position {
             return Err(disagrees(format!("position {} where {position} is due", row.position)));
         }
-        if let Some(own) = journaled(position)
-            && own != row.hash
-        {
-            return Err(disagrees(format!("record {position} is another than the journal's")));
+        match (ours.hash)(position) {
+            Some(own) if own != row.hash => {
+                return Err(disagrees(format!("record {position} is another than the journal's")));
+            }
+            Some(_) => {}
+            None => (ours.more)(position, &row.leaf),
         }
         closed = Slim::read(&row.leaf).is_ok_and(|slim| slim.kind == "close");
         tree.append(row.hash);

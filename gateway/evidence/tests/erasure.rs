@@ -13,11 +13,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use evidence::clock::{Clock, SystemClock};
-use evidence::disk::{Call, Crash, DiskFile, Fault, SimDisk, Site};
+use evidence::disk::{Call, Crash, DiskFile, Fault, SharedDisk, SimDisk, Site};
 use evidence::store::{Put, Receipt, Source};
 use evidence::{
     EraseError, EraseRequest, EraseTarget, HoldAsked, HoldError, HoldRequest, KeyScope, Ledger, LedgerConfig,
-    MAX_SCOPES, Store, StoreError, erase_offline, held, hold_offline,
+    MAX_SCOPES, OpenError, Reason, Store, StoreError, erase_offline, held, hold_offline,
 };
 use schemas::holds::Scope;
 use schemas::keytable::{self, KeyId};
@@ -243,6 +243,37 @@ async fn an_erasure_waits_for_a_log_that_another_process_still_writes() {
     assert_eq!(*content(&logs, &kept), Content::Proven(Bytes::from_static(b"kept")));
 }
 
+/// So many exchanges under one key.
+async fn sharing(ledger: &Ledger, many: usize) -> Vec<ExchangeId> {
+    let who = KeyScope::PerDay { who: "ana".into() };
+    let one = async || exchange(ledger, who.clone(), b"question", b"answer").await.unwrap();
+    let mut sharing = Vec::new();
+    while sharing.len() < many {
+        let (a, b, c, d) = tokio::join!(one(), one(), one(), one());
+        sharing.extend([a, b, c, d]);
+    }
+    sharing
+}
+
+/// Those that a log says are erased, once for each time.
+fn told(logs: &[LogView]) -> Vec<ExchangeId> {
+    let told = |body: &Body| match body {
+        Body::Erasure(erasure) => Some(erasure.exchange.clone()),
+        _ => None,
+    };
+    logs.iter().flat_map(LogView::bodies).filter_map(told).collect()
+}
+
+/// How many of them have no key any more.
+fn gone(logs: &[LogView], exchanges: &[ExchangeId]) -> usize {
+    exchanges.iter().filter(|one| *content(logs, one) == Content::KeyDestroyed).count()
+}
+
+/// The syncs of the journal's groups.
+fn group_sync() -> Site {
+    Site { call: Call::SyncData, name: "*segment-#.journal".into() }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_erasure_of_a_whole_key_that_a_full_disk_refuses_leaves_nothing_out() {
     const SHARING: usize = 7000;
@@ -250,13 +281,7 @@ async fn an_erasure_of_a_whole_key_that_a_full_disk_refuses_leaves_nothing_out()
     let bed = Bed::sim(&disk);
     let config = LedgerConfig { segment_bytes: 1 << 20, ..bed.config() };
     let ledger = Ledger::open(config).unwrap();
-    let who = KeyScope::PerDay { who: "ana".into() };
-    let one = async || exchange(&ledger, who.clone(), b"question", b"answer").await.unwrap();
-    let mut sharing = Vec::new();
-    while sharing.len() < SHARING {
-        let (a, b, c, d) = tokio::join!(one(), one(), one(), one());
-        sharing.extend([a, b, c, d]);
-    }
+    let sharing = sharing(&ledger, SHARING).await;
     ledger.seal_now();
     assert!(ledger.wait_archived(2 + 2 * SHARING as u64, CLOSE).await);
     // The key is retired and all that used it archived; what that takes no more has given way.
@@ -278,19 +303,14 @@ fn small(bed: &Bed) -> LedgerConfig {
     LedgerConfig { segment_bytes: 1 << 20, batch_age: Duration::from_secs(60), ..bed.config() }
 }
 
+/// With the plan before them the erasures of so many take two groups.
+const SHARING: usize = 420;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_erasure_over_several_groups_or_half_a_group_is_recorded_whole_or_not_at_all() {
-    // With the plan before them the records of so many take two groups.
-    const SHARING: usize = 420;
     let before = SimDisk::new();
     let ledger = Ledger::open(small(&Bed::sim(&before))).unwrap();
-    let who = KeyScope::PerDay { who: "ana".into() };
-    let one = async || exchange(&ledger, who.clone(), b"question", b"answer").await.unwrap();
-    let mut sharing = BTreeSet::new();
-    while sharing.len() < SHARING {
-        let (a, b, c, d) = tokio::join!(one(), one(), one(), one());
-        sharing.extend([a, b, c, d]);
-    }
+    let sharing = sharing(&ledger, SHARING).await;
     ledger.drain_and_close(CloseReason::Shutdown, CLOSE).await.unwrap();
     let torn = |seed: u64| Crash::Random { seed, sector: if seed.is_multiple_of(2) { 512 } else { 4096 } };
     let crashes = [Crash::DropAll, torn(1), torn(2), torn(3), torn(4)];
@@ -304,10 +324,9 @@ async fn an_erasure_over_several_groups_or_half_a_group_is_recorded_whole_or_not
         let ledger = Ledger::open(small(&bed)).unwrap();
         ledger.seal_now();
         assert!(ledger.wait_archived(2, CLOSE).await, "{case}");
-        let sync = Site { call: Call::SyncData, name: "*segment-#.journal".into() };
-        disk.fault_at_site(sync, group, Fault::PowerOff);
-        let asked: Vec<ExchangeId> = sharing.iter().take(1).cloned().collect();
-        let erased = tokio::time::timeout(Duration::from_secs(10), ledger.erase(request(&asked, true))).await;
+        disk.fault_at_site(group_sync(), group, Fault::PowerOff);
+        let asked = ledger.erase(request(&sharing[..1], true));
+        let erased = tokio::time::timeout(Duration::from_secs(10), asked).await;
         let is_done = matches!(&erased, Ok(Ok(report)) if report.erased.len() == SHARING);
         ledger.halt();
         drop(ledger);
@@ -316,13 +335,7 @@ async fn an_erasure_over_several_groups_or_half_a_group_is_recorded_whole_or_not
         let ledger = Ledger::open(bed.config()).unwrap();
         ledger.drain_and_close(CloseReason::Shutdown, CLOSE).await.unwrap();
         let logs = verify(&bed);
-        let told = |body: &Body| match body {
-            Body::Erasure(erasure) => Some(erasure.exchange.clone()),
-            _ => None,
-        };
-        let told: Vec<ExchangeId> = logs.iter().flat_map(LogView::bodies).filter_map(told).collect();
-        let gone = |one: &&ExchangeId| *content(&logs, one) == Content::KeyDestroyed;
-        let gone = sharing.iter().filter(gone).count();
+        let (told, gone) = (told(&logs), gone(&logs, &sharing));
         assert!(gone == 0 || gone == SHARING, "{case}: one key");
         assert_eq!((told.len(), told.iter().collect::<BTreeSet<_>>().len()), (gone, gone), "{case}");
         assert!(gone == SHARING || !is_done, "{case}: reported and not done");
@@ -330,6 +343,196 @@ async fn an_erasure_over_several_groups_or_half_a_group_is_recorded_whole_or_not
         made_good += u32::from(gone == SHARING && !is_done);
     }
     assert!(nothing > 0 && made_good >= 5, "{nothing} were not begun, {made_good} made good");
+}
+
+/// A disk whose process died in the middle of an erasure of a whole key: the first of two groups is recorded.
+async fn cut_in_the_middle() -> (SimDisk, Vec<ExchangeId>) {
+    let disk = SimDisk::new();
+    let bed = Bed::sim(&disk);
+    let ledger = Ledger::open(small(&bed)).unwrap();
+    let sharing = sharing(&ledger, SHARING).await;
+    ledger.drain_and_close(CloseReason::Shutdown, CLOSE).await.unwrap();
+    let ledger = Ledger::open(small(&bed)).unwrap();
+    ledger.seal_now();
+    assert!(ledger.wait_archived(2, CLOSE).await);
+    disk.fault_at_site(group_sync(), 1, Fault::PowerOff);
+    let asked = ledger.erase(request(&sharing[..1], true));
+    assert!(!matches!(tokio::time::timeout(Duration::from_secs(10), asked).await, Ok(Ok(_))));
+    assert_eq!(disk.hits(), 1);
+    ledger.halt();
+    drop(ledger);
+    disk.crash(Crash::DropAll);
+    (disk, sharing)
+}
+
+/// Another gateway with the same key table.
+fn beside(bed: &Bed) -> LedgerConfig {
+    let (journal_dir, spool_dir) = (bed.folder("other-journal"), bed.folder("other-spool"));
+    LedgerConfig { gateway: "gw2".into(), journal_dir, spool_dir, ..bed.config() }
+}
+
+async fn restart(config: LedgerConfig) {
+    let ledger = Ledger::open(config).unwrap();
+    ledger.drain_and_close(CloseReason::Shutdown, CLOSE).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_is_asked_to_end_while_it_waits_for_holds_leaves_an_erasure_to_the_next_one() {
+    let (disk, sharing) = cut_in_the_middle().await;
+    let bed = Bed::sim(&disk);
+    let other = bed.disk.lock(&bed.key_table().join("holds.lock")).unwrap().unwrap();
+    let config = bed.config();
+    let stop = config.stop.clone();
+    let start = tokio::task::spawn_blocking(move || Ledger::open(config));
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    assert!(!start.is_finished(), "what the other process says of holds is not known yet");
+    stop.ask();
+    assert!(matches!(start.await.unwrap(), Err(OpenError::Stopped)));
+    drop(other);
+    restart(bed.config()).await;
+    let logs = verify(&bed);
+    assert_eq!((told(&logs).len(), gone(&logs, &sharing)), (SHARING, SHARING));
+}
+
+/// Makes what is below a folder of one disk also be on another.
+fn copy_over(from: &SharedDisk, to: &SharedDisk, folder: &Path) {
+    let _ = to.create_dir(folder);
+    for entry in from.list(folder).unwrap() {
+        let path = folder.join(&entry.name);
+        if entry.is_dir {
+            copy_over(from, to, &path);
+        } else if to.entry(&path).unwrap().is_none() {
+            let bytes = evidence::disk::read_file(&**from, &path, 1 << 32).unwrap();
+            to.create(&path).unwrap().write_at(&[io::IoSlice::new(&bytes)], 0).unwrap();
+        }
+    }
+}
+
+const HOUR: i64 = 3_600 * 1_000_000;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_erasure_that_was_cut_is_made_good_unless_a_hold_that_began_since_may_cover_any_of_it() {
+    let (cut, sharing) = cut_in_the_middle().await;
+    let of_subject = |name| Some(Scope { subject: Some(id(name)), ..Scope::default() });
+    let of = |exchange: ExchangeId| Some(Scope { exchange: Some(exchange), ..Scope::default() });
+    let unknown = ExchangeId::new("00000000-0000-7000-8000-000000000001").unwrap();
+    for (case, scope, clock_off, [goes, is_covered]) in [
+        ("no hold", None, 0, [true, false]),
+        ("the first", of(sharing[0].clone()), 0, [false, true]),
+        ("the last", of(sharing[SHARING - 1].clone()), 0, [false, true]),
+        ("another exchange", of(unknown), 0, [true, false]),
+        ("everything", Some(Scope::default()), 0, [false, true]),
+        (
+            "a subject, of whom recovery does not know that it is nobody's here",
+            of_subject("ana"),
+            0,
+            [false, false],
+        ),
+        ("a subject, and the erasure knew of it", of_subject("bob"), -HOUR, [true, false]),
+    ] {
+        let disk = cut.fork();
+        disk.crash(Crash::KeepAll);
+        let bed = Bed::sim(&disk);
+        let holds = scope.is_some();
+        if let Some(scope) = scope {
+            let clock = Arc::new(SetOff(AtomicI64::new(clock_off)));
+            let config = LedgerConfig { clock, ..beside(&bed) };
+            hold_offline(config, hold(HoldAsked::Begin(vec![scope]))).await.unwrap();
+        }
+        restart(bed.config()).await;
+        let logs = verify(&bed);
+        let (recorded, gone_now) = (told(&logs).len(), gone(&logs, &sharing));
+        if goes {
+            assert_eq!((recorded, gone_now), (SHARING, SHARING), "{case}");
+            continue;
+        }
+        assert!(holds && recorded > 0 && recorded < SHARING, "{case}: {recorded} are recorded");
+        assert_eq!(gone_now, 0, "{case}");
+        // It is done once it is asked for again, and nothing holds it.
+        let again = || erase_offline(bed.config(), request(&sharing[..1], true));
+        if is_covered {
+            assert!(matches!(again().await, Err(EraseError::Held { .. })), "{case}");
+            hold_offline(beside(&bed), hold(HoldAsked::End)).await.unwrap();
+        }
+        assert_eq!(again().await.unwrap().erased.len(), SHARING, "{case}");
+        assert_eq!(gone(&verify(&bed), &sharing), SHARING, "{case}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_of_a_journal_whose_log_is_closed_costs_the_keys_that_are_erased_there_and_no_other() {
+    let (cut, sharing) = cut_in_the_middle().await;
+    for is_held in [true, false] {
+        let (first, copy) = (cut.fork(), cut.fork());
+        first.crash(Crash::KeepAll);
+        copy.crash(Crash::KeepAll);
+        let (first, late) = (Bed::sim(&first), Bed::sim(&copy));
+        if is_held {
+            hold_offline(beside(&first), only(&sharing[7])).await.unwrap();
+        }
+        restart(first.config()).await;
+        let logs = verify(&first);
+        assert_eq!(gone(&logs, &sharing), if is_held { 0 } else { SHARING });
+        let key = logs[0].intent(&sharing[0]).unwrap().content_key.clone().unwrap();
+        let key = KeyId::parse(&key).unwrap();
+        // Of holds this one knows nothing, but of what the other did it does.
+        copy_over(&first.disk, &late.disk, &first.folder("out"));
+        restart(late.config()).await;
+        let page = copy.peek(&late.key_table().join(keytable::page_path(&key.origin, key.page))).unwrap();
+        let at = usize::try_from(keytable::slot_offset(key.slot)).unwrap();
+        assert_eq!(page[at..at + keytable::SLOT_BYTES] == keytable::DESTROYED, !is_held);
+        let left = late.disk.list(&late.folder("journal")).unwrap();
+        assert!(!left.iter().any(|entry| entry.is_dir), "all of it is in the store: {left:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_journal_that_fails_in_an_erasure_keeps_what_the_next_start_needs_and_no_hold_begins_before() {
+    // What the filling leaves of a segment takes their plan and some of their records.
+    const MANY: usize = 1100;
+    const FILLING: usize = 600_000;
+    let before = SimDisk::new();
+    let ledger = Ledger::open(small(&Bed::sim(&before))).unwrap();
+    let sharing = sharing(&ledger, MANY).await;
+    ledger.drain_and_close(CloseReason::Shutdown, CLOSE).await.unwrap();
+    let begin = async || {
+        let disk = before.fork();
+        disk.crash(Crash::KeepAll);
+        let bed = Bed::sim(&disk);
+        let ledger = Ledger::open(small(&bed)).unwrap();
+        exchange(&ledger, KeyScope::PerExchange, &noise(1, FILLING), b"1").await.unwrap();
+        ledger.seal_now();
+        assert!(ledger.wait_archived(4, CLOSE).await);
+        (disk, bed, ledger)
+    };
+    let (disk, _, ledger) = begin().await;
+    disk.watch(group_sync());
+    ledger.erase(request(&sharing[..1], true)).await.unwrap();
+    let groups = disk.met();
+    ledger.halt();
+    let (disk, bed, ledger) = begin().await;
+    disk.fault_at_site(group_sync(), groups - 1, Fault::Io);
+    let refused = ledger.erase(request(&sharing[..1], true)).await;
+    let Err(EraseError::Unavailable(why)) = refused else { panic!("{refused:?}") };
+    assert_eq!(why.reason, Reason::JournalFailed);
+    let refused = ledger.hold(only(&sharing[7])).await.unwrap_err().to_string();
+    assert!(refused.contains("wanted a restart") && refused.contains("nothing was done"), "{refused}");
+    let lock = || bed.disk.lock(&bed.key_table().join("holds.lock")).unwrap();
+    assert!(lock().is_none(), "a hold of another process would not count either");
+    // All that is journaled of it is in the store.
+    ledger.seal_now();
+    let journaled = ledger.watermarks().journaled;
+    assert!(journaled > 4 && ledger.wait_archived(journaled, CLOSE).await);
+    ledger.halt();
+    // What was deleted stays so.
+    bed.disk.sync_dir(&bed.folder("journal").join(ledger.origin().epoch())).unwrap();
+    drop(ledger);
+    assert!(lock().is_some());
+    disk.crash(Crash::DropAll);
+    assert_eq!(gone(&verify(&bed), &sharing), 0);
+    restart(bed.config()).await;
+    let logs = verify(&bed);
+    assert_eq!((told(&logs).len(), gone(&logs, &sharing)), (MANY, MANY));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -493,7 +696,6 @@ impl Clock for SetOff {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_would_not_count_for_others_by_its_time_is_refused_and_is_not_said_to_be_held() {
-    const HOUR: i64 = 3_600 * 1_000_000;
     let bed = Bed::real();
     let clock = Arc::new(SetOff::default());
     let config = || LedgerConfig { clock: clock.clone(), ..bed.config() };

@@ -1,11 +1,19 @@
 //! Keys that go because their erasure is recorded.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use schemas::Identifier;
 
+use crate::disk::DiskLock;
 use crate::journal::Ticket;
 use crate::keys::KeyError;
+
+/// Why no hold begins while nobody knows whether content is to go.
+const LATE: &str = "an erasure is on its way, and the brokers do not say whether it is recorded: wanted an answer of them before a hold \
+                    begins; ask again; nothing was done";
+const UNKNOWN: &str = "an erasure failed in the journal, and what of it is recorded only the next start finds: wanted a restart of the \
+                       gateway before a hold begins; nothing was done";
 
 /// Keys whose erasure is recorded and that are not destroyed yet; and those whose erasure is in the journal's queue, of which nobody
 /// knows yet whether it will be recorded: the brokers do not answer.
@@ -15,6 +23,19 @@ pub(crate) struct Due {
     late: Vec<(Identifier, Ticket)>,
     /// What the journal has of an erasure that failed is known to the next start alone.
     is_unknown: bool,
+    /// That of the holds, as long as nobody knows of some: what another process put under a hold meanwhile might go all the same.
+    alone: Option<Arc<dyn DiskLock>>,
+}
+
+/// What the journal has of erasures that it did not take.
+#[derive(Debug)]
+pub(crate) enum Left {
+    /// Nothing.
+    Nothing,
+    /// All of them wait in its queue; the ticket tells what becomes of them.
+    Late(Ticket),
+    /// Perhaps some of them.
+    Unknown,
 }
 
 impl Due {
@@ -28,14 +49,37 @@ impl Due {
         !self.late.is_empty()
     }
 
+    /// Why no hold may begin, where of some nobody knows if they have to go.
+    pub(super) fn undecided(&self) -> Option<&'static str> {
+        match (self.is_late(), self.is_unknown) {
+            (true, _) => Some(LATE),
+            (false, true) => Some(UNKNOWN),
+            (false, false) => None,
+        }
+    }
+
     /// Whether the journal need not be kept for any: none is to go here, nor may be at the next start.
     pub(super) fn is_done(&self) -> bool {
         self.is_empty() && !self.is_unknown
     }
 
-    /// An erasure failed in the journal, which may hold a part of its records.
-    pub(super) fn failed(&mut self) {
-        self.is_unknown = true;
+    /// The key's erasure was not recorded; the journal may have it, or a part of it, all the same.
+    pub(super) fn refused(&mut self, key: Identifier, left: Left) {
+        match left {
+            Left::Nothing => {}
+            Left::Late(ticket) => self.late.push((key, ticket)),
+            Left::Unknown => self.is_unknown = true,
+        }
+    }
+
+    /// Keeps the lock of the holds as long as nobody knows of some.
+    pub(super) fn keep(&mut self, alone: Arc<dyn DiskLock>) {
+        self.alone = self.undecided().map(|_| alone);
+    }
+
+    /// The lock of the holds, where it is kept.
+    pub(crate) fn alone(&self) -> Option<Arc<dyn DiskLock>> {
+        self.alone.clone()
     }
 
     /// How many are to go, or may have to.
@@ -46,11 +90,6 @@ impl Due {
     /// The erasure is recorded.
     pub(super) fn recorded(&mut self, key: Identifier) {
         self.recorded.insert(key);
-    }
-
-    /// The erasure is recorded once the ticket says so.
-    pub(super) fn wait_for(&mut self, key: Identifier, ticket: Ticket) {
-        self.late.push((key, ticket));
     }
 
     /// Destroys what is recorded by now; what fails stays. The last failure.
@@ -64,7 +103,7 @@ impl Due {
                 Some(Ok(_)) => self.recorded(key),
                 // What is in the journal all the same the next start finds there.
                 Some(Err(error)) => {
-                    self.failed();
+                    self.is_unknown = true;
                     tracing::warn!(%error, %key, "an erasure was not recorded: the key stays; erase again");
                 }
             }
@@ -78,6 +117,9 @@ impl Due {
                 true
             }
         });
+        if self.undecided().is_none() {
+            self.alone = None;
+        }
         failed
     }
 }
@@ -86,8 +128,10 @@ impl Due {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use std::cell::RefCell;
+    use std::path::Path;
 
     use super::*;
+    use crate::disk::{Disk as _, SimDisk};
     use crate::journal::{JournalError, Synced};
 
     #[test]
@@ -100,22 +144,45 @@ mod tests {
         };
         let (told, ticket) = Ticket::by_hand();
         let (never, other) = Ticket::by_hand();
+        let disk = SimDisk::new();
+        let lock = || disk.lock(Path::new("/holds.lock")).unwrap();
         let mut due = Due::default();
+        due.keep(Arc::from(lock().unwrap()));
+        assert!(due.undecided().is_none() && lock().is_some(), "others may hold what they like");
         due.recorded(id("now"));
-        due.wait_for(id("late"), ticket);
-        due.wait_for(id("never"), other);
+        due.refused(id("refused"), Left::Nothing);
+        due.refused(id("late"), Left::Late(ticket));
+        due.refused(id("never"), Left::Late(other));
+        due.keep(Arc::from(lock().unwrap()));
         assert_eq!(due.len(), 3);
         assert!(due.destroy(destroy).is_none());
+        assert_eq!((due.undecided(), lock().is_none()), (Some(LATE), true));
         assert_eq!(
             (gone.borrow().as_slice(), due.len(), due.is_empty()),
             (&["now".to_owned()][..], 2, false)
         );
         told.send(Ok(Synced { positions: 7..9, time_us: 1, promised: None })).unwrap();
+        assert!(due.destroy(destroy).is_none());
+        assert_eq!((due.undecided(), lock().is_none()), (Some(LATE), true));
         never.send(Err(JournalError::Closed)).unwrap();
         assert!(due.destroy(destroy).is_none());
         assert_eq!((gone.borrow().join(" ").as_str(), due.is_empty()), ("now late", true));
         // The journal may hold a part of what was not recorded: the next start goes by it.
         assert!(!due.is_late() && !due.is_done());
+        assert_eq!((due.undecided(), lock().is_none()), (Some(UNKNOWN), true));
+    }
+
+    #[test]
+    fn what_is_decided_late_lets_holds_begin_again() {
+        let (disk, path) = (SimDisk::new(), Path::new("/holds.lock"));
+        let (told, ticket) = Ticket::by_hand();
+        let mut due = Due::default();
+        due.refused(Identifier::new("late").unwrap(), Left::Late(ticket));
+        due.keep(Arc::from(disk.lock(path).unwrap().unwrap()));
+        assert!(due.alone().is_some() && disk.lock(path).unwrap().is_none());
+        told.send(Ok(Synced { positions: 7..9, time_us: 1, promised: None })).unwrap();
+        assert!(due.destroy(|_| Ok(())).is_none() && due.is_done());
+        assert!(due.undecided().is_none() && disk.lock(path).unwrap().is_some());
     }
 
     #[test]

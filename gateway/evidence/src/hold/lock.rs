@@ -1,9 +1,11 @@
 //! `holds.lock`: who has it may change `holds.json`, or destroy what it does not name; no other process does so meanwhile.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::HoldError;
 use crate::disk::{self, DiskLock};
+use crate::erase::Due;
 use crate::inner::Inner;
 use crate::ledger::LedgerConfig;
 
@@ -12,9 +14,12 @@ const NAME: &str = "holds.lock";
 const WAIT: Duration = Duration::from_secs(180);
 const STEP: Duration = Duration::from_millis(10);
 
-/// Waits until no other process has it.
-pub(crate) fn take(inner: &Inner) -> Result<Box<dyn DiskLock>, HoldError> {
-    take_unless(&inner.settings, || inner.marks.finished())
+/// Waits until no other process has it. An earlier erasure of this one may have kept it.
+pub(crate) fn take(inner: &Inner, due: &Due) -> Result<Arc<dyn DiskLock>, HoldError> {
+    match due.alone() {
+        Some(alone) => Ok(alone),
+        None => take_unless(&inner.settings, || inner.marks.finished()).map(Arc::from),
+    }
 }
 
 /// The same, where no ledger runs yet, and until `gives_up`.

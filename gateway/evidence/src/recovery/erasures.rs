@@ -53,7 +53,8 @@ impl Erasures {
     }
 
     /// The erasures that lack, each with the time of those under its key that are recorded. Of one of which nothing is recorded
-    /// nothing lacks: nobody was told of it. Where one of them `is_held` since that time nothing is added to those under its key.
+    /// nothing lacks: nobody was told of it. Where any under the key `is_held` since that time, recorded or not, nothing is added: the
+    /// key keeps all of it.
     pub(super) fn lacking(&self, is_held: impl Fn(&Erasure, i64) -> bool) -> Vec<(i64, Erasure)> {
         let mut recorded: BTreeMap<&Identifier, (i64, BTreeSet<&ExchangeId>)> = BTreeMap::new();
         for Told { at, key, exchange } in self.told.values() {
@@ -66,7 +67,10 @@ impl Erasures {
             let Some((at, exchanges)) = recorded.get(key) else { continue };
             let rest: Vec<&Erasure> =
                 planned.values().filter(|erasure| !exchanges.contains(&erasure.exchange)).collect();
-            if let Some(held) = rest.iter().find(|erasure| is_held(erasure, *at)) {
+            if rest.is_empty() {
+                continue;
+            }
+            if let Some(held) = planned.values().find(|erasure| is_held(erasure, *at)) {
                 let exchange = &held.exchange;
                 tracing::error!(%key, %exchange, "an erasure was recorded in part, and a legal hold began since, or may have: the rest is not recorded");
                 continue;
@@ -76,17 +80,21 @@ impl Erasures {
         lacking
     }
 
-    /// The keys that any record names.
-    pub(super) fn named(&self) -> BTreeSet<Identifier> {
-        self.told.values().map(|told| told.key.clone()).collect()
-    }
-
-    /// The keys of which all is recorded, where the records of `extra` stand in the log, some in the place of the journal's.
-    pub(super) fn whole(&self, extra: &BTreeMap<u64, Bytes>) -> BTreeSet<Identifier> {
+    /// The keys that are to go: all is recorded, where the records of `extra` stand in the log, some in the place of the journal's.
+    /// One that `is_gone` needs nothing.
+    pub(super) fn whole(
+        &self,
+        extra: &BTreeMap<u64, Bytes>,
+        is_gone: impl Fn(&Identifier) -> bool,
+    ) -> BTreeSet<Identifier> {
         let mut recorded: BTreeMap<Identifier, BTreeSet<ExchangeId>> = BTreeMap::new();
         for (_, told) in self.told.iter().filter(|(position, _)| !extra.contains_key(position)) {
             recorded.entry(told.key.clone()).or_default().insert(told.exchange.clone());
         }
+        // A plan stands before its records: where there is none, a record of the journal is all that its key needs, and of another
+        // one nobody knows here.
+        let alone: BTreeSet<Identifier> =
+            recorded.keys().filter(|key| !self.planned.contains_key(key)).cloned().collect();
         for leaf in extra.values() {
             let glance = serde_json::from_slice::<Glance>(leaf).ok();
             let glance = glance.filter(|glance| glance.kind == "erasure");
@@ -97,9 +105,12 @@ impl Erasures {
         }
         recorded.retain(|key, exchanges| {
             let planned = self.planned.get(key);
-            let is_whole = planned.is_none_or(|planned| planned.keys().all(|one| exchanges.contains(one)));
-            if !is_whole {
-                tracing::error!(%key, "an erasure is recorded in part, and the rest cannot be: the key stays; erase again");
+            let is_whole = match planned {
+                Some(planned) => planned.keys().all(|one| exchanges.contains(one)),
+                None => alone.contains(key),
+            };
+            if !is_whole && !is_gone(key) {
+                tracing::error!(%key, "an erasure is recorded in part, or not known to be recorded whole: the key stays; erase again");
             }
             is_whole
         });
@@ -145,32 +156,33 @@ mod tests {
         planned(&mut erasures, &all);
         let nothing = |_: &Erasure, _: i64| false;
         assert_eq!(erasures.lacking(nothing), [], "nothing was begun");
-        assert!(erasures.whole(&BTreeMap::new()).is_empty());
+        assert!(erasures.whole(&BTreeMap::new(), |_| false).is_empty());
         erasures.tell(7, 50, id("shared"), exchange(0));
         erasures.tell(8, 51, id("shared"), exchange(1));
         erasures.tell(9, 52, id("alone"), exchange(900));
         let held = |erasure: &Erasure, at: i64| (erasure.exchange.clone(), at) == (exchange(300), 51);
         assert_eq!(erasures.lacking(held), [], "one is held: the key keeps all");
-        assert_eq!(
-            erasures.lacking(|erasure, _| erasure.exchange == exchange(1)).len(),
-            598,
-            "it is recorded"
-        );
+        let recorded = |erasure: &Erasure, _: i64| erasure.exchange == exchange(1);
+        assert_eq!(erasures.lacking(recorded), [], "its content is there yet");
         let lacking = erasures.lacking(nothing);
         assert_eq!(lacking.len(), 598);
         assert!(lacking.iter().all(|(at, erasure)| *at == 51 && erasure.content_key == id("shared")));
         // Only what is recorded whole goes.
-        assert_eq!(erasures.whole(&BTreeMap::new()), BTreeSet::from([id("alone")]));
+        assert_eq!(erasures.whole(&BTreeMap::new(), |_| false), BTreeSet::from([id("alone")]));
         let leaf = |erasure: &Erasure| {
             let body = Body::Erasure(erasure.clone());
             let record = Record { v: VERSION, at: 51, config: schemas::Sha256Hex([1; 32]), body };
             Bytes::from(schemas::leaf::encode(&record).unwrap())
         };
         let extra: BTreeMap<u64, Bytes> = (10..).zip(lacking.iter().map(|(_, one)| leaf(one))).collect();
-        assert_eq!(erasures.whole(&extra), BTreeSet::from([id("alone"), id("shared")]));
+        assert_eq!(erasures.whole(&extra, |_| false), BTreeSet::from([id("alone"), id("shared")]));
+        // Of a key that only another copy of the journal had nobody knows here what it needs.
+        let mut others = extra.clone();
+        others.insert(999, leaf(&erasure(901, "elsewhere")));
+        assert_eq!(erasures.whole(&others, |_| false), BTreeSet::from([id("alone"), id("shared")]));
         // What stands in the place of a record takes it out of the log.
         let instead = BTreeMap::from([(9, leaf(&all[0]))]);
-        assert!(erasures.whole(&instead).is_empty());
+        assert!(erasures.whole(&instead, |_| false).is_empty());
     }
 
     #[test]
