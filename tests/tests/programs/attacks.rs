@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use auditor::finding::{Code, Effect};
@@ -162,22 +163,37 @@ fn one_flipped_bit_anywhere_is_never_verified_and_the_file_is_named() {
     let (case, step) = (small(), step());
     // The long round opens content at each byte, the short one at one of sixteen.
     let opened = if step == 1 { 1 } else { 16 };
-    let mut flips = [0, 0];
-    for (name, bytes) in &case.store.objects {
-        for at in (0..bytes.len()).step_by(step) {
+    let places: Vec<(&String, &[u8], usize)> = case
+        .store
+        .objects
+        .iter()
+        .flat_map(|(name, bytes)| (0..bytes.len()).step_by(step).map(move |at| (name, &bytes[..], at)))
+        .collect();
+    let (next, flips) = (AtomicUsize::new(0), [AtomicUsize::new(0), AtomicUsize::new(0)]);
+    let flip = || {
+        loop {
+            let n = next.fetch_add(1, Ordering::Relaxed);
+            let Some(&(name, bytes, at)) = places.get(n) else { return };
             let store = changed(&case.store, name, flipped(bytes, at, at % 8));
             for content in [false, true] {
-                if content && flips[0] % opened != 0 {
+                if content && n % opened != 0 {
                     continue;
                 }
                 let report = case.verify(&store, content, None);
                 let place = format!("bit {} of byte {at} of {name} (content {content})", at % 8);
                 assert_ne!(report.verdict, Verdict::Verified, "{place} was flipped unseen");
                 assert!(names(&report, name), "{place} is not named: {:#?}", report.findings);
-                flips[usize::from(content)] += 1;
+                flips[usize::from(content)].fetch_add(1, Ordering::Relaxed);
             }
         }
-    }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
+            scope.spawn(flip);
+        }
+    });
+    let flips = flips.map(AtomicUsize::into_inner);
+    assert_eq!(flips[0], places.len());
     let [without, with] = flips;
     assert!(step > 1 || with == without);
     eprintln!(
