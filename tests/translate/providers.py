@@ -5,20 +5,20 @@
 Reads the cases of gateway/dialects/testdata/translate and checks the requests that the gateway writes, and the answers
 that the cases give to it: those of Gemini and Vertex AI against the types of the package `google-genai`, which take no key
 that they do not know, those of Bedrock against the service model in `botocore`: keys, types, what is required, enums,
-lengths, patterns. Exit code 1 where one does not fit.
+lengths, patterns. Each reason to end, and each exception, that these know has to have its cases. Exit code 1 where one
+does not fit.
 """
 
 import base64
 import json
 import re
 import sys
-from pathlib import Path
 
 import botocore.session
 import pydantic
 from google.genai import types as google
+from snapshots import CASES, holes
 
-CASES = Path(__file__).resolve().parents[2] / "gateway/dialects/testdata/translate"
 BEDROCK = botocore.session.get_session().get_service_model("bedrock-runtime")
 
 # The members of a request of `generateContent`, by type.
@@ -196,12 +196,28 @@ def google_answer(case):
     return faults
 
 
+def missing(pair, provider):
+    """The reasons to end, and the exceptions, that a pair has no cases of."""
+    if provider != "bedrock":
+        reasons = [reason.name for reason in google.FinishReason if reason.name != "FINISH_REASON_UNSPECIFIED"]
+        return holes(pair, "stop-", reasons) + holes(pair, "stream-stop-", reasons)
+    reasons = BEDROCK.shape_for("StopReason").enum
+    stream = BEDROCK.operation_model("ConverseStream").output_shape.members["stream"].members
+    return (
+        holes(pair, "stop-", reasons)
+        + holes(pair, "stream-stop-", reasons)
+        + holes(pair, "error-", [shape.name for shape in BEDROCK.operation_model("Converse").error_shapes])
+        + holes(pair, "stream-error-", [name for name in stream if name.endswith("Exception")])
+    )
+
+
 def main():
     seen, faults = 0, []
     for pair in sorted(path for path in CASES.iterdir() if path.is_dir()):
         provider = pair.name.split("-")[1]
         if provider not in ("gemini", "vertex", "bedrock"):
             continue
+        faults += missing(pair, provider)
         for case in sorted(path for path in pair.iterdir() if path.is_dir()):
             request = json.loads((case / "provider_request.json").read_text())
             path = f"{pair.name}/{case.name}"

@@ -6,6 +6,7 @@
 //! - `answer.json`, `answer.sse` or `error.STATUS.json`: what the caller gets for it
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -169,6 +170,127 @@ fn every_case_comes_out_as_written_and_every_split_alike() {
     println!("{cases} cases, {all} answers");
     assert!(wrong.is_empty(), "{} differ; BLESS=1 writes them:\n{}", wrong.len(), wrong.join("\n"));
     assert!(cases > 40 && all > 30, "{cases} cases, {all} answers");
+}
+
+/// A feature, and what its cases hold: in requests of callers of OpenAI's and of Anthropic's dialect, and in the answers.
+type Feature = (&'static str, [&'static str; 2], [&'static str; 2]);
+
+/// What each pair has a case of, whole (`image`) and streamed (`stream-image`).
+const FEATURES: &[Feature] = &[
+    ("plain", ["", ""], ["", ""]),
+    ("system", [r#""role":"system""#, r#""system":"#], ["", ""]),
+    ("multi-turn", [r#""role":"assistant""#; 2], ["", ""]),
+    ("tools-offered", [r#""tools":[{"#; 2], ["", ""]),
+    ("one-call", [r#""tools":[{"#; 2], [OPENAI_CALL, ANTHROPIC_CALL]),
+    ("parallel-calls", [r#""tools":[{"#; 2], [OPENAI_CALL, ANTHROPIC_CALL]),
+    ("tool-results", [r#""role":"tool""#, r#""type":"tool_result""#], ["", ""]),
+    ("image", [r#""type":"image_url""#, r#""type":"image""#], ["", ""]),
+    ("document", [r#""type":"file""#, r#""type":"document""#], ["", ""]),
+    ("structured-output", [r#""type":"json_schema""#; 2], ["", ""]),
+    (
+        "reasoning",
+        [r#""reasoning_effort":"#, r#""thinking":{"#],
+        [r#""reasoning_content":"#, r#""thinking":"#],
+    ),
+    ("cache", [r#""cache_control":{"#; 2], [r#""cached_tokens":"#, r#""cache_read_input_tokens":"#]),
+    ("usage", ["", ""], [r#""usage":{"prompt_tokens":"#, r#""usage":{"input_tokens":"#]),
+];
+
+const OPENAI_CALL: &str = r#""type":"function""#;
+const ANTHROPIC_CALL: &str = r#""type":"tool_use""#;
+
+fn name(path: &Path) -> String {
+    path.file_name().unwrap().to_string_lossy().into_owned()
+}
+
+/// The pairs, but those that differ in OpenAI's two places only.
+fn pairs() -> Vec<Pair> {
+    let all = Dialect::ALL.into_iter().filter(|dialect| *dialect != Dialect::AzureOpenAi);
+    all.clone().flat_map(|from| all.clone().filter_map(move |to| Pair::of(from, to))).collect()
+}
+
+/// Why the case that `feature` is to have in `folder` is none.
+fn hole(folder: &Path, side: usize, feature: &Feature, stream: bool) -> Option<String> {
+    let (feature, asked, answered) = (feature.0, feature.1[side], feature.2[side]);
+    let case = folder.join(format!("{}{feature}", if stream { "stream-" } else { "" }));
+    let told = |why: &str| Some(format!("{}: {why}", case.display()));
+    let answer = if stream { "answer.sse" } else { "answer.json" };
+    let (Ok(request), Ok(answer)) =
+        (fs::read(case.join("request.json")), fs::read_to_string(case.join(answer)))
+    else {
+        return told("no such case");
+    };
+    let request: serde_json::Value = serde_json::from_slice(&request).unwrap();
+    if (request["stream"] == true) != stream {
+        return told("its request asks for the other kind of answer");
+    }
+    if !request.to_string().contains(asked) {
+        return told("its request has nothing of it");
+    }
+    let (found, wanted) = (answer.matches(answered).count(), usize::from(!answered.is_empty()));
+    match feature {
+        _ if found < wanted => told("its answer has nothing of it"),
+        "one-call" if found != 1 => told("its answer has not one call"),
+        "parallel-calls" if found < 2 => told("its answer has not several calls"),
+        _ => None,
+    }
+}
+
+#[test]
+fn every_pair_has_a_case_of_every_feature_whole_and_streamed() {
+    let mut holes = Vec::new();
+    for pair in pairs() {
+        let folder = root().join(pair.name());
+        let side = usize::from(pair.from() == Dialect::Anthropic);
+        for feature in FEATURES {
+            holes.extend([false, true].into_iter().filter_map(|stream| hole(&folder, side, feature, stream)));
+        }
+        // An error in place of a whole answer, in place of a stream, and within one.
+        let cases: Vec<String> = folders(&folder).iter().map(|case| name(case)).collect();
+        let is_error = |case: &String| case.starts_with("error-") && case != "error-of-a-stream";
+        for (kind, found) in [
+            ("error-*", cases.iter().any(is_error)),
+            ("error-of-a-stream", cases.iter().any(|case| case == "error-of-a-stream")),
+            ("stream-error*", cases.iter().any(|case| case.starts_with("stream-error"))),
+        ] {
+            if !found {
+                holes.push(format!("{}: no case {kind}", folder.display()));
+            }
+        }
+    }
+    assert!(holes.is_empty(), "{}", holes.join("\n"));
+}
+
+/// A case `stop-max-tokens` is of the provider's word `max_tokens`, or `MAX_TOKENS`. That no word is missing,
+/// `tests/translate` checks by the providers' own lists.
+#[test]
+fn every_reason_to_end_and_every_error_of_a_provider_is_in_each_of_its_pairs() {
+    let mut of_provider = BTreeMap::<&str, BTreeSet<String>>::new();
+    for pair in pairs() {
+        for case in folders(&root().join(pair.name())) {
+            let name = name(&case);
+            let plain = name.strip_prefix("stream-").unwrap_or(&name);
+            if let Some(word) = plain.strip_prefix("stop-") {
+                let word = word.replace('-', "_");
+                let answer = ["json", "sse", "frames"].map(|end| case.join(format!("provider_answer.{end}")));
+                let answer = answer.iter().find_map(|file| fs::read_to_string(file).ok()).unwrap();
+                let says =
+                    [word.to_uppercase(), word].iter().any(|word| answer.contains(&format!("\"{word}\"")));
+                assert!(says, "{}: the provider says another reason", case.display());
+                of_provider
+                    .entry(pair.to().name())
+                    .or_default()
+                    .extend([plain.to_owned(), format!("stream-{plain}")]);
+            } else if plain.starts_with("error-") {
+                of_provider.entry(pair.to().name()).or_default().insert(name);
+            }
+        }
+    }
+    for pair in pairs() {
+        for name in &of_provider[pair.to().name()] {
+            assert!(root().join(pair.name()).join(name).is_dir(), "{}/{name}: no such case", pair.name());
+        }
+    }
 }
 
 #[test]

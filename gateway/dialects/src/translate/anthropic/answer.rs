@@ -4,6 +4,7 @@ use http::Method;
 use schemas::record::UsageSource;
 
 use super::block::of_a_model;
+use crate::json::{name, pick, present};
 use crate::operation::{Dialect, operation};
 use crate::translate::form::{
     Answer, Asked, Content, Dropped, Failure, FailureKind, Finish, Json, Part, Thinking, Unreadable, Usage,
@@ -79,7 +80,13 @@ pub(super) fn read(body: &[u8]) -> Result<Answer, Unreadable> {
     }
     let sequence = message.text("stop_sequence")?;
     answer.finish = message.text("stop_reason")?.map(|word| read_finish(&word, sequence));
+    answer.parts.extend(explanation(message.take("stop_details")).map(|text| Content::Refusal(text).into()));
     Ok(answer)
+}
+
+/// Why it was refused, in words for people, where `stop_details` has some.
+pub(super) fn explanation(details: Option<&str>) -> Option<String> {
+    present(details).and_then(|details| pick(details, &["explanation"])).and_then(|[text]| name(text))
 }
 
 fn read_block(path: &str, block: &str, answer: &mut Answer) -> Result<(), Unreadable> {

@@ -374,6 +374,12 @@ pub(crate) fn write_thinking(
     if reasoning.mode == Some(ReasoningMode::Off) {
         return Thought { thinking: plain("disabled"), ..off };
     }
+    if !conversation.tools.is_empty()
+        && matches!(conversation.tool_choice, Some(ToolChoice::Required | ToolChoice::Tool(_)))
+    {
+        dropped.push(Dropped::hint("reasoning", "thinking_with_forced_tool"));
+        return off;
+    }
     if goes_on_without_thoughts(&conversation.turns) {
         dropped.push(Dropped::hint("reasoning", "thinking_of_the_turn_missing"));
         return off;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::answer::{head, read_finish, usage, write_error, write_finish, write_usage};
+use super::answer::{explanation, head, read_finish, usage, write_error, write_finish, write_usage};
 use crate::json::{integer, name, pick, pick_bytes, present, string};
 use crate::sse::Parser;
 use crate::translate::failure::{self, EVENT_BYTES, too_large};
@@ -81,12 +81,19 @@ impl State {
                 }
             }
             "message_delta" => {
-                let [reason, sequence] = present(delta)
-                    .and_then(|delta| pick(delta, &["stop_reason", "stop_sequence"]))
+                let [reason, sequence, details] = present(delta)
+                    .and_then(|delta| pick(delta, &["stop_reason", "stop_sequence", "stop_details"]))
                     .unwrap_or_default();
                 if let Some(counts) = present(counts) {
                     self.counts.merge_anthropic(counts, self.model.as_deref());
                     events.push(Event::Usage(usage(&self.counts)));
+                }
+                if let Some(text) = explanation(details) {
+                    let index = self.parts;
+                    self.parts += 1;
+                    events.push(Event::PartBegin { index, kind: PartKind::Refusal });
+                    events.push(Event::Delta { index, text });
+                    events.push(Event::PartEnd { index });
                 }
                 if let Some(word) = name(present(reason)) {
                     events.push(Event::Finish(read_finish(&word, name(present(sequence)))));

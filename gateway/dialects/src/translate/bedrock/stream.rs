@@ -11,10 +11,7 @@ use crate::translate::form::{Dropped, Event, EventReader, Failure, Kinds, PartKi
 enum Kind {
     Text,
     Thinking,
-    /// Whether it has arguments yet.
-    Call {
-        said: bool,
-    },
+    Call,
     /// Encrypted thinking, which is given only whole.
     Redacted(Vec<u8>),
     /// What the form has no place for.
@@ -144,7 +141,7 @@ impl State {
                     id: name(id).unwrap_or_default(),
                     name: name(function).unwrap_or_default(),
                 };
-                self.open(block, Kind::Call { said: false }, Some(kind), events);
+                self.open(block, Kind::Call, Some(kind), events);
             }
             // Text and thinking begin with their first piece: this is another kind of block.
             _ => {
@@ -173,9 +170,8 @@ impl State {
             events.push(Event::Delta { index, text: text.into_owned() });
         } else if let Some(call) = present(call) {
             let input = json::pick(call, &["input"]).and_then(|[input]| name(input));
-            match self.open.as_mut().filter(|open| open.block == block) {
-                Some(Open { kind: Kind::Call { said }, index, .. }) => {
-                    *said |= input.is_some();
+            match self.open.as_ref().filter(|open| open.block == block) {
+                Some(Open { kind: Kind::Call, index, .. }) => {
                     events.extend(input.map(|text| Event::Delta { index: *index, text }));
                 }
                 _ => self
@@ -241,14 +237,7 @@ impl State {
                 }
                 Err(_) => self.drop("content"),
             },
-            Kind::Call { said } => {
-                // No arguments at all are an empty object.
-                if !said {
-                    events.push(Event::Delta { index: open.index, text: "{}".to_owned() });
-                }
-                events.push(Event::PartEnd { index: open.index });
-            }
-            Kind::Text | Kind::Thinking => events.push(Event::PartEnd { index: open.index }),
+            Kind::Text | Kind::Thinking | Kind::Call => events.push(Event::PartEnd { index: open.index }),
         }
     }
 

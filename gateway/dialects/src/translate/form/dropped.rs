@@ -125,6 +125,7 @@ pub const WORDS: &[&str] = &[
     "temperature_above_1",
     "thinking",
     "thinking_of_the_turn_missing",
+    "thinking_with_forced_tool",
     "thought_signature",
     "tool_choice",
     "tool_result_is_error",

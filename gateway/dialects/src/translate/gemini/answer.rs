@@ -383,7 +383,7 @@ fn finished(reason: &str, vertex: bool) -> Option<Finish> {
     Some(match (reason, vertex) {
         ("" | "FINISH_REASON_UNSPECIFIED" | "0", _) => return None,
         ("STOP" | "1", _) => Finish::Stop,
-        ("MAX_TOKENS" | "2", _) => Finish::Length,
+        ("MAX_TOKENS" | "CONTINUATION" | "2", _) => Finish::Length,
         (
             "SAFETY"
             | "RECITATION"
@@ -395,6 +395,8 @@ fn finished(reason: &str, vertex: bool) -> Option<Finish> {
             | "IMAGE_PROHIBITED_CONTENT"
             | "IMAGE_RECITATION"
             | "MODEL_ARMOR"
+            | "ESCALATION"
+            | "PUP_LIMITED_DISABLED"
             | "3"
             | "4"
             | "6"

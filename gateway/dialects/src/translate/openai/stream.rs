@@ -240,6 +240,8 @@ pub(super) struct Writing {
     model: Option<String>,
     /// The open part: its number, what it is, and its place among its like.
     open: Option<(Kind, usize)>,
+    /// Whether the open part has a piece yet.
+    said: bool,
     calls: usize,
     blocks: usize,
     usage: Usage,
@@ -261,6 +263,7 @@ impl Writing {
             id: None,
             model: None,
             open: None,
+            said: false,
             calls: 0,
             blocks: 0,
             usage: Usage::default(),
@@ -285,6 +288,7 @@ impl Writing {
     }
 
     fn begin(&mut self, kind: &PartKind, out: &mut Vec<u8>) {
+        self.said = false;
         match kind {
             PartKind::Text => self.open = Some((Kind::Text, 0)),
             PartKind::Refusal => self.open = Some((Kind::Refusal, 0)),
@@ -309,8 +313,9 @@ impl Writing {
         }
     }
 
-    fn more(&self, text: &str, out: &mut Vec<u8>) {
+    fn more(&mut self, text: &str, out: &mut Vec<u8>) {
         let Some((kind, place)) = self.open else { return };
+        self.said |= !text.is_empty();
         let mut delta = Writer::new();
         match kind {
             Kind::Text => delta.text("content", text),
@@ -327,6 +332,14 @@ impl Writing {
             }
         };
         self.delta(&delta.end(), None, out);
+    }
+
+    fn close(&mut self, out: &mut Vec<u8>) {
+        // No arguments at all are an empty object, as in a whole answer.
+        if !self.said && matches!(self.open, Some((Kind::Call, _))) {
+            self.more("{}", out);
+        }
+        self.open = None;
     }
 
     fn signature(&self, signature: &str, out: &mut Vec<u8>) {
@@ -373,7 +386,7 @@ impl EventWriter for Writing {
             Event::PartBegin { kind, .. } => self.begin(kind, out),
             Event::Delta { text, .. } => self.more(text, out),
             Event::Signature { signature, .. } => self.signature(signature, out),
-            Event::PartEnd { .. } => self.open = None,
+            Event::PartEnd { .. } => self.close(out),
             Event::Finish(finish) => self.finish = Some(finish.clone()),
             Event::Usage(usage) => self.usage.merge(usage),
             Event::Error(failure) => put(&write_error(failure), out),
