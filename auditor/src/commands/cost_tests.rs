@@ -275,25 +275,13 @@ fn an_attempt_that_bytes_went_to_and_nothing_came_of_has_an_unknown_cost_also_wi
         ..lost
     }));
     writer.seal();
-    let dir = tempfile::tempdir().unwrap();
-    let state = crate::state::State::open(&dir.path().join("state")).unwrap();
-    let (trust, mandate) = (trust(), crate::mandate::Mandate::default());
-    let options = crate::verify::Options::new(&trust, &mandate, START + 20 * SECOND);
-    let mut cache = crate::cache::Cache::open(&state, &trust, "memory");
-    cache
-        .begin(crate::cache::Continue::Nothing, options.now, &mut crate::finding::Findings::default())
-        .unwrap();
-    crate::verify::run(&writer.store, &options, &mut cache);
-    cache.finish(true).unwrap();
-    let (records, batches) = cache.files();
-    let spill = dir.path().join("spill");
-    std::fs::create_dir(&spill).unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let (spend, found) = runtime.block_on(async {
-        let context = crate::query::session(&records, &batches, &[], 64, &spill).await.unwrap();
+        let evidence = crate::fixture::proven(&writer).await;
+        let context = &evidence.session;
         let mut found = Vec::new();
         let by = crate::cost::group::Group::parse_all(&["consumer".to_owned()]).unwrap();
-        booked::each(&context, &booked::question(&by, None, None), |booked| {
+        booked::each(context, &booked::question(&by, None, None), |booked| {
             if !booked.incurred() {
                 return Ok(());
             }
