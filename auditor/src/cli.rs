@@ -559,7 +559,7 @@ pub struct Reperform {
 /// What monetary-unit sampling weighs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum SampleValue {
-    /// The recorded cost.
+    /// What was booked for it: for its answer, and for what was tried before.
     Cost,
 }
 

@@ -174,6 +174,27 @@ impl Bench {
         reader.deserialize().map(Result::unwrap).collect()
     }
 
+    /// What exchanges cost, and what was tried for them.
+    fn of_exchanges(&self) -> BTreeMap<String, Decimal> {
+        let sql = "SELECT currency, sum(cost) AS cost FROM (SELECT currency, cost FROM exchanges \
+                   UNION ALL SELECT attempts_currency, attempts_cost FROM exchanges) GROUP BY currency";
+        sums(&self.rows("query", "csv", &[sql]), "currency", "cost")
+    }
+
+    /// The dollars that a sample is drawn from, once its papers hold.
+    fn units(&self) -> BTreeMap<String, Decimal> {
+        let folder = tempfile::tempdir().unwrap();
+        let papers = folder.path().join("papers");
+        let words = ["--n", "1", "--seed-from", "text:x", "--by-value", "cost", "--currency", "USD", "--out"];
+        let words = [&words[..], &[papers.to_str().unwrap()]].concat();
+        assert_eq!(self.run("sample", &words).unwrap(), 0);
+        assert_eq!(self.run("sample", &["--check", papers.to_str().unwrap()]).unwrap(), 0);
+        let method = std::fs::read_to_string(papers.join("method.json")).unwrap();
+        let method: serde_json::Value = serde_json::from_str(&method).unwrap();
+        let total = Decimal::parse(method["units"]["total"].as_str().unwrap()).unwrap();
+        BTreeMap::from([("USD".to_owned(), total)])
+    }
+
     fn cost(&self, more: &[&str]) -> Vec<BTreeMap<String, String>> {
         self.rows("cost", "csv", more)
     }
@@ -359,9 +380,53 @@ fn what_was_made_in_the_background_is_booked_once_where_it_was_asked_for_by_what
     let savings = bench.cost(&["--savings", "--by", "team"]);
     assert_eq!(cells(&savings, &["team", "exchanges"]), [["research", "2"]]);
     assert_eq!(bench.run("verify", &[]).unwrap(), 0);
-    // Who adds up exchanges adds up no read.
-    let all = bench.rows("export", "csv", &[]);
-    assert_eq!(sums(&all, "currency", "cost").len(), 0);
+    // Who adds up exchanges comes to the same, and so does a sample over units of money.
+    assert_eq!(bench.of_exchanges()["USD"].to_string(), "10.5");
+    assert_eq!(bench.units()["USD"].to_string(), "10.5");
+    let sql = "SELECT cost, unpriced FROM exchanges WHERE team = 'research' ORDER BY started_at";
+    let rows = bench.rows("query", "csv", &[sql]);
+    assert_eq!(cells(&rows, &["cost", "unpriced"]), [["4.5", ""], ["6", ""], ["", "no_usage"]]);
+}
+
+#[test]
+fn exchanges_add_up_to_the_cost_with_what_was_tried_and_what_was_told_twice() {
+    let response = Some("resp-1".to_owned());
+    let tried = Made { failed: Some(2_000_000), ..made(START + SECOND, "gpt-4o", 1_000_000, 0, 0) };
+    let once = Made { response, ..made(START + 2 * SECOND, "gpt-4o", 1_000_000, 0, 0) };
+    let again = Made { at: START + 3 * SECOND, ..once.clone() };
+    let bench = bench(&[tried, once, again, made(START + 4 * SECOND, "euro", 1_000_000, 0, 0)], None);
+    let cost = sums(&bench.cost(&["--by", "team"]), "currency", "cost");
+    assert_eq!((cost["USD"].to_string(), cost["EUR"].to_string()), ("12".into(), "1".into()));
+    assert_eq!(bench.of_exchanges(), cost);
+    assert_eq!(bench.units(), BTreeMap::from([("USD".into(), cost["USD"])]));
+    let sql = "SELECT cost, attempts_cost, attempts_currency FROM exchanges ORDER BY started_at";
+    let rows = bench.rows("query", "csv", &[sql]);
+    assert_eq!(
+        cells(&rows, &["cost", "attempts_cost", "attempts_currency"]),
+        [["3", "6", "USD"], ["3", "", ""], ["", "", ""], ["1", "", ""]]
+    );
+}
+
+#[test]
+fn a_question_that_does_not_ask_for_cost_books_nothing() {
+    let mut writer = Writer::boot("20260921t133320z-00000001", START, None, MemorySource::default());
+    writer.exchange(1, b"q", b"a");
+    writer.seal();
+    let plan = |sql: &str| {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(async {
+            let evidence = crate::fixture::proven(&writer).await;
+            let plan = evidence.session.sql(sql).await.unwrap().create_physical_plan().await.unwrap();
+            datafusion::physical_plan::displayable(plan.as_ref()).indent(false).to_string()
+        })
+    };
+    for (sql, books) in [
+        ("SELECT model, count(*), sum(output_tokens) FROM exchanges GROUP BY model", false),
+        ("SELECT sum(cost) FROM exchanges", true),
+    ] {
+        let plan = plan(sql);
+        assert_eq!(plan.contains("WindowAgg"), books, "{plan}");
+    }
 }
 
 #[test]
