@@ -311,7 +311,7 @@ impl Writer {
     }
 
     /// What is asked from here on.
-    fn asked_now(&self) -> Asked {
+    pub(crate) fn asked_now(&self) -> Asked {
         let asked = Self::asked();
         Asked { operation: self.operation.clone().or(asked.operation), ..asked }
     }

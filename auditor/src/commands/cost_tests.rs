@@ -40,11 +40,13 @@ struct Made {
     team: &'static str,
     /// Input that a target read whose answer did not count.
     failed: Option<i64>,
+    operation: Option<&'static str>,
 }
 
 fn made(at: i64, model: &'static str, input: i64, read: i64, output: i64) -> Made {
     let (source, role) = (UsageSource::Provider, UsageRole::Incurred);
-    Made { at, model, input, read, output, source, role, response: None, team: "quality", failed: None }
+    let (response, team, failed, operation) = (None, "quality", None, None);
+    Made { at, model, input, read, output, source, role, response, team, failed, operation }
 }
 
 /// A store with its trust file and state.
@@ -126,6 +128,7 @@ fn bench(all: &[Made], later: Option<(i64, &str)>) -> Bench {
             book = announce(&mut writer, text);
         }
         writer.team = Some(id(made.team));
+        writer.operation = made.operation.map(id);
         let (position, _) = writer.intent_with(exchange_id(n), crate::fixture::no_key(&writer), vec![]);
         let mut outcome = outcome(&writer, n, position, made, &book);
         if let Some(input) = made.failed {
@@ -312,7 +315,7 @@ fn an_attempt_that_bytes_went_to_and_nothing_came_of_has_an_unknown_cost_also_wi
         })
         .await
         .unwrap();
-        (super::cost::total(&context, None, None).await.unwrap(), found)
+        (super::cost::total(context, None, None).await.unwrap(), found)
     });
     assert_eq!(found, [(Some("timeout".to_owned()), true), (Some("aborted".to_owned()), false)]);
     assert_eq!((spend.unpriced, spend.by_currency.len()), (2, 0));
@@ -734,6 +737,38 @@ fn a_stretch_that_reaches_beyond_and_differs_lets_nothing_be_claimed() {
     assert_eq!((reconcile(9000, &[]), reconcile(9000, &claimed)), (0, 1));
     // Less is no part of anything.
     assert_eq!(reconcile(100, &[]), 1);
+}
+
+#[test]
+fn batches_that_were_not_asked_for_through_the_gateway_are_named() {
+    let (day, last) = (START.div_euclid(DAY) + 2, START + 3 * DAY);
+    let batch = |operation, hours: i64| Made {
+        operation: Some(operation),
+        source: UsageSource::NotApplicable,
+        role: UsageRole::None,
+        ..made(day * DAY + hours * 3600 * SECOND, "gpt-4o", 0, 0, 0)
+    };
+    let answer = made(last, "gpt-4o", 1000, 0, 50);
+    for (asked, named) in [
+        (vec![], true),
+        (vec![batch("batches.create", -20)], false),
+        (vec![batch("batches.retrieve", -20)], true),
+        (vec![batch("batches.create", 25)], true),
+    ] {
+        let bench = bench(&[asked, vec![answer.clone()]].concat(), None);
+        let file = bench.path("usage.json");
+        let of_batch = usage_page(&[(day, "k", "gpt-4o", 7000, 0, 70)], false)
+            .replace("\"batch\":null", "\"batch\":true");
+        let others = usage_page(&[(last.div_euclid(DAY), "k", "gpt-4o", 1000, 0, 50)], false);
+        std::fs::write(&file, of_batch + &others).unwrap();
+        let export = format!("openai-usage={}", file.display());
+        // The batch of the day before lies before what is asked about, and is found.
+        let from = time::text(day * DAY);
+        let words = ["--export", &export, "--from", &from];
+        assert_eq!(bench.run("reconcile", &words).unwrap(), u8::from(named));
+        let claimed = [&words[..], &["--require", "claim=reconciled"]].concat();
+        assert_eq!(bench.run("reconcile", &claimed).unwrap(), 1, "batches are never compared");
+    }
 }
 
 #[test]
