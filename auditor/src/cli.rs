@@ -535,7 +535,7 @@ pub enum ReperformFormat {
 #[command(
     after_help = "Policies and facts come from the evidence only: the policy whose hash the configuration in force names, and \
     caller, operation, model and bounds as the record holds them. What cannot be evaluated again is `not judged`, with the reason, \
-    and counted; it is never a pass.\n\n\
+    and counted; it is never a pass. With `--from` and `--to`, the exchanges that began in between; every log is verified all the same, from where the last run came to.\n\n\
     Exit code: 0 nothing differs, 1 differences or findings of the verification, 2 something, or all, could not be judged."
 )]
 pub struct Reperform {
@@ -559,7 +559,7 @@ pub struct Reperform {
 /// What monetary-unit sampling weighs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum SampleValue {
-    /// The recorded cost.
+    /// What was booked for it: for its answer, and for what was tried before.
     Cost,
 }
 

@@ -1,7 +1,9 @@
 //! Small stores for tests, made by the functions of the format.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
+use datafusion::prelude::SessionContext;
 use schemas::content::{
     CHUNK_BYTES, DICTIONARY_MEDIA_TYPE, DataKey, Dictionary, Encoding, RowMeta, Salt, commitment, cut,
     seal_row_with,
@@ -19,8 +21,12 @@ use schemas::seal::{Seal, SealedFile};
 use schemas::trust::{Trust, TrustedGateway, key_text};
 use schemas::{ExchangeId, Identifier, ObjectName, Origin, Sha256Hex, leaf};
 
+use crate::cache::{Cache, Continue};
+use crate::finding::Findings;
+use crate::report::Report;
 use crate::source::MemorySource;
 use crate::time::SECOND;
+use crate::verify::{Options, run};
 
 /// When the first log boots.
 pub(crate) const START: i64 = 1_790_000_000 * SECOND;
@@ -48,6 +54,8 @@ pub(crate) struct Writer {
     pub(crate) subject: Option<Identifier>,
     /// The team that asks, where it is another one.
     pub(crate) team: Option<Identifier>,
+    /// What is asked for, where it is another operation.
+    pub(crate) operation: Option<Identifier>,
     pending: Vec<Vec<u8>>,
     content: Vec<schemas::content::Row>,
     references: Vec<ReferenceRow>,
@@ -160,6 +168,7 @@ impl Writer {
             suppression: Vec::new(),
             subject: None,
             team: None,
+            operation: None,
             pending: Vec::new(),
             content: Vec::new(),
             references: vec![config],
@@ -301,6 +310,12 @@ impl Writer {
         Caller { subject, team: team.or(caller.team), ..caller }
     }
 
+    /// What is asked from here on.
+    pub(crate) fn asked_now(&self) -> Asked {
+        let asked = Self::asked();
+        Asked { operation: self.operation.clone().or(asked.operation), ..asked }
+    }
+
     /// Promises of all records that are not sealed yet, as one group.
     pub(crate) fn promises(&self, signer: &Ed25519Signer) -> Vec<String> {
         let hashes = self.pending.iter().map(|leaf| leaf::hash(leaf));
@@ -329,22 +344,28 @@ impl Writer {
         self.intent_with(exchange, key, vec![part])
     }
 
-    pub(crate) fn intent_with(&mut self, exchange: ExchangeId, key: KeyId, parts: Vec<Part>) -> (u64, KeyId) {
-        let content_key = self.encrypt.then(|| key.to_identifier());
-        let position = self.push(Body::Intent(Intent {
+    /// An intent without content.
+    pub(crate) fn intent_of(exchange: ExchangeId) -> Intent {
+        Intent {
             exchange,
-            caller: self.asking(),
+            caller: Self::caller(),
             asked: Self::asked(),
             verdict: None,
-            parts,
-            content_key,
+            parts: vec![],
+            content_key: None,
             retention: id("standard"),
             translation: None,
             fail_mode: None,
-            suppression: self.suppression.clone(),
+            suppression: vec![],
             choice: None,
-        }));
-        (position, key)
+        }
+    }
+
+    pub(crate) fn intent_with(&mut self, exchange: ExchangeId, key: KeyId, parts: Vec<Part>) -> (u64, KeyId) {
+        let content_key = self.encrypt.then(|| key.to_identifier());
+        let (caller, asked, suppression) = (self.asking(), self.asked_now(), self.suppression.clone());
+        let intent = Intent { caller, asked, parts, content_key, suppression, ..Self::intent_of(exchange) };
+        (self.push(Body::Intent(intent)), key)
     }
 
     pub(crate) fn outcome(&mut self, n: u64, intent_position: u64, key: &KeyId, response: &[u8]) {
@@ -372,7 +393,7 @@ impl Writer {
             exchange,
             intent_position,
             caller: self.asking(),
-            asked: Self::asked(),
+            asked: self.asked_now(),
             served: None,
             translation: None,
             answer_dropped: None,
@@ -400,6 +421,38 @@ impl Writer {
         let (position, key) = self.intent(n, request);
         self.now += SECOND / 10;
         self.outcome(n, position, &key, response);
+    }
+
+    /// Exchanges of these numbers whose requests grow, each stored as edits of the one before; `seals` after which one a batch ends.
+    pub(crate) fn growing(&mut self, numbers: std::ops::Range<u64>, seals: impl Fn(u64) -> bool) {
+        let mut history: Vec<u8> = (0..3000_u32).flat_map(u32::to_le_bytes).collect();
+        let mut base: Option<(ExchangeId, Vec<u8>)> = None;
+        let key = self.key();
+        for n in numbers {
+            let (exchange, position) = (exchange_id(n), self.position());
+            let edits = base.as_ref().map(|(id, bytes)| (id, PartName::ClientRequest, bytes.as_slice()));
+            let part = self.part(position, &exchange, PartName::ClientRequest, &key, &history, edits);
+            self.intent_with(exchange.clone(), key.clone(), vec![part]);
+            self.outcome(n, position, &key, b"answer");
+            base = Some((exchange, history.clone()));
+            history.extend_from_slice(format!("turn {n}").as_bytes());
+            if seals(n) {
+                self.seal();
+            }
+        }
+    }
+
+    /// The erasure of a record's content.
+    pub(crate) fn erasure(&self, n: u64, position: u64, key: &KeyId) -> Erasure {
+        let (exchange, origin) = (exchange_id(n), self.origin.clone());
+        Erasure {
+            exchange,
+            origin,
+            position,
+            content_key: key.to_identifier(),
+            reason: id("gdpr-17"),
+            actor: None,
+        }
     }
 
     pub(crate) fn heartbeat(&mut self) {
@@ -486,6 +539,31 @@ impl Writer {
         self.store.put(seal.object_name().to_string(), note);
         self.batch += 1;
     }
+}
+
+/// The report of a log, and its proven rows.
+pub(crate) struct Evidence {
+    pub(crate) report: Report,
+    pub(crate) session: SessionContext,
+    pub(crate) records: Vec<PathBuf>,
+    pub(crate) folder: tempfile::TempDir,
+}
+
+/// Verifies a log.
+pub(crate) async fn proven(writer: &Writer) -> Evidence {
+    let folder = tempfile::tempdir().unwrap();
+    let state = crate::state::State::open(&folder.path().join("state")).unwrap();
+    let (trust, mandate) = (trust(), crate::mandate::Mandate::default());
+    let mut cache = Cache::open(&state, &trust, "memory");
+    let options = Options::new(&trust, &mandate, START + 20 * SECOND);
+    cache.begin(Continue::Nothing, options.now, &mut Findings::default()).unwrap();
+    let (report, _) = run(&writer.store, &options, &mut cache);
+    cache.finish(true).unwrap();
+    let (records, batches) = cache.files();
+    let spill = folder.path().join("spill");
+    std::fs::create_dir(&spill).unwrap();
+    let session = crate::query::session(&records, &batches, &[], 64, &spill).await.unwrap();
+    Evidence { report, session, records, folder }
 }
 
 /// A closed log of three batches with two exchanges, and its key table.

@@ -22,6 +22,7 @@ use schemas::columns::{COLUMNS, Column};
 
 use crate::assess::tables::leaf_text;
 use crate::cache;
+use crate::cost::booked;
 
 /// A register of the user's.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,7 +76,8 @@ pub async fn session(
     context.register_udf(leaf_text());
     table(&context, "records", records, cache::records_schema()).await?;
     table(&context, "batches", batches, cache::batches_schema()).await?;
-    context.sql(&exchanges()).await?.collect().await?;
+    let exchanges = format!("CREATE VIEW exchanges AS {}", booked::exchanges("records", &[]));
+    context.sql(&exchanges).await?.collect().await?;
     for register in registers {
         let path = register.file.to_str().context("a table's file name is no UTF-8")?;
         match register.file.extension().and_then(|extension| extension.to_str()) {
@@ -170,9 +172,9 @@ pub fn columns_of_dispatch() -> impl Iterator<Item = &'static Column> {
 
 /// What was paid for, of the table `records`: each outcome, and each attempt that ended with usage, with who and what of
 /// its intent; one whose intent is missing has nobody. An attempt that ended without an answer after bytes went to it may cost: its
-/// usage is incurred and unknown. `provider`, `target`, `dialect` and `sent_model` are those that the bytes went to. `filter` is a condition
-/// on the records.
-pub fn dispatches(filter: &str) -> String {
+/// usage is incurred and unknown. `provider`, `target`, `dialect` and `sent_model` are those that the bytes went to. `records`: a table of
+/// its columns; `filter` is a condition on what ended.
+pub fn dispatches(records: &str, filter: &str) -> String {
     let first = |one: &str, other: &str| format!("coalesce({one}, {other})");
     let (mut of_outcome, mut of_attempt) = (Vec::new(), Vec::new());
     for column in columns_of_dispatch() {
@@ -201,25 +203,20 @@ pub fn dispatches(filter: &str) -> String {
     }
     format!(
         r#"SELECT o.origin, o.position, o.leaf, o.leaf_hash, CAST(NULL AS VARCHAR) AS intent_leaf, {}
-          FROM (SELECT * FROM records WHERE kind = 'outcome' AND {filter}) o
+          FROM (SELECT * FROM {records} WHERE kind = 'outcome' AND {filter}) o
         UNION ALL
         SELECT a.origin, a.position, a.leaf, a.leaf_hash, i.leaf AS intent_leaf, {}
-          FROM (SELECT * FROM records WHERE kind = 'attempt' AND phase = 'end'
+          FROM (SELECT * FROM {records} WHERE kind = 'attempt' AND phase = 'end'
                 AND (usage_role IS NOT NULL OR reason NOT IN ({NOT_SENT})) AND {filter}) a
-          LEFT JOIN (SELECT * FROM records WHERE kind = 'intent') i
+          LEFT JOIN (SELECT * FROM {records} WHERE kind = 'intent') i
             ON a.origin = i.origin AND a.intent_position = i.position"#,
         of_outcome.join(", "),
-        of_attempt.join(", ")
+        of_attempt.join(", "),
     )
 }
 
-/// One row an exchange, of the table `records`.
-fn exchanges() -> String {
-    format!("CREATE VIEW exchanges AS {}", exchanges_of("records", &[]))
-}
-
-/// One row an exchange: its outcome, its refusal, or its intent where it has no outcome yet. `records`: a table of its
-/// columns; `more`: columns of that table to hand on.
+/// One row an exchange: its outcome, its refusal, or its intent where it has no outcome yet, and what the outcome says that it
+/// cost. `records`: a table of its columns; `more`: columns of that table to hand on.
 pub fn exchanges_of(records: &str, more: &[&str]) -> String {
     let skip = ["kind", "at", "count", "intent_position"].into_iter().chain(ATTEMPT).collect::<Vec<_>>();
     let known = COLUMNS.iter().map(|column| column.name).filter(|name| !skip.contains(name));

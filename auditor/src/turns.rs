@@ -56,6 +56,22 @@ pub enum Item {
     },
 }
 
+impl Item {
+    /// What it is, where `role` is whose turn it is, and its text.
+    pub fn said(&self, role: &str) -> (String, String) {
+        match self {
+            Self::Text { text } => (role.to_owned(), text.clone()),
+            Self::Reasoning { text } => (format!("{role} reasons"), text.clone()),
+            Self::Refusal { text } => (format!("{role} refuses"), text.clone()),
+            Self::ToolCall { name, id, arguments } => {
+                (format!("{role} calls {name} [{id}]"), arguments.clone())
+            }
+            Self::ToolResult { id, text } => (format!("result [{id}]"), text.clone()),
+            Self::Other { what } => (role.to_owned(), format!("({what})")),
+        }
+    }
+}
+
 fn string(value: &Value, key: &str) -> String {
     value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned()
 }

@@ -1,5 +1,4 @@
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use datafusion::execution::memory_pool::{GreedyMemoryPool, MemoryPool};
@@ -17,9 +16,9 @@ use super::rows::{Rows, Value};
 use super::run::Asked;
 use super::tables::{Proven, Shown, Tables, Versions};
 use super::{cases, packs, register};
-use crate::fixture::{START, Writer, id, small, trust};
+use crate::fixture::{Evidence, START, Writer, id, proven, small, trust};
 use crate::mandate::Mandate;
-use crate::report::{Report, Verdict};
+use crate::report::Verdict;
 use crate::source::MemorySource;
 use crate::time::{self, SECOND};
 use crate::verify::{NoSink, Options, run};
@@ -341,14 +340,6 @@ fn all_exceptions_are_counted_and_told_and_the_first_are_kept() {
     assert_eq!((found.shown.rows.len(), found.shown.exchanges.len()), (control::SHOWN, control::EXCHANGES));
 }
 
-/// The report of a log, and its proven rows.
-struct Evidence {
-    report: Report,
-    session: SessionContext,
-    records: Vec<PathBuf>,
-    folder: tempfile::TempDir,
-}
-
 impl Evidence {
     /// The tables of all facts.
     async fn tables(
@@ -390,25 +381,7 @@ async fn evidence() -> Evidence {
     writer.heartbeat();
     writer.seal();
     writer.close();
-    proven(writer).await
-}
-
-/// Verifies a log.
-async fn proven(writer: Writer) -> Evidence {
-    let folder = tempfile::tempdir().unwrap();
-    let state = crate::state::State::open(&folder.path().join("state")).unwrap();
-    let (trust, mandate) = (trust(), Mandate::default());
-    let mut cache = crate::cache::Cache::open(&state, &trust, "memory");
-    let options = Options::new(&trust, &mandate, START + 20 * SECOND);
-    let mut findings = crate::finding::Findings::default();
-    cache.begin(crate::cache::Continue::Nothing, options.now, &mut findings).unwrap();
-    let (report, _) = run(&writer.store, &options, &mut cache);
-    cache.finish(true).unwrap();
-    let (records, batches) = cache.files();
-    let spill = folder.path().join("spill");
-    std::fs::create_dir(&spill).unwrap();
-    let session = crate::query::session(&records, &batches, &[], 64, &spill).await.unwrap();
-    Evidence { report, session, records, folder }
+    proven(&writer).await
 }
 
 async fn ask(context: &SessionContext, tables: &Tables, name: &str, sql: &str) -> String {
@@ -510,19 +483,8 @@ fn observed(writer: &mut Writer, n: u64) {
         facts: BTreeMap::new(),
     };
     let key = writer.key();
-    let position = writer.push(Body::Intent(Intent {
-        exchange,
-        caller: Writer::caller(),
-        asked: Writer::asked(),
-        verdict: Some(verdict),
-        parts: vec![],
-        content_key: None,
-        retention: id("standard"),
-        translation: None,
-        fail_mode: None,
-        suppression: vec![],
-        choice: None,
-    }));
+    let position =
+        writer.push(Body::Intent(Intent { verdict: Some(verdict), ..Writer::intent_of(exchange) }));
     writer.outcome(n, position, &key, b"a");
 }
 
@@ -561,7 +523,7 @@ fn tangled() -> Writer {
 #[test]
 fn the_exchanges_that_are_made_in_one_pass_are_those_of_the_join() {
     block(async {
-        let evidence = proven(tangled()).await;
+        let evidence = proven(&tangled()).await;
         let columns: Vec<String> =
             super::fact::fact("exchange").unwrap().fields.iter().map(|f| format!("\"{}\"", f.name)).collect();
         let rows = async |session: &SessionContext, table: &str| {
@@ -587,17 +549,8 @@ fn turned(writer: &mut Writer, n: u64, first: &str, second: &str) {
     let mut asked = Writer::asked();
     asked.provider = Some(id(first));
     let position = writer.push(Body::Intent(schemas::record::Intent {
-        exchange: exchange(),
-        caller: Writer::caller(),
         asked: asked.clone(),
-        verdict: None,
-        parts: vec![],
-        content_key: None,
-        retention: id("standard"),
-        translation: None,
-        fail_mode: None,
-        suppression: vec![],
-        choice: None,
+        ..Writer::intent_of(exchange())
     }));
     let attempt = |number, phase, provider| Attempt {
         intent_position: position,
@@ -628,7 +581,7 @@ fn what_was_sent_names_every_provider_that_got_it_whoever_answered() {
         turned(&mut writer, 300, "forbidden", "allowed");
         turned(&mut writer, 301, "allowed", "forbidden");
         writer.seal();
-        let evidence = proven(writer).await;
+        let evidence = proven(&writer).await;
         let tables = evidence.tables((None, None), Err(String::new())).await;
         let sql = "SELECT provider, \"number\", count(*) AS n, count(consumer) AS known FROM sent \
                    WHERE provider IN ('allowed', 'forbidden') GROUP BY 1, 2 ORDER BY 1, 2";
@@ -653,7 +606,7 @@ fn words(line: &str) -> String {
 #[test]
 fn more_open_exchanges_than_memory_holds_are_an_error_and_no_crash() {
     block(async {
-        let evidence = proven(tangled()).await;
+        let evidence = proven(&tangled()).await;
         let fact = super::fact::fact("exchange").unwrap();
         let small: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(100));
         let problem =
@@ -665,7 +618,7 @@ fn more_open_exchanges_than_memory_holds_are_an_error_and_no_crash() {
 #[test]
 fn controls_that_ask_the_same_of_the_same_tables_are_asked_once_and_each_is_told() {
     block(async {
-        let evidence = proven(tangled()).await;
+        let evidence = proven(&tangled()).await;
         let proven =
             Proven { session: &evidence.session, records: &evidence.records, folder: evidence.folder.path() };
         let bucket = Err(String::new());

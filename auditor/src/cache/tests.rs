@@ -4,11 +4,10 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use schemas::record::PartName;
 use tempfile::TempDir;
 
 use super::*;
-use crate::fixture::{START, Writer, exchange_id, trust};
+use crate::fixture::{START, Writer, trust};
 use crate::mandate::Mandate;
 use crate::report::{Report, Verdict};
 use crate::source::{Entry, MemorySource, Opened, Source, SourceError};
@@ -364,24 +363,7 @@ fn an_unfinished_proof_that_was_changed_is_not_gone_on_from() {
 #[test]
 fn content_that_is_stored_as_edits_of_what_an_interrupted_run_read_is_checked() {
     let mut writer = Writer::boot("20260921t133320z-00000001", START, None, MemorySource::default());
-    let mut history: Vec<u8> = (0..3000_u32).flat_map(u32::to_le_bytes).collect();
-    let mut base: Option<(u64, Vec<u8>)> = None;
-    let key = writer.key();
-    for turn in 10..30 {
-        let exchange = exchange_id(turn);
-        let position = writer.position();
-        let base_exchange = base.as_ref().map(|(n, _)| exchange_id(*n));
-        let edits = base_exchange
-            .as_ref()
-            .zip(base.as_ref())
-            .map(|(id, (_, bytes))| (id, PartName::ClientRequest, bytes.as_slice()));
-        let part = writer.part(position, &exchange, PartName::ClientRequest, &key, &history, edits);
-        writer.intent_with(exchange, key.clone(), vec![part]);
-        writer.outcome(turn, position, &key, b"answer");
-        base = Some((turn, history.clone()));
-        history.extend_from_slice(format!("turn {turn}").as_bytes());
-        writer.seal();
-    }
+    writer.growing(10..30, |_| true);
     writer.close();
     let auditor = Auditor::with_keys(&writer);
     auditor.killed_at(&writer.store, 40);

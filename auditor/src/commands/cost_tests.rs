@@ -40,11 +40,13 @@ struct Made {
     team: &'static str,
     /// Input that a target read whose answer did not count.
     failed: Option<i64>,
+    operation: Option<&'static str>,
 }
 
 fn made(at: i64, model: &'static str, input: i64, read: i64, output: i64) -> Made {
     let (source, role) = (UsageSource::Provider, UsageRole::Incurred);
-    Made { at, model, input, read, output, source, role, response: None, team: "quality", failed: None }
+    let (response, team, failed, operation) = (None, "quality", None, None);
+    Made { at, model, input, read, output, source, role, response, team, failed, operation }
 }
 
 /// A store with its trust file and state.
@@ -126,6 +128,7 @@ fn bench(all: &[Made], later: Option<(i64, &str)>) -> Bench {
             book = announce(&mut writer, text);
         }
         writer.team = Some(id(made.team));
+        writer.operation = made.operation.map(id);
         let (position, _) = writer.intent_with(exchange_id(n), crate::fixture::no_key(&writer), vec![]);
         let mut outcome = outcome(&writer, n, position, made, &book);
         if let Some(input) = made.failed {
@@ -172,6 +175,27 @@ impl Bench {
         assert_eq!(self.run(command, &words).unwrap(), 0);
         let mut reader = csv::Reader::from_path(&out).unwrap();
         reader.deserialize().map(Result::unwrap).collect()
+    }
+
+    /// What exchanges cost, and what was tried for them.
+    fn of_exchanges(&self) -> BTreeMap<String, Decimal> {
+        let sql = "SELECT currency, sum(cost) AS cost FROM (SELECT currency, cost FROM exchanges \
+                   UNION ALL SELECT attempts_currency, attempts_cost FROM exchanges) GROUP BY currency";
+        sums(&self.rows("query", "csv", &[sql]), "currency", "cost")
+    }
+
+    /// The dollars that a sample is drawn from, once its papers hold.
+    fn units(&self) -> BTreeMap<String, Decimal> {
+        let folder = tempfile::tempdir().unwrap();
+        let papers = folder.path().join("papers");
+        let words = ["--n", "1", "--seed-from", "text:x", "--by-value", "cost", "--currency", "USD", "--out"];
+        let words = [&words[..], &[papers.to_str().unwrap()]].concat();
+        assert_eq!(self.run("sample", &words).unwrap(), 0);
+        assert_eq!(self.run("sample", &["--check", papers.to_str().unwrap()]).unwrap(), 0);
+        let method = std::fs::read_to_string(papers.join("method.json")).unwrap();
+        let method: serde_json::Value = serde_json::from_str(&method).unwrap();
+        let total = Decimal::parse(method["units"]["total"].as_str().unwrap()).unwrap();
+        BTreeMap::from([("USD".to_owned(), total)])
     }
 
     fn cost(&self, more: &[&str]) -> Vec<BTreeMap<String, String>> {
@@ -275,25 +299,13 @@ fn an_attempt_that_bytes_went_to_and_nothing_came_of_has_an_unknown_cost_also_wi
         ..lost
     }));
     writer.seal();
-    let dir = tempfile::tempdir().unwrap();
-    let state = crate::state::State::open(&dir.path().join("state")).unwrap();
-    let (trust, mandate) = (trust(), crate::mandate::Mandate::default());
-    let options = crate::verify::Options::new(&trust, &mandate, START + 20 * SECOND);
-    let mut cache = crate::cache::Cache::open(&state, &trust, "memory");
-    cache
-        .begin(crate::cache::Continue::Nothing, options.now, &mut crate::finding::Findings::default())
-        .unwrap();
-    crate::verify::run(&writer.store, &options, &mut cache);
-    cache.finish(true).unwrap();
-    let (records, batches) = cache.files();
-    let spill = dir.path().join("spill");
-    std::fs::create_dir(&spill).unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let (spend, found) = runtime.block_on(async {
-        let context = crate::query::session(&records, &batches, &[], 64, &spill).await.unwrap();
+        let evidence = crate::fixture::proven(&writer).await;
+        let context = &evidence.session;
         let mut found = Vec::new();
         let by = crate::cost::group::Group::parse_all(&["consumer".to_owned()]).unwrap();
-        booked::each(&context, &booked::question(&by, None, None), |booked| {
+        booked::each(context, &booked::question(&by, None, None), |booked| {
             if !booked.incurred() {
                 return Ok(());
             }
@@ -303,7 +315,7 @@ fn an_attempt_that_bytes_went_to_and_nothing_came_of_has_an_unknown_cost_also_wi
         })
         .await
         .unwrap();
-        (super::cost::total(&context, None, None).await.unwrap(), found)
+        (super::cost::total(context, None, None).await.unwrap(), found)
     });
     assert_eq!(found, [(Some("timeout".to_owned()), true), (Some("aborted".to_owned()), false)]);
     assert_eq!((spend.unpriced, spend.by_currency.len()), (2, 0));
@@ -371,9 +383,53 @@ fn what_was_made_in_the_background_is_booked_once_where_it_was_asked_for_by_what
     let savings = bench.cost(&["--savings", "--by", "team"]);
     assert_eq!(cells(&savings, &["team", "exchanges"]), [["research", "2"]]);
     assert_eq!(bench.run("verify", &[]).unwrap(), 0);
-    // Who adds up exchanges adds up no read.
-    let all = bench.rows("export", "csv", &[]);
-    assert_eq!(sums(&all, "currency", "cost").len(), 0);
+    // Who adds up exchanges comes to the same, and so does a sample over units of money.
+    assert_eq!(bench.of_exchanges()["USD"].to_string(), "10.5");
+    assert_eq!(bench.units()["USD"].to_string(), "10.5");
+    let sql = "SELECT cost, unpriced FROM exchanges WHERE team = 'research' ORDER BY started_at";
+    let rows = bench.rows("query", "csv", &[sql]);
+    assert_eq!(cells(&rows, &["cost", "unpriced"]), [["4.5", ""], ["6", ""], ["", "no_usage"]]);
+}
+
+#[test]
+fn exchanges_add_up_to_the_cost_with_what_was_tried_and_what_was_told_twice() {
+    let response = Some("resp-1".to_owned());
+    let tried = Made { failed: Some(2_000_000), ..made(START + SECOND, "gpt-4o", 1_000_000, 0, 0) };
+    let once = Made { response, ..made(START + 2 * SECOND, "gpt-4o", 1_000_000, 0, 0) };
+    let again = Made { at: START + 3 * SECOND, ..once.clone() };
+    let bench = bench(&[tried, once, again, made(START + 4 * SECOND, "euro", 1_000_000, 0, 0)], None);
+    let cost = sums(&bench.cost(&["--by", "team"]), "currency", "cost");
+    assert_eq!((cost["USD"].to_string(), cost["EUR"].to_string()), ("12".into(), "1".into()));
+    assert_eq!(bench.of_exchanges(), cost);
+    assert_eq!(bench.units(), BTreeMap::from([("USD".into(), cost["USD"])]));
+    let sql = "SELECT cost, attempts_cost, attempts_currency FROM exchanges ORDER BY started_at";
+    let rows = bench.rows("query", "csv", &[sql]);
+    assert_eq!(
+        cells(&rows, &["cost", "attempts_cost", "attempts_currency"]),
+        [["3", "6", "USD"], ["3", "", ""], ["", "", ""], ["1", "", ""]]
+    );
+}
+
+#[test]
+fn a_question_that_does_not_ask_for_cost_books_nothing() {
+    let mut writer = Writer::boot("20260921t133320z-00000001", START, None, MemorySource::default());
+    writer.exchange(1, b"q", b"a");
+    writer.seal();
+    let plan = |sql: &str| {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(async {
+            let evidence = crate::fixture::proven(&writer).await;
+            let plan = evidence.session.sql(sql).await.unwrap().create_physical_plan().await.unwrap();
+            datafusion::physical_plan::displayable(plan.as_ref()).indent(false).to_string()
+        })
+    };
+    for (sql, books) in [
+        ("SELECT model, count(*), sum(output_tokens) FROM exchanges GROUP BY model", false),
+        ("SELECT sum(cost) FROM exchanges", true),
+    ] {
+        let plan = plan(sql);
+        assert_eq!(plan.contains("WindowAgg"), books, "{plan}");
+    }
 }
 
 #[test]
@@ -681,6 +737,38 @@ fn a_stretch_that_reaches_beyond_and_differs_lets_nothing_be_claimed() {
     assert_eq!((reconcile(9000, &[]), reconcile(9000, &claimed)), (0, 1));
     // Less is no part of anything.
     assert_eq!(reconcile(100, &[]), 1);
+}
+
+#[test]
+fn batches_that_were_not_asked_for_through_the_gateway_are_named() {
+    let (day, last) = (START.div_euclid(DAY) + 2, START + 3 * DAY);
+    let batch = |operation, hours: i64| Made {
+        operation: Some(operation),
+        source: UsageSource::NotApplicable,
+        role: UsageRole::None,
+        ..made(day * DAY + hours * 3600 * SECOND, "gpt-4o", 0, 0, 0)
+    };
+    let answer = made(last, "gpt-4o", 1000, 0, 50);
+    for (asked, named) in [
+        (vec![], true),
+        (vec![batch("batches.create", -20)], false),
+        (vec![batch("batches.retrieve", -20)], true),
+        (vec![batch("batches.create", 25)], true),
+    ] {
+        let bench = bench(&[asked, vec![answer.clone()]].concat(), None);
+        let file = bench.path("usage.json");
+        let of_batch = usage_page(&[(day, "k", "gpt-4o", 7000, 0, 70)], false)
+            .replace("\"batch\":null", "\"batch\":true");
+        let others = usage_page(&[(last.div_euclid(DAY), "k", "gpt-4o", 1000, 0, 50)], false);
+        std::fs::write(&file, of_batch + &others).unwrap();
+        let export = format!("openai-usage={}", file.display());
+        // The batch of the day before lies before what is asked about, and is found.
+        let from = time::text(day * DAY);
+        let words = ["--export", &export, "--from", &from];
+        assert_eq!(bench.run("reconcile", &words).unwrap(), u8::from(named));
+        let claimed = [&words[..], &["--require", "claim=reconciled"]].concat();
+        assert_eq!(bench.run("reconcile", &claimed).unwrap(), 1, "batches are never compared");
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ use anyhow::Context as _;
 use super::{evidence, out, query};
 use crate::cli::{Answer, AnswerFormat, Reconcile, ReportFormat};
 use crate::cost::booked;
+use crate::reconcile::batches::AskedFor;
 use crate::reconcile::compare::{Comparing, Tolerance};
 use crate::reconcile::input::Input;
 use crate::reconcile::keys::Keys;
@@ -30,19 +31,21 @@ pub fn run(typed: &Reconcile) -> anyhow::Result<u8> {
         .collect::<anyhow::Result<Vec<_>>>()?;
     let opened = evidence::open(&typed.evidence)?;
     let (mut report, cache) = query::verified(&opened)?;
-    let mut comparing = Comparing::new(&exports, keys.as_ref(), asked(&report), tolerance, typed.partial);
+    let asked = asked(&report);
+    let mut comparing = Comparing::new(&exports, keys.as_ref(), asked, tolerance, typed.partial);
     let answer = Answer { format: AnswerFormat::Table, out: None, memory: 512 };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
+    let asked_for = runtime.block_on(async {
         let (context, _spill) = query::session(&opened, &cache, &[], &answer).await?;
         let sql = booked::question(&[], opened.from, opened.to);
         booked::each(&context, &sql, |booked| {
             comparing.add(&booked);
             Ok(())
         })
-        .await
+        .await?;
+        AskedFor::read(&context, asked.from).await
     })?;
-    let reconciliation = comparing.finish();
+    let reconciliation = comparing.finish(&asked_for);
     reconciliation.settle(&mut report);
     match typed.format {
         ReportFormat::Text => out(&render::text(&reconciliation, &report))?,

@@ -17,7 +17,7 @@ use crate::cli::{Answer, AnswerFormat, ReportFormat, Show};
 use crate::content::{self, PartContent, Reader};
 use crate::render::hostile;
 use crate::time;
-use crate::turns::{self, Item, Turn};
+use crate::turns::{self, Turn};
 
 /// A proven record of the exchange.
 #[derive(Debug, Clone)]
@@ -212,16 +212,7 @@ fn plain(value: &Value) -> String {
 
 fn say(out: &mut String, turn: &Turn) {
     for item in &turn.items {
-        let (label, body) = match item {
-            Item::Text { text } => (turn.role.clone(), text.clone()),
-            Item::Reasoning { text } => (format!("{} reasons", turn.role), text.clone()),
-            Item::Refusal { text } => (format!("{} refuses", turn.role), text.clone()),
-            Item::ToolCall { name, id, arguments } => {
-                (format!("{} calls {name} [{id}]", turn.role), arguments.clone())
-            }
-            Item::ToolResult { id, text } => (format!("result [{id}]"), text.clone()),
-            Item::Other { what } => (turn.role.clone(), format!("({what})")),
-        };
+        let (label, body) = item.said(&turn.role);
         let _ = writeln!(out, "    {}:", hostile::line(&label));
         for line in hostile::lines(&body).lines() {
             let _ = writeln!(out, "      {line}");

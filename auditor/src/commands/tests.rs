@@ -596,19 +596,8 @@ fn policed(forge: impl Fn(&mut schemas::record::Verdict)) -> Writer {
         if n == 2 {
             forge(&mut verdict);
         }
-        let position = writer.push(Body::Intent(Intent {
-            exchange: exchange_id(n),
-            caller: Writer::caller(),
-            asked: Writer::asked(),
-            verdict: Some(verdict),
-            parts: vec![],
-            content_key: None,
-            retention: id("standard"),
-            fail_mode: None,
-            translation: None,
-            suppression: vec![],
-            choice: None,
-        }));
+        let position =
+            writer.push(Body::Intent(Intent { verdict: Some(verdict), ..Writer::intent_of(exchange_id(n)) }));
         let usage = Usage::of(UsageSource::NotApplicable, UsageRole::None);
         let outcome = writer.outcome_of(exchange_id(n), position, None, vec![], usage);
         writer.push(Body::Outcome(outcome));
@@ -639,17 +628,9 @@ fn tried_again(forge: impl Fn(&mut schemas::record::Verdict), model: Option<&str
     let asked = Asked { sent_model: Some(id("gpt-4o-2026")), ..Writer::asked() };
     let exchange = exchange_id(7);
     let position = writer.push(Body::Intent(Intent {
-        exchange: exchange.clone(),
-        caller: Writer::caller(),
         asked: asked.clone(),
         verdict: Some(verdict(Some("gpt-4o-2026"))),
-        parts: vec![],
-        content_key: None,
-        retention: id("standard"),
-        fail_mode: None,
-        translation: None,
-        choice: None,
-        suppression: vec![],
+        ..Writer::intent_of(exchange.clone())
     }));
     let first = asked.dispatched(&id("first"));
     let attempt = |number: u64, phase: &str, target: &str, provider: &str, model: Option<&str>| Attempt {

@@ -60,6 +60,11 @@ fn is_told(column: &Column) -> bool {
 /// The subquery over `records`: outcomes and attempts of the interval `[from, to)`, each response once. The windowed column
 /// `booking` is 1 for the one that counts; `told_leaf` is the read that tells what it cost, where it was told nothing itself.
 pub fn subquery(from: Option<i64>, to: Option<i64>) -> String {
+    subquery_of("records", from, to)
+}
+
+/// The same over a table of the columns of `records`.
+fn subquery_of(records: &str, from: Option<i64>, to: Option<i64>) -> String {
     let mut filter = "true".to_owned();
     for (operator, bound) in [(">=", from), ("<", to)] {
         if let Some(bound) = bound {
@@ -94,14 +99,46 @@ pub fn subquery(from: Option<i64>, to: Option<i64>) -> String {
          AND usage_source IN ('unknown', 'estimated', 'partial') THEN response_id END AS untold FROM ({dispatches})) d \
          ON t.told_response = d.untold AND t.told_provider = coalesce(d.provider, '') AND t.told_target = coalesce(d.target, '') \
          AND (t.\"told_cost\" IS NOT NULL OR d.\"cost\" IS NULL))",
-        told = told(from),
-        dispatches = query::dispatches(&filter),
+        told = told(records, from),
+        dispatches = query::dispatches(records, &filter),
+    )
+}
+
+/// The table `exchanges` with what was booked. `cost`, `currency`, `price_book` and `unpriced` are those of an exchange's answer, which
+/// where it was told nothing itself are what a read of it tells, and where it was booked with another exchange are
+/// absent; `attempts_cost` and `attempts_currency` are the sum over attempts that ended before, absent where these have several
+/// currencies. `records` and `more` as in [`query::exchanges_of`].
+///
+/// Only what is not booked as its outcome says is joined, by keys that are one in it: a question that does not ask for these columns does
+/// without.
+pub fn exchanges(records: &str, more: &[&str]) -> String {
+    let booked = subquery_of(records, None, None);
+    let columns = ["cost", "currency", "price_book", "unpriced"];
+    let otherwise =
+        columns.map(|name| format!("max(CASE WHEN booking = 1 THEN \"{name}\" END) AS \"{name}\""));
+    let either = columns.map(|name| {
+        format!("CASE WHEN b.position IS NULL THEN e.\"{name}\" ELSE b.\"{name}\" END AS \"{name}\"")
+    });
+    let of_one = |what: &str| format!("CASE WHEN min(currency) = max(currency) THEN {what} END");
+    format!(
+        "SELECT e.* REPLACE ({either}), t.attempts_cost, t.attempts_currency \
+         FROM (SELECT origin, intent_position, {sum} AS attempts_cost, {currency} AS attempts_currency FROM {booked} \
+         WHERE kind = 'attempt' AND booking = 1 AND cost IS NOT NULL GROUP BY origin, intent_position) t \
+         RIGHT JOIN ((SELECT origin, position, {otherwise} FROM {booked} WHERE kind = 'outcome' AND usage_role = 'incurred' \
+         AND (told_leaf IS NOT NULL OR booking > 1) GROUP BY origin, position) b \
+         RIGHT JOIN ({of}) e ON b.origin = e.origin AND b.position = e.position) \
+         ON t.origin = e.origin AND t.intent_position = e.intent_position",
+        either = either.join(", "),
+        otherwise = otherwise.join(", "),
+        sum = of_one("sum(cost)"),
+        currency = of_one("max(currency)"),
+        of = query::exchanges_of(records, more),
     )
 }
 
 /// The reads that tell what an answer cost, one for each answer: the one that tells of the most, since an answer that is
 /// still made is told in part, and of these the first. They may be later than what is asked for, and are never much earlier.
-fn told(from: Option<i64>) -> String {
+fn told(records: &str, from: Option<i64>) -> String {
     let after = from.map_or_else(String::new, |from| {
         format!(" AND at >= TIMESTAMP '{}'", time::text(from.saturating_sub(APART)))
     });
@@ -114,7 +151,7 @@ fn told(from: Option<i64>) -> String {
          coalesce(served_target, target, '') AS told_target{columns}, row_number() OVER (\
          PARTITION BY coalesce(served_provider, provider), coalesce(served_target, target), response_id \
          ORDER BY output_tokens DESC NULLS LAST, input_tokens DESC NULLS LAST, cost IS NULL, at, origin, position) AS told_by \
-         FROM records WHERE kind = 'outcome' AND usage_role = 'retrieved' AND usage_source = 'provider' \
+         FROM {records} WHERE kind = 'outcome' AND usage_role = 'retrieved' AND usage_source = 'provider' \
          AND response_id IS NOT NULL{after}) WHERE told_by = 1"
     )
 }

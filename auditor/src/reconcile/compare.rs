@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 
 use schemas::record::Usage;
 
+use super::batches::{AskedFor, Batch};
 use super::keys::Keys;
 use super::result::{Cell, Difference, Facts, KEPT, Matches, Reconciliation, State, Unmatched};
-use super::{Counts, Export};
+use super::{BATCH, Bucket, Counts, Export};
 use crate::cost::booked::Booked;
 use crate::report::Interval;
 use crate::time::{self, DAY};
@@ -93,8 +94,6 @@ pub struct Comparing<'a> {
     judge_partial: bool,
     sides: Vec<Side<'a>>,
     outside: Vec<u64>,
-    /// Batches that were asked for at providers that an export is about, by export.
-    batches: Vec<u64>,
     /// Exchanges with usage that no export tells of, by configured provider.
     not_covered: BTreeMap<String, u64>,
 }
@@ -135,7 +134,6 @@ impl<'a> Comparing<'a> {
         judge_partial: bool,
     ) -> Self {
         let mut outside = Vec::new();
-        let batches = vec![0; exports.len()];
         let sides = exports
             .iter()
             .map(|export| {
@@ -145,7 +143,7 @@ impl<'a> Comparing<'a> {
             })
             .collect();
         let not_covered = BTreeMap::new();
-        Self { exports, keys, asked, tolerance, judge_partial, sides, outside, batches, not_covered }
+        Self { exports, keys, asked, tolerance, judge_partial, sides, outside, not_covered }
     }
 
     /// Counts an exchange.
@@ -157,11 +155,6 @@ impl<'a> Comparing<'a> {
         let provider = booked.outcome.provider().map(ToString::to_string).unwrap_or_default();
         let dialect =
             served.and_then(|served| text(&served.dialect)).or(text(&asked.dialect)).unwrap_or_default();
-        if asked.operation.as_ref().is_some_and(|operation| operation.as_str().ends_with("batches.create")) {
-            for (export, batches) in self.exports.iter().zip(&mut self.batches) {
-                *batches += u64::from(export.is_about(&provider, &dialect));
-            }
-        }
         if !booked.incurred() {
             return;
         }
@@ -190,26 +183,52 @@ impl<'a> Comparing<'a> {
         }
     }
 
-    /// What came out.
-    pub fn finish(self) -> Reconciliation {
+    /// What a provider tells of batches that were asked for by nobody who passed here; and how many sums may be of some that
+    /// were.
+    fn past(&self, export: &Export, by_key: bool, asked_for: &AskedFor) -> (BTreeMap<Name, Sums>, u64) {
+        let (mut past, mut left_out) = (BTreeMap::<Name, Sums>::new(), 0);
+        for bucket in export.told.batches.iter().filter(|bucket| is_within(bucket, self.asked)) {
+            let name = name(bucket, self.keys.filter(|_| by_key));
+            let is_its_own = |batch: &Batch| {
+                let Some(keys) = self.keys else { return true };
+                let key = keys.of_exchange(&batch.provider, batch.target.as_deref());
+                key.is_some() && (name.0.is_none() || key == name.0.as_deref())
+            };
+            if asked_for.within(export, bucket.from, bucket.to).any(is_its_own) {
+                left_out += 1;
+                continue;
+            }
+            let reaches_before = asked_for.reaches_before(bucket);
+            let sums = past.entry(name).or_default();
+            sums.provider.add(&bucket.counts);
+            sums.partial |= reaches_before || is_partial(bucket, self.asked);
+        }
+        (past, left_out)
+    }
+
+    /// What came out. `asked_for`: batches, whose use is held against nothing else.
+    pub fn finish(mut self, asked_for: &AskedFor) -> Reconciliation {
         let mut facts = Vec::new();
-        let beside = self.outside.into_iter().zip(self.batches);
-        for ((export, side), (outside, batches)) in self.exports.iter().zip(self.sides).zip(beside) {
+        let (sides, outside) = (std::mem::take(&mut self.sides), std::mem::take(&mut self.outside));
+        for ((export, side), outside) in self.exports.iter().zip(sides).zip(outside) {
             let mut fact = Facts::of(export, outside, self.keys.is_none());
-            fact.batches = batches;
+            fact.batches = asked_for.within(export, self.asked.from, self.asked.to).count() as u64;
             match side {
-                Side::Buckets { sums, told, .. } => {
+                Side::Buckets { by_key, sums, told, .. } => {
                     fact.told = export.format.tells_of_rest().then(|| joined(told));
-                    fact.cells = sums
-                        .into_iter()
-                        .map(|((key, model, day), sums)| {
-                            let state = sums.judge(self.tolerance, self.judge_partial);
-                            let Sums { provider, evidence, not_final, unpriced, partial } = sums;
-                            let day =
-                                time::text(day.saturating_mul(DAY)).get(..10).unwrap_or_default().into();
-                            Cell { key, model, day, provider, evidence, not_final, unpriced, partial, state }
-                        })
-                        .collect();
+                    let (past, left_out) = self.past(export, by_key, asked_for);
+                    if left_out > 0 {
+                        fact.left_out.insert(BATCH.into(), left_out);
+                    }
+                    let others = sums.into_iter().map(|(name, sums)| {
+                        let state = sums.judge(self.tolerance, self.judge_partial);
+                        sums.cell(name, false, state)
+                    });
+                    let past = past.into_iter().map(|(name, sums)| {
+                        let is_open = sums.partial && !self.judge_partial;
+                        sums.cell(name, true, if is_open { State::Partial } else { State::Unrecorded })
+                    });
+                    fact.cells = others.chain(past).collect();
                 }
                 Side::Calls { matched, mut matches, .. } => {
                     for (call, matched) in export.told.calls.iter().zip(matched) {
@@ -236,6 +255,22 @@ impl<'a> Comparing<'a> {
         }
         Reconciliation::new(self.tolerance, self.asked, facts, self.not_covered)
     }
+}
+
+/// Whether a part of a sum is of what was asked.
+fn is_within(bucket: &Bucket, asked: Interval) -> bool {
+    bucket.to > asked.from && bucket.from < asked.to
+}
+
+/// Whether a part of a sum is of something else.
+fn is_partial(bucket: &Bucket, asked: Interval) -> bool {
+    bucket.from < asked.from || bucket.to > asked.to
+}
+
+/// The cell of a sum; without `keys` no key is told apart.
+fn name(bucket: &Bucket, keys: Option<&Keys>) -> Name {
+    let key = keys.and_then(|keys| Some(keys.of_export(bucket.key.as_deref()?)));
+    (key, bucket.model.clone(), bucket.from.div_euclid(DAY))
 }
 
 /// Ordered stretches of time, those that touch each other made one.
@@ -268,13 +303,15 @@ impl<'a> Side<'a> {
             let matched = vec![false; calls.len()];
             return (Self::Calls { ids, matched, span, matches: Matches::default() }, outside);
         }
-        let buckets = &export.told.buckets;
-        let by_key = keys.is_some() && buckets.iter().any(|bucket| bucket.key.is_some());
-        let by_model = buckets.iter().any(|bucket| bucket.model.is_some());
+        let (buckets, batches) = (&export.told.buckets, &export.told.batches);
+        let all = || buckets.iter().chain(batches);
+        let by_key = keys.is_some() && all().any(|bucket| bucket.key.is_some());
+        let by_model = all().any(|bucket| bucket.model.is_some());
+        outside += batches.iter().filter(|batch| !is_within(batch, asked)).count() as u64;
         let mut sums: BTreeMap<Name, Sums> = BTreeMap::new();
         let mut told = Vec::new();
         for bucket in buckets {
-            if bucket.to <= asked.from || bucket.from >= asked.to {
+            if !is_within(bucket, asked) {
                 outside += 1;
                 continue;
             }
@@ -282,12 +319,9 @@ impl<'a> Side<'a> {
             if bucket.counts == Counts::default() {
                 continue;
             }
-            let key = bucket.key.as_deref().filter(|_| by_key);
-            let key = key.and_then(|key| Some(keys?.of_export(key)));
-            let name = (key, bucket.model.clone(), bucket.from.div_euclid(DAY));
-            let sums = sums.entry(name).or_default();
+            let sums = sums.entry(name(bucket, keys.filter(|_| by_key))).or_default();
             sums.provider.add(&bucket.counts);
-            sums.partial |= bucket.from < asked.from || bucket.to > asked.to;
+            sums.partial |= is_partial(bucket, asked);
         }
         told.sort_unstable();
         told.dedup();
@@ -380,6 +414,12 @@ fn differ(provider: &Counts, evidence: &Counts, tolerance: Tolerance) -> bool {
 }
 
 impl Sums {
+    fn cell(self, (key, model, day): Name, is_batch: bool, state: State) -> Cell {
+        let Self { provider, evidence, not_final, unpriced, partial } = self;
+        let day = time::text(day.saturating_mul(DAY)).get(..10).unwrap_or_default().into();
+        Cell { key, model, day, is_batch, provider, evidence, not_final, unpriced, partial, state }
+    }
+
     fn judge(&self, tolerance: Tolerance, judge_partial: bool) -> State {
         let (mut more, mut less, mut cost) = (false, false, false);
         // A cell that only the evidence has is held against nothing.

@@ -4,7 +4,7 @@
 //! model ids, so sums are held against each other by day. Reports must be hourly or daily.
 
 use super::input::{Input, Refused, Row};
-use super::{Bucket, Counts, Told};
+use super::{BATCH, Bucket, Counts, Told};
 use crate::decimal::Decimal;
 
 const FROM: usize = 0;
@@ -65,7 +65,12 @@ pub fn report(input: &Input, told: &mut Told) -> Result<(), Refused> {
                 }
             }
         }
-        told.bucket(Bucket { from, to, key: None, model: None, counts }, usage_type.contains("batch"));
+        // Jobs of batches are made at an API of AWS that no record names.
+        if usage_type.contains("batch") {
+            told.leave_out(BATCH);
+            return Ok(());
+        }
+        told.buckets.push(Bucket { from, to, key: None, model: None, counts });
         Ok(())
     })
 }

@@ -9,6 +9,7 @@
 
 pub mod anthropic;
 pub mod azure;
+pub mod batches;
 pub mod bedrock;
 pub mod compare;
 pub mod cur;
@@ -153,6 +154,12 @@ impl Counts {
         }
     }
 
+    /// Whether anything was used.
+    fn is_any(&self) -> bool {
+        let counts = [self.requests, self.input_tokens, self.output_tokens];
+        counts.iter().flatten().any(|count| *count > 0) || self.cost.values().any(|cost| cost.0 != 0)
+    }
+
     /// Counts a cost.
     pub fn cost(currency: &str, cost: Decimal) -> Self {
         Self { cost: BTreeMap::from([(currency.to_ascii_uppercase(), cost)]), ..Self::default() }
@@ -191,8 +198,8 @@ pub struct Call {
     pub counts: Counts,
 }
 
-/// What is said of the use of batches that an export tells apart. A batch is asked for in one exchange, which tells no usage,
-/// and its answers are read in others, as often as somebody likes.
+/// What is said of the use of batches that an export tells apart, where one may have been asked for through the gateway. A batch
+/// is asked for in one exchange, which tells no usage, and its answers are read in others, as often as somebody likes.
 pub const BATCH: &str = "batch: not compared, the gateway does not book it";
 
 /// What an export tells.
@@ -200,6 +207,8 @@ pub const BATCH: &str = "batch: not compared, the gateway does not book it";
 pub struct Told {
     /// Sums.
     pub buckets: Vec<Bucket>,
+    /// Sums of batches alone.
+    pub batches: Vec<Bucket>,
     /// Calls.
     pub calls: Vec<Call>,
     /// The kinds of OpenAI's usage that it tells of; empty: no matter.
@@ -214,15 +223,12 @@ impl Told {
         *self.left_out.entry(what.into()).or_default() += 1;
     }
 
-    /// Adds a sum, but for one of batches.
+    /// Adds a sum; one of batches where it is of any.
     fn bucket(&mut self, bucket: Bucket, is_batch: bool) {
-        let counts = &bucket.counts;
-        let told = [counts.requests, counts.input_tokens, counts.output_tokens];
-        let is_any = told.iter().flatten().any(|count| *count > 0) || !counts.cost.is_empty();
-        match (is_batch, is_any) {
-            (false, _) => self.buckets.push(bucket),
-            (true, true) => self.leave_out(BATCH),
-            (true, false) => {}
+        if !is_batch {
+            self.buckets.push(bucket);
+        } else if bucket.counts.is_any() {
+            self.batches.push(bucket);
         }
     }
 }

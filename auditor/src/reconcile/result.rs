@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use schemas::Sha256Hex;
 use serde::Serialize;
 
+use super::batches::HOURS;
 use super::compare::Tolerance;
 use super::{BATCH, Counts, Export, Format};
 use crate::finding::{Code, Finding, Findings, Place};
@@ -54,6 +55,9 @@ pub struct Cell {
     pub model: Option<String>,
     /// The day, UTC.
     pub day: String,
+    /// Whether it is of batches alone, of which the gateway saw none.
+    #[serde(rename = "batch", skip_serializing_if = "std::ops::Not::not")]
+    pub is_batch: bool,
     /// What the provider tells.
     pub provider: Counts,
     /// What was recorded.
@@ -75,6 +79,7 @@ impl Cell {
         parts.extend(self.key.as_ref().map(|key| format!("key {key}")));
         parts.extend(self.model.as_ref().map(|model| format!("model {model}")));
         parts.push(self.day.clone());
+        parts.extend(self.is_batch.then(|| "batches".to_owned()));
         parts.join(", ")
     }
 }
@@ -211,6 +216,13 @@ impl Facts {
             let found = format!("recorded: {}", say(&cell.evidence));
             match cell.state {
                 State::Within => {}
+                State::Unrecorded | State::Partial if cell.is_batch => {
+                    let found = format!(
+                        "recorded: no batch that was asked for by then, or in the {HOURS} hours before"
+                    );
+                    let finding = Finding::new(Code::UnrecordedUsage, place, expected, found);
+                    findings.push(if cell.state == State::Partial { finding.as_note() } else { finding });
+                }
                 State::Unrecorded if self.batches > 0 => {
                     let found = format!(
                         "{found}; {} batches were asked for, whose use the gateway does not book: fetch the export by \

@@ -1,11 +1,13 @@
 //! Small exports in the shapes that the providers publish, and what is wrong with others.
 
 use proptest::prelude::*;
-use schemas::record::{Usage, UsageRole, UsageSource};
+use schemas::record::{Attempt, AttemptNumber, Body, End, Intent, Outcome, Usage, UsageRole, UsageSource};
 
+use super::batches::{AskedFor, Batch};
 use super::*;
 use crate::cost::booked::Booked;
-use crate::fixture::{START, Writer, exchange_id, id};
+use crate::finding::{Code, Effect, Finding};
+use crate::fixture::{START, Writer, exchange_id, id, proven};
 use crate::report::Interval;
 use crate::source::MemorySource;
 use crate::time::{self, DAY, SECOND};
@@ -313,81 +315,173 @@ fn keys_are_told_apart_and_strangers_named() {
 }
 
 #[test]
-fn batches_that_an_export_tells_apart_are_named_and_accuse_nobody() {
+fn batches_are_read_apart_from_all_else() {
     let batch = OPENAI_USAGE.replace("\"batch\":null", "\"batch\":true");
     let tier = ANTHROPIC_USAGE.replace("\"service_tier\":\"standard\"", "\"service_tier\":\"batch\"");
     let cur =
         CUR.replace("USE1-Claude4Sonnet-output-tokens,0.02", "USE1-Claude4Sonnet-output-tokens-batch,0.02");
-    for (format, text, others) in [
-        (Format::OpenaiUsage, batch.as_str(), 1),
-        (Format::AnthropicUsage, &tier, 0),
-        (Format::AwsCur, &cur, 2),
+    for (format, text, others, batches) in [
+        (Format::OpenaiUsage, batch.as_str(), 1, 1),
+        (Format::AnthropicUsage, &tier, 0, 1),
+        (Format::AwsCur, &cur, 2, 0),
     ] {
         let told = read(format, text).unwrap();
-        assert_eq!(counted(&told).len(), others, "{format:?}");
-        assert_eq!(told.left_out["batch: not compared, the gateway does not book it"], 1, "{format:?}");
+        assert_eq!((counted(&told).len(), told.batches.len()), (others, batches), "{format:?}");
         assert!(!told.buckets.is_empty(), "{format:?}: its days are told all the same");
+        // Who asked AWS for a batch is in no record.
+        assert_eq!(told.left_out.get(BATCH).copied().unwrap_or_default(), 1 - batches as u64, "{format:?}");
     }
     let unused = batch.replace("1000", "0").replace(":500,", ":0,").replace(":5,", ":0,");
-    assert!(!read(Format::OpenaiUsage, &unused).unwrap().left_out.contains_key(BATCH));
+    assert!(read(Format::OpenaiUsage, &unused).unwrap().batches.is_empty());
     assert!(
         refused(Format::OpenaiUsage, &batch.replace(":true,\"s", ":7,\"s"))
             .contains("`data[0].results[0].batch`")
     );
 }
 
-#[test]
-fn what_batches_used_is_not_reconciled_and_where_it_is_not_told_apart_the_finding_says_how() {
+/// What came of an export that tells of 7 tokens under `key_a` on a day, of batches or not told apart, with these batches that were
+/// asked for: the claim, and the finding where there is one.
+fn with_batches(
+    is_batch: bool,
+    keys: Option<&keys::Keys>,
+    partial: bool,
+    asked_for: &AskedFor,
+) -> (String, Option<Finding>) {
     let day = START.div_euclid(DAY);
-    let export = |left_out: bool| {
-        let counts = Counts { requests: Some(1), input_tokens: Some(7), ..Counts::default() };
-        let mut told = Told { kinds: BTreeSet::from(["completions"]), ..Told::default() };
-        let bucket = Bucket { from: day * DAY, to: (day + 1) * DAY, key: None, model: None, counts };
-        told.buckets.push(Bucket { counts: Counts::default(), ..bucket.clone() });
-        told.bucket(bucket, left_out);
-        let sha256 = Sha256Hex::of(b"");
-        Export { format: Format::OpenaiUsage, provider: None, file: "usage.json".into(), sha256, told }
-    };
+    let counts = Counts { requests: Some(1), input_tokens: Some(7), ..Counts::default() };
+    let bucket =
+        Bucket { from: day * DAY, to: (day + 1) * DAY, key: Some("key_a".into()), model: None, counts };
+    let mut told = Told { kinds: BTreeSet::from(["completions"]), ..Told::default() };
+    told.buckets.push(Bucket { counts: Counts::default(), ..bucket.clone() });
+    told.bucket(bucket, is_batch);
+    let (format, file, sha256) = (Format::OpenaiUsage, "usage.json".to_owned(), Sha256Hex::of(b""));
+    let exports = [Export { format, provider: None, file, sha256, told }];
+    let asked = Interval { from: day * DAY, to: (day + 1) * DAY };
+    let tolerance = compare::Tolerance::parse("0.5").unwrap();
+    let mut comparing = compare::Comparing::new(&exports, keys, asked, tolerance, partial);
     let writer = Writer::boot("20260921t133320z-00000001", START, None, MemorySource::default());
-    let booked = |n: u64, operation: &str, usage: Usage| {
-        let mut outcome = writer.outcome_of(exchange_id(n), 2, None, vec![], usage);
-        outcome.asked.operation = Some(id(operation));
-        let (by, leaf_hash, at) = (Vec::new(), String::new(), day * DAY + 9);
-        let origin = writer.origin.to_string();
-        Booked {
-            by,
-            origin,
-            position: 3,
-            at,
-            priced_at: at,
-            leaf_hash,
-            is_attempt: false,
-            outcome: outcome.into(),
-        }
-    };
-    let none = Usage::of(UsageSource::NotApplicable, UsageRole::None);
     let little = Usage { input_tokens: Some(0), ..Usage::of(UsageSource::Provider, UsageRole::Incurred) };
-    for (left_out, found) in [(false, Some("1 batches were asked for")), (true, None)] {
-        let exports = [export(left_out)];
-        let asked = Interval { from: day * DAY, to: (day + 1) * DAY };
-        let tolerance = compare::Tolerance::parse("0.5").unwrap();
-        let mut comparing = compare::Comparing::new(&exports, None, asked, tolerance, true);
-        comparing.add(&booked(1, "batches.create", none.clone()));
-        comparing.add(&booked(2, "chat.completions", little.clone()));
-        let came = comparing.finish();
-        assert!(!came.reached, "{}", came.claim);
-        assert_eq!(
-            came.claim.contains("tell of batches, which are not compared"),
-            left_out,
-            "{}",
-            came.claim
-        );
-        let mut findings = crate::finding::Findings::default();
-        came.exports[0].find(&mut findings);
-        let told: Vec<&str> = findings.iter().map(|finding| finding.found.as_str()).collect();
-        assert_eq!(told.len(), usize::from(found.is_some()), "{told:?}");
-        assert!(found.is_none_or(|found| told[0].contains(found)), "{told:?}");
+    let at = day * DAY + 9;
+    comparing.add(&Booked {
+        by: Vec::new(),
+        origin: writer.origin.to_string(),
+        position: 3,
+        at,
+        priced_at: at,
+        leaf_hash: String::new(),
+        is_attempt: false,
+        outcome: writer.outcome_of(exchange_id(2), 2, None, vec![], little).into(),
+    });
+    let came = comparing.finish(asked_for);
+    assert!(!came.reached, "{}", came.claim);
+    let mut findings = crate::finding::Findings::default();
+    came.exports[0].find(&mut findings);
+    assert!(findings.iter().count() < 2);
+    let found = findings.iter().next().cloned();
+    (came.claim, found)
+}
+
+/// A batch that was asked for so many hours after the day began, or before.
+fn batch(hours: i64, provider: &str) -> Batch {
+    let at = START.div_euclid(DAY) * DAY + hours * 3600 * SECOND;
+    Batch { at, provider: provider.into(), target: None, dialect: provider.into() }
+}
+
+#[test]
+fn batches_are_those_that_a_provider_did_not_refuse() {
+    let mut writer = Writer::boot("20260921t133320z-00000001", START, None, MemorySource::default());
+    let none = || Usage::of(UsageSource::NotApplicable, UsageRole::None);
+    for (n, operation, status) in [
+        (1, "batches.create", Some(200)),
+        (2, "messages.batches.create", None),
+        (3, "batches.create", Some(429)),
+        (4, "batches.retrieve", Some(200)),
+    ] {
+        writer.now = START + n * SECOND;
+        writer.operation = Some(id(operation));
+        let n = u64::try_from(n).unwrap();
+        let position = writer
+            .push(Body::Intent(Intent { asked: writer.asked_now(), ..Writer::intent_of(exchange_id(n)) }));
+        let outcome = writer.outcome_of(exchange_id(n), position, None, vec![], none());
+        writer.push(Body::Outcome(Outcome { provider_status: status, ..outcome }));
     }
+    // Of one that a first target did not answer in time nobody knows; one that a second target refused is none.
+    writer.operation = Some(id("batches.create"));
+    writer.now = START + 5 * SECOND;
+    let intent = Intent { asked: writer.asked_now(), ..Writer::intent_of(exchange_id(5)) };
+    let intent_position = writer.push(Body::Intent(intent));
+    for (number, why, end, status) in
+        [(0, "timeout", End::Timeout, None), (1, "status", End::Complete, Some(500))]
+    {
+        writer.now += SECOND;
+        let number = AttemptNumber::new(number).unwrap();
+        let attempt = Attempt::new(exchange_id(5), number, id("openai-eu"), id(why));
+        let (phase, provider, dialect) = (id("end"), Some(id("openai")), Some(id("openai")));
+        let (end, usage) = (Some(end), Some(none()));
+        writer.push(Body::Attempt(Attempt {
+            intent_position,
+            phase,
+            provider,
+            dialect,
+            end,
+            status,
+            usage,
+            ..attempt
+        }));
+    }
+    writer.seal();
+    let asked_for = tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let evidence = proven(&writer).await;
+        AskedFor::read(&evidence.session, START + 2 * DAY).await.unwrap()
+    });
+    let mut found: Vec<_> = asked_for.batches.iter().map(|batch| (batch.at - START) / SECOND).collect();
+    found.sort_unstable();
+    assert_eq!((asked_for.begins, found), (START, vec![1, 2, 6]));
+    assert_eq!(asked_for.batches[0].dialect, "openai");
+}
+
+#[test]
+fn use_by_batches_that_nobody_asked_the_gateway_for_passed_it_by() {
+    let keys = "key,provider\nkey_a,openai\nkey_b,other\n";
+    let keys = keys::Keys::read(&Input::of("keys".into(), keys.into()).unwrap()).unwrap();
+    let of_other = Batch { dialect: "openai".into(), ..batch(3, "other") };
+    let compared = "tell of batches, which are not compared";
+    let beyond = "1 sums or calls of openai-usage are beyond what was recorded";
+    for (batches, keys, wanted) in [
+        (vec![], None, beyond),
+        (vec![batch(3, "openai")], None, compared),
+        (vec![batch(-29, "openai")], None, compared),
+        (vec![batch(-31, "openai"), batch(24, "openai"), batch(3, "anthropic")], None, beyond),
+        // Under whose key it was.
+        (vec![batch(3, "openai")], Some(&keys), compared),
+        (vec![of_other.clone()], Some(&keys), beyond),
+        (vec![of_other], None, compared),
+    ] {
+        let asked_for = AskedFor { begins: 0, batches };
+        let (claim, found) = with_batches(true, keys, false, &asked_for);
+        assert!(claim.contains(wanted), "{asked_for:?}: {claim}");
+        let found = found.map(|finding| (finding.code, finding.effect, finding.found));
+        let is_named = found.as_ref().is_some_and(|(code, effect, found)| {
+            (*code, *effect) == (Code::UnrecordedUsage, Effect::Incomplete) && found.contains("no batch")
+        });
+        assert_eq!(
+            (is_named, found.is_some()),
+            (wanted == beyond, wanted == beyond),
+            "{asked_for:?}: {found:?}"
+        );
+    }
+    // One of the day before may have been asked for before the evidence begins.
+    let young = AskedFor { begins: batch(-29, "").at, batches: Vec::new() };
+    let effects = [false, true].map(|partial| with_batches(true, None, partial, &young).1.unwrap().effect);
+    assert_eq!(effects, [Effect::Note, Effect::Incomplete]);
+}
+
+#[test]
+fn use_that_is_not_told_apart_from_batches_is_beyond_what_was_recorded_and_the_finding_says_how() {
+    let asked_for = AskedFor { begins: 0, batches: vec![batch(3, "openai")] };
+    let (claim, found) = with_batches(false, None, true, &asked_for);
+    assert!(claim.contains("are beyond what was recorded"), "{claim}");
+    assert!(found.unwrap().found.contains("1 batches were asked for"));
 }
 
 #[test]
@@ -417,7 +511,8 @@ fn days_that_no_export_tells_of_are_not_reconciled() {
     let claim = |exports: &[Export]| {
         let asked = Interval { from: DAY + 7, to: 4 * DAY - 7 };
         let tolerance = compare::Tolerance::parse("0.5").unwrap();
-        let came = compare::Comparing::new(exports, None, asked, tolerance, true).finish();
+        let came =
+            compare::Comparing::new(exports, None, asked, tolerance, true).finish(&AskedFor::default());
         (came.reached, came.claim)
     };
     assert!(claim(&[usage(&[1, 2, 3])]).0);

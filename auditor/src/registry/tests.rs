@@ -6,7 +6,7 @@ use schemas::files::{LeafRow, schema_fingerprint, write_records};
 use schemas::holds::Scope;
 use schemas::merkle::CompactRange;
 use schemas::note::{Ed25519Signer, Signer as _};
-use schemas::record::{Body, Erasure, Heartbeat, Hold};
+use schemas::record::{Body, Heartbeat, Hold};
 use schemas::registry::*;
 use schemas::seal::{Seal, SealedFile};
 use schemas::trust::{TrustedLog, TrustedRegistry, key_text};
@@ -631,14 +631,7 @@ fn with_phase(phase: &str) -> (Writer, Vec<EntryBody>) {
         actor: None,
         scope: Scope { exchange: Some(exchange_id(6)), ..Scope::default() },
     };
-    let erasure = Erasure {
-        exchange: exchange_id(5),
-        origin: writer.origin.clone(),
-        position,
-        content_key: key.to_identifier(),
-        reason: id("gdpr-17"),
-        actor: None,
-    };
+    let erasure = writer.erasure(5, position, &key);
     let at = writer.now;
     let held = writer.push(Body::Hold(hold.clone()));
     let erased = writer.push(Body::Erasure(erasure.clone()));

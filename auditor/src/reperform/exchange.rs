@@ -209,7 +209,7 @@ pub async fn in_force(context: &SessionContext) -> anyhow::Result<InForce> {
 
 /// The question whose rows [`each`] goes through: every intent and refusal of `[from, to)`, and what was tried behind it, each with the
 /// cost of what it sent.
-fn question(from: Option<i64>, to: Option<i64>) -> String {
+pub(super) fn question(from: Option<i64>, to: Option<i64>) -> String {
     let mut filter = "kind IN ('intent', 'refusal')".to_owned();
     for (operator, bound) in [(">=", from), ("<", to)] {
         if let Some(bound) = bound {
@@ -227,7 +227,7 @@ fn question(from: Option<i64>, to: Option<i64>) -> String {
          LEFT JOIN (SELECT origin, intent_position, attempt_number, currency, cost FROM ({}) WHERE cost IS NOT NULL) d \
          ON t.origin = d.origin AND t.position = d.intent_position AND t.number = d.attempt_number \
          ORDER BY t.origin, t.position, t.number",
-        query::dispatches("true")
+        query::dispatches("records", "true")
     )
 }
 

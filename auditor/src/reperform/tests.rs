@@ -1,17 +1,22 @@
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use datafusion::physical_plan::{ExecutionPlan, collect};
 use policies::policy::Policy;
 use schemas::Sha256Hex;
 use schemas::record::{
-    Attempt, AttemptNumber, Attributed, Body, Caller, Decision, Intent, Record, Refusal, Source,
+    Attempt, AttemptNumber, Attributed, Body, Caller, Cost, Decision, Intent, Outcome, Record, Refusal,
+    Source, Usage, UsageRole, UsageSource,
 };
 
 use super::compare::{Policies, compare};
-use super::exchange::{COMES_IN, Exchange, InForce, Took, read};
+use super::exchange::{COMES_IN, Exchange, InForce, Took, each, question, read};
 use super::result::{Change, Found, LISTED, Reperformed};
 use super::what_if::what_if;
-use crate::fixture::{Writer, exchange_id, id};
+use crate::fixture::{START, Writer, exchange_id, id, proven};
 use crate::report::Verdict as Proven;
+use crate::source::MemorySource;
+use crate::time::SECOND;
 
 const RULES: &str = "mode: enforce\ndefault: deny\nrules:\n- {id: quality, effect: allow, when: {team: quality}, \
                      operations: chat.completions, models: 'gpt-4o*'}\n";
@@ -29,19 +34,8 @@ fn config() -> Sha256Hex {
 fn judged(team: &str) -> Exchange {
     let caller =
         Caller { team: Some(Attributed { value: id(team), source: Source::Key }), ..Writer::caller() };
-    let mut first = leaf(Body::Intent(Intent {
-        exchange: exchange_id(1),
-        caller: caller.clone(),
-        asked: Writer::asked(),
-        verdict: None,
-        parts: vec![],
-        content_key: None,
-        retention: id("standard"),
-        translation: None,
-        fail_mode: None,
-        suppression: vec![],
-        choice: None,
-    }));
+    let mut first =
+        leaf(Body::Intent(Intent { caller: caller.clone(), ..Writer::intent_of(exchange_id(1)) }));
     let verdict = policy(RULES).evaluate(&first.facts().unwrap());
     if verdict.decision == Decision::Deny {
         first = leaf(Body::Refusal(Refusal {
@@ -320,4 +314,56 @@ fn a_pass_needs_something_evaluated_and_nothing_left_open() {
     assert_eq!((group.1.as_deref(), group.3.as_deref()), (Some("quality"), Some("default")));
     assert_eq!((sums.exchanges, sums.without_cost, sums.cost["USD"].to_string()), (3, 1, "0.5".into()));
     assert!(found.different <= LISTED as u64 && found.differences.len() == 3);
+}
+
+/// How many rows the scans of a plan gave.
+fn scanned(plan: &Arc<dyn ExecutionPlan>) -> usize {
+    let children = plan.children();
+    let own = plan.metrics().filter(|_| children.is_empty()).and_then(|metrics| metrics.output_rows());
+    own.unwrap_or(0) + children.into_iter().map(scanned).sum::<usize>()
+}
+
+#[test]
+fn an_interval_is_reperformed_from_its_own_rows() {
+    let mut writer = Writer::boot("20260921t133320z-00000001", START, None, MemorySource::default());
+    let cost = Cost {
+        currency: id("USD"),
+        total: "1".into(),
+        classes: [("input".to_owned(), "1".to_owned())].into(),
+        price_book: config(),
+        price_row: id("row"),
+    };
+    for n in 1..=20 {
+        writer.now = START + i64::try_from(n).unwrap() * SECOND / 2;
+        let position = writer.push(Body::Intent(Writer::intent_of(exchange_id(n))));
+        let (number, phase) = (AttemptNumber::new(1).unwrap(), id("open"));
+        let attempt = Attempt::new(exchange_id(n), number, id("second"), id("fallback"));
+        writer.push(Body::Attempt(Attempt { intent_position: position, phase, ..attempt }));
+        let usage = Usage::of(UsageSource::Provider, UsageRole::Incurred);
+        let outcome = writer.outcome_of(exchange_id(n), position, None, vec![], usage);
+        writer.push(Body::Outcome(Outcome { cost: Some(cost.clone()), unpriced: None, ..outcome }));
+        writer.seal();
+    }
+    let tenth = (Some(START + 5 * SECOND), Some(START + 5 * SECOND + 1));
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let evidence = proven(&writer).await;
+        let session = &evidence.session;
+        let mut rows = Vec::new();
+        for bounds in [(None, None), tenth] {
+            let mut found = Vec::new();
+            each(session, bounds, |exchange| {
+                found.push((exchange.id.clone().unwrap(), exchange.further.is_some()));
+            })
+            .await
+            .unwrap();
+            let sql = question(bounds.0, bounds.1);
+            let plan = session.sql(&sql).await.unwrap().create_physical_plan().await.unwrap();
+            collect(plan.clone(), session.task_ctx()).await.unwrap();
+            rows.push((found, scanned(&plan)));
+        }
+        let [(all, of_all), (one, of_one)] = &rows[..] else { unreachable!() };
+        let id = exchange_id(10).to_string();
+        assert_eq!((all.len(), &one[..]), (40, &[(id.clone(), false), (id, true)][..]));
+        assert!(*of_all >= 80 && *of_one <= 5, "{of_all} rows for all, {of_one} for one");
+    });
 }

@@ -62,7 +62,7 @@ impl Count {
                 self.strata.insert(item.stratum.clone(), 1);
             }
         }
-        if let Some((currency, cost)) = item.cost.as_ref().filter(|(_, cost)| cost.0 > 0) {
+        for (currency, cost) in item.cost.iter().filter(|(_, cost)| cost.0 > 0) {
             let (count, sum) = self.values.entry(currency.clone()).or_default();
             *count += 1;
             *sum = sum.checked_add(cost.0).context("the sum of all costs is too large")?;
@@ -116,7 +116,7 @@ impl Pass {
                 }
             }
             Self::Units(currency, units, drawn) => {
-                let value = item.cost.as_ref().filter(|(of, _)| of == currency).map(|(_, cost)| cost.0);
+                let value = item.cost.get(currency).map(|cost| cost.0);
                 let hits = units.hits(value.and_then(|value| u128::try_from(value).ok()).unwrap_or(0));
                 if hits > 0 {
                     drawn.push(Drawn { item, ticket: None, hits });

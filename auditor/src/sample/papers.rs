@@ -62,8 +62,9 @@ pub fn csv(draw: &Draw, by: &[String]) -> anyhow::Result<String> {
             item.started_at.map(time::text).unwrap_or_default(),
         ];
         cells.extend(item.stratum.iter().map(|value| value.clone().unwrap_or_default()));
-        let (currency, cost) =
-            item.cost.as_ref().map(|(of, cost)| (of.clone(), cost.to_string())).unwrap_or_default();
+        let (currency, cost): (Vec<&str>, Vec<String>) =
+            item.cost.iter().map(|(of, cost)| (of.as_str(), cost.to_string())).unzip();
+        let (currency, cost) = (currency.join(" "), cost.join(" "));
         let ticket = drawn.ticket.map(|ticket| ticket.to_string()).unwrap_or_default();
         cells.extend([currency, cost, drawn.hits.to_string(), ticket, item.leaf_hash.clone()]);
         cells.push(proof_name(&item.exchange));

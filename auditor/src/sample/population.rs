@@ -1,5 +1,7 @@
 //! What is drawn from: the exchanges of the proven rows below the heads, in order.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context as _, bail};
 use arrow::array::{Array as _, AsArray as _};
 use arrow::compute::cast;
@@ -8,6 +10,7 @@ use datafusion::prelude::SessionContext;
 use futures_util::StreamExt as _;
 
 use super::seed::{Head, Parameters};
+use crate::cost::booked;
 use crate::cost::group::Group;
 use crate::decimal::Decimal;
 use crate::{query, time};
@@ -27,8 +30,8 @@ pub struct Item {
     pub state: String,
     /// When it began, microseconds UTC.
     pub started_at: Option<i64>,
-    /// Currency and cost.
-    pub cost: Option<(String, Decimal)>,
+    /// What was booked for its answer and for what was tried before, by currency.
+    pub cost: BTreeMap<String, Decimal>,
     /// SHA-256 of its newest leaf.
     pub leaf_hash: String,
 }
@@ -72,8 +75,9 @@ pub fn question(parameters: &Parameters, heads: &[Head]) -> anyhow::Result<Strin
     Ok(format!(
         "WITH proven AS (SELECT * FROM records WHERE {below}) \
          SELECT origin, coalesce(intent_position, \"position\") AS item, exchange, state, \
-         coalesce(started_at, ended_at), currency, cost, leaf_hash{by} FROM ({}) WHERE {filter} ORDER BY origin, item",
-        query::exchanges_of("proven", &["leaf_hash"])
+         coalesce(started_at, ended_at), currency, cost, attempts_currency, attempts_cost, leaf_hash{by} FROM ({}) \
+         WHERE {filter} ORDER BY origin, item",
+        booked::exchanges("proven", &["leaf_hash"])
     ))
 }
 
@@ -90,19 +94,27 @@ pub async fn each(
     while let Some(batch) = rows.next().await {
         let batch = batch?;
         let text = |column: usize| cast(batch.column(column), &DataType::Utf8);
-        let (origins, exchanges, states, currencies, hashes) =
-            (text(0)?, text(2)?, text(3)?, text(5)?, text(7)?);
+        let (origins, exchanges, states, hashes) = (text(0)?, text(2)?, text(3)?, text(9)?);
         let positions = batch.column(1).as_primitive::<Int64Type>();
         let times = cast(batch.column(4), &DataType::Int64)?;
         let times = times.as_primitive::<Int64Type>();
-        let costs = batch.column(6).as_primitive::<Decimal128Type>();
-        let groups = (8..batch.num_columns()).map(text).collect::<Result<Vec<_>, _>>()?;
+        let costs = [(text(5)?, batch.column(6)), (text(7)?, batch.column(8))];
+        let groups = (10..batch.num_columns()).map(text).collect::<Result<Vec<_>, _>>()?;
         for row in 0..batch.num_rows() {
             let value = |column: &arrow::array::ArrayRef| {
                 let column = column.as_string::<i32>();
                 column.is_valid(row).then(|| column.value(row).to_owned())
             };
-            let cost = costs.is_valid(row).then(|| Decimal(costs.value(row)));
+            let mut cost = BTreeMap::<String, Decimal>::new();
+            for (currencies, amounts) in &costs {
+                let amounts = amounts.as_primitive::<Decimal128Type>();
+                if let Some(currency) = value(currencies)
+                    && amounts.is_valid(row)
+                {
+                    let sum = cost.entry(currency).or_default();
+                    *sum = sum.plus(Decimal(amounts.value(row)));
+                }
+            }
             see(Item {
                 stratum: groups.iter().map(value).collect(),
                 origin: value(&origins).context("an exchange without a log")?,
@@ -110,7 +122,7 @@ pub async fn each(
                 exchange: value(&exchanges).context("an exchange without an id")?,
                 state: value(&states).unwrap_or_default(),
                 started_at: times.is_valid(row).then(|| times.value(row)),
-                cost: value(&currencies).zip(cost),
+                cost,
                 leaf_hash: value(&hashes).unwrap_or_default(),
             })?;
         }

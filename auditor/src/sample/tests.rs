@@ -40,7 +40,7 @@ fn item(position: u64, team: Option<&str>, cost: i128) -> Item {
         exchange: format!("exchange-{position}"),
         state: "ended".into(),
         started_at: None,
-        cost: (cost >= 0).then(|| ("USD".to_owned(), Decimal(cost))),
+        cost: (cost >= 0).then(|| ("USD".to_owned(), Decimal(cost))).into_iter().collect(),
         leaf_hash: Sha256Hex::of(&position.to_be_bytes()).to_string(),
     }
 }
@@ -136,7 +136,7 @@ fn what_cannot_be_drawn_as_asked_is_refused_with_what_is_wanted() {
     assert!(told(&population(), parameters(3, &["team"], false)).contains("wanted at least 4"));
     assert!(told(&[item(0, None, -1), item(1, None, 0)], parameters(3, &[], true)).contains("has a cost"));
     let mut mixed = population();
-    mixed[1].cost = Some(("EUR".into(), Decimal(5)));
+    mixed[1].cost = [("EUR".into(), Decimal(5))].into();
     assert!(told(&mixed, parameters(3, &[], true)).contains("--currency"));
     let other = Parameters { currency: Some("CHF".into()), ..parameters(3, &[], true) };
     assert!(told(&population(), other).contains("CHF"));

@@ -16,7 +16,7 @@ use crate::content::{self, PartContent, Reader};
 use crate::paper::html::{Cell, Html, number, time};
 use crate::paper::page::described;
 use crate::recipients::{self, Recipient};
-use crate::turns::{Item, Turn};
+use crate::turns::Turn;
 
 /// Records of an exchange that a page shows.
 const RECORDS: usize = 500;
@@ -224,16 +224,7 @@ fn say(html: &mut Html, turn: &Turn, room: &mut Room) {
         if room.is_cut {
             return;
         }
-        let (label, body) = match item {
-            Item::Text { text } => (turn.role.clone(), text.clone()),
-            Item::Reasoning { text } => (format!("{} reasons", turn.role), text.clone()),
-            Item::Refusal { text } => (format!("{} refuses", turn.role), text.clone()),
-            Item::ToolCall { name, id, arguments } => {
-                (format!("{} calls {name} [{id}]", turn.role), arguments.clone())
-            }
-            Item::ToolResult { id, text } => (format!("result [{id}]"), text.clone()),
-            Item::Other { what } => (turn.role.clone(), format!("({what})")),
-        };
+        let (label, body) = item.said(&turn.role);
         let Some(label) = room.take(&label, ITEM) else { return };
         html.element("h4", &[], label).line();
         block(html, &body, room);
@@ -253,6 +244,7 @@ fn block(html: &mut Html, body: &str, room: &mut Room) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::turns::Item;
 
     fn written(write: impl FnOnce(&mut Html, &mut Room)) -> (usize, bool) {
         let mut html = Html::served("", "");

@@ -106,17 +106,9 @@ fn callers_and_names_that_nothing_proves_are_told_with_their_share() {
         sealed(|writer| {
             let asked = Asked { operation: Some(id(operation)), ..Writer::asked() };
             let position = writer.push(Body::Intent(Intent {
-                exchange: exchange_id(2),
                 caller: caller.clone(),
                 asked: asked.clone(),
-                verdict: None,
-                translation: None,
-                parts: Vec::new(),
-                content_key: None,
-                retention: id("standard"),
-                fail_mode: None,
-                suppression: Vec::new(),
-                choice: None,
+                ..Writer::intent_of(exchange_id(2))
             }));
             let outcome = writer.outcome_of(exchange_id(2), position, None, Vec::new(), unknown_usage());
             writer.push(Body::Outcome(Outcome { caller, asked, ..outcome }));
@@ -163,14 +155,7 @@ fn an_erasure_whose_key_is_still_there_is_named() {
     let mut writer = Writer::boot("20260921t133320z-00000001", START, None, MemorySource::default());
     let (position, key) = writer.intent(5, b"to be erased");
     writer.outcome(5, position, &key, b"also");
-    writer.push(Body::Erasure(Erasure {
-        exchange: exchange_id(5),
-        origin: writer.origin.clone(),
-        position,
-        content_key: key.to_identifier(),
-        reason: id("gdpr-17"),
-        actor: None,
-    }));
+    writer.push(Body::Erasure(writer.erasure(5, position, &key)));
     writer.close();
     let folder = tempfile::tempdir().unwrap();
     let (name, page) = writer.key_table();

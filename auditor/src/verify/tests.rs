@@ -2,8 +2,8 @@ use std::collections::BTreeSet;
 
 use schemas::Sha256Hex;
 use schemas::record::{
-    Body, Config, ConfigReason, Cost, Encryption, Erasure, Gap, GapReason, Heartbeat, PartName, Predecessor,
-    Usage, UsageRole, UsageSource,
+    Body, Config, ConfigReason, Cost, Encryption, Gap, GapReason, Heartbeat, PartName, Predecessor, Usage,
+    UsageRole, UsageSource,
 };
 
 use super::*;
@@ -761,14 +761,7 @@ mod content {
         };
         destroy(&table, &writer);
         has(&with_keys(&writer.store, &table, writer.now), "UNDECLARED_ERASURE", Verdict::Invalid);
-        writer.push(Body::Erasure(Erasure {
-            exchange: exchange_id(5),
-            origin: writer.origin.clone(),
-            position,
-            content_key: key.to_identifier(),
-            reason: id("gdpr-17"),
-            actor: None,
-        }));
+        writer.push(Body::Erasure(writer.erasure(5, position, &key)));
         writer.close();
         let report = with_keys(&writer.store, &table, writer.now);
         assert_eq!(report.verdict, Verdict::Verified, "{}", crate::render::text::report(&report));
@@ -785,26 +778,7 @@ mod content {
     #[test]
     fn parts_stored_as_edits_of_earlier_batches_are_checked() {
         let mut writer = small_open();
-        let mut history: Vec<u8> = (0..3000_u32).flat_map(u32::to_le_bytes).collect();
-        let mut base: Option<(u64, Vec<u8>)> = None;
-        let key = writer.key();
-        for turn in 10..30 {
-            let exchange = exchange_id(turn);
-            let position = writer.position();
-            let base_exchange = base.as_ref().map(|(n, _)| exchange_id(*n));
-            let edits = base_exchange
-                .as_ref()
-                .zip(base.as_ref())
-                .map(|(id, (_, bytes))| (id, PartName::ClientRequest, bytes.as_slice()));
-            let part = writer.part(position, &exchange, PartName::ClientRequest, &key, &history, edits);
-            writer.intent_with(exchange, key.clone(), vec![part]);
-            writer.outcome(turn, position, &key, b"answer");
-            base = Some((turn, history.clone()));
-            history.extend_from_slice(format!("turn {turn}").as_bytes());
-            if turn % 3 == 0 {
-                writer.seal();
-            }
-        }
+        writer.growing(10..30, |n| n % 3 == 0);
         writer.close();
         let report = with_keys(&writer.store, &table(&writer), writer.now);
         assert_eq!(report.verdict, Verdict::Verified, "{}", crate::render::text::report(&report));

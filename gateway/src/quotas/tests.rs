@@ -61,18 +61,21 @@ fn usage(source: UsageSource, input: i64, output: i64) -> Usage {
     Usage { input_tokens: Some(input), output_tokens: Some(output), ..Usage::of(source, UsageRole::Incurred) }
 }
 
+/// A request with 10 tokens of input and no prices.
+fn request<'a>(
+    caller: &'a Caller,
+    asked: &'a Asked,
+    headers: &'a HeaderMap,
+    operation: &'a Operation,
+) -> Request<'a> {
+    let who = Who::of(caller, asked, headers);
+    Request { who, asked, operation, input_tokens: 10, prices: None, price_name: "openai" }
+}
+
 /// One request of a consumer: 10 tokens of input, and at most so many of output.
 async fn reserve(quotas: &Quotas, consumer: &str, output: i64) -> Result<Option<Reservation>, Refused> {
     let (caller, asked, headers) = (caller(consumer), asked(Some(output)), HeaderMap::new());
-    let request = Request {
-        who: Who::of(&caller, &asked, &headers),
-        asked: &asked,
-        operation: &chat(),
-        input_tokens: 10,
-        prices: None,
-        price_name: "openai",
-    };
-    quotas.reserve(&request, Stage::Exchange).await
+    quotas.reserve(&request(&caller, &asked, &headers, &chat()), Stage::Exchange).await
 }
 
 async fn taken(quotas: &Quotas, consumer: &str, output: i64) -> Reservation {
@@ -94,15 +97,8 @@ fn estimated(operation: &Operation, method: &Method, model: &str, max_output: Op
         ..asked(max_output)
     };
     let (caller, headers) = (caller("a"), HeaderMap::new());
-    let request = Request {
-        who: Who::of(&caller, &asked, &headers),
-        asked: &asked,
-        operation,
-        input_tokens: 10,
-        prices: None,
-        price_name: "openai",
-    };
-    let estimate = quotas(vec![rule(Some(Count::Tokens), "100")]).estimate(&request);
+    let quotas = quotas(vec![rule(Some(Count::Tokens), "100")]);
+    let estimate = quotas.estimate(&request(&caller, &asked, &headers, operation));
     (estimate.input, estimate.output)
 }
 

@@ -315,6 +315,15 @@ mod tests {
         PriceBook::parse(text.as_bytes()).unwrap_err().iter().map(ToString::to_string).collect()
     }
 
+    /// A row of standard prices, with the days from which on and until when they count.
+    fn row(id: &str, models: &str, from: &str, until: &str) -> String {
+        format!("{id},p,{models},standard,,{from},{until},USD,1,,,,2,,,,{REST}")
+    }
+
+    fn starter() -> PriceBook {
+        PriceBook::parse(STARTER.as_bytes()).unwrap()
+    }
+
     #[test]
     fn all_problems_are_told_with_line_cell_value_and_form() {
         let rows = format!(
@@ -346,9 +355,7 @@ mod tests {
 
     #[test]
     fn two_prices_for_one_day_are_a_problem_and_two_for_two_days_are_not() {
-        let row = |id: &str, from: &str, until: &str| {
-            format!("{id},p,m n*,standard,,{from},{until},USD,1,,,,2,,,,{REST}")
-        };
+        let row = |id: &str, from: &str, until: &str| row(id, "m n*", from, until);
         let good = format!("{HEADER}{}{}", row("a", "2026-01-01", "2026-02-01"), row("b", "2026-02-01", ""));
         let book = PriceBook::parse(good.as_bytes()).unwrap();
         let at =
@@ -364,8 +371,7 @@ mod tests {
 
     #[test]
     fn an_exact_model_wins_over_a_pattern_and_a_longer_pattern_over_a_shorter() {
-        let row =
-            |id: &str, model: &str| format!("{id},p,{model},standard,,2026-01-01,,USD,1,,,,2,,,,{REST}");
+        let row = |id: &str, model: &str| row(id, model, "2026-01-01", "");
         let text =
             format!("{HEADER}{}{}{}", row("wide", "gpt-*"), row("exact", "gpt-4o"), row("mid", "gpt-4*"));
         let book = PriceBook::parse(text.as_bytes()).unwrap();
@@ -379,8 +385,8 @@ mod tests {
     fn surcharges_are_factors_by_word() {
         let header = HEADER.trim_end();
         let book = |cell: &str| {
-            let row = format!("a,p,m,standard,,2026-01-01,,USD,1,,,,2,,,,https://x.test,2026-01-01,,{cell}");
-            PriceBook::parse(format!("{header},surcharges\n{row}\n").as_bytes())
+            let row = row("a", "m", "2026-01-01", "");
+            PriceBook::parse(format!("{header},surcharges\n{},{cell}\n", row.trim_end()).as_bytes())
         };
         let read = book("us=1.1 fast=6").unwrap();
         let factors: Vec<_> =
@@ -418,14 +424,14 @@ mod tests {
 
     #[test]
     fn the_starter_book_is_read_and_its_currency_is_one() {
-        let book = PriceBook::parse(STARTER.as_bytes()).unwrap();
+        let book = starter();
         assert!(book.rows().iter().all(|row| row.currency.as_str() == "USD"));
         assert_eq!(book.hash(), Sha256Hex::of(STARTER.as_bytes()));
     }
 
     #[test]
     fn the_starter_books_batch_and_flex_prices_are_half_of_the_standard_ones() {
-        let book = PriceBook::parse(STARTER.as_bytes()).unwrap();
+        let book = starter();
         let tiers = ["batch", "flex"];
         let mut checked = 0;
         for row in book.rows().iter().filter(|row| tiers.contains(&row.tier.as_str())) {
@@ -451,7 +457,7 @@ mod tests {
 
     #[test]
     fn no_cache_read_of_the_starter_book_costs_more_than_input_and_no_write_less() {
-        for row in PriceBook::parse(STARTER.as_bytes()).unwrap().rows() {
+        for row in starter().rows() {
             let prices = row.prices;
             if prices.input.is_none() {
                 // What is charged by pages or searches has no price of tokens at all.
@@ -482,7 +488,7 @@ mod tests {
 
     #[test]
     fn no_two_rows_of_the_starter_book_speak_as_closely_about_one_exchange() {
-        let book = PriceBook::parse(STARTER.as_bytes()).unwrap();
+        let book = starter();
         let close = |row: &Row, model: &str| {
             let fit = row.models.iter().filter(|pattern| pattern.matches(model));
             fit.map(|pattern| (pattern.is_exact(), pattern.literals())).max()
@@ -509,7 +515,7 @@ mod tests {
 
     #[test]
     fn a_dearer_long_prompt_of_the_starter_book_has_a_row_for_each_name_of_the_short_one() {
-        let book = PriceBook::parse(STARTER.as_bytes()).unwrap();
+        let book = starter();
         for long in book.rows().iter().filter(|row| row.input_above > 0) {
             let short = book.rows().iter().find(|row| {
                 row.input_above == 0
@@ -529,7 +535,7 @@ mod tests {
 
     #[test]
     fn the_starter_book_prices_the_models_that_answers_name() {
-        let book = PriceBook::parse(STARTER.as_bytes()).unwrap();
+        let book = starter();
         let day = |text: &str| super::day(text).unwrap() * 86_400_000_000;
         // provider, model, day, input tokens -> row
         let table = [
@@ -595,7 +601,7 @@ mod tests {
 
     #[test]
     fn the_starter_book_prices_bedrocks_ids_where_they_say_where_they_are_served() {
-        let book = PriceBook::parse(STARTER.as_bytes()).unwrap();
+        let book = starter();
         let at = super::day("2026-11-20").unwrap() * 86_400_000_000;
         let row = |provider: &str, model: &str| {
             book.row(provider, model, at, "standard", 1).map(|row| row.id.as_str())
@@ -644,7 +650,7 @@ mod tests {
 
     #[test]
     fn groqs_usual_tier_costs_what_the_standard_one_does() {
-        let book = PriceBook::parse(STARTER.as_bytes()).unwrap();
+        let book = starter();
         let of = |tier: &str| -> Vec<(&[Pattern], Prices)> {
             let rows = book.rows().iter().filter(|row| row.provider == "groq" && row.tier == tier);
             rows.map(|row| (row.models.as_slice(), row.prices)).collect()
@@ -655,7 +661,7 @@ mod tests {
 
     #[test]
     fn the_starter_books_surcharges_are_those_of_the_models_that_have_them() {
-        let book = PriceBook::parse(STARTER.as_bytes()).unwrap();
+        let book = starter();
         let factor = |id: &str, word: &str| {
             let row = book.rows().iter().find(|row| row.id.as_str() == id).unwrap();
             row.surcharges.get(word).map(ToString::to_string)

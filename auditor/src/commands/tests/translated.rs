@@ -23,17 +23,8 @@ fn translated() -> Writer {
     ] {
         let translation = Some(Translation { from: id("openai"), to: id("anthropic"), dropped: request });
         let position = writer.push(Body::Intent(Intent {
-            exchange: exchange_id(n),
-            caller: Writer::caller(),
-            asked: Writer::asked(),
-            verdict: None,
             translation: translation.clone(),
-            parts: vec![],
-            content_key: None,
-            retention: id("standard"),
-            fail_mode: None,
-            choice: None,
-            suppression: vec![],
+            ..Writer::intent_of(exchange_id(n))
         }));
         let usage = Usage::of(UsageSource::NotApplicable, UsageRole::None);
         let mut outcome = writer.outcome_of(exchange_id(n), position, None, vec![], usage);
