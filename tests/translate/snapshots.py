@@ -28,12 +28,14 @@ from openai.types.chat.completion_create_params import (
 CASES = Path(__file__).resolve().parents[2] / "gateway/dialects/testdata/translate"
 
 # What other servers of OpenAI's dialect write for thoughts, and Google for the signature of a call; the cache marks that
-# clients of that dialect send to Anthropic's models; and how Anthropic's older models are told to draw, which its newest
-# SDK leaves to `extra_body`.
+# clients of that dialect send to Anthropic's models, and their `top_k`; and how Anthropic's older models are told to draw,
+# which its newest SDK leaves to `extra_body`.
 DRAW = {"temperature", "top_p", "top_k"}
 BESIDE = {
     "MessageCreateParamsNonStreaming": DRAW,
     "MessageCreateParamsStreaming": DRAW,
+    "CompletionCreateParamsNonStreaming": {"top_k"},
+    "CompletionCreateParamsStreaming": {"top_k"},
     "ChatCompletionMessage": {"reasoning_content", "thinking_blocks"},
     "ChoiceDelta": {"reasoning_content", "thinking_blocks"},
     "ChatCompletionMessageFunctionToolCall": {"extra_content"},

@@ -103,14 +103,22 @@ const FILTERED: &[&str] = &[
     "guardrail_intervened",
     "content_filtered",
     "ERROR_TOXIC",
-    // Gemini and Vertex.
+];
+
+/// The same at Gemini and Vertex AI.
+pub(crate) const FILTERED_BY_GOOGLE: &[&str] = &[
     "SAFETY",
-    "PROHIBITED_CONTENT",
+    "RECITATION",
+    "LANGUAGE",
     "BLOCKLIST",
+    "PROHIBITED_CONTENT",
     "SPII",
-    "MODEL_ARMOR",
     "IMAGE_SAFETY",
     "IMAGE_PROHIBITED_CONTENT",
+    "IMAGE_RECITATION",
+    "MODEL_ARMOR",
+    "ESCALATION",
+    "PUP_LIMITED_DISABLED",
 ];
 
 /// Whether an answer is none because a filter took it: the prompt was blocked, or its first choice ended so.
@@ -118,7 +126,11 @@ pub(crate) fn is_filtered(gathered: &Gathered) -> bool {
     let first = gathered.finish_reasons.get(&0).map(String::as_str);
     // The Responses API says `incomplete`, and why beside it.
     let closer = gathered.finish_detail.as_deref().filter(|_| first == Some("incomplete"));
-    gathered.blocked || first.into_iter().chain(closer).any(|reason| FILTERED.contains(&reason))
+    gathered.blocked
+        || first
+            .into_iter()
+            .chain(closer)
+            .any(|reason| FILTERED.contains(&reason) || FILTERED_BY_GOOGLE.contains(&reason))
 }
 
 /// The same of an error that is an event of a stream.
@@ -313,6 +325,21 @@ mod tests {
         ];
         for (dialect, status, body, wanted) in cases {
             assert_eq!(failure_class(*dialect, *status, body.as_bytes()), *wanted, "{body}");
+        }
+    }
+
+    #[test]
+    fn an_answer_that_a_filter_ended_is_none() {
+        let ended = |reason: &str| {
+            let mut gathered = Gathered::default();
+            gathered.finish_reasons.insert(0, reason.to_owned());
+            is_filtered(&gathered)
+        };
+        for reason in ["content_filter", "guardrail_intervened", "SAFETY", "RECITATION", "ESCALATION"] {
+            assert!(ended(reason), "{reason}");
+        }
+        for reason in ["stop", "STOP", "MAX_TOKENS", "OTHER"] {
+            assert!(!ended(reason), "{reason}");
         }
     }
 

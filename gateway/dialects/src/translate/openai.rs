@@ -2,10 +2,12 @@
 //!
 //! - `request`: what a caller asks, and what a provider is asked
 //! - `answer`: whole answers, usage, errors
+//! - `schema`: what strict mode takes
 //! - `stream`: chunks
 
 mod answer;
 mod request;
+mod schema;
 mod stream;
 
 use http::HeaderMap;

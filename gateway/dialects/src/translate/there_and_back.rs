@@ -28,8 +28,8 @@ fn text() -> impl Strategy<Value = String> {
 
 fn schema() -> impl Strategy<Value = Json> {
     let schemas = [
-        r#"{"type":"object","properties":{"z":{"type":"number","minimum":1.0}, "a":{"enum":["x", 2]}}}"#,
-        r#"{"type":"object"}"#,
+        r#"{"type":"object","properties":{"z":{"type":"number","minimum":1.0}, "a":{"type":["string","integer"],"enum":["x", 2]}},"required":["a","z"],"additionalProperties":false}"#,
+        r#"{"type":"object","properties":{},"additionalProperties":false}"#,
     ];
     select(schemas.to_vec()).prop_map(|text| Json::object(text).unwrap())
 }
@@ -140,10 +140,7 @@ fn tools(dialect: Dialect) -> impl Strategy<Value = (Vec<Tool>, Option<ToolChoic
         Some(ToolChoice::Required),
         Some(ToolChoice::Tool("f".into())),
     ];
-    (vec(tool, 0..3), select(choices), any::<bool>()).prop_map(move |(tools, choice, one)| {
-        if tools.is_empty() {
-            return (tools, None, None);
-        }
+    (vec(tool, 1..3), select(choices), any::<bool>()).prop_map(move |(tools, choice, one)| {
         // Anthropic says it within the choice.
         let says = dialect == Dialect::OpenAi || !matches!(choice, None | Some(ToolChoice::None));
         (tools, choice, (one && says).then_some(false))

@@ -7,8 +7,8 @@ use crate::translate::anthropic::block::of_a_model;
 use crate::translate::beginning::Beginning;
 use crate::translate::form::{
     Cache, CannotCarry, Content, Conversation, Document, Dropped, Effort, Json, Options, OutputFormat, Part,
-    Reasoning, ReasoningMode, Role, Source, Thinking, Tool, ToolChoice, ToolResult, Turn, Unreadable, Weight,
-    Written,
+    Reasoning, ReasoningMode, Role, Sampling, Source, Thinking, Tool, ToolChoice, ToolResult, Turn,
+    Unreadable, Weight, Written,
 };
 use crate::translate::text::{Array, Object, Writer, elements};
 
@@ -321,7 +321,7 @@ pub(super) fn write(conversation: &Conversation, options: Options) -> Result<Wri
     write_system(&conversation.system, &mut body, &mut dropped);
     body.raw("messages", &write_messages(&conversation.turns, &mut dropped)?);
     write_tools(conversation, &mut body);
-    write_sampling(conversation, &mut body, &mut dropped);
+    write_sampling(conversation, thinking.is_on, &mut body, &mut dropped);
     if let Some(thinking) = &thinking.thinking {
         body.raw("thinking", thinking);
     }
@@ -355,6 +355,7 @@ pub(crate) struct Thought {
     pub(crate) thinking: Option<String>,
     pub(crate) effort: Option<Effort>,
     pub(crate) max_tokens: i64,
+    pub(crate) is_on: bool,
 }
 
 /// The least budget that the API takes.
@@ -368,7 +369,7 @@ pub(crate) fn write_thinking(
 ) -> Thought {
     let asked = conversation.sampling.max_output_tokens;
     let most = asked.unwrap_or(options.max_output_tokens);
-    let off = Thought { thinking: None, effort: None, max_tokens: most };
+    let off = Thought { thinking: None, effort: None, max_tokens: most, is_on: false };
     let Some(reasoning) = &conversation.reasoning else { return off };
     let plain = |kind: &str| Some(Writer::new().text("type", kind).end());
     if reasoning.mode == Some(ReasoningMode::Off) {
@@ -393,7 +394,7 @@ pub(crate) fn write_thinking(
     };
     let Some(budget) = budget else {
         let effort = reasoning.effort.map(|effort| effort.max(Effort::Low));
-        return Thought { thinking: plain("adaptive"), effort, max_tokens: most };
+        return Thought { thinking: plain("adaptive"), effort, max_tokens: most, is_on: true };
     };
     let budget = budget.max(LEAST_BUDGET);
     let (budget, max_tokens) = match asked {
@@ -407,7 +408,30 @@ pub(crate) fn write_thinking(
         return off;
     }
     let thinking = Writer::new().text("type", "enabled").integer("budget_tokens", budget).end();
-    Thought { thinking: Some(thinking), effort: None, max_tokens }
+    Thought { thinking: Some(thinking), effort: None, max_tokens, is_on: true }
+}
+
+/// The draw as the API takes it: with thinking a temperature of 1 only, `top_p` from 0.95 on and no `top_k`.
+pub(crate) fn sampling_beside_thinking(
+    sampling: &Sampling,
+    is_on: bool,
+    dropped: &mut Vec<Dropped>,
+) -> Sampling {
+    let mut left = sampling.clone();
+    if !is_on {
+        return left;
+    }
+    let within =
+        |least: f64| move |number: &Json| number.number().is_some_and(|n| (least..=1.0).contains(&n));
+    let mut take = |key: &str, value: &mut Option<Json>, fits: &dyn Fn(&Json) -> bool| {
+        if value.take_if(|value| !fits(value)).is_some() {
+            dropped.push(Dropped::hint(key, "sampling_with_thinking"));
+        }
+    };
+    take("temperature", &mut left.temperature, &within(1.0));
+    take("top_p", &mut left.top_p, &within(0.95));
+    take("top_k", &mut left.top_k, &|_| false);
+    left
 }
 
 /// Models from before adaptive thinking, by name.
@@ -614,7 +638,8 @@ fn document_source(document: &Document) -> Option<String> {
 
 fn write_tools(conversation: &Conversation, body: &mut Writer) {
     let mut tools = Array::new();
-    for tool in &conversation.tools {
+    let earlier = conversation.tools_of_earlier_calls();
+    for tool in conversation.tools.iter().chain(&earlier) {
         let mut written = Writer::new();
         written.text("name", &tool.name);
         if let Some(description) = &tool.description {
@@ -636,6 +661,10 @@ fn write_tools(conversation: &Conversation, body: &mut Writer) {
         return;
     }
     body.raw("tools", &tools.end());
+    if !earlier.is_empty() {
+        body.raw("tool_choice", r#"{"type":"none"}"#);
+        return;
+    }
     let one_at_a_time = conversation.parallel_tools == Some(false);
     let mut choice = Writer::new();
     match &conversation.tool_choice {
@@ -652,8 +681,13 @@ fn write_tools(conversation: &Conversation, body: &mut Writer) {
     body.raw("tool_choice", &choice.end());
 }
 
-fn write_sampling(conversation: &Conversation, body: &mut Writer, dropped: &mut Vec<Dropped>) {
-    let sampling = &conversation.sampling;
+fn write_sampling(
+    conversation: &Conversation,
+    is_thinking: bool,
+    body: &mut Writer,
+    dropped: &mut Vec<Dropped>,
+) {
+    let sampling = sampling_beside_thinking(&conversation.sampling, is_thinking, dropped);
     if let Some(temperature) = &sampling.temperature {
         if temperature.number().is_some_and(|t| t > 1.0) {
             dropped.push(Dropped::meaning("temperature", "temperature_above_1"));

@@ -7,10 +7,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest as _, Sha256};
 
-use crate::translate::anthropic::request::{Thought, write_thinking};
+use crate::translate::anthropic::request::{Thought, sampling_beside_thinking, write_thinking};
 use crate::translate::form::{
     Cache, CannotCarry, Content, Conversation, Document, Dropped, Effort, Json, Options, OutputFormat,
-    Reasoning, ReasoningMode, Source, Thinking, ToolChoice, ToolResult, ToolUse, Written,
+    Reasoning, ReasoningMode, Sampling, Source, Thinking, ToolChoice, ToolResult, ToolUse, Written,
 };
 use crate::translate::join::{Placed, joined};
 use crate::translate::media;
@@ -82,13 +82,15 @@ impl Request {
         if !system.is_empty() {
             body.raw("system", &list(&system));
         }
-        let config = self.config(conversation, thought);
+        let is_thinking = thought.is_some_and(|thought| thought.is_on);
+        let sampling = sampling_beside_thinking(&conversation.sampling, is_thinking, &mut self.dropped);
+        let config = self.config(&sampling, thought);
         if !config.is_empty() {
             body.raw("inferenceConfig", &config.end());
         }
         self.tools(conversation, &mut body);
         self.output(conversation, thought, &mut body);
-        self.additional(conversation, thought, &mut body);
+        self.additional(conversation, &sampling, thought, &mut body);
         self.labels(conversation, &mut body);
         body.end()
     }
@@ -107,9 +109,21 @@ impl Request {
 
     fn blocks(&mut self, parts: &[Placed<'_>]) -> Vec<String> {
         let mut blocks = Vec::new();
+        let mut has_text = false;
+        let mut title = None;
         for Placed { path, part } in parts {
             match &part.content {
-                Content::Text(text) | Content::Refusal(text) => blocks.extend(text_block(text)),
+                Content::Text(text) | Content::Refusal(text) => {
+                    let block = text_block(text);
+                    has_text |= block.is_some();
+                    blocks.extend(block);
+                }
+                Content::Document(document) => {
+                    if let Some(block) = self.document(path, document) {
+                        blocks.push(block);
+                        title.get_or_insert(document.title.as_deref().unwrap_or_default());
+                    }
+                }
                 Content::ToolUse(call) => blocks.push(self.call(path, call)),
                 Content::ToolResult(result) => blocks.push(self.result(path, result)),
                 Content::Thinking(thinking) => blocks.extend(self.thinking(path, thinking)),
@@ -119,6 +133,10 @@ impl Request {
                 self.dropped.push(Dropped::hint(format!("{path}.signature"), "signature"));
             }
             self.mark(path, part.cache.as_ref(), &mut blocks);
+        }
+        // Bedrock refuses a document in a message without a text, and a blank one is none.
+        if let Some(title) = title.filter(|_| !has_text) {
+            blocks.extend(text_block(title).or_else(|| text_block("document")));
         }
         blocks
     }
@@ -269,8 +287,7 @@ impl Request {
         }
     }
 
-    fn config(&mut self, conversation: &Conversation, thought: Option<&Thought>) -> Writer {
-        let sampling = &conversation.sampling;
+    fn config(&mut self, sampling: &Sampling, thought: Option<&Thought>) -> Writer {
         let mut config = Writer::new();
         // A budget for thinking is part of the bound.
         let with_thinking =
@@ -305,7 +322,12 @@ impl Request {
 
     fn tools(&mut self, conversation: &Conversation, body: &mut Writer) {
         let mut tools = Vec::new();
-        for (at, tool) in conversation.tools.iter().enumerate() {
+        let earlier = conversation.tools_of_earlier_calls();
+        if !earlier.is_empty() {
+            // There is no word for a tool that may not be called.
+            self.dropped.push(Dropped::hint("tools", "tools_of_earlier_calls"));
+        }
+        for (at, tool) in conversation.tools.iter().chain(&earlier).enumerate() {
             let mut spec = Writer::new();
             spec.text("name", &tool.name);
             if let Some(description) = tool.description.as_ref().filter(|text| !text.is_empty()) {
@@ -324,7 +346,7 @@ impl Request {
         }
         let mut config = Writer::new();
         config.raw("tools", &list(&tools));
-        match &conversation.tool_choice {
+        match conversation.tool_choice.as_ref().filter(|_| earlier.is_empty()) {
             None => {}
             Some(ToolChoice::Auto) => {
                 config.raw("toolChoice", r#"{"auto":{}}"#);
@@ -339,7 +361,7 @@ impl Request {
             Some(ToolChoice::None) => self.dropped.push(Dropped::meaning("tool_choice", "tool_choice")),
         }
         body.raw("toolConfig", &config.end());
-        if conversation.parallel_tools == Some(false) {
+        if conversation.parallel_tools == Some(false) && earlier.is_empty() {
             self.dropped.push(Dropped::meaning("parallel_tool_calls", "one_call_at_a_time"));
         }
     }
@@ -373,9 +395,15 @@ impl Request {
     }
 
     /// What Converse has no field for, in the words of the model's own API.
-    fn additional(&mut self, conversation: &Conversation, thought: Option<&Thought>, body: &mut Writer) {
+    fn additional(
+        &mut self,
+        conversation: &Conversation,
+        sampling: &Sampling,
+        thought: Option<&Thought>,
+        body: &mut Writer,
+    ) {
         let mut fields = Writer::new();
-        if let Some(top_k) = &conversation.sampling.top_k {
+        if let Some(top_k) = &sampling.top_k {
             match self.family {
                 Family::Anthropic => {
                     fields.json("top_k", top_k);

@@ -1,6 +1,6 @@
 //! What a caller asks for.
 
-use super::{Json, Part, Reasoning};
+use super::{Content, Json, Part, Reasoning};
 
 /// What a caller asks for.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -35,6 +35,26 @@ pub struct Conversation {
     pub stream: bool,
     /// Whether a stream is to tell its usage, where the dialect lets the caller choose.
     pub stream_usage: bool,
+}
+
+impl Conversation {
+    /// The tools that earlier turns call, each once, where the caller offers none: Anthropic and Bedrock refuse calls without
+    /// the tools that they are of.
+    pub(crate) fn tools_of_earlier_calls(&self) -> Vec<Tool> {
+        let mut tools: Vec<Tool> = Vec::new();
+        if !self.tools.is_empty() {
+            return tools;
+        }
+        for part in self.turns.iter().flat_map(|turn| &turn.parts) {
+            if let Content::ToolUse(call) = &part.content
+                && tools.iter().all(|tool| tool.name != call.name)
+            {
+                let name = call.name.clone();
+                tools.push(Tool { name, description: None, schema: None, strict: None, cache: None });
+            }
+        }
+        tools
+    }
 }
 
 /// Who speaks.

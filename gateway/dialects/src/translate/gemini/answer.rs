@@ -1,6 +1,7 @@
 //! Answers of Gemini: whole, streamed, and errors.
 
 use crate::facts::Gathered;
+use crate::failure::FILTERED_BY_GOOGLE;
 use crate::gemini::usage_metadata;
 use crate::json::{boolean, each, name, pick, present, scalar, string};
 use crate::operation::{Dialect, operation};
@@ -384,28 +385,8 @@ fn finished(reason: &str, vertex: bool) -> Option<Finish> {
         ("" | "FINISH_REASON_UNSPECIFIED" | "0", _) => return None,
         ("STOP" | "1", _) => Finish::Stop,
         ("MAX_TOKENS" | "CONTINUATION" | "2", _) => Finish::Length,
-        (
-            "SAFETY"
-            | "RECITATION"
-            | "LANGUAGE"
-            | "BLOCKLIST"
-            | "PROHIBITED_CONTENT"
-            | "SPII"
-            | "IMAGE_SAFETY"
-            | "IMAGE_PROHIBITED_CONTENT"
-            | "IMAGE_RECITATION"
-            | "MODEL_ARMOR"
-            | "ESCALATION"
-            | "PUP_LIMITED_DISABLED"
-            | "3"
-            | "4"
-            | "6"
-            | "7"
-            | "8",
-            _,
-        )
-        | ("9", false)
-        | ("10", true) => Finish::Refused,
+        (reason, _) if FILTERED_BY_GOOGLE.contains(&reason) => Finish::Refused,
+        ("3" | "4" | "6" | "7" | "8", _) | ("9", false) | ("10", true) => Finish::Refused,
         ("9", true) | ("10", false) => Finish::Other("MALFORMED_FUNCTION_CALL".into()),
         ("5", _) => Finish::Other("OTHER".into()),
         (other, _) => Finish::Other(other.into()),

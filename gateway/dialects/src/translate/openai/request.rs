@@ -9,6 +9,7 @@ use crate::translate::form::{
     Reasoning, ReasoningMode, Role, Source, Thinking, Tool, ToolChoice, ToolResult, ToolUse, Turn,
     Unreadable, Weight, Written,
 };
+use crate::translate::openai::schema::strict_mode_takes;
 use crate::translate::text::{Array, Object, Writer, elements};
 
 use Weight::{Hint, Meaning};
@@ -423,7 +424,7 @@ pub(super) fn write(
     write_tools(conversation, &mut body, &mut dropped);
     write_sampling(conversation, &mut body, &mut dropped);
     if let Some(format) = &conversation.output {
-        body.raw("response_format", &write_format(format));
+        body.raw("response_format", &write_format(format, &mut dropped));
     }
     write_reasoning(conversation, &mut body);
     if let Some(user) = &conversation.user {
@@ -634,7 +635,11 @@ fn write_tools(conversation: &Conversation, body: &mut Writer, dropped: &mut Vec
         }
         function.maybe("parameters", tool.schema.as_ref());
         if let Some(strict) = tool.strict {
-            function.boolean("strict", strict);
+            let takes = tool.schema.as_ref().is_some_and(strict_mode_takes);
+            if strict && !takes {
+                dropped.push(Dropped::hint(format!("tools[{n}].strict"), "strict"));
+            }
+            function.boolean("strict", strict && takes);
         }
         tools.push(&Writer::new().text("type", "function").raw("function", &function.end()).end());
         if tool.cache.is_some() {
@@ -687,7 +692,7 @@ fn write_sampling(conversation: &Conversation, body: &mut Writer, dropped: &mut 
     }
 }
 
-fn write_format(format: &OutputFormat) -> String {
+fn write_format(format: &OutputFormat, dropped: &mut Vec<Dropped>) -> String {
     let mut written = Writer::new();
     match format {
         OutputFormat::JsonObject => {
@@ -699,7 +704,12 @@ fn write_format(format: &OutputFormat) -> String {
             if let Some(description) = description {
                 inner.text("description", description);
             }
-            inner.json("schema", schema).boolean("strict", strict.unwrap_or(true));
+            let strict = strict.unwrap_or(true);
+            let takes = strict_mode_takes(schema);
+            if strict && !takes {
+                dropped.push(Dropped::hint("output_config.format.schema", "strict"));
+            }
+            inner.json("schema", schema).boolean("strict", strict && takes);
             written.text("type", "json_schema").raw("json_schema", &inner.end());
         }
     }
