@@ -13,7 +13,8 @@ use dialects::coding::{Caps, codings, decode_all};
 use dialects::failure::MAX_ERROR;
 use dialects::{FailureClass, Operation, failure_class};
 use http::Response;
-use schemas::record::Verdict;
+use schemas::ExchangeId;
+use schemas::record::{End, Verdict};
 
 use super::budget::Repeat;
 use super::failure::{Failure, Why};
@@ -167,24 +168,21 @@ pub(crate) async fn run(
         let next = if plan.may_follow(&tries, &failure, has_key) {
             tries.keys += u64::from(has_key);
             let spoken = plan.original.spoken(&prepared);
-            plan.next(app, snapshot, &mut live, &mut tries, (&mut failure, spoken), place).await
+            plan.next(app, snapshot, &mut live, &mut tries, (&mut failure, spoken), (&target, place)).await
         } else {
             None
         };
-        let Some((next, spent)) = next else {
+        let next = match next {
+            Some((next, request)) => plan.opens(&mut live, (&tries, &failure, &target), next, request).await,
+            None => None,
+        };
+        let Some(next) = next else {
             let way = plan.way(&prepared);
             drop(plan);
             return give_up(app, live, failure, kept, way).await;
         };
-        let opened = plan.turns_to(app, &mut live, (&tries, &failure, &spent), &target, &next).await;
-        if !opened {
-            let way = plan.way(&prepared);
-            drop((plan, next));
-            return give_up(app, live, failure, kept, way).await;
-        }
         next.repeat.sent();
         if let Some(open) = live.open() {
-            open.charges_attempt(app, &spent);
             open.intended.of_target = next.reservation;
         }
         tries.number += 1;
@@ -213,6 +211,32 @@ async fn give_up(
         (Some(answer), None) => back::relay(app, live, answer, way).await,
         (None, None) => back::no_answer(app, live, failure.no_answer).await,
     }
+}
+
+/// What is recorded of an attempt that failed, of whose answer this `came`.
+fn ended<'a>(
+    number: u64,
+    failure: &Failure,
+    target: &'a Arc<Target>,
+    came: Option<&'a Answer>,
+    spent: &'a Spent,
+) -> Failed<'a> {
+    let end = match failure.why {
+        Why::Connect => End::Unreachable,
+        Why::Timeout => End::Timeout,
+        Why::Aborted => End::ProviderAbort,
+        Why::Exceeds => End::GatewayAbort,
+        Why::Status(_) | Why::Event(_) | Why::Said(_) => match failure.extent {
+            Extent::Whole => End::Complete,
+            Extent::Part => End::GatewayAbort,
+            Extent::Broken => End::ProviderAbort,
+        },
+    };
+    Failed { number, why: failure.word(), target, end, answer: came, spent, took: failure.took }
+}
+
+fn unrecorded(exchange: &ExchangeId, error: &str) {
+    tracing::warn!(%exchange, %error, "no further target is asked: it could not be recorded");
 }
 
 fn broken() -> NoAnswer {
@@ -376,8 +400,8 @@ impl Plan {
         is_safe && in_time && (counts || has_key) && tries.number + 1 < MAX_ATTEMPTS
     }
 
-    /// The next attempt behind one that failed at `place`, and what that one used; `None` where there is none, or no budget for it.
-    /// What the failed one says is read first: it may tell its usage.
+    /// The next attempt behind one that failed at `place`, and its body where that is another than the first one's; `None` where
+    /// there is none, or no budget for it. What the failed one says is read first: it may tell its usage.
     async fn next(
         &self,
         app: &Arc<App>,
@@ -385,47 +409,79 @@ impl Plan {
         live: &mut Live,
         tries: &mut Tries,
         (failure, spoken): (&mut Failure, Operation),
-        place: usize,
-    ) -> Option<(Next, Spent)> {
+        (target, place): (&Arc<Target>, usize),
+    ) -> Option<(Next, Option<Bytes>)> {
+        // Where nobody is left to be asked the caller gets what came, and does not wait for all of it.
+        let shut = self.shut(tries, Instant::now());
+        if (0..self.route.targets.len()).all(|place| shut.contains(&place)) {
+            return None;
+        }
         // Before room is taken at a target: it would be given back as if that one had been asked.
         let Some(repeat) = self.route.budget.repeat() else {
             tracing::warn!(route = %self.route.name, "the budget of repeats is spent");
             return None;
         };
-        let (went, is_unfit) = (failure.went(), failure.is_unfit);
-        let Some(answer) = &mut failure.answer else {
-            let spent = live.open()?.spent(None, went, spoken);
-            return self.goes_on(app, snapshot, live, tries, (spent, repeat), place).await;
+        let mut came = failure.answer.take();
+        let next = match &mut came {
+            None => {
+                let spent = live.open()?.spent(None, failure.went(), spoken);
+                let failed = ended(tries.number, failure, target, None, &spent);
+                self.goes_on(app, snapshot, live, tries, (failed, repeat), place).await
+            }
+            Some(answer) => {
+                let mut ahead = Ahead::new(live, answer, spoken);
+                if !failure.is_unfit {
+                    failure.extent = ahead.answer.read(MOST_KEPT, READ_WITHIN).await;
+                }
+                let Ahead { live, answer, .. } = &mut ahead;
+                let spent = live.open().map(|open| open.spent(Some(&**answer), failure.went(), spoken));
+                let next = match &spent {
+                    Some(spent) => {
+                        let failed = ended(tries.number, failure, target, Some(&**answer), spent);
+                        self.goes_on(app, snapshot, live, tries, (failed, repeat), place).await
+                    }
+                    None => None,
+                };
+                ahead.done();
+                next
+            }
         };
-        let ahead = Ahead::new(live, answer, spoken);
-        if !is_unfit {
-            failure.extent = ahead.answer.read(MOST_KEPT, READ_WITHIN).await;
-        }
-        let spent = ahead.live.open().map(|open| open.spent(Some(&*ahead.answer), went, spoken));
-        let next = match spent {
-            Some(spent) => self.goes_on(app, snapshot, ahead.live, tries, (spent, repeat), place).await,
-            None => None,
-        };
-        ahead.done();
+        failure.answer = came;
         next
     }
 
-    /// Gives back what a failed attempt did not use, finds the next one, and waits as long as that asks for.
+    /// Gives back what a failed attempt did not use, finds the next one, waits as long as that asks for, and records how the failed
+    /// one ended.
     async fn goes_on(
         &self,
         app: &Arc<App>,
         snapshot: &Snapshot,
         live: &mut Live,
         tries: &mut Tries,
-        (spent, repeat): (Spent, Repeat),
+        (failed, repeat): (Failed<'_>, Repeat),
         place: usize,
-    ) -> Option<(Next, Spent)> {
-        live.open()?.settles_attempt(app, &spent).await;
+    ) -> Option<(Next, Option<Bytes>)> {
+        live.open()?.settles_attempt(app, failed.spent).await;
         let next = self.find(snapshot, live, tries, place, repeat).await?;
         if !next.wait.is_zero() {
             tokio::time::sleep(next.wait).await;
         }
-        Some((next, spent))
+        let request = self.original.instead(tries.first.as_ref(), &next.prepared).await.ok()?;
+        let open = live.open()?;
+        match open.ends_attempt(failed).await {
+            Ok(()) => Some((next, request)),
+            Err(error) => {
+                unrecorded(&open.exchange, &error);
+                None
+            }
+        }
+    }
+
+    /// Targets that are not asked again, as things stand.
+    fn shut(&self, tries: &Tries, now: Instant) -> Vec<usize> {
+        let held = tries.held.iter().filter(|(_, until)| *until > now + PATIENCE);
+        let held: Vec<usize> = held.map(|(place, _)| *place).collect();
+        [&self.denied[..], &tries.unfit, &held].concat()
     }
 
     /// A target that can be asked and has room: one that did not fail, else one that did.
@@ -443,9 +499,7 @@ impl Plan {
             let (picked, is_again) = match self.route.balancer.pick(&self.spread.pick(&excluded)) {
                 Some(picked) => (picked, false),
                 None => {
-                    let held = tries.held.iter().filter(|(_, until)| *until > now + PATIENCE);
-                    let held: Vec<usize> = held.map(|(place, _)| *place).collect();
-                    let excluded = [&self.denied[..], &tries.unfit, &held].concat();
+                    let excluded = self.shut(tries, now);
                     (self.route.balancer.pick(&self.spread.pick(&excluded))?, true)
                 }
             };
@@ -492,41 +546,17 @@ impl Plan {
         backed_off.max(until.unwrap_or_default())
     }
 
-    /// Records how the attempt ended and that another begins; false where nothing may be sent.
-    async fn turns_to(
+    /// Records that the next attempt begins, which sends `request` where that is not what was sent first; `None` where nothing may
+    /// be sent.
+    async fn opens(
         &self,
-        app: &Arc<App>,
         live: &mut Live,
-        (tries, failure, spent): (&Tries, &Failure, &Spent),
-        target: &Arc<Target>,
-        next: &Next,
-    ) -> bool {
-        let Some(open) = live.open() else { return false };
-        let Some(to) = self.route.targets.get(next.picked.target()) else { return false };
-        let end = match (failure.why, &failure.answer) {
-            (Why::Connect, _) => schemas::record::End::Unreachable,
-            (Why::Timeout, _) => schemas::record::End::Timeout,
-            (Why::Aborted, _) => schemas::record::End::ProviderAbort,
-            (Why::Exceeds, _) => schemas::record::End::GatewayAbort,
-            (Why::Status(_) | Why::Event(_) | Why::Said(_), _) => match failure.extent {
-                Extent::Whole => schemas::record::End::Complete,
-                Extent::Part => schemas::record::End::GatewayAbort,
-                Extent::Broken => schemas::record::End::ProviderAbort,
-            },
-        };
-        app.telemetry.answered(target.provider.name.as_str(), end, failure.status());
-        let ended = Failed {
-            number: tries.number,
-            why: failure.word(),
-            target,
-            end,
-            answer: failure.answer.as_ref(),
-            spent,
-            took: failure.took,
-        };
-        let Ok(request) = self.original.instead(tries.first.as_ref(), &next.prepared).await else {
-            return false;
-        };
+        (tries, failure, failed): (&Tries, &Failure, &Target),
+        next: Next,
+        request: Option<Bytes>,
+    ) -> Option<Next> {
+        let open = live.open()?;
+        let to = self.route.targets.get(next.picked.target())?;
         let is_changed = next.prepared.changed.is_some();
         let headers = &self.original.headers;
         let opening = Opening {
@@ -543,16 +573,16 @@ impl Plan {
         };
         tracing::info!(
             exchange = %open.exchange,
-            failed = %target.name,
+            failed = %failed.name,
             why = failure.name(),
             next = %to.name,
             "a target failed, and another one is asked"
         );
-        match open.turns(ended, opening).await {
-            Ok(()) => true,
+        match open.opens_attempt(opening).await {
+            Ok(()) => Some(next),
             Err(error) => {
-                tracing::warn!(exchange = %open.exchange, %error, "no further target is asked: it could not be recorded");
-                false
+                unrecorded(&open.exchange, &error);
+                None
             }
         }
     }

@@ -153,11 +153,6 @@ impl Failure {
         }
     }
 
-    /// The status of what came.
-    pub(super) fn status(&self) -> Option<u16> {
-        self.answer.as_ref().map(|answer| answer.head.status.as_u16())
-    }
-
     /// Whether what came can go to the caller as an answer.
     pub(super) fn is_answer(&self) -> bool {
         matches!(self.why, Why::Status(_) | Why::Event(_) | Why::Said(_))

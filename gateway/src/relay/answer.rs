@@ -147,12 +147,14 @@ impl Answer {
         if judge.framing().is_some() || !judge.wants_more() {
             return Began::Well;
         }
-        if !self.rest.is_end_stream() {
-            match self.hold(&mut judge, room).await {
-                Extent::Broken => return Began::Cut("the body broke off".into()),
-                Extent::Part => return Began::Well,
-                Extent::Whole => {}
-            }
+        let extent = match self.rest.extent() {
+            Some(extent) => extent,
+            None => self.hold(&mut judge, room).await,
+        };
+        match extent {
+            Extent::Broken => return Began::Cut("the body broke off".into()),
+            Extent::Part => return Began::Well,
+            Extent::Whole => {}
         }
         match judge.whole() {
             Opened::Failed { status, class } => Began::Failed { status, class },
@@ -166,10 +168,11 @@ impl Answer {
             return;
         }
         self.first_byte.get_or_insert_with(std::time::Instant::now);
+        // Before anything reads it, which may fail.
+        join(&mut self.chunks, data.clone());
         if let Some(judge) = judge {
             judge.feed(&data, &mut Vec::new());
         }
-        join(&mut self.chunks, data);
     }
 
     /// Reads on to the end, as long as memory is free at once.
@@ -224,8 +227,8 @@ impl Answer {
     ) -> Extent {
         let mut total = self.length();
         loop {
-            if self.rest.is_end_stream() {
-                return Extent::Whole;
+            if let Some(extent) = self.rest.extent() {
+                return extent;
             }
             if total >= most {
                 return Extent::Part;

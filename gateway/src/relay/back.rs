@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use dialects::{Framing, Meter, Operation};
-use evidence::Unavailable;
+use evidence::{Cut, Unavailable};
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, TRAILER};
 use http::{Method, Response, StatusCode};
 use schemas::promise::Promise;
@@ -207,11 +207,10 @@ fn exceeds(chunks: &[Bytes], most: Option<u64>) -> bool {
 /// Takes what came of an answer of which nothing goes to the caller: it is kept (CA-6), and its usage read (CA-5).
 fn took(live: &mut Live, chunks: &[Bytes]) {
     let Some(open) = live.open() else { return };
+    keep(open, chunks);
     let mut segments = Vec::new();
-    for chunk in chunks {
-        // Where it cannot be kept the outcome still says what happened.
-        let _ = open.came(chunk);
-        if let Some(meter) = &mut open.meter {
+    if let Some(meter) = &mut open.meter {
+        for chunk in chunks {
             meter.feed(chunk, &mut segments);
             segments.clear();
         }
@@ -219,6 +218,13 @@ fn took(live: &mut Live, chunks: &[Bytes]) {
     if chunks.iter().any(|chunk| !chunk.is_empty()) {
         open.saw_byte();
         open.saw_output();
+    }
+}
+
+fn keep(open: &mut Open, chunks: &[Bytes]) {
+    for chunk in chunks {
+        // Where it cannot be kept the outcome still says what happened.
+        let _ = open.came(chunk);
     }
 }
 
@@ -408,7 +414,8 @@ pub(crate) async fn unfit(
     failure: NoAnswer,
     (came, spoken): (Answer, Option<Operation>),
 ) -> Response<Flow> {
-    keep_part(&mut live, &came, spoken);
+    // As where it came in part: the outcome says what happened.
+    let _ = keep_part(&mut live, &came, spoken);
     own(app, live, failure.reason, Some(failure.text)).await
 }
 
@@ -423,7 +430,7 @@ pub(crate) async fn earlier(
     let mut body = answer.bytes();
     let mut head = answer.head;
     if let Some(came) = came {
-        keep_part(&mut live, &came, spoken);
+        let _ = keep_part(&mut live, &came, spoken);
     }
     let Some(open) = live.open() else { return own(app, live, failure.reason, Some(failure.text)).await };
     if let Some(translation) = &translation {
@@ -463,27 +470,44 @@ pub(crate) async fn earlier(
 
 /// Keeps what came of an answer of which nothing goes to the caller (CA-6), and reads its usage (CA-5): in the words of `spoken`,
 /// where those are not the caller's.
-pub(super) fn keep_part(live: &mut Live, came: &Answer, spoken: Option<Operation>) {
+///
+/// # Errors
+/// It cannot be kept; its usage is read all the same.
+pub(super) fn keep_part(live: &mut Live, came: &Answer, spoken: Option<Operation>) -> Result<(), Cut> {
+    let Some(open) = live.open() else { return Ok(()) };
+    let mut kept = Ok(());
+    // Else it was on its way to the caller.
+    if open.meter.is_none() {
+        kept = begins(open, came);
+        let operation = spoken.unwrap_or(open.intended.operation);
+        let (status, headers) = (came.head.status.as_u16(), &came.head.headers);
+        let mut meter = Meter::new(operation, status, headers, false, dialects::Limits::default());
+        if open.prompt.is_some() {
+            meter.keep_words();
+        }
+        open.meter = Some(meter);
+    }
+    open.saw_byte_at(came.first_byte);
+    took(live, &came.chunks);
+    kept
+}
+
+/// Keeps what came of an answer of which nothing goes to the caller, and does not read it.
+pub(super) fn keep_unread(live: &mut Live, came: &Answer) {
     let Some(open) = live.open() else { return };
     open.saw_byte_at(came.first_byte);
-    if open.meter.is_some() {
-        // It was on its way to the caller.
-        return took(live, &came.chunks);
+    if open.meter.is_some() || begins(open, came).is_ok() {
+        keep(open, &came.chunks);
     }
+}
+
+/// Opens the parts of an answer of which nothing goes to the caller.
+fn begins(open: &mut Open, came: &Answer) -> Result<(), Cut> {
     let (status, headers) = (came.head.status, &came.head.headers);
-    let recorded = open.snapshot.filter.response_head(status, headers);
     open.provider_status = Some(status.as_u16());
-    let operation = spoken.unwrap_or(open.intended.operation);
-    let limits = dialects::Limits::default();
-    let mut meter = Meter::new(operation, status.as_u16(), headers, false, limits);
-    if open.prompt.is_some() {
-        meter.keep_words();
-    }
-    open.meter = Some(meter);
+    let recorded = open.snapshot.filter.response_head(status, headers);
     let (media_type, coding) = (record::media_type(headers), record::content_coding(headers));
-    if open.answer_begins(&recorded, media_type, coding, false).is_ok() {
-        took(live, &came.chunks);
-    }
+    open.answer_begins(&recorded, media_type, coding, false)
 }
 
 fn end_of(reason: Reason) -> End {

@@ -91,6 +91,8 @@ pub(crate) struct Open {
     /// What was sent, in case that its usage is not told.
     pub(super) prompt: Option<Prompt>,
     pub(crate) provider_status: Option<u16>,
+    /// The attempt that was asked last has its end, which says what it used: the outcome does not say it again.
+    pub(super) is_told: bool,
     /// The status that the caller got; set when its head is handed over.
     pub(crate) status: Option<u16>,
     pub(crate) delivered: u64,
@@ -130,6 +132,7 @@ impl Live {
                 lost: None,
                 prompt: None,
                 provider_status: None,
+                is_told: false,
                 status: None,
                 delivered: 0,
                 _place: place,
@@ -312,7 +315,11 @@ impl Open {
             let reason = if facts.usage.source == UsageSource::Drained { "usage" } else { "none" };
             self.app.telemetry.drains.get_or_create(&ByReason { reason }).inc();
         }
-        self.estimate(&mut facts, &ending).await;
+        if self.is_told {
+            facts.usage = Usage::of(UsageSource::Unknown, UsageRole::None);
+        } else {
+            self.estimate(&mut facts, &ending).await;
+        }
         let names = &self.snapshot.pseudonyms;
         let answered = facts.answered(&|raw| names.of(raw));
         self.stays(&facts);
@@ -328,7 +335,7 @@ impl Open {
         {
             let refused = self.provider_status.is_some_and(|status| status >= 400);
             let went = match &facts.usage {
-                _ if refused || ending.end == End::Unreachable => Went::Nowhere,
+                _ if refused || self.is_told || ending.end == End::Unreachable => Went::Nowhere,
                 usage if estimate::is_lower_bound(usage, &self.intended.operation, ending.end) => {
                     Went::Partly
                 }
@@ -344,7 +351,9 @@ impl Open {
         let status = self.status;
         let by_end = ByEnd { route: label(), end: end_name(ending.end), status: status_class(status) };
         telemetry.exchanges.get_or_create(&by_end).inc();
-        telemetry.answered(target.provider.name.as_str(), ending.end, self.provider_status);
+        if !self.is_told {
+            telemetry.answered(target.provider.name.as_str(), ending.end, self.provider_status);
+        }
         let by_route = ByRoute { route: label() };
         let seconds = |us: Option<i64>| us.map(|us| us as f64 / 1e6);
         if let Some(total) = seconds(timing.total_us) {

@@ -8,6 +8,7 @@ use http::HeaderMap;
 use http_body::{Body as _, Frame};
 use hyper::body::Incoming;
 
+use super::answer::Extent;
 use crate::dispatch;
 
 /// What is still to come of a provider's body.
@@ -61,6 +62,15 @@ impl Rest {
             State::Comes(body) => body.is_end_stream(),
             State::Trailers(_) | State::Failed(_) => false,
             State::Over => true,
+        }
+    }
+
+    /// How much of it there is, where no byte of it comes any more.
+    pub(crate) fn extent(&self) -> Option<Extent> {
+        match &self.state {
+            State::Comes(body) => body.is_end_stream().then_some(Extent::Whole),
+            State::Trailers(_) | State::Over => Some(Extent::Whole),
+            State::Failed(_) => Some(Extent::Broken),
         }
     }
 

@@ -20,6 +20,9 @@ use crate::estimate::{Estimates, Prompt, Sent};
 use crate::quotas::Went;
 use crate::record::{self, micros};
 
+/// Why an attempt is not recorded.
+const TOO_MANY: &str = "more attempts than are recorded";
+
 /// An attempt that failed.
 pub(crate) struct Failed<'a> {
     pub(crate) number: u64,
@@ -113,10 +116,10 @@ impl Open {
 
     /// Counts what a failed attempt used, where another one follows, and charges it to the quotas that ask for no target: what is
     /// reserved of those is for that other one.
-    pub(crate) fn charges_attempt(&self, app: &Arc<App>, spent: &Spent) {
+    fn charges_attempt(&self, spent: &Spent) {
         self.counts(&spent.facts.usage, spent.cost.as_ref());
         if let Some(reservation) = &self.intended.reservation {
-            app.outlive(reservation.charge(&spent.facts.usage, spent.cost.as_ref(), spent.went));
+            self.app.outlive(reservation.charge(&spent.facts.usage, spent.cost.as_ref(), spent.went));
         }
     }
 
@@ -142,18 +145,23 @@ impl Open {
         }
     }
 
-    /// Records how an attempt ended and that another begins. Durable on return, with what is sent: only then may bytes go to
-    /// it (CA-1).
+    /// Records how an attempt ended that another one is to follow, and counts it: the outcome tells nothing of it any more.
     ///
     /// # Errors
-    /// Nothing may be sent.
-    pub(crate) async fn turns(&mut self, failed: Failed<'_>, opening: Opening<'_>) -> Result<(), String> {
+    /// It is not recorded: no other one may follow.
+    pub(crate) async fn ends_attempt(&mut self, failed: Failed<'_>) -> Result<(), String> {
+        self.records_end(&failed).await?;
+        // Nothing is waited for since it is on its way: a caller that leaves comes before both or behind them.
+        let status = failed.answer.map(|answer| answer.head.status.as_u16());
+        self.app.telemetry.answered(failed.target.provider.name.as_str(), failed.end, status);
+        self.charges_attempt(failed.spent);
+        self.is_told = true;
+        Ok(())
+    }
+
+    async fn records_end(&self, failed: &Failed<'_>) -> Result<(), String> {
         let Some(ledger) = &self.ledger else { return Ok(()) };
-        let (Some(before), Some(number)) =
-            (AttemptNumber::new(failed.number), AttemptNumber::new(opening.number))
-        else {
-            return Err("more attempts than are recorded".into());
-        };
+        let before = AttemptNumber::new(failed.number).ok_or(TOO_MANY)?;
         let mut ended = self.attempt(before, failed.target, failed.why, self.intended.sent_model.clone());
         ended.end = Some(failed.end);
         ended.total_us = Some(micros(failed.took));
@@ -172,7 +180,22 @@ impl Open {
         }
         (ended.cost, ended.unpriced) = (cost.clone(), *unpriced);
         ended.usage = Some(facts.usage.clone());
-        ledger.attempt_ends(ended, response).await.map_err(|error| error.to_string())?;
+        ledger.attempt_ends(ended, response).await.map_err(|error| error.to_string())
+    }
+
+    /// Records that another attempt begins. Durable on return, with what is sent: only then may bytes go to it (CA-1).
+    ///
+    /// # Errors
+    /// Nothing may be sent.
+    pub(crate) async fn opens_attempt(&mut self, opening: Opening<'_>) -> Result<(), String> {
+        self.records_opening(opening).await?;
+        self.is_told = false;
+        Ok(())
+    }
+
+    async fn records_opening(&self, opening: Opening<'_>) -> Result<(), String> {
+        let Some(ledger) = &self.ledger else { return Ok(()) };
+        let number = AttemptNumber::new(opening.number).ok_or(TOO_MANY)?;
         let model = opening.model.map(|model| self.snapshot.pseudonyms.identifier(model));
         let mut open = self.attempt(number, opening.target, opening.reason, model);
         open.verdict = opening.verdict;

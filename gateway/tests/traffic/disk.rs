@@ -1,4 +1,4 @@
-//! A disk whose syncs can be held up, or fail.
+//! A disk whose syncs can be held up, or fail, and whose spill files can be.
 
 use std::io::{self, IoSlice};
 use std::path::Path;
@@ -13,17 +13,32 @@ enum Syncs {
     Fail,
 }
 
+#[derive(Debug)]
+struct State {
+    syncs: Syncs,
+    spills_wait: bool,
+}
+
 /// Says what syncs of journal files do.
 #[derive(Debug, Clone)]
-pub(crate) struct Gate(Arc<(Mutex<Syncs>, Condvar)>);
+pub(crate) struct Gate(Arc<(Mutex<State>, Condvar)>);
 
 impl Gate {
     pub(crate) fn new() -> Self {
-        Self(Arc::new((Mutex::new(Syncs::Pass), Condvar::new())))
+        Self(Arc::new((Mutex::new(State { syncs: Syncs::Pass, spills_wait: false }), Condvar::new())))
     }
     fn set(&self, to: Syncs) {
-        *self.0.0.lock().unwrap() = to;
+        self.0.0.lock().unwrap().syncs = to;
         self.0.1.notify_all();
+    }
+    /// Whether a spilled body has to wait when it is read back.
+    pub(crate) fn hold_spills(&self, wait: bool) {
+        self.0.0.lock().unwrap().spills_wait = wait;
+        self.0.1.notify_all();
+    }
+    fn pass_spill(&self) {
+        let state = self.0.0.lock().unwrap();
+        drop(self.0.1.wait_while(state, |state| state.spills_wait).unwrap());
     }
     /// Syncs wait from now on.
     pub(crate) fn close(&self) {
@@ -38,11 +53,9 @@ impl Gate {
         self.set(Syncs::Fail);
     }
     fn pass(&self) -> io::Result<()> {
-        let mut state = self.0.0.lock().unwrap();
-        while *state == Syncs::Wait {
-            state = self.0.1.wait(state).unwrap();
-        }
-        if *state == Syncs::Fail { Err(io::Error::other("injected")) } else { Ok(()) }
+        let state = self.0.0.lock().unwrap();
+        let state = self.0.1.wait_while(state, |state| state.syncs == Syncs::Wait).unwrap();
+        if state.syncs == Syncs::Fail { Err(io::Error::other("injected")) } else { Ok(()) }
     }
 }
 
@@ -72,6 +85,9 @@ impl Disk for GatedDisk {
         RealDisk.open(path).map(|file| self.wrap(path, file))
     }
     fn open_read(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        if path.extension().is_some_and(|end| end == "spill") {
+            self.gate.pass_spill();
+        }
         RealDisk.open_read(path)
     }
     fn create_dir(&self, path: &Path) -> io::Result<()> {

@@ -2,6 +2,7 @@
 //! and what each attempt costs its caller.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -11,6 +12,8 @@ use http_body_util::Full;
 use hyper_util::rt::TokioIo;
 use schemas::record::{End, PartName, UsageSource};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 
 use crate::balanced::{CHAT, Mood, ask, is_whole, outcomes_of, told, value};
 use crate::provider::{COMPLETION, DONE, Provider, delta, events, pieces, whole};
@@ -345,10 +348,103 @@ async fn what_an_attempt_told_that_it_used_is_charged_though_nobody_got_its_answ
     assert_eq!(used, [("of-target", "16"), ("of-caller", "28")]);
 }
 
+const USAGE: &str = "data: {\"id\":\"c\",\"object\":\"chat.completion.chunk\",\"model\":\"m\",\"choices\":[],\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":7,\"total_tokens\":12}}\n\n";
+const ERROR: &str = "data: {\"error\":{\"message\":\"m\",\"type\":\"server_error\",\"code\":null}}\n\n";
+
+/// Answers, once it is told to, with a stream that begins with an error and tells a usage.
+async fn failing_at(go: &Arc<Notify>) -> Provider {
+    let go = Arc::clone(go);
+    Provider::start(move |_| {
+        let go = Arc::clone(&go);
+        async move {
+            go.notified().await;
+            let (sender, response) = events();
+            sender.send(format!("{ERROR}{USAGE}{DONE}")).await;
+            response
+        }
+    })
+    .await
+}
+
+/// Asks on a connection of its own. Aborted: the caller leaves.
+fn asking(rig: &Rig, path: &str, body: String) -> JoinHandle<()> {
+    let (address, request) = (rig.address, rig.post(path).body(Full::<Bytes>::from(body)).unwrap());
+    tokio::spawn(async move {
+        let stream = TcpStream::connect(address).await.unwrap();
+        let (mut caller, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        let (_, response) = tokio::join!(connection, caller.send_request(request));
+        drop(response);
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failed_answer_is_recorded_where_its_caller_leaves_while_its_own_body_is_read_back() {
+    let (go, good) = (Arc::new(Notify::new()), good().await);
+    let late = failing_at(&go).await;
+    let setup = Setup {
+        more_providers: provider("late", late.address) + &provider("good", good.address),
+        more_routes: route(
+            "late",
+            "{ provider: late, model: other }, { provider: good, priority: 1 }",
+            ", estimate: off",
+        ),
+        ..Setup::default()
+    };
+    let rig = Rig::start(&good, setup).await;
+    let large = STREAMED.replace("Hi", &"Hi ".repeat(500_000));
+    let caller = asking(&rig, &format!("/late/{CHAT}"), large);
+    late.wait(1).await;
+    rig.gate.hold_spills(true);
+    go.notify_one();
+    // Until all of the answer came, or less: it is kept in any case.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    caller.abort();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    rig.gate.hold_spills(false);
+    let evidence = rig.stop().await;
+    let outcome = outcomes_of(&evidence, "late")[0];
+    assert_eq!((outcome.end, outcome.provider_status), (End::ClientAbort, Some(200)));
+    assert_eq!((outcome.usage.input_tokens, outcome.usage.output_tokens), (Some(5), Some(7)));
+    let part = outcome.parts.iter().find(|part| part.part == PartName::ProviderResponse).unwrap();
+    assert_eq!(part.length, (ERROR.len() + USAGE.len() + DONE.len()) as u64);
+    assert!(good.seen().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_failed_answer_used_is_charged_once_where_its_caller_leaves_before_the_next_attempt() {
+    let (go, good) = (Arc::new(Notify::new()), good().await);
+    let late = failing_at(&go).await;
+    let setup = Setup {
+        more_providers: provider("late", late.address) + &provider("good", good.address),
+        more_routes: with_spare("late", "") + &route("only", "{ provider: good }", ""),
+        rest: "quotas:\n  rules:\n    \
+               - { name: of-caller, by: [consumer], count: tokens, limit: 20000, calendar: month }\n"
+            .into(),
+        ..Setup::default()
+    };
+    let rig = Rig::start(&good, setup).await;
+    let bounded = |most: u32| STREAMED.replacen('{', &format!("{{\"max_tokens\":{most},"), 1);
+    let caller = asking(&rig, &format!("/late/{CHAT}"), bounded(3000));
+    late.wait(1).await;
+    rig.gate.close();
+    go.notify_one();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    caller.abort();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    rig.gate.open();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(post(&rig, &format!("/only/{CHAT}"), bounded(30_000)).await.0, 429);
+    let tokens = |class| format!("gateway_tokens_total{{route=\"late\",class=\"{class}\"}}");
+    assert_eq!((value(&rig, &tokens("input")).await, value(&rig, &tokens("output")).await), (5, 7));
+    let evidence = rig.stop().await;
+    assert!(good.seen().is_empty());
+    assert_eq!(evidence.refusals()[0].limit.as_ref().unwrap().used, "12");
+    assert_eq!(outcomes_of(&evidence, "late")[0].end, End::ClientAbort);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn usage_that_a_failed_answer_tells_late_is_in_its_record_its_quotas_and_the_metrics() {
-    const USAGE: &str = "data: {\"id\":\"c\",\"object\":\"chat.completion.chunk\",\"model\":\"m\",\"choices\":[],\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":7,\"total_tokens\":12}}\n\n";
-    const ERROR: &str = "data: {\"error\":{\"message\":\"m\",\"type\":\"server_error\",\"code\":null}}\n\n";
     let telling = |first: String| {
         Provider::start(move |_| {
             let first = first.clone();
@@ -388,6 +484,34 @@ async fn usage_that_a_failed_answer_tells_late_is_in_its_record_its_quotas_and_t
     let limits: Vec<_> = evidence.refusals().iter().map(|it| it.limit.as_ref().unwrap()).collect();
     let used: Vec<_> = limits.iter().map(|it| (it.rule.as_str(), it.used.as_str())).collect();
     assert_eq!(used, [("of-target", "12"), ("of-caller", "24")]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failed_answer_is_not_gathered_where_nobody_is_left_to_be_asked() {
+    const WHOLE: &str = r#"{"error":{"message":"later"}}"#;
+    let busy = Provider::start(|_| async {
+        let (sender, body) = pieces();
+        let (start, end) = WHOLE.split_at(10);
+        sender.send(start).await;
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            sender.send(end).await;
+        });
+        let head = Response::builder().status(503).header("retry-after", "60");
+        head.header("content-type", "application/json").body(body).unwrap()
+    })
+    .await;
+    let setup = Setup {
+        more_providers: provider("busy", busy.address),
+        more_routes: route("busy", "{ provider: busy }", ", retry: { attempts: 2, on: [5xx] }"),
+        ..Setup::default()
+    };
+    let rig = Rig::start(&busy, setup).await;
+    let (status, _, answer) = post(&rig, &format!("/busy/{CHAT}"), QUESTION).await;
+    assert_eq!((status, &answer[..]), (503, WHOLE.as_bytes()));
+    let evidence = rig.stop().await;
+    let outcome = outcomes_of(&evidence, "busy")[0];
+    assert!(outcome.delivered > Some(0), "its beginning goes before its end is there");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

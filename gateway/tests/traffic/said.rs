@@ -7,7 +7,7 @@ use schemas::record::{End, PartName};
 
 use crate::provider::{COMPLETION, Provider, pieces, whole};
 use crate::rig::{Rig, Setup, next, read};
-use crate::routes::{QUESTION, attempts, good, post, provider};
+use crate::routes::{QUESTION, attempts, good, post, provider, raw};
 use crate::translated::MESSAGE;
 
 const ERROR: &str = r#"{"error":{"message":"Provider returned error","code":502},"user_id":"u"}"#;
@@ -206,6 +206,28 @@ async fn an_answer_that_is_too_long_to_be_held_or_breaks_off_is_no_worse_than_be
     let kept =
         evidence.outcomes()[0].parts.iter().find(|part| part.part == PartName::ProviderResponse).unwrap();
     assert_eq!(kept.length, (40 << 16) + ERROR.len() as u64);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_was_held_to_its_trailers_goes_in_one_write() {
+    let body = format!("{COMPLETION}{}", " ".repeat(300 << 10));
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\ntrailer: x-sum\r\n\r\n{:x}\r\n{body}\r\n0\r\nx-sum: 1\r\n\r\n",
+        body.len()
+    );
+    let (spare, address) = (good().await, raw(answer.leak().as_bytes(), true).await);
+    let setup = Setup {
+        more_providers: provider("long", address) + &provider("spare", spare.address),
+        more_routes: "  - { name: long, path: /long, targets: [{ provider: long }, { provider: spare, priority: 1 }] }\n"
+            .into(),
+        ..Setup::default()
+    };
+    let rig = Rig::start(&spare, setup).await;
+    let (status, _, answer) = post(&rig, "/long/v1/chat/completions", QUESTION).await;
+    assert_eq!((status, answer.len()), (200, body.len()));
+    let evidence = rig.stop().await;
+    let outcome = evidence.outcomes()[0];
+    assert_eq!((outcome.delivered, outcome.released), (Some(0), Some(body.len() as u64)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
