@@ -392,21 +392,22 @@ fn what_was_made_in_the_background_is_booked_once_where_it_was_asked_for_by_what
 }
 
 #[test]
-fn exchanges_add_up_to_the_cost_with_what_was_tried_and_what_was_told_twice() {
+fn exchanges_add_up_to_the_cost_with_what_was_tried_and_two_answers_of_one_name() {
     let response = Some("resp-1".to_owned());
     let tried = Made { failed: Some(2_000_000), ..made(START + SECOND, "gpt-4o", 1_000_000, 0, 0) };
     let once = Made { response, ..made(START + 2 * SECOND, "gpt-4o", 1_000_000, 0, 0) };
+    // A server that draws the names of its answers from few.
     let again = Made { at: START + 3 * SECOND, ..once.clone() };
     let bench = bench(&[tried, once, again, made(START + 4 * SECOND, "euro", 1_000_000, 0, 0)], None);
     let cost = sums(&bench.cost(&["--by", "team"]), "currency", "cost");
-    assert_eq!((cost["USD"].to_string(), cost["EUR"].to_string()), ("12".into(), "1".into()));
+    assert_eq!((cost["USD"].to_string(), cost["EUR"].to_string()), ("15".into(), "1".into()));
     assert_eq!(bench.of_exchanges(), cost);
     assert_eq!(bench.units(), BTreeMap::from([("USD".into(), cost["USD"])]));
     let sql = "SELECT cost, attempts_cost, attempts_currency FROM exchanges ORDER BY started_at";
     let rows = bench.rows("query", "csv", &[sql]);
     assert_eq!(
         cells(&rows, &["cost", "attempts_cost", "attempts_currency"]),
-        [["3", "6", "USD"], ["3", "", ""], ["", "", ""], ["1", "", ""]]
+        [["3", "6", "USD"], ["3", "", ""], ["3", "", ""], ["1", "", ""]]
     );
 }
 

@@ -1,6 +1,6 @@
-//! What is booked: outcomes, and attempts that ended before them; one for each response of a provider and target. An
-//! answer that is read again does not cost again; one that is read while it is still made ends before the exchange that
-//! it cost, and counts as little.
+//! What is booked: each outcome and each attempt that incurred use. What reads an answer that was made before does not cost again; one
+//! that is read while it is still made ends before the exchange that it cost, and counts as little. Two that incurred use are two,
+//! whatever their responses are called: some servers draw those names from a thousand.
 //!
 //! An exchange that was told nothing of what it cost (its answer was made in the background, or cut) is booked by what the reads of
 //! that answer tell, unless they have no cost where it has one: at its own time and for its own caller, so that each interval has it once, and sums over intervals too.
@@ -57,7 +57,7 @@ fn is_told(column: &Column) -> bool {
     matches!(column.path, ["cost", ..]) || matches!(column.path, ["usage", what] if *what != "role")
 }
 
-/// The subquery over `records`: outcomes and attempts of the interval `[from, to)`, each response once. The windowed column
+/// The subquery over `records`: outcomes and attempts of the interval `[from, to)`. The column
 /// `booking` is 1 for the one that counts; `told_leaf` is the read that tells what it cost, where it was told nothing itself.
 pub fn subquery(from: Option<i64>, to: Option<i64>) -> String {
     subquery_of("records", from, to)
@@ -91,10 +91,10 @@ fn subquery_of(records: &str, from: Option<i64>, to: Option<i64>) -> String {
         })
         .collect();
     format!(
-        "(SELECT d.origin, d.position, d.leaf, d.leaf_hash, d.intent_leaf, t.told_leaf{columns}, row_number() OVER (\
-         PARTITION BY d.provider, d.target, \
+        "(SELECT d.origin, d.position, d.leaf, d.leaf_hash, d.intent_leaf, t.told_leaf{columns}, \
+         CASE WHEN d.usage_role = 'incurred' THEN 1 ELSE row_number() OVER (PARTITION BY d.provider, d.target, \
          coalesce(d.response_id, concat(d.origin, ' ', cast(d.position AS VARCHAR))) \
-         ORDER BY CASE WHEN d.usage_role = 'incurred' THEN 0 ELSE 1 END, d.at, d.origin, d.position) AS booking \
+         ORDER BY CASE WHEN d.usage_role = 'incurred' THEN 0 ELSE 1 END, d.at, d.origin, d.position) END AS booking \
          FROM ({told}) t RIGHT JOIN (SELECT *, CASE WHEN kind = 'outcome' AND usage_role = 'incurred' \
          AND usage_source IN ('unknown', 'estimated', 'partial') THEN response_id END AS untold FROM ({dispatches})) d \
          ON t.told_response = d.untold AND t.told_provider = coalesce(d.provider, '') AND t.told_target = coalesce(d.target, '') \
@@ -105,8 +105,7 @@ fn subquery_of(records: &str, from: Option<i64>, to: Option<i64>) -> String {
 }
 
 /// The table `exchanges` with what was booked. `cost`, `currency`, `price_book` and `unpriced` are those of an exchange's answer, which
-/// where it was told nothing itself are what a read of it tells, and where it was booked with another exchange are
-/// absent; `attempts_cost` and `attempts_currency` are the sum over attempts that ended before, absent where these have several
+/// where it was told nothing itself are what a read of it tells; `attempts_cost` and `attempts_currency` are the sum over attempts that ended before, absent where these have several
 /// currencies. `records` and `more` as in [`query::exchanges_of`].
 ///
 /// Only what is not booked as its outcome says is joined, by keys that are one in it: a question that does not ask for these columns does
@@ -114,8 +113,7 @@ fn subquery_of(records: &str, from: Option<i64>, to: Option<i64>) -> String {
 pub fn exchanges(records: &str, more: &[&str]) -> String {
     let booked = subquery_of(records, None, None);
     let columns = ["cost", "currency", "price_book", "unpriced"];
-    let otherwise =
-        columns.map(|name| format!("max(CASE WHEN booking = 1 THEN \"{name}\" END) AS \"{name}\""));
+    let otherwise = columns.map(|name| format!("max(\"{name}\") AS \"{name}\""));
     let either = columns.map(|name| {
         format!("CASE WHEN b.position IS NULL THEN e.\"{name}\" ELSE b.\"{name}\" END AS \"{name}\"")
     });
@@ -123,9 +121,9 @@ pub fn exchanges(records: &str, more: &[&str]) -> String {
     format!(
         "SELECT e.* REPLACE ({either}), t.attempts_cost, t.attempts_currency \
          FROM (SELECT origin, intent_position, {sum} AS attempts_cost, {currency} AS attempts_currency FROM {booked} \
-         WHERE kind = 'attempt' AND booking = 1 AND cost IS NOT NULL GROUP BY origin, intent_position) t \
-         RIGHT JOIN ((SELECT origin, position, {otherwise} FROM {booked} WHERE kind = 'outcome' AND usage_role = 'incurred' \
-         AND (told_leaf IS NOT NULL OR booking > 1) GROUP BY origin, position) b \
+         WHERE kind = 'attempt' AND cost IS NOT NULL GROUP BY origin, intent_position) t \
+         RIGHT JOIN ((SELECT origin, position, {otherwise} FROM {booked} WHERE kind = 'outcome' AND told_leaf IS NOT NULL \
+         GROUP BY origin, position) b \
          RIGHT JOIN ({of}) e ON b.origin = e.origin AND b.position = e.position) \
          ON t.origin = e.origin AND t.intent_position = e.intent_position",
         either = either.join(", "),

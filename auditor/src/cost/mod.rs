@@ -2,7 +2,7 @@
 //! caches saved, when prices changed, what another model would have cost.
 //!
 //! ```text
-//! proven rows -> booked (each response once) -> one question -> sheet (table, CSV, JSON lines, Parquet)
+//! proven rows -> booked (each use once) -> one question -> sheet (table, CSV, JSON lines, Parquet)
 //! ```
 //! Currencies are never added together. Whatever an answer cannot know stands beside it: exchanges that incurred usage
 //! and have no price, and cost that rests on counts that are not the provider's last word.
