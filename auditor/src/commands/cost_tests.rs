@@ -396,18 +396,34 @@ fn exchanges_add_up_to_the_cost_with_what_was_tried_and_two_answers_of_one_name(
     let response = Some("resp-1".to_owned());
     let tried = Made { failed: Some(2_000_000), ..made(START + SECOND, "gpt-4o", 1_000_000, 0, 0) };
     let once = Made { response, ..made(START + 2 * SECOND, "gpt-4o", 1_000_000, 0, 0) };
-    // A server that draws the names of its answers from few.
+    // A server that draws the names of its answers from few; and two of which nothing is known, with one read that tells.
     let again = Made { at: START + 3 * SECOND, ..once.clone() };
-    let bench = bench(&[tried, once, again, made(START + 4 * SECOND, "euro", 1_000_000, 0, 0)], None);
+    let untold = |second| Made {
+        source: UsageSource::Unknown,
+        response: Some("resp-2".into()),
+        ..made(START + second * SECOND, "gpt-4o", 0, 0, 0)
+    };
+    let read = Made { role: UsageRole::Retrieved, ..made(START + 7 * SECOND, "gpt-4o", 2_000_000, 0, 0) };
+    let read = Made { response: Some("resp-2".into()), ..read };
+    let euro = made(START + 4 * SECOND, "euro", 1_000_000, 0, 0);
+    let bench = bench(&[tried, once, again, euro, untold(5), untold(6), read], None);
     let cost = sums(&bench.cost(&["--by", "team"]), "currency", "cost");
-    assert_eq!((cost["USD"].to_string(), cost["EUR"].to_string()), ("15".into(), "1".into()));
+    assert_eq!((cost["USD"].to_string(), cost["EUR"].to_string()), ("21".into(), "1".into()));
     assert_eq!(bench.of_exchanges(), cost);
     assert_eq!(bench.units(), BTreeMap::from([("USD".into(), cost["USD"])]));
     let sql = "SELECT cost, attempts_cost, attempts_currency FROM exchanges ORDER BY started_at";
     let rows = bench.rows("query", "csv", &[sql]);
     assert_eq!(
         cells(&rows, &["cost", "attempts_cost", "attempts_currency"]),
-        [["3", "6", "USD"], ["3", "", ""], ["3", "", ""], ["1", "", ""]]
+        [
+            ["3", "6", "USD"],
+            ["3", "", ""],
+            ["3", "", ""],
+            ["1", "", ""],
+            ["6", "", ""],
+            ["", "", ""],
+            ["", "", ""]
+        ]
     );
 }
 
@@ -621,7 +637,7 @@ proptest! {
         let all: Vec<Made> = (1..)
             .zip(&all)
             .map(|(n, (model, uncached, read, output, response, is_final))| Made {
-                // Some answers are read again: the same response is booked once.
+                // Some answers have the name of another one.
                 response: (*response > 2).then(|| format!("resp-{response}")),
                 source: if *is_final { UsageSource::Provider } else { UsageSource::Partial },
                 ..made(

@@ -57,8 +57,8 @@ fn is_told(column: &Column) -> bool {
     matches!(column.path, ["cost", ..]) || matches!(column.path, ["usage", what] if *what != "role")
 }
 
-/// The subquery over `records`: outcomes and attempts of the interval `[from, to)`. The column
-/// `booking` is 1 for the one that counts; `told_leaf` is the read that tells what it cost, where it was told nothing itself.
+/// The subquery over `records`: outcomes and attempts of the interval `[from, to)`. The column `booking` is 1 for those that count;
+/// `told_leaf` is the read that tells what it cost, where it was told nothing itself: one read tells it of one.
 pub fn subquery(from: Option<i64>, to: Option<i64>) -> String {
     subquery_of("records", from, to)
 }
@@ -76,13 +76,13 @@ fn subquery_of(records: &str, from: Option<i64>, to: Option<i64>) -> String {
             let name = column.name;
             let of = match name {
                 "unpriced" => {
-                    "CASE WHEN t.told_leaf IS NULL THEN d.\"unpriced\" WHEN t.\"told_cost\" IS NULL THEN 'no_price' END"
+                    "CASE WHEN t.told_response IS NULL THEN d.\"unpriced\" WHEN t.\"told_cost\" IS NULL THEN 'no_price' END"
                         .to_owned()
                 }
                 "served_model" => "coalesce(d.\"served_model\", t.\"told_served_model\")".to_owned(),
                 "usage_source" => "coalesce(t.\"told_usage_source\", d.\"usage_source\")".to_owned(),
                 _ if is_told(column) => format!(
-                    "CASE WHEN t.told_leaf IS NOT NULL THEN t.\"told_{name}\" WHEN d.usage_role = 'retrieved' THEN NULL \
+                    "CASE WHEN t.told_response IS NOT NULL THEN t.\"told_{name}\" WHEN d.usage_role = 'retrieved' THEN NULL \
                      ELSE d.\"{name}\" END"
                 ),
                 _ => format!("d.\"{name}\""),
@@ -91,22 +91,30 @@ fn subquery_of(records: &str, from: Option<i64>, to: Option<i64>) -> String {
         })
         .collect();
     format!(
-        "(SELECT d.origin, d.position, d.leaf, d.leaf_hash, d.intent_leaf, t.told_leaf{columns}, \
-         CASE WHEN d.usage_role = 'incurred' THEN 1 ELSE row_number() OVER (PARTITION BY d.provider, d.target, \
-         coalesce(d.response_id, concat(d.origin, ' ', cast(d.position AS VARCHAR))) \
-         ORDER BY CASE WHEN d.usage_role = 'incurred' THEN 0 ELSE 1 END, d.at, d.origin, d.position) END AS booking \
-         FROM ({told}) t RIGHT JOIN (SELECT *, CASE WHEN kind = 'outcome' AND usage_role = 'incurred' \
-         AND usage_source IN ('unknown', 'estimated', 'partial') THEN response_id END AS untold FROM ({dispatches})) d \
-         ON t.told_response = d.untold AND t.told_provider = coalesce(d.provider, '') AND t.told_target = coalesce(d.target, '') \
+        "(SELECT d.origin, d.position, d.leaf, d.leaf_hash, d.intent_leaf, t.told_response, t.told_leaf{columns}, \
+         CASE WHEN d.usage_role = 'incurred' THEN 1 ELSE d.place END AS booking \
+         FROM ({told}) t RIGHT JOIN (SELECT *, row_number() OVER (PARTITION BY provider, target, \
+         coalesce(response_id, concat(origin, ' ', cast(position AS VARCHAR))) \
+         ORDER BY {untold} DESC, usage_role = 'incurred' DESC, at, origin, position) AS place FROM ({dispatches})) d \
+         ON {untold_d} AND d.place = 1 AND t.told_response = d.response_id AND t.told_provider = coalesce(d.provider, '') AND t.told_target = coalesce(d.target, '') \
          AND (t.\"told_cost\" IS NOT NULL OR d.\"cost\" IS NULL))",
         told = told(records, from),
+        untold = untold(""),
+        untold_d = untold("d."),
         dispatches = query::dispatches(records, &filter),
     )
 }
 
+/// Whether an outcome was told nothing of what it used, or only in part.
+fn untold(table: &str) -> String {
+    format!(
+        "({table}kind = 'outcome' AND {table}usage_role = 'incurred' AND {table}usage_source IN ('unknown', 'estimated', 'partial'))"
+    )
+}
+
 /// The table `exchanges` with what was booked. `cost`, `currency`, `price_book` and `unpriced` are those of an exchange's answer, which
-/// where it was told nothing itself are what a read of it tells; `attempts_cost` and `attempts_currency` are the sum over attempts that ended before, absent where these have several
-/// currencies. `records` and `more` as in [`query::exchanges_of`].
+/// where it was told nothing itself are what a read of it tells; `attempts_cost` and `attempts_currency` are the sum over attempts that
+/// ended before, absent where these have several currencies. `records` and `more` as in [`query::exchanges_of`].
 ///
 /// Only what is not booked as its outcome says is joined, by keys that are one in it: a question that does not ask for these columns does
 /// without.
@@ -120,9 +128,9 @@ pub fn exchanges(records: &str, more: &[&str]) -> String {
     let of_one = |what: &str| format!("CASE WHEN min(currency) = max(currency) THEN {what} END");
     format!(
         "SELECT e.* REPLACE ({either}), t.attempts_cost, t.attempts_currency \
-         FROM (SELECT origin, intent_position, {sum} AS attempts_cost, {currency} AS attempts_currency FROM {booked} \
-         WHERE kind = 'attempt' AND cost IS NOT NULL GROUP BY origin, intent_position) t \
-         RIGHT JOIN ((SELECT origin, position, {otherwise} FROM {booked} WHERE kind = 'outcome' AND told_leaf IS NOT NULL \
+         FROM (SELECT origin, intent_position, {sum} AS attempts_cost, {currency} AS attempts_currency FROM ({attempts}) \
+         WHERE cost IS NOT NULL GROUP BY origin, intent_position) t \
+         RIGHT JOIN ((SELECT origin, position, {otherwise} FROM {booked} WHERE kind = 'outcome' AND told_response IS NOT NULL \
          GROUP BY origin, position) b \
          RIGHT JOIN ({of}) e ON b.origin = e.origin AND b.position = e.position) \
          ON t.origin = e.origin AND t.intent_position = e.intent_position",
@@ -130,6 +138,7 @@ pub fn exchanges(records: &str, more: &[&str]) -> String {
         otherwise = otherwise.join(", "),
         sum = of_one("sum(cost)"),
         currency = of_one("max(currency)"),
+        attempts = query::dispatches(records, "kind = 'attempt'"),
         of = query::exchanges_of(records, more),
     )
 }

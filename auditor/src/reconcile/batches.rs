@@ -19,7 +19,7 @@ const TAKES: i64 = HOURS * 3600 * SECOND;
 /// One that was asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Batch {
-    /// When that ended, microseconds UTC.
+    /// When, microseconds UTC.
     pub at: i64,
     /// The configured provider.
     pub provider: String,
@@ -39,7 +39,8 @@ pub struct AskedFor {
 }
 
 impl AskedFor {
-    /// Reads those that explain use from `from` on. One that the provider refused is none.
+    /// Reads those that explain use from `from` on: by when they were asked for, since of what a crash cut in half the outcome is
+    /// written by the next start. One that every target refused, or that was sent to none, is none.
     ///
     /// # Errors
     /// As the queries.
@@ -48,8 +49,11 @@ impl AskedFor {
         let after = format!("at >= TIMESTAMP '{}'", time::text(from.saturating_sub(DAY + TAKES)));
         // Of an attempt `status` is the provider's.
         let sql = format!(
-            "SELECT at, provider, target, dialect FROM ({}) WHERE operation LIKE '%batches.create' \
-             AND coalesce(CASE WHEN kind = 'attempt' THEN status ELSE provider_status END, 0) < 400",
+            "SELECT i.at, coalesce(d.provider, i.provider), coalesce(d.target, i.target), coalesce(d.dialect, i.dialect) \
+             FROM (SELECT * FROM records WHERE kind = 'intent' AND operation LIKE '%batches.create' AND {after}) i \
+             LEFT JOIN ({}) d ON d.origin = i.origin AND d.intent_position = i.position \
+             WHERE coalesce(CASE WHEN d.kind = 'attempt' THEN d.status ELSE d.provider_status END, 0) < 400 \
+             AND coalesce(d.\"end\", '') <> 'unreachable'",
             query::dispatches("records", &after)
         );
         let mut out = Self { begins: i64::MAX, batches: Vec::new() };

@@ -429,6 +429,19 @@ fn batches_are_those_that_a_provider_did_not_refuse() {
             ..attempt
         }));
     }
+    let asking = |writer: &mut Writer, n: u64| {
+        writer.now += SECOND;
+        let intent = Intent { asked: writer.asked_now(), ..Writer::intent_of(exchange_id(n)) };
+        writer.push(Body::Intent(intent))
+    };
+    // One that reached nobody, one of which nothing is known, and one that a crash cut: its end was written days later.
+    writer.now = START + 10 * SECOND;
+    let [unreached, _, cut] = [6, 7, 8].map(|n| (n, asking(&mut writer, n)));
+    for ((n, position), end, days) in [(unreached, End::Unreachable, 0), (cut, End::Interrupted, 3)] {
+        writer.now += days * DAY;
+        let outcome = writer.outcome_of(exchange_id(n), position, None, vec![], none());
+        writer.push(Body::Outcome(Outcome { end, provider_status: None, ..outcome }));
+    }
     writer.seal();
     let asked_for = tokio::runtime::Runtime::new().unwrap().block_on(async {
         let evidence = proven(&writer).await;
@@ -436,7 +449,7 @@ fn batches_are_those_that_a_provider_did_not_refuse() {
     });
     let mut found: Vec<_> = asked_for.batches.iter().map(|batch| (batch.at - START) / SECOND).collect();
     found.sort_unstable();
-    assert_eq!((asked_for.begins, found), (START, vec![1, 2, 6]));
+    assert_eq!((asked_for.begins, found), (START, vec![1, 2, 5, 12, 13]));
     assert_eq!(asked_for.batches[0].dialect, "openai");
 }
 

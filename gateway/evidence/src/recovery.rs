@@ -141,7 +141,7 @@ pub(crate) fn recover_as(
             }
             return finish(settings, &recovery, spool, standing, follows, salvages, None);
         }
-        extra = Some(complete(settings, &recovery, &survey, sealed, folder, reason)?);
+        extra = Some(complete(settings, &recovery, (&survey, &beyond), sealed, folder, reason)?);
     }
     let mut extra = extra.unwrap_or_default();
     if let Some(ending) = ending.filter(|_| !extra.is_empty()) {
@@ -236,8 +236,8 @@ fn untold(disk: &dyn disk::Disk, folder: &Path, survey: &Survey) -> Result<Optio
     })
 }
 
-/// Where spool and store stand, held against journal and recovery file; and the `erasure` records that they have behind the
-/// journal's end.
+/// Where spool and store stand, held against journal and recovery file; and the `erasure` records that they have and these do not:
+/// behind the journal's end, or where it is damaged.
 fn stand(
     settings: &LedgerConfig,
     keys: &[[u8; 32]],
@@ -253,7 +253,7 @@ fn stand(
     };
     let mut beyond = BTreeMap::new();
     let mut more = |position: u64, leaf: &[u8]| {
-        if position >= recovery.positions.end && Slim::read(leaf).is_ok_and(|slim| slim.kind == "erasure") {
+        if Slim::read(leaf).is_ok_and(|slim| slim.kind == "erasure") {
             beyond.insert(position, Bytes::copy_from_slice(leaf));
         }
     };
@@ -280,8 +280,12 @@ type Lacking = (Vec<(i64, Erasure)>, Option<Box<dyn DiskLock>>);
 
 /// The erasures that lack in the log, but for those that a legal hold keeps, or may keep, which began since they were asked for: what
 /// it knew then was asked then. No hold begins as long as what is given back is kept.
-fn lacking(settings: &LedgerConfig, survey: &Survey) -> Result<Lacking, OpenError> {
-    if survey.erasures.lacking(|_, _| false).is_empty() {
+fn lacking(
+    settings: &LedgerConfig,
+    survey: &Survey,
+    beyond: &BTreeMap<u64, Bytes>,
+) -> Result<Lacking, OpenError> {
+    if survey.erasures.lacking(beyond, |_, _| false).is_empty() {
         return Ok((Vec::new(), None));
     }
     let alone = hold::lock::take_unless(settings, || settings.stop.asked());
@@ -304,14 +308,14 @@ fn lacking(settings: &LedgerConfig, survey: &Survey) -> Result<Lacking, OpenErro
         by_id.contains(&erasure.exchange)
             || wide.is_some_and(|wide| wide >= at.saturating_sub(CLOCKS_APART_US))
     };
-    Ok((survey.erasures.lacking(is_held), Some(alone)))
+    Ok((survey.erasures.lacking(beyond, is_held), Some(alone)))
 }
 
 /// Makes the records that the log lacks, and puts them into the file `recovery`.
 fn complete(
     settings: &LedgerConfig,
     recovery: &Recovery,
-    survey: &Survey,
+    (survey, beyond): (&Survey, &BTreeMap<u64, Bytes>),
     sealed: u64,
     folder: &Path,
     reason: CloseReason,
@@ -328,7 +332,8 @@ fn complete(
         Ok(())
     };
     // First, since they are as old as those that are there.
-    let (lacking, _alone) = if survey.closed { (Vec::new(), None) } else { lacking(settings, survey)? };
+    let (lacking, _alone) =
+        if survey.closed { (Vec::new(), None) } else { lacking(settings, survey, beyond)? };
     if !lacking.is_empty() {
         tracing::warn!(%origin, records = lacking.len(), "an erasure was recorded in part: the rest of it is recorded");
     }

@@ -171,6 +171,8 @@ impl Drop for Live {
         let Some(open) = self.open.take() else { return };
         let ending = if open.app.is_cutting() {
             Ending { reason: Some(Reason::Draining), ..Ending::new(End::GatewayAbort) }
+        } else if std::thread::panicking() {
+            Ending::new(End::GatewayAbort)
         } else {
             Ending::new(End::ClientAbort)
         };

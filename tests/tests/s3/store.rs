@@ -32,7 +32,7 @@ fn with_keys(name: &str) -> bool {
         return true;
     }
     let output = Command::new(std::env::current_exe().expect("the test's own path"))
-        .args([name, "--exact", "--ignored", "--nocapture", "--test-threads=1"])
+        .args([&format!("store::{name}"), "--exact", "--ignored", "--nocapture", "--test-threads=1"])
         .envs(S3Server::environment())
         .output()
         .expect("this test again");

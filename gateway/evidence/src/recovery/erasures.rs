@@ -31,10 +31,18 @@ struct Told {
 #[derive(Deserialize)]
 struct Glance {
     kind: String,
+    at: i64,
     #[serde(default)]
     exchange: Option<ExchangeId>,
     #[serde(default)]
     content_key: Option<Identifier>,
+}
+
+impl Told {
+    fn read(leaf: &[u8]) -> Option<Self> {
+        let Glance { kind, at, exchange, content_key } = serde_json::from_slice(leaf).ok()?;
+        (kind == "erasure").then_some(Self { at, key: content_key?, exchange: exchange? })
+    }
 }
 
 impl Erasures {
@@ -54,10 +62,15 @@ impl Erasures {
 
     /// The erasures that lack, each with the time of those under its key that are recorded. Of one of which nothing is recorded
     /// nothing lacks: nobody was told of it. Where any under the key `is_held` since that time, recorded or not, nothing is added: the
-    /// key keeps all of it.
-    pub(super) fn lacking(&self, is_held: impl Fn(&Erasure, i64) -> bool) -> Vec<(i64, Erasure)> {
+    /// key keeps all of it. What stands `beyond` the journal, or in place of what is damaged in it, is recorded too.
+    pub(super) fn lacking(
+        &self,
+        beyond: &BTreeMap<u64, Bytes>,
+        is_held: impl Fn(&Erasure, i64) -> bool,
+    ) -> Vec<(i64, Erasure)> {
         let mut recorded: BTreeMap<&Identifier, (i64, BTreeSet<&ExchangeId>)> = BTreeMap::new();
-        for Told { at, key, exchange } in self.told.values() {
+        let beyond: Vec<Told> = beyond.values().filter_map(|leaf| Told::read(leaf)).collect();
+        for Told { at, key, exchange } in self.told.values().chain(&beyond) {
             let (latest, exchanges) = recorded.entry(key).or_insert((*at, BTreeSet::new()));
             *latest = (*latest).max(*at);
             exchanges.insert(exchange);
@@ -95,12 +108,7 @@ impl Erasures {
         // one nobody knows here.
         let alone: BTreeSet<Identifier> =
             recorded.keys().filter(|key| !self.planned.contains_key(key)).cloned().collect();
-        for leaf in extra.values() {
-            let glance = serde_json::from_slice::<Glance>(leaf).ok();
-            let glance = glance.filter(|glance| glance.kind == "erasure");
-            let Some(Glance { exchange: Some(exchange), content_key: Some(key), .. }) = glance else {
-                continue;
-            };
+        for Told { key, exchange, .. } in extra.values().filter_map(|leaf| Told::read(leaf)) {
             recorded.entry(key).or_default().insert(exchange);
         }
         recorded.retain(|key, exchanges| {
@@ -155,16 +163,17 @@ mod tests {
         let mut erasures = Erasures::default();
         planned(&mut erasures, &all);
         let nothing = |_: &Erasure, _: i64| false;
-        assert_eq!(erasures.lacking(nothing), [], "nothing was begun");
+        let none = BTreeMap::new();
+        assert_eq!(erasures.lacking(&none, nothing), [], "nothing was begun");
         assert!(erasures.whole(&BTreeMap::new(), |_| false).is_empty());
         erasures.tell(7, 50, id("shared"), exchange(0));
         erasures.tell(8, 51, id("shared"), exchange(1));
         erasures.tell(9, 52, id("alone"), exchange(900));
         let held = |erasure: &Erasure, at: i64| (erasure.exchange.clone(), at) == (exchange(300), 51);
-        assert_eq!(erasures.lacking(held), [], "one is held: the key keeps all");
+        assert_eq!(erasures.lacking(&none, held), [], "one is held: the key keeps all");
         let recorded = |erasure: &Erasure, _: i64| erasure.exchange == exchange(1);
-        assert_eq!(erasures.lacking(recorded), [], "its content is there yet");
-        let lacking = erasures.lacking(nothing);
+        assert_eq!(erasures.lacking(&none, recorded), [], "its content is there yet");
+        let lacking = erasures.lacking(&none, nothing);
         assert_eq!(lacking.len(), 598);
         assert!(lacking.iter().all(|(at, erasure)| *at == 51 && erasure.content_key == id("shared")));
         // Only what is recorded whole goes.
@@ -176,6 +185,9 @@ mod tests {
         };
         let extra: BTreeMap<u64, Bytes> = (10..).zip(lacking.iter().map(|(_, one)| leaf(one))).collect();
         assert_eq!(erasures.whole(&extra, |_| false), BTreeSet::from([id("alone"), id("shared")]));
+        // What the store has and the journal lost is not recorded again.
+        let (found, left) = (BTreeMap::from([(10, leaf(&all[2]))]), BTreeMap::from([(10, leaf(&all[0]))]));
+        assert_eq!([found, left].map(|beyond| erasures.lacking(&beyond, nothing).len()), [597, 598]);
         // Of a key that only another copy of the journal had nobody knows here what it needs.
         let mut others = extra.clone();
         others.insert(999, leaf(&erasure(901, "elsewhere")));
