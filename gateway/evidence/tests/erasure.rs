@@ -189,6 +189,14 @@ async fn a_key_that_could_not_be_destroyed_is_tried_again_while_the_ledger_runs(
         page[at..at + keytable::SLOT_BYTES].to_vec()
     };
     let before = slot();
+    // What is archived is noted behind it.
+    loop {
+        let writes = disk.count(Call::Write);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        if disk.count(Call::Write) == writes {
+            break;
+        }
+    }
     // The first write is the record, the second the key.
     disk.fault_at(Call::Write, 1, Fault::NoSpace);
     let refused = ledger.erase(request(&[gone.clone()], false)).await;
