@@ -728,7 +728,10 @@ async fn known(ledger: &Ledger, stop: &Stop) {
 }
 
 fn no_socket(path: &Path) -> String {
-    format!("`admin_socket` is `{}`: cannot listen there", path.display())
+    format!(
+        "cannot listen at `{}` (`admin_socket`, or below `evidence.journal` where that is not set)",
+        path.display()
+    )
 }
 
 /// Ends when the journal has failed.

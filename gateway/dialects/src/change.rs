@@ -37,13 +37,35 @@ pub fn merged(body: &[u8], more: &Map<String, Value>, force: bool) -> Option<Vec
     Some(spliced(body, splices))
 }
 
+/// The word for the most tokens of an answer in a chat of OpenAI's dialect. OpenAI's reasoning models take the newer one only;
+/// most compatible servers know the older one, and refuse the newer or pass over it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ChatBound {
+    /// `max_completion_tokens`.
+    #[default]
+    MaxCompletionTokens,
+    /// `max_tokens`.
+    MaxTokens,
+}
+
+impl ChatBound {
+    /// The word, and the other one.
+    pub(crate) fn words(self) -> [&'static str; 2] {
+        match self {
+            Self::MaxCompletionTokens => ["max_completion_tokens", "max_tokens"],
+            Self::MaxTokens => ["max_tokens", "max_completion_tokens"],
+        }
+    }
+}
+
 /// What is forced into a request for `operation` so that its answer has at most `most` tokens; `None` where the operation has no
-/// word for it.
-pub fn max_output(operation: &Operation, most: u64) -> Option<Map<String, Value>> {
+/// word for it. A chat of OpenAI's dialect is bounded by the word `chat`.
+pub fn max_output(operation: &Operation, most: u64, chat: ChatBound) -> Option<Map<String, Value>> {
     let words = match (operation.dialect(), operation.name()) {
         (Dialect::OpenAi | Dialect::AzureOpenAi, "chat.completions") => {
-            // The older word beside it would be refused, or count.
-            json!({ "max_completion_tokens": most, "max_tokens": null })
+            let [word, other] = chat.words();
+            // The other word beside it would be refused, or count.
+            json!({ word: most, other: null })
         }
         (Dialect::OpenAi | Dialect::AzureOpenAi, "responses.create") => json!({ "max_output_tokens": most }),
         (Dialect::OpenAi | Dialect::AzureOpenAi, "completions")
@@ -289,7 +311,7 @@ mod tests {
         ];
         for (dialect, path, body, wanted) in cases {
             let operation = crate::operation(dialect, &http::Method::POST, path);
-            let words = max_output(&operation, 5).unwrap();
+            let words = max_output(&operation, 5, ChatBound::default()).unwrap();
             let put = merged(body.as_bytes(), &words, true).unwrap();
             assert_eq!(String::from_utf8(put).unwrap(), wanted, "{path}");
         }
@@ -299,8 +321,23 @@ mod tests {
             (Dialect::Bedrock, "/model/m/invoke"),
             (Dialect::Gemini, "/v1beta/models/g:embedContent"),
         ] {
-            assert_eq!(max_output(&crate::operation(dialect, &http::Method::POST, path), 5), None, "{path}");
+            let operation = crate::operation(dialect, &http::Method::POST, path);
+            assert_eq!(max_output(&operation, 5, ChatBound::default()), None, "{path}");
         }
+    }
+
+    #[test]
+    fn a_chat_of_a_compatible_server_is_bounded_by_the_word_that_it_knows() {
+        let operation = |path| crate::operation(Dialect::OpenAi, &http::Method::POST, path);
+        let put = |path, body: &str| {
+            let words = max_output(&operation(path), 5, ChatBound::MaxTokens).unwrap();
+            String::from_utf8(merged(body.as_bytes(), &words, true).unwrap()).unwrap()
+        };
+        for body in [r#"{"max_completion_tokens":9}"#, r#"{"max_tokens":9,"max_completion_tokens":9}"#, "{}"]
+        {
+            assert_eq!(put("/v1/chat/completions", body), r#"{"max_tokens":5}"#, "{body}");
+        }
+        assert_eq!(put("/v1/responses", "{}"), r#"{"max_output_tokens":5}"#);
     }
 
     #[test]

@@ -109,8 +109,8 @@ pub enum OpenError {
         /// What it should be.
         wanted: String,
     },
-    /// Another process opens an epoch in the same journal folder and does not finish.
-    #[error("the journal folder `{0}` is locked by another process that is starting")]
+    /// Another process has the journal folder.
+    #[error("another process has `{0}`: a gateway serves on it, starts or recovers there; stop it first")]
     Locked(String),
     /// An earlier epoch's journal is damaged where records were acknowledged.
     #[error(
@@ -128,15 +128,14 @@ pub enum OpenError {
     #[error("`{0}` bears the mark `salvaged`: its log was closed elsewhere; move the folder away")]
     Salvaged(String),
     /// A file could not be read or written.
-    #[error("cannot {action} `{path}`: {source}")]
+    #[error("cannot {action} `{path}`: {cause}")]
     Io {
         /// What was tried.
         action: &'static str,
         /// On what.
         path: String,
-        /// The system's answer.
-        #[source]
-        source: std::io::Error,
+        /// The system's answer: a part of the text, and so not its source.
+        cause: std::io::Error,
     },
     /// The journal could not be made or read.
     #[error("journal: {0}")]
@@ -161,7 +160,7 @@ pub enum OpenError {
 impl OpenError {
     pub(crate) fn io(action: &'static str, path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.display().to_string();
-        move |source| Self::Io { action, path, source }
+        move |cause| Self::Io { action, path, cause }
     }
 }
 

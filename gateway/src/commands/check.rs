@@ -1,13 +1,15 @@
 //! `gateway check`: all problems at once, or what the configuration means.
 
+use std::io::{self, ErrorKind};
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use policies::document::{self, Shape};
+use rustix::fs::{Access, AtFlags, CWD, accessat};
 
 use super::loaded;
 use crate::cli::Check;
-use crate::config;
+use crate::config::{self, Config};
 use crate::output;
 
 pub(super) fn run(args: &Check) -> Result<()> {
@@ -29,6 +31,9 @@ pub(super) fn run(args: &Check) -> Result<()> {
         return Ok(());
     }
     let config = &loaded.config;
+    for warning in unusable(config) {
+        output::note(format_args!("warning: {warning}"));
+    }
     let now = super::now_us();
     let valid = |at: Option<i64>| at.is_none_or(|at| at > now);
     let keys = loaded.keys.entries().filter(|key| valid(key.revoked) && valid(key.expires)).count();
@@ -63,6 +68,46 @@ pub(super) fn run(args: &Check) -> Result<()> {
     Ok(())
 }
 
+/// The folders that a gateway could not make or write if it were started here and now, by this user. The machine that is to
+/// run it may be another one: a warning.
+fn unusable(config: &Config) -> Vec<String> {
+    let evidence = &config.evidence;
+    let out = evidence.out.directory().map(|folder| ("evidence.out.directory", folder.as_path()));
+    let folders = [
+        ("evidence.journal", evidence.journal.as_path()),
+        ("evidence.spool", &evidence.spool),
+        ("evidence.key_table", &evidence.key_table),
+    ];
+    let told = |(key, folder): (&str, &Path)| {
+        let why = why_unusable(folder)?;
+        Some(format!(
+            "`{key}` is `{}`: {why}, so `gateway serve` would not start here as this user",
+            folder.display()
+        ))
+    };
+    folders.into_iter().chain(out).filter_map(told).collect()
+}
+
+/// Why `folder` cannot be written, or made where it is not there.
+fn why_unusable(folder: &Path) -> Option<String> {
+    // An empty parent is the working folder.
+    let named = |path: &Path| if path.as_os_str().is_empty() { ".".into() } else { path.to_owned() };
+    let (there, found) = folder.ancestors().map(named).find_map(|path| match std::fs::metadata(&path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        found => Some((path, found)),
+    })?;
+    let shown = there.display();
+    match found {
+        Err(error) => return Some(format!("`{shown}`: {error}")),
+        Ok(found) if !found.is_dir() => return Some(format!("`{shown}` is no folder")),
+        Ok(_) => {}
+    }
+    let wanted = Access::WRITE_OK | Access::EXEC_OK;
+    let at = AtFlags::EACCESS;
+    let error = accessat(CWD, &there, wanted, at).err()?;
+    Some(format!("`{shown}` cannot be written ({})", io::Error::from(error)))
+}
+
 /// The command whose configuration a file is, where it is not that of a gateway.
 fn other_command(path: &Path) -> Option<&'static str> {
     let root = document::parse(&std::fs::read_to_string(path).ok()?).ok()?;
@@ -82,6 +127,19 @@ fn other_command(path: &Path) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_that_cannot_be_made_or_written_is_told_with_the_reason() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        assert_eq!(why_unusable(dir.path()), None);
+        assert_eq!(why_unusable(&dir.path().join("new/below")), None);
+        assert_eq!(why_unusable(Path::new("beside")), None);
+        let of_a_file = why_unusable(&file.join("below")).unwrap();
+        assert!(of_a_file.contains("/file/below`: "), "{of_a_file}");
+        assert!(why_unusable(&file).unwrap().ends_with("/file` is no folder"));
+    }
 
     #[test]
     fn a_configuration_of_another_command_is_sent_there() {

@@ -66,6 +66,9 @@ fn run_issue(args: Issue) -> Result<()> {
 /// A time, or a duration from now.
 fn end(text: &str, now_us: i64) -> Result<i64> {
     if let Some(duration) = parse_duration(text) {
+        if duration.is_zero() {
+            bail!("`--expires {text}`: wanted a duration above zero, as `90d`");
+        }
         let us = i64::try_from(duration.as_micros()).context("a duration of at most 10 years")?;
         return Ok(now_us.saturating_add(us));
     }

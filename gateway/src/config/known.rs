@@ -6,6 +6,8 @@
 //! OpenAI's API at other paths says where ([`Known::moved`]), so that a caller who asks for `/v1/chat/completions` is
 //! understood there too.
 
+use dialects::change::ChatBound;
+
 use super::{Dialect, KeyHeader};
 
 /// A provider that is known by name.
@@ -22,10 +24,19 @@ pub struct Known {
     /// Where the paths of OpenAI's API are, as far as they are elsewhere: how such a path begins, and what stands there in its
     /// place. The first that fits counts; a path that none fits goes as it came.
     pub moved: &'static [(&'static str, &'static str)],
+    /// The word for the most tokens of an answer in its chat of OpenAI's dialect.
+    pub chat_bound: ChatBound,
 }
 
 const fn at(name: &'static str, dialect: Dialect, base_url: &'static str) -> Known {
-    Known { name, dialect, base_url: Some(base_url), key_header: None, moved: &[] }
+    Known {
+        name,
+        dialect,
+        base_url: Some(base_url),
+        key_header: None,
+        moved: &[],
+        chat_bound: ChatBound::MaxTokens,
+    }
 }
 
 const fn openai(name: &'static str, base_url: &'static str) -> Known {
@@ -33,30 +44,37 @@ const fn openai(name: &'static str, base_url: &'static str) -> Known {
 }
 
 const fn anywhere(name: &'static str, dialect: Dialect) -> Known {
-    Known { name, dialect, base_url: None, key_header: None, moved: &[] }
+    Known { name, dialect, base_url: None, key_header: None, moved: &[], chat_bound: ChatBound::MaxTokens }
 }
 
 impl Known {
     const fn moved(self, moved: &'static [(&'static str, &'static str)]) -> Self {
         Self { moved, ..self }
     }
+
+    /// OpenAI's own word for the bound, `max_completion_tokens`: where the older one is refused, or on its way out.
+    const fn newer_bound(self) -> Self {
+        Self { chat_bound: ChatBound::MaxCompletionTokens, ..self }
+    }
 }
 
 /// All of them. A base URL is what stands before the path that the provider's own SDK sends.
 pub const KNOWN: &[Known] = &[
-    openai("openai", "https://api.openai.com"),
-    anywhere("azure_openai", Dialect::AzureOpenAi),
+    openai("openai", "https://api.openai.com").newer_bound(),
+    anywhere("azure_openai", Dialect::AzureOpenAi).newer_bound(),
     Known {
         name: "azure_foundry",
         dialect: Dialect::OpenAi,
         base_url: None,
         key_header: Some(KeyHeader::ApiKey),
         moved: &[("/v1/", "/openai/v1/")],
+        chat_bound: ChatBound::MaxCompletionTokens,
     },
     at("anthropic", Dialect::Anthropic, "https://api.anthropic.com"),
     at("gemini", Dialect::Gemini, "https://generativelanguage.googleapis.com")
-        .moved(&[("/v1/", "/v1beta/openai/")]),
-    anywhere("vertex", Dialect::Vertex),
+        .moved(&[("/v1/", "/v1beta/openai/")])
+        .newer_bound(),
+    anywhere("vertex", Dialect::Vertex).newer_bound(),
     at("cohere", Dialect::Cohere, "https://api.cohere.com").moved(&[("/v1/", "/compatibility/v1/")]),
     at("ollama", Dialect::Ollama, "http://127.0.0.1:11434"),
     at("ollama_cloud", Dialect::Ollama, "https://ollama.com"),
@@ -64,7 +82,7 @@ pub const KNOWN: &[Known] = &[
     // Each region has an address of its own.
     anywhere("bedrock", Dialect::Bedrock),
     openai("aimlapi", "https://api.aimlapi.com"),
-    openai("cerebras", "https://api.cerebras.ai"),
+    openai("cerebras", "https://api.cerebras.ai").newer_bound(),
     openai("crusoe", "https://api.inference.crusoecloud.com"),
     openai("deepseek", "https://api.deepseek.com").moved(&[("/v1/", "/")]),
     openai("doubleword", "https://api.doubleword.ai"),
@@ -76,9 +94,9 @@ pub const KNOWN: &[Known] = &[
         ("/v1/embeddings", "/embeddings"),
         ("/v1/models", "/models"),
     ]),
-    openai("github_models", "https://models.github.ai").moved(&[("/v1/", "/inference/")]),
+    openai("github_models", "https://models.github.ai").moved(&[("/v1/", "/inference/")]).newer_bound(),
     anywhere("gpustack", Dialect::OpenAi),
-    openai("groq", "https://api.groq.com").moved(&[("/v1/", "/openai/v1/")]),
+    openai("groq", "https://api.groq.com").moved(&[("/v1/", "/openai/v1/")]).newer_bound(),
     openai("heroku", "https://us.inference.heroku.com"),
     openai("huggingface", "https://router.huggingface.co"),
     openai("llamacpp", "http://127.0.0.1:8080"),
@@ -91,13 +109,13 @@ pub const KNOWN: &[Known] = &[
     openai("perplexity", "https://api.perplexity.ai").moved(&[("/v1/chat/completions", "/chat/completions")]),
     openai("qwen", "https://dashscope-intl.aliyuncs.com").moved(&[("/v1/", "/compatible-mode/v1/")]),
     openai("sambanova", "https://api.sambanova.ai"),
-    anywhere("snowflake", Dialect::OpenAi).moved(&[("/v1/", "/api/v2/cortex/v1/")]),
+    anywhere("snowflake", Dialect::OpenAi).moved(&[("/v1/", "/api/v2/cortex/v1/")]).newer_bound(),
     openai("together", "https://api.together.xyz"),
     openai("venice", "https://api.venice.ai").moved(&[("/v1/", "/api/v1/")]),
     openai("vllm", "http://127.0.0.1:8000"),
     openai("voyage", "https://api.voyageai.com"),
     openai("writer", "https://api.writer.com").moved(&[("/v1/chat/completions", "/v1/chat")]),
-    openai("xai", "https://api.x.ai"),
+    openai("xai", "https://api.x.ai").newer_bound(),
     openai("zai", "https://api.z.ai").moved(&[("/v1/", "/api/paas/v4/")]),
 ];
 

@@ -46,6 +46,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use dialects::change::ChatBound;
 use schemars::JsonSchema;
 use schemas::Identifier;
 use serde::Serialize;
@@ -444,9 +445,48 @@ pub struct Provider {
     /// The provider's name in the price book; absent: its `kind`, else its own name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub price_as: Option<Identifier>,
+    /// The word by which a chat of OpenAI's dialect is bounded there, in translation and for `parameters.max_output`; absent: that
+    /// of its `kind`. Without a `kind` it is `max_completion_tokens` at OpenAI's and Azure's own hosts, else `max_tokens`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_output_as: Option<MaxOutputAs>,
+}
+
+/// The word by which a chat is bounded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum MaxOutputAs {
+    /// OpenAI's own; its reasoning models take no other.
+    MaxCompletionTokens,
+    /// What compatible servers know.
+    MaxTokens,
+}
+
+impl MaxOutputAs {
+    /// All of them, as typed in the file.
+    pub const ALL: [(&'static str, Self); 2] =
+        [("max_completion_tokens", Self::MaxCompletionTokens), ("max_tokens", Self::MaxTokens)];
 }
 
 impl Provider {
+    /// The word by which its chat of OpenAI's dialect is bounded.
+    pub(crate) fn chat_bound(&self) -> ChatBound {
+        match self.max_output_as {
+            Some(MaxOutputAs::MaxCompletionTokens) => return ChatBound::MaxCompletionTokens,
+            Some(MaxOutputAs::MaxTokens) => return ChatBound::MaxTokens,
+            None => {}
+        }
+        let name = self.kind.unwrap_or(self.price_name());
+        if let Some(known) = KNOWN.iter().find(|known| known.name == name) {
+            return known.chat_bound;
+        }
+        let host = self.base_url.authority.host().to_ascii_lowercase();
+        let is_below = |domain| {
+            host.strip_suffix(domain).is_some_and(|front: &str| front.is_empty() || front.ends_with('.'))
+        };
+        let is_own = self.dialect == Dialect::AzureOpenAi || is_below("openai.com") || is_below("azure.com");
+        if is_own { ChatBound::MaxCompletionTokens } else { ChatBound::MaxTokens }
+    }
+
     /// The provider's name in the price book.
     pub fn price_name(&self) -> &str {
         self.price_as.as_ref().map(Identifier::as_str).or(self.kind).unwrap_or(self.name.as_str())

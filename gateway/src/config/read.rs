@@ -14,7 +14,7 @@ use super::units::{DURATION_FORM, SIZE_FORM, parse_duration, parse_size, show_du
 use super::{
     Attributes, BaseUrl, Config, Credential, Credentials, DEFAULT_ADMIN, Dialect, Drain, DrainAfterAbort,
     Encryption, Estimate, Evidence, Fact, FailMode, Headers, KNOWN, KeyHeader, KeyScope, Limits, Listen, Log,
-    LogFormat, Out, Provider, Route, Target, Tls, Untranslatable,
+    LogFormat, MaxOutputAs, Out, Provider, Route, Target, Tls, Untranslatable,
 };
 use crate::authenticate::is_credential;
 
@@ -383,6 +383,7 @@ fn provider(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem>) -
     });
     let api_version = f.identifier("api_version");
     let price_as = f.identifier("price_as");
+    let max_output_as = f.fields.choice("max_output_as", &MaxOutputAs::ALL);
     f.fields.finish();
     Some(Provider {
         name: name?,
@@ -407,6 +408,7 @@ fn provider(node: &Node, path: &str, base: &Path, problems: &mut Vec<Problem>) -
         idle_connections,
         api_version,
         price_as,
+        max_output_as,
     })
 }
 

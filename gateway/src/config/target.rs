@@ -130,7 +130,7 @@ pub struct Parameters {
     #[schemars(schema_with = "object_schema")]
     pub forced: Map<String, Value>,
     /// The most tokens that an answer may have, whatever the caller says, in the words of the operation that the target is asked
-    /// for: `max_completion_tokens`, `max_output_tokens`, `max_tokens`, `generationConfig.maxOutputTokens`,
+    /// for: `max_completion_tokens` or `max_tokens` (see `max_output_as` of the provider), `max_output_tokens`, `generationConfig.maxOutputTokens`,
     /// `inferenceConfig.maxTokens`, `options.num_predict`. Operations without such a word are left as they are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_output: Option<u64>,

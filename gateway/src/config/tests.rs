@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use dialects::change::ChatBound;
+
 use super::*;
 use crate::keys::{KeyRequest, issue, update};
 use crate::secrets;
@@ -1492,6 +1494,32 @@ fn a_known_provider_needs_no_more_than_its_kind_and_what_is_typed_counts() {
     ] {
         assert!(told.iter().any(|line| line.contains(want)), "{want}\nis not in\n{}", told.join("\n"));
     }
+}
+
+#[test]
+fn a_chat_is_bounded_by_the_word_of_the_kind_of_the_host_or_of_what_is_typed() {
+    let folder = Folder::new();
+    let rows = [
+        ("{ name: a, kind: openai, base_url: https://a.test }", ChatBound::MaxCompletionTokens),
+        ("{ name: b, kind: mistral }", ChatBound::MaxTokens),
+        ("{ name: c, kind: deepseek, max_output_as: max_completion_tokens }", ChatBound::MaxCompletionTokens),
+        ("{ name: d, dialect: openai, base_url: https://eu.api.openai.com }", ChatBound::MaxCompletionTokens),
+        ("{ name: e, dialect: openai, base_url: https://api.openai.com.test }", ChatBound::MaxTokens),
+        (
+            "{ name: f, dialect: openai, base_url: https://f.test, price_as: groq }",
+            ChatBound::MaxCompletionTokens,
+        ),
+        ("{ name: g, dialect: azure_openai, base_url: https://g.test }", ChatBound::MaxCompletionTokens),
+    ];
+    let typed: String = rows.iter().map(|(row, _)| format!("  - {row}\n")).collect();
+    let loaded = folder.load(&FULL.replacen("routes:", &format!("{typed}routes:"), 1)).unwrap();
+    for ((row, wanted), provider) in rows.iter().zip(&loaded.config.providers[2..]) {
+        assert_eq!(provider.chat_bound(), *wanted, "{row}");
+    }
+    let odd = "  - { name: h, kind: vllm, max_output_as: max_token }\nroutes:";
+    let told = folder.told(&FULL.replacen("routes:", odd, 1)).join("\n");
+    let want = "max_output_as`: found `max_token`, wanted one of `max_completion_tokens`, `max_tokens`";
+    assert!(told.contains(want), "{told}");
 }
 
 #[test]

@@ -320,7 +320,8 @@ impl Original {
             .ok_or(Reason::Untranslatable("operation"))?;
         let readable = self.readable.as_deref().filter(|_| self.is_sound).ok_or(Reason::MalformedBody)?;
         let model = self.sent_model(route, target);
-        let options = Options { drop: route.drops_untranslatable, ..Options::default() };
+        let chat_bound = target.provider.chat_bound;
+        let options = Options { drop: route.drops_untranslatable, chat_bound, ..Options::default() };
         let translated = pair
             .request(&self.operation, &self.rest, readable, model.as_deref(), options)
             .map_err(|error| Unfit::of(&pair, &error))?;
@@ -389,7 +390,8 @@ impl Original {
             return Ok(body);
         }
         let filled = change::merged(readable, &target.defaults, false).ok_or(Reason::MalformedBody)?;
-        let bounded = match target.max_output.and_then(|most| change::max_output(spoken, most)) {
+        let chat_bound = target.provider.chat_bound;
+        let bounded = match target.max_output.and_then(|most| change::max_output(spoken, most, chat_bound)) {
             Some(words) => change::merged(&filled, &words, true).ok_or(Reason::MalformedBody)?,
             None => filled,
         };

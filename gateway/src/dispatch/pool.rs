@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use dialects::change::ChatBound;
 use dialects::{Dialect, Maker};
 use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
@@ -92,6 +93,8 @@ pub(crate) struct Provider {
     /// Signs each request, where it is AWS that asks for it.
     pub(crate) signing: Option<Signing>,
     pub(crate) ask_usage: bool,
+    /// The word by which a chat of OpenAI's dialect is bounded there.
+    pub(crate) chat_bound: ChatBound,
     /// How far an answer is read on whose caller has left, where the route does not say it.
     pub(crate) drain: Option<Drain>,
     pub(crate) price_name: String,
@@ -179,6 +182,7 @@ impl Provider {
                 _ => None,
             },
             ask_usage: typed.ask_usage,
+            chat_bound: typed.chat_bound(),
             drain: typed.drain_after_abort.bounds(),
             price_name: typed.price_name().to_owned(),
             client,

@@ -120,6 +120,7 @@ async fn main() -> anyhow::Result<()> {
         .context("a gateway key")?
         .to_owned();
     print!("{}", String::from_utf8_lossy(&output.stderr));
+    println!("{key}");
     println!("\n$ gateway serve -c {d}/gateway.yaml &");
     let log = std::fs::File::create(dir.join("gateway.log"))?;
     let mut gateway = Running(
@@ -171,7 +172,7 @@ async fn main() -> anyhow::Result<()> {
     let mut sent = 0;
     let mut taken_out = 0;
     let mut different: Vec<&str> = Vec::new();
-    let step = (lines.len() / RECORDED).max(1);
+    let step = lines.len().div_ceil(RECORDED).max(1);
     for line in lines.iter().step_by(step).filter(|l| l.gateway_dialect() != Some("azure_openai")) {
         let path = format!(
             "/{}{}{}{}",
@@ -216,6 +217,11 @@ async fn main() -> anyhow::Result<()> {
         "the gateway ended with {status}:\n{}",
         std::fs::read_to_string(dir.join("gateway.log"))?
     );
+    take_out_of_service(&dir.join("trust.yaml"))?;
+    println!("\n$ echo '    closed: true' >> {trust}");
+    println!(
+        "(It does not come back. Without that the auditor expects its next log, and says TAIL_UNPROVEN from five minutes on.)"
+    );
 
     title("4. The auditor, who trusts only the trust file");
     let run = |head: &[&str], tail: &[&str]| {
@@ -258,6 +264,13 @@ async fn main() -> anyhow::Result<()> {
     show("auditor", &["verify", &forged, "--trust", &trust, "--state", &other], 1)?;
     println!("\nEverything above is in {d}. Done.");
     Ok(())
+}
+
+/// Marks the one gateway of a trust file as taken out of service.
+fn take_out_of_service(trust: &Path) -> anyhow::Result<()> {
+    use std::io::Write as _;
+    let mut file = std::fs::OpenOptions::new().append(true).open(trust)?;
+    Ok(file.write_all(b"    closed: true\n")?)
 }
 
 /// The largest records file: where the traffic is.

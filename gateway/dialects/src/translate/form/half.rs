@@ -2,6 +2,8 @@
 
 use http::HeaderMap;
 
+use crate::change::ChatBound;
+
 use super::{Answer, CannotCarry, Conversation, Dropped, Event, Failure, Weight};
 
 /// Bytes that are not what their dialect says they are.
@@ -54,11 +56,13 @@ pub struct Options {
     pub drop: bool,
     /// The bound on output for a dialect that wants one where the caller gave none.
     pub max_output_tokens: i64,
+    /// The word for that bound in a chat of OpenAI's dialect.
+    pub chat_bound: ChatBound,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { drop: false, max_output_tokens: 8192 }
+        Self { drop: false, max_output_tokens: 8192, chat_bound: ChatBound::default() }
     }
 }
 

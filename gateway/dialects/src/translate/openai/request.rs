@@ -1,8 +1,12 @@
 //! Requests of chat completions.
 
+use std::borrow::Cow;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use sha2::{Digest, Sha256};
 
+use crate::change::ChatBound;
 use crate::translate::beginning::Beginning;
 use crate::translate::form::{
     Cache, CannotCarry, Content, Conversation, Document, Dropped, Effort, Options, OutputFormat, Part,
@@ -422,13 +426,13 @@ pub(super) fn write(
     body.text("model", &conversation.model);
     body.raw("messages", &write_messages(conversation, &mut dropped));
     write_tools(conversation, &mut body, &mut dropped);
-    write_sampling(conversation, &mut body, &mut dropped);
+    write_sampling(conversation, options.chat_bound, &mut body, &mut dropped);
     if let Some(format) = &conversation.output {
         body.raw("response_format", &write_format(format, &mut dropped));
     }
     write_reasoning(conversation, &mut body);
     if let Some(user) = &conversation.user {
-        body.text("user", user);
+        body.text("user", &end_user(user));
     }
     if !conversation.metadata.is_empty() {
         dropped.push(Dropped::hint("metadata", "metadata"));
@@ -671,10 +675,26 @@ fn write_tools(conversation: &Conversation, body: &mut Writer, dropped: &mut Vec
     }
 }
 
-fn write_sampling(conversation: &Conversation, body: &mut Writer, dropped: &mut Vec<Dropped>) {
+/// The most characters of `user` that OpenAI takes.
+const MAX_USER: usize = 64;
+
+/// The caller's user as it is, or its hash where it is too long (Claude Code's is).
+fn end_user(user: &str) -> Cow<'_, str> {
+    if user.chars().count() <= MAX_USER {
+        return user.into();
+    }
+    hex::encode(Sha256::digest(user.as_bytes())).into()
+}
+
+fn write_sampling(
+    conversation: &Conversation,
+    bound: ChatBound,
+    body: &mut Writer,
+    dropped: &mut Vec<Dropped>,
+) {
     let sampling = &conversation.sampling;
     if let Some(most) = sampling.max_output_tokens {
-        body.integer("max_completion_tokens", most);
+        body.integer(bound.words()[0], most);
     }
     body.maybe("temperature", sampling.temperature.as_ref());
     body.maybe("top_p", sampling.top_p.as_ref());

@@ -39,6 +39,8 @@ struct State {
     parts: usize,
     /// The largest place of a call that has begun.
     last_call: Option<i64>,
+    /// The id of the latest call.
+    call_id: Option<String>,
     refuses: bool,
     finished: bool,
     over: bool,
@@ -187,15 +189,20 @@ impl State {
             (Some(_), Some(last)) => last.saturating_add(1),
             (_, last) => last.unwrap_or(0),
         });
-        if self.open != Some(Open::Call(place)) {
-            if self.last_call.is_some_and(|last| place <= last) {
+        let id = name(id);
+        let is_open = self.open == Some(Open::Call(place));
+        // Servers that give all calls one place tell them apart by id; some give every piece an id of its own, but no name.
+        let is_next = is_open && name(called).is_some() && id.is_some() && id != self.call_id;
+        if !is_open || is_next {
+            if !is_open && self.last_call.is_some_and(|last| place <= last) {
                 // What came of it was passed on as whole.
                 let why = "the provider's stream went back to a call of a tool that was over";
                 self.fail(broken(why), events);
                 return;
             }
             self.last_call = Some(place);
-            let id = name(id).unwrap_or_else(|| format!("call_{place}"));
+            self.call_id.clone_from(&id);
+            let id = id.unwrap_or_else(|| format!("call_{place}"));
             let called = name(called).unwrap_or_default();
             self.begin(Open::Call(place), PartKind::ToolUse { id, name: called }, events);
         }
