@@ -129,12 +129,14 @@ pub(crate) async fn run(
         };
         let more = plan.may_repeat(&tries);
         let tried = plan.ask(snapshot, &mut live, (&target, &picked), &prepared, more).await;
-        let result = tried.as_ref().map_or_else(Failure::name, |_| "answered");
-        app.telemetry.attempted(route.name.as_str(), target.name.as_str(), tries.reason, result);
+        let reason = tries.reason;
+        let told =
+            |result| app.telemetry.attempted(route.name.as_str(), target.name.as_str(), reason, result);
         let head_latency = live.open().and_then(|open| open.intended.clock.head_latency());
         let forwarded = plan.forwarded.is_some();
         let mut failure = match tried {
             Ok(answer) => {
+                told("answered");
                 let status = Some(answer.head.status.as_u16());
                 let report = Report { status, head_latency, forwarded, ..Report::default() };
                 picked.done(&report, Instant::now());
@@ -156,6 +158,13 @@ pub(crate) async fn run(
         };
         failure.is_refused = picked.is_refused(&report);
         let has_key = picked.done(&report, Instant::now());
+        let hold = failure.retry_after.filter(|_| !has_key);
+        tries.held.extend(hold.map(|hold| (place, Instant::now() + hold)));
+        let spoken = plan.original.spoken(&prepared);
+        if more && plan.has_place(&tries) {
+            plan.says(&mut live, &mut failure, spoken).await;
+        }
+        told(failure.name());
         if !has_key {
             let may_pass = failure.may_pass(&route.retry.on);
             if may_pass {
@@ -163,11 +172,9 @@ pub(crate) async fn run(
             } else {
                 tries.unfit.push(place)
             }
-            tries.held.extend(failure.retry_after.map(|hold| (place, Instant::now() + hold)));
         }
         let next = if plan.may_follow(&tries, &failure, has_key) {
             tries.keys += u64::from(has_key);
-            let spoken = plan.original.spoken(&prepared);
             plan.next(app, snapshot, &mut live, &mut tries, (&mut failure, spoken), (&target, place)).await
         } else {
             None
@@ -327,8 +334,7 @@ impl Plan {
         };
         let spoken = self.original.spoken(prepared);
         if status >= 400 {
-            let class = if more { self.class(ahead.answer, spoken).await } else { None };
-            return Err(said(Why::Status(status), class, format!("status {status}")));
+            return Err(said(Why::Status(status), None, format!("status {status}")));
         }
         if !more {
             return Ok(());
@@ -371,7 +377,17 @@ impl Plan {
         (is_asked && has_other).then_some(Room { budget: &snapshot.memory, most: bytes, idle, time })
     }
 
-    /// What the error of an answer says, where the route asks for it and its status does not count by itself.
+    /// Reads what an answer of an error's status says.
+    async fn says(&self, live: &mut Live, failure: &mut Failure, spoken: Operation) {
+        let is_status = matches!(failure.why, Why::Status(_));
+        let Some(answer) = failure.answer.as_mut().filter(|_| is_status) else { return };
+        let ahead = Ahead::new(live, answer, spoken);
+        let class = self.class(ahead.answer, spoken).await;
+        ahead.done();
+        failure.class = class;
+    }
+
+    /// What the error of an answer says, where the route asks for it.
     async fn class(&self, answer: &mut Answer, spoken: Operation) -> Option<FailureClass> {
         let status = answer.head.status.as_u16();
         let on = &self.route.retry.on;
@@ -412,8 +428,7 @@ impl Plan {
         (target, place): (&Arc<Target>, usize),
     ) -> Option<(Next, Option<Bytes>)> {
         // Where nobody is left to be asked the caller gets what came, and does not wait for all of it.
-        let shut = self.shut(tries, Instant::now());
-        if (0..self.route.targets.len()).all(|place| shut.contains(&place)) {
+        if !self.has_place(tries) {
             return None;
         }
         // Before room is taken at a target: it would be given back as if that one had been asked.
@@ -482,6 +497,12 @@ impl Plan {
         let held = tries.held.iter().filter(|(_, until)| *until > now + PATIENCE);
         let held: Vec<usize> = held.map(|(place, _)| *place).collect();
         [&self.denied[..], &tries.unfit, &held].concat()
+    }
+
+    /// Whether there is a target that may be asked next, as things stand.
+    fn has_place(&self, tries: &Tries) -> bool {
+        let shut = self.shut(tries, Instant::now());
+        (0..self.route.targets.len()).any(|place| !shut.contains(&place))
     }
 
     /// A target that can be asked and has room: one that did not fail, else one that did.
