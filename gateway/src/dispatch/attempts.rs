@@ -14,7 +14,7 @@ use dialects::failure::MAX_ERROR;
 use dialects::{FailureClass, Operation, failure_class};
 use http::Response;
 use schemas::ExchangeId;
-use schemas::record::{End, Verdict};
+use schemas::record::{AttemptNumber, End, Verdict};
 
 use super::budget::Repeat;
 use super::failure::{Failure, Why};
@@ -167,11 +167,7 @@ pub(crate) async fn run(
         told(failure.name());
         if !has_key {
             let may_pass = failure.may_pass(&route.retry.on);
-            if may_pass {
-                tries.failed.push(place)
-            } else {
-                tries.unfit.push(place)
-            }
+            if may_pass { tries.failed.push(place) } else { tries.unfit.push(place) }
         }
         let next = if plan.may_follow(&tries, &failure, has_key) {
             tries.keys += u64::from(has_key);
@@ -181,12 +177,21 @@ pub(crate) async fn run(
         };
         let next = match next {
             Some((next, request)) => plan.opens(&mut live, (&tries, &failure, &target), next, request).await,
-            None => None,
+            None => Err(None),
         };
-        let Some(next) = next else {
-            let way = plan.way(&prepared);
-            drop(plan);
-            return give_up(app, live, failure, kept, way).await;
+        let next = match next {
+            Ok(next) => next,
+            Err(unsent) => {
+                let way = plan.way(&prepared);
+                if let Some(no_answer) = unsent {
+                    // The outcome tells of the one that nothing was sent to: what came is another one's.
+                    kept =
+                        failure.whole_answer().map(|answer| (answer, prepared.translation.clone())).or(kept);
+                    failure = Failure::new(Why::Aborted, no_answer, Duration::ZERO);
+                }
+                drop(plan);
+                return give_up(app, live, failure, kept, way).await;
+            }
         };
         next.repeat.sent();
         if let Some(open) = live.open() {
@@ -194,9 +199,7 @@ pub(crate) async fn run(
         }
         tries.number += 1;
         tries.reason = next.reason;
-        if failure.is_answer() && failure.extent == Extent::Whole {
-            kept = failure.answer.map(|answer| (answer, prepared.translation.clone()));
-        }
+        kept = failure.whole_answer().map(|answer| (answer, prepared.translation.clone())).or(kept);
         (picked, prepared) = (next.picked, next.prepared);
     }
 }
@@ -567,21 +570,26 @@ impl Plan {
         backed_off.max(until.unwrap_or_default())
     }
 
-    /// Records that the next attempt begins, which sends `request` where that is not what was sent first; `None` where nothing may
-    /// be sent.
+    /// Records that the next attempt begins, which sends `request` where that is not what was sent first.
+    ///
+    /// # Errors
+    /// Nothing may be sent; why, where the outcome tells of that attempt all the same.
     async fn opens(
         &self,
         live: &mut Live,
         (tries, failure, failed): (&Tries, &Failure, &Target),
         next: Next,
         request: Option<Bytes>,
-    ) -> Option<Next> {
-        let open = live.open()?;
-        let to = self.route.targets.get(next.picked.target())?;
+    ) -> Result<Next, Option<NoAnswer>> {
+        let (Some(open), Some(to), Some(number)) =
+            (live.open(), self.route.targets.get(next.picked.target()), AttemptNumber::new(tries.number + 1))
+        else {
+            return Err(None);
+        };
         let is_changed = next.prepared.changed.is_some();
         let headers = &self.original.headers;
         let opening = Opening {
-            number: tries.number + 1,
+            number,
             reason: next.reason,
             target: to,
             model: next.prepared.model.as_deref(),
@@ -600,10 +608,15 @@ impl Plan {
             "a target failed, and another one is asked"
         );
         match open.opens_attempt(opening).await {
-            Ok(()) => Some(next),
+            Ok(()) => Ok(next),
             Err(error) => {
-                unrecorded(&open.exchange, &error);
-                None
+                let text = error.to_string();
+                unrecorded(&open.exchange, &text);
+                if !open.tells_of(number) {
+                    return Err(None);
+                }
+                open.intended.clock.head = None;
+                Err(Some(NoAnswer { reason: Reason::Evidence(error.reason), text }))
             }
         }
     }
