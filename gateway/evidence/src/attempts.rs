@@ -20,7 +20,7 @@ pub(crate) struct Attempts {
 }
 
 impl Attempts {
-    fn number(&self) -> u64 {
+    pub(crate) fn number(&self) -> u64 {
         self.last.as_ref().map_or(0, |served| served.number)
     }
 
@@ -35,15 +35,9 @@ impl Attempts {
                 next - 1
             )));
         }
-        let names = request.map(|part| match &part.content {
-            PartContent::Stored(body) => (part.part, body.part()),
-            PartContent::Bytes(_) => (part.part, part.part),
-        });
-        match names {
-            Some(names) if names != (PartName::AttemptRequest(number), PartName::AttemptRequest(number)) => {
-                Err(refused(format!("attempt {number} sends the part `{}`", names.1.as_str())))
-            }
-            _ => Ok(()),
+        match request.and_then(|part| other_than(part, PartName::AttemptRequest(number))) {
+            Some(name) => Err(refused(format!("attempt {number} sends the part `{}`", name.as_str()))),
+            None => Ok(()),
         }
     }
 
@@ -52,7 +46,7 @@ impl Attempts {
         &self,
         attempt: &Attempt,
         asked: &Asked,
-        response: Option<PartName>,
+        response: Option<&NewPart>,
     ) -> Result<(), Unavailable> {
         let number = numbered(attempt)?;
         if attempt.number != self.number() || self.ended {
@@ -65,11 +59,9 @@ impl Attempts {
                 attempt.target
             )));
         }
-        match response {
-            Some(name) if name != PartName::AttemptResponse(number) => {
-                Err(refused(format!("attempt {number} answered the part `{}`", name.as_str())))
-            }
-            _ => Ok(()),
+        match response.and_then(|part| other_than(part, PartName::AttemptResponse(number))) {
+            Some(name) => Err(refused(format!("attempt {number} answered the part `{}`", name.as_str()))),
+            None => Ok(()),
         }
     }
 
@@ -129,6 +121,15 @@ impl Attempts {
             _ => true,
         }
     }
+}
+
+/// The name of `part`, or of its body, where that is not `name`.
+fn other_than(part: &NewPart, name: PartName) -> Option<PartName> {
+    let of_body = match &part.content {
+        PartContent::Stored(body) => body.part(),
+        PartContent::Bytes(_) => part.part,
+    };
+    [part.part, of_body].into_iter().find(|one| *one != name)
 }
 
 fn numbered(attempt: &Attempt) -> Result<AttemptNumber, Unavailable> {

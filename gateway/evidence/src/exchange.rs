@@ -9,8 +9,8 @@ use bytes::Bytes;
 use schemas::content::{Committer, Salt};
 use schemas::promise::Promise;
 use schemas::record::{
-    Answered, Attempt, Body, End, Intent, Outcome, Part, PartName, Timing, Unpriced, Usage, UsageRole,
-    UsageSource,
+    Answered, Attempt, AttemptNumber, Body, End, Intent, Outcome, Part, PartName, Timing, Unpriced, Usage,
+    UsageRole, UsageSource,
 };
 use schemas::{ExchangeId, Identifier};
 
@@ -265,9 +265,6 @@ impl Core {
             held.left.extend(outcome.parts);
             return Err(error);
         }
-        // An attempt whose answer was still read has no record of its own any more.
-        let is_of_attempt = |part: &mut Part| part.part.attempt().is_some() && attempts.leaves(part.part);
-        outcome.parts.extend(held.left.extract_if(.., is_of_attempt));
         let (frames, parts) = (held.last_frames.clone(), outcome.parts.clone());
         let body = Body::Outcome(outcome);
         match self.inner.submit_promised(held.journal.as_mut(), frames, body, self.promises()) {
@@ -330,7 +327,8 @@ impl Core {
         }
     }
 
-    /// Hands an attempt's record to the journal, and notes it: whatever closes the exchange tells of it.
+    /// Hands an attempt's record to the journal, and notes it: whatever closes the exchange tells of it. Where it is refused none
+    /// of its content is kept.
     fn submit_attempt(
         &self,
         mut attempt: Attempt,
@@ -357,17 +355,9 @@ impl Core {
         attempt.parts = parts;
         let body = Body::Attempt(attempt.clone());
         let promises = self.promises();
-        match self.inner.submit_promised(held.journal.as_mut(), frames.clone(), body, promises) {
-            Ok(ticket) => {
-                open.attempts.note(&attempt);
-                Ok(ticket)
-            }
-            Err(error) => {
-                held.last_frames.extend(frames);
-                held.left.extend(attempt.parts);
-                Err(error)
-            }
-        }
+        let ticket = self.inner.submit_promised(held.journal.as_mut(), frames, body, promises)?;
+        open.attempts.note(&attempt);
+        Ok(ticket)
     }
 
     /// The intent could not be made durable: whether it is in the journal only the next start can tell.
@@ -558,6 +548,11 @@ impl OpenExchange {
         PartWriter::new(self.core.clone(), part, media_type, content_encoding)
     }
 
+    /// Takes a part that stands ready and may be large: in memory up to 1 MiB, beyond that encrypted on disk.
+    pub fn body(&self, part: PartName) -> BodySink {
+        BodySink::new(self.core.clone(), part)
+    }
+
     /// Takes a part that stands ready and is small: a head, an error's text. It is durable with the outcome.
     ///
     /// # Errors
@@ -584,7 +579,7 @@ impl OpenExchange {
     /// `request` is the part `attempt_request_<number>`: the body, where it is not the one that number 0 sent.
     ///
     /// # Errors
-    /// Nothing may be sent.
+    /// Nothing may be sent. The record may get to the log all the same: [`OpenExchange::is_last`].
     pub async fn attempt_opens(
         &self,
         mut attempt: Attempt,
@@ -592,12 +587,22 @@ impl OpenExchange {
     ) -> Result<u64, Unavailable> {
         let core = &self.core;
         core.with_attempts(|attempts, _| attempts.may_open(&attempt, request.as_ref()))?;
-        let (frames, parts, _bodies) = core.ready_parts(request.into_iter().collect()).await?;
-        attempt.commitment = parts.first().map(|part| part.commitment);
         // Its end has its space from here on (CA-7).
         core.extend_waiting(Journal::cost([OPEN_BYTES, END_BYTES])).await?;
+        // What nobody would be told of is not recorded: the outcome tells of the attempt before it then.
+        core.inner.check_lease()?;
+        let (frames, parts, _bodies) = core.ready_parts(request.into_iter().collect()).await?;
+        attempt.commitment = parts.first().map(|part| part.commitment);
         let mut ticket = core.submit_attempt(attempt, OPEN, frames, parts, self.position)?;
         Ok(core.inner.told(&mut ticket).await?.positions.start)
+    }
+
+    /// Whether the opening of this attempt, and of none behind it, is in the journal's queue, whoever was told so: the outcome tells
+    /// of it.
+    pub fn is_last(&self, number: AttemptNumber) -> bool {
+        self.core
+            .with_attempts(|attempts, _| Ok(attempts.number()))
+            .is_ok_and(|last| last == u64::from(number))
     }
 
     /// Records how an attempt ended that the outcome will not tell of, number 0 too, and what its provider answered:
@@ -606,27 +611,15 @@ impl OpenExchange {
     /// behind it, and on stable storage with the next group.
     ///
     /// # Errors
-    /// It is not recorded: the exchange must go on with no further target.
-    pub async fn attempt_ends(
-        &self,
-        attempt: Attempt,
-        response: Option<PartWriter>,
-    ) -> Result<(), Unavailable> {
+    /// It is not recorded, and nothing of `response` is kept: the exchange must go on with no further target.
+    pub async fn attempt_ends(&self, attempt: Attempt, response: Option<NewPart>) -> Result<(), Unavailable> {
         let core = &self.core;
-        if let Some(response) = &response
-            && !response.belongs_to(core)
-        {
-            return Err(Unavailable::new(Reason::RecordRefused, "an answer of another exchange"));
-        }
-        let name = response.as_ref().map(PartWriter::name);
-        core.with_attempts(|attempts, intent| attempts.may_end(&attempt, &intent.asked, name))?;
+        core.with_attempts(|attempts, intent| attempts.may_end(&attempt, &intent.asked, response.as_ref()))?;
         if attempt.number == 0 {
             core.extend_waiting(Journal::cost([END_BYTES])).await?;
         }
-        let part = response.map(PartWriter::finish);
-        let name = part.as_ref().map(|part| part.part);
-        let frames = core.held().last_frames.extract_if(.., |frame| frame.is_of(name)).collect();
-        core.submit_attempt(attempt, END, frames, part.into_iter().collect(), self.position).map(drop)
+        let (frames, parts, _bodies) = core.ready_parts(response.into_iter().collect()).await?;
+        core.submit_attempt(attempt, END, frames, parts, self.position).map(drop)
     }
 
     /// Records a `side_call`, as [`OpenExchange::attempt_opens`] does an `attempt`.

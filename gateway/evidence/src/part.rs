@@ -88,15 +88,6 @@ impl PartWriter {
         self.shared.write(bytes, delivered_total)
     }
 
-    /// Which part it writes.
-    pub fn name(&self) -> PartName {
-        self.shared.part
-    }
-
-    pub(crate) fn belongs_to(&self, core: &Arc<Core>) -> bool {
-        Arc::ptr_eq(&self.shared.core, core)
-    }
-
     /// Ends the part.
     pub fn finish(self) -> Part {
         self.shared.finish()

@@ -14,7 +14,7 @@ use dialects::failure::MAX_ERROR;
 use dialects::{FailureClass, Operation, failure_class};
 use http::Response;
 use schemas::ExchangeId;
-use schemas::record::{End, Verdict};
+use schemas::record::{AttemptNumber, End, Verdict};
 
 use super::budget::Repeat;
 use super::failure::{Failure, Why};
@@ -129,12 +129,14 @@ pub(crate) async fn run(
         };
         let more = plan.may_repeat(&tries);
         let tried = plan.ask(snapshot, &mut live, (&target, &picked), &prepared, more).await;
-        let result = tried.as_ref().map_or_else(Failure::name, |_| "answered");
-        app.telemetry.attempted(route.name.as_str(), target.name.as_str(), tries.reason, result);
+        let reason = tries.reason;
+        let told =
+            |result| app.telemetry.attempted(route.name.as_str(), target.name.as_str(), reason, result);
         let head_latency = live.open().and_then(|open| open.intended.clock.head_latency());
         let forwarded = plan.forwarded.is_some();
         let mut failure = match tried {
             Ok(answer) => {
+                told("answered");
                 let status = Some(answer.head.status.as_u16());
                 let report = Report { status, head_latency, forwarded, ..Report::default() };
                 picked.done(&report, Instant::now());
@@ -156,30 +158,40 @@ pub(crate) async fn run(
         };
         failure.is_refused = picked.is_refused(&report);
         let has_key = picked.done(&report, Instant::now());
+        let hold = failure.retry_after.filter(|_| !has_key);
+        tries.held.extend(hold.map(|hold| (place, Instant::now() + hold)));
+        let spoken = plan.original.spoken(&prepared);
+        if more && plan.has_place(&tries) {
+            plan.says(&mut live, &mut failure, spoken).await;
+        }
+        told(failure.name());
         if !has_key {
             let may_pass = failure.may_pass(&route.retry.on);
-            if may_pass {
-                tries.failed.push(place)
-            } else {
-                tries.unfit.push(place)
-            }
-            tries.held.extend(failure.retry_after.map(|hold| (place, Instant::now() + hold)));
+            if may_pass { tries.failed.push(place) } else { tries.unfit.push(place) }
         }
         let next = if plan.may_follow(&tries, &failure, has_key) {
             tries.keys += u64::from(has_key);
-            let spoken = plan.original.spoken(&prepared);
             plan.next(app, snapshot, &mut live, &mut tries, (&mut failure, spoken), (&target, place)).await
         } else {
             None
         };
         let next = match next {
             Some((next, request)) => plan.opens(&mut live, (&tries, &failure, &target), next, request).await,
-            None => None,
+            None => Err(None),
         };
-        let Some(next) = next else {
-            let way = plan.way(&prepared);
-            drop(plan);
-            return give_up(app, live, failure, kept, way).await;
+        let next = match next {
+            Ok(next) => next,
+            Err(unsent) => {
+                let way = plan.way(&prepared);
+                if let Some(no_answer) = unsent {
+                    // The outcome tells of the one that nothing was sent to: what came is another one's.
+                    kept =
+                        failure.whole_answer().map(|answer| (answer, prepared.translation.clone())).or(kept);
+                    failure = Failure::new(Why::Aborted, no_answer, Duration::ZERO);
+                }
+                drop(plan);
+                return give_up(app, live, failure, kept, way).await;
+            }
         };
         next.repeat.sent();
         if let Some(open) = live.open() {
@@ -187,9 +199,7 @@ pub(crate) async fn run(
         }
         tries.number += 1;
         tries.reason = next.reason;
-        if failure.is_answer() && failure.extent == Extent::Whole {
-            kept = failure.answer.map(|answer| (answer, prepared.translation.clone()));
-        }
+        kept = failure.whole_answer().map(|answer| (answer, prepared.translation.clone())).or(kept);
         (picked, prepared) = (next.picked, next.prepared);
     }
 }
@@ -327,8 +337,7 @@ impl Plan {
         };
         let spoken = self.original.spoken(prepared);
         if status >= 400 {
-            let class = if more { self.class(ahead.answer, spoken).await } else { None };
-            return Err(said(Why::Status(status), class, format!("status {status}")));
+            return Err(said(Why::Status(status), None, format!("status {status}")));
         }
         if !more {
             return Ok(());
@@ -371,7 +380,17 @@ impl Plan {
         (is_asked && has_other).then_some(Room { budget: &snapshot.memory, most: bytes, idle, time })
     }
 
-    /// What the error of an answer says, where the route asks for it and its status does not count by itself.
+    /// Reads what an answer of an error's status says.
+    async fn says(&self, live: &mut Live, failure: &mut Failure, spoken: Operation) {
+        let is_status = matches!(failure.why, Why::Status(_));
+        let Some(answer) = failure.answer.as_mut().filter(|_| is_status) else { return };
+        let ahead = Ahead::new(live, answer, spoken);
+        let class = self.class(ahead.answer, spoken).await;
+        ahead.done();
+        failure.class = class;
+    }
+
+    /// What the error of an answer says, where the route asks for it.
     async fn class(&self, answer: &mut Answer, spoken: Operation) -> Option<FailureClass> {
         let status = answer.head.status.as_u16();
         let on = &self.route.retry.on;
@@ -412,8 +431,7 @@ impl Plan {
         (target, place): (&Arc<Target>, usize),
     ) -> Option<(Next, Option<Bytes>)> {
         // Where nobody is left to be asked the caller gets what came, and does not wait for all of it.
-        let shut = self.shut(tries, Instant::now());
-        if (0..self.route.targets.len()).all(|place| shut.contains(&place)) {
+        if !self.has_place(tries) {
             return None;
         }
         // Before room is taken at a target: it would be given back as if that one had been asked.
@@ -484,6 +502,12 @@ impl Plan {
         [&self.denied[..], &tries.unfit, &held].concat()
     }
 
+    /// Whether there is a target that may be asked next, as things stand.
+    fn has_place(&self, tries: &Tries) -> bool {
+        let shut = self.shut(tries, Instant::now());
+        (0..self.route.targets.len()).any(|place| !shut.contains(&place))
+    }
+
     /// A target that can be asked and has room: one that did not fail, else one that did.
     async fn find(
         &self,
@@ -546,21 +570,26 @@ impl Plan {
         backed_off.max(until.unwrap_or_default())
     }
 
-    /// Records that the next attempt begins, which sends `request` where that is not what was sent first; `None` where nothing may
-    /// be sent.
+    /// Records that the next attempt begins, which sends `request` where that is not what was sent first.
+    ///
+    /// # Errors
+    /// Nothing may be sent; why, where the outcome tells of that attempt all the same.
     async fn opens(
         &self,
         live: &mut Live,
         (tries, failure, failed): (&Tries, &Failure, &Target),
         next: Next,
         request: Option<Bytes>,
-    ) -> Option<Next> {
-        let open = live.open()?;
-        let to = self.route.targets.get(next.picked.target())?;
+    ) -> Result<Next, Option<NoAnswer>> {
+        let (Some(open), Some(to), Some(number)) =
+            (live.open(), self.route.targets.get(next.picked.target()), AttemptNumber::new(tries.number + 1))
+        else {
+            return Err(None);
+        };
         let is_changed = next.prepared.changed.is_some();
         let headers = &self.original.headers;
         let opening = Opening {
-            number: tries.number + 1,
+            number,
             reason: next.reason,
             target: to,
             model: next.prepared.model.as_deref(),
@@ -579,10 +608,15 @@ impl Plan {
             "a target failed, and another one is asked"
         );
         match open.opens_attempt(opening).await {
-            Ok(()) => Some(next),
+            Ok(()) => Ok(next),
             Err(error) => {
-                unrecorded(&open.exchange, &error);
-                None
+                let text = error.to_string();
+                unrecorded(&open.exchange, &text);
+                if !open.tells_of(number) {
+                    return Err(None);
+                }
+                open.intended.clock.head = None;
+                Err(Some(NoAnswer { reason: Reason::Evidence(error.reason), text }))
             }
         }
     }

@@ -153,6 +153,12 @@ impl Failure {
         }
     }
 
+    /// What came, where it is an answer and all of it.
+    pub(super) fn whole_answer(self) -> Option<Answer> {
+        let is_whole = self.is_answer() && self.extent == Extent::Whole;
+        self.answer.filter(|_| is_whole)
+    }
+
     /// Whether what came can go to the caller as an answer.
     pub(super) fn is_answer(&self) -> bool {
         matches!(self.why, Why::Status(_) | Why::Event(_) | Why::Said(_))

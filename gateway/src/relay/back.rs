@@ -205,7 +205,7 @@ fn exceeds(chunks: &[Bytes], most: Option<u64>) -> bool {
 }
 
 /// Takes what came of an answer of which nothing goes to the caller: it is kept (CA-6), and its usage read (CA-5).
-fn took(live: &mut Live, chunks: &[Bytes]) {
+pub(super) fn took(live: &mut Live, chunks: &[Bytes]) {
     let Some(open) = live.open() else { return };
     keep(open, chunks);
     let mut segments = Vec::new();
@@ -339,10 +339,8 @@ async fn whole(
         let mut segments = Vec::new();
         for chunk in &chunks {
             total += chunk.len();
-            if let Err(cut) = open.came(chunk) {
-                failed = Some(cut);
-                break;
-            }
+            // What cannot be kept tells its usage all the same.
+            failed = failed.or(open.came(chunk).err());
             if let Some(meter) = &mut open.meter {
                 // Nothing is taken out of a body that came whole, and all of it is held anyway.
                 meter.feed(chunk, &mut segments);

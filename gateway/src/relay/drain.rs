@@ -72,9 +72,7 @@ async fn drain(app: &App, live: &mut Live, mut body: Rest, bounds: Drain) -> (Pr
         };
         let Some(rest) = left.checked_sub(data.len() as u64) else { return (ProviderEnd::Cut, read) };
         let Some(open) = live.open() else { return (ProviderEnd::Cut, read) };
-        if open.came(&data).is_err() {
-            return (ProviderEnd::Cut, read);
-        }
+        let kept = open.came(&data);
         left = rest;
         if let Some(meter) = &mut open.meter {
             meter.feed(&data, &mut segments);
@@ -86,6 +84,9 @@ async fn drain(app: &App, live: &mut Live, mut body: Rest, bounds: Drain) -> (Pr
                 let earlier = soon.min(deadline.deadline());
                 deadline.as_mut().reset(earlier);
             }
+        }
+        if kept.is_err() {
+            return (ProviderEnd::Cut, true);
         }
     }
 }

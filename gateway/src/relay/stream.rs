@@ -22,11 +22,11 @@ use schemas::promise::Promise;
 use schemas::record::{End, ProviderEnd};
 use tokio::time::{Instant, Sleep};
 
-use super::drain;
 use super::flow::CutOff;
 use super::live::{Ending, Live, Open};
 use super::outlive::Outliving;
 use super::rest::Rest;
+use super::{back, drain};
 use crate::app::App;
 use crate::respond::{self, Reason};
 
@@ -138,11 +138,12 @@ impl Stream {
             translator,
             last_words: Vec::new(),
         };
-        for chunk in chunks {
-            stream.comes(&chunk);
-            if !matches!(stream.state, State::Flowing) {
-                break;
-            }
+        let mut left = chunks.as_slice();
+        while let [_, behind @ ..] = left
+            && matches!(stream.state, State::Flowing)
+        {
+            stream.comes(left);
+            left = behind;
         }
         stream
     }
@@ -166,24 +167,27 @@ impl Stream {
         event.map(Bytes::from)
     }
 
-    /// Takes bytes of the provider, or cuts the answer where they are too many or cannot be journaled.
-    fn comes(&mut self, bytes: &Bytes) {
+    /// Takes the first of these bytes of the provider, or cuts the answer where they are too many or cannot be journaled: then all
+    /// of them, of which none goes any further, may still tell the usage.
+    fn comes(&mut self, chunks: &[Bytes]) {
+        let Some((bytes, behind)) = chunks.split_first() else { return };
         if let Some(room) = &mut self.room {
             match room.checked_sub(bytes.len() as u64) {
                 Some(left) => *room = left,
-                None => return self.exceeds(Reason::AnswerTooLarge),
+                None => return self.exceeds(Reason::AnswerTooLarge, chunks),
             }
         }
-        if let Err(cut) = self.take(bytes) {
-            self.cut(&cut);
+        if let Err(cut) = self.live.as_mut().and_then(Live::open).map_or(Ok(()), |open| open.came(bytes)) {
+            self.cut(&cut, chunks);
+        } else if let Err(cut) = self.take(bytes) {
+            self.cut(&cut, behind);
         }
     }
 
-    /// Takes bytes of the provider: journals them, and sorts them into what goes and what is held.
+    /// Takes bytes of the provider that are journaled, and sorts them into what goes and what is held.
     fn take(&mut self, bytes: &Bytes) -> Result<(), Cut> {
         let Some(open) = self.live.as_mut().and_then(Live::open) else { return Ok(()) };
         open.saw_byte();
-        open.came(bytes)?;
         self.segments.clear();
         match &mut open.meter {
             Some(meter) => meter.feed(bytes, &mut self.segments),
@@ -268,12 +272,12 @@ impl Stream {
         self.end(Ending { provider_end: Some(provider_end), ..Ending::new(End::Complete) }, Then::Release);
     }
 
-    fn cut(&mut self, cut: &Cut) {
-        self.breaks(Reason::Evidence(cut.0.reason), cut.to_string());
+    fn cut(&mut self, cut: &Cut, unread: &[Bytes]) {
+        self.breaks(Reason::Evidence(cut.0.reason), cut.to_string(), unread);
     }
 
-    /// The answer is larger, or lasts longer, than it may.
-    fn exceeds(&mut self, reason: Reason) {
+    /// The answer is larger, or lasts longer, than it may; of what came this is `unread`.
+    fn exceeds(&mut self, reason: Reason, unread: &[Bytes]) {
         if self.end_within.is_some() {
             // The terminal event came: the answer is whole, where a translator says so too.
             return match self.translator {
@@ -281,14 +285,17 @@ impl Stream {
                 None => self.complete(ProviderEnd::Cut),
             };
         }
-        self.breaks(reason, "the answer exceeds its bound".to_owned());
+        self.breaks(reason, "the answer exceeds its bound".to_owned(), unread);
     }
 
     /// The gateway cuts the answer, and says so where the dialect has a place for it.
-    fn breaks(&mut self, reason: Reason, error: String) {
+    fn breaks(&mut self, reason: Reason, error: String, unread: &[Bytes]) {
         let meter = self.live.as_mut().and_then(Live::open).and_then(|open| open.meter.as_ref());
         // What is translated goes event by event.
         self.half_event = self.translator.is_none() && !meter.is_none_or(Meter::between_events);
+        if let Some(live) = &mut self.live {
+            back::took(live, unread);
+        }
         let (event, released) = match reason {
             // Nothing is recorded any more, this neither.
             Reason::Evidence(_) => (self.events, 0),
@@ -346,7 +353,7 @@ impl Stream {
     /// has none for its caller either.
     fn over(&mut self, provider_end: ProviderEnd) {
         if let Err(cut) = self.take_rest() {
-            return self.cut(&cut);
+            return self.cut(&cut, &[]);
         }
         if self.translated_all() {
             return self.complete(provider_end);
@@ -358,7 +365,7 @@ impl Stream {
     /// Polls for more of the provider's bytes, or its end.
     fn poll_provider(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.time.as_mut().is_some_and(|time| time.as_mut().poll(cx).is_ready()) {
-            self.exceeds(Reason::AnswerTooLong);
+            self.exceeds(Reason::AnswerTooLong, &[]);
             return Poll::Ready(());
         }
         let Some(body) = &mut self.body else { return Poll::Pending };
@@ -366,7 +373,7 @@ impl Stream {
             Poll::Ready(Some(Ok(frame))) => {
                 self.idle.touched();
                 match frame.into_data() {
-                    Ok(data) => self.comes(&data),
+                    Ok(data) => self.comes(&[data]),
                     Err(frame) => {
                         let open = self.live.as_mut().and_then(Live::open);
                         self.trailers = open

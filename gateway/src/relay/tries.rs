@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dialects::{AnswerFacts, Cause, Meter, Operation};
-use evidence::{NewPart, PartWriter};
+use evidence::{NewPart, Unavailable};
 use schemas::Identifier;
 use schemas::record::{
     Attempt, AttemptNumber, Cost, End, PartName, Translation, Unpriced, UsageRole, Verdict,
@@ -46,7 +46,7 @@ pub(crate) struct Spent {
 
 /// An attempt that is about to be made.
 pub(crate) struct Opening<'a> {
-    pub(crate) number: u64,
+    pub(crate) number: AttemptNumber,
     /// Why it is made.
     pub(crate) reason: &'static str,
     pub(crate) target: &'a Arc<Target>,
@@ -166,17 +166,18 @@ impl Open {
         ended.end = Some(failed.end);
         ended.total_us = Some(micros(failed.took));
         let Spent { facts, cost, unpriced, .. } = failed.spent;
-        let mut response: Option<PartWriter> = None;
+        let mut response = None;
         if let Some(answer) = failed.answer {
             ended.status = Some(i64::from(answer.head.status.as_u16()));
             ended.answered = facts.answered(&|raw| self.snapshot.pseudonyms.of(raw));
             let headers = &answer.head.headers;
             let (media_type, coding) = (record::media_type(headers), record::content_coding(headers));
-            let part = ledger.part(PartName::AttemptResponse(before), media_type, coding);
+            let mut sink = ledger.body(PartName::AttemptResponse(before));
             for chunk in &answer.chunks {
-                part.write(chunk, 0).map_err(|cut| cut.to_string())?;
+                sink.write(chunk.clone()).await.map_err(|error| error.to_string())?;
             }
-            response = Some(part);
+            let body = sink.finish().await.map_err(|error| error.to_string())?;
+            response = Some(NewPart::stored(&body).with(media_type, coding));
         }
         (ended.cost, ended.unpriced) = (cost.clone(), *unpriced);
         ended.usage = Some(facts.usage.clone());
@@ -186,16 +187,21 @@ impl Open {
     /// Records that another attempt begins. Durable on return, with what is sent: only then may bytes go to it (CA-1).
     ///
     /// # Errors
-    /// Nothing may be sent.
-    pub(crate) async fn opens_attempt(&mut self, opening: Opening<'_>) -> Result<(), String> {
+    /// Nothing may be sent; the outcome may tell of it all the same: [`Open::tells_of`].
+    pub(crate) async fn opens_attempt(&mut self, opening: Opening<'_>) -> Result<(), Unavailable> {
         self.records_opening(opening).await?;
         self.is_told = false;
         Ok(())
     }
 
-    async fn records_opening(&self, opening: Opening<'_>) -> Result<(), String> {
+    /// Whether the outcome tells of this attempt, as the last that was opened.
+    pub(crate) fn tells_of(&self, number: AttemptNumber) -> bool {
+        self.ledger.as_ref().is_some_and(|ledger| ledger.is_last(number))
+    }
+
+    async fn records_opening(&self, opening: Opening<'_>) -> Result<(), Unavailable> {
         let Some(ledger) = &self.ledger else { return Ok(()) };
-        let number = AttemptNumber::new(opening.number).ok_or(TOO_MANY)?;
+        let number = opening.number;
         let model = opening.model.map(|model| self.snapshot.pseudonyms.identifier(model));
         let mut open = self.attempt(number, opening.target, opening.reason, model);
         open.verdict = opening.verdict;
@@ -203,10 +209,6 @@ impl Open {
         let part = |bytes| {
             NewPart::bytes(PartName::AttemptRequest(number), bytes).with(opening.media_type, opening.coding)
         };
-        ledger
-            .attempt_opens(open, opening.request.map(part))
-            .await
-            .map(drop)
-            .map_err(|error| error.to_string())
+        ledger.attempt_opens(open, opening.request.map(part)).await.map(drop)
     }
 }

@@ -10,12 +10,41 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::provider::{COMPLETION, DONE, Provider, Sender, delta, events, pieces};
-use crate::rig::{Evidence, Rig, Setup, read_bytes};
+use crate::rig::{Evidence, Rig, Setup, next, read_bytes};
 use crate::translated::MESSAGE;
 
 const STREAMING: &str =
     r#"{"model":"gpt-4.1-mini","stream":true,"stream_options":{"include_usage":true},"messages":[]}"#;
 const USAGE: &str = "data: {\"id\":\"chatcmpl-2\",\"object\":\"chat.completion.chunk\",\"model\":\"gpt-4.1-mini\",\"choices\":[],\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":7,\"total_tokens\":12}}\n\n";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_came_of_a_stream_over_its_bound_is_kept_and_its_usage_read() {
+    let (sender, response) = events();
+    let response = std::sync::Mutex::new(Some(response));
+    let provider = Provider::start(move |_| {
+        let response = response.lock().unwrap().take().unwrap();
+        async move { response }
+    })
+    .await;
+    let rig = Rig::start(&provider, Setup { limits: "{ answer: 4KiB }".into(), ..Setup::default() }).await;
+    let begins = delta(&"one ".repeat(900));
+    let ends = format!("{}{USAGE}{DONE}", delta(&"two ".repeat(100)));
+    assert!(begins.len() < 4096 && begins.len() + ends.len() > 4096);
+    sender.send(begins.clone()).await;
+    let mut response = rig.chat(STREAMING).await;
+    read_bytes(response.body_mut(), begins.len()).await;
+    sender.send(ends.clone()).await;
+    let mut last = Vec::new();
+    while let Some(Ok(piece)) = next(response.body_mut()).await {
+        last.extend_from_slice(&piece);
+    }
+    assert!(String::from_utf8_lossy(&last).contains("affidavit_answer_too_large"));
+    let evidence = rig.stop().await;
+    let outcome = evidence.outcomes()[0];
+    assert_eq!(outcome.end, End::GatewayAbort);
+    assert_eq!((outcome.usage.source, outcome.usage.output_tokens), (UsageSource::Provider, Some(7)));
+    assert_eq!(provided(outcome), (begins.len() + ends.len()) as u64);
+}
 
 /// A gateway with one stream of which the caller took one event and left.
 async fn left(provider_setting: &str, limits: &str) -> (Rig, Sender, usize) {

@@ -501,17 +501,22 @@ async fn a_failed_answer_is_not_gathered_where_nobody_is_left_to_be_asked() {
         head.header("content-type", "application/json").body(body).unwrap()
     })
     .await;
+    let (typed, said) = (", retry: { attempts: 2, on: [5xx] }", ", retry: { attempts: 2 }");
     let setup = Setup {
         more_providers: provider("busy", busy.address),
-        more_routes: route("busy", "{ provider: busy }", ", retry: { attempts: 2, on: [5xx] }"),
+        more_routes: route("typed", "{ provider: busy }", typed) + &route("said", "{ provider: busy }", said),
         ..Setup::default()
     };
     let rig = Rig::start(&busy, setup).await;
-    let (status, _, answer) = post(&rig, &format!("/busy/{CHAT}"), QUESTION).await;
-    assert_eq!((status, &answer[..]), (503, WHOLE.as_bytes()));
+    for name in ["typed", "said"] {
+        let (status, _, answer) = post(&rig, &format!("/{name}/{CHAT}"), QUESTION).await;
+        assert_eq!((status, &answer[..]), (503, WHOLE.as_bytes()), "{name}");
+    }
     let evidence = rig.stop().await;
-    let outcome = outcomes_of(&evidence, "busy")[0];
-    assert!(outcome.delivered > Some(0), "its beginning goes before its end is there");
+    for name in ["typed", "said"] {
+        let outcome = outcomes_of(&evidence, name)[0];
+        assert!(outcome.delivered > Some(0), "{name}: its beginning goes before its end is there");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -11,6 +11,7 @@ mod examples;
 mod fuzz;
 mod hand_over;
 mod holds;
+mod lease;
 mod marker;
 mod metrics;
 mod probes;

@@ -103,15 +103,6 @@ impl Frame {
             Self::Plan(bytes) => bytes.len(),
         }
     }
-
-    /// Whether it holds content of this part.
-    pub(crate) fn is_of(&self, part: Option<PartName>) -> bool {
-        match self {
-            Self::Content(frame) => part == Some(frame.part),
-            Self::Spill(frame) => part == Some(frame.part),
-            Self::Record { .. } | Self::Reference { .. } | Self::Plan(_) => false,
-        }
-    }
 }
 
 /// The numbers of what attempts send, and of what is answered, begin here.
