@@ -96,6 +96,27 @@ pub fn failure_class(dialect: Dialect, status: u16, body: &[u8]) -> Option<Failu
     of_error(&error, &text).or_else(|| of_status(dialect, status))
 }
 
+/// Codes, in lower case, of a request for a model that the account may not use, or that is not there.
+const OF_THE_MODEL: &[&str] = &["model_not_found", "model_not_available", "model_access_denied"];
+
+/// Words of messages, in lower case, that say so.
+const WORDS_OF_THE_MODEL: &[&str] =
+    &["access to model", "access to the model", "access to this model", "access to the requested model"];
+
+/// Whether the error `body` of a `status` is about what was asked, as far as it says so: a filter's word, or a model that is not for
+/// this account. Another key of the account would get the same.
+pub fn is_of_the_request(dialect: Dialect, status: u16, body: &[u8]) -> bool {
+    match failure_class(dialect, status, body) {
+        Some(FailureClass::ContextWindow | FailureClass::ContentFilter) => return true,
+        Some(FailureClass::Quota) => return false,
+        None => {}
+    }
+    let text =
+        String::from_utf8_lossy(body.get(..body.len().min(MAX_ERROR)).unwrap_or_default()).to_lowercase();
+    let is_code = |code: &&str| text.contains(&format!("\"{code}\""));
+    OF_THE_MODEL.iter().any(is_code) || WORDS_OF_THE_MODEL.iter().any(|words| text.contains(words))
+}
+
 /// Why an answer ended, as providers say that a filter of theirs ended it.
 const FILTERED: &[&str] = &[
     // OpenAI, Azure and most that are compatible; Bedrock (a guardrail that only masks says so too); Cohere.
@@ -210,6 +231,31 @@ pub(crate) fn status_of(error: &ProviderError) -> u16 {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn an_error_about_the_model_or_what_was_said_is_of_the_request_and_not_of_the_key() {
+        let cases = [
+            (
+                r#"{"error":{"message":"Project `p` does not have access to model `gpt-5`","type":"invalid_request_error","code":"model_not_found"}}"#,
+                true,
+            ),
+            (r#"{"message":"You don't have access to the model with the specified model ID."}"#, true),
+            (r#"{"error":{"code":"content_policy_violation","message":"x"}}"#, true),
+            (
+                r#"{"error":{"message":"Your account is not active, please check your billing details","code":"billing_not_active"}}"#,
+                false,
+            ),
+            (
+                r#"{"error":{"message":"Country, region, or territory not supported","code":"unsupported_country_region_territory"}}"#,
+                false,
+            ),
+            ("", false),
+            ("\u{0}\u{ff}", false),
+        ];
+        for (body, wanted) in cases {
+            assert_eq!(is_of_the_request(Dialect::OpenAi, 403, body.as_bytes()), wanted, "{body}");
+        }
+    }
 
     #[test]
     fn errors_of_the_providers_mean_what_they_say() {

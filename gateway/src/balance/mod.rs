@@ -1,6 +1,7 @@
 //! Which target of a route gets a request, under which key of its provider, and what becomes of targets that fail.
 //!
-//! - [`Balancer`]: one route's targets; [`Balancer::pick`] gives one, [`Picked::done`] tells what became of it
+//! - [`Balancer`]: one route's targets; [`Balancer::pick`] gives one, [`Picked::done`] tells what became of it, or
+//!   [`Picked::answers`] and [`Answering::ended`], where an answer began
 //! - `target`: the state of one target; `choose`: what decides between several
 //! - [`Upstream`]: what the targets of one provider share: its [`KeyRing`], what ejects them, what its probes found
 //! - `probe`: the gateway's own requests to providers with `health.active`
@@ -388,8 +389,17 @@ impl Picked {
         report.of_key().is_some_and(|status| self.target.spec.upstream.keys.refuses(status))
     }
 
-    /// Tells what became of it, when the head of an answer is there or none will come. True where it was said of its key, which is
-    /// left alone now, and the provider has another one that may be used.
+    /// Tells that an answer began, as `report` says; how it ends is told later. Whether an ejected target is back is seen only then.
+    pub fn answers(mut self, report: &Report, now: Instant) -> Answering {
+        if self.mode != Mode::Trial {
+            self.is_done = true;
+            self.target.done(self.mode, report, now);
+        }
+        Answering { picked: self, report: *report }
+    }
+
+    /// Tells what became of it, when no answer will come. True where it was said of its key, which is left alone now, and the provider
+    /// has another one that may be used in its place.
     pub fn done(mut self, report: &Report, now: Instant) -> bool {
         self.is_done = true;
         if report.is_of_the_caller() {
@@ -401,6 +411,28 @@ impl Picked {
             report.of_key().is_some_and(|status| keys.answered(self.key, status, report.retry_after, now));
         self.target.done(self.mode, report, now);
         is_of_key && keys.is_free(now)
+    }
+}
+
+/// A request whose answer is under way. Dropped without [`Answering::ended`] its end says nothing of the target: its caller left.
+#[derive(Debug)]
+pub struct Answering {
+    picked: Picked,
+    report: Report,
+}
+
+impl Answering {
+    /// The answer came whole, or it is a `failure` of the target's that it did not.
+    pub fn ended(self, failure: Option<Failure>, now: Instant) {
+        let Self { mut picked, report } = self;
+        if picked.is_done {
+            if failure.is_some() {
+                picked.target.broke(now);
+            }
+            return;
+        }
+        picked.is_done = true;
+        picked.target.done(picked.mode, &Report { failure, ..report }, now);
     }
 }
 

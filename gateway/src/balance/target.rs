@@ -74,6 +74,10 @@ impl Target {
         let same =
             before.filter(|old| old.spec.name == spec.name && old.spec.upstream.name == spec.upstream.name);
         let live = same.map_or_else(|| Arc::new(Mutex::new(Live::new())), |old| Arc::clone(&old.live));
+        if spec.upstream.passive.is_none() {
+            // Nothing would bring it back.
+            live.lock().unwrap_or_else(PoisonError::into_inner).phase = Phase::Healthy;
+        }
         let target = Self { spec: spec.clone(), route: route.to_owned(), meters: meters.clone(), live };
         for family in [&meters.picks, &meters.ejections, &meters.recoveries] {
             family.get_or_create(&target.label()).inc_by(0);
@@ -161,9 +165,8 @@ impl Target {
         let Some(passive) = passive else { return };
         let change = match (live.phase, mode, failed) {
             (Phase::Healthy, _, _) => {
-                let (failures, all) = live.window.add(failed, passive.within, now);
-                let share = u64::from(failures) * 100 >= u64::from(passive.share) * u64::from(all);
-                (failed && failures >= passive.failures && share).then_some(false)
+                let (failures, all) = live.window.add(1, u32::from(failed), passive.within, now);
+                (failed && is_too_much(passive, failures, all)).then_some(false)
             }
             (Phase::HalfOpen { .. }, Mode::Trial, true) => Some(false),
             (_, Mode::Panic, false) | (Phase::HalfOpen { .. }, Mode::Trial, false) => Some(true),
@@ -175,19 +178,27 @@ impl Target {
                 live.phase = Phase::Healthy;
                 (live.streak, live.window) = (0, Window::default());
             }
-            Some(false) => {
-                live.streak = live.streak.saturating_add(1);
-                live.window = Window::default();
-                let pause = ejection(passive, live.streak);
-                live.phase = now
-                    .checked_add(pause)
-                    .map_or(Phase::HalfOpen { trying: 0 }, |until| Phase::Ejected { until });
-            }
+            Some(false) => live.eject(passive, now),
             None => return,
         }
         let streak = live.streak;
         drop(live);
         self.tell(change == Some(true), streak);
+    }
+
+    /// An answer that had begun, and was counted for one, was broken off.
+    pub(super) fn broke(&self, now: Instant) {
+        let mut live = self.live();
+        live.errors.add(1.0, now);
+        let Some(passive) = self.passive().filter(|_| live.phase == Phase::Healthy) else { return };
+        let (failures, all) = live.window.add(0, 1, passive.within, now);
+        if !is_too_much(passive, failures, all) {
+            return;
+        }
+        live.eject(passive, now);
+        let streak = live.streak;
+        drop(live);
+        self.tell(false, streak);
     }
 
     fn tell(&self, is_back: bool, streak: u32) {
@@ -252,6 +263,11 @@ impl Target {
     }
 }
 
+/// Whether so many failures of so many requests eject a target.
+fn is_too_much(passive: &Passive, failures: u32, all: u32) -> bool {
+    failures >= passive.failures && u64::from(failures) * 100 >= u64::from(passive.share) * u64::from(all)
+}
+
 /// How long a target is left alone after `streak` ejections without a recovery.
 fn ejection(passive: &Passive, streak: u32) -> Duration {
     let doublings = streak.saturating_sub(1).min(20);
@@ -268,6 +284,14 @@ impl Live {
             errors: Estimate::default(),
             in_flight: 0,
         }
+    }
+
+    fn eject(&mut self, passive: &Passive, now: Instant) {
+        self.streak = self.streak.saturating_add(1);
+        self.window = Window::default();
+        let pause = ejection(passive, self.streak);
+        self.phase =
+            now.checked_add(pause).map_or(Phase::HalfOpen { trying: 0 }, |until| Phase::Ejected { until });
     }
 
     fn ends_trial(&mut self, mode: Mode) {
@@ -288,8 +312,8 @@ struct Window {
 }
 
 impl Window {
-    /// Adds a request; gives failures and requests of the last `within`.
-    fn add(&mut self, failed: bool, within: Duration, now: Instant) -> (u32, u32) {
+    /// Adds requests, and failures among them or among earlier ones; gives failures and requests of the last `within`.
+    fn add(&mut self, requests: u32, failed: u32, within: Duration, now: Instant) -> (u32, u32) {
         let began = *self.began.get_or_insert(now);
         let slot = (within / SLOTS as u32).max(Duration::from_millis(1));
         let passed = now.saturating_duration_since(began).as_millis() / slot.as_millis();
@@ -303,8 +327,8 @@ impl Window {
         }
         self.last = at;
         let (failures, all) = &mut self.slots[(at % SLOTS as u64) as usize];
-        *failures = failures.saturating_add(u32::from(failed));
-        *all = all.saturating_add(1);
+        *failures = failures.saturating_add(failed);
+        *all = all.saturating_add(requests);
         let sum = |(failures, all): (u32, u32), slot: &(u32, u32)| {
             (failures.saturating_add(slot.0), all.saturating_add(slot.1))
         };

@@ -371,6 +371,33 @@ fn a_half_open_target_gets_one_request_at_a_time_under_100_threads() {
 }
 
 #[test]
+fn an_answer_that_breaks_off_behind_its_head_is_a_failure_and_a_trial_is_judged_at_its_end() {
+    let health =
+        Health { passive: Some(Passive { failures: 2, share: 0, ..Passive::default() }), active: None };
+    let specs = [TargetSpec { upstream: with_keys("a", &[], Some(&health), None), ..spec("t0", 1, 0) }];
+    let balancer = balancer(By::Weight, &specs);
+    let now = Instant::now();
+    let ask = |now| balancer.pick(&Pick::at(now)).unwrap().answers(&GOOD, now);
+    let state = |now| balancer.targets[0].state(now);
+    ask(now).ended(Some(Failure::Aborted), now);
+    ask(now).ended(None, now);
+    drop(ask(now));
+    assert_eq!(state(now), "healthy", "one of three");
+    ask(now).ended(Some(Failure::Timeout), now);
+    assert_eq!(state(now), "ejected");
+    let later = now + 30 * SECOND;
+    let trial = ask(later);
+    assert_eq!(state(later), "half_open", "a head is no proof");
+    trial.ended(Some(Failure::Aborted), later);
+    assert_eq!(state(later), "ejected");
+    let later = later + 60 * SECOND;
+    drop(ask(later));
+    assert_eq!(state(later), "half_open", "its caller left");
+    ask(later).ended(None, later);
+    assert_eq!(state(later), "healthy");
+}
+
+#[test]
 fn what_began_before_an_ejection_says_nothing_of_the_time_behind_it() {
     let balancer = balancer(By::Weight, &weighed(&[1, 1]));
     let now = Instant::now();
@@ -688,6 +715,10 @@ fn a_reload_keeps_what_is_known_of_targets_and_keys_that_stay() {
     let moved = [TargetSpec { upstream: with_keys("q", &[], None, None), ..of(&upstream)[0].clone() }];
     let other = Balancer::new(&name("r"), &moved, &config, &meters, Some(&first));
     assert_eq!(other.targets[0].state(now), "healthy");
+    // Where nothing ejects any more nothing would bring it back.
+    let plain = with_keys("p", &["k1", "k2"], None, Some(&upstream));
+    let free = Balancer::new(&name("r"), &of(&plain), &config, &meters, Some(&first));
+    assert_eq!(free.targets[0].state(now), "healthy");
     // What is gone is shown no more.
     first.measure(now);
     first.gives_way(Some(&other));

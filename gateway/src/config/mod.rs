@@ -725,7 +725,7 @@ impl Route {
 
     /// When a request is sent again, also where nothing is typed.
     pub(crate) fn retries(&self) -> Retry {
-        let attempts = if self.targets.len() > 1 { 2 } else { 1 };
+        let attempts = retry::once_each(self.targets.len());
         self.retry.clone().unwrap_or(Retry { attempts, ..Retry::default() })
     }
 }

@@ -20,8 +20,8 @@ pub(crate) const MAX_ATTEMPTS: u64 = 16;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct Retry {
-    /// How often a request is sent in all; where nothing is typed 2 with several targets, else 1. One whose key is not taken goes
-    /// under another free key of the provider besides.
+    /// How often a request is sent in all; where nothing is typed once for each target, at most 16 times. One whose key is not taken
+    /// goes under another free key of the provider besides.
     pub attempts: u64,
     /// Which failures count: `connect`, `timeout`, `aborted` (also an answer that cannot be passed on: it has no translation, or
     /// exceeds its bounds), `key_refused` (a status of the provider's `cool_down.statuses` to a key of the gateway's: another
@@ -36,7 +36,8 @@ pub struct Retry {
     /// How long is waited before a target is asked again that failed in the same exchange; another one is asked at once.
     #[schemars(default)]
     pub back_off: BackOff,
-    /// The share of the route's requests that may be repeats; a few are always allowed.
+    /// The share of the route's requests that may go to a target again that failed in the same exchange; a few are always allowed.
+    /// A target that was not asked yet takes nothing of it.
     #[schemars(default)]
     pub budget: Budget,
 }
@@ -182,6 +183,11 @@ impl JsonSchema for Budget {
     }
 }
 
+/// As many attempts as there are `targets`, as far as may be.
+pub(super) fn once_each(targets: usize) -> u64 {
+    (targets as u64).clamp(1, MAX_ATTEMPTS)
+}
+
 /// Reads the section; `targets` is how many the route has.
 pub(super) fn read(
     node: &Node,
@@ -192,7 +198,7 @@ pub(super) fn read(
 ) -> Retry {
     let default = Retry::default();
     let mut f = Reader::new(node, path, base, problems);
-    let attempts = f.number("attempts", 1..=MAX_ATTEMPTS, if targets > 1 { 2 } else { 1 });
+    let attempts = f.number("attempts", 1..=MAX_ATTEMPTS, once_each(targets));
     let on = match f.fields.node("on") {
         None => default.on,
         Some(node) => {

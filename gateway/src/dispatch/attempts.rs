@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dialects::coding::{Caps, codings, decode_all};
-use dialects::failure::MAX_ERROR;
+use dialects::failure::{MAX_ERROR, is_of_the_request};
 use dialects::{FailureClass, Operation, failure_class};
 use http::Response;
 use schemas::ExchangeId;
@@ -80,6 +80,8 @@ struct Tries {
     again: u32,
     /// How often it was asked again at once, under another key.
     keys: u64,
+    /// An answer was 403.
+    is_forbidden: bool,
 }
 
 impl Tries {
@@ -97,8 +99,8 @@ struct Next {
     reservation: Option<Reservation>,
     reason: &'static str,
     wait: Duration,
-    /// What it takes of the route's budget.
-    repeat: Repeat,
+    /// What it takes of the route's budget, where its target failed before.
+    repeat: Option<Repeat>,
 }
 
 /// Asks `first`, and further targets where it fails, and gives the caller its answer.
@@ -121,6 +123,7 @@ pub(crate) async fn run(
         held: Vec::new(),
         again: 0,
         keys: 0,
+        is_forbidden: false,
     };
     let mut kept: Option<(Answer, Option<Translation>)> = None;
     loop {
@@ -139,7 +142,10 @@ pub(crate) async fn run(
                 told("answered");
                 let status = Some(answer.head.status.as_u16());
                 let report = Report { status, head_latency, forwarded, ..Report::default() };
-                picked.done(&report, Instant::now());
+                let answering = picked.answers(&report, Instant::now());
+                if let Some(open) = live.open() {
+                    open.answering = Some(answering);
+                }
                 let way = plan.way(&prepared);
                 // Body and memory are given back before the answer's end is waited for.
                 drop(plan);
@@ -148,9 +154,15 @@ pub(crate) async fn run(
             Err(failure) => failure,
         };
         let place = picked.target();
+        let spoken = plan.original.spoken(&prepared);
+        // What a second key is refused for too is the request's: one caller does not have all keys left alone.
+        let is_403 = failure.why == Why::Status(403);
+        let is_of_request =
+            is_403 && (tries.is_forbidden || plan.is_of_request(&mut live, &mut failure, spoken).await);
+        tries.is_forbidden |= is_403;
         let report = Report {
             status: failure.counted_status(),
-            told: !matches!(failure.why, Why::Status(_)),
+            told: is_of_request || !matches!(failure.why, Why::Status(_)),
             failure: failure.of_target(),
             head_latency,
             retry_after: failure.retry_after,
@@ -160,7 +172,6 @@ pub(crate) async fn run(
         let has_key = picked.done(&report, Instant::now());
         let hold = failure.retry_after.filter(|_| !has_key);
         tries.held.extend(hold.map(|hold| (place, Instant::now() + hold)));
-        let spoken = plan.original.spoken(&prepared);
         if more && plan.has_place(&tries) {
             plan.says(&mut live, &mut failure, spoken).await;
         }
@@ -193,7 +204,9 @@ pub(crate) async fn run(
                 return give_up(app, live, failure, kept, way).await;
             }
         };
-        next.repeat.sent();
+        if let Some(repeat) = next.repeat {
+            repeat.sent();
+        }
         if let Some(open) = live.open() {
             open.intended.of_target = next.reservation;
         }
@@ -243,6 +256,18 @@ fn ended<'a>(
         },
     };
     Failed { number, why: failure.word(), target, end, answer: came, spent, took: failure.took }
+}
+
+/// What an error says, decoded; `None` where that cannot be.
+async fn error_text(answer: &mut Answer) -> Option<Vec<u8>> {
+    answer.read(MAX_ERROR, READ_WITHIN).await;
+    let bytes = answer.bytes();
+    let codings = codings(&answer.head.headers).ok()?;
+    if codings.is_empty() {
+        return Some(bytes.to_vec());
+    }
+    let caps = Caps { bytes: MAX_ERROR as u64 * 16, ..Caps::default() };
+    decode_all(&codings, &bytes, caps).ok().map(|plain| plain.to_vec())
 }
 
 fn unrecorded(exchange: &ExchangeId, error: &str) {
@@ -372,9 +397,9 @@ impl Plan {
     }
 
     /// What an answer of `target` may take until it is whole and can be judged; `None` where it is not waited for: no other target
-    /// is there to be asked, or the route does not ask what an error says.
+    /// is there to be asked, or the route asks neither what an error says nor for answers that break off.
     fn room_to_wait<'a>(&self, snapshot: &'a Snapshot, target: &Target) -> Option<Room<'a>> {
-        let is_asked = self.route.retry.on.iter().any(|on| matches!(on, On::Class(_)));
+        let is_asked = self.route.retry.on.iter().any(|on| matches!(on, On::Class(_) | On::Aborted));
         let has_other = self.route.targets.len() > self.denied.len() + 1;
         let Bounds { idle, bytes, time } = target.bounds(&snapshot.limits);
         (is_asked && has_other).then_some(Room { budget: &snapshot.memory, most: bytes, idle, time })
@@ -397,16 +422,16 @@ impl Plan {
         if !on.iter().any(|on| matches!(on, On::Class(_))) {
             return None;
         }
-        answer.read(MAX_ERROR, READ_WITHIN).await;
-        let bytes = answer.bytes();
-        let codings = codings(&answer.head.headers).ok()?;
-        let dialect = spoken.dialect();
-        if codings.is_empty() {
-            return failure_class(dialect, status, &bytes);
-        }
-        let caps = Caps { bytes: MAX_ERROR as u64 * 16, ..Caps::default() };
-        let plain = decode_all(&codings, &bytes, caps).ok()?;
-        failure_class(dialect, status, &plain)
+        failure_class(spoken.dialect(), status, &error_text(answer).await?)
+    }
+
+    /// Whether an error of the status 403 is about what was asked, and not about the key: any key would get it.
+    async fn is_of_request(&self, live: &mut Live, failure: &mut Failure, spoken: Operation) -> bool {
+        let Some(answer) = failure.answer.as_mut() else { return false };
+        let ahead = Ahead::new(live, answer, spoken);
+        let text = error_text(ahead.answer).await;
+        ahead.done();
+        text.is_some_and(|text| is_of_the_request(spoken.dialect(), 403, &text))
     }
 
     /// Whether another attempt may follow one that failed. Where it is the key that is not taken and the target `has_key`, another
@@ -434,11 +459,8 @@ impl Plan {
         if !self.has_place(tries) {
             return None;
         }
-        // Before room is taken at a target: it would be given back as if that one had been asked.
-        let Some(repeat) = self.route.budget.repeat() else {
-            tracing::warn!(route = %self.route.name, "the budget of repeats is spent");
-            return None;
-        };
+        // Before what came is read for nothing.
+        let repeat = if self.has_new_place(tries) { None } else { Some(self.repeat()?) };
         let mut came = failure.answer.take();
         let next = match &mut came {
             None => {
@@ -476,7 +498,7 @@ impl Plan {
         snapshot: &Snapshot,
         live: &mut Live,
         tries: &mut Tries,
-        (failed, repeat): (Failed<'_>, Repeat),
+        (failed, repeat): (Failed<'_>, Option<Repeat>),
         place: usize,
     ) -> Option<(Next, Option<Bytes>)> {
         live.open()?.settles_attempt(app, failed.spent).await;
@@ -508,6 +530,22 @@ impl Plan {
         (0..self.route.targets.len()).any(|place| !shut.contains(&place))
     }
 
+    /// Whether there is one among them that did not fail yet.
+    fn has_new_place(&self, tries: &Tries) -> bool {
+        let shut = [&self.denied[..], &tries.unfit, &tries.failed].concat();
+        (0..self.route.targets.len()).any(|place| !shut.contains(&place))
+    }
+
+    /// What asking a target again takes of the route's budget; `None` where nothing is left of it. Another target is no repeat: that one
+    /// is down is no reason to keep its callers from those that are not.
+    fn repeat(&self) -> Option<Repeat> {
+        let repeat = self.route.budget.repeat();
+        if repeat.is_none() {
+            tracing::warn!(route = %self.route.name, "the budget of repeats is spent");
+        }
+        repeat
+    }
+
     /// A target that can be asked and has room: one that did not fail, else one that did.
     async fn find(
         &self,
@@ -515,7 +553,7 @@ impl Plan {
         live: &mut Live,
         tries: &mut Tries,
         place: usize,
-        repeat: Repeat,
+        mut repeat: Option<Repeat>,
     ) -> Option<Next> {
         let now = Instant::now();
         loop {
@@ -527,6 +565,10 @@ impl Plan {
                     (self.route.balancer.pick(&self.spread.pick(&excluded))?, true)
                 }
             };
+            if is_again && repeat.is_none() {
+                // Before room is taken at a target: it would be given back as if that one had been asked.
+                repeat = Some(self.repeat()?);
+            }
             let target = self.route.targets.get(picked.target())?;
             let Ok(prepared) = self.original.prepare(&self.route, target) else {
                 tries.unfit.push(picked.target());

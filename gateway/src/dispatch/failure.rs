@@ -90,9 +90,12 @@ impl Failure {
         }
     }
 
-    /// Whether the same target may be asked again, where no other is left: it would refuse the key again, and say too much again.
+    /// Whether the same target may be asked again, where no other is left: it would refuse the key again, say too much again, and find the
+    /// same request too long, filtered, or beyond its account.
     pub(super) fn may_pass(&self, on: &[On]) -> bool {
-        self.why != Why::Exceeds && on.iter().any(|on| *on != On::KeyRefused && self.counts(*on))
+        self.why != Why::Exceeds
+            && self.class.is_none()
+            && on.iter().any(|on| *on != On::KeyRefused && self.counts(*on))
     }
 
     /// The status that it had, or would have had.
@@ -210,6 +213,10 @@ mod tests {
             let exceeds = failure(Why::unfit(reason), reason);
             assert_eq!(counts(&exceeds, &default), (leads_on, false));
             assert_eq!((exceeds.word(), exceeds.name()), (reason.name(), reason.name()));
+        }
+        for class in [FailureClass::ContextWindow, FailureClass::ContentFilter, FailureClass::Quota] {
+            let said = Failure { class: Some(class), ..failure(Why::Status(429), Reason::ProviderAborted) };
+            assert_eq!(counts(&said, &[On::Status(429), On::Class(class)]), (true, false), "{class:?}");
         }
         let untranslatable = failure(Why::unfit(Reason::ProviderAborted), Reason::ProviderAborted);
         assert_eq!(counts(&untranslatable, &default), (true, true));

@@ -19,6 +19,7 @@ use schemas::{ExchangeId, Identifier};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::app::{App, Snapshot};
+use crate::balance::{self, Answering};
 use crate::dispatch::target::Target;
 use crate::estimate::{self, Estimated, Prompt};
 use crate::otlp::{self, Dispatched, Times, Told, Trace};
@@ -91,6 +92,8 @@ pub(crate) struct Open {
     /// What was sent, in case that its usage is not told.
     pub(super) prompt: Option<Prompt>,
     pub(crate) provider_status: Option<u16>,
+    /// What is told of its target when the answer has ended.
+    pub(crate) answering: Option<Answering>,
     /// The attempt that was asked last has its end, which says what it used: the outcome does not say it again.
     pub(super) is_told: bool,
     /// The status that the caller got; set when its head is handed over.
@@ -132,6 +135,7 @@ impl Live {
                 lost: None,
                 prompt: None,
                 provider_status: None,
+                answering: None,
                 is_told: false,
                 status: None,
                 delivered: 0,
@@ -297,7 +301,21 @@ impl Open {
         }
     }
 
+    /// Says of its target how the answer ended, as far as that is the target's doing.
+    fn tells_of_target(&mut self, end: End) {
+        let Some(answering) = self.answering.take() else { return };
+        let failure = match end {
+            End::Complete => None,
+            End::ProviderAbort => Some(balance::Failure::Aborted),
+            End::Timeout => Some(balance::Failure::Timeout),
+            // It says nothing of the target.
+            _ => return,
+        };
+        answering.ended(failure, Instant::now());
+    }
+
     async fn conclude(mut self: Box<Self>, ending: Ending) -> Result<Option<Promise>, Unavailable> {
+        self.tells_of_target(ending.end);
         let mut parts = std::mem::take(&mut self.parts);
         parts.extend(self.incoming.take().map(PartWriter::finish));
         parts.extend(self.outgoing.take().map(PartWriter::finish));

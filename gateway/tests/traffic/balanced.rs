@@ -307,7 +307,7 @@ async fn each_attempt_is_charged_to_the_target_that_it_went_to() {
         more_routes: "  - { name: f, path: /f, targets: [{ provider: fails }, { provider: spare, priority: 1 }] }\n  \
   - { name: t, path: /t, targets: [{ provider: silent, first_byte: 1s }, { provider: spare, priority: 1 }] }\n  \
   - { name: o, path: /o, targets: [{ provider: once }], retry: { attempts: 2, back_off: { first: 10ms } } }\n  \
-  - { name: poor, path: /poor, targets: [{ name: bad, provider: fails }, { name: other, provider: spare, priority: 1 }], retry: { attempts: 2, budget: 0% } }\n  \
+  - { name: poor, path: /poor, targets: [{ name: bad, provider: fails }, { name: other, provider: spare, priority: 1 }], retry: { attempts: 1 } }\n  \
   - { name: rich, path: /rich, targets: [{ name: other, provider: spare }] }\n"
             .into(),
         rest: format!("quotas:\n  rules:\n{}", rules.map(rule).concat()),
@@ -327,7 +327,7 @@ async fn each_attempt_is_charged_to_the_target_that_it_went_to() {
     for _ in 0..2 {
         assert_eq!(ask(&rig, "poor").await, 500);
     }
-    assert_eq!(ask(&rig, "rich").await, 200, "a target that was not asked for want of budget is not charged");
+    assert_eq!(ask(&rig, "rich").await, 200, "a target that was not asked is not charged");
     assert_eq!(ask(&rig, "rich").await, 429);
     let evidence = rig.stop().await;
     is_whole(&evidence);

@@ -558,3 +558,108 @@ async fn a_full_target_is_why_also_beside_one_that_cannot_be_told_the_request() 
         .collect();
     assert_eq!(told, [("at-one", false), ("at-two", false)]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_target_in_order_is_asked_for_every_request_while_the_others_are_down() {
+    let (one, two, spare) = (failing(500, "one").await, failing(503, "two").await, good().await);
+    let setup = Setup {
+        more_providers: provider("one", one.address)
+            + &provider("two", two.address)
+            + &provider("spare", spare.address),
+        more_routes: route(
+            "r",
+            "{ provider: one }, { provider: two, priority: 1 }, { provider: spare, priority: 2 }",
+            "",
+        ),
+        ..Setup::default()
+    };
+    let rig = Rig::start(&spare, setup).await;
+    for number in 0..40 {
+        assert_eq!(ask(&rig, "r").await, 200, "request {number}");
+    }
+    assert_eq!([&one, &two, &spare].map(|it| it.seen().len()), [40, 40, 40]);
+    is_whole(&rig.stop().await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_provider_that_breaks_off_behind_the_first_byte_is_left_alone() {
+    let breaking = Provider::start(|_| async {
+        let (sender, body) = pieces();
+        tokio::spawn(async move {
+            sender.send(delta("x")).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            sender.cut().await;
+        });
+        Response::builder().header("content-type", "text/event-stream").body(body).unwrap()
+    })
+    .await;
+    let spare = good().await;
+    let setup = Setup {
+        more_providers: format!(
+            "  - {{ name: breaking, dialect: openai, base_url: \"http://{}\", health: {{ passive: {{ failures: 2, share: 0, eject_for: 60s }} }} }}\n",
+            breaking.address
+        ) + &provider("spare", spare.address),
+        more_routes: route("r", "{ provider: breaking }, { provider: spare, priority: 1 }", ""),
+        ..Setup::default()
+    };
+    let rig = Rig::start(&spare, setup).await;
+    let path = format!("/r/{CHAT}");
+    for _ in 0..2 {
+        let answer = rig.send(rig.post(&path).body(Full::from(STREAMED)).unwrap()).await;
+        assert_eq!(answer.status(), 200);
+        let _ = http_body_util::BodyExt::collect(answer.into_body()).await;
+    }
+    for _ in 0..3 {
+        assert_eq!(ask(&rig, "r").await, 200);
+    }
+    assert_eq!((breaking.seen().len(), spare.seen().len()), (2, 3));
+    is_whole(&rig.stop().await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_403_for_one_callers_model_takes_no_key_away() {
+    const NO_MODEL: &str =
+        r#"{"error":{"message":"Project `p` does not have access to model `m`","code":"model_not_found"}}"#;
+    let asked = AtomicUsize::new(0);
+    let picky = Provider::start(move |_| {
+        let number = asked.fetch_add(1, Ordering::SeqCst);
+        async move {
+            match number {
+                0 => whole(403, "application/json", NO_MODEL),
+                1 | 2 => whole(403, "application/json", r#"{"error":{"message":"no"}}"#),
+                _ => whole(200, "application/json", COMPLETION),
+            }
+        }
+    })
+    .await;
+    let keys = ["one", "two", "three"];
+    let listed: Vec<_> =
+        keys.iter().map(|key| format!("{{ name: {key}, credential: {{ file: {key}.key }} }}")).collect();
+    let setup = Setup {
+        more_providers: format!(
+            "  - {{ name: picky, dialect: openai, base_url: \"http://{}\", keys: [{}] }}\n",
+            picky.address,
+            listed.join(", ")
+        ),
+        more_routes: route("r", "{ provider: picky }", ""),
+        ..Setup::default()
+    };
+    let files = [("one.key", "first"), ("two.key", "second"), ("three.key", "third")];
+    let rig = Rig::start_with(&picky, setup, &files).await;
+    let cooled = async |rig: &Rig| {
+        let mut all = 0;
+        for key in keys {
+            let series = format!(
+                "gateway_provider_key_cool_downs_total{{provider=\"picky\",key=\"{key}\",reason=\"refused\"}}"
+            );
+            all += value(rig, &series).await;
+        }
+        all
+    };
+    assert_eq!(ask(&rig, "r").await, 403);
+    assert_eq!((picky.seen().len(), cooled(&rig).await), (1, 0), "any key would get the same");
+    assert_eq!(ask(&rig, "r").await, 403);
+    assert_eq!((picky.seen().len(), cooled(&rig).await), (3, 1), "a second key shows that it is the request");
+    assert_eq!(ask(&rig, "r").await, 200);
+    is_whole(&rig.stop().await);
+}
