@@ -109,8 +109,10 @@ pub enum OpenError {
         /// What it should be.
         wanted: String,
     },
-    /// Another process opens an epoch in the same journal folder and does not finish.
-    #[error("the journal folder `{0}` is locked by another process that is starting")]
+    /// Another process opens an epoch in the same journal folder, or recovers one, and does not finish.
+    #[error(
+        "the journal folder `{0}` is locked by another process that starts there, or recovers an earlier log"
+    )]
     Locked(String),
     /// An earlier epoch's journal is damaged where records were acknowledged.
     #[error(
@@ -147,6 +149,9 @@ pub enum OpenError {
     /// The store does not answer now; an earlier epoch waits for it.
     #[error("store: {0}")]
     StoreAway(StoreError),
+    /// An earlier epoch recorded an erasure in part, and the lock of the holds cannot be had now: it waits for that.
+    #[error("an erasure that was recorded in part waits: {0}")]
+    HoldsLocked(String),
     /// The start was asked to end ([`crate::Stop`]). The next one goes on from there.
     #[error("the start was asked to end")]
     Stopped,
