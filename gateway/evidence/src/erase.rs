@@ -252,10 +252,14 @@ pub(crate) fn erase(inner: &Inner, request: &EraseRequest) -> Result<EraseReport
     Ok(report)
 }
 
-/// Destroys the keys whose erasure is recorded; what fails stays due. The last failure.
+/// Destroys the keys whose erasure is recorded; what fails stays due. What is undecided when another gateway closes the log is
+/// left to that one. The last failure.
 fn destroy(inner: &Inner, due: &mut Due) -> Option<KeyError> {
     let keys = KeyFolder::new(inner.disk.clone(), &inner.settings.key_table_dir);
     let failed = due.destroy(|id| keys.destroy(id));
+    if inner.is_fenced() {
+        due.leave_to_successor();
+    }
     if due.is_done() {
         inner.marks.set_undone(None);
     }
@@ -265,7 +269,7 @@ fn destroy(inner: &Inner, due: &mut Due) -> Option<KeyError> {
 
 /// Why no hold may begin: nobody knows whether an erasure is recorded. What is known by now is done.
 pub(crate) fn undecided(inner: &Inner, due: &mut Due) -> Option<&'static str> {
-    if due.is_late() {
+    if due.undecided().is_some() {
         destroy(inner, due);
     }
     due.undecided()
@@ -279,7 +283,7 @@ pub(crate) fn destroy_due(inner: &Inner) -> bool {
         Err(std::sync::TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
         Err(std::sync::TryLockError::WouldBlock) => return false,
     };
-    if !due.is_empty() {
+    if !due.is_done() {
         destroy(inner, &mut due);
     }
     due.is_done()

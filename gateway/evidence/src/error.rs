@@ -109,8 +109,10 @@ pub enum OpenError {
         /// What it should be.
         wanted: String,
     },
-    /// Another process has the journal folder.
-    #[error("another process has `{0}`: a gateway serves on it, starts or recovers there; stop it first")]
+    /// Another process has the journal folder, or holds its opening, and does not finish.
+    #[error(
+        "another process has `{0}`: a gateway serves on it, starts there, or recovers an earlier log; stop it first"
+    )]
     Locked(String),
     /// An earlier epoch's journal is damaged where records were acknowledged.
     #[error(
@@ -146,6 +148,9 @@ pub enum OpenError {
     /// The store does not answer now; an earlier epoch waits for it.
     #[error("store: {0}")]
     StoreAway(StoreError),
+    /// An earlier epoch recorded an erasure in part, and the lock of the holds cannot be had now: it waits for that.
+    #[error("an erasure that was recorded in part waits: {0}")]
+    HoldsLocked(String),
     /// The start was asked to end ([`crate::Stop`]). The next one goes on from there.
     #[error("the start was asked to end")]
     Stopped,

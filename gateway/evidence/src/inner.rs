@@ -210,6 +210,12 @@ impl Inner {
         }
     }
 
+    /// Whether another gateway closes this log.
+    pub(crate) fn is_fenced(&self) -> bool {
+        let ended = self.committer.as_ref().and_then(|committer| committer.check().err());
+        matches!(ended, Some(JournalError::Fenced { .. }))
+    }
+
     /// Waits for a ticket: what was submitted may be told. Where the lease ends meanwhile it is not waited for longer:
     /// the frames stay in the journal, and are told to nobody.
     pub(crate) async fn told(&self, ticket: &mut Ticket) -> Result<Synced, Unavailable> {

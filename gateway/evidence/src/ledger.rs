@@ -125,7 +125,7 @@ pub struct LedgerConfig {
     pub disk: SharedDisk,
     /// The clock: [`crate::clock::SystemClock`] but in tests.
     pub clock: Arc<dyn Clock>,
-    /// How long a start that cannot do without the store waits for its answer.
+    /// How long a start waits for what it cannot do without: the store's answer, or the lock of the holds.
     pub store_wait: Duration,
     /// Asks the start to end.
     pub stop: Stop,

@@ -25,7 +25,6 @@ use crate::ship::Shipper;
 use crate::space::{self, Space};
 use crate::spool::Spool;
 use crate::stop::Stop;
-use crate::store::StoreError;
 use crate::tap;
 use crate::threads;
 use crate::tip::Ours;
@@ -87,10 +86,12 @@ pub(crate) fn open(mut settings: LedgerConfig) -> Result<Arc<Inner>, OpenError> 
                     away = true;
                     break None;
                 }
-                Err(OpenError::StoreAway(error)) => {
-                    patience.wait("what it holds of the newest log, which is not closed", error)?;
+                Err(error @ OpenError::HoldsLocked(_)) if can_wait => {
+                    tracing::warn!(folder = %folder.display(), %error, "an earlier epoch waits for the lock of the holds");
+                    break None;
                 }
-                other => break other?,
+                Err(error) => patience.wait("the end of the newest log, which is not closed", error)?,
+                Ok(recovered) => break recovered,
             }
         };
         let Some(recovered) = recovered else {
@@ -164,7 +165,7 @@ fn lock_opening(settings: &LedgerConfig) -> Result<Box<dyn crate::disk::DiskLock
     }
 }
 
-/// Waits for a store that a start cannot do without, at most for `store_wait` in all.
+/// Waits for what a start cannot do without, at most for `store_wait` in all.
 struct Patience {
     bound: Duration,
     stop: Stop,
@@ -177,22 +178,26 @@ impl Patience {
         Self { bound: settings.store_wait, stop: settings.stop.clone(), since: None, pause: FIRST_PAUSE }
     }
 
-    /// Returns when it is time to ask again for `what`.
-    fn wait(&mut self, what: &str, error: StoreError) -> Result<(), OpenError> {
+    /// Returns when it is time to try again to get `what`; at once with an error that does not pass.
+    fn wait(&mut self, what: &str, error: OpenError) -> Result<(), OpenError> {
         self.stop.check()?;
-        if !error.passes() {
-            return Err(OpenError::Store(error.to_string()));
-        }
+        let (of, error, failed): (_, _, fn(String) -> OpenError) = match error {
+            OpenError::StoreAway(error) if error.passes() => {
+                ("the store", error.to_string(), OpenError::Store)
+            }
+            OpenError::StoreAway(error) => return Err(OpenError::Store(error.to_string())),
+            OpenError::HoldsLocked(why) => ("the lock of the holds", why, OpenError::HoldsLocked),
+            other => return Err(other),
+        };
         let waited = self.since.get_or_insert_with(Instant::now).elapsed();
         let left = self.bound.saturating_sub(waited);
         if left.is_zero() {
-            let detail = match waited.as_secs() {
-                0 => error.to_string(),
+            return Err(failed(match waited.as_secs() {
+                0 => error,
                 seconds => format!("{error}; it was waited for {seconds} s"),
-            };
-            return Err(OpenError::Store(detail));
+            }));
         }
-        tracing::warn!(%error, wanted = what, left_s = left.as_secs(), "the start waits for the store");
+        tracing::warn!(error, wanted = what, left_s = left.as_secs(), "the start waits for {of}");
         self.stop.sleep(self.pause.min(left))?;
         self.pause = (self.pause * 2).min(LAST_PAUSE);
         Ok(())
@@ -203,7 +208,7 @@ impl Patience {
 fn reclaim(settings: &LedgerConfig, patience: &mut Patience) -> Result<Option<Origin>, OpenError> {
     loop {
         match commit::reclaim(settings) {
-            Err(error) => patience.wait("the commit topic", commit::waits_for(error)?)?,
+            Err(error) => patience.wait("the commit topic", error)?,
             Ok(newest) => return Ok(newest),
         }
     }
@@ -285,7 +290,8 @@ fn newest_in_store(
     let mut logs = loop {
         match settings.store.logs(&settings.deployment, &settings.gateway) {
             Ok(logs) => break logs,
-            Err(error) => patience.wait("the gateway's logs: this machine remembers none", error)?,
+            Err(error) => patience
+                .wait("the gateway's logs: this machine remembers none", OpenError::StoreAway(error))?,
         }
     };
     logs.sort();

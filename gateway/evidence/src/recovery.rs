@@ -288,12 +288,10 @@ fn lacking(
     if survey.erasures.lacking(beyond, |_, _| false).is_empty() {
         return Ok((Vec::new(), None));
     }
-    let alone = hold::lock::take_unless(settings, || settings.stop.asked());
-    // What is left out now is left out for good: that is for a start that can wait.
-    settings.stop.check()?;
-    let known = alone.and_then(|alone| Ok((hold::known(settings, Some(&*alone))?, alone)));
-    let (holds, alone) = match known {
-        Ok(known) => known,
+    // What is left out now is left out for good: who has the lock is waited for, by trying again.
+    let alone = hold::lock::take_now(settings).map_err(|error| OpenError::HoldsLocked(error.to_string()))?;
+    let holds = match hold::known(settings, Some(&*alone)) {
+        Ok(holds) => holds,
         Err(error) => {
             tracing::error!(%error, "what is held is not known: an erasure that was recorded in part stays so; erase again");
             return Ok((Vec::new(), None));

@@ -384,20 +384,70 @@ async fn restart(config: LedgerConfig) {
     ledger.drain_and_close(CloseReason::Shutdown, CLOSE).await.unwrap();
 }
 
+/// Opens a ledger, while another process has the lock of the holds for as long as it likes.
+async fn open_beside(config: LedgerConfig) -> Result<Ledger, OpenError> {
+    let opening = tokio::task::spawn_blocking(move || Ledger::open(config));
+    tokio::time::timeout(CLOSE, opening).await.expect("it does not wait for the lock").unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_start_that_is_asked_to_end_while_it_waits_for_holds_leaves_an_erasure_to_the_next_one() {
+async fn a_start_leaves_an_erasure_that_was_cut_until_the_lock_of_the_holds_is_free_and_so_do_its_neighbours()
+{
     let (disk, sharing) = cut_in_the_middle().await;
     let bed = Bed::sim(&disk);
     let other = bed.disk.lock(&bed.key_table().join("holds.lock")).unwrap().unwrap();
-    let config = bed.config();
+    let ledger = open_beside(bed.config()).await.unwrap();
+    assert_eq!(ledger.watermarks().earlier.waiting, 1);
+    let draining =
+        tokio::spawn(async move { ledger.drain_and_close(CloseReason::Shutdown, 2 * CLOSE).await });
+    // It looks each second now; who starts meanwhile does not wait for it.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let next = open_beside(bed.config()).await.unwrap();
+    assert!(!draining.is_finished(), "an earlier log is not closed yet");
+    drop(other);
+    draining.await.unwrap().unwrap();
+    next.drain_and_close(CloseReason::Shutdown, CLOSE).await.unwrap();
+    let logs = verify(&bed);
+    assert_eq!((told(&logs).len(), gone(&logs, &sharing)), (SHARING, SHARING));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_that_begins_while_an_erasure_that_was_cut_waits_for_the_lock_keeps_its_key() {
+    let (disk, sharing) = cut_in_the_middle().await;
+    let bed = Bed::sim(&disk);
+    let other = bed.disk.lock(&bed.key_table().join("holds.lock")).unwrap().unwrap();
+    open_beside(bed.config()).await.unwrap().halt();
+    drop(other);
+    hold_offline(beside(&bed), only(&sharing[SHARING - 1])).await.unwrap();
+    restart(bed.config()).await;
+    let logs = verify(&bed);
+    let told = told(&logs).len();
+    assert!(told > 0 && told < SHARING, "{told} are recorded");
+    assert_eq!(gone(&logs, &sharing), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_must_close_the_newest_log_waits_for_the_lock_of_the_holds_and_not_for_ever() {
+    let (disk, sharing) = cut_in_the_middle().await;
+    let bed = Bed::sim(&disk);
+    // Which log was the newest is not remembered.
+    bed.disk.unlink(&bed.folder("journal").join("newest")).unwrap();
+    let other = bed.disk.lock(&bed.key_table().join("holds.lock")).unwrap().unwrap();
+    let refused = open_beside(bed.config()).await.unwrap_err();
+    assert!(matches!(&refused, OpenError::HoldsLocked(why) if why.contains("holds.lock")), "{refused}");
+    let waiting = || LedgerConfig { store_wait: Duration::from_secs(600), ..bed.config() };
+    let config = waiting();
     let stop = config.stop.clone();
     let start = tokio::task::spawn_blocking(move || Ledger::open(config));
     tokio::time::sleep(Duration::from_millis(700)).await;
     assert!(!start.is_finished(), "what the other process says of holds is not known yet");
     stop.ask();
     assert!(matches!(start.await.unwrap(), Err(OpenError::Stopped)));
+    let config = waiting();
+    let start = tokio::task::spawn_blocking(move || Ledger::open(config));
+    tokio::time::sleep(Duration::from_millis(700)).await;
     drop(other);
-    restart(bed.config()).await;
+    start.await.unwrap().unwrap().drain_and_close(CloseReason::Shutdown, CLOSE).await.unwrap();
     let logs = verify(&bed);
     assert_eq!((told(&logs).len(), gone(&logs, &sharing)), (SHARING, SHARING));
 }

@@ -22,7 +22,6 @@ use crate::journal;
 use crate::ledger::LedgerConfig;
 use crate::recovery::{self, Recovered};
 use crate::spool::Spool;
-use crate::store::StoreError;
 use crate::topic::{Failed, Sender};
 
 /// The folder of other gateways' logs that are being closed, in the journal's.
@@ -452,6 +451,11 @@ impl Closing {
             Err(error @ OpenError::Loss { .. }) => {
                 Ok(Some(Survived::Stuck { origin: origin.clone(), why: error.to_string() }))
             }
+            // It keeps no other log from being closed, and is tried again with the next look.
+            Err(error @ OpenError::HoldsLocked(_)) => {
+                tracing::warn!(%origin, %error, "a dead gateway's log is not closed yet");
+                Ok(Some(Survived::Stuck { origin: origin.clone(), why: error.to_string() }))
+            }
             other => other,
         }
     }
@@ -594,14 +598,6 @@ pub(crate) fn survive(settings: &LedgerConfig) -> Result<Vec<Survived>, OpenErro
         });
     };
     closing.look(None, true)
-}
-
-/// The brokers are away: what a start waits for.
-pub(crate) fn waits_for(error: OpenError) -> Result<StoreError, OpenError> {
-    match error {
-        OpenError::StoreAway(error) => Ok(error),
-        other => Err(other),
-    }
 }
 
 #[cfg(test)]

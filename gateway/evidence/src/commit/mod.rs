@@ -75,7 +75,7 @@ use crate::store::StoreError;
 use crate::topic::{Connection, CreateTopics, TopicReport, Wanted, WantedTopic, judge};
 
 pub(crate) use close::{
-    Closing, Late, Prepared, Survived, closed, mark_committed, prepare, reclaim, recover, survive, waits_for,
+    Closing, Late, Prepared, Survived, closed, mark_committed, prepare, reclaim, recover, survive,
 };
 pub use code::CommitKey;
 pub(crate) use ending::Ending;

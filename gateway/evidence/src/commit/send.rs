@@ -460,6 +460,12 @@ impl Committer {
         state.closed && state.ended.is_none()
     }
 
+    /// As where a look finds a fence.
+    #[cfg(test)]
+    pub(crate) fn fenced_by_hand(&self, by: &str) {
+        self.core.end(JournalError::Fenced { by: by.into() });
+    }
+
     pub(crate) fn figures(&self) -> CommitFigures {
         let state = self.core.state();
         CommitFigures {

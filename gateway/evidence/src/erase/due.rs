@@ -21,7 +21,7 @@ const UNKNOWN: &str = "an erasure failed in the journal, and what of it is recor
 pub(crate) struct Due {
     recorded: BTreeSet<Identifier>,
     late: Vec<(Identifier, Ticket)>,
-    /// What the journal has of an erasure that failed is known to the next start alone.
+    /// What the journal has of an erasure that failed is known to whoever recovers it alone.
     is_unknown: bool,
     /// That of the holds, as long as nobody knows of some: what another process put under a hold meanwhile might go all the same.
     alone: Option<Arc<dyn DiskLock>>,
@@ -82,6 +82,15 @@ impl Due {
         self.alone.clone()
     }
 
+    /// Another gateway closes the log: it decides what is recorded, and needs the lock of the holds for that.
+    pub(super) fn leave_to_successor(&mut self) {
+        for (key, _) in self.late.drain(..) {
+            tracing::warn!(%key, "whether this erasure is recorded the gateway decides that closes the log");
+        }
+        self.is_unknown = false;
+        self.alone = None;
+    }
+
     /// How many are to go, or may have to.
     pub(super) fn len(&self) -> usize {
         self.recorded.len() + self.late.len()
@@ -101,7 +110,7 @@ impl Due {
             match ticket.told() {
                 None => self.late.push((key, ticket)),
                 Some(Ok(_)) => self.recorded(key),
-                // What is in the journal all the same the next start finds there.
+                // What is in the journal all the same its recovery finds there.
                 Some(Err(error)) => {
                     self.is_unknown = true;
                     tracing::warn!(%error, %key, "an erasure was not recorded: the key stays; erase again");
@@ -183,6 +192,21 @@ mod tests {
         told.send(Ok(Synced { positions: 7..9, time_us: 1, promised: None })).unwrap();
         assert!(due.destroy(|_| Ok(())).is_none() && due.is_done());
         assert!(due.undecided().is_none() && disk.lock(path).unwrap().is_some());
+    }
+
+    #[test]
+    fn what_is_left_to_a_successor_keeps_no_lock_and_what_is_recorded_goes_all_the_same() {
+        let (disk, path) = (SimDisk::new(), Path::new("/holds.lock"));
+        let (_told, ticket) = Ticket::by_hand();
+        let mut due = Due::default();
+        due.recorded(Identifier::new("recorded").unwrap());
+        due.refused(Identifier::new("late").unwrap(), Left::Late(ticket));
+        due.refused(Identifier::new("failed").unwrap(), Left::Unknown);
+        due.keep(Arc::from(disk.lock(path).unwrap().unwrap()));
+        due.leave_to_successor();
+        assert!(due.undecided().is_none() && disk.lock(path).unwrap().is_some());
+        assert_eq!(due.len(), 1);
+        assert!(due.destroy(|_| Ok(())).is_none() && due.is_done());
     }
 
     #[test]
