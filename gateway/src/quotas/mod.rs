@@ -216,12 +216,17 @@ impl Quotas {
         let Some((counters, taken)) = self.take(id, &mut takes).await? else { return Ok(None) };
         let shown = |used: &[Used], with: bool| -> Vec<Shown> {
             let each = asked.iter().zip(&takes).zip(used);
-            each.map(|(((rule, stretch), take), used)| Shown {
-                rule: Arc::clone(rule),
-                used: if with { used.all().saturating_add(take.amount) } else { used.all() },
-                reset_s: stretch.map(|s| (s.until - now).max(0).saturating_add(999) / 1000),
-                length_s: rule.window.seconds(*stretch),
-                until: stretch.map(|s| s.until),
+            each.map(|(((rule, stretch), take), used)| {
+                let all = used.all().saturating_add(if with { take.amount } else { 0 });
+                let counts = (all.saturating_sub(used.before), used.before);
+                let frees = |s| rule.window.frees_ms(s, now, counts, (take.amount, take.limit));
+                Shown {
+                    rule: Arc::clone(rule),
+                    used: all,
+                    reset_s: stretch.map(|s| frees(s).saturating_add(999) / 1000),
+                    length_s: rule.window.seconds(*stretch),
+                    until: stretch.map(|s| s.until),
+                }
             })
             .collect()
         };

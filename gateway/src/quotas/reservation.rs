@@ -25,7 +25,7 @@ const MAX_SHOWN: usize = 8;
 pub(crate) struct Shown {
     pub(crate) rule: Arc<Rule>,
     pub(crate) used: u64,
-    /// Seconds until its stretch ends.
+    /// Seconds until as much again fits, or where it does until its stretch ends.
     pub(crate) reset_s: Option<i64>,
     /// The length of its stretch.
     pub(crate) length_s: Option<i64>,
