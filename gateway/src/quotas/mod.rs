@@ -151,7 +151,12 @@ impl Quotas {
                 })
             }
         };
-        let rules: Arc<[_]> = config.rules.iter().map(|rule| Arc::new(Rule::new(rule))).collect();
+        let of_before = |name: &Identifier| {
+            before.and_then(|(before, _)| before.rules.iter().find(|rule| rule.typed.name == *name))
+        };
+        let rule =
+            |typed: &config::QuotaRule| Arc::new(Rule::after(typed, of_before(&typed.name).map(Arc::as_ref)));
+        let rules: Arc<[_]> = config.rules.iter().map(rule).collect();
         for rule in rules.iter() {
             telemetry.expect(rule.name(), rule.refuses(), &rule.typed.warn_at);
         }

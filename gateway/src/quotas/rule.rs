@@ -1,7 +1,7 @@
 //! One rule, ready for the hot path: whom it fits, which counters it takes from, and how much.
 
 use std::collections::HashSet;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use http::HeaderMap;
 use policies::pattern::Patterns;
@@ -96,9 +96,12 @@ pub(crate) struct Rule {
     id: String,
     /// The largest share of the limit that a counter of a stretch was seen at, and when the stretch ends.
     pub(crate) peak: Mutex<(i64, f64)>,
-    /// Which counters were warned of, each at which share of `warn_at`.
-    warned: Mutex<HashSet<(String, usize)>>,
+    /// What was warned of, also by the rule in whose place this one is.
+    warned: Arc<Mutex<Warned>>,
 }
+
+/// Counters that were warned of, each with a share in millionths.
+type Warned = HashSet<(String, u32)>;
 
 type Fact = for<'a> fn(&Who<'a>) -> Option<&'a str>;
 
@@ -138,8 +141,17 @@ impl Rule {
             window: Window::of(typed),
             id: id.get(..16).unwrap_or_default().to_owned(),
             peak: Mutex::new((0, 0.0)),
-            warned: Mutex::default(),
+            warned: Arc::default(),
             typed: typed.clone(),
+        }
+    }
+
+    /// The same, and what `before` warned of is not told again while the limit is what it was.
+    pub(crate) fn after(typed: &QuotaRule, before: Option<&Self>) -> Self {
+        let rule = Self::new(typed);
+        match before.filter(|before| before.limit == rule.limit) {
+            Some(before) => Self { warned: Arc::clone(&before.warned), ..rule },
+            None => rule,
         }
     }
 
@@ -149,8 +161,8 @@ impl Rule {
 
     /// Shares of `warn_at` that the counter `key` has reached and that nobody was warned of in its stretch.
     pub(crate) fn reached(&self, key: &str, share: f64) -> Vec<crate::config::Ratio> {
-        let is_reached = |at: &crate::config::Ratio| share >= f64::from(at.millionths()) / 1e6;
-        let mut reached = self.typed.warn_at.iter().enumerate().filter(|(_, at)| is_reached(at)).peekable();
+        let is_reached = |at: &&crate::config::Ratio| share >= f64::from(at.millionths()) / 1e6;
+        let mut reached = self.typed.warn_at.iter().filter(is_reached).peekable();
         if reached.peek().is_none() {
             return Vec::new();
         }
@@ -158,7 +170,7 @@ impl Rule {
         if warned.len() >= MAX_WARNED {
             warned.clear();
         }
-        reached.filter(|(place, _)| warned.insert((key.to_owned(), *place))).map(|(_, at)| *at).collect()
+        reached.filter(|at| warned.insert((key.to_owned(), at.millionths()))).copied().collect()
     }
 
     pub(crate) fn refuses(&self) -> bool {
