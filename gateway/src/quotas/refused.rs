@@ -64,7 +64,7 @@ impl Full {
 
     /// For the caller.
     pub(crate) fn tell(&self, headers: &mut HeaderMap) {
-        show(&self.shown, headers);
+        show(&self.shown.iter().collect::<Vec<_>>(), headers);
         headers.insert(RETRY_AFTER, HeaderValue::from(self.retry_after_s));
         if self.is_final {
             headers.insert(respond::SHOULD_RETRY, HeaderValue::from_static("false"));

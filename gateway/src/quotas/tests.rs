@@ -283,7 +283,7 @@ async fn what_is_under_way_is_counted_until_its_end() {
     // What is under way has no end that could be told: the provider's own does not stand in its place.
     let mut headers = HeaderMap::new();
     headers.insert("x-ratelimit-reset", HeaderValue::from(99));
-    one.show(&mut headers);
+    show_left([&one], &mut headers);
     assert!(headers["x-ratelimit-limit"] == "2" && !headers.contains_key("x-ratelimit-reset"));
     let mut headers = HeaderMap::new();
     full(&quotas, "a", 1).await.tell(&mut headers);
