@@ -33,7 +33,10 @@ pub(crate) struct Who<'a> {
     pub(crate) route: Option<&'a str>,
     pub(crate) provider: Option<&'a str>,
     pub(crate) target: Option<&'a str>,
-    pub(crate) model: Option<&'a str>,
+    /// The model that was asked for.
+    pub(crate) asked_model: Option<&'a str>,
+    /// The one that is sent, where it is another.
+    pub(crate) sent_model: Option<&'a str>,
     pub(crate) operation: Option<&'a str>,
     pub(crate) headers: &'a HeaderMap,
 }
@@ -56,10 +59,16 @@ impl<'a> Who<'a> {
             route: name(&asked.route),
             provider: name(&asked.provider),
             target: name(&asked.target).or(name(&asked.provider)),
-            model: name(&asked.requested_model),
+            asked_model: name(&asked.requested_model),
+            sent_model: name(&asked.sent_model),
             operation: name(&asked.operation),
             headers,
         }
+    }
+
+    /// The model that answers.
+    fn model(&self) -> Option<&'a str> {
+        self.sent_model.or(self.asked_model)
     }
 }
 
@@ -89,6 +98,7 @@ pub(crate) struct Rule {
     pub(crate) typed: QuotaRule,
     pub(crate) limit: u64,
     matches: Vec<(Fact, Patterns)>,
+    models: Option<Patterns>,
     groups: Option<Patterns>,
     expression: Option<Expression>,
     pub(crate) window: Window,
@@ -119,11 +129,10 @@ impl Rule {
             groups,
             keys,
         } = &typed.matches;
-        let lists: [(&Vec<String>, Fact); 9] = [
+        let lists: [(&Vec<String>, Fact); 8] = [
             (routes, |who| who.route),
             (providers, |who| who.provider),
             (targets, |who| who.target),
-            (models, |who| who.model),
             (operations, |who| who.operation),
             (consumers, |who| who.consumer),
             (teams, |who| who.team),
@@ -136,6 +145,7 @@ impl Rule {
         Self {
             limit: typed.units().unwrap_or_default(),
             matches: matches.map(|(list, fact)| (fact, patterns(list))).collect(),
+            models: (!models.is_empty()).then(|| patterns(models)),
             groups: (!groups.is_empty()).then(|| patterns(groups)),
             expression: typed.expression.as_deref().and_then(Expression::parse),
             window: Window::of(typed),
@@ -182,7 +192,11 @@ impl Rule {
             .groups
             .as_ref()
             .is_none_or(|patterns| patterns.fit_any(who.groups.iter().map(Identifier::as_str)));
-        of_groups && self.matches.iter().all(|(fact, patterns)| patterns.fit(fact(who)))
+        // Either name will do: no alias leads past a rule.
+        let of_models = self.models.as_ref().is_none_or(|patterns| {
+            patterns.fit(who.asked_model) || who.sent_model.is_some_and(|sent| patterns.fit(Some(sent)))
+        });
+        of_groups && of_models && self.matches.iter().all(|(fact, patterns)| patterns.fit(fact(who)))
     }
 
     /// What is to be taken for a request at `now_ms`: of one counter, or of one for each of its groups that the rule fits.
@@ -359,7 +373,7 @@ fn facts<'b>(list: impl Iterator<Item = &'b CountedBy>, who: &Who<'_>, group: Op
             CountedBy::Route => who.route.map(str::as_bytes),
             CountedBy::Provider => who.provider.map(str::as_bytes),
             CountedBy::Target => who.target.map(str::as_bytes),
-            CountedBy::Model => who.model.map(str::as_bytes),
+            CountedBy::Model => who.model().map(str::as_bytes),
             CountedBy::Header(name) => who.headers.get(name.as_str()).map(http::HeaderValue::as_bytes),
         };
         // With its length before it, two facts are never read as one.
