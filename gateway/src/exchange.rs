@@ -112,7 +112,7 @@ pub(crate) async fn exchange(app: Arc<App>, request: Request<Incoming>) -> Respo
         choice: None,
         reservation: None,
         of_target: None,
-        is_reserved: false,
+        reserved_for: None,
         full: None,
         retention: None,
         clock,
@@ -208,10 +208,10 @@ async fn answer(
     asking.suppression = record::suppression(&facts, Some(&*route));
     let is_kept = !spilled || original::may_change(&route, &operation, &facts);
     let (is_coded, is_sound) = (!codings.is_empty(), facts.malformed.is_none());
-    let input_tokens = match &read.plain {
-        _ if snapshot.quotas.is_empty() => 0,
-        Some(plain) => quotas::input_tokens(plain),
-        None => quotas::input_tokens_unread(body.len()),
+    let (input_tokens, writes_cache) = match &read.plain {
+        _ if snapshot.quotas.is_empty() => (0, false),
+        Some(plain) => (quotas::input_tokens(plain), quotas::writes_cache(plain)),
+        None => (quotas::input_tokens_unread(body.len()), true),
     };
     let readable = read.plain.filter(|_| is_kept);
     drop(whole);
@@ -228,6 +228,7 @@ async fn answer(
         is_json: facts.json,
         model: facts.requested_model.clone(),
         input_tokens,
+        writes_cache,
         counted: asking.counted.clone(),
         // Of a body that is sent from disk nothing stays in memory.
         _memory: if is_kept { memory } else { Memory::default() },

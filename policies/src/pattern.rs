@@ -133,6 +133,11 @@ impl Patterns {
         [any(&self.wanted), any(&self.unwanted), fits()].into_iter().flatten()
     }
 
+    /// True where a pattern behind a `!` fits.
+    pub fn excludes(&self, fact: &str) -> bool {
+        self.unwanted.iter().any(|pattern| pattern.matches(fact))
+    }
+
     /// True where it holds no pattern: everything fits.
     pub fn is_empty(&self) -> bool {
         self.wanted.is_empty() && self.unwanted.is_empty()

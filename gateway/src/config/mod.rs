@@ -628,7 +628,7 @@ pub struct Route {
     pub dialect: Option<Dialect>,
     /// Alias -> model that is sent in its place. A `*` at the end of an alias is any rest, and a `*` at the end of its model
     /// stands for that rest: `openai/*: '*'`. An exact alias counts before a longer pattern, that before a shorter one.
-    /// Policies see the model that the caller named.
+    /// Policies judge both names.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(default)]
     pub models: BTreeMap<String, String>,

@@ -287,7 +287,7 @@ pub struct QuotaMatch {
     /// Names of targets.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub targets: Vec<String>,
-    /// Models as callers ask for them.
+    /// Models, by the name that was asked for or the one that is sent in its place.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub models: Vec<String>,
     /// Operations, as records name them.
@@ -337,7 +337,7 @@ pub enum CountedBy {
     Provider,
     /// The target.
     Target,
-    /// The model that was asked for.
+    /// The model that is sent.
     Model,
     /// A header of the request, in lower case; callers choose its value.
     Header(String),

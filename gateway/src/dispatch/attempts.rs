@@ -574,7 +574,7 @@ impl Plan {
                 tries.unfit.push(picked.target());
                 continue;
             };
-            let Ok(reservation) = self.room(snapshot, live, target).await else {
+            let Ok(reservation) = self.room(snapshot, live, target, &prepared).await else {
                 tries.unfit.push(picked.target());
                 continue;
             };
@@ -585,18 +585,22 @@ impl Plan {
         }
     }
 
-    /// Takes what the request may use of the quotas of `target`.
+    /// Takes what the request may use of the quotas of `target` as it is `prepared` for it.
     async fn room(
         &self,
         snapshot: &Snapshot,
         live: &mut Live,
         target: &Target,
+        prepared: &Prepared,
     ) -> Result<Option<Reservation>, quotas::Refused> {
         let Some(open) = live.open().filter(|_| !snapshot.quotas.is_empty()) else { return Ok(None) };
         let mut asked = open.intended.asked.clone();
         asked.provider = Some(target.provider.name.clone());
         asked.target = self.route.names_targets.then(|| target.name.clone());
-        let request = self.original.quota_request(&open.intended.caller, &asked, target, snapshot);
+        asked.sent_model = prepared.model.as_ref().map(|model| snapshot.pseudonyms.identifier(model));
+        let load = self.original.load(&asked, target, Some(prepared));
+        let caller = &open.intended.caller;
+        let request = self.original.quota_request((caller, &asked), &load, target, snapshot);
         snapshot.quotas.reserve(&request, Stage::Target).await
     }
 

@@ -156,6 +156,8 @@ pub(crate) struct Original {
     pub(crate) model: Option<String>,
     /// How many tokens its body may be, where a quota counts.
     pub(crate) input_tokens: u64,
+    /// Whether its body asks for a cache, likewise.
+    pub(crate) writes_cache: bool,
     /// The groups that quotas count by, where the record does not hold all.
     pub(crate) counted: Option<Arc<[Identifier]>>,
     /// Held for as long as `readable` is.
@@ -427,11 +429,38 @@ impl Original {
         Sent::new(estimates, self.spoken(prepared), model, plain, stored)
     }
 
-    /// What is asked of the quotas for it at `target`; `asked` names that one.
+    /// What of `prepared` says how much it may use at `target`, else what of the caller's own does, which is in `asked`.
+    pub(crate) fn load(&self, asked: &Asked, target: &Target, prepared: Option<&Prepared>) -> quotas::Load {
+        let own = quotas::Load {
+            operation: prepared.map_or(self.operation, |prepared| self.spoken(prepared)),
+            input_tokens: self.input_tokens,
+            max_output_tokens: asked.max_output_tokens,
+            choices: asked.choices,
+            is_sound: self.is_sound,
+            writes_cache: self.writes_cache,
+        };
+        let Some((prepared, changed)) = prepared.and_then(|it| Some((it, it.changed.as_ref()?))) else {
+            return own;
+        };
+        let (headers, path) = (&prepared.headers, prepared.target.path());
+        let facts = dialects::request_facts(&own.operation, headers, path, None, changed);
+        // A model and a wish for usage are no input.
+        let is_own = prepared.translation.is_none() && !target.puts_in();
+        quotas::Load {
+            input_tokens: if is_own { own.input_tokens } else { quotas::input_tokens(changed) },
+            max_output_tokens: facts.max_output_tokens,
+            choices: facts.choices,
+            is_sound: facts.malformed.is_none(),
+            writes_cache: quotas::writes_cache(changed),
+            ..own
+        }
+    }
+
+    /// What is asked of the quotas for its `load` at `target`; `asked` names that one, and the model that is sent to it.
     pub(crate) fn quota_request<'a>(
         &'a self,
-        caller: &'a Caller,
-        asked: &'a Asked,
+        (caller, asked): (&'a Caller, &'a Asked),
+        load: &'a quotas::Load,
         target: &'a Target,
         snapshot: &'a Snapshot,
     ) -> quotas::Request<'a> {
@@ -440,8 +469,7 @@ impl Original {
         quotas::Request {
             who: quotas::Who { counted, ..who },
             asked,
-            operation: &self.operation,
-            input_tokens: self.input_tokens,
+            load,
             prices: snapshot.loaded.prices.as_ref(),
             price_name: &target.provider.price_name,
         }

@@ -13,11 +13,11 @@ use schemas::record::{Asked, Caller, Choice, PartName, Refusal, Translation, Ver
 use super::refused::tell_refusal;
 use crate::app::{App, Snapshot};
 use crate::config;
-use crate::dispatch::original::Original;
+use crate::dispatch::original::{Original, Prepared};
 use crate::dispatch::target::Target;
 use crate::keys::Allow;
 use crate::otlp::{Times, Trace};
-use crate::quotas::{self, Full, Reservation, Stage};
+use crate::quotas::{self, Full, Load, Reservation, Stage};
 use crate::record::{self, Clock};
 use crate::relay::Flow;
 use crate::relay::outlive::Outliving;
@@ -48,8 +48,8 @@ pub(super) struct Asking {
     pub(super) reservation: Option<Reservation>,
     /// The same of those that ask for a target.
     pub(super) of_target: Option<Reservation>,
-    /// Whether what asks for no target is reserved.
-    pub(super) is_reserved: bool,
+    /// The target that what asks for no target was reserved for.
+    pub(super) reserved_for: Option<Identifier>,
     /// The quota that has no room for it.
     pub(super) full: Option<Box<Full>>,
     /// The retention class, where it is not that of the route.
@@ -59,15 +59,17 @@ pub(super) struct Asking {
 }
 
 impl Asking {
-    /// Whether the caller's key is for this model at this target.
+    /// Whether the caller's key is for this target, the model that is asked for and the one that is sent there.
     pub(super) fn permits(&self, route: &Route, target: &Target) -> bool {
-        let model = self.asked.requested_model.as_ref().map(Identifier::as_str);
-        let permits =
-            |allow: &Arc<Allow>| allow.permits(route.name.as_str(), target.provider.name.as_str(), model);
+        let asked = self.asked.requested_model.as_ref().map(Identifier::as_str);
+        let sent = self.asked.sent_model.as_ref().map(Identifier::as_str);
+        let provider = target.provider.name.as_str();
+        let permits = |allow: &Arc<Allow>| allow.permits(route.name.as_str(), provider, asked, sent);
         self.allow.as_ref().is_none_or(permits)
     }
 
-    /// Takes what the request may use of its quotas: once what asks for no target, and what asks for this one.
+    /// Takes what the request may use of its quotas as it is `prepared` for `target`, which `asked` names: what asks for no target,
+    /// unless that was taken for this one already, and what asks for this one.
     ///
     /// # Errors
     /// Why there is no room, and whether there may be at another target.
@@ -75,11 +77,16 @@ impl Asking {
         &mut self,
         original: &Original,
         target: &Target,
+        prepared: &Prepared,
     ) -> Result<(), (Reason, bool)> {
-        if !self.is_reserved {
-            self.reserve_at(Stage::Exchange, original, target).await?;
+        if self.snapshot.quotas.is_empty() {
+            return Ok(());
         }
-        self.reserve_at(Stage::Target, original, target).await?;
+        let load = original.load(&self.asked, target, Some(prepared));
+        if self.reserved_for.as_ref() != Some(&target.name) {
+            self.reserve_at(Stage::Exchange, original, target, &load).await?;
+        }
+        self.reserve_at(Stage::Target, original, target, &load).await?;
         self.full = None;
         Ok(())
     }
@@ -90,12 +97,17 @@ impl Asking {
         stage: Stage,
         original: &Original,
         target: &Target,
+        load: &Load,
     ) -> Result<(), (Reason, bool)> {
         let snapshot = Arc::clone(&self.snapshot);
-        if snapshot.quotas.is_empty() {
-            return Ok(());
+        if stage == Stage::Exchange {
+            self.reserved_for = Some(target.name.clone());
+            // Another target may be sent another model, or more may come of it there.
+            if let Some(reservation) = self.reservation.take() {
+                reservation.give_back().await;
+            }
         }
-        let request = original.quota_request(&self.caller, &self.asked, target, &snapshot);
+        let request = original.quota_request((&self.caller, &self.asked), load, target, &snapshot);
         match snapshot.quotas.reserve(&request, stage).await {
             Ok(reservation) if stage == Stage::Exchange => self.reservation = reservation,
             Ok(reservation) => self.of_target = reservation,
@@ -105,7 +117,6 @@ impl Asking {
             }
             Err(quotas::Refused::Down) => return Err((Reason::QuotaUnavailable, false)),
         }
-        self.is_reserved = true;
         Ok(())
     }
 

@@ -76,9 +76,11 @@ pub(super) async fn choose_target(
         let first = (0..route.targets.len()).find(|place| !denied.contains(place)).unwrap_or_default();
         let likely = if denied.contains(&semantic.fallback) { first } else { semantic.fallback };
         note(asking, likely);
-        if let Some(target) = route.targets.get(likely) {
+        if let Some(target) = route.targets.get(likely).filter(|_| !snapshot.quotas.is_empty()) {
+            let load = original.load(&asking.asked, target, original.prepare(route, target).ok().as_ref());
             // Who is over a quota of no target has nothing embedded.
-            asking.reserve_at(Stage::Exchange, original, target).await.map_err(|(reason, _)| reason)?;
+            let reserved = asking.reserve_at(Stage::Exchange, original, target, &load).await;
+            reserved.map_err(|(reason, _)| reason)?;
         }
         let provider = semantic.provider().as_str();
         let prompt = Prompt {
@@ -113,7 +115,7 @@ pub(super) async fn choose_target(
             // What is wrong with the request itself leads to no other target: a caller chooses none that way.
             Err(Unfit { reason, .. }) => return Err(reason),
         };
-        match asking.reserve(original, target).await {
+        match asking.reserve(original, target, &prepared).await {
             Ok(()) => {
                 asking.translation = prepared.recorded();
                 return Ok(Chosen { picked, denied, verdicts, prepared });

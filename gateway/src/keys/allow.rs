@@ -10,7 +10,8 @@ const FORM: &str = "a pattern of 1 to 256 characters without spaces or `\"`; `*`
 /// Models, providers and routes that a key may be used for; an empty list says nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Allow {
-    /// Models that are asked for. A call whose model the gateway does not know fits only where every pattern excludes.
+    /// Models as they are asked for, an alias too; what one excludes may not be sent under another name either. A call whose
+    /// model the gateway does not know fits only where every pattern excludes.
     #[serde(skip_serializing_if = "Listed::is_empty")]
     pub models: Listed,
     /// Configured providers.
@@ -59,11 +60,13 @@ impl Listed {
 }
 
 impl Allow {
-    /// Whether all of this may be used. To be asked again for each further provider or model that an exchange goes to.
-    pub fn permits(&self, route: &str, provider: &str, model: Option<&str>) -> bool {
+    /// Whether all of this may be used; `sent` is the model that goes to the provider where it is another than was `asked`
+    /// for. To be asked again for each further provider or model that an exchange goes to.
+    pub fn permits(&self, route: &str, provider: &str, asked: Option<&str>, sent: Option<&str>) -> bool {
         self.routes.patterns.fit(Some(route))
             && self.providers.patterns.fit(Some(provider))
-            && (self.models.is_empty() || self.models.patterns.fit(model))
+            && (self.models.is_empty() || self.models.patterns.fit(asked))
+            && !sent.is_some_and(|sent| self.models.patterns.excludes(sent))
     }
 
     /// Whether anything may go to this provider.
@@ -128,21 +131,30 @@ mod tests {
         };
         let not = Allow { models: listed(&["!o3*"]), ..Allow::default() };
         let table = [
-            (&any, "r", "p", None, true),
-            (&some, "r", "openai", Some("gpt-4o-mini"), true),
-            (&some, "r", "openai", Some("gpt-4o-audio-preview"), false),
-            (&some, "r", "openai", Some("o3"), false),
-            (&some, "r", "openai", None, false),
-            (&some, "r", "azure", Some("gpt-4o"), false),
-            (&not, "r", "p", Some("o3-mini"), false),
-            (&not, "r", "p", Some("gpt-4o"), true),
-            (&not, "r", "p", None, true),
+            (&any, "r", "p", None, None, true),
+            (&any, "r", "p", Some("fast"), Some("o3"), true),
+            (&some, "r", "openai", Some("gpt-4o-mini"), None, true),
+            (&some, "r", "openai", Some("gpt-4o-audio-preview"), None, false),
+            (&some, "r", "openai", Some("o3"), None, false),
+            (&some, "r", "openai", None, None, false),
+            (&some, "r", "azure", Some("gpt-4o"), None, false),
+            // A name that is listed may stand for another; one that is not listed gets nothing by what it stands for.
+            (&some, "r", "openai", Some("gpt-4o-mini"), Some("vendor-mini"), true),
+            (&some, "r", "openai", Some("gpt-4o-mini"), Some("gpt-4o-audio-preview"), false),
+            (&some, "r", "openai", Some("fast"), Some("gpt-4o"), false),
+            (&not, "r", "p", Some("o3-mini"), None, false),
+            (&not, "r", "p", Some("gpt-4o"), None, true),
+            (&not, "r", "p", None, None, true),
+            (&not, "r", "p", Some("fast"), Some("o3-mini"), false),
+            (&not, "r", "p", None, Some("o3-mini"), false),
+            (&not, "r", "p", Some("o3-alias"), Some("gpt-4o"), false),
+            (&not, "r", "p", Some("fast"), Some("gpt-4o"), true),
         ];
-        for (allow, route, provider, model, wanted) in table {
-            assert_eq!(allow.permits(route, provider, model), wanted, "{provider} {model:?}");
+        for (allow, route, provider, asked, sent, wanted) in table {
+            assert_eq!(allow.permits(route, provider, asked, sent), wanted, "{provider} {asked:?} {sent:?}");
         }
         let routes = Allow { routes: listed(&["a-*"]), ..Allow::default() };
-        assert!(routes.permits("a-1", "p", None) && !routes.permits("b", "p", None));
+        assert!(routes.permits("a-1", "p", None, None) && !routes.permits("b", "p", None, None));
         for text in ["", "a b", "a\"b", "a\\b", "!"] {
             assert!(!Listed::default().add(text), "{text:?}");
         }

@@ -1,12 +1,14 @@
 //! How many tokens a request may take, before anybody has counted them: cheap, and rather too many.
 
+use memchr::memmem;
+
 /// Bytes of JSON that make a token: English prose has 4 and more, code and other scripts fewer.
 const BYTES_A_TOKEN: usize = 3;
 
 /// From here on a run of base64 is no text: an image, a file or audio.
 const ATTACHMENT_BYTES: usize = 1024;
 
-/// Tokens of an attachment, at least: what a large image takes.
+/// Tokens of an attachment, at least, and of one that is only named: what a large image takes.
 const ATTACHMENT_TOKENS: u64 = 1600;
 
 /// Bytes of base64 that make a token of an attachment that is larger than that.
@@ -18,6 +20,28 @@ const DATA_FIELDS: [&[u8]; 4] = [b"data", b"file_data", b"bytes", b"b64_json"];
 /// Fields whose value can be an address with the data in it.
 const ADDRESS_FIELDS: [&[u8]; 6] =
     [b"url", b"image_url", b"file_data", b"file_url", b"video_url", b"audio_url"];
+
+/// Fields whose value can be the address of something that the provider fetches.
+const FETCHED_FIELDS: [&[u8]; 9] = [
+    b"url",
+    b"image_url",
+    b"file_url",
+    b"video_url",
+    b"audio_url",
+    b"fileUri",
+    b"file_uri",
+    b"uri",
+    b"file_data",
+];
+
+/// Fields whose value names something that the provider keeps.
+const KEPT_FIELDS: [&[u8]; 1] = [b"file_id"];
+
+/// How an address begins that something is fetched from.
+const SCHEMES: [&[u8]; 4] = [b"https", b"http", b"gs", b"s3"];
+
+/// By what requests ask for their input to be kept in a cache: Anthropic's word and its like, and Converse's.
+const CACHE_FIELDS: [&[u8]; 2] = [b"cache_control", b"cachePoint"];
 
 /// How far before the data the type of a `data:` address begins, at most.
 const TYPE_BYTES: usize = 256;
@@ -36,6 +60,8 @@ pub(crate) fn input_tokens(body: &[u8]) -> u64 {
         if run.len() >= ATTACHMENT_BYTES && is_attachment(body.get(..at).unwrap_or_default()) {
             text -= run.len();
             tokens += ATTACHMENT_TOKENS.max(count(run.len() / ATTACHMENT_BYTES_A_TOKEN));
+        } else if names_attachment(body, at, run) {
+            tokens += ATTACHMENT_TOKENS;
         }
         at += run.len() + 1;
     }
@@ -54,6 +80,20 @@ fn is_attachment(before: &[u8]) -> bool {
     let is_address = near.get(quote + 1..).is_some_and(|text| text.starts_with(b"data:"));
     let head = head.get(..head.len() - near.len() + quote).unwrap_or_default();
     is_address && field(head).is_some_and(|name| ADDRESS_FIELDS.contains(&name))
+}
+
+/// Whether the text whose first run, at `at`, is `run` names an attachment that is not in the body.
+fn names_attachment(body: &[u8], at: usize, run: &[u8]) -> bool {
+    let Some(head) = body.get(..at).and_then(|before| before.strip_suffix(b"\"")) else { return false };
+    let is_address =
+        body.get(at + run.len()) == Some(&b':') && SCHEMES.iter().any(|it| run.eq_ignore_ascii_case(it));
+    let fields = if is_address { &FETCHED_FIELDS[..] } else { &KEPT_FIELDS[..] };
+    !run.is_empty() && field(head).is_some_and(|name| fields.contains(&name))
+}
+
+/// Whether a body asks for its input to be kept in a cache. The words may stand in a text as well.
+pub(crate) fn writes_cache(body: &[u8]) -> bool {
+    CACHE_FIELDS.iter().any(|name| memmem::find(body, name).is_some())
 }
 
 /// The name of the field whose text begins behind `before` and its quote. Within a text quotes are escaped, so none is found.
@@ -93,6 +133,32 @@ mod tests {
         assert_eq!(input_tokens_of(10), 4);
         assert_eq!(input_tokens_unread(30), 160);
         assert_eq!(input_tokens_of(u64::MAX), u64::MAX / 3);
+    }
+    #[test]
+    fn what_is_only_named_counts_as_an_attachment() {
+        let table = [
+            (r#"{"type":"image_url","image_url":{"url":"https://a.test/b.png"}}"#, 1),
+            (r#"{"type":"input_image","image_url" : "HTTP://a.test/b.png"}"#, 1),
+            (r#"{"type":"image","source":{"type":"url","url":"https:\/\/a.test\/b.png"}}"#, 1),
+            (r#"{"fileData":{"fileUri":"gs://bucket/a.mp4"}}"#, 1),
+            (r#"{"s3Location":{"uri":"s3://bucket/a.pdf"}}"#, 1),
+            (r#"[{"type":"input_file","file_id":"file-abc"},{"url":"https://a.test"}]"#, 2),
+            (r#"{"text":"https://a.test/b.png"}"#, 0),
+            (r#"{"text":"see {\"url\":\"https://a.test/b.png\"}"}"#, 0),
+            (r#"{"url":"see https://a.test"}"#, 0),
+            (r#"{"url":"https"}"#, 0),
+            (r#"{"file_id":""}"#, 0),
+        ];
+        for (body, named) in table {
+            let text = count(body.len().div_ceil(BYTES_A_TOKEN));
+            assert_eq!(input_tokens(body.as_bytes()), text + named * ATTACHMENT_TOKENS, "{body}");
+        }
+    }
+    #[test]
+    fn the_words_that_ask_for_a_cache_are_found() {
+        assert!(writes_cache(br#"{"cache_control":{"type":"ephemeral"}}"#));
+        assert!(writes_cache(br#"{"cachePoint":{"type":"default"}}"#));
+        assert!(!writes_cache(b"{}"));
     }
     #[test]
     fn a_long_run_is_an_attachment_only_where_data_stands() {

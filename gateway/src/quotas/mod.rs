@@ -24,19 +24,20 @@ use std::time::Duration;
 
 use dialects::Operation;
 use dialects::operation::Tokens;
+use policies::decimal::Decimal;
 use policies::policy::{Output, output};
 use policies::price::PriceBook;
 use rustls::ClientConfig;
 use schemas::Identifier;
-use schemas::record::{Asked, Usage, UsageRole, UsageSource};
+use schemas::record::{Asked, Cost, Usage, UsageRole, UsageSource};
 use uuid::Uuid;
 
-pub(crate) use estimate::{input_tokens, input_tokens_of, input_tokens_unread};
+pub(crate) use estimate::{input_tokens, input_tokens_of, input_tokens_unread, writes_cache};
 pub(crate) use expression::Expression;
 use local::Local;
 pub(crate) use refused::Full;
-pub(crate) use reservation::Reservation;
 use reservation::{Part, Shown, ratio};
+pub(crate) use reservation::{Reservation, show_left};
 use rule::{Estimate, Rule};
 pub(crate) use rule::{MAX_COUNTED_GROUPS, Went, Who};
 pub(crate) use server::Passwords;
@@ -110,12 +111,26 @@ pub(crate) struct Quotas {
 pub(crate) struct Request<'a> {
     pub(crate) who: Who<'a>,
     pub(crate) asked: &'a Asked,
-    pub(crate) operation: &'a Operation,
-    /// An estimate of its input.
-    pub(crate) input_tokens: u64,
+    pub(crate) load: &'a Load,
     pub(crate) prices: Option<&'a PriceBook>,
     /// The provider's name in the price book.
     pub(crate) price_name: &'a str,
+}
+
+/// What goes to a provider, as far as it says what may be used.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Load {
+    /// As the provider calls it.
+    pub(crate) operation: Operation,
+    /// An estimate of its input.
+    pub(crate) input_tokens: u64,
+    /// The bound that it names.
+    pub(crate) max_output_tokens: Option<i64>,
+    pub(crate) choices: Option<i64>,
+    /// It can be read in one way only.
+    pub(crate) is_sound: bool,
+    /// It asks for its input to be kept in a cache, which can cost more than input does.
+    pub(crate) writes_cache: bool,
 }
 
 /// A rule that fits, and its stretch.
@@ -151,7 +166,12 @@ impl Quotas {
                 })
             }
         };
-        let rules: Arc<[_]> = config.rules.iter().map(|rule| Arc::new(Rule::new(rule))).collect();
+        let of_before = |name: &Identifier| {
+            before.and_then(|(before, _)| before.rules.iter().find(|rule| rule.typed.name == *name))
+        };
+        let rule =
+            |typed: &config::QuotaRule| Arc::new(Rule::after(typed, of_before(&typed.name).map(Arc::as_ref)));
+        let rules: Arc<[_]> = config.rules.iter().map(rule).collect();
         for rule in rules.iter() {
             telemetry.expect(rule.name(), rule.refuses(), &rule.typed.warn_at);
         }
@@ -216,12 +236,17 @@ impl Quotas {
         let Some((counters, taken)) = self.take(id, &mut takes).await? else { return Ok(None) };
         let shown = |used: &[Used], with: bool| -> Vec<Shown> {
             let each = asked.iter().zip(&takes).zip(used);
-            each.map(|(((rule, stretch), take), used)| Shown {
-                rule: Arc::clone(rule),
-                used: if with { used.all().saturating_add(take.amount) } else { used.all() },
-                reset_s: stretch.map(|s| (s.until - now).max(0).saturating_add(999) / 1000),
-                length_s: rule.window.seconds(*stretch),
-                until: stretch.map(|s| s.until),
+            each.map(|(((rule, stretch), take), used)| {
+                let all = used.all().saturating_add(if with { take.amount } else { 0 });
+                let counts = (all.saturating_sub(used.before), used.before);
+                let frees = |s| rule.window.frees_ms(s, now, counts, (take.amount, take.limit));
+                Shown {
+                    rule: Arc::clone(rule),
+                    used: all,
+                    reset_s: stretch.map(|s| frees(s).saturating_add(999) / 1000),
+                    length_s: rule.window.seconds(*stretch),
+                    until: stretch.map(|s| s.until),
+                }
             })
             .collect()
         };
@@ -288,8 +313,9 @@ impl Quotas {
         if !may_use_tokens(request) {
             return Estimate { input: 0, output: 0, cost: None };
         }
-        let choices = request.asked.choices.and_then(|n| u64::try_from(n).ok()).unwrap_or(1).max(1);
-        let (input, output) = (request.input_tokens, self.output(request).saturating_mul(choices));
+        let load = request.load;
+        let choices = load.choices.and_then(|n| u64::try_from(n).ok()).unwrap_or(1).max(1);
+        let (input, output) = (load.input_tokens, self.output(request).saturating_mul(choices));
         let counts_money = self.rules.iter().any(|rule| rule.counts() == "money");
         let cost = if counts_money { cost(request, input, output) } else { None };
         Estimate { input, output, cost }
@@ -297,14 +323,14 @@ impl Quotas {
 
     /// The most tokens that one answer may have.
     fn output(&self, request: &Request<'_>) -> u64 {
-        let asked = request.asked;
-        let named = asked.max_output_tokens.and_then(|n| u64::try_from(n).ok());
+        let (asked, load) = (request.asked, request.load);
+        let named = load.max_output_tokens.and_then(|n| u64::try_from(n).ok());
         let model = asked.sent_model.as_ref().or(asked.requested_model.as_ref());
-        match output(request.operation.name(), model.map(Identifier::as_str)) {
+        match output(load.operation.name(), model.map(Identifier::as_str)) {
             Output::None => 0,
             Output::Unbounded => self.default_output,
             // Whether what looks like a bound is one there, nobody knows.
-            Output::Bounded if request.operation.is_other() => {
+            Output::Bounded if load.operation.is_other() || !load.is_sound => {
                 named.map_or(self.default_output, |named| named.max(self.default_output))
             }
             Output::Bounded => named.unwrap_or(self.default_output),
@@ -316,18 +342,29 @@ impl Quotas {
 fn may_use_tokens(request: &Request<'_>) -> bool {
     let method = request.asked.method.as_ref().map(Identifier::as_str);
     let only_reads = || matches!(method, Some("GET" | "HEAD" | "OPTIONS" | "TRACE" | "DELETE"));
-    request.operation.tokens() == Tokens::Incurs && !(request.operation.is_other() && only_reads())
+    let operation = request.load.operation;
+    operation.tokens() == Tokens::Incurs && !(operation.is_other() && only_reads())
 }
 
-/// What an estimate costs at the prices of the model that was asked for.
-fn cost(request: &Request<'_>, input: u64, output: u64) -> Option<schemas::record::Cost> {
-    let usage = Usage {
-        input_tokens: i64::try_from(input).ok(),
+/// What an estimate costs at the prices of the model that is sent, else of the one that was asked for. Input that may be written
+/// to a cache costs what the dearest of its classes does.
+fn cost(request: &Request<'_>, input: u64, output: u64) -> Option<Cost> {
+    let (asked, book) = (request.asked, request.prices?);
+    let named = [&asked.sent_model, &asked.requested_model].into_iter().flatten();
+    let models: Vec<&str> = named.map(Identifier::as_str).collect();
+    let input = i64::try_from(input).ok();
+    let plain = Usage {
+        input_tokens: input,
         output_tokens: i64::try_from(output).ok(),
         ..Usage::of(UsageSource::Estimated, UsageRole::Incurred)
     };
-    let model = request.asked.requested_model.as_ref()?.as_str();
-    request.prices?.price(&usage, request.price_name, &[model], crate::record::now_us(), None).ok()
+    let written = [
+        Usage { cache_write_5m_tokens: input, ..plain.clone() },
+        Usage { cache_write_1h_tokens: input, ..plain.clone() },
+    ];
+    let usages = std::iter::once(plain).chain(written.into_iter().filter(|_| request.load.writes_cache));
+    let price = |usage| book.price(&usage, request.price_name, &models, crate::record::now_us(), None).ok();
+    usages.filter_map(price).max_by_key(|cost| Decimal::parse(&cost.total).map(Decimal::units))
 }
 
 impl Hub {

@@ -9,7 +9,7 @@ use schemas::record::RefusedLimit;
 use super::reservation::{Shown, show};
 use super::rule::Rule;
 use super::store::{Take, Used};
-use super::window::{Stretch, Window};
+use super::window::Stretch;
 use crate::respond;
 
 /// Where what is missing is only reserved by others, it may soon be free.
@@ -64,7 +64,7 @@ impl Full {
 
     /// For the caller.
     pub(crate) fn tell(&self, headers: &mut HeaderMap) {
-        show(&self.shown, headers);
+        show(&self.shown.iter().collect::<Vec<_>>(), headers);
         headers.insert(RETRY_AFTER, HeaderValue::from(self.retry_after_s));
         if self.is_final {
             headers.insert(respond::SHOULD_RETRY, HeaderValue::from_static("false"));
@@ -89,11 +89,7 @@ fn wait(rule: &Rule, stretch: Option<Stretch>, take: &Take, used: Used, now_ms: 
     if used.spent.saturating_add(take.amount) <= take.limit {
         return SOON_S.min(seconds(left).max(1));
     }
-    // The stretch before counts less from moment to moment, and evenly.
-    let over = used.spent.saturating_add(take.amount).saturating_sub(take.limit);
-    if matches!(rule.window, Window::Sliding(_)) && used.before >= over && used.before > 0 {
-        let part = i128::from(left) * i128::from(over) / i128::from(used.before);
-        return seconds(i64::try_from(part).unwrap_or(left)).max(1);
-    }
-    seconds(left).max(1)
+    let of_this = used.spent.saturating_sub(used.before);
+    let wanted = (take.amount, take.limit);
+    seconds(rule.window.frees_ms(stretch, now_ms, (of_this, used.before), wanted)).max(1)
 }

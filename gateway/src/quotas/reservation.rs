@@ -25,7 +25,7 @@ const MAX_SHOWN: usize = 8;
 pub(crate) struct Shown {
     pub(crate) rule: Arc<Rule>,
     pub(crate) used: u64,
-    /// Seconds until its stretch ends.
+    /// Seconds until as much again fits, or where it does until its stretch ends.
     pub(crate) reset_s: Option<i64>,
     /// The length of its stretch.
     pub(crate) length_s: Option<i64>,
@@ -133,10 +133,23 @@ impl Reservation {
         })
     }
 
-    /// Says in an answer's head what is left.
-    pub(crate) fn show(&self, headers: &mut HeaderMap) {
-        show(&self.shown, headers);
+    /// Gives all of it back, and waits for that.
+    pub(crate) async fn give_back(mut self) {
+        let parts = std::mem::take(&mut self.parts);
+        let (hub, id, counters) = (Arc::clone(&self.hub), self.id, self.counters.clone());
+        // A caller that leaves meanwhile leaves nothing taken.
+        let settled = tokio::spawn(async move { hub.settle(id, counters, parts).await });
+        drop(settled.await);
     }
+}
+
+/// Says in an answer's head what is left, by all that is reserved for it.
+pub(crate) fn show_left<'r>(
+    reservations: impl IntoIterator<Item = &'r Reservation>,
+    headers: &mut HeaderMap,
+) {
+    let shown: Vec<&Shown> = reservations.into_iter().flat_map(|reservation| &reservation.shown).collect();
+    show(&shown, headers);
 }
 
 impl Drop for Reservation {
@@ -159,8 +172,8 @@ impl Drop for Reservation {
 }
 
 /// The headers of an answer: of the rule that has the smallest share left, and all of them in the form of the IETF's draft.
-pub(crate) fn show(shown: &[Shown], headers: &mut HeaderMap) {
-    let told = || shown.iter().filter(|shown| shown.rule.refuses());
+pub(crate) fn show(shown: &[&Shown], headers: &mut HeaderMap) {
+    let told = || shown.iter().copied().filter(|shown| shown.rule.refuses());
     let Some(tightest) = told().max_by(|a, b| a.ratio().total_cmp(&b.ratio())) else { return };
     // What a provider says under these names is of its own limits: nobody could tell it from what stands beside it.
     for name in [LIMIT, REMAINING, RESET, POLICY, LEFT, WARNING] {

@@ -1,7 +1,7 @@
 //! One rule, ready for the hot path: whom it fits, which counters it takes from, and how much.
 
 use std::collections::HashSet;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use http::HeaderMap;
 use policies::pattern::Patterns;
@@ -33,7 +33,10 @@ pub(crate) struct Who<'a> {
     pub(crate) route: Option<&'a str>,
     pub(crate) provider: Option<&'a str>,
     pub(crate) target: Option<&'a str>,
-    pub(crate) model: Option<&'a str>,
+    /// The model that was asked for.
+    pub(crate) asked_model: Option<&'a str>,
+    /// The one that is sent, where it is another.
+    pub(crate) sent_model: Option<&'a str>,
     pub(crate) operation: Option<&'a str>,
     pub(crate) headers: &'a HeaderMap,
 }
@@ -56,10 +59,16 @@ impl<'a> Who<'a> {
             route: name(&asked.route),
             provider: name(&asked.provider),
             target: name(&asked.target).or(name(&asked.provider)),
-            model: name(&asked.requested_model),
+            asked_model: name(&asked.requested_model),
+            sent_model: name(&asked.sent_model),
             operation: name(&asked.operation),
             headers,
         }
+    }
+
+    /// The model that answers.
+    fn model(&self) -> Option<&'a str> {
+        self.sent_model.or(self.asked_model)
     }
 }
 
@@ -89,6 +98,7 @@ pub(crate) struct Rule {
     pub(crate) typed: QuotaRule,
     pub(crate) limit: u64,
     matches: Vec<(Fact, Patterns)>,
+    models: Option<Patterns>,
     groups: Option<Patterns>,
     expression: Option<Expression>,
     pub(crate) window: Window,
@@ -96,9 +106,12 @@ pub(crate) struct Rule {
     id: String,
     /// The largest share of the limit that a counter of a stretch was seen at, and when the stretch ends.
     pub(crate) peak: Mutex<(i64, f64)>,
-    /// Which counters were warned of, each at which share of `warn_at`.
-    warned: Mutex<HashSet<(String, usize)>>,
+    /// What was warned of, also by the rule in whose place this one is.
+    warned: Arc<Mutex<Warned>>,
 }
+
+/// Counters that were warned of, each with a share in millionths.
+type Warned = HashSet<(String, u32)>;
 
 type Fact = for<'a> fn(&Who<'a>) -> Option<&'a str>;
 
@@ -116,11 +129,10 @@ impl Rule {
             groups,
             keys,
         } = &typed.matches;
-        let lists: [(&Vec<String>, Fact); 9] = [
+        let lists: [(&Vec<String>, Fact); 8] = [
             (routes, |who| who.route),
             (providers, |who| who.provider),
             (targets, |who| who.target),
-            (models, |who| who.model),
             (operations, |who| who.operation),
             (consumers, |who| who.consumer),
             (teams, |who| who.team),
@@ -133,13 +145,23 @@ impl Rule {
         Self {
             limit: typed.units().unwrap_or_default(),
             matches: matches.map(|(list, fact)| (fact, patterns(list))).collect(),
+            models: (!models.is_empty()).then(|| patterns(models)),
             groups: (!groups.is_empty()).then(|| patterns(groups)),
             expression: typed.expression.as_deref().and_then(Expression::parse),
             window: Window::of(typed),
             id: id.get(..16).unwrap_or_default().to_owned(),
             peak: Mutex::new((0, 0.0)),
-            warned: Mutex::default(),
+            warned: Arc::default(),
             typed: typed.clone(),
+        }
+    }
+
+    /// The same, and what `before` warned of is not told again while the limit is what it was.
+    pub(crate) fn after(typed: &QuotaRule, before: Option<&Self>) -> Self {
+        let rule = Self::new(typed);
+        match before.filter(|before| before.limit == rule.limit) {
+            Some(before) => Self { warned: Arc::clone(&before.warned), ..rule },
+            None => rule,
         }
     }
 
@@ -149,8 +171,8 @@ impl Rule {
 
     /// Shares of `warn_at` that the counter `key` has reached and that nobody was warned of in its stretch.
     pub(crate) fn reached(&self, key: &str, share: f64) -> Vec<crate::config::Ratio> {
-        let is_reached = |at: &crate::config::Ratio| share >= f64::from(at.millionths()) / 1e6;
-        let mut reached = self.typed.warn_at.iter().enumerate().filter(|(_, at)| is_reached(at)).peekable();
+        let is_reached = |at: &&crate::config::Ratio| share >= f64::from(at.millionths()) / 1e6;
+        let mut reached = self.typed.warn_at.iter().filter(is_reached).peekable();
         if reached.peek().is_none() {
             return Vec::new();
         }
@@ -158,7 +180,7 @@ impl Rule {
         if warned.len() >= MAX_WARNED {
             warned.clear();
         }
-        reached.filter(|(place, _)| warned.insert((key.to_owned(), *place))).map(|(_, at)| *at).collect()
+        reached.filter(|at| warned.insert((key.to_owned(), at.millionths()))).copied().collect()
     }
 
     pub(crate) fn refuses(&self) -> bool {
@@ -170,7 +192,11 @@ impl Rule {
             .groups
             .as_ref()
             .is_none_or(|patterns| patterns.fit_any(who.groups.iter().map(Identifier::as_str)));
-        of_groups && self.matches.iter().all(|(fact, patterns)| patterns.fit(fact(who)))
+        // Either name will do: no alias leads past a rule.
+        let of_models = self.models.as_ref().is_none_or(|patterns| {
+            patterns.fit(who.asked_model) || who.sent_model.is_some_and(|sent| patterns.fit(Some(sent)))
+        });
+        of_groups && of_models && self.matches.iter().all(|(fact, patterns)| patterns.fit(fact(who)))
     }
 
     /// What is to be taken for a request at `now_ms`: of one counter, or of one for each of its groups that the rule fits.
@@ -347,7 +373,7 @@ fn facts<'b>(list: impl Iterator<Item = &'b CountedBy>, who: &Who<'_>, group: Op
             CountedBy::Route => who.route.map(str::as_bytes),
             CountedBy::Provider => who.provider.map(str::as_bytes),
             CountedBy::Target => who.target.map(str::as_bytes),
-            CountedBy::Model => who.model.map(str::as_bytes),
+            CountedBy::Model => who.model().map(str::as_bytes),
             CountedBy::Header(name) => who.headers.get(name.as_str()).map(http::HeaderValue::as_bytes),
         };
         // With its length before it, two facts are never read as one.

@@ -61,21 +61,29 @@ fn usage(source: UsageSource, input: i64, output: i64) -> Usage {
     Usage { input_tokens: Some(input), output_tokens: Some(output), ..Usage::of(source, UsageRole::Incurred) }
 }
 
-/// A request with 10 tokens of input and no prices.
-fn request<'a>(
-    caller: &'a Caller,
-    asked: &'a Asked,
-    headers: &'a HeaderMap,
-    operation: &'a Operation,
-) -> Request<'a> {
+/// 10 tokens of input, and what `asked` says.
+fn load(asked: &Asked, operation: Operation) -> Load {
+    Load {
+        operation,
+        input_tokens: 10,
+        max_output_tokens: asked.max_output_tokens,
+        choices: asked.choices,
+        is_sound: true,
+        writes_cache: false,
+    }
+}
+
+/// A request without prices.
+fn request<'a>(caller: &'a Caller, asked: &'a Asked, headers: &'a HeaderMap, load: &'a Load) -> Request<'a> {
     let who = Who::of(caller, asked, headers);
-    Request { who, asked, operation, input_tokens: 10, prices: None, price_name: "openai" }
+    Request { who, asked, load, prices: None, price_name: "openai" }
 }
 
 /// One request of a consumer: 10 tokens of input, and at most so many of output.
 async fn reserve(quotas: &Quotas, consumer: &str, output: i64) -> Result<Option<Reservation>, Refused> {
     let (caller, asked, headers) = (caller(consumer), asked(Some(output)), HeaderMap::new());
-    quotas.reserve(&request(&caller, &asked, &headers, &chat()), Stage::Exchange).await
+    let load = load(&asked, chat());
+    quotas.reserve(&request(&caller, &asked, &headers, &load), Stage::Exchange).await
 }
 
 async fn taken(quotas: &Quotas, consumer: &str, output: i64) -> Reservation {
@@ -98,7 +106,8 @@ fn estimated(operation: &Operation, method: &Method, model: &str, max_output: Op
     };
     let (caller, headers) = (caller("a"), HeaderMap::new());
     let quotas = quotas(vec![rule(Some(Count::Tokens), "100")]);
-    let estimate = quotas.estimate(&request(&caller, &asked, &headers, operation));
+    let load = load(&asked, *operation);
+    let estimate = quotas.estimate(&request(&caller, &asked, &headers, &load));
     (estimate.input, estimate.output)
 }
 
@@ -283,7 +292,7 @@ async fn what_is_under_way_is_counted_until_its_end() {
     // What is under way has no end that could be told: the provider's own does not stand in its place.
     let mut headers = HeaderMap::new();
     headers.insert("x-ratelimit-reset", HeaderValue::from(99));
-    one.show(&mut headers);
+    show_left([&one], &mut headers);
     assert!(headers["x-ratelimit-limit"] == "2" && !headers.contains_key("x-ratelimit-reset"));
     let mut headers = HeaderMap::new();
     full(&quotas, "a", 1).await.tell(&mut headers);
@@ -444,4 +453,152 @@ async fn a_reload_keeps_what_was_counted() {
             Quotas::new(&config, Passwords::default(), None, Some((&old, same)), &Telemetry::new().quotas);
         assert_eq!(full(&new, "a", 1).await.record().unwrap().used, "1");
     }
+}
+
+const BOOK: &str = "\
+id,provider,model,tier,input_above,valid_from,valid_until,currency,input,cache_read,cache_write_5m,cache_write_1h,output,input_audio,output_audio,input_image,source,read_on,note
+a,openai,gpt-4o,standard,,2026-01-01,,USD,1,0.1,1.25,2,4,,,,https://x.test,2026-01-01,
+b,openai,gpt-4o-mini,standard,,2026-01-01,,USD,0.1,,,,0.4,,,,https://x.test,2026-01-01,
+";
+
+/// What a request for `asked`, sent as `sent`, costs at most by [`BOOK`] with 10 tokens of input and 100 of output.
+fn costs(asked_model: &str, sent: Option<&str>, writes_cache: bool) -> Option<String> {
+    let book = PriceBook::parse(BOOK.as_bytes()).unwrap();
+    let asked =
+        Asked { requested_model: Some(name(asked_model)), sent_model: sent.map(name), ..asked(Some(100)) };
+    let (caller, headers) = (caller("a"), HeaderMap::new());
+    let load = Load { writes_cache, ..load(&asked, chat()) };
+    let request = Request { prices: Some(&book), ..request(&caller, &asked, &headers, &load) };
+    quotas(vec![rule(Some(Count::Money), "1")]).estimate(&request).cost.map(|cost| cost.total)
+}
+
+#[test]
+fn money_is_reserved_at_the_prices_of_what_is_sent() {
+    let table = [
+        ("gpt-4o", None, false, Some("0.00041")),
+        ("smart", Some("gpt-4o"), false, Some("0.00041")),
+        ("gpt-4o-mini", Some("gpt-4o"), false, Some("0.00041")),
+        ("gpt-4o", Some("gpt-4o-mini"), false, Some("0.000041")),
+        // The name of a deployment prices nothing.
+        ("gpt-4o", Some("our-deployment"), false, Some("0.00041")),
+        ("smart", Some("our-deployment"), false, None),
+        ("gpt-4o", None, true, Some("0.00042")),
+        ("gpt-4o-mini", None, true, Some("0.000041")),
+    ];
+    for (asked, sent, writes_cache, cost) in table {
+        assert_eq!(costs(asked, sent, writes_cache).as_deref(), cost, "{asked} {sent:?} {writes_cache}");
+    }
+}
+
+#[test]
+fn what_can_be_read_in_two_ways_bounds_nothing() {
+    let (caller, headers) = (caller("a"), HeaderMap::new());
+    let quotas = quotas(vec![rule(Some(Count::Tokens), "100")]);
+    for (bound, wanted) in [(7, 100), (700, 700)] {
+        let asked = asked(Some(bound));
+        let load = Load { is_sound: false, ..load(&asked, chat()) };
+        assert_eq!(quotas.estimate(&request(&caller, &asked, &headers, &load)).output, wanted);
+    }
+}
+
+#[test]
+fn a_rule_by_models_fits_either_name_and_counts_what_is_sent() {
+    let (caller, headers) = (caller("a"), HeaderMap::new());
+    let named = |requested: &str, sent: Option<&str>| Asked {
+        requested_model: Some(name(requested)),
+        sent_model: sent.map(name),
+        ..asked(None)
+    };
+    let fits = |models: &[&str], requested: &str, sent: Option<&str>| {
+        let mut typed = rule(Some(Count::Requests), "1");
+        typed.matches.models = models.iter().map(|model| (*model).to_owned()).collect();
+        Rule::new(&typed).fits(&Who::of(&caller, &named(requested, sent), &headers))
+    };
+    let table: [(&[&str], &str, Option<&str>, bool); 8] = [
+        (&["gpt-4o*"], "smart", Some("gpt-4o"), true),
+        (&["smart"], "smart", Some("gpt-4o"), true),
+        (&["gpt-4o*"], "smart", Some("o3"), false),
+        (&["gpt-4o*"], "smart", None, false),
+        // A name that a rule leaves out leads past it only where what is sent is left out too.
+        (&["!local-*"], "local-x", Some("gpt-4o"), true),
+        (&["!local-*"], "local-x", Some("local-y"), false),
+        (&["!local-*"], "smart", Some("local-y"), true),
+        (&["!local-*"], "local-x", None, false),
+    ];
+    for (models, requested, sent, wanted) in table {
+        assert_eq!(fits(models, requested, sent), wanted, "{models:?} {requested} {sent:?}");
+    }
+    let mut by = rule(Some(Count::Requests), "1");
+    by.by = vec![CountedBy::Model];
+    let by = Rule::new(&by);
+    let key = |requested: &str, sent: Option<&str>| {
+        by.takes(&Who::of(&caller, &named(requested, sent), &headers), 1, 0).1[0].key.clone()
+    };
+    assert_eq!(key("gpt-4o", None), key("smart", Some("gpt-4o")));
+    assert_ne!(key("smart", None), key("smart", Some("gpt-4o")));
+}
+
+#[tokio::test]
+async fn the_tightest_of_all_that_is_reserved_is_shown() {
+    let mut ample = rule(Some(Count::Requests), "1000000");
+    ample.name = name("ample");
+    ample.matches.targets = vec!["*".into()];
+    let mut tight = rule(Some(Count::Requests), "3");
+    tight.warn_at = vec![config::Ratio::parse("0.3").unwrap()];
+    let quotas = quotas(vec![ample, tight]);
+    let (caller, headers) = (caller("a"), HeaderMap::new());
+    let asked = Asked { target: Some(name("t")), ..asked(None) };
+    let load = load(&asked, chat());
+    let mut both = Vec::new();
+    for stage in [Stage::Exchange, Stage::Target] {
+        both.extend(quotas.reserve(&request(&caller, &asked, &headers, &load), stage).await.unwrap());
+    }
+    let mut shown = HeaderMap::new();
+    shown.insert("x-ratelimit-limit", HeaderValue::from(99));
+    show_left(&both, &mut shown);
+    assert!(shown["x-ratelimit-limit"] == "3" && shown["x-ratelimit-remaining"] == "2");
+    let left = shown["ratelimit"].to_str().unwrap();
+    assert!(left.contains("\"r\";r=2;") && left.contains("\"ample\";r=999999;"), "{left}");
+    assert_eq!(shown["x-affidavit-quota-warning"], "\"r\";used=0.33");
+}
+
+#[tokio::test]
+async fn who_waits_for_a_sliding_window_as_told_is_not_refused() {
+    let mut typed = rule(Some(Count::Requests), "10");
+    (typed.per, typed.window) = (Some(10 * MINUTE), Some(WindowKind::Sliding));
+    let quotas = quotas(vec![typed.clone()]);
+    for _ in 0..10 {
+        let passed = taken(&quotas, "a", 1).await;
+        passed.settle(&usage(UsageSource::Provider, 1, 1), None, Went::There).await;
+    }
+    let now = now_ms();
+    let mut headers = HeaderMap::new();
+    full(&quotas, "a", 1).await.tell(&mut headers);
+    let seconds = |name: &str| headers[name].to_str().unwrap().parse::<i64>().unwrap();
+    assert_eq!(seconds("retry-after"), seconds("x-ratelimit-reset"));
+    let has_room = |at_ms: i64| {
+        let (_, takes) =
+            Rule::new(&typed).takes(&Who::of(&caller("a"), &asked(None), &HeaderMap::new()), 1, at_ms);
+        quotas.hub.local.look(&takes[0]).has_room(&takes[0])
+    };
+    assert!(has_room(now + seconds("retry-after") * 1000));
+    assert!(!has_room(now + (seconds("retry-after") - 10) * 1000), "it is no longer than it must be");
+}
+
+#[tokio::test]
+async fn a_reload_does_not_warn_again() {
+    let warned = |old: &Quotas, limit: &str| {
+        let typed = QuotaRule {
+            warn_at: vec![config::Ratio::parse("0.5").unwrap()],
+            ..rule(Some(Count::Requests), limit)
+        };
+        let config = config::Quotas { rules: vec![typed], ..config::Quotas::default() };
+        Quotas::new(&config, Passwords::default(), None, Some((old, true)), &Telemetry::new().quotas)
+    };
+    let first = warned(&quotas(Vec::new()), "2");
+    let reached = |quotas: &Quotas| quotas.rules[0].reached("counter", 0.5).len();
+    assert_eq!((reached(&first), reached(&first)), (1, 0));
+    let again = warned(&first, "2");
+    assert_eq!(reached(&again), 0, "it is the same counter in the same window");
+    assert_eq!(reached(&warned(&again, "4")), 1, "another limit has a share of its own");
 }

@@ -65,6 +65,33 @@ impl Window {
         }
     }
 
+    /// Milliseconds until `amount` fits below `limit` beside what is used: of this `stretch`, and what counts now of the one
+    /// before it. Where it fits already, or no window slides, until the stretch ends.
+    pub(crate) fn frees_ms(
+        &self,
+        stretch: Stretch,
+        now_ms: i64,
+        (used, before): (u64, u64),
+        (amount, limit): (u64, u64),
+    ) -> i64 {
+        let left = stretch.until.saturating_sub(now_ms).max(0);
+        let over = used.saturating_add(before).saturating_add(amount).saturating_sub(limit);
+        if over == 0 || !matches!(self, Self::Sliding(_)) {
+            return left;
+        }
+        let part = |ms: i64, over: u64, all: u64| {
+            let product = u128::try_from(ms).unwrap_or_default() * u128::from(over);
+            i64::try_from(product.div_ceil(u128::from(all.max(1)))).unwrap_or(ms)
+        };
+        // What the stretch before used counts less from moment to moment, and evenly.
+        if before >= over {
+            return part(left, over, before);
+        }
+        // From its end on so does what this one used, and nothing of the one before counts any more.
+        let over = used.saturating_sub(limit.saturating_sub(amount)).min(used);
+        left.saturating_add(part(stretch.until.saturating_sub(stretch.from), over, used))
+    }
+
     /// Its length in whole seconds, as `ratelimit-policy` has it; months have the one at hand.
     pub(crate) fn seconds(&self, stretch: Option<Stretch>) -> Option<i64> {
         stretch.map(|stretch| (stretch.until - stretch.from).max(1000) / 1000)
@@ -129,6 +156,47 @@ mod tests {
             let stretch = window.at(ms(now)).unwrap();
             assert_eq!((stretch.from, stretch.until), (ms(from), ms(until)), "{zone} {now}");
         }
+    }
+
+    #[test]
+    fn a_sliding_window_has_room_when_its_weighted_sum_says_so() {
+        let (length, limit) = (10_000, 10);
+        let (sliding, fixed) = (Window::Sliding(length), Window::Fixed(length));
+        let share = |whole, now| super::super::store::share(whole, sliding.at(now).unwrap().before);
+        // Of this stretch, of the whole one before, wanted, and when.
+        let table = [
+            (10, 0, 1, 0, 11_000),
+            (10, 0, 1, 9_000, 2_000),
+            (10, 0, 10, 0, 20_000),
+            (7, 0, 5, 4_000, 6_000 + 2_858),
+            (0, 10, 1, 0, 1_000),
+            (2, 10, 3, 0, 5_000),
+            (9, 10, 2, 5_000, 5_000 + 1_112),
+            (3, 0, 4, 4_000, 6_000),
+        ];
+        for (used, last, amount, now, wanted) in table {
+            let seen = |at: i64| {
+                let (of_this, last) = match at / length {
+                    0 => (used, last),
+                    1 => (0, used),
+                    _ => (0, 0),
+                };
+                of_this + share(last, at)
+            };
+            let stretch = sliding.at(now).unwrap();
+            let counts = (used, share(last, now));
+            let frees = sliding.frees_ms(stretch, now, counts, (amount, limit));
+            assert_eq!(frees, wanted, "{used} {last} {amount} {now}");
+            assert!(seen(now + frees) + amount <= limit, "{used} {last} {amount} {now}");
+            let fits = seen(now) + amount <= limit;
+            assert!(fits || seen(now + frees - 2) + amount > limit, "{used} {last} {amount} {now}");
+            assert_eq!(fixed.frees_ms(stretch, now, counts, (amount, limit)), length - now);
+        }
+        let stretch = sliding.at(0).unwrap();
+        assert_eq!(sliding.frees_ms(stretch, 0, (5, 0), (11, 10)), 20_000, "it never fits");
+        assert_eq!(sliding.frees_ms(stretch, 0, (0, 0), (11, 10)), 10_000);
+        let most = u64::MAX;
+        assert!(sliding.frees_ms(stretch, 0, (most, most), (most, most)) > 0);
     }
 
     #[test]

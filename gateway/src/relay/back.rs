@@ -118,9 +118,7 @@ pub(crate) async fn relay(app: &Arc<App>, mut live: Live, answer: Answer, way: W
         head.headers.append(respond::SERVER_TIMING, timing);
     }
     respond::promised(&mut head.headers, respond::RECEIPT, open.promise());
-    for reservation in [&open.intended.reservation, &open.intended.of_target].into_iter().flatten() {
-        reservation.show(&mut head.headers);
-    }
+    open.intended.show_left(&mut head.headers);
     let promises = open.promise().is_some();
     if stripping {
         head.headers.remove(CONTENT_LENGTH);
@@ -445,6 +443,7 @@ pub(crate) async fn earlier(
     if let Ok(id) = HeaderValue::from_str(open.exchange.as_str()) {
         head.headers.insert(respond::EXCHANGE, id);
     }
+    open.intended.show_left(&mut head.headers);
     let (exchange, intent) = (open.exchange.clone(), open.promise().cloned());
     let dialect = open.intended.operation.dialect();
     respond::promised(&mut head.headers, respond::RECEIPT, intent.as_ref());
@@ -524,6 +523,8 @@ async fn own(app: &Arc<App>, mut live: Live, reason: Reason, error: Option<Strin
     let dialect = open.intended.operation.dialect();
     let exchange = open.exchange.clone();
     let intent = open.promise().cloned();
+    let mut left = HeaderMap::new();
+    open.intended.show_left(&mut left);
     let body = respond::body(dialect, reason, Some(exchange.as_str()));
     open.own_answer(&body);
     open.status = Some(reason.status());
@@ -537,6 +538,7 @@ async fn own(app: &Arc<App>, mut live: Live, reason: Reason, error: Option<Strin
     match committed {
         Ok(outcome) => {
             let mut answer = respond::answer_with(dialect, body, reason, Some(exchange.as_str()), None);
+            answer.headers_mut().extend(left);
             respond::promised(answer.headers_mut(), respond::RECEIPT, intent.as_ref());
             respond::promised(answer.headers_mut(), respond::OUTCOME_RECEIPT, outcome.as_ref());
             answer

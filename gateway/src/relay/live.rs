@@ -10,6 +10,7 @@ use bytes::Bytes;
 use dialects::translate::form::{Dropped, Lost};
 use dialects::{AnswerFacts, Cause, Meter, Operation};
 use evidence::{Cut, OpenExchange, PartWriter, Unavailable};
+use http::HeaderMap;
 use schemas::promise::Promise;
 use schemas::record::{
     Answered, Asked, Caller, Cost, End, Outcome, Part, PartName, ProviderEnd, Translation, Unpriced, Usage,
@@ -24,7 +25,7 @@ use crate::dispatch::target::Target;
 use crate::estimate::{self, Estimated, Prompt};
 use crate::otlp::{self, Dispatched, Times, Told, Trace};
 use crate::price;
-use crate::quotas::{Reservation, Went};
+use crate::quotas::{Reservation, Went, show_left};
 use crate::record::Clock;
 use crate::respond::Reason;
 use crate::route::Route;
@@ -71,6 +72,13 @@ pub(crate) struct Intended {
     pub(crate) reservation: Option<Reservation>,
     /// The same of those that ask for a target.
     pub(crate) of_target: Option<Reservation>,
+}
+
+impl Intended {
+    /// Says in an answer's head what is left of its quotas.
+    pub(super) fn show_left(&self, headers: &mut HeaderMap) {
+        show_left([&self.reservation, &self.of_target].into_iter().flatten(), headers);
+    }
 }
 
 /// What an exchange holds until its outcome.
@@ -528,7 +536,7 @@ fn cause(ending: &Ending) -> Cause {
 
 /// The facts of an exchange of which no answer came.
 pub(super) fn nothing_came(operation: Operation) -> AnswerFacts {
-    Meter::new(operation, 0, &http::HeaderMap::new(), false, dialects::Limits::default()).finish(Cause::Cut)
+    Meter::new(operation, 0, &HeaderMap::new(), false, dialects::Limits::default()).finish(Cause::Cut)
 }
 
 pub(crate) fn end_name(end: End) -> &'static str {

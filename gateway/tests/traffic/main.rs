@@ -21,6 +21,7 @@ mod process;
 mod program;
 mod provider;
 mod quiet;
+mod quotas;
 mod refusals;
 mod reload;
 mod rig;
