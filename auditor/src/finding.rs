@@ -274,7 +274,7 @@ codes! {
     /// Retention is shorter than the mandate asks for.
     RetentionShort "RETENTION_SHORT" High Policy "evidence younger than the asked retention is gone";
     /// A delete marker stands over a name.
-    Hidden "HIDDEN" High Invalid "the versions under the marker were read all the same; ask who can delete in the store";
+    Hidden "HIDDEN" High Invalid "the versions under the marker were read all the same; the bucket's access log says whose it is: S3.CREATE.DELETEMARKER is a lifecycle rule, which must go; else ask who can delete in the store";
     /// Several versions of one name differ.
     Shadowed "SHADOWED" Critical Invalid "tools that read the newest version are told something else than what was sealed; the named version is the sealed one";
     /// Other bytes were put under a name after a delete marker.

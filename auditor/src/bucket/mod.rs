@@ -15,6 +15,7 @@ mod facts;
 mod holds;
 mod identity;
 pub mod kept;
+mod lifecycle;
 pub mod lock;
 pub mod probed;
 mod sealed;

@@ -1,10 +1,8 @@
 //! What the bucket itself is set to: versioning, lock, default retention, lifecycle, public access, replication.
 
-use aws_sdk_s3::types::{
-    BucketVersioningStatus, ExpirationStatus, LifecycleRule, ObjectLockEnabled, ObjectLockRetentionMode,
-};
+use aws_sdk_s3::types::{BucketVersioningStatus, ObjectLockEnabled, ObjectLockRetentionMode};
 
-use super::access;
+use super::{access, lifecycle};
 use crate::finding::{Code, Finding, Findings, Place};
 use crate::source::s3::{Bucket, Fault};
 use crate::time;
@@ -96,9 +94,9 @@ pub async fn read(bucket: Bucket, against: Against) -> Read {
     };
     let locked = lock(&bucket, wanted, &mut out).await;
     out.locks = versioned && locked;
-    match ask!(bucket, get_bucket_lifecycle_configuration) {
-        Ok(answer) => answer.rules().iter().for_each(|rule| lifecycle(&bucket, rule, longest, &mut out)),
-        Err(fault) if fault.is_unset() => out.lines.push("no lifecycle rules".into()),
+    match lifecycle::rules(bucket.clone()).await {
+        Ok(rules) if rules.is_empty() => out.lines.push("no lifecycle rules".into()),
+        Ok(rules) => rules.iter().for_each(|rule| lifecycle::judge(&bucket, rule, longest, &mut out)),
         Err(fault) => out.refused("lifecycle rules", "s3:GetLifecycleConfiguration", &fault),
     }
     access::read(&bucket, &mut out).await;
@@ -180,40 +178,5 @@ async fn encryption(bucket: &Bucket, named: Option<&str>, out: &mut Read) {
             }
             _ => out.lines.push(format!("{WHAT} {found}")),
         }
-    }
-}
-
-fn lifecycle(bucket: &Bucket, rule: &LifecycleRule, longest: Option<i64>, out: &mut Read) {
-    if rule.status() != &ExpirationStatus::Enabled {
-        return;
-    }
-    let filter = rule.filter();
-    #[expect(deprecated, reason = "rules of the older form carry their prefix there")]
-    let prefix = filter
-        .and_then(|filter| filter.prefix().or_else(|| filter.and().and_then(|and| and.prefix())))
-        .or(rule.prefix())
-        .unwrap_or("");
-    let ours = &bucket.address.prefix;
-    if !ours.starts_with(prefix) && !prefix.starts_with(ours.as_str()) {
-        return;
-    }
-    let id = rule.id().unwrap_or("without a name");
-    let mut judge = |days: Option<i32>, date: bool, does: &str| {
-        let Some(days) = days.filter(|days| *days > 0).or(date.then_some(0)) else { return };
-        let at = i64::from(days).saturating_mul(time::DAY);
-        if longest.is_some_and(|longest| at >= longest) {
-            return;
-        }
-        let expected =
-            longest.map_or("no such rule".into(), |longest| format!("not within {}", time::length(longest)));
-        let found = format!("rule `{id}` {does} after {days} days");
-        let place = Read::place("lifecycle rules");
-        out.findings.push(Finding::new(Code::ExpiryBeforeRetention, place, expected, found));
-    };
-    if let Some(expiration) = rule.expiration() {
-        judge(expiration.days(), expiration.date().is_some(), "puts a delete marker over objects");
-    }
-    if let Some(expiration) = rule.noncurrent_version_expiration() {
-        judge(expiration.noncurrent_days(), false, "deletes versions that are not the newest");
     }
 }

@@ -9,6 +9,7 @@ use schemas::registry::Checkpoint;
 use schemas::trust::Trust;
 use schemas::{ObjectName, Origin, Sha256Hex, seal};
 
+use super::lifecycle;
 use crate::finding::{Code, Findings, Place};
 use crate::registry::{Beside, InForce, Reading};
 use crate::source::s3::{Named, Version};
@@ -49,6 +50,7 @@ pub(crate) fn resolve(
         },
         _ => Turn::Other,
     };
+    mark(source, findings);
     let named = InForce::of(trust);
     compare_all(source, &named, |name| matches!(turn(name), Turn::Registry), findings);
     let mut in_force = InForce::read(&Reading::new(source, trust, beside));
@@ -72,7 +74,6 @@ fn compare_all(
         if super::is_probe(name) || !pick(name) {
             continue;
         }
-        markers(name, named, findings);
         for version in named.versions.iter().filter(|version| version.id == "null") {
             let found = format!("version `null` of {}", time::text(version.last_modified));
             findings.add(Code::NullVersion, Place::object(name), "a version id", found);
@@ -95,13 +96,28 @@ fn compare_all(
     moved
 }
 
-fn markers(name: &str, named: &Named, findings: &mut Findings) {
-    for marker in &named.markers {
-        let state = if marker.latest { "hides the name now" } else { "no longer on top" };
+/// Names every delete marker, and whose it may be.
+fn mark(source: &S3Source, findings: &mut Findings) {
+    let listing = source.listing();
+    let marked =
+        listing.objects.iter().filter(|(name, named)| !named.markers.is_empty() && !super::is_probe(name));
+    let mut marked = marked.peekable();
+    if marked.peek().is_none() {
+        return;
+    }
+    let rules = match source.run(lifecycle::rules(source.bucket().clone())) {
+        Ok(rules) => rules.map_err(|fault| fault.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    for (name, named) in marked {
         let below = if named.versions.is_empty() { "; no version is under it" } else { "" };
-        let found =
-            format!("delete marker {} of {}, {state}{below}", marker.id, time::text(marker.last_modified));
-        findings.add(Code::Hidden, Place::object(name), "no delete marker", found);
+        for marker in &named.markers {
+            let state = if marker.latest { "hides the name now" } else { "no longer on top" };
+            let (id, put) = (&marker.id, time::text(marker.last_modified));
+            let whose = lifecycle::whose(&rules, &source.bucket().key(name), named, marker);
+            let found = format!("delete marker {id} of {put}, {state}{below}; {whose}");
+            findings.add(Code::Hidden, Place::object(name), "no delete marker", found);
+        }
     }
 }
 

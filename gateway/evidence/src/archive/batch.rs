@@ -1,5 +1,6 @@
 //! One batch, from whole objects to a receipt.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use schemas::names::FileKind;
 use schemas::note::Ed25519Signer;
 use schemas::seal::SignedSeal;
 use schemas::ship::{Archived, Receipt};
-use schemas::verify::{BatchInput, VerifiedBatch, verify_batch};
+use schemas::verify::{BatchInput, FaultCode, SealTail, VerifiedBatch, chain_seal, verify_batch};
 use schemas::{ObjectName, Sha256Hex};
 
 use super::assembly::Wanted;
@@ -16,7 +17,8 @@ use super::earlier::Earlier;
 use super::keys::{self, Keys};
 use super::quarantine::Fault;
 use crate::clock::Clock;
-use crate::store::{Source, Store, StoreError};
+use crate::store::{self, Source, Store, StoreError};
+use crate::tip::MAX_SEAL_BYTES;
 
 /// The largest records file that is read: it is verified in memory. Far above what a gateway makes.
 pub(super) const MAX_RECORDS_BYTES: u64 = 1 << 30;
@@ -55,6 +57,17 @@ pub(crate) enum NotStored {
     Never(Fault, String),
 }
 
+/// How a batch stands to the one before it.
+#[derive(Debug)]
+enum Before {
+    /// It continues it, or is the log's first.
+    Continued,
+    /// The store has none, or what has its name is no seal of this log: the auditor tells.
+    Missing,
+    /// It continues another one.
+    Broken(String),
+}
+
 /// Who archives, and where to.
 #[derive(Debug, Clone)]
 pub(crate) struct Hand {
@@ -72,6 +85,13 @@ impl Hand {
         let unknown = unknown(&verified);
         if let Some(receipt) = self.repeats(batch, &verified)? {
             return Ok(Stored { receipt, unknown, predecessor_missing: false, repeats: true });
+        }
+        let before = self.before(batch)?;
+        // What the store has already stays there, and is answered for.
+        if let Before::Broken(what) = &before
+            && self.store.get(&batch.seal.object_name()).map_err(refused)?.is_none()
+        {
+            return Err(NotStored::Never(Fault::ChainBroken, what.clone()));
         }
         for (wanted, path) in &batch.objects {
             match self.store.put(&wanted.name, source(batch, wanted, path)) {
@@ -94,7 +114,7 @@ impl Hand {
             });
         }
         let receipt = self.receipt(&batch.seal, &batch.note, kept)?;
-        let predecessor_missing = self.lacks_predecessor(batch);
+        let predecessor_missing = matches!(before, Before::Missing) && self.lacks_predecessor(batch);
         Ok(Stored { receipt, unknown, predecessor_missing, repeats: false })
     }
 
@@ -136,12 +156,43 @@ impl Hand {
         self.receipt(&earlier.seal, &earlier.note, kept)
     }
 
+    /// Holds a batch against the one before it, where the store has that.
+    fn before(&self, batch: &Whole) -> Result<Before, NotStored> {
+        let Some(name) = predecessor(&batch.seal) else {
+            return Ok(out_of_place(None, &batch.seal).map_or(Before::Continued, Before::Broken));
+        };
+        let note = match store::read_object(&*self.store, &name, MAX_SEAL_BYTES) {
+            Ok(note) => note,
+            // No seal is that large.
+            Err(StoreError::Io { source, .. }) if source.kind() == ErrorKind::FileTooLarge => None,
+            Err(error) => return Err(refused(error)),
+        };
+        let sealed = note.and_then(|note| keys::verify(&note, &self.keys.trust()).ok());
+        let Some((before, _)) = sealed.filter(|(seal, _)| seal.object_name() == name) else {
+            return Ok(Before::Missing);
+        };
+        Ok(out_of_place(Some(&before), &batch.seal).map_or(Before::Continued, Before::Broken))
+    }
+
     /// Whether the store shows no seal of the batch before. Where it does not answer, nothing is said.
     fn lacks_predecessor(&self, batch: &Whole) -> bool {
-        let Some(before) = batch.seal.batch.checked_sub(1) else { return false };
-        let name = ObjectName::Seal { origin: batch.seal.origin.clone(), batch: before };
-        matches!(self.store.get(&name), Ok(None))
+        predecessor(&batch.seal).is_some_and(|name| matches!(self.store.get(&name), Ok(None)))
     }
+}
+
+fn predecessor(seal: &SignedSeal) -> Option<ObjectName> {
+    let batch = seal.batch.checked_sub(1)?;
+    Some(ObjectName::Seal { origin: seal.origin.clone(), batch })
+}
+
+/// Why a batch does not continue the one before it, where it does not; one of number 0 has none. What else is wrong between
+/// the two, as times, is for the auditor.
+pub(super) fn out_of_place(before: Option<&SignedSeal>, seal: &SignedSeal) -> Option<String> {
+    let tail = before.map(|before| SealTail::of(before, None));
+    let faults = chain_seal(tail.as_ref(), seal);
+    let broken = faults.iter().filter(|fault| fault.code == FaultCode::ChainBroken);
+    let broken: Vec<String> = broken.map(ToString::to_string).collect();
+    (!broken.is_empty()).then(|| broken.join("; "))
 }
 
 fn source<'a>(batch: &Whole, wanted: &'a Wanted, path: &'a std::path::Path) -> Source<'a> {

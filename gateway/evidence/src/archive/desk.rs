@@ -18,7 +18,7 @@ use schemas::ship::Chunk;
 use schemas::{ObjectName, Origin};
 
 use super::assembly::{Assembly, Dropped, Taken, Wanted};
-use super::batch::Whole;
+use super::batch::{self, Whole};
 use super::keys::{self, KeyFault, Keys};
 use super::offsets::{At, Offsets};
 use super::quarantine::{Fault, Quarantine};
@@ -365,12 +365,14 @@ impl Desk {
 
     /// The next batch that is whole and that nobody works on. It is at work from now on.
     ///
-    /// Of the seals of one batch one is at work at a time: what becomes of it decides about the others.
+    /// Of the seals of one batch one is at work at a time: what becomes of it decides about the others. A batch that
+    /// continues none of those that are here with the number before its own waits for what becomes of them: whether it has
+    /// a place is seen in the store.
     pub(crate) fn next(&mut self) -> Option<(Wanted, Whole)> {
         for _ in 0..self.ready.len() {
             let wanted = self.ready.pop_front()?;
             let others = self.seals.get(&place(&wanted)).into_iter().flatten();
-            if others.into_iter().any(|(_, other)| other.stage == Stage::AtWork) {
+            if others.into_iter().any(|(_, other)| other.stage == Stage::AtWork) || self.is_astray(&wanted) {
                 self.ready.push_back(wanted);
                 continue;
             }
@@ -387,6 +389,18 @@ impl Desk {
             return Some((wanted, whole));
         }
         None
+    }
+
+    /// Whether batches with the number before a seal's own will reach the store, and it continues none of them. Those that
+    /// are not whole do not count: they may never be.
+    fn is_astray(&self, wanted: &Wanted) -> bool {
+        let (origin, number) = place(wanted);
+        let of = |place: &Place| self.seals.get(place).into_iter().flatten();
+        let Some(before) = number.checked_sub(1).map(|before| (origin.clone(), before)) else { return false };
+        let Some((_, own)) = of(&(origin, number)).find(|(seal, _)| *seal == wanted) else { return false };
+        let mut whole = of(&before).filter(|(_, sealed)| sealed.stage > Stage::Comes).peekable();
+        whole.peek().is_some()
+            && whole.all(|(_, before)| batch::out_of_place(Some(&before.seal), &own.seal).is_some())
     }
 
     /// A batch is archived and its receipt is sent, or it never will be (`fault`): its messages are not needed any more.

@@ -26,6 +26,8 @@ pub enum Fault {
     UnknownLog,
     /// A batch that does not hold by its own seal.
     InvalidBatch,
+    /// A batch that does not continue the one before it in the store.
+    ChainBroken,
     /// Other bytes stand under its name in the store: two writers, or a changed store.
     NameTaken,
     /// What the store gives back is not what was put.
@@ -38,13 +40,14 @@ pub enum Fault {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::NotAChunk,
         Self::ForeignKey,
         Self::ForgedPiece,
         Self::ForgedSeal,
         Self::UnknownLog,
         Self::InvalidBatch,
+        Self::ChainBroken,
         Self::NameTaken,
         Self::ReadBack,
         Self::Unfinished,
@@ -60,6 +63,7 @@ impl Fault {
             Self::ForgedSeal => "forged_seal",
             Self::UnknownLog => "unknown_log",
             Self::InvalidBatch => "invalid_batch",
+            Self::ChainBroken => "chain_broken",
             Self::NameTaken => "name_taken",
             Self::ReadBack => "read_back",
             Self::Unfinished => "unfinished",

@@ -504,7 +504,9 @@ fn batches(rig: &mut Rig, objects: &BTreeMap<ObjectName, Vec<u8>>) -> Vec<(Wante
     for message in messages(objects) {
         rig.give(&message);
     }
-    std::iter::from_fn(|| rig.desk.next()).collect()
+    let mut batches: Vec<_> = std::iter::from_fn(|| rig.desk.next()).collect();
+    batches.sort_by_key(|(_, batch)| batch.seal.batch);
+    batches
 }
 
 #[test]
@@ -533,6 +535,77 @@ fn a_batch_that_lacks_its_predecessor_is_archived_and_said() {
     let batches = batches(&mut rig, &objects());
     let (_, last) = batches.iter().find(|(_, batch)| batch.seal.batch == 2).unwrap();
     assert!(hand.archive(last).unwrap().predecessor_missing);
+}
+
+/// A batch of the golden vectors, sealed by its log's key as the continuation of another one.
+fn fork(batch: u64) -> BTreeMap<ObjectName, Vec<u8>> {
+    let mut objects: BTreeMap<_, _> =
+        objects().into_iter().filter(|(name, _)| name.batch() == batch).collect();
+    let name = ObjectName::Seal { origin: origin(), batch };
+    let mut said = seal::parse_unverified(&objects[&name]).unwrap();
+    said.previous = Some(Sha256Hex::of(b"another batch"));
+    objects.insert(name, said.sign(&Ed25519Signer::from_seed(SEED)).unwrap());
+    objects
+}
+
+#[test]
+fn a_batch_that_does_not_continue_the_one_before_it_is_set_aside_and_takes_no_name() {
+    let (mut rig, mut other) = (Rig::new(), Rig::new());
+    let hand = hand(rig.folder.path());
+    let batches = batches(&mut rig, &objects());
+    let (_, fork) = self::batches(&mut other, &fork(1)).remove(0);
+    hand.archive(&batches[0].1).unwrap();
+    let before = hand.store.list(&origin()).unwrap();
+    let refused = hand.archive(&fork);
+    let Err(NotStored::Never(Fault::ChainBroken, detail)) = refused else {
+        std::panic::panic_any(format!("{refused:?}"))
+    };
+    assert!(detail.contains("batch 1, previous"), "{detail}");
+    assert_eq!(hand.store.list(&origin()).unwrap(), before, "nothing of it was put");
+    for (_, batch) in &batches[1..] {
+        assert!(!hand.archive(batch).unwrap().predecessor_missing);
+    }
+}
+
+#[test]
+fn a_batch_that_came_before_its_predecessor_keeps_its_place_and_its_receipt() {
+    let (mut rig, mut other) = (Rig::new(), Rig::new());
+    let hand = hand(rig.folder.path());
+    let first = batches(&mut rig, &objects()).remove(0).1;
+    let (_, fork) = batches(&mut other, &fork(1)).remove(0);
+    assert!(hand.archive(&fork).unwrap().predecessor_missing);
+    hand.archive(&first).unwrap();
+    let stored = hand.archive(&fork).unwrap();
+    let pinned = [ArchiverKey { name: "ar1".into(), key: Ed25519Signer::from_seed([3; 32]).public_key() }];
+    let receipt = Receipt::verify(&stored.receipt, &pinned).unwrap();
+    assert!(receipt.answers(&fork.seal, Sha256Hex::of(&fork.note)));
+}
+
+#[test]
+fn what_is_no_seal_of_the_log_holds_up_no_batch_behind_it() {
+    for junk in [b"no seal".to_vec(), vec![b'x'; (1 << 20) + 1]] {
+        let mut rig = Rig::new();
+        let hand = hand(rig.folder.path());
+        let second = batches(&mut rig, &objects()).remove(1).1;
+        let folder = rig.folder.path().join("store").join(origin().as_str());
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("0000000000.seal"), junk).unwrap();
+        hand.archive(&second).unwrap();
+    }
+}
+
+#[test]
+fn a_batch_that_continues_none_that_is_on_its_way_waits_for_it() {
+    let first = objects().into_iter().filter(|(name, _)| name.batch() == 0).collect();
+    let second = objects().into_iter().filter(|(name, _)| name.batch() == 1).collect();
+    for (then, waits) in [(second, false), (fork(1), true)] {
+        let mut rig = Rig::new();
+        let at_work = batches(&mut rig, &first).remove(0).0;
+        let behind = batches(&mut rig, &then);
+        assert_eq!(behind.is_empty(), waits);
+        rig.desk.settle(&at_work, None);
+        assert_eq!(rig.desk.next().is_some(), waits);
+    }
 }
 
 /// The records of a batch of the golden vectors.
