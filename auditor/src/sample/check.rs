@@ -11,12 +11,13 @@ use datafusion::prelude::SessionContext;
 use futures_util::TryStreamExt as _;
 use schemas::trust::Trust;
 use schemas::{Origin, Sha256Hex, leaf};
+use serde_json::Value;
 
 use super::beacon::Beacon;
 use super::draw::{Draw, draw};
 use super::method::Method;
 use super::papers::{self, METHOD, SAMPLE, SEED, proof_name};
-use super::seed::{self, FORMAT, Head};
+use super::seed::{self, FORMAT, FORMATS, Head};
 use crate::proof::{self, Bundle, Check};
 use crate::{query, time};
 
@@ -48,12 +49,17 @@ impl Checked {
 /// # Errors
 /// There is none, or it is of another form.
 pub fn method(folder: &Path) -> anyhow::Result<Method> {
-    let method: Method = serde_json::from_str(&read(folder, METHOD)?)
-        .with_context(|| format!("`{}`", folder.join(METHOD).display()))?;
-    if method.format != FORMAT {
-        bail!("`{}`: `format` is `{}`, wanted `{FORMAT}`", folder.join(METHOD).display(), method.format);
+    let shown = folder.join(METHOD).display().to_string();
+    let method: Value = serde_json::from_str(&read(folder, METHOD)?).with_context(|| format!("`{shown}`"))?;
+    match method.get("format").and_then(Value::as_str) {
+        Some(FORMAT) => {}
+        Some(other) if other.starts_with(FORMATS) => bail!(
+            "`{shown}`: these papers were drawn by `{other}`, and this build draws by `{FORMAT}`: the same draw does not come out. \
+             Check them with a build that draws as they were drawn, or draw anew"
+        ),
+        _ => bail!("`{shown}`: wanted `format`: `{FORMAT}`"),
     }
-    Ok(method)
+    serde_json::from_value(method).with_context(|| format!("`{shown}`"))
 }
 
 fn read(folder: &Path, name: &str) -> anyhow::Result<String> {

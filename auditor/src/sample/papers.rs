@@ -102,6 +102,7 @@ pub fn method_text(method: &Method) -> String {
         line(&method.parameters.deployment)
     );
     let _ = writeln!(out, "drawn at    {}", time::text(method.rests_on.drawn_at));
+    let _ = writeln!(out, "drawn by    {}", line(&method.format));
     let _ = writeln!(out, "verdict     {}", line(&method.rests_on.verdict));
     let _ = writeln!(out, "\nseed        {} = SHA-256 of `{SEED}`", method.seed);
     let _ = writeln!(out, "public      {}", line(&method.parameters.seed_from));

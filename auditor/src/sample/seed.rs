@@ -7,8 +7,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::time;
 
-/// The first line of the seed's text.
-pub const FORMAT: &str = "affidavit/sample/v1";
+/// The first line of the seed's text: how the population is made, what of it is drawn, and the form of the papers.
+///
+/// Version 2: an exchange's value is what is booked for it, by the reads of its answer and with what was tried before; in version 1 it was
+/// what its own outcome says.
+pub const FORMAT: &str = "affidavit/sample/v2";
+/// How all other versions begin.
+pub const FORMATS: &str = "affidavit/sample/v";
 
 /// The newest proven tree of a log.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use schemas::{Origin, Sha256Hex};
 
 use super::beacon::Beacon;
+use super::check;
 use super::draw::{Count, Drawn, plan};
 use super::population::Item;
 use super::seed::{self, Head, Parameters};
@@ -75,7 +76,7 @@ fn the_seed_is_the_hash_of_a_text_that_names_all_it_rests_on() {
     assert_eq!(
         text,
         format!(
-            "affidavit/sample/v1\ndeployment acme\nlog {ORIGIN} 400 {root}\npublic text:4 8 15 16 23 42\n\
+            "affidavit/sample/v2\ndeployment acme\nlog {ORIGIN} 400 {root}\npublic text:4 8 15 16 23 42\n\
              public_at -\nn 6\nby team\nby_value -\ncurrency -\nfrom -\nto -\n"
         )
     );
@@ -102,10 +103,28 @@ fn a_known_seed_draws_what_it_always_drew() {
     assert_eq!(positions(&drawn(&turned, parameters(6, &["team"], false), &[head()])), KNOWN_TICKETS);
 }
 
+#[test]
+fn papers_of_another_version_are_told_by_which_they_were_drawn() {
+    let folder = tempfile::tempdir().unwrap();
+    let told = |paper: &str| {
+        std::fs::write(folder.path().join("method.json"), paper).unwrap();
+        format!("{:#}", check::method(folder.path()).unwrap_err())
+    };
+    let v1 = told("{\"format\":\"affidavit/sample/v1\",\"what\":\"is not known here\"}");
+    assert!(
+        v1.contains("drawn by `affidavit/sample/v1`, and this build draws by `affidavit/sample/v2`"),
+        "{v1}"
+    );
+    for paper in ["{}", "{\"format\":7}", "{\"format\":\"affidavit/seal/v1\"}"] {
+        assert!(told(paper).contains("wanted `format`: `affidavit/sample/v2`"), "{paper}");
+    }
+    assert!(told("{\"format\":\"affidavit/sample/v2\"}").contains("missing field"));
+}
+
 // As another program counts them.
-const KNOWN_TICKETS: [u64; 6] = [20, 106, 116, 122, 124, 328];
-const KNOWN_TICKET: &str = "0a5e1c860c5e3a07348312905487e4b6d5f1acff8b5124f58a07f36447fa7754";
-const KNOWN_UNITS: [u64; 5] = [8, 88, 166, 246, 324];
+const KNOWN_TICKETS: [u64; 6] = [92, 230, 262, 266, 360, 364];
+const KNOWN_TICKET: &str = "0a3847654db23b078cdae3ee7602c57b8ef95acca757080a2a3bb0acac52ffb8";
+const KNOWN_UNITS: [u64; 5] = [10, 90, 166, 248, 328];
 
 #[test]
 fn every_stratum_is_drawn_from_and_only_the_lowest_tickets_are() {

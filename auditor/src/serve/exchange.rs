@@ -5,7 +5,7 @@ use schemas::{ExchangeId, Origin};
 use serde_json::Value;
 
 use super::content::{Access, content_access};
-use super::exchanges::cost;
+use super::exchanges::{cost, total};
 use super::filter::{BECAME, quoted};
 use super::frame::{Frame, Standing, page};
 use super::rows;
@@ -92,7 +92,7 @@ pub(super) async fn write(
 async fn facts(visit: &Visit, exchange: &ExchangeId) -> anyhow::Result<Vec<(&'static str, String)>> {
     let sql = format!(
         "SELECT CAST(started_at AS BIGINT) AS began, CAST(ended_at AS BIGINT) AS ended, {BECAME} AS became, consumer, team, model, provider, \
-         status, input_tokens, output_tokens, usage_source, cost, currency FROM exchanges WHERE exchange = {} LIMIT 1",
+         status, input_tokens, output_tokens, usage_source, cost, currency, attempts_cost, attempts_currency FROM exchanges WHERE exchange = {} LIMIT 1",
         quoted(exchange.as_str())
     );
     let found = rows::ask(&visit.context, &sql, 1).await?;
@@ -100,7 +100,8 @@ async fn facts(visit: &Visit, exchange: &ExchangeId) -> anyhow::Result<Vec<(&'st
     let text = |column: usize| row.text(column).unwrap_or("—").replace('_', " ");
     let at = |column: usize| row.at(column).map_or("not recorded".into(), time);
     let tokens = |column: usize| row.number(column).map_or("unknown".into(), number);
-    Ok(vec![
+    let (answer, tried) = ((row.amount(11), row.text(12)), (row.amount(13), row.text(14)));
+    let mut facts = vec![
         ("Began", at(0)),
         ("Ended", at(1)),
         ("End", text(2)),
@@ -110,8 +111,12 @@ async fn facts(visit: &Visit, exchange: &ExchangeId) -> anyhow::Result<Vec<(&'st
         ("Provider", row.text(6).unwrap_or("—").to_owned()),
         ("Status", text(7)),
         ("Tokens", format!("{} in, {} out (from: {})", tokens(8), tokens(9), text(10))),
-        ("Cost", cost(row.amount(11), row.text(12))),
-    ])
+        ("Cost", total(answer, tried)),
+    ];
+    if tried.0.is_some() {
+        facts.push(("Of it tried before", cost(tried.0, tried.1)));
+    }
+    Ok(facts)
 }
 
 /// Reads the exchange's content again, and holds it against the records.

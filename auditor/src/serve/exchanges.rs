@@ -34,7 +34,7 @@ pub(super) fn question(filter: &Filter, listing: &Listing) -> String {
     conditions.extend(listing.after.as_ref().map(|(_, condition)| condition.clone()));
     format!(
         "SELECT CAST(started_at AS BIGINT) AS began, consumer, team, model, provider, {BECAME} AS became, reason, status, input_tokens, \
-         output_tokens, cost, currency, usage_source, exchange, {} AS sort_value, origin, position FROM exchanges{} ORDER BY {} LIMIT {}",
+         output_tokens, cost, currency, usage_source, exchange, {} AS sort_value, origin, position, attempts_cost, attempts_currency FROM exchanges{} ORDER BY {} LIMIT {}",
         listing.sort.key(),
         where_all(&conditions),
         listing.sort.order(),
@@ -124,7 +124,7 @@ fn line(row: &Row) -> Vec<Entry> {
         end.into(),
         text(7),
         format!("{}, {}", tokens(8), tokens(9)).into(),
-        cost(row.amount(10), row.text(11)).into(),
+        total((row.amount(10), row.text(11)), (row.amount(17), row.text(18))).into(),
         row.text(12).unwrap_or("—").replace('_', " ").into(),
     ]
 }
@@ -132,6 +132,19 @@ fn line(row: &Row) -> Vec<Entry> {
 /// An amount with its currency.
 pub(super) fn cost(amount: Option<Decimal>, currency: Option<&str>) -> String {
     amount.map_or("—".into(), |amount| format!("{amount} {}", currency.unwrap_or_default()))
+}
+
+/// An exchange's cost: of its answer, and of what was tried before. Currencies stand apart.
+pub(super) fn total(
+    answer: (Option<Decimal>, Option<&str>),
+    tried: (Option<Decimal>, Option<&str>),
+) -> String {
+    match (answer, tried) {
+        (answer, (None, _)) => cost(answer.0, answer.1),
+        ((None, _), tried) => cost(tried.0, tried.1),
+        ((Some(answer), one), (Some(tried), other)) if one == other => cost(Some(answer.plus(tried)), one),
+        (answer, tried) => format!("{} + {}", cost(answer.0, answer.1), cost(tried.0, tried.1)),
+    }
 }
 
 /// A field for a time: a day is picked, a time is typed.

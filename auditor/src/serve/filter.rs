@@ -7,6 +7,10 @@ use crate::time;
 /// What became of an exchange: how it ended, else that it was refused or is open.
 pub(super) const BECAME: &str = "CASE WHEN state = 'ended' THEN coalesce(\"end\", 'ended') ELSE state END";
 
+/// What an exchange cost: its answer, and what was tried before where that has the same currency, or is all that has a cost.
+pub(super) const COST: &str =
+    "CASE WHEN attempts_currency = currency THEN cost + attempts_cost ELSE coalesce(cost, attempts_cost) END";
+
 /// Fields that are compared as text: name, what it is compared with, label.
 pub(super) const NAMES: [(&str, &str, &str); 6] = [
     ("consumer", "consumer", "Consumer"),
@@ -152,8 +156,8 @@ impl Filter {
         out.extend(
             self.refused.map(|refused| format!("state {} 'refused'", if refused { "=" } else { "<>" })),
         );
-        out.extend(self.cost_from.map(|cost| format!("cost >= {}", amount(cost))));
-        out.extend(self.cost_to.map(|cost| format!("cost < {}", amount(cost))));
+        out.extend(self.cost_from.map(|cost| format!("{COST} >= {}", amount(cost))));
+        out.extend(self.cost_to.map(|cost| format!("{COST} < {}", amount(cost))));
         out
     }
 

@@ -3,7 +3,7 @@
 use schemas::Origin;
 
 use super::asked::Fields;
-use super::filter::{amount, moment, quoted};
+use super::filter::{COST, amount, moment, quoted};
 use crate::decimal::Decimal;
 
 /// An order.
@@ -42,7 +42,7 @@ impl Sort {
         match self {
             Self::Newest => ("started_at", true),
             Self::Oldest => ("started_at", false),
-            Self::Dearest => ("cost", true),
+            Self::Dearest => (COST, true),
             Self::Slowest => ("total_us", true),
             Self::Largest => ("output_tokens", true),
         }
@@ -52,7 +52,7 @@ impl Sort {
     pub(super) fn key(self) -> &'static str {
         match self {
             Self::Newest | Self::Oldest => "CAST(started_at AS BIGINT)",
-            Self::Dearest => "cost",
+            Self::Dearest => COST,
             Self::Slowest => "total_us",
             Self::Largest => "output_tokens",
         }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Parser as _;
-use schemas::record::{Body, Cost, End, Refusal, Usage, UsageRole, UsageSource};
+use schemas::record::{
+    Attempt, AttemptNumber, Body, Cost, End, Refusal, Unpriced, Usage, UsageRole, UsageSource,
+};
 use tokio::runtime::Runtime;
 
 use super::asked::Asked;
@@ -64,13 +66,7 @@ fn written(n: u64) -> Writer {
                 outcome.end = End::ClientAbort;
             }
             if i % 3 != 0 {
-                outcome.cost = Some(Cost {
-                    currency: id("USD"),
-                    total: format!("0.{:03}", i % 50 + 1),
-                    classes: [("output".to_owned(), format!("0.{:03}", i % 50 + 1))].into(),
-                    price_book: schemas::Sha256Hex([1; 32]),
-                    price_row: id("row"),
-                });
+                outcome.cost = Some(priced("USD", &format!("0.{:03}", i % 50 + 1)));
                 outcome.unpriced = None;
             }
             writer.push(Body::Outcome(outcome));
@@ -275,6 +271,97 @@ fn costs_are_the_sums_of_the_rows_and_the_story_is_the_records_own() {
     ] {
         assert!(health.contains(&wanted), "{wanted}");
     }
+}
+
+fn priced(currency: &str, total: &str) -> Cost {
+    Cost {
+        currency: id(currency),
+        total: total.into(),
+        classes: [("output".to_owned(), total.to_owned())].into(),
+        price_book: schemas::Sha256Hex([1; 32]),
+        price_row: id("row"),
+    }
+}
+
+/// An exchange for each pair: what its answer cost, and what a target did that was tried before.
+fn tried(all: &[(Option<Cost>, Option<Cost>)]) -> Writer {
+    let mut writer = Writer::boot("20260921t133320z-00000001", START, None, MemorySource::default());
+    let usage = || Usage { output_tokens: Some(7), ..Usage::of(UsageSource::Provider, UsageRole::Incurred) };
+    for (n, (answer, before)) in (1..).zip(all) {
+        let exchange = exchange_id(n);
+        let key = no_key(&writer);
+        let (intent_position, _) = writer.intent_with(exchange.clone(), key, vec![]);
+        let mut outcome = writer.outcome_of(exchange.clone(), intent_position, None, vec![], usage());
+        if let Some(cost) = before {
+            let attempt = |number, phase, target| Attempt {
+                intent_position,
+                phase: id(phase),
+                provider: Some(id("openai")),
+                ..Attempt::new(
+                    exchange.clone(),
+                    AttemptNumber::new(number).unwrap(),
+                    id(target),
+                    id("fallback"),
+                )
+            };
+            let first = attempt(0, "end", "openai-eu");
+            let (end, usage, cost) = (Some(End::ProviderAbort), Some(usage()), Some(cost.clone()));
+            writer.push(Body::Attempt(Attempt { end, usage, cost, ..first }));
+            let second = attempt(1, "open", "openai-us");
+            outcome.served = Some(second.served());
+            writer.push(Body::Attempt(second));
+        }
+        outcome.unpriced = answer.is_none().then_some(Unpriced::NoPrice);
+        outcome.cost = answer.clone();
+        writer.push(Body::Outcome(outcome));
+    }
+    writer.close();
+    writer
+}
+
+#[test]
+fn what_was_tried_before_the_answer_is_in_the_cost_of_lists_filters_and_stories() {
+    let usd = |total| Some(priced("USD", total));
+    let all = [
+        (usd("1"), usd("2")),
+        (usd("2.5"), None),
+        (Some(priced("EUR", "0.7")), usd("4")),
+        (None, usd("0.5")),
+        (None, None),
+    ];
+    let place = Place::new(&tried(&all), &["soc2"]);
+    let visit = place.visit();
+    let page = place.list(&visit, "sort=dearest");
+    let order: Vec<String> = [1, 2, 3, 4, 5].map(|n| exchange_id(n).to_string()).into();
+    assert_eq!(exchanges_of(&page), order);
+    let cells = page.split("data-label=\"Cost\" class=\"number\">").skip(1);
+    let told: Vec<&str> = cells.map(|cell| cell.split('<').next().unwrap()).collect();
+    assert_eq!(told, ["3 USD", "2.5 USD", "0.7 EUR + 4 USD", "0.5 USD", "—"]);
+    // A filter and the key of a page go by the same sum.
+    for (query, wanted) in [
+        ("cost_from=2.75", &order[..1]),
+        ("cost_from=0.4&cost_to=0.6", &order[3..4]),
+        (&format!("sort=dearest&after=3~{}~99", tried(&[]).origin), &order[1..]),
+    ] {
+        assert_eq!(exchanges_of(&place.list(&visit, query)), wanted, "{query}");
+    }
+    assert_eq!(place.csv(&visit, "cost_from=2.75").len(), 2);
+    let story = |n| {
+        let (standing, id, access) = (Standing::default(), exchange_id(n), Access::default());
+        place.runtime.block_on(exchange::write(&visit, &standing, &id, &access)).unwrap().unwrap()
+    };
+    let fact = |n, name: &str| -> Option<String> {
+        let story = story(n);
+        let (_, rest) = story.split_once(&format!("<dt>{name}</dt>"))?;
+        Some(rest.split_once("<dd>")?.1.split('<').next()?.to_owned())
+    };
+    assert_eq!(fact(1, "Cost").as_deref(), Some("3 USD"));
+    assert_eq!(fact(1, "Of it tried before").as_deref(), Some("2 USD"));
+    assert_eq!((fact(2, "Cost").as_deref(), fact(2, "Of it tried before")), (Some("2.5 USD"), None));
+    assert_eq!(fact(3, "Cost").as_deref(), Some("0.7 EUR + 4 USD"));
+    // As the page of costs adds them up.
+    let page = place.runtime.block_on(cost::write(&visit, &Standing::default(), &Times::default())).unwrap();
+    assert!(page.contains(">10 ") || page.contains(">10<"), "{page}");
 }
 
 fn pack(place: &Place, visit: &Arc<Visit>, name: &str, patience: Duration) -> Answer<String> {

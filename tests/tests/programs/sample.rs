@@ -155,6 +155,12 @@ async fn verdicts_are_evaluated_again_and_a_sample_is_drawn_proven_and_drawn_aga
         assert!(exit == 1 && told.starts_with("DOES NOT HOLD"), "{name}: {told}");
         std::fs::write(dir.path().join(name), whole).expect("the paper");
     }
+    let whole = file("papers/method.json");
+    let earlier = whole.replace("affidavit/sample/v2", "affidavit/sample/v1");
+    std::fs::write(dir.path().join("papers/method.json"), earlier).expect("a paper of an earlier version");
+    let (exit, told) = other.run("sample", &["--check", &at("papers")]);
+    assert!(exit == 2 && told.contains("this build draws by `affidavit/sample/v2`"), "{told}");
+    std::fs::write(dir.path().join("papers/method.json"), whole).expect("the paper");
     let exchange = sample.lines().nth(1).and_then(|line| line.split(',').nth(1)).expect("an exchange");
     std::fs::remove_file(dir.path().join(format!("papers/proofs/{exchange}.json"))).expect("a proof");
     let (exit, told) = other.run("sample", &["--check", &at("papers")]);
