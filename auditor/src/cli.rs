@@ -270,12 +270,25 @@ pub struct Answer {
     #[arg(long, short, value_name = "FILE")]
     pub out: Option<PathBuf>,
     /// Memory for the question; what is beyond it goes to disk.
-    #[arg(long, value_name = "MIB", default_value_t = 512)]
+    #[arg(long, value_name = "MIB", default_value_t = 512, value_parser = memory)]
     pub memory: usize,
+}
+
+/// The least and the most memory for a question, in MiB.
+const MEMORY: std::ops::RangeInclusive<usize> = 16..=1 << 20;
+
+fn memory(typed: &str) -> Result<usize, String> {
+    let (least, most) = MEMORY.into_inner();
+    let mib = typed.parse().ok().filter(|mib| MEMORY.contains(mib));
+    mib.ok_or_else(|| format!("wanted a whole number of MiB from {least} to {most}"))
 }
 
 /// `query`.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "`--from` and `--to` say what must be proven; the tables hold all proven rows, also those of other times (`cost` and `export` \
+    leave these out). Cut them in the question, as `WHERE at >= TIMESTAMP '2026-11-01T00:00:00Z'`."
+)]
 pub struct Query {
     /// What to verify.
     #[command(flatten)]
@@ -371,7 +384,7 @@ pub struct Export {
     #[arg(long, value_name = "ID")]
     pub billing_account: Option<String>,
     /// Memory for the question; what is beyond it goes to disk.
-    #[arg(long, value_name = "MIB", default_value_t = 512)]
+    #[arg(long, value_name = "MIB", default_value_t = 512, value_parser = memory)]
     pub memory: usize,
 }
 
@@ -402,7 +415,7 @@ pub struct Asking {
     #[arg(long, value_name = "FILE")]
     pub exceptions: Option<PathBuf>,
     /// Memory for the questions; what is beyond it goes to disk.
-    #[arg(long, value_name = "MIB", default_value_t = 512)]
+    #[arg(long, value_name = "MIB", default_value_t = 512, value_parser = memory)]
     pub memory: usize,
 }
 
@@ -552,7 +565,7 @@ pub struct Reperform {
     #[arg(long, short, value_name = "FILE")]
     pub out: Option<PathBuf>,
     /// Memory for the question; what is beyond it goes to disk.
-    #[arg(long, value_name = "MIB", default_value_t = 512)]
+    #[arg(long, value_name = "MIB", default_value_t = 512, value_parser = memory)]
     pub memory: usize,
 }
 
@@ -605,7 +618,7 @@ pub struct Sample {
     #[arg(long, value_name = "DIR", conflicts_with_all = ["n", "seed_from", "seed_at", "by", "by_value", "currency", "out"])]
     pub check: Option<PathBuf>,
     /// Memory for the questions; what is beyond it goes to disk.
-    #[arg(long, value_name = "MIB", default_value_t = 512)]
+    #[arg(long, value_name = "MIB", default_value_t = 512, value_parser = memory)]
     pub memory: usize,
 }
 
@@ -686,7 +699,7 @@ pub struct Serve {
     #[command(flatten)]
     pub why: Why,
     /// Memory for questions; what is beyond it goes to disk.
-    #[arg(long, value_name = "MIB", default_value_t = 512)]
+    #[arg(long, value_name = "MIB", default_value_t = 512, value_parser = memory)]
     pub memory: usize,
 }
 
@@ -768,7 +781,7 @@ pub struct Subject {
     #[arg(long, value_name = "FILE")]
     pub key: Option<PathBuf>,
     /// Memory for the questions; what is beyond it goes to disk.
-    #[arg(long, value_name = "MIB", default_value_t = 512)]
+    #[arg(long, value_name = "MIB", default_value_t = 512, value_parser = memory)]
     pub memory: usize,
 }
 

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context as _;
@@ -285,6 +286,8 @@ struct ContentStream {
     schema: SchemaRef,
     reader: Reader,
     batches: Vec<(Origin, u64)>,
+    /// Parts whose key is not at hand.
+    unopened: Arc<AtomicU64>,
 }
 
 impl PartitionStream for ContentStream {
@@ -296,6 +299,7 @@ impl PartitionStream for ContentStream {
         let mut builder = RecordBatchReceiverStream::builder(self.schema.clone(), 2);
         let sender = builder.tx();
         let (reader, batches) = (self.reader.clone(), self.batches.clone());
+        let unopened = self.unopened.clone();
         builder.spawn_blocking(move || {
             for (origin, number) in batches {
                 let fail = |error: anyhow::Error| {
@@ -304,6 +308,7 @@ impl PartitionStream for ContentStream {
                 let (_, batch) = reader.batch(&origin, number).map_err(fail)?;
                 let mut held = Vec::new();
                 let mut each = |part: PartContent| {
+                    unopened.fetch_add(u64::from(part.state == PartState::NoKey), Ordering::Relaxed);
                     held.push(part);
                     held.len() < ROWS_AT_ONCE
                         || sender.blocking_send(rows(&origin, &std::mem::take(&mut held))).is_ok()
@@ -338,11 +343,11 @@ fn rows(origin: &Origin, parts: &[PartContent]) -> datafusion::error::Result<Rec
     Ok(RecordBatch::try_new(content_schema(), columns)?)
 }
 
-/// The table `content`, over the proven batches of a report.
+/// The table `content`, over the proven batches of a report; counts the parts that it read and has no key for.
 ///
 /// # Errors
 /// The store cannot be listed.
-pub fn table(opened: &Opened, report: &Report) -> anyhow::Result<Arc<dyn TableProvider>> {
+pub fn table(opened: &Opened, report: &Report) -> anyhow::Result<(Arc<dyn TableProvider>, Arc<AtomicU64>)> {
     let mut batches = Vec::new();
     for log in report.logs().filter(|log| log.batches > 0) {
         for entry in opened.source.entries(log.origin.as_str())? {
@@ -351,6 +356,7 @@ pub fn table(opened: &Opened, report: &Report) -> anyhow::Result<Arc<dyn TablePr
             }
         }
     }
-    let stream = ContentStream { schema: content_schema(), reader: Reader::new(opened), batches };
-    Ok(Arc::new(StreamingTable::try_new(content_schema(), vec![Arc::new(stream)])?))
+    let (reader, unopened) = (Reader::new(opened), Arc::new(AtomicU64::new(0)));
+    let stream = ContentStream { schema: content_schema(), reader, batches, unopened: unopened.clone() };
+    Ok((Arc::new(StreamingTable::try_new(content_schema(), vec![Arc::new(stream)])?), unopened))
 }

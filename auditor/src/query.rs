@@ -3,6 +3,12 @@
 //! Tables: `records` (one row a record), `exchanges` (one row an exchange), `batches` (one row a sealed batch), the
 //! user's own registers, and `content` where it was asked for; `leaf_text(leaf, 'caller.groups')` gives what is no column. Bounded memory; what is beyond it goes to disk.
 
+mod fault;
+
+pub use fault::told;
+
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,6 +23,7 @@ use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::prelude::{
     CsvReadOptions, JsonReadOptions, ParquetReadOptions, SQLOptions, SessionConfig, SessionContext,
 };
+use parquet::file::reader::{FileReader as _, SerializedFileReader};
 use schemas::Sha256Hex;
 use schemas::columns::{COLUMNS, Column};
 
@@ -31,16 +38,18 @@ pub struct Register {
     pub name: String,
     /// The file.
     pub file: PathBuf,
-    /// SHA-256 of the file.
+    /// SHA-256 of the file as it was copied.
     pub sha256: Sha256Hex,
+    /// The copy: what is asked is what was hashed, whatever becomes of the file, and whatever its name holds.
+    copy: PathBuf,
 }
 
 impl Register {
-    /// Parses `name=file` and hashes the file.
+    /// Parses `name=file`, and copies and hashes the file. `folder`: where the copy goes.
     ///
     /// # Errors
     /// Another form, a name that is none, or a file that cannot be read.
-    pub fn parse(typed: &str) -> anyhow::Result<Self> {
+    pub fn parse(typed: &str, folder: &Path) -> anyhow::Result<Self> {
         let wanted = || format!("`{typed}` is not a table: wanted `name=file.csv`");
         let (name, file) = typed.split_once('=').with_context(wanted)?;
         let is_name = !name.is_empty()
@@ -49,9 +58,65 @@ impl Register {
             bail!("`{name}` cannot name a table: wanted `[a-z0-9_]+`, not one of the auditor's own");
         }
         let file = PathBuf::from(file);
-        let bytes = std::fs::read(&file).with_context(|| format!("table `{name}`: `{}`", file.display()))?;
-        Ok(Self { name: name.into(), file, sha256: Sha256Hex::of(&bytes) })
+        let extension = file.extension().and_then(|extension| extension.to_str());
+        let Some(extension @ ("csv" | "parquet" | "jsonl" | "ndjson" | "json")) = extension else {
+            bail!("table `{name}`: wanted a file that ends in `.csv`, `.parquet` or `.jsonl`");
+        };
+        let copy = folder.join(format!("{name}.{extension}"));
+        let sha256 = copied(&file, &copy).with_context(|| format!("table `{name}`: `{}`", file.display()))?;
+        Ok(Self { name: name.into(), file, sha256, copy })
     }
+
+    async fn register(&self, context: &SessionContext) -> anyhow::Result<()> {
+        let url = url(&self.copy)?;
+        match self.copy.extension().and_then(|extension| extension.to_str()) {
+            Some("csv") => context.register_csv(&self.name, &url, CsvReadOptions::new()).await?,
+            Some("parquet") => {
+                context.register_parquet(&self.name, &url, ParquetReadOptions::default()).await?
+            }
+            extension => {
+                let extension = format!(".{}", extension.unwrap_or_default());
+                let options = JsonReadOptions::default().file_extension(&extension);
+                context.register_json(&self.name, &url, options).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Copies a file; gives the SHA-256 of what was copied.
+fn copied(from: &Path, to: &Path) -> io::Result<Sha256Hex> {
+    let (mut from, mut to) = (File::open(from)?, File::create(to)?);
+    let mut hasher = schemas::digest::Hasher::default();
+    let mut buffer = vec![0; 1 << 18];
+    loop {
+        let n = from.read(&mut buffer)?;
+        if n == 0 {
+            return Ok(hasher.finish());
+        }
+        hasher.update(&buffer[..n]);
+        to.write_all(&buffer[..n])?;
+    }
+}
+
+/// The URL of one file. A bare path in which `[`, `*` or `?` stands would be a pattern of many.
+fn url(file: &Path) -> anyhow::Result<String> {
+    let path = file.canonicalize().with_context(|| format!("`{}`", file.display()))?;
+    let Some(path) = path.to_str() else {
+        bail!(
+            "`{}`: a path that is no UTF-8 cannot be asked; give another folder with `--state`",
+            path.display()
+        );
+    };
+    let mut out = "file://".to_owned();
+    for byte in path.bytes() {
+        match byte {
+            b'/' | b'-' | b'_' | b'.' | b'~' => out.push(byte.into()),
+            byte if byte.is_ascii_alphanumeric() => out.push(byte.into()),
+            byte => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    Ok(out)
 }
 
 /// Opens a session over proven rows.
@@ -69,7 +134,7 @@ pub async fn session(
     config.options_mut().execution.parquet.pushdown_filters = true;
     let disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Directories(vec![spill.to_owned()]));
     let runtime = RuntimeEnvBuilder::new()
-        .with_memory_pool(Arc::new(FairSpillPool::new(memory_mib.max(16) << 20)))
+        .with_memory_pool(Arc::new(FairSpillPool::new(memory_mib << 20)))
         .with_disk_manager_builder(disk)
         .build_arc()?;
     let context = SessionContext::new_with_config_rt(config, runtime);
@@ -79,22 +144,7 @@ pub async fn session(
     let exchanges = format!("CREATE VIEW exchanges AS {}", booked::exchanges("records", &[]));
     context.sql(&exchanges).await?.collect().await?;
     for register in registers {
-        let path = register.file.to_str().context("a table's file name is no UTF-8")?;
-        match register.file.extension().and_then(|extension| extension.to_str()) {
-            Some("csv") => context.register_csv(&register.name, path, CsvReadOptions::new()).await?,
-            Some("parquet") => {
-                context.register_parquet(&register.name, path, ParquetReadOptions::default()).await?
-            }
-            Some("jsonl" | "ndjson" | "json") => {
-                let extension =
-                    format!(".{}", register.file.extension().and_then(|e| e.to_str()).unwrap_or_default());
-                let options = JsonReadOptions::default().file_extension(&extension);
-                context.register_json(&register.name, path, options).await?;
-            }
-            _ => {
-                bail!("table `{}`: wanted a file that ends in `.csv`, `.parquet` or `.jsonl`", register.name)
-            }
-        }
+        register.register(&context).await?;
     }
     Ok(context)
 }
@@ -126,17 +176,34 @@ pub async fn table(
     Ok(())
 }
 
-/// The rows of Parquet files.
+/// The rows of Parquet files: all of them.
 ///
 /// # Errors
-/// A file that cannot be read.
+/// A file that cannot be read, or rows that the engine does not find.
 pub async fn parquet(
     context: &SessionContext,
     files: &[PathBuf],
     schema: &SchemaRef,
 ) -> anyhow::Result<DataFrame> {
-    let paths: Vec<String> = files.iter().map(|file| file.to_string_lossy().into_owned()).collect();
-    Ok(context.read_parquet(paths, ParquetReadOptions::default().schema(schema)).await?)
+    let urls: Vec<String> = files.iter().map(|file| url(file)).collect::<anyhow::Result<_>>()?;
+    let rows = context.read_parquet(urls, ParquetReadOptions::default().schema(schema)).await?;
+    let wanted = files.iter().map(|file| rows_of(file)).sum::<anyhow::Result<i64>>()?;
+    // From the files' own footers: nothing is scanned.
+    let found = i64::try_from(rows.clone().count().await?)?;
+    if found != wanted {
+        bail!(
+            "{found} of {wanted} proven rows are found in {} files: no answer can rest on them",
+            files.len()
+        );
+    }
+    Ok(rows)
+}
+
+/// How many rows a Parquet file says that it has.
+fn rows_of(file: &Path) -> anyhow::Result<i64> {
+    let about = || format!("`{}`", file.display());
+    let reader = SerializedFileReader::new(File::open(file).with_context(about)?).with_context(about)?;
+    Ok(reader.metadata().file_metadata().num_rows())
 }
 
 /// Columns that only attempts (and holds) have.

@@ -44,6 +44,8 @@ pub(crate) struct Registry {
     pub(crate) tail: Option<SealTail>,
     pub(crate) counts: Counts,
     pub(crate) not_judged: u64,
+    /// Its folder could not be listed.
+    pub(crate) unlisted: bool,
     consistent_since: Option<i64>,
     anchors: Anchors,
 }
@@ -97,6 +99,7 @@ fn read(reading: &Reading<'_>, findings: &mut Findings) -> Option<Registry> {
         tail: None,
         counts: Counts::default(),
         not_judged: 0,
+        unlisted: false,
         consistent_since: None,
         anchors: Anchors::new(reading.trust),
     };
@@ -106,7 +109,11 @@ fn read(reading: &Reading<'_>, findings: &mut Findings) -> Option<Registry> {
             registry.counts.bytes = listing.bytes;
             registry.batches(reading, &key, &listing, findings);
         }
-        Err(error) => findings.push(read_error(error, Place::log(&registry.origin))),
+        Err(error) => {
+            findings.push(read_error(error, Place::log(&registry.origin)));
+            registry.unlisted = true;
+            return Some(registry);
+        }
     }
     registry.judge_anchors(reading, findings);
     registry.end(reading, findings);

@@ -121,6 +121,13 @@ pub struct LogReport {
     pub tally: Tally,
 }
 
+impl LogReport {
+    /// True where no seal of it was proven: size and root say nothing then.
+    pub fn is_empty(&self) -> bool {
+        self.size == 0
+    }
+}
+
 /// What was asked and proven of one gateway.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct GatewayReport {

@@ -10,7 +10,7 @@ use super::*;
 use crate::fixture::{START, Writer, trust};
 use crate::mandate::Mandate;
 use crate::report::{Report, Verdict};
-use crate::source::{Entry, MemorySource, Opened, Source, SourceError};
+use crate::source::{Entry, Folders, MemorySource, Opened, Source, SourceError};
 use crate::state::Remembered;
 use crate::time::SECOND;
 use crate::verify::keys::Keys;
@@ -51,7 +51,7 @@ impl Source for Watched {
     fn describe(&self) -> String {
         self.copy.map_or_else(|| self.store.describe(), str::to_owned)
     }
-    fn folders(&self) -> Result<Vec<String>, SourceError> {
+    fn folders(&self) -> Folders {
         self.store.folders()
     }
     fn entries(&self, folder: &str) -> Result<Vec<Entry>, SourceError> {

@@ -290,7 +290,9 @@ pub(super) async fn total(
          cast(sum(CASE WHEN cost IS NOT NULL AND NOT {last} THEN 1 ELSE 0 END) AS BIGINT) AS not_final, \
          sum(CASE WHEN NOT {last} THEN cost END) AS not_final_cost, \
          cast(sum(CASE WHEN cost IS NULL AND usage_role = 'incurred' AND usage_source <> 'not_applicable' THEN 1 ELSE 0 END) AS BIGINT) \
-         AS unpriced, sum(CASE WHEN usage_source = 'estimated' THEN cost END) AS estimated_cost \
+         AS unpriced, sum(CASE WHEN usage_source = 'estimated' THEN cost END) AS estimated_cost, \
+         cast(sum(CASE WHEN cost IS NULL AND usage_role = 'incurred' AND usage_source = 'unknown' THEN 1 ELSE 0 END) AS BIGINT) \
+         AS no_usage \
          FROM {} WHERE booking = 1 GROUP BY currency",
         booked::subquery(from, to)
     );
@@ -308,6 +310,7 @@ pub(super) async fn total(
                 Decimal(if column.is_valid(row) { column.value(row) } else { 0 })
             };
             spend.unpriced += count(6);
+            spend.no_usage += count(8);
             if currencies.is_valid(row) {
                 let amount = Amount {
                     answers: count(1),

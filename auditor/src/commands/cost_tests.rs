@@ -318,7 +318,7 @@ fn an_attempt_that_bytes_went_to_and_nothing_came_of_has_an_unknown_cost_also_wi
         (super::cost::total(context, None, None).await.unwrap(), found)
     });
     assert_eq!(found, [(Some("timeout".to_owned()), true), (Some("aborted".to_owned()), false)]);
-    assert_eq!((spend.unpriced, spend.by_currency.len()), (2, 0));
+    assert_eq!((spend.unpriced, spend.no_usage, spend.by_currency.len()), (2, 2, 0));
 }
 
 #[test]

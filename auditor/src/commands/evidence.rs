@@ -123,6 +123,11 @@ pub fn open(typed: &Evidence) -> anyhow::Result<Opened> {
     };
     let from = parse("--from", &typed.from)?.or(mandate.from);
     let to = parse("--to", &typed.to)?.or(mandate.to);
+    if let (Some(from), Some(to)) = (from, to)
+        && from > to
+    {
+        bail!("--from `{}` is after --to `{}`", time::text(from), time::text(to));
+    }
     let keys = if typed.key_table.is_empty() {
         None
     } else {
@@ -412,9 +417,8 @@ impl Opened {
 
 /// Whether content was looked at with the same keys: what had none may have one now.
 fn same_keys(fold: &LogFold, keys: bool) -> bool {
-    let without = fold.story.tally.parts_unopened > 0
-        || fold.findings.has(Code::KeyAbsent)
-        || fold.findings.has(Code::KeyTableDamaged);
+    let without =
+        fold.story.tally.parts_unopened > 0 || fold.keyless > 0 || fold.findings.has(Code::KeyTableDamaged);
     fold.with_keys == keys && !(keys && without)
 }
 

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use anyhow::{Context as _, bail};
 use arrow::datatypes::SchemaRef;
@@ -15,10 +16,11 @@ use crate::access::{self, Content};
 use crate::cache::Cache;
 use crate::cli::{Answer, AnswerFormat, Query};
 use crate::query::{self, Register};
-use crate::render::table::Writer;
+use crate::render::table::{self, Writer};
 use crate::render::{hostile, rests};
 use crate::report::Report;
 use crate::scratch::Scratch;
+use crate::time;
 
 /// Runs the command.
 ///
@@ -26,8 +28,9 @@ use crate::scratch::Scratch;
 /// Evidence that cannot be opened, SQL that does not plan, an output that cannot be written.
 pub fn run(typed: &Query) -> anyhow::Result<u8> {
     let opened = evidence::open(&typed.evidence)?;
-    let registers: Vec<Register> =
-        typed.table.iter().map(|table| Register::parse(table)).collect::<anyhow::Result<_>>()?;
+    let copies = Scratch::new(opened.state.folder())?;
+    let parse = |table: &String| Register::parse(table, copies.path());
+    let registers: Vec<Register> = typed.table.iter().map(parse).collect::<anyhow::Result<_>>()?;
     check(&typed.answer)?;
     if typed.content {
         typed.why.required("query --content")?;
@@ -37,7 +40,7 @@ pub fn run(typed: &Query) -> anyhow::Result<u8> {
     runtime.block_on(async {
         let (context, _spill) = session(&opened, &cache, &registers, &typed.answer).await?;
         if typed.content {
-            let table = crate::content::table(&opened, &report)?;
+            let (table, unopened) = crate::content::table(&opened, &report)?;
             context.register_table("content", table)?;
             let content = Content {
                 command: "query",
@@ -49,11 +52,33 @@ pub fn run(typed: &Query) -> anyhow::Result<u8> {
             };
             let released = access::release(&opened.state, &typed.why, &content)?;
             let rows = answer_counted(&context, &typed.sql, &typed.answer).await?;
+            let unopened = unopened.load(Ordering::Relaxed);
+            if unopened > 0 {
+                writeln!(
+                    io::stderr(),
+                    "content   {unopened} parts that were read have no key here (`state` is `no_key`): their `text` is \
+                     absent; `--key-table` gives keys"
+                )?;
+            }
             return released.rows(&opened.state, rows);
         }
         answer(&context, &typed.sql, &typed.answer).await
     })?;
+    if let Some(line) = uncut(opened.from, opened.to) {
+        writeln!(io::stderr(), "{line}")?;
+    }
     finish(&report, &registers, Some(&typed.sql))
+}
+
+/// Says that an asked interval does not cut the rows.
+fn uncut(from: Option<i64>, to: Option<i64>) -> Option<String> {
+    let from = from.map(|at| format!(" from {}", time::text(at)));
+    let to = to.map(|at| format!(" to {}", time::text(at)));
+    if from.is_none() && to.is_none() {
+        return None;
+    }
+    let asked = from.into_iter().chain(to).collect::<String>();
+    Some(format!("rows      are all that are proven, not only those{asked}: a `WHERE` cuts them"))
 }
 
 /// Verifies what is new; where the cache turns out to hold another log, everything.
@@ -95,14 +120,17 @@ pub(super) async fn answer(context: &SessionContext, sql: &str, answer: &Answer)
 
 /// As [`answer`]; gives how many rows there were.
 async fn answer_counted(context: &SessionContext, sql: &str, answer: &Answer) -> anyhow::Result<u64> {
-    let frame = query::ask(context, sql).await.map_err(harmless)?;
-    let mut rows = query::stream(frame).await.map_err(harmless)?;
-    let mut writer = Writer::new(answer.format, &rows.schema(), output(answer.out.as_deref())?)?;
+    let failed = |error| harmless(query::told(error, context));
+    let frame = query::ask(context, sql).await.map_err(failed)?;
+    let mut rows = query::stream(frame).await.map_err(failed)?;
+    let mut writer = writer(&rows.schema(), answer)?;
     let mut count = 0;
     while let Some(batch) = rows.next().await {
-        let batch = batch.map_err(|error| harmless(error.into()))?;
+        let batch = batch.map_err(|error| failed(error.into()))?;
         count += batch.num_rows() as u64;
-        writer.write(&batch)?;
+        if let Err(error) = writer.write(&batch) {
+            return unless_broken(Err(error)).map(|()| count);
+        }
     }
     unless_broken(writer.finish())?;
     Ok(count)
@@ -114,11 +142,18 @@ pub(super) fn write_batches(
     batches: impl IntoIterator<Item = RecordBatch>,
     answer: &Answer,
 ) -> anyhow::Result<()> {
-    let mut writer = Writer::new(answer.format, schema, output(answer.out.as_deref())?)?;
+    let mut writer = writer(schema, answer)?;
     for batch in batches {
-        writer.write(&batch)?;
+        if let Err(error) = writer.write(&batch) {
+            return unless_broken(Err(error));
+        }
     }
     unless_broken(writer.finish())
+}
+
+fn writer(schema: &SchemaRef, answer: &Answer) -> anyhow::Result<Writer<Box<dyn Write + Send>>> {
+    table::holds(answer.format, schema)?;
+    Writer::new(answer.format, schema, output(answer.out.as_deref())?)
 }
 
 /// The file, or standard output.
@@ -140,7 +175,12 @@ pub(super) fn unless_broken(written: anyhow::Result<()>) -> anyhow::Result<()> {
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    let of_csv = |error: &anyhow::Error| match error.downcast_ref::<csv::Error>()?.kind() {
+        csv::ErrorKind::Io(error) => Some(error.kind()),
+        _ => None,
+    };
+    let kind = error.downcast_ref::<io::Error>().map(io::Error::kind).or_else(|| of_csv(error));
+    kind == Some(io::ErrorKind::BrokenPipe)
 }
 
 fn harmless(error: anyhow::Error) -> anyhow::Error {
@@ -151,4 +191,19 @@ fn harmless(error: anyhow::Error) -> anyhow::Error {
 pub(super) fn finish(report: &Report, registers: &[Register], sql: Option<&str>) -> anyhow::Result<u8> {
     io::stderr().write_all(rests::text(report, registers, sql).as_bytes())?;
     Ok(report.verdict.exit_code())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::uncut;
+
+    #[test]
+    fn an_asked_interval_is_said_not_to_cut_the_rows() {
+        assert_eq!(uncut(None, None), None);
+        let line = uncut(Some(0), Some(1_000_000)).unwrap();
+        assert!(
+            line.contains(" from 1970-01-01T00:00:00") && line.contains(" to 1970-01-01T00:00:01"),
+            "{line}"
+        );
+    }
 }

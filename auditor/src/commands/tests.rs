@@ -1,3 +1,4 @@
+mod asked;
 mod handed_over;
 mod promised;
 mod translated;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemas::record::UsageSource;
 use serde::Serialize;
 
 use super::booked::Booked;
@@ -58,6 +59,8 @@ pub struct Spend {
     pub by_currency: BTreeMap<String, Amount>,
     /// Answers that incurred usage and have no price.
     pub unpriced: u64,
+    /// Those of them of whose usage nobody knows.
+    pub no_usage: u64,
 }
 
 impl Spend {
@@ -68,7 +71,10 @@ impl Spend {
                 let amount = self.by_currency.entry(currency.to_owned()).or_default();
                 amount.add(cost, booked.word(), booked.exchanges());
             }
-            None if booked.incurred() => self.unpriced += 1,
+            None if booked.incurred() => {
+                self.unpriced += 1;
+                self.no_usage += u64::from(booked.outcome.usage.source == UsageSource::Unknown);
+            }
             None => {}
         }
     }
@@ -92,11 +98,13 @@ impl Spend {
                 )
             })
             .collect();
+        let all = priced + self.unpriced;
+        let known = self.unpriced - self.no_usage;
         lines.push(format!(
-            "{} of {} answers with usage have no price ({})",
-            self.unpriced,
-            priced + self.unpriced,
-            share(self.unpriced.into(), (priced + self.unpriced).into())
+            "{known} of {all} answers have usage and no price ({}), {} have unknown usage ({})",
+            share(known.into(), all.into()),
+            self.no_usage,
+            share(self.no_usage.into(), all.into())
         ));
         lines
     }
@@ -137,5 +145,8 @@ mod tests {
         let eur = spend.by_currency["EUR"];
         assert_eq!((eur.cost, eur.not_final_cost, eur.estimated_cost), (Decimal(5), Decimal(5), Decimal(0)));
         assert_eq!(spend.lines().len(), 3);
+        (spend.unpriced, spend.no_usage) = (6, 4);
+        let last = "2 of 10 answers have usage and no price (20.0 %), 4 have unknown usage (40.0 %)";
+        assert_eq!(spend.lines()[2], last);
     }
 }

@@ -27,7 +27,10 @@ pub fn text(report: &Report, registers: &[Register], sql: Option<&str>) -> Strin
             interval(gateway.proven)
         );
         for log in &gateway.logs {
-            let _ = writeln!(out, "log       {} size {} root {}", log.origin, log.size, log.root);
+            let _ = match log.is_empty() {
+                true => writeln!(out, "log       {} nothing proven", log.origin),
+                false => writeln!(out, "log       {} size {} root {}", log.origin, log.size, log.root),
+            };
         }
     }
     for register in registers {
@@ -70,8 +73,6 @@ pub fn unjudged(not_judged: &BTreeMap<String, u64>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use schemas::Sha256Hex;
 
     use super::*;
@@ -90,15 +91,19 @@ mod tests {
         report.findings.add(Code::BenignRetry, Place::default(), "", "");
         report.not_judged.insert("kind \u{1b}[31mred".into(), 3);
         report.settle();
-        let sha256 = Sha256Hex([7; 32]);
-        let register = Register { name: "owners".into(), file: PathBuf::from("owners.csv"), sha256 };
+        let folder = tempfile::tempdir().unwrap();
+        let owners = folder.path().join("owners.csv");
+        std::fs::write(&owners, "team,owner\n").unwrap();
+        let (sha256, owners) = (Sha256Hex::of(b"team,owner\n"), owners.display().to_string());
+        let copies = tempfile::tempdir().unwrap();
+        let register = Register::parse(&format!("owners={owners}"), copies.path()).unwrap();
         let text = text(&report, &[register], Some("SELECT 1"));
         let log = report.logs().next().unwrap();
         for wanted in [
             "-- this answer rests on\nverdict   INVALID ".to_owned(),
             format!("log       {} size {} root {}\n", log.origin, log.size, log.root),
             format!("gateway   gw1: asked {} to ", time::text(START)),
-            format!("table     owners = owners.csv (yours, not evidence), SHA-256 {sha256}\n"),
+            format!("table     owners = {owners} (yours, not evidence), SHA-256 {sha256}\n"),
             "finding   LEAF_MISMATCH: 1; ".to_owned(),
             "3 times: rows that hold it may mean more than this answer says\n".to_owned(),
             format!("question  SHA-256 {}\n", Sha256Hex::of(b"SELECT 1")),

@@ -1,7 +1,9 @@
 //! Rows as tables for people, CSV, JSON lines and Parquet. Text cells are made harmless in all but Parquet.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 
+use anyhow::bail;
 use arrow::array::{Array, ArrayRef, AsArray as _};
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::record_batch::RecordBatch;
@@ -26,6 +28,28 @@ pub enum Writer<W: Write + Send> {
     Jsonl(W, SchemaRef),
     /// Parquet.
     Parquet(Box<parquet::arrow::ArrowWriter<W>>),
+}
+
+/// Whether rows can be written in this form: JSON lines and Parquet know columns by their names.
+///
+/// # Errors
+/// Names that two columns have.
+pub fn holds(format: AnswerFormat, schema: &SchemaRef) -> anyhow::Result<()> {
+    if matches!(format, AnswerFormat::Table | AnswerFormat::Csv) {
+        return Ok(());
+    }
+    let mut seen = BTreeSet::new();
+    let names = schema.fields().iter().map(|field| field.name().as_str());
+    let twice: BTreeSet<&str> = names.filter(|name| !seen.insert(*name)).collect();
+    if let Some(first) = twice.first() {
+        let names: Vec<String> = twice.iter().map(|name| format!("`{}`", hostile::line(name))).collect();
+        bail!(
+            "more than one column is named {}: give them names with AS, as `{} AS another`",
+            names.join(", "),
+            hostile::line(first)
+        );
+    }
+    Ok(())
 }
 
 impl<W: Write + Send> std::fmt::Debug for Writer<W> {

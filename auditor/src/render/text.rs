@@ -105,6 +105,10 @@ fn gateway(out: &mut String, gateway: &GatewayReport) {
         for run in &log.proven {
             let _ = writeln!(out, "    proven  {}", interval(run));
         }
+        if log.is_empty() {
+            let _ = writeln!(out, "    nothing proven");
+            continue;
+        }
         let cached = if log.batches_from_cache > 0 {
             format!(" ({} proven earlier)", log.batches_from_cache)
         } else {
@@ -159,9 +163,10 @@ fn counts(out: &mut String, report: &Report) {
         }
         let _ = writeln!(
             out,
-            "  cost: {}; {} outcomes with usage have no price; {} costs computed again",
+            "  cost: {}; {} outcomes with usage have no price, {} have unknown usage; {} costs computed again",
             if costs.is_empty() { "none".into() } else { costs.join(", ") },
-            tally.unpriced,
+            tally.unpriced - tally.no_usage,
+            tally.no_usage,
             tally.recomputed
         );
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use schemas::Sha256Hex;
 
-use super::{Entry, EntryKind, Opened, Source, SourceError};
+use super::{Entry, EntryKind, Folders, Opened, Source, SourceError};
 
 /// A store in memory.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -27,7 +27,11 @@ impl MemorySource {
     /// Anything that cannot be read.
     pub fn load(source: &dyn Source) -> Result<Self, SourceError> {
         let mut out = Self::default();
-        for folder in source.folders()? {
+        let folders = source.folders();
+        if let Some((_, error)) = folders.unlisted.into_iter().next() {
+            return Err(error);
+        }
+        for folder in folders.names {
             for entry in source.entries(&folder)? {
                 let name = if folder.is_empty() { entry.name } else { format!("{folder}/{}", entry.name) };
                 if entry.kind == EntryKind::File {
@@ -46,10 +50,10 @@ impl Source for MemorySource {
     fn describe(&self) -> String {
         "memory".into()
     }
-    fn folders(&self) -> Result<Vec<String>, SourceError> {
+    fn folders(&self) -> Folders {
         let names = self.objects.keys().chain(&self.links);
         let folders: BTreeSet<&str> = names.map(|name| Self::split(name).0).collect();
-        Ok(folders.into_iter().map(str::to_owned).collect())
+        Folders { names: folders.into_iter().map(str::to_owned).collect(), ..Folders::default() }
     }
     fn entries(&self, folder: &str) -> Result<Vec<Entry>, SourceError> {
         let here = |name: &&str| Self::split(name).0 == folder;

@@ -8,6 +8,7 @@ mod memory;
 pub mod s3;
 
 pub use directory::DirectorySource;
+pub(crate) use directory::LEFTOVERS;
 pub use memory::MemorySource;
 pub use s3::S3Source;
 
@@ -65,6 +66,17 @@ pub struct Entry {
     pub length: u64,
     /// What the store says of its state: another one means that it was written or changed since.
     pub stamp: String,
+}
+
+/// The folders of a store.
+#[derive(Debug, Default)]
+pub struct Folders {
+    /// Every folder that holds at least one entry that is no folder, relative to the prefix; `""` is the prefix itself.
+    pub names: Vec<String>,
+    /// The entries of folders whose names are no UTF-8, with bad bytes replaced: they cannot be asked for.
+    pub strangers: Vec<(String, EntryKind)>,
+    /// Folders that could not be listed, and why: nothing is known of what is below them.
+    pub unlisted: Vec<(String, SourceError)>,
 }
 
 /// An opened object: read in parts, more than once.
@@ -134,11 +146,8 @@ impl ChunkReader for Opened {
 pub trait Source: std::fmt::Debug + Send + Sync {
     /// How the store is named in reports.
     fn describe(&self) -> String;
-    /// Every folder that holds at least one entry that is no folder, relative to the prefix; `""` is the prefix itself.
-    ///
-    /// # Errors
-    /// A folder that cannot be listed.
-    fn folders(&self) -> Result<Vec<String>, SourceError>;
+    /// Its folders.
+    fn folders(&self) -> Folders;
     /// Every entry of a folder that is no folder, in byte order of names.
     ///
     /// # Errors

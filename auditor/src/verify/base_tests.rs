@@ -10,7 +10,7 @@ use schemas::record::{Encryption, PartName};
 use super::tests::{codes, has, names};
 use super::*;
 use crate::fixture::{START, Writer, exchange_id, trust};
-use crate::source::{Entry, MemorySource, Opened, SourceError};
+use crate::source::{Entry, Folders, MemorySource, Opened, SourceError};
 use crate::time::SECOND;
 
 /// When the second batch is sealed, behind the first one.
@@ -116,7 +116,7 @@ impl Source for Failing {
     fn describe(&self) -> String {
         self.store.describe()
     }
-    fn folders(&self) -> Result<Vec<String>, SourceError> {
+    fn folders(&self) -> Folders {
         self.store.folders()
     }
     fn entries(&self, folder: &str) -> Result<Vec<Entry>, SourceError> {

@@ -91,7 +91,9 @@ pub(crate) fn finding(fault: BatchFault, place: Place) -> Finding {
     let code = Code::parse(fault.code.as_str()).unwrap_or(Code::RecordInvalid);
     let mut place = place;
     place.position = fault.position.or(place.position);
-    if !fault.place.is_empty() {
+    // Of a fault of the whole file its name is the place.
+    let file = place.object.as_ref().map(|object| object.rsplit('/').next().unwrap_or(object));
+    if !fault.place.is_empty() && file != Some(&fault.place) {
         place = place.of_item(&fault.place);
     }
     Finding::new(code, place, fault.expected, fault.found)

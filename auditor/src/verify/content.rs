@@ -89,6 +89,8 @@ pub(crate) struct ContentFacts {
     pub(crate) unread: bool,
     proven: u64,
     unopened: u64,
+    /// Parts of logs that the key table does not know.
+    keyless: u64,
     gone: BTreeMap<(u64, String), KeyUse>,
     kept: Vec<((ExchangeId, PartName), Arc<[u8]>)>,
     kept_bytes: usize,
@@ -353,13 +355,7 @@ fn begin(
                 (None, Stream::Closed)
             }
             Held::OtherTable => {
-                let place = Place::log(&id.origin).of_item("key table");
-                findings.add(
-                    Code::KeyAbsent,
-                    place,
-                    "data keys of this log",
-                    "no pages of this log in the given key table",
-                );
+                facts.keyless += 1;
                 (None, Stream::Closed)
             }
         },
@@ -620,6 +616,7 @@ impl ContentFacts {
         let tally = &mut fold.story.tally;
         tally.parts_proven += self.proven;
         tally.parts_unopened += self.unopened;
+        fold.keyless += self.keyless;
         fold.destroyed.extend(self.gone.into_values());
         for (at, content) in self.kept {
             bases.put(at, content, 0);

@@ -91,6 +91,8 @@ pub struct LogFold {
     pub policies: BTreeMap<Sha256Hex, String>,
     /// Exchanges whose data key is destroyed: `(position, key id)`, with the exchange.
     pub destroyed: Vec<KeyUse>,
+    /// Parts under keys of logs that the key table does not know.
+    pub keyless: u64,
     /// Whether content was looked at with a key table.
     pub with_keys: bool,
     /// The time of the earlier visit with which this log is consistent.
@@ -163,6 +165,7 @@ impl LogFold {
             books: Books::default(),
             policies: BTreeMap::new(),
             destroyed: Vec::new(),
+            keyless: 0,
             with_keys: false,
             consistent_since: None,
             met: None,

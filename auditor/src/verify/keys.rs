@@ -54,9 +54,13 @@ impl Keys {
     ///
     /// # Errors
     /// A path that is no folder.
-    pub fn open<P: AsRef<Path>>(folders: &[P]) -> std::io::Result<Self> {
-        let open = |path: &P| Ok((path.as_ref().to_owned(), DirectorySource::new(path.as_ref())?));
-        let folders = folders.iter().map(open).collect::<std::io::Result<_>>()?;
+    pub fn open<P: AsRef<Path>>(folders: &[P]) -> Result<Self, SourceError> {
+        let open = |path: &P| {
+            let path = path.as_ref();
+            let failed = |error| SourceError::Io { name: path.display().to_string(), error };
+            Ok((path.to_owned(), DirectorySource::new(path).map_err(failed)?))
+        };
+        let folders = folders.iter().map(open).collect::<Result<_, SourceError>>()?;
         Ok(Self { folders, pages: Mutex::default() })
     }
 
@@ -109,15 +113,12 @@ impl Keys {
     pub(super) fn check(&self, deployment: &str, findings: &mut Findings) {
         let mut seen = BTreeSet::new();
         for (path, folder) in &self.folders {
-            let folders = match folder.folders() {
-                Ok(folders) => folders,
-                Err(error) => {
-                    let place = Place::object(path.display().to_string());
-                    findings.add(Code::CouldNotRead, place, "a readable key table", error.to_string());
-                    continue;
-                }
-            };
-            for name in folders {
+            let folders = folder.folders();
+            for (name, error) in folders.unlisted {
+                let place = Place::object(path.join(name).display().to_string());
+                findings.add(Code::CouldNotRead, place, "a readable key table", error.to_string());
+            }
+            for name in folders.names {
                 let Ok(origin) = Origin::new(name.as_str()) else { continue };
                 if origin.deployment() != deployment {
                     continue;
@@ -179,6 +180,12 @@ impl Keys {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_that_is_not_there_is_named() {
+        let error = Keys::open(&["/no/such/table"]).expect_err("no folder");
+        assert!(error.to_string().contains("/no/such/table"), "{error}");
+    }
 
     #[test]
     fn what_cannot_be_read_is_not_called_damaged() {

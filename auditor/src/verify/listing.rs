@@ -5,11 +5,9 @@ use std::collections::BTreeMap;
 use schemas::names::{AnchorKind, FileKind};
 use schemas::{ObjectName, Origin, Sha256Hex};
 
+use super::batch::read_error;
 use crate::finding::{Code, Findings, Place};
-use crate::source::{Entry, EntryKind, Source, SourceError};
-
-/// Where a directory store keeps unfinished writes.
-pub(crate) const LEFTOVERS: &str = ".tmp";
+use crate::source::{Entry, EntryKind, LEFTOVERS, Source, SourceError};
 
 /// Where `auditor probe` writes what it tries a store with.
 pub(crate) const PROBES: &str = ".affidavit-probe";
@@ -69,20 +67,65 @@ pub(crate) struct Folders {
     pub logs: Vec<Origin>,
     /// Objects that are not in a log's folder.
     pub strangers: u64,
+    /// Folders that could not be listed.
+    pub unlisted: Unlisted,
 }
 
-/// Lists the folders, and names everything that stands outside of a log's folder.
-///
-/// # Errors
-/// A folder that cannot be listed.
-pub(crate) fn folders(source: &dyn Source, findings: &mut Findings) -> Result<Folders, SourceError> {
+/// Folders that could not be listed: what is not seen may be in them.
+#[derive(Debug, Default)]
+pub(crate) struct Unlisted(Vec<String>);
+
+impl Unlisted {
+    /// Adds a folder, and names it.
+    pub(crate) fn add(&mut self, folder: &str, error: SourceError, findings: &mut Findings) {
+        let place = if folder.is_empty() { Place::default() } else { Place::object(folder) };
+        findings.push(read_error(error, place));
+        self.0.push(folder.to_owned());
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether a folder of this name may be below one of them, or is one.
+    pub(crate) fn may_hold(&self, name: &str) -> bool {
+        self.0.iter().any(|folder| is_below(name, folder))
+    }
+
+    /// Whether something below a folder of this name may not have been seen.
+    pub(crate) fn may_hide_of(&self, name: &str) -> bool {
+        self.may_hold(name) || self.0.iter().any(|folder| is_below(folder, name))
+    }
+}
+
+fn is_below(name: &str, folder: &str) -> bool {
+    let rest = name.strip_prefix(folder);
+    folder.is_empty() || rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Lists the folders, and names everything that stands outside of a log's folder, or could not be listed.
+pub(crate) fn folders(source: &dyn Source, findings: &mut Findings) -> Folders {
     let mut out = Folders::default();
-    for folder in source.folders()? {
+    let listed = source.folders();
+    for (folder, error) in listed.unlisted {
+        out.unlisted.add(&folder, error, findings);
+    }
+    out.strangers += listed.strangers.len() as u64;
+    for (name, kind) in listed.strangers {
+        stranger(name, kind, findings);
+    }
+    for folder in listed.names {
         if let Ok(origin) = Origin::new(folder.as_str()) {
             out.logs.push(origin);
             continue;
         }
-        let entries = source.entries(&folder)?;
+        let entries = match source.entries(&folder) {
+            Ok(entries) => entries,
+            Err(error) => {
+                out.unlisted.add(&folder, error, findings);
+                continue;
+            }
+        };
         out.strangers += entries.len() as u64;
         if folder == LEFTOVERS {
             let found = format!("{} unfinished writes", entries.len());
@@ -99,7 +142,7 @@ pub(crate) fn folders(source: &dyn Source, findings: &mut Findings) -> Result<Fo
             stranger(name, entry.kind, findings);
         }
     }
-    Ok(out)
+    out
 }
 
 fn stranger(name: String, kind: EntryKind, findings: &mut Findings) {
@@ -167,7 +210,7 @@ mod tests {
         store.put(".affidavit-probe/1/canary", "x");
         store.links.insert("a/b/c/0000000001.seal".into());
         let mut findings = Findings::default();
-        let folders = folders(&store, &mut findings).unwrap();
+        let folders = folders(&store, &mut findings);
         let log = log(&store, &folders.logs[0], &mut findings).unwrap();
         assert_eq!(log.batches.len(), 1);
         assert_eq!(findings.counts()[&Code::UnknownObject], 3);

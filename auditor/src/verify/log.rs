@@ -116,7 +116,17 @@ impl Follow<'_> {
         self.leftovers(listing);
         self.unnamed(listing);
         self.references();
+        self.keyless();
         self.end_of_visit();
+    }
+
+    /// One finding, whatever the number of parts: another key table is missing once.
+    fn keyless(&mut self) {
+        if self.fold.keyless > 0 {
+            let place = Place::log(&self.fold.origin).of_item("key table");
+            let found = format!("no pages for {} parts in the given key table", self.fold.keyless);
+            self.fold.findings.add(Code::KeyAbsent, place, "data keys of this log", found);
+        }
     }
 
     /// Data files without a seal.

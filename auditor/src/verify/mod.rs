@@ -171,13 +171,7 @@ pub fn run(source: &dyn Source, options: &Options<'_>, sink: &mut dyn Sink) -> (
     findings.append(in_force.findings.clone());
     let (registry, trust) = (&in_force.registry, &in_force.trust);
     let mut gateways = gateways(trust, registry.is_none());
-    let folders = match listing::folders(source, &mut findings) {
-        Ok(folders) => folders,
-        Err(error) => {
-            findings.push(batch::read_error(error, Place::default()));
-            listing::Folders::default()
-        }
-    };
+    let mut folders = listing::folders(source, &mut findings);
     counts.objects += folders.strangers;
     let mut present = BTreeSet::new();
     for origin in &folders.logs {
@@ -192,11 +186,20 @@ pub fn run(source: &dyn Source, options: &Options<'_>, sink: &mut dyn Sink) -> (
         let gateway = gateways.iter_mut().find(|gateway| gateway.expected.name == origin.gateway());
         match gateway.zip(entry) {
             Some((gateway, (entry, key))) => {
+                let mut own = Findings::default();
+                let listing = match listing::log(source, origin, &mut own) {
+                    Ok(listing) => listing,
+                    Err(error) => {
+                        folders.unlisted.add(origin.as_str(), error, &mut findings);
+                        continue;
+                    }
+                };
                 present.insert(origin.clone());
                 let closers: Vec<_> = entry.closing_keys().collect();
                 let heartbeat_bound_us = gateway.expected.heartbeat_bound_us;
                 let trusted = Trusted { entry, key: &key, closers: &closers, heartbeat_bound_us };
-                let fold = follow(source, origin, &trusted, options, known.as_ref(), &mut findings, sink);
+                let listed = (&listing, own);
+                let fold = follow(source, listed, &trusted, options, known.as_ref(), &mut findings, sink);
                 fold.counts.add_to(&mut counts);
                 gateway.folds.push(fold);
             }
@@ -242,6 +245,7 @@ pub fn run(source: &dyn Source, options: &Options<'_>, sink: &mut dyn Sink) -> (
         }
         reports.push(report);
     }
+    unlisted_is_unjudged(&folders.unlisted, &in_force, &mut findings);
     let mut not_judged = tally::not_judged(&tally);
     notes(&tally, &not_judged, &mut findings);
     unencrypted(&gateways, &mut findings);
@@ -347,21 +351,14 @@ struct Trusted<'a> {
 
 fn follow(
     source: &dyn Source,
-    origin: &Origin,
+    (listing, mut own): (&listing::LogListing, Findings),
     trusted: &Trusted<'_>,
     options: &Options<'_>,
     known: Option<&Visits>,
     findings: &mut Findings,
     sink: &mut dyn Sink,
 ) -> LogFold {
-    let mut own = Findings::default();
-    let listing = match listing::log(source, origin, &mut own) {
-        Ok(listing) => listing,
-        Err(error) => {
-            findings.push(batch::read_error(error, Place::log(origin)));
-            return LogFold::new(origin.clone(), trusted.entry.key.clone());
-        }
-    };
+    let origin = &listing.origin;
     let mut visit = known.and_then(|visits| visits.logs.get(origin));
     if let Some(seen) = visit
         && seen.key != trusted.entry.key
@@ -389,20 +386,19 @@ fn follow(
         has_seal: &has_seal,
     };
     let retention = options.mandate.retention;
-    let present =
-        earlier::Present { context: &context, entry: trusted.entry, listing: &listing, visit, retention };
+    let present = earlier::Present { context: &context, entry: trusted.entry, listing, visit, retention };
     let (fold, tail) = match options.earlier.get(origin).and_then(|earlier| present.continues(earlier)) {
         Some((fold, tail)) => (fold, Some(tail)),
         None => (LogFold::new(origin.clone(), trusted.entry.key.clone()), None),
     };
     let bases = content::Bases::default();
     let mut follow = log::Follow { context, options, visit, fold, tail, entry: trusted.entry, bases };
-    if !follow.run(&listing, sink) {
+    if !follow.run(listing, sink) {
         stopped(origin, findings);
         return follow.fold;
     }
     sink.log(&follow.fold, follow.tail.as_ref());
-    follow.end(&listing);
+    follow.end(listing);
     let log::Follow { mut fold, .. } = follow;
     // Logs are many: what the next one does not need is let go.
     fold.story.forget_ids();
@@ -473,6 +469,40 @@ fn empty_or_gone(
                 expected,
                 "none",
             );
+        }
+    }
+}
+
+/// What may be in a folder that could not be listed is not gone, and what it would prove is not known.
+fn unlisted_is_unjudged(unlisted: &listing::Unlisted, in_force: &InForce, findings: &mut Findings) {
+    let registry = in_force.registry.as_ref();
+    let no_registry = registry.is_some_and(|it| it.unlisted || unlisted.may_hold(it.origin.as_str()));
+    if unlisted.is_empty() && !no_registry {
+        return;
+    }
+    let deployment = &in_force.trust.deployment;
+    let of_gateway = |finding: &Finding| {
+        let name = finding.place.item.as_ref().and_then(|item| item.strip_prefix("gateway "));
+        name.is_some_and(|name| unlisted.may_hide_of(&format!("{deployment}/{name}")))
+    };
+    findings.withdraw(|finding| match finding.code {
+        Code::NoInput => !unlisted.is_empty(),
+        Code::LogMissing if finding.place.origin.is_none() => of_gateway(finding),
+        Code::EmptyEvidence | Code::Expired | Code::LogMissing | Code::RegistryRollback | Code::Rollback => {
+            finding.place.origin.as_ref().is_some_and(|origin| unlisted.may_hold(origin))
+        }
+        _ => false,
+    });
+    for finding in findings.iter_mut() {
+        let unjudged = match finding.code {
+            Code::PeriodNotProven | Code::TailUnproven => of_gateway(finding),
+            Code::UnregisteredLog => no_registry,
+            // The record of it may be in any log.
+            Code::UndeclaredErasure => no_registry || unlisted.may_hide_of(deployment),
+            _ => false,
+        };
+        if unjudged {
+            *finding = finding.clone().unjudged();
         }
     }
 }

@@ -602,6 +602,7 @@ impl Story {
         let incurred = usage.role == UsageRole::Incurred && usage.source != UsageSource::NotApplicable;
         let Some(cost) = cost else {
             self.tally.unpriced += u64::from(incurred);
+            self.tally.no_usage += u64::from(incurred && usage.source == UsageSource::Unknown);
             return;
         };
         if !self.named.contains_key(&cost.price_book) && self.is_whole() {

@@ -22,6 +22,9 @@ pub struct Tally {
     pub usage_sources: BTreeMap<String, u64>,
     /// Outcomes with usage incurred but without a cost.
     pub unpriced: u64,
+    /// Those of them of whose usage nobody knows.
+    #[serde(default)]
+    pub no_usage: u64,
     /// Cost by currency.
     pub cost: BTreeMap<String, Decimal>,
     /// Costs that were computed again from price book and usage.
@@ -192,6 +195,7 @@ impl Tally {
             (&mut self.records, other.records),
             (&mut self.leaf_bytes, other.leaf_bytes),
             (&mut self.unpriced, other.unpriced),
+            (&mut self.no_usage, other.no_usage),
             (&mut self.recomputed, other.recomputed),
             (&mut self.not_recomputed, other.not_recomputed),
             (&mut self.parts, other.parts),

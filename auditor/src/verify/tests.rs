@@ -148,6 +148,25 @@ fn a_repeated_batch_under_another_number_is_found() {
 }
 
 #[test]
+fn a_log_of_which_nothing_was_proven_is_said_to_be_so() {
+    let mut store = small().store;
+    for name in names(&store, ".records.parquet") {
+        let mut bytes = store.objects[&name].to_vec();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        store.put(name, bytes);
+    }
+    let report = verify(&store);
+    has(&report, "FILE_MISMATCH", Verdict::Invalid);
+    // The file is named once.
+    let mut mismatches = report.findings.iter().filter(|finding| finding.code == Code::FileMismatch);
+    assert!(mismatches.all(|finding| finding.place.item.is_none()));
+    for text in [crate::render::text::report(&report), crate::render::rests::text(&report, &[], None)] {
+        assert!(text.contains("nothing proven") && !text.contains("root 0000"), "{text}");
+    }
+}
+
+#[test]
 fn an_empty_store_is_no_success() {
     let report = verify(&MemorySource::default());
     has(&report, "NO_INPUT", Verdict::CouldNotJudge);
@@ -706,6 +725,15 @@ mod content {
         assert_eq!(report.verdict, Verdict::Verified, "{}", crate::render::text::report(&report));
         assert_eq!((report.tally.parts_kept, report.tally.parts_proven), (4, 4));
         assert!(report.first_line().contains("content commitments checked"), "{}", report.first_line());
+    }
+
+    #[test]
+    fn a_key_table_of_another_gateway_is_one_finding_with_a_count() {
+        let report = with_keys(&small().store, &tempfile::tempdir().unwrap(), NOW);
+        has(&report, "KEY_ABSENT", Verdict::CouldNotJudge);
+        assert_eq!(report.findings.counts()[&Code::KeyAbsent], 1);
+        let finding = report.findings.iter().find(|finding| finding.code == Code::KeyAbsent).unwrap();
+        assert!(finding.found.contains("4 parts"), "{}", finding.found);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use schemas::record::{Body, Close, CloseReason, Config, ConfigReason, Cost, Hear
 use super::tests::{NOW, codes, has, names, sealed, verify_at};
 use super::*;
 use crate::fixture::{START, Writer, exchange_id, id, small, trust};
-use crate::source::{Entry, MemorySource, Opened, SourceError};
+use crate::source::{Entry, Folders, MemorySource, Opened, SourceError};
 use crate::time::SECOND;
 
 /// A store of which some objects cannot be read.
@@ -16,7 +16,7 @@ impl Source for Broken {
     fn describe(&self) -> String {
         self.0.describe()
     }
-    fn folders(&self) -> Result<Vec<String>, SourceError> {
+    fn folders(&self) -> Folders {
         self.0.folders()
     }
     fn entries(&self, folder: &str) -> Result<Vec<Entry>, SourceError> {
@@ -29,6 +29,54 @@ impl Source for Broken {
         }
         self.0.open(name)
     }
+}
+
+/// A store of which a folder cannot be listed.
+#[derive(Debug)]
+struct Closed(MemorySource, &'static str);
+
+impl Source for Closed {
+    fn describe(&self) -> String {
+        self.0.describe()
+    }
+    fn folders(&self) -> Folders {
+        let mut folders = self.0.folders();
+        folders.names.retain(|name| !name.starts_with(self.1));
+        folders.unlisted.push((self.1.into(), refused(self.1)));
+        folders
+    }
+    fn entries(&self, folder: &str) -> Result<Vec<Entry>, SourceError> {
+        if folder.starts_with(self.1) { Err(refused(folder)) } else { self.0.entries(folder) }
+    }
+    fn open(&self, name: &str) -> Result<Opened, SourceError> {
+        if name.starts_with(self.1) { Err(refused(name)) } else { self.0.open(name) }
+    }
+}
+
+fn refused(name: &str) -> SourceError {
+    SourceError::Io { name: name.into(), error: std::io::Error::other("refused") }
+}
+
+#[test]
+fn what_may_be_in_a_folder_that_cannot_be_listed_is_not_gone() {
+    let (mut trust, mandate) = (trust(), Mandate::default());
+    trust.gateways[0].first_origin = Some(small().origin.clone());
+    let mut options = Options::new(&trust, &mandate, NOW);
+    let known = Remembered::Known(run(&small().store, &options, &mut NoSink).1);
+    options.remembered = Some(&known);
+    for folder in ["", "acme", "acme/gw1", "acme/gw1/20260921t133320z-00000001"] {
+        let (report, visits) = run(&Closed(small().store, folder), &options, &mut NoSink);
+        assert_eq!(report.verdict, Verdict::CouldNotJudge, "{folder}: {:?}", codes(&report));
+        assert_eq!(codes(&report), ["COULD_NOT_READ"].into(), "{folder}");
+        assert_eq!(visits.logs.len(), 1);
+    }
+    // What cannot be in it is gone all the same.
+    let report = run(&Closed(MemorySource::default(), "other"), &options, &mut NoSink).0;
+    has(&report, "EMPTY_EVIDENCE", Verdict::Diverged);
+    // Beside it all is judged.
+    let report = run(&Closed(small().store, "other"), &options, &mut NoSink).0;
+    assert_eq!(codes(&report), ["COULD_NOT_READ"].into());
+    assert_eq!(report.counts.batches, 3);
 }
 
 fn unread(store: MemorySource, name: &'static str) -> Report {

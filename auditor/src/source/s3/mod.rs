@@ -25,7 +25,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use tokio::runtime::Runtime;
 
-use super::{Entry, EntryKind, Opened, Source, SourceError};
+use super::{Entry, EntryKind, Folders, Opened, Source, SourceError};
 use ahead::Ahead;
 
 /// Small objects that [`S3Source::read_all`] reads at one time.
@@ -197,8 +197,8 @@ impl Source for S3Source {
         self.bucket.describe()
     }
 
-    fn folders(&self) -> Result<Vec<String>, SourceError> {
-        Ok(self.listing.folders())
+    fn folders(&self) -> Folders {
+        Folders { names: self.listing.folders(), ..Folders::default() }
     }
 
     fn entries(&self, folder: &str) -> Result<Vec<Entry>, SourceError> {
