@@ -65,7 +65,7 @@ pub struct Field {
 impl Fact {
     /// Whether few of all records are of its kind, and its columns stand in their leaves: it is asked once and kept.
     pub fn is_rare(&self) -> bool {
-        let common = ["intent", "outcome", "refusal"];
+        let common = ["intent", "outcome", "refusal", "content"];
         self.view.is_some_and(|view| view.from == "records") && !common.contains(&self.name)
     }
     /// Its columns.
@@ -177,7 +177,7 @@ const PLACE: &[(&str, ColumnKind)] = &[("origin", Utf8), ("position", Int64), ("
 fn of_kind(name: &'static str, about: &'static str, filter: &'static str, more: &[Vec<Field>]) -> Fact {
     let mut fields = plain(PLACE);
     fields.extend(more.iter().flatten().cloned());
-    let lasts = ["config", "admin", "boot", "hold", "erasure"].contains(&name);
+    let lasts = ["config", "admin", "boot", "hold", "erasure", "content"].contains(&name);
     let view = View { from: "records", filter, time: "at", lasts };
     Fact { name, about, rests: Rests::Records, fields, view: Some(view) }
 }
@@ -195,7 +195,8 @@ const EVENTS: &str = r#"(
            coalesce("key", origin) AS source, coalesce(provider, route, 'gateway') AS resource, exchange
            FROM records WHERE kind = 'refusal'
     UNION ALL SELECT origin, position, at, kind, leaf_text(leaf, 'actor') AS actor, leaf_text(leaf, 'action') AS action,
-           'done' AS result, origin AS source, leaf_text(leaf, 'object') AS resource, CAST(NULL AS VARCHAR) AS exchange
+           CASE WHEN leaf_text(leaf, 'action') = 'config_refused' THEN 'refused' ELSE 'done' END AS result, origin AS source,
+           leaf_text(leaf, 'object') AS resource, CAST(NULL AS VARCHAR) AS exchange
            FROM records WHERE kind = 'admin'
     UNION ALL SELECT origin, position, at, kind, leaf_text(leaf, 'actor') AS actor, 'erasure' AS action, 'done' AS result,
            origin AS source, exchange AS resource, exchange FROM records WHERE kind = 'erasure'
@@ -213,7 +214,7 @@ pub(super) const FURTHER_TABLE: &str = "further";
 /// An exchange whose other records are missing has nobody beside it, and is there all the same.
 pub(super) const FURTHER: &str = r#"SELECT a.origin, a.position, a.at, a.exchange, a.attempt_number, a.reason, a.attempt_target,
            a.attempt_provider, a.attempt_dialect, a.attempt_model, e.consumer, e.team, e.organisation, e."system", e.purpose,
-           e.data_class, e.subject, e."key", e.route, e.operation
+           e.data_class, e.subject, e."key", e.route, e.operation, e.first_provider
       FROM (SELECT * FROM records WHERE kind IN ('attempt', 'side_call') AND phase = 'open') a
       LEFT JOIN exchanges e ON a.origin = e.origin AND a.exchange = e.exchange"#;
 
@@ -222,10 +223,10 @@ const SENT: &str = r#"(
     SELECT origin, position, coalesce(started_at, ended_at) AS at, exchange, CAST(0 AS BIGINT) AS "number", 'first' AS why,
            first_target AS target, first_provider AS provider, first_dialect AS dialect,
            coalesce(sent_model, requested_model) AS model, consumer, team, organisation, "system", purpose, data_class,
-           subject, "key", route, operation FROM exchanges WHERE state <> 'refused'
+           subject, "key", route, operation, first_provider FROM exchanges WHERE state <> 'refused'
     UNION ALL SELECT origin, position, at, exchange, attempt_number AS "number", reason AS why, attempt_target AS target,
            attempt_provider AS provider, attempt_dialect AS dialect, attempt_model AS model, consumer, team, organisation,
-           "system", purpose, data_class, subject, "key", route, operation FROM further
+           "system", purpose, data_class, subject, "key", route, operation, first_provider FROM further
     )"#;
 
 /// Every fact.
@@ -261,6 +262,7 @@ pub static FACTS: LazyLock<Vec<Fact>> = LazyLock::new(|| {
         "key",
         "route",
         "operation",
+        "first_provider",
     ];
     let sent = [
         plain(PLACE),
@@ -280,7 +282,8 @@ pub static FACTS: LazyLock<Vec<Fact>> = LazyLock::new(|| {
         records(
             "sent",
             "what went to a provider, whether it answered or not: `number` 0 is what an exchange tried first, each further one a \
-             target behind it (`why`: `first`, `retry`, `fallback`, ...); consumer, purpose and data class are the exchange's",
+             target behind it (`why`: `first`, `retry`, `fallback`, ...); consumer, purpose and data class are the exchange's, and \
+             `first_provider` is where it went first, also before the interval",
             sent.concat(),
             seen(SENT, "at"),
         ),
@@ -328,6 +331,13 @@ pub static FACTS: LazyLock<Vec<Fact>> = LazyLock::new(|| {
             "what the gateway refused before anything went to a provider; `count` where several were folded into one",
             "kind = 'refusal'",
             &[typed(ASKED), typed(&["reason", "status", "count"]), policy],
+        ),
+        of_kind(
+            "content",
+            "content that was kept under a key, by what it belongs to: a call (`intent`) or a `refusal`, also from before the \
+             interval",
+            "kind IN ('intent', 'refusal') AND content_key IS NOT NULL",
+            &[plain(&[("kind", Utf8)]), typed(ASKED)],
         ),
         of_kind(
             "config",
@@ -413,7 +423,9 @@ pub static FACTS: LazyLock<Vec<Fact>> = LazyLock::new(|| {
         ),
         records(
             "event",
-            "who did what to what, when, from where and with which result: every record that somebody caused",
+            "who did what to what, when and with which result: every record that somebody caused. `source` is the gateway key, \
+             else the log; what administrators do, holds and erasures are `done`, or a configuration was `refused`: no \
+             record says more",
             event.concat(),
             seen(EVENTS, "at"),
         ),
@@ -466,7 +478,7 @@ pub static FACTS: LazyLock<Vec<Fact>> = LazyLock::new(|| {
         ),
         told(
             "period",
-            "the assessed interval: one row",
+            "the assessed interval: one row; it ends with the assessment at the latest",
             &[("from_at", TimestampUs), ("to_at", TimestampUs), ("assessed_at", TimestampUs)],
         ),
         told("day", "a day (UTC) of the assessed interval, by its first moment", &[("day", TimestampUs)]),

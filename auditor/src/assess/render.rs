@@ -15,9 +15,15 @@ pub fn text(assessment: &Assessment) -> String {
     let mut out = String::new();
     // Writing into a String cannot fail.
     let _ = writeln!(out, "{}", assessment.summary());
+    let cut = assessment.asked_to.map_or(String::new(), |asked| {
+        format!(
+            " (asked to {}: cut at the time of the assessment, what comes later is not settled)",
+            time::text(asked)
+        )
+    });
     let _ = writeln!(
         out,
-        "period      {} to {}",
+        "period      {} to {}{cut}",
         time::text(assessment.period.from),
         time::text(assessment.period.to)
     );

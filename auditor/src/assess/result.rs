@@ -148,6 +148,9 @@ pub struct Assessment {
     pub assessed_at: i64,
     /// The assessed interval.
     pub period: Interval,
+    /// The end that was asked for, where the interval was cut because that is yet to come.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub asked_to: Option<i64>,
     /// The verdict of the verification, on which every answer rests.
     pub verdict: Verdict,
     /// Its first line.

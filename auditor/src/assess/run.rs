@@ -131,6 +131,7 @@ pub async fn assess(
         auditor: env!("CARGO_PKG_VERSION"),
         assessed_at: report.checked_at,
         period: Interval { from, to },
+        asked_to: shown.asked.1.filter(|asked| *asked > to),
         verdict: report.verdict,
         first_line: report.first_line(),
         claims: report.claims.clone(),

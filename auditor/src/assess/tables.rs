@@ -232,12 +232,13 @@ fn plain(value: &Json) -> Option<String> {
     }
 }
 
-/// The assessed interval: what was asked, else from the first asked moment to the last.
+/// The assessed interval: what was asked, else from the first asked moment to the last. It ends with the auditor's clock: what
+/// is yet to come is no exception.
 pub fn period(report: &Report, asked: (Option<i64>, Option<i64>)) -> (i64, i64) {
     let gateways = || report.gateways.iter().filter_map(|gateway| gateway.asked.or(gateway.proven));
     let from = asked.0.or(gateways().map(|asked| asked.from).min()).unwrap_or(report.checked_at);
     let to = asked.1.or(gateways().map(|asked| asked.to).max()).unwrap_or(report.checked_at);
-    (from, to.max(from))
+    (from, to.min(report.checked_at).max(from))
 }
 
 /// What the report says, as rows.

@@ -279,7 +279,9 @@ fn what_only_the_users_registers_say_is_not_met_by_evidence() {
     let day = vec![vec![Value::Int(START)]];
     let review = |who: Value| vec![vec![Value::Int(START), who]];
     for (who, wanted) in [(text("ann"), Status::Stated), (Value::Null, Status::Exceptions)] {
-        let rows = [("day", day.clone()), ("review", review(who))];
+        let period =
+            vec![vec![Value::Int(START), Value::Int(START + time::DAY), Value::Int(START + time::DAY)]];
+        let rows = [("day", day.clone()), ("review", review(who)), ("period", period)];
         let found = judged("pci_dss", "10.4.1-daily", &rows, &standing);
         assert_eq!(found.status, wanted, "{:?}", found.why);
         assert!(
@@ -372,6 +374,16 @@ async fn evidence() -> Evidence {
         actor: None,
     };
     writer.push(Body::Erasure(erasure));
+    writer.push(Body::Admin(Admin { action: id("config_refused"), actor: Some(id("root")), object: None }));
+    let refusal = Writer::refusal(None);
+    let exchange = Some(crate::fixture::exchange_id(2));
+    let content_key = Some(writer.key().to_identifier());
+    writer.push(Body::Refusal(schemas::record::Refusal {
+        exchange,
+        content_key,
+        retention: Some(id("short")),
+        ..refusal
+    }));
     let refusal = Writer::refusal(Some(1));
     writer.push(Body::Refusal(schemas::record::Refusal {
         first: Some(writer.now),
@@ -429,16 +441,16 @@ fn facts_say_what_the_leaves_say() {
         assert_eq!(report.verdict, Verdict::Verified, "{:?}", report.findings);
         let tables = evidence.tables((None, None), Err("a folder".to_owned())).await;
         for (name, sql, wanted) in [
-            ("admin", "SELECT action, actor, object FROM admin", vec!["key_issued | root  | k1"]),
+            ("admin", "SELECT action, actor, object FROM admin", vec!["key_issued     | root  | k1"]),
             ("erasure", "SELECT reason, log, of_position FROM erasure", vec!["request", "acme/gw1", "| 2 "]),
             ("boot", "SELECT encryption, heartbeat_bound_ms FROM boot", vec!["aes_256_gcm", "300000"]),
             ("close", "SELECT reason, alive_until FROM close", vec!["shutdown", "2026-09-21T"]),
             (
                 "heartbeat",
                 "SELECT exchanges, outcomes, refusals FROM heartbeat",
-                vec!["| 1         | 1        | 1"],
+                vec!["| 1         | 1        | 2"],
             ),
-            ("exchange", "SELECT state, consumer FROM exchange", vec!["ended | tester"]),
+            ("exchange", "SELECT state, consumer FROM exchange", vec!["ended   | tester"]),
             ("refusal", "SELECT reason, status FROM refusal", vec!["unauthenticated | 401"]),
             ("verdict", "SELECT verdict FROM verdict", vec!["VERIFIED"]),
             ("claim", "SELECT claim FROM claim WHERE reached", vec!["signed"]),
@@ -449,6 +461,13 @@ fn facts_say_what_the_leaves_say() {
                 "event",
                 "SELECT kind, actor, action, result FROM event ORDER BY position",
                 vec!["boot    | gateway", "outcome | tester", "admin   | root", "unauthenticated", "erasure"],
+            ),
+            ("event", "SELECT result FROM event WHERE action = 'key_issued'", vec!["done"]),
+            ("event", "SELECT result FROM event WHERE action = 'config_refused'", vec!["refused"]),
+            (
+                "content",
+                "SELECT kind, retention FROM content ORDER BY position",
+                vec!["intent  | standard", "refusal | short"],
             ),
             // A caller without a gateway key: the source is the log.
             ("event", "SELECT source FROM event WHERE kind = 'outcome'", vec!["acme/gw1/"]),
@@ -466,7 +485,8 @@ fn facts_say_what_the_leaves_say() {
             async move { ask(context, tables, name, &format!("SELECT count(*) AS n FROM {name}")).await }
         };
         assert!(count("erasure").await.contains("| 1 |"));
-        assert!(count("admin").await.contains("| 1 |"));
+        assert!(count("admin").await.contains("| 2 |"));
+        assert!(count("content").await.contains("| 2 |"));
         assert!(count("refusal").await.contains("| 0 |"));
     });
 }
@@ -589,6 +609,9 @@ fn what_was_sent_names_every_provider_that_got_it_whoever_answered() {
         let rows: Vec<String> = answer.lines().filter(|line| line.contains(" 1 ")).map(words).collect();
         let wanted = ["allowed 0 1 1", "allowed 1 1 1", "forbidden 0 1 1", "forbidden 1 1 1"];
         assert_eq!(rows, wanted, "{answer}");
+        let sql = format!("SELECT first_provider FROM sent WHERE exchange = '{before}'");
+        let answer = ask(&evidence.session, &tables, "sent", &sql).await;
+        assert_eq!(answer.matches("forbidden").count(), 2, "{answer}");
         // Every exchange that was not refused is there once with what it tried first.
         let all =
             ask(&evidence.session, &tables, "sent", "SELECT count(*) FROM sent WHERE \"number\" = 0").await;
@@ -713,6 +736,9 @@ fn an_open_fact_names_no_time_that_is_not_there() {
     let (report, _) = run(&whole.store, &options, &mut NoSink);
     let (from, to) = super::tables::period(&report, (None, Some(START + SECOND)));
     assert!(from <= START && to == START + SECOND, "{} {}", time::text(from), time::text(to));
+    // Nor one that is yet to come.
+    let asked = (Some(START), Some(START + 90 * time::DAY));
+    assert_eq!(super::tables::period(&report, asked), (START, report.checked_at));
     let facts: Vec<&str> = FACTS.iter().map(|fact: &Fact| fact.name).collect();
     assert_eq!(facts.len(), facts.iter().collect::<std::collections::BTreeSet<_>>().len());
 }

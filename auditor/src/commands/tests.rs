@@ -454,6 +454,35 @@ fn planted_violations_are_exceptions_and_what_is_not_given_is_not_judged() {
 }
 
 #[test]
+fn an_interval_that_is_not_over_is_assessed_as_far_as_it_is_settled() {
+    let began = time::now() - 60 * SECOND;
+    let mut writer = Writer::boot("20260921t133320z-00000001", began, None, MemorySource::default());
+    writer.exchange(1, b"q", b"a");
+    writer.heartbeat();
+    writer.seal();
+    let place = Place::new(&writer);
+    let text = |name: &str| place.path(name).to_str().unwrap().to_owned();
+    let asked = began + 30 * time::DAY;
+    let assess = |format: &str| {
+        let mut words = vec!["auditor".to_owned(), "assess".into(), text("store")];
+        words.extend(["--trust".into(), text("trust.yaml"), "--state".into(), text("state")]);
+        words.extend(["--to".into(), time::text(asked), "--pack".into(), "soc2".into()]);
+        words.extend(["--control", "cc7.2-unbroken", "--format", format, "--out"].map(str::to_owned));
+        words.push(text("answer"));
+        let exit = super::run(&Cli::try_parse_from(words).unwrap()).unwrap();
+        (exit, std::fs::read_to_string(place.path("answer")).unwrap())
+    };
+    let (exit, json) = assess("json");
+    let assessment: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((exit, &assessment["verdict"]), (0, &"VERIFIED".into()), "{assessment:#}");
+    assert_eq!(control(&assessment, "cc7.2-unbroken")["status"], "met", "{assessment:#}");
+    assert_eq!(assessment["asked_to"], asked);
+    assert_eq!(assessment["period"]["to"], assessment["assessed_at"]);
+    let (_, told) = assess("text");
+    assert!(told.contains(&format!("(asked to {}: cut at", time::text(asked))), "{told}");
+}
+
+#[test]
 fn all_met_is_0_not_judged_alone_is_2_and_evidence_that_is_not_whole_is_no_pass() {
     let place = Place::new(&small());
     let (exit, assessment) = assess(&place, &["--pack", "soc2", "--control", "cc6.1-callers"]);
