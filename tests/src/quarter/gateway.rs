@@ -59,6 +59,8 @@ struct Gateway<'a> {
     log: Log,
     /// By the time at which they end.
     open: BTreeMap<(i64, u64), Open>,
+    /// By the time at which they are done: the logs of later months hold some.
+    erasures: BTreeMap<(i64, u64), Erasure>,
     encrypted: bool,
     policy: Sha256Hex,
     told: Told,
@@ -76,6 +78,7 @@ fn by(value: &str, source: Source) -> Option<Attributed> {
 pub(super) fn run(number: u64, store: &Path, plan: Plan, traffic: &Traffic, planted: &Planted) -> Told {
     let mut told = Told::default();
     let mut before: Option<Predecessor> = None;
+    let mut erasures = BTreeMap::new();
     let counts = days(plan.exchanges.saturating_sub(number).div_ceil(GATEWAYS));
     let mut next = number;
     for month in 0..3 {
@@ -93,6 +96,7 @@ pub(super) fn run(number: u64, store: &Path, plan: Plan, traffic: &Traffic, plan
             dice: Dice::new(plan.seed ^ ((number << 8) | month as u64)),
             log: Log::new(store, origin, config, signer(number)),
             open: BTreeMap::new(),
+            erasures,
             encrypted: !(plan.each > 0 && (number, month) == (2, 1)),
             policy: Sha256Hex::of(POLICY),
             told,
@@ -106,6 +110,7 @@ pub(super) fn run(number: u64, store: &Path, plan: Plan, traffic: &Traffic, plan
         }
         gateway.close(BEGIN + MONTHS[month + 1] * DAY);
         before = Some(gateway.log.as_predecessor());
+        erasures = gateway.erasures;
         told = gateway.told;
         told.records += gateway.log.position();
         told.bytes += gateway.log.bytes;
@@ -224,6 +229,9 @@ impl Gateway<'_> {
                 }
             }
             _ => {}
+        }
+        while let Some(erasure) = self.erasures.first_entry().filter(|due| due.key().0 <= at) {
+            self.log.push(at, Body::Erasure(erasure.remove()));
         }
         if day % 3 == 0 {
             self.refused(at);
@@ -442,7 +450,7 @@ impl Gateway<'_> {
         }
     }
 
-    /// Its outcome, and its erasure where that was planted.
+    /// Its outcome, and its erasure where that was planted: three weeks later, or at once where the quarter ends before.
     fn end(&mut self, at: i64, open: Open) {
         let Open { outcome, violation } = open;
         let (exchange, position) = (outcome.exchange.clone(), outcome.intent_position);
@@ -457,7 +465,12 @@ impl Gateway<'_> {
                 reason: id("request"),
                 actor: Some(id("ann")),
             };
-            self.log.push(at, Body::Erasure(erasure));
+            let due = at + 21 * DAY;
+            if due < BEGIN + (super::DAYS - 1) * DAY {
+                self.erasures.insert((due, position), erasure);
+            } else {
+                self.log.push(at, Body::Erasure(erasure));
+            }
         }
     }
 }

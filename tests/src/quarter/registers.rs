@@ -21,6 +21,9 @@ pub(super) const HEALTH: &str = "azure";
 /// See [`HEALTH`].
 pub(super) const CARDS: &str = "anthropic";
 
+/// How many days content of the class `short` may be kept.
+pub(super) const SHORT_DAYS: i64 = 30;
+
 /// Writes them.
 pub(super) fn write(
     folder: &Path,
@@ -46,7 +49,7 @@ pub(super) fn write(
         ("ropa", pairs("purpose,provider", &PURPOSES, "")),
         ("allowed", allowed()),
         ("erasure_request", requests(done)),
-        ("retention_period", "retention,days\nstandard,36500\nshort,30\n".into()),
+        ("retention_period", format!("retention,days\nstandard,36500\nshort,{SHORT_DAYS}\n")),
     ];
     let write = |(name, text): (&str, String)| {
         let file = folder.join(format!("{name}.csv"));

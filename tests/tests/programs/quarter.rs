@@ -25,6 +25,11 @@ impl Ran {
     }
 }
 
+/// From when to when.
+type Interval<'a> = (&'a str, &'a str);
+
+const QUARTER: Interval<'_> = ("2026-07-01", "2026-10-01");
+
 /// A quarter with an auditor's state.
 struct Case {
     quarter: Quarter,
@@ -46,7 +51,7 @@ impl Case {
     }
 
     /// Runs the auditor over the store.
-    fn auditor(&self, command: &str, more: &[String]) -> Ran {
+    fn auditor(&self, command: &str, (from, to): Interval<'_>, more: &[String]) -> Ran {
         let out = self.folder.path().join("out");
         let began = Instant::now();
         let mut child = Command::new(tests::binary("auditor"))
@@ -56,7 +61,7 @@ impl Case {
             .arg(&self.quarter.trust)
             .arg("--state")
             .arg(self.folder.path().join("state"))
-            .args(["--from", "2026-07-01", "--to", "2026-10-01"])
+            .args(["--from", from, "--to", to])
             .args(more)
             .stdout(std::fs::File::create(&out).expect("a file"))
             .stderr(Stdio::inherit())
@@ -75,7 +80,7 @@ impl Case {
     }
 
     /// Assesses packs; gives the assessment, and the exceptions by control.
-    fn assess(&self, what: &str, packs: &[&str]) -> (i32, Value, Found) {
+    fn assess(&self, what: &str, interval: Interval<'_>, packs: &[&str]) -> (i32, Value, Found) {
         let list = self.folder.path().join("exceptions.jsonl");
         let mut words: Vec<String> = ["--format", "json", "--exceptions"].map(str::to_owned).to_vec();
         words.push(path(&list));
@@ -86,7 +91,7 @@ impl Case {
         for (name, file) in self.quarter.registers.iter().filter(|(name, _)| wanted(name)) {
             words.extend(["--register".to_owned(), format!("{name}={}", path(file))]);
         }
-        let ran = self.auditor("assess", &words);
+        let ran = self.auditor("assess", interval, &words);
         ran.say(what);
         let assessment = serde_json::from_str(&ran.text).expect("an assessment");
         (ran.exit, assessment, Found::read(&list))
@@ -183,10 +188,10 @@ fn every_planted_violation_is_found_by_its_controls_and_none_is_invented() {
         false => Plan { exchanges: exchanges.unwrap_or(6_000), each: 3, seed: 3 },
     };
     let case = Case::new(plan);
-    let verified = case.auditor("verify", &[]);
+    let verified = case.auditor("verify", QUARTER, &[]);
     verified.say("verify");
     assert!(verified.text.contains("BACKDATED"), "{}", verified.text);
-    let (exit, assessment, found) = case.assess("first assess, all packs", &["all"]);
+    let (exit, assessment, found) = case.assess("first assess, all packs", QUARTER, &["all"]);
     assert_eq!(exit, 1);
     let wanted = &case.quarter.answers;
     let found = found.answers(wanted);
@@ -194,20 +199,45 @@ fn every_planted_violation_is_found_by_its_controls_and_none_is_invented() {
     let planted: usize = wanted.values().map(|answer| answer.values.len()).sum();
     println!("{planted} exceptions of {} controls, all of them planted", wanted.len());
     assert_eq!(of_status(&assessment, "exceptions").len(), wanted.len());
-    let (_, again, _) = case.assess("second assess, all packs", &["all"]);
+    let (_, again, _) = case.assess("second assess, all packs", QUARTER, &["all"]);
     assert_eq!(again["counts"], assessment["counts"]);
     if tests::long_round() {
         for pack in assessment["packs"].as_array().expect("packs") {
             let name = pack["name"].as_str().expect("a name");
-            case.assess(&format!("assess {name}"), &[name]);
+            case.assess(&format!("assess {name}"), QUARTER, &[name]);
         }
     }
 }
 
 #[test]
+fn the_months_together_show_what_the_quarter_shows() {
+    let case = Case::new(Plan { exchanges: 1_500, each: 2, seed: 5 });
+    let wanted = &case.quarter.answers;
+    let (_, _, whole) = case.assess("assess of the quarter", QUARTER, &["all"]);
+    let mut whole = whole.answers(wanted);
+    assert_eq!(differences(&whole, wanted), Vec::<String>::new());
+    let mut months = Answers::new();
+    for interval in [("2026-07-01", "2026-08-01"), ("2026-08-01", "2026-09-01"), ("2026-09-01", "2026-10-01")]
+    {
+        let (_, _, found) = case.assess(&format!("assess from {}", interval.0), interval, &["all"]);
+        for (control, answer) in found.answers(wanted) {
+            let all = months.entry(control).or_default();
+            all.column = answer.column;
+            all.values.extend(answer.values);
+        }
+    }
+    // What lasts is told in each month that it is in.
+    for answer in whole.values_mut().chain(months.values_mut()) {
+        answer.values.sort();
+        answer.values.dedup();
+    }
+    assert_eq!(differences(&months, &whole), Vec::<String>::new());
+}
+
+#[test]
 fn a_quarter_in_which_nothing_was_planted_has_no_exceptions_but_what_a_folder_cannot_claim() {
     let case = Case::new(Plan { exchanges: 1_500, each: 0, seed: 4 });
-    let (exit, assessment, found) = case.assess("assess, all packs", &["all"]);
+    let (exit, assessment, found) = case.assess("assess, all packs", QUARTER, &["all"]);
     assert_eq!((exit, &assessment["verdict"]), (1, &"VERIFIED".into()), "{:#}", assessment["findings"]);
     assert_eq!(
         differences(&found.answers(&case.quarter.answers), &case.quarter.answers),
