@@ -523,8 +523,8 @@ pub struct Reconcile {
     /// How much counts and costs may differ, in percent of the larger one.
     #[arg(long, value_name = "PERCENT", default_value = "0.5")]
     pub tolerance: String,
-    /// Judge also days (or hours) of an export that reach beyond the asked interval; without it those that tell more than
-    /// was recorded are only listed, and `reconciled` is not claimed.
+    /// Judge also days (or hours) of an export that reach beyond the asked interval, and batches that may have been asked for
+    /// before the evidence begins; without it those that tell more than was recorded are only listed, and `reconciled` is not claimed.
     #[arg(long)]
     pub partial: bool,
     /// How the result is written.
@@ -614,7 +614,8 @@ pub struct Sample {
     /// The folder for the working papers: not there yet, or empty.
     #[arg(long, short, value_name = "DIR", required_unless_present = "check")]
     pub out: Option<PathBuf>,
-    /// Repeat the draw of a folder of working papers from the proven roots, and compare.
+    /// Repeat the draw of a folder of working papers from the proven roots, and compare. Papers say by which version they were
+    /// drawn; those of another one than this build's are refused.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["n", "seed_from", "seed_at", "by", "by_value", "currency", "out"])]
     pub check: Option<PathBuf>,
     /// Memory for the questions; what is beyond it goes to disk.

@@ -41,7 +41,7 @@ pub fn run(typed: &Cost) -> anyhow::Result<u8> {
         let (context, _spill) = query::session(&opened, &cache, &[], &typed.answer).await?;
         asked.answer(&context, &opened, &report, typed).await
     })?;
-    let mut stderr = std::io::stderr();
+    let mut stderr = super::stderr();
     for line in spend.lines() {
         writeln!(stderr, "spent     {line}")?;
     }
@@ -186,7 +186,7 @@ impl Asked {
                 if changes.not_known > 0 {
                     let count = changes.not_known;
                     writeln!(
-                        std::io::stderr(),
+                        super::stderr(),
                         "left out  {count} exchanges: their price book cannot be read"
                     )?;
                 }
@@ -225,7 +225,7 @@ impl Asked {
                 .await?;
                 let caveat =
                     "recorded counts at another model's prices; another model cuts text into other tokens";
-                writeln!(std::io::stderr(), "what if   {caveat}")?;
+                writeln!(super::stderr(), "what if   {caveat}")?;
                 (sql, repriced::sheet(&names(&groups), &all))
             }
         };

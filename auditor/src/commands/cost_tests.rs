@@ -12,9 +12,10 @@ use schemas::record::{
     UsageSource,
 };
 
-use crate::cli::Cli;
+use crate::cli::{Cli, Command};
 use crate::cost::booked;
 use crate::decimal::Decimal;
+use crate::finding::{Code, Effect};
 use crate::fixture::{START, Writer, exchange_id, id, trust};
 use crate::source::MemorySource;
 use crate::time::{self, DAY, SECOND};
@@ -56,6 +57,9 @@ struct Bench {
 }
 
 fn usage(made: &Made) -> Usage {
+    if made.source == UsageSource::Unknown {
+        return Usage::of(made.source, made.role);
+    }
     Usage {
         input_tokens: Some(made.input),
         cache_read_tokens: Some(made.read),
@@ -153,7 +157,7 @@ impl Bench {
         self.dir.path().join(name)
     }
 
-    fn run(&self, command: &str, more: &[&str]) -> anyhow::Result<u8> {
+    fn typed(&self, command: &str, more: &[&str]) -> anyhow::Result<Cli> {
         let text = |name: &str| self.path(name).to_str().unwrap().to_owned();
         let mut words = vec!["auditor".to_owned(), command.into(), text("store"), "--trust".into()];
         words.extend([
@@ -164,7 +168,24 @@ impl Bench {
             time::text(self.to),
         ]);
         words.extend(more.iter().map(ToString::to_string));
-        super::run(&Cli::try_parse_from(words)?)
+        Ok(Cli::try_parse_from(words)?)
+    }
+
+    fn run(&self, command: &str, more: &[&str]) -> anyhow::Result<u8> {
+        super::run(&self.typed(command, more)?)
+    }
+
+    /// Findings of a reconciliation: code, effect, and on what; and the claim.
+    fn reconciled(&self, more: &[&str]) -> (Vec<(Code, Effect, String)>, String) {
+        let Command::Reconcile(typed) = self.typed("reconcile", more).unwrap().command else {
+            panic!("another command")
+        };
+        let (reconciliation, report) = super::reconcile::reconciled(&typed).unwrap();
+        let found = report
+            .findings
+            .iter()
+            .filter_map(|finding| Some((finding.code, finding.effect, finding.place.item.clone()?)));
+        (found.collect(), reconciliation.claim)
     }
 
     /// The rows of an answer, each by its columns.
@@ -375,7 +396,7 @@ fn what_was_made_in_the_background_is_booked_once_where_it_was_asked_for_by_what
     let booked = ["research", "USD", "2", "10.5", "0", "3000000", "0"];
     assert_eq!(
         cells(&rows, &names),
-        [booked, ["quality", "", "1", "", "0", "", "0"], ["research", "", "1", "", "1", "0", "1"]]
+        [booked, ["quality", "", "1", "", "0", "", "0"], ["research", "", "1", "", "1", "", "1"]]
     );
     // The same in each form, and computed again from the price book.
     let focus = bench.rows("export", "focus", &[]);
@@ -389,6 +410,23 @@ fn what_was_made_in_the_background_is_booked_once_where_it_was_asked_for_by_what
     let sql = "SELECT cost, unpriced FROM exchanges WHERE team = 'research' ORDER BY started_at";
     let rows = bench.rows("query", "csv", &[sql]);
     assert_eq!(cells(&rows, &["cost", "unpriced"]), [["4.5", ""], ["6", ""], ["", "no_usage"]]);
+}
+
+#[test]
+fn what_a_read_tells_is_booked_under_the_model_whose_prices_it_has() {
+    let response = Some("resp-1".to_owned());
+    let (source, role) = (UsageSource::Unknown, UsageRole::Retrieved);
+    let asking = Made { source, response: response.clone(), ..made(START + SECOND, "small", 0, 0, 0) };
+    let read = Made { role, response, ..made(START + 2 * SECOND, "gpt-4o", 1_000_000, 0, 0) };
+    let bench = bench(&[asking, read], None);
+    assert_eq!(cells(&bench.cost(&["--by", "model"]), &["model", "cost"])[0], ["gpt-4o", "3"]);
+    let focus = bench.rows("export", "focus", &[]);
+    let names = ["x_Exchange", "ListUnitPrice", "PricingQuantity", "BilledCost"];
+    let wanted = exchange_id(1).to_string();
+    assert!(
+        cells(&focus, &names).contains(&[&wanted, "3", "1", "3"].map(str::to_owned).to_vec()),
+        "{focus:?}"
+    );
 }
 
 #[test]
@@ -625,21 +663,37 @@ fn sums(rows: &[BTreeMap<String, String>], currency: &str, cost: &str) -> BTreeM
     sums
 }
 
+/// Whose word the counts are, and whether they were incurred.
+const KINDS: [(UsageSource, UsageRole); 6] = [
+    (UsageSource::Provider, UsageRole::Incurred),
+    (UsageSource::Partial, UsageRole::Incurred),
+    (UsageSource::Estimated, UsageRole::Incurred),
+    (UsageSource::Unknown, UsageRole::Incurred),
+    (UsageSource::Provider, UsageRole::Retrieved),
+    (UsageSource::Unknown, UsageRole::Retrieved),
+];
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(if std::env::var_os("AFFIDAVIT_LONG").is_some() { 200 } else { 12 }))]
 
     #[test]
     fn what_is_exported_to_focus_sums_up_to_the_cost(
         all in proptest::collection::vec(
-            (0_usize..4, 0_i64..5_000_000, 0_i64..5_000_000, 0_i64..3_000_000, 0_u8..6, any::<bool>()), 0..25
+            (
+                0_usize..4, 0_i64..5_000_000, 0_i64..5_000_000, 0_i64..3_000_000, 0_u8..6, 0_usize..KINDS.len(),
+                proptest::option::weighted(0.2, 1_i64..3_000_000),
+            ),
+            0..25,
         ),
     ) {
         let all: Vec<Made> = (1..)
             .zip(&all)
-            .map(|(n, (model, uncached, read, output, response, is_final))| Made {
-                // Some answers have the name of another one.
-                response: (*response > 2).then(|| format!("resp-{response}")),
-                source: if *is_final { UsageSource::Provider } else { UsageSource::Partial },
+            .map(|(n, (model, uncached, read, output, response, kind, failed))| Made {
+                // Some answers have the name of another one; a read has the name of what it reads.
+                response: (*response > 2 || KINDS[*kind].1 == UsageRole::Retrieved).then(|| format!("resp-{response}")),
+                source: KINDS[*kind].0,
+                role: KINDS[*kind].1,
+                failed: *failed,
                 ..made(
                     START + n * SECOND,
                     ["gpt-4o", "small", "euro", "nobody-knows"][*model],
@@ -652,7 +706,9 @@ proptest! {
         let bench = bench(&all, None);
         let exported = bench.rows("export", "focus", &[]);
         let cost = bench.cost(&["--by", "model,team"]);
-        prop_assert_eq!(sums(&exported, "BillingCurrency", "BilledCost"), sums(&cost, "currency", "cost"));
+        let cost = sums(&cost, "currency", "cost");
+        prop_assert_eq!(&sums(&exported, "BillingCurrency", "BilledCost"), &cost);
+        prop_assert_eq!(&bench.of_exchanges(), &cost);
         for row in &exported {
             let number = |name: &str| Decimal::parse(&row[name]).unwrap().0;
             // Cost is price by quantity, exactly.
@@ -774,6 +830,8 @@ fn batches_that_were_not_asked_for_through_the_gateway_are_named() {
     ] {
         let bench = bench(&[asked, vec![answer.clone()]].concat(), None);
         let file = bench.path("usage.json");
+        let keys = bench.path("keys.csv");
+        std::fs::write(&keys, "key,provider\nk,openai\n").unwrap();
         let of_batch = usage_page(&[(day, "k", "gpt-4o", 7000, 0, 70)], false)
             .replace("\"batch\":null", "\"batch\":true");
         let others = usage_page(&[(last.div_euclid(DAY), "k", "gpt-4o", 1000, 0, 50)], false);
@@ -781,11 +839,76 @@ fn batches_that_were_not_asked_for_through_the_gateway_are_named() {
         let export = format!("openai-usage={}", file.display());
         // The batch of the day before lies before what is asked about, and is found.
         let from = time::text(day * DAY);
-        let words = ["--export", &export, "--from", &from];
+        let words = ["--export", &export, "--from", &from, "--keys", keys.to_str().unwrap()];
         assert_eq!(bench.run("reconcile", &words).unwrap(), u8::from(named));
+        let past = (
+            Code::UnrecordedUsage,
+            Effect::Incomplete,
+            "key k, model gpt-4o, 2026-09-23, batches".to_owned(),
+        );
+        let (found, claim) = bench.reconciled(&words);
+        assert_eq!(found, if named { vec![past.clone()] } else { vec![] });
+        let wanted = if named { "beyond what was recorded" } else { "which are not compared (all else" };
+        assert!(claim.contains(wanted), "{claim}");
+        // Batches are never compared.
         let claimed = [&words[..], &["--require", "claim=reconciled"]].concat();
-        assert_eq!(bench.run("reconcile", &claimed).unwrap(), 1, "batches are never compared");
+        assert_eq!(bench.run("reconcile", &claimed).unwrap(), 1);
+        let unreached = (Code::ClaimNotReached, Effect::Policy, "claim reconciled".to_owned());
+        let (found, _) = bench.reconciled(&claimed);
+        assert!(found.contains(&unreached) && found.contains(&past) == named, "{found:?}");
     }
+}
+
+#[test]
+fn hours_within_the_evidence_are_judged_apart_from_those_that_reach_beyond_it() {
+    let (day, hour) = (START.div_euclid(DAY) + 1, 3600 * SECOND);
+    let at = |hours: i64| day * DAY + hours * hour + 5 * SECOND;
+    let bench = bench(&[made(at(1), "gpt-4o", 1000, 0, 50), made(at(10), "gpt-4o", 700, 0, 30)], None);
+    let file = bench.path("usage.json");
+    // Ten hours of the second day are whole; the evidence ends within the eleventh.
+    let reconcile = |first: i64, last: i64, more: &[&str]| {
+        let of = |hours: i64, results: serde_json::Value| {
+            let start = (day * DAY + hours * hour) / SECOND;
+            serde_json::json!({ "object": "bucket", "start_time": start, "end_time": start + 3600, "results": results })
+        };
+        let used = |input: i64, output: i64| {
+            serde_json::json!([{ "object": "organization.usage.completions.result", "input_tokens": input,
+                "output_tokens": output, "num_model_requests": 1, "model": "gpt-4o" }])
+        };
+        let data: Vec<serde_json::Value> = (-24..=10)
+            .map(|hours| match hours {
+                1 => of(hours, used(first, 50)),
+                10 => of(hours, used(last, 30)),
+                _ => of(hours, serde_json::json!([])),
+            })
+            .collect();
+        let page =
+            serde_json::json!({ "object": "page", "data": data, "has_more": false, "next_page": null });
+        std::fs::write(&file, page.to_string()).unwrap();
+        let export = format!("openai-usage={}", file.display());
+        bench.reconciled(&[&["--export", &export], more].concat())
+    };
+    let whole = |code, effect| (code, effect, "model gpt-4o, 2026-09-22, 00:00 to 10:00".to_owned());
+    let reaching =
+        |effect| (Code::UnrecordedUsage, effect, "model gpt-4o, 2026-09-22, 10:00 to 11:00".to_owned());
+    assert_eq!(reconcile(1000, 700, &[]), (vec![], "reconciled within 0.5 % with openai-usage".to_owned()));
+    // More within the whole hours is no part of anything; more in the last one may be from after the evidence.
+    let unrecorded = whole(Code::UnrecordedUsage, Effect::Incomplete);
+    assert_eq!(reconcile(9000, 700, &[]).0, [unrecorded.clone()]);
+    assert_eq!(reconcile(9000, 7000, &[]).0, [unrecorded, reaching(Effect::Note)]);
+    let (found, claim) = reconcile(1000, 7000, &[]);
+    assert_eq!(found, [reaching(Effect::Note)]);
+    assert_eq!(
+        claim,
+        "NOT reconciled throughout: 1 sums of openai-usage differ and reach beyond the asked interval \
+         (all else that was compared agrees within 0.5 %)"
+    );
+    assert_eq!(reconcile(1000, 7000, &["--partial"]).0, [reaching(Effect::Incomplete)]);
+    // What one hour has too much makes no other whole.
+    assert_eq!(
+        reconcile(500, 7000, &[]).0,
+        [whole(Code::ReconcileDiff, Effect::Policy), reaching(Effect::Note)]
+    );
 }
 
 #[test]

@@ -96,7 +96,7 @@ async fn focus(
     .and_then(|()| writer.write(&sheet.batch()?))
     .and_then(|()| writer.finish());
     query::unless_broken(written)?;
-    let mut stderr = std::io::stderr();
+    let mut stderr = super::stderr();
     for line in spend.lines() {
         writeln!(stderr, "spent     {line}")?;
     }

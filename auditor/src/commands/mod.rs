@@ -23,6 +23,11 @@ pub mod verify;
 pub mod witness;
 
 use std::io::Write as _;
+#[cfg(not(test))]
+pub(crate) use std::io::stderr;
+
+#[cfg(test)]
+pub(crate) use tests::stderr::stderr;
 
 use crate::cli::{Cli, Command};
 

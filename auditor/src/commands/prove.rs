@@ -65,5 +65,5 @@ pub fn run(typed: &Prove) -> anyhow::Result<u8> {
 
 fn eprintln_line(line: &str) {
     use std::io::Write as _;
-    let _ = writeln!(std::io::stderr(), "{line}");
+    let _ = writeln!(super::stderr(), "{line}");
 }

@@ -189,7 +189,7 @@ fn harmless(error: anyhow::Error) -> anyhow::Error {
 
 /// Says on standard error what the answer rests on; the exit code is the verdict's.
 pub(super) fn finish(report: &Report, registers: &[Register], sql: Option<&str>) -> anyhow::Result<u8> {
-    io::stderr().write_all(rests::text(report, registers, sql).as_bytes())?;
+    super::stderr().write_all(rests::text(report, registers, sql).as_bytes())?;
     Ok(report.verdict.exit_code())
 }
 

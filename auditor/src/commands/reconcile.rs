@@ -9,6 +9,7 @@ use crate::reconcile::batches::AskedFor;
 use crate::reconcile::compare::{Comparing, Tolerance};
 use crate::reconcile::input::Input;
 use crate::reconcile::keys::Keys;
+use crate::reconcile::result::Reconciliation;
 use crate::reconcile::{Export, render};
 use crate::render::json;
 use crate::report::{Interval, Report};
@@ -18,6 +19,21 @@ use crate::report::{Interval, Report};
 /// # Errors
 /// Evidence that cannot be opened, or an export that is not of its format.
 pub fn run(typed: &Reconcile) -> anyhow::Result<u8> {
+    let (reconciliation, report) = reconciled(typed)?;
+    match typed.format {
+        ReportFormat::Text => out(&render::text(&reconciliation, &report))?,
+        ReportFormat::Json => {
+            let value = serde_json::json!({
+                "first_line": report.first_line(), "report": report, "reconciliation": reconciliation,
+            });
+            out(&(json::harmless(&serde_json::to_string_pretty(&value)?) + "\n"))?;
+        }
+    }
+    query::finish(&report, &[], None)
+}
+
+/// What comes of it.
+pub(super) fn reconciled(typed: &Reconcile) -> anyhow::Result<(Reconciliation, Report)> {
     let tolerance = Tolerance::parse(&typed.tolerance).map_err(anyhow::Error::msg).context("--tolerance")?;
     let keys = typed.keys.as_deref().map(|path| -> anyhow::Result<Keys> {
         let input = Input::open(path).context("--keys")?;
@@ -47,16 +63,7 @@ pub fn run(typed: &Reconcile) -> anyhow::Result<u8> {
     })?;
     let reconciliation = comparing.finish(&asked_for);
     reconciliation.settle(&mut report);
-    match typed.format {
-        ReportFormat::Text => out(&render::text(&reconciliation, &report))?,
-        ReportFormat::Json => {
-            let value = serde_json::json!({
-                "first_line": report.first_line(), "report": report, "reconciliation": reconciliation,
-            });
-            out(&(json::harmless(&serde_json::to_string_pretty(&value)?) + "\n"))?;
-        }
-    }
-    query::finish(&report, &[], None)
+    Ok((reconciliation, report))
 }
 
 /// From the first asked interval's start to the last one's end.

@@ -56,7 +56,7 @@ pub fn run(typed: &Reperform) -> anyhow::Result<u8> {
     };
     let mut out = query::output(typed.out.as_deref())?;
     query::unless_broken(out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Into::into))?;
-    let mut stderr = std::io::stderr();
+    let mut stderr = super::stderr();
     if found.evaluated.is_empty() {
         writeln!(stderr, "no verdict could be evaluated: nothing is judged")?;
     }

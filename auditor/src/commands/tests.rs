@@ -1,6 +1,7 @@
 mod asked;
 mod handed_over;
 mod promised;
+pub(super) mod stderr;
 mod translated;
 
 use std::path::{Path, PathBuf};
@@ -79,6 +80,7 @@ fn questions_are_answered_from_proven_rows_also_at_later_visits() {
     let place = Place::new(&small());
     for _ in 0..3 {
         assert_eq!(place.ask("query", "csv", &[KINDS]), KINDS_ARE);
+        assert!(stderr::taken().starts_with("-- this answer rests on\nverdict   VERIFIED "));
     }
     let one = place.ask(
         "query",

@@ -79,7 +79,7 @@ fn subquery_of(records: &str, from: Option<i64>, to: Option<i64>) -> String {
                     "CASE WHEN t.told_response IS NULL THEN d.\"unpriced\" WHEN t.\"told_cost\" IS NULL THEN 'no_price' END"
                         .to_owned()
                 }
-                "served_model" => "coalesce(d.\"served_model\", t.\"told_served_model\")".to_owned(),
+                "served_model" => "coalesce(t.\"told_served_model\", d.\"served_model\")".to_owned(),
                 "usage_source" => "coalesce(t.\"told_usage_source\", d.\"usage_source\")".to_owned(),
                 _ if is_told(column) => format!(
                     "CASE WHEN t.told_response IS NOT NULL THEN t.\"told_{name}\" WHEN d.usage_role = 'retrieved' THEN NULL \
@@ -243,7 +243,8 @@ fn by_read(outcome: &mut Outcome, read: Outcome) {
     outcome.unpriced = read.cost.is_none().then_some(Unpriced::NoPrice);
     outcome.cost = read.cost;
     outcome.answered.service_tier = read.answered.service_tier;
-    if outcome.answered.served_model.is_none() {
+    // The prices are those of the model that the read names.
+    if read.answered.served_model.is_some() {
         outcome.answered.served_model = read.answered.served_model;
     }
 }

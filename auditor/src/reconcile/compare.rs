@@ -53,8 +53,29 @@ impl Tolerance {
     }
 }
 
-/// How a cell is named in an export: key, model, day.
-type Name = (Option<String>, Option<String>, i64);
+/// A cell of an export. Of one day, the stretches within what was asked stand apart from those that reach beyond it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Name {
+    key: Option<String>,
+    model: Option<String>,
+    day: i64,
+    partial: bool,
+    /// Of batches: whether those that it may be of lie before the evidence.
+    reaches_before: bool,
+}
+
+impl Name {
+    fn new(key: Option<String>, model: Option<String>, stretch: (i64, i64), asked: Interval) -> Self {
+        let (day, partial) = (day(stretch), is_partial(stretch, asked));
+        Self { key, model, day, partial, reaches_before: false }
+    }
+
+    /// Of a sum; without `keys` no key is told apart.
+    fn of(bucket: &Bucket, keys: Option<&Keys>, asked: Interval) -> Self {
+        let key = keys.and_then(|keys| Some(keys.of_export(bucket.key.as_deref()?)));
+        Self::new(key, bucket.model.clone(), (bucket.from, bucket.to), asked)
+    }
+}
 
 #[derive(Debug, Default)]
 struct Sums {
@@ -62,8 +83,10 @@ struct Sums {
     evidence: Counts,
     not_final: u64,
     unpriced: u64,
-    partial: bool,
 }
+
+/// Stretches of time that a cell is the sum of.
+type Stretches = Vec<(i64, i64)>;
 
 /// What is known of one export while records are gone through.
 #[derive(Debug)]
@@ -72,7 +95,7 @@ enum Side<'a> {
         by_key: bool,
         by_model: bool,
         /// Stretches that the export tells of, in order, without those outside of what was asked.
-        told: Vec<(i64, i64)>,
+        told: Stretches,
         sums: BTreeMap<Name, Sums>,
     },
     Calls {
@@ -175,7 +198,7 @@ impl<'a> Comparing<'a> {
             if !is_about || key == Some(None) {
                 continue;
             }
-            let told = side.add(booked, key.clone().flatten(), export, self.tolerance);
+            let told = side.add(booked, key.clone().flatten(), export, self.asked, self.tolerance);
             covered |= told && export.format.tells_usage();
         }
         if !covered {
@@ -185,23 +208,28 @@ impl<'a> Comparing<'a> {
 
     /// What a provider tells of batches that were asked for by nobody who passed here; and how many sums may be of some that
     /// were.
-    fn past(&self, export: &Export, by_key: bool, asked_for: &AskedFor) -> (BTreeMap<Name, Sums>, u64) {
-        let (mut past, mut left_out) = (BTreeMap::<Name, Sums>::new(), 0);
+    fn past(
+        &self,
+        export: &Export,
+        by_key: bool,
+        asked_for: &AskedFor,
+    ) -> (BTreeMap<Name, (Counts, Stretches)>, u64) {
+        let (mut past, mut left_out) = (BTreeMap::<Name, (Counts, Stretches)>::new(), 0);
         for bucket in export.told.batches.iter().filter(|bucket| is_within(bucket, self.asked)) {
-            let name = name(bucket, self.keys.filter(|_| by_key));
+            let mut name = Name::of(bucket, self.keys.filter(|_| by_key), self.asked);
             let is_its_own = |batch: &Batch| {
                 let Some(keys) = self.keys else { return true };
                 let key = keys.of_exchange(&batch.provider, batch.target.as_deref());
-                key.is_some() && (name.0.is_none() || key == name.0.as_deref())
+                key.is_some() && (name.key.is_none() || key == name.key.as_deref())
             };
             if asked_for.within(export, bucket.from, bucket.to).any(is_its_own) {
                 left_out += 1;
                 continue;
             }
-            let reaches_before = asked_for.reaches_before(bucket);
-            let sums = past.entry(name).or_default();
-            sums.provider.add(&bucket.counts);
-            sums.partial |= reaches_before || is_partial(bucket, self.asked);
+            name.reaches_before = asked_for.reaches_before(bucket);
+            let (sums, stretches) = past.entry(name).or_default();
+            sums.add(&bucket.counts);
+            stretches.push((bucket.from, bucket.to));
         }
         (past, left_out)
     }
@@ -215,20 +243,29 @@ impl<'a> Comparing<'a> {
             fact.batches = asked_for.within(export, self.asked.from, self.asked.to).count() as u64;
             match side {
                 Side::Buckets { by_key, sums, told, .. } => {
-                    fact.told = export.format.tells_of_rest().then(|| joined(told));
                     let (past, left_out) = self.past(export, by_key, asked_for);
                     if left_out > 0 {
                         fact.left_out.insert(BATCH.into(), left_out);
                     }
+                    let mut stretches = BTreeMap::<(i64, bool), Stretches>::new();
+                    for stretch in &told {
+                        let of = (day(*stretch), is_partial(*stretch, self.asked));
+                        stretches.entry(of).or_default().push(*stretch);
+                    }
                     let others = sums.into_iter().map(|(name, sums)| {
-                        let state = sums.judge(self.tolerance, self.judge_partial);
-                        sums.cell(name, false, state)
+                        let state = sums.judge(self.tolerance, name.partial && !self.judge_partial);
+                        let stretches = stretches.get(&(name.day, name.partial)).cloned();
+                        sums.cell(name, stretches.unwrap_or_default(), None, state)
                     });
-                    let past = past.into_iter().map(|(name, sums)| {
-                        let is_open = sums.partial && !self.judge_partial;
-                        sums.cell(name, true, if is_open { State::Partial } else { State::Unrecorded })
+                    let past = past.into_iter().map(|(name, (provider, mut stretches))| {
+                        stretches.sort_unstable();
+                        let is_open = (name.partial || name.reaches_before) && !self.judge_partial;
+                        let state = if is_open { State::Partial } else { State::Unrecorded };
+                        let sums = Sums { provider, ..Sums::default() };
+                        sums.cell(name, stretches, Some(asked_for.begins), state)
                     });
                     fact.cells = others.chain(past).collect();
+                    fact.told = export.format.tells_of_rest().then(|| joined(told));
                 }
                 Side::Calls { matched, mut matches, .. } => {
                     for (call, matched) in export.told.calls.iter().zip(matched) {
@@ -262,19 +299,18 @@ fn is_within(bucket: &Bucket, asked: Interval) -> bool {
     bucket.to > asked.from && bucket.from < asked.to
 }
 
-/// Whether a part of a sum is of something else.
-fn is_partial(bucket: &Bucket, asked: Interval) -> bool {
-    bucket.from < asked.from || bucket.to > asked.to
+/// Whether a part of a stretch of time is of something else.
+fn is_partial((from, to): (i64, i64), asked: Interval) -> bool {
+    from < asked.from || to > asked.to
 }
 
-/// The cell of a sum; without `keys` no key is told apart.
-fn name(bucket: &Bucket, keys: Option<&Keys>) -> Name {
-    let key = keys.and_then(|keys| Some(keys.of_export(bucket.key.as_deref()?)));
-    (key, bucket.model.clone(), bucket.from.div_euclid(DAY))
+/// The day of a stretch of time, which lies within one.
+fn day((from, _): (i64, i64)) -> i64 {
+    from.div_euclid(DAY)
 }
 
 /// Ordered stretches of time, those that touch each other made one.
-fn joined(told: Vec<(i64, i64)>) -> Vec<Interval> {
+fn joined(told: Stretches) -> Vec<Interval> {
     let mut out: Vec<Interval> = Vec::new();
     for (from, to) in told {
         match out.last_mut() {
@@ -319,9 +355,8 @@ impl<'a> Side<'a> {
             if bucket.counts == Counts::default() {
                 continue;
             }
-            let sums = sums.entry(name(bucket, keys.filter(|_| by_key))).or_default();
+            let sums = sums.entry(Name::of(bucket, keys.filter(|_| by_key), asked)).or_default();
             sums.provider.add(&bucket.counts);
-            sums.partial |= is_partial(bucket, asked);
         }
         told.sort_unstable();
         told.dedup();
@@ -329,17 +364,23 @@ impl<'a> Side<'a> {
     }
 
     /// Counts an exchange; whether the export tells of its time.
-    fn add(&mut self, booked: &Booked, key: Option<String>, export: &Export, tolerance: Tolerance) -> bool {
+    fn add(
+        &mut self,
+        booked: &Booked,
+        key: Option<String>,
+        export: &Export,
+        asked: Interval,
+        tolerance: Tolerance,
+    ) -> bool {
         match self {
             Self::Buckets { by_key, by_model, told, sums } => {
                 let next = told.partition_point(|(from, _)| *from <= booked.at);
                 // Stretches of one export do not overlap.
                 let found = next.checked_sub(1).and_then(|index| told.get(index));
-                let Some((_, to)) = found.filter(|(_, to)| booked.at < *to) else { return false };
+                let Some(stretch) = found.filter(|(_, to)| booked.at < *to).copied() else { return false };
                 let key = key.filter(|_| *by_key);
                 let model = booked.model().filter(|_| *by_model).map(str::to_owned);
-                let name = (key, model, (to - 1).div_euclid(DAY));
-                let sums = sums.entry(name).or_default();
+                let sums = sums.entry(Name::new(key, model, stretch, asked)).or_default();
                 sums.evidence.add(&counts(booked));
                 sums.not_final += u64::from(!booked.is_told());
                 sums.unpriced += u64::from(booked.cost().is_none());
@@ -414,13 +455,35 @@ fn differ(provider: &Counts, evidence: &Counts, tolerance: Tolerance) -> bool {
 }
 
 impl Sums {
-    fn cell(self, (key, model, day): Name, is_batch: bool, state: State) -> Cell {
-        let Self { provider, evidence, not_final, unpriced, partial } = self;
-        let day = time::text(day.saturating_mul(DAY)).get(..10).unwrap_or_default().into();
-        Cell { key, model, day, is_batch, provider, evidence, not_final, unpriced, partial, state }
+    /// `begins`: of batches, when the evidence begins.
+    fn cell(self, name: Name, stretches: Stretches, begins: Option<i64>, state: State) -> Cell {
+        let Self { provider, evidence, not_final, unpriced } = self;
+        let Name { key, model, day, partial, reaches_before } = name;
+        let mut hours = joined(stretches);
+        let from = day.saturating_mul(DAY);
+        if hours == [Interval { from, to: from.saturating_add(DAY) }] {
+            hours.clear();
+        }
+        let day = time::text(from).get(..10).unwrap_or_default().into();
+        let (is_batch, evidence_begins) = (begins.is_some(), begins.filter(|_| reaches_before));
+        Cell {
+            key,
+            model,
+            day,
+            hours,
+            is_batch,
+            provider,
+            evidence,
+            not_final,
+            unpriced,
+            partial,
+            evidence_begins,
+            state,
+        }
     }
 
-    fn judge(&self, tolerance: Tolerance, judge_partial: bool) -> State {
+    /// `is_open`: a part of what the provider tells may be of something else.
+    fn judge(&self, tolerance: Tolerance, is_open: bool) -> State {
         let (mut more, mut less, mut cost) = (false, false, false);
         // A cell that only the evidence has is held against nothing.
         let silent = Counts { input_tokens: Some(0), output_tokens: Some(0), ..Counts::default() };
@@ -439,8 +502,8 @@ impl Sums {
         match (more, less, cost) {
             (false, false, false) => State::Within,
             // What lies beyond the interval may be why the provider tells more; never why it tells less.
-            _ if self.partial && !judge_partial && !less => State::Partial,
-            _ if self.partial && !judge_partial => State::Differs,
+            _ if is_open && !less => State::Partial,
+            _ if is_open => State::Differs,
             (true, ..) if self.not_final > 0 => State::Uncertain,
             (true, ..) => State::Unrecorded,
             (_, true, _) => State::Differs,

@@ -200,7 +200,8 @@ pub struct Call {
 
 /// What is said of the use of batches that an export tells apart, where one may have been asked for through the gateway. A batch
 /// is asked for in one exchange, which tells no usage, and its answers are read in others, as often as somebody likes.
-pub const BATCH: &str = "batch: not compared, the gateway does not book it";
+pub const BATCH: &str =
+    "sums of batches, whose use the gateway does not book: hold them against the provider's list of batches";
 
 /// What an export tells.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::result::{Facts, Reconciliation, State, say};
 use crate::render::hostile;
-use crate::report::Report;
+use crate::report::{Interval, Report};
 use crate::time;
 
 /// Calls of a sort that are printed; the JSON form has more.
@@ -18,7 +18,7 @@ pub fn text(reconciliation: &Reconciliation, report: &Report) -> String {
     let asked = reconciliation.asked;
     let _ = writeln!(out, "  asked {} to {}", time::text(asked.from), time::text(asked.to));
     for facts in &reconciliation.exports {
-        export(&mut out, facts);
+        export(&mut out, facts, asked);
     }
     for (provider, count) in &reconciliation.not_covered {
         let _ =
@@ -27,7 +27,7 @@ pub fn text(reconciliation: &Reconciliation, report: &Report) -> String {
     out
 }
 
-fn export(out: &mut String, facts: &Facts) {
+fn export(out: &mut String, facts: &Facts, asked: Interval) {
     let _ = writeln!(out, "  {} {}, SHA-256 {}", facts.export, hostile::line(&facts.file), facts.sha256);
     if !facts.cells.is_empty() {
         let counts: Vec<String> =
@@ -44,8 +44,11 @@ fn export(out: &mut String, facts: &Facts) {
             cell.state.as_str(),
             hostile::line(&cell.name()),
             say(&cell.provider),
-            say(&cell.evidence)
+            cell.recorded()
         );
+        if let Some(why) = cell.open(asked) {
+            let _ = writeln!(out, "               {why}");
+        }
     }
     if let Some(calls) = &facts.calls {
         let _ = writeln!(

@@ -11,7 +11,7 @@ use super::{BATCH, Counts, Export, Format};
 use crate::finding::{Code, Finding, Findings, Place};
 use crate::mandate::Claim;
 use crate::report::{Interval, Report};
-use crate::time;
+use crate::time::{self, DAY};
 
 /// How many calls of a sort are kept; more are counted.
 pub const KEPT: usize = 1000;
@@ -22,7 +22,8 @@ pub const KEPT: usize = 1000;
 pub enum State {
     /// Within the tolerance.
     Within,
-    /// The provider tells more, and the export's stretch reaches beyond the asked interval.
+    /// It differs, and the export's stretch reaches beyond the asked interval; or it is of batches that may have been asked for
+    /// before the evidence begins. Not judged.
     Partial,
     /// The provider tells more, and exchanges whose counts are not its last word may be why; or costs differ where
     /// exchanges have no price.
@@ -55,6 +56,9 @@ pub struct Cell {
     pub model: Option<String>,
     /// The day, UTC.
     pub day: String,
+    /// The times of it that are summed, microseconds UTC; empty: all of it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hours: Vec<Interval>,
     /// Whether it is of batches alone, of which the gateway saw none.
     #[serde(rename = "batch", skip_serializing_if = "std::ops::Not::not")]
     pub is_batch: bool,
@@ -68,6 +72,9 @@ pub struct Cell {
     pub unpriced: u64,
     /// The export's stretch reaches beyond the asked interval.
     pub partial: bool,
+    /// Of batches: when the evidence begins, where they may have been asked for before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub evidence_begins: Option<i64>,
     /// How it stands.
     pub state: State,
 }
@@ -79,8 +86,61 @@ impl Cell {
         parts.extend(self.key.as_ref().map(|key| format!("key {key}")));
         parts.extend(self.model.as_ref().map(|model| format!("model {model}")));
         parts.push(self.day.clone());
+        if let (Some(first), Some(last)) = (self.hours.first(), self.hours.last()) {
+            let hours = format!("{} to {}", hour(first.from, "00:00"), hour(last.to, "24:00"));
+            parts.push(match self.hours.len() {
+                1 => hours,
+                n => format!("{n} stretches of {hours}"),
+            });
+        }
         parts.extend(self.is_batch.then(|| "batches".to_owned()));
         parts.join(", ")
+    }
+
+    /// What the provider tells, as text.
+    fn told(&self) -> String {
+        format!("{}{}", say(&self.provider), if self.is_batch { " by batches" } else { "" })
+    }
+
+    /// What was recorded, as text.
+    pub(super) fn recorded(&self) -> String {
+        if !self.is_batch {
+            return say(&self.evidence);
+        }
+        format!("no batch that was asked for in that time, or in the {HOURS} hours before")
+    }
+
+    /// Of one that was not judged: why, and what to do.
+    pub(super) fn open(&self, asked: Interval) -> Option<String> {
+        let mut why = Vec::new();
+        if self.partial {
+            let (from, to) = (time::text(asked.from), time::text(asked.to));
+            why.push(format!("the export's sum reaches beyond the asked interval ({from} to {to})"));
+        }
+        if let Some(begins) = self.evidence_begins {
+            why.push(format!("the evidence begins at {} only", time::text(begins)));
+        }
+        let (may, to_do) = if self.is_batch {
+            (
+                "the batches may have been asked for through the gateway where that was not looked at",
+                "see at the provider when they were asked for, or take them as use past the gateway with `--partial`",
+            )
+        } else {
+            (
+                "what it differs by may lie there",
+                "fetch sums of shorter stretches, ask for whole ones (`--from`, `--to`), or judge it as it is with `--partial`",
+            )
+        };
+        let why = why.join(", and ");
+        (self.state == State::Partial).then(|| format!("not judged: {why}, and {may}; {to_do}"))
+    }
+}
+
+/// The hour of a time; `midnight` as it is called.
+fn hour(at: i64, midnight: &str) -> String {
+    match at.rem_euclid(DAY) {
+        0 => midnight.to_owned(),
+        _ => time::text(at).get(11..16).unwrap_or_default().to_owned(),
     }
 }
 
@@ -181,7 +241,8 @@ fn is_zero(count: &u64) -> bool {
 
 impl Facts {
     pub(super) fn of(export: &Export, outside: u64, list_keys: bool) -> Self {
-        let keys = export.told.buckets.iter().filter_map(|bucket| bucket.key.clone());
+        let sums = export.told.buckets.iter().chain(&export.told.batches);
+        let keys = sums.filter_map(|bucket| bucket.key.clone());
         Self {
             export: export.name(),
             file: export.file.clone(),
@@ -209,21 +270,14 @@ impl Facts {
         self.cells.iter().filter(|cell| cell.state == state).count() as u64
     }
 
-    pub(super) fn find(&self, findings: &mut Findings) {
+    pub(super) fn find(&self, asked: Interval, findings: &mut Findings) {
         for cell in &self.cells {
             let place = Place::object(&self.file).of_item(cell.name());
-            let expected = format!("{}: {}", self.export, say(&cell.provider));
-            let found = format!("recorded: {}", say(&cell.evidence));
+            let expected = format!("{}: {}", self.export, cell.told());
+            let found = format!("recorded: {}", cell.recorded());
             match cell.state {
                 State::Within => {}
-                State::Unrecorded | State::Partial if cell.is_batch => {
-                    let found = format!(
-                        "recorded: no batch that was asked for by then, or in the {HOURS} hours before"
-                    );
-                    let finding = Finding::new(Code::UnrecordedUsage, place, expected, found);
-                    findings.push(if cell.state == State::Partial { finding.as_note() } else { finding });
-                }
-                State::Unrecorded if self.batches > 0 => {
+                State::Unrecorded if self.batches > 0 && !cell.is_batch => {
                     let found = format!(
                         "{found}; {} batches were asked for, whose use the gateway does not book: fetch the export by \
                          `batch` (OpenAI) or `service_tier` (Anthropic), and see what is left",
@@ -234,7 +288,7 @@ impl Facts {
                 State::Unrecorded => findings.add(Code::UnrecordedUsage, place, expected, found),
                 State::Differs => findings.add(Code::ReconcileDiff, place, expected, found),
                 State::Partial => {
-                    let found = format!("{found}; the export's stretch reaches beyond the asked interval");
+                    let found = format!("{found}; {}", cell.open(asked).unwrap_or_default());
                     findings.push(Finding::new(Code::UnrecordedUsage, place, expected, found).as_note());
                 }
                 State::Uncertain => {
@@ -309,6 +363,20 @@ fn untold(exports: &[Facts], asked: Interval) -> Option<(String, Interval)> {
     })
 }
 
+/// Of sums that were not judged: how many, and why.
+fn partial<'a>(exports: impl Iterator<Item = &'a Facts>, names: &str) -> Option<String> {
+    let cells = exports.flat_map(|export| &export.cells).filter(|cell| cell.state == State::Partial);
+    let (batches, others): (Vec<&Cell>, Vec<&Cell>) = cells.partition(|cell| cell.is_batch);
+    match (others.len(), batches.len()) {
+        (0, 0) => None,
+        (0, of_batches) => Some(format!(
+            "{of_batches} sums of batches of {names} are not judged: these may have been asked for outside of the asked interval, or \
+             before the evidence begins"
+        )),
+        (others, _) => Some(format!("{others} sums of {names} differ and reach beyond the asked interval")),
+    }
+}
+
 /// Counts as text.
 pub fn say(counts: &Counts) -> String {
     let mut parts: Vec<String> = [
@@ -363,8 +431,9 @@ impl Reconciliation {
             .sum();
         let unrecorded = count(State::Unrecorded) + calls(&|calls| calls.only_provider_count);
         let differ = count(State::Differs) + calls(&|calls| calls.different_count) + missing;
-        let (uncertain, partial) = (count(State::Uncertain), count(State::Partial));
-        let usage: Vec<&Facts> = exports.iter().filter(|export| export.format.tells_usage()).collect();
+        let uncertain = count(State::Uncertain);
+        let rest = format!("all else that was compared agrees within {tolerance} %");
+        let usage = || exports.iter().filter(|export| export.format.tells_usage());
         let open: u64 = not_covered.values().sum();
         let (reached, claim) = if unrecorded > 0 {
             (
@@ -385,22 +454,24 @@ impl Reconciliation {
                     "NOT reconciled: {uncertain} sums of {names} cannot be told for counts that are not final"
                 ),
             )
-        } else if usage.iter().map(|export| export.judged()).sum::<u64>() == 0 {
-            (false, "NOT reconciled: no export tells of usage in the asked interval".into())
+        } else if usage().map(Facts::judged).sum::<u64>() == 0 {
+            let why = partial(usage(), &names);
+            let why = why.unwrap_or_else(|| "no export tells of usage in the asked interval".into());
+            (false, format!("NOT reconciled: {why}"))
         } else if open > 0 {
             (false, format!("NOT reconciled throughout: {open} exchanges are in no export ({names})"))
         } else if let Some((name, gap)) = untold(&exports, asked) {
             let (from, to) = (time::text(gap.from), time::text(gap.to));
             (false, format!("NOT reconciled throughout: {name} tells nothing of {from} to {to}"))
-        } else if partial > 0 {
+        } else if let Some(why) = partial(exports.iter(), &names) {
+            (false, format!("NOT reconciled throughout: {why} ({rest})"))
+        } else if exports.iter().any(|export| export.left_out.contains_key(BATCH)) {
             (
                 false,
                 format!(
-                    "NOT reconciled throughout: {partial} sums of {names} differ and reach beyond the asked interval"
+                    "NOT reconciled throughout: {names} tell of batches, which are not compared ({rest})"
                 ),
             )
-        } else if exports.iter().any(|export| export.left_out.contains_key(BATCH)) {
-            (false, format!("NOT reconciled throughout: {names} tell of batches, which are not compared"))
         } else {
             (true, format!("reconciled within {tolerance} % with {names}"))
         };
@@ -411,7 +482,7 @@ impl Reconciliation {
     pub fn settle(&self, report: &mut Report) {
         let mut findings = Findings::default();
         for export in &self.exports {
-            export.find(&mut findings);
+            export.find(self.asked, &mut findings);
         }
         // Evidence that is not whole shows nothing by agreeing.
         let signed = report.claims.iter().any(|state| state.claim == Claim::Signed && state.reached);

@@ -4,13 +4,16 @@ use proptest::prelude::*;
 use schemas::record::{Attempt, AttemptNumber, Body, End, Intent, Outcome, Usage, UsageRole, UsageSource};
 
 use super::batches::{AskedFor, Batch};
+use super::result::{Reconciliation, State};
 use super::*;
 use crate::cost::booked::Booked;
 use crate::finding::{Code, Effect, Finding};
-use crate::fixture::{START, Writer, exchange_id, id, proven};
+use crate::fixture::{self, START, Writer, exchange_id, id, proven};
+use crate::mandate::Mandate;
 use crate::report::Interval;
 use crate::source::MemorySource;
 use crate::time::{self, DAY, SECOND};
+use crate::verify::{NoSink, Options, run};
 
 fn read(format: Format, text: &str) -> anyhow::Result<Told> {
     Export::read(format, &Input::of("export".into(), text.as_bytes().to_vec())?)
@@ -375,7 +378,7 @@ fn with_batches(
     let came = comparing.finish(asked_for);
     assert!(!came.reached, "{}", came.claim);
     let mut findings = crate::finding::Findings::default();
-    came.exports[0].find(&mut findings);
+    came.exports[0].find(asked, &mut findings);
     assert!(findings.iter().count() < 2);
     let found = findings.iter().next().cloned();
     (came.claim, found)
@@ -483,10 +486,99 @@ fn use_by_batches_that_nobody_asked_the_gateway_for_passed_it_by() {
             "{asked_for:?}: {found:?}"
         );
     }
+}
+
+#[test]
+fn a_note_says_what_was_not_judged_why_and_what_to_do() {
     // One of the day before may have been asked for before the evidence begins.
     let young = AskedFor { begins: batch(-29, "").at, batches: Vec::new() };
-    let effects = [false, true].map(|partial| with_batches(true, None, partial, &young).1.unwrap().effect);
-    assert_eq!(effects, [Effect::Note, Effect::Incomplete]);
+    let [(claim, open), (_, judged)] = [false, true].map(|partial| with_batches(true, None, partial, &young));
+    let (open, judged) = (open.unwrap(), judged.unwrap());
+    assert_eq!((open.effect, judged.effect), (Effect::Note, Effect::Incomplete));
+    assert_eq!(open.expected, "openai-usage: 1 requests, 7 input tokens by batches");
+    let recorded = "recorded: no batch that was asked for in that time, or in the 30 hours before";
+    assert_eq!(judged.found, recorded);
+    assert_eq!(
+        open.found,
+        format!(
+            "{recorded}; not judged: the evidence begins at 2026-09-19T19:00:00Z only, and the batches may have been asked for through \
+             the gateway where that was not looked at; see at the provider when they were asked for, or take them as use past \
+             the gateway with `--partial`"
+        )
+    );
+    assert_eq!(
+        claim,
+        "NOT reconciled throughout: 1 sums of batches of openai-usage are not judged: these may have been asked for outside of the \
+         asked interval, or before the evidence begins (all else that was compared agrees within 0.5 %)"
+    );
+    assert_eq!(open.place.item.as_deref(), Some("2026-09-21, batches"));
+}
+
+fn sum(from: i64, to: i64, key: &str, tokens: u64) -> Bucket {
+    let counts = Counts { input_tokens: Some(tokens), ..Counts::default() };
+    Bucket { from, to, key: Some(key.into()), model: None, counts }
+}
+
+/// What comes of one export with these sums, of batches and of all else, where nothing was recorded.
+fn compared(
+    batches: Vec<Bucket>,
+    others: Vec<Bucket>,
+    asked: Interval,
+    asked_for: &AskedFor,
+) -> Reconciliation {
+    let told = Told { buckets: others, batches, kinds: BTreeSet::from(["completions"]), ..Told::default() };
+    let (format, file, sha256) = (Format::OpenaiUsage, "usage.json".to_owned(), Sha256Hex::of(b""));
+    let exports = [Export { format, provider: None, file, sha256, told }];
+    let tolerance = compare::Tolerance::parse("0.5").unwrap();
+    compare::Comparing::new(&exports, None, asked, tolerance, false).finish(asked_for)
+}
+
+#[test]
+fn hours_of_batches_that_the_evidence_covers_are_judged_apart_from_those_that_it_does_not() {
+    let from = START.div_euclid(DAY) * DAY;
+    let hour = |n: i64| sum(from + n * 3600 * SECOND, from + (n + 1) * 3600 * SECOND, "key_a", 7);
+    let young = AskedFor { begins: batch(-24, "").at, batches: Vec::new() };
+    let asked = Interval { from, to: from + DAY };
+    let cells = |hours: &[i64]| -> Vec<_> {
+        let came = compared(hours.iter().map(|n| hour(*n)).collect(), vec![], asked, &young);
+        came.exports[0].cells.iter().map(|cell| (cell.name(), cell.state)).collect()
+    };
+    assert_eq!(
+        cells(&[4, 5, 6, 9]),
+        [
+            ("2026-09-21, 2 stretches of 06:00 to 10:00, batches".to_owned(), State::Unrecorded),
+            ("2026-09-21, 04:00 to 06:00, batches".to_owned(), State::Partial),
+        ]
+    );
+    assert_eq!(cells(&[23]), [("2026-09-21, 23:00 to 24:00, batches".to_owned(), State::Unrecorded)]);
+}
+
+#[test]
+fn where_every_sum_reaches_beyond_the_claim_and_the_text_say_so() {
+    let from = START.div_euclid(DAY) * DAY;
+    let asked = Interval { from: from + SECOND, to: from + DAY };
+    let came = compared(vec![], vec![sum(from, from + DAY, "key_a", 7)], asked, &AskedFor::default());
+    assert_eq!(
+        came.claim,
+        "NOT reconciled: 1 sums of openai-usage differ and reach beyond the asked interval"
+    );
+    let (writer, trust, mandate) = (fixture::small(), fixture::trust(), Mandate::default());
+    let (report, _) = run(&writer.store, &Options::new(&trust, &mandate, START + 20 * SECOND), &mut NoSink);
+    let text = render::text(&came, &report);
+    let wanted = "    partial    2026-09-21: provider 7 input tokens; recorded nothing\n               not judged: the export's sum \
+                  reaches beyond the asked interval (2026-09-21T00:00:01Z to 2026-09-22T00:00:00Z), and what it differs by may lie \
+                  there; fetch sums of shorter stretches, ask for whole ones (`--from`, `--to`), or judge it as it is with \
+                  `--partial`\n";
+    assert!(text.contains(wanted), "{text}");
+}
+
+#[test]
+fn keys_that_only_batches_use_are_listed_too() {
+    let from = START.div_euclid(DAY) * DAY;
+    let (batches, others) = (sum(from, from + DAY, "key_b", 7), sum(from, from + DAY, "key_a", 7));
+    let asked = Interval { from, to: from + DAY };
+    let came = compared(vec![batches], vec![others], asked, &AskedFor::default());
+    assert_eq!(came.exports[0].keys, BTreeSet::from(["key_a".to_owned(), "key_b".into()]));
 }
 
 #[test]
