@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use schemas::Origin;
 
 use super::TapLeaf;
+use super::asking::{Asking, Question};
 use super::folder::{Kept, Position, Positions, TapFolder};
 use super::rows::{self, BYTES, Cache, LEAVES, Rows};
 use super::store::{Held, InStore, Stored};
@@ -25,6 +26,8 @@ pub(super) enum Read {
     Missed(Option<u64>),
     /// Nothing more for now.
     Nothing,
+    /// The store has not answered yet.
+    Waits,
     /// The log ends here, or there never was one.
     Ended,
 }
@@ -250,7 +253,12 @@ impl Log {
     }
 
     /// What is at `position` and behind it.
-    pub(super) fn read(&self, position: u64, cache: &mut Cache) -> Result<Read, CannotRead> {
+    pub(super) fn read(
+        &self,
+        position: u64,
+        cache: &mut Cache,
+        asking: &mut Asking,
+    ) -> Result<Read, CannotRead> {
         if let Some(leaves) = cache.leaves(&self.origin, position) {
             return Ok(Read::Leaves(leaves));
         }
@@ -267,10 +275,23 @@ impl Log {
         let rows = match self.kept_rows(position)? {
             Some(rows) => rows,
             None if position >= settled => return Ok(Read::Nothing),
-            None => match self.stored(position, cache)? {
-                Stored::Rows(rows) => rows,
-                Stored::Absent { next } => return self.missing(position, next, settled),
-            },
+            None => {
+                let before = cache.before(&self.origin, position);
+                // What was settled when the store was asked: what came there since, the answer does not know.
+                match asking.ask(self.in_store(), Question { position, before, settled })? {
+                    None => return Ok(Read::Waits),
+                    Some((Stored::Rows(rows), _)) => rows,
+                    Some((Stored::Behind { next }, settled)) => {
+                        return Ok(Read::Missed(self.goes_on(position, Some(next), settled)));
+                    }
+                    Some((Stored::Absent(held), settled)) => {
+                        return match self.goes_on(position, None, settled) {
+                            Some(next) => Ok(Read::Missed(Some(next))),
+                            None => Ok(self.missing(position, held?)),
+                        };
+                    }
+                }
+            }
         };
         self.goes_to(rows.to);
         cache.put(rows);
@@ -298,26 +319,26 @@ impl Log {
         Ok(self.places.is_unfinished(self.origin.epoch())? || self.places.is_closing(&self.origin)?)
     }
 
-    /// What it means that a position will never be read. What is behind it and begins at `stored` in the store, or is kept, or
-    /// is not settled, is not missed with it.
-    fn missing(&self, position: u64, stored: Option<u64>, settled: u64) -> Result<Read, CannotRead> {
+    /// Where leaves go on behind one that will never be read: what begins at `stored` in the store, or is kept, or is not
+    /// settled, is not missed with it.
+    fn goes_on(&self, position: u64, stored: Option<u64>, settled: u64) -> Option<u64> {
         let kept = self.kept().values().map(|kept| kept.from).find(|from| *from > position);
         let settled = self.is_live().then_some(settled);
-        let next = [stored, kept, settled].into_iter().flatten().min();
-        if next.is_some() {
-            return Ok(Read::Missed(next));
-        }
-        let held = self.in_store().held()?;
+        [stored, kept, settled].into_iter().flatten().min()
+    }
+
+    /// What it means that a position will never be read, and nothing behind it.
+    fn missing(&self, position: u64, held: Held) -> Read {
         if let Held::To(end) = held {
             self.goes_to(end);
         }
         let known = self.known_end();
-        Ok(match held {
+        match held {
             Held::Nothing if position.max(known) == 0 => Read::Ended,
             Held::To(_) if position >= known => Read::Ended,
             Held::To(_) => Read::Missed(Some(known)),
             Held::Nothing | Held::Something => Read::Missed(None),
-        })
+        }
     }
 
     /// Leaves that are not sealed; `None` where the first is.
@@ -371,16 +392,9 @@ impl Log {
         }
     }
 
-    fn in_store(&self) -> InStore<'_> {
+    fn in_store(&self) -> InStore {
         let Places { store, seal_keys, .. } = &self.places;
-        InStore { store: &**store, origin: &self.origin, keys: seal_keys }
-    }
-
-    fn stored(&self, position: u64, cache: &Cache) -> Result<Stored, CannotRead> {
-        match self.places.store.gives_back() {
-            true => self.in_store().rows(position, cache.before(&self.origin, position)),
-            false => Ok(Stored::Absent { next: None }),
-        }
+        InStore { store: Arc::clone(store), origin: self.origin.clone(), keys: seal_keys.clone() }
     }
 }
 

@@ -14,7 +14,7 @@
 //!   back, else a notice that says which positions it does not get ([`Missed`]). What may still come into the store is
 //!   waited for.
 //! - The running log goes first: the logs that dead processes left are sent behind it, one after the other, and one that
-//!   cannot be read or is not taken waits by itself.
+//!   cannot be read or is not taken waits by itself, also where the store that it is read from hangs.
 //!
 //! ```text
 //! <spool>/tap/<epoch>/lock                      held by the process that sends this log
@@ -22,6 +22,7 @@
 //! <spool>/tap/<epoch>/<batch>.seal, <batch>-<sha256>.records.parquet
 //! ```
 
+mod asking;
 mod figures;
 mod folder;
 mod kafka;

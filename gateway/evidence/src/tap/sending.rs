@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use schemas::Origin;
 
+use super::asking::Asking;
 use super::folder::Position;
 use super::keeper::Shared;
 use super::log::{Log, Read};
@@ -58,6 +59,8 @@ struct Sending<'a> {
     cursors: BTreeMap<Origin, Cursor>,
     /// What the running log, and what one of the others is read from.
     caches: [Cache; 2],
+    /// What each of the two is asked for in the store.
+    asking: [Asking; 2],
     window: Window,
     back_off: BackOff,
     /// None of the logs of dead processes is tried before.
@@ -72,6 +75,7 @@ pub(super) fn run(shared: &Shared, of: &TapSink) {
         sink: (of.open)(),
         cursors: BTreeMap::new(),
         caches: Default::default(),
+        asking: Default::default(),
         window: Window::default(),
         back_off: BackOff::default(),
         others_wait_until: None,
@@ -135,8 +139,9 @@ impl Sending<'_> {
         }
         let from = cursor.sent.next;
         let begun = Instant::now();
-        let [live, other] = &mut self.caches;
-        let read = match log.read(from, if log.is_live() { live } else { other }) {
+        let ([live, other], [asks_live, asks_other]) = (&mut self.caches, &mut self.asking);
+        let (cache, asking) = if log.is_live() { (live, asks_live) } else { (other, asks_other) };
+        let read = match log.read(from, cache, asking) {
             Ok(read) => read,
             Err(error) => {
                 self.cannot_read(log, from, &error.to_string(), begun.elapsed());
@@ -144,7 +149,7 @@ impl Sending<'_> {
             }
         };
         let (items, sent) = match read {
-            Read::Nothing => return Ok(false),
+            Read::Nothing | Read::Waits => return Ok(false),
             Read::Ended => (Vec::new(), Position { next: from, ended: true }),
             Read::Missed(to) => {
                 let at_us = self.shared.clock.now_us();

@@ -81,6 +81,85 @@ async fn a_dead_log_that_cannot_be_read_is_tried_now_and_then_and_is_not_the_sin
     ledger.halt();
 }
 
+/// A directory store of which no read ends while it hangs.
+#[derive(Debug)]
+struct Hangs {
+    store: DirectoryStore,
+    hangs: AtomicBool,
+    asked: AtomicBool,
+}
+
+impl Hangs {
+    fn wait(&self) {
+        let begun = Instant::now();
+        while self.hangs.load(Ordering::Relaxed) && begun.elapsed() < Duration::from_secs(60) {
+            self.asked.store(true, Ordering::Relaxed);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Store for Hangs {
+    fn put(
+        &self,
+        name: &schemas::ObjectName,
+        source: crate::store::Source<'_>,
+    ) -> Result<crate::store::Put, crate::StoreError> {
+        self.store.put(name, source)
+    }
+    fn confirm(
+        &self,
+        name: &schemas::ObjectName,
+        source: crate::store::Source<'_>,
+    ) -> Result<crate::store::Receipt, crate::StoreError> {
+        self.store.confirm(name, source)
+    }
+    fn get(
+        &self,
+        name: &schemas::ObjectName,
+    ) -> Result<Option<Arc<dyn crate::disk::DiskFile>>, crate::StoreError> {
+        self.wait();
+        self.store.get(name)
+    }
+    fn list(&self, origin: &Origin) -> Result<Vec<schemas::ObjectName>, crate::StoreError> {
+        self.wait();
+        self.store.list(origin)
+    }
+    fn logs(&self, deployment: &str, gateway: &str) -> Result<Vec<Origin>, crate::StoreError> {
+        self.store.logs(deployment, gateway)
+    }
+    fn local_folder(&self) -> Option<&Path> {
+        self.store.local_folder()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_hangs_holds_up_the_dead_logs_that_are_read_from_it_and_no_other() {
+    let bed = Bed::new();
+    bed.refuse(true);
+    let dead = [dead(&bed).await, dead(&bed).await];
+    for path in dead.iter().flat_map(|origin| kept_in(&bed.folder(origin))) {
+        std::fs::remove_file(path).unwrap();
+    }
+    let (hangs, asked) = (AtomicBool::new(false), AtomicBool::new(false));
+    let store = Arc::new(Hangs { store: bed.store(), hangs, asked });
+    let ledger = bed.open_with(store.clone());
+    store.hangs.store(true, Ordering::Relaxed);
+    bed.refuse(false);
+    let origin = ledger.origin().clone();
+    until("the store is asked", || store.asked.load(Ordering::Relaxed));
+    for _ in 0..5 {
+        append(&ledger, 1).await;
+        let end = ledger.watermarks().journaled;
+        until("the running log comes", || bed.positions(&origin).len() as u64 >= end);
+    }
+    assert!(dead.iter().all(|origin| bed.positions(origin).is_empty()));
+    store.hangs.store(false, Ordering::Relaxed);
+    until("the dead logs come", || dead.iter().all(|origin| has_end(&bed, origin)));
+    assert!(bed.missed().is_empty(), "{:?}", bed.missed());
+    ledger.halt();
+}
+
 /// Takes so many items at most before its time is over, as a webhook does in one POST, or at the end of a connection.
 #[derive(Debug)]
 struct Slow {
