@@ -206,7 +206,7 @@ fn log_of(
     Log::new(places, folder, lock, positions, &sinks, None).unwrap()
 }
 
-fn read(log: &Log, position: u64) -> Read {
+fn at(log: &Log, position: u64) -> Read {
     let (mut cache, mut asking) = (Cache::default(), Asking::default());
     loop {
         match log.read(position, &mut cache, &mut asking).unwrap() {
@@ -250,31 +250,31 @@ async fn a_log_that_is_still_being_closed_misses_nothing_and_one_that_never_was_
     ] {
         let folder = bed.dir.path().join(folder);
         std::fs::create_dir_all(&folder).unwrap();
-        let read = read(&log, 0);
+        let read = at(&log, 0);
         assert!(matches!(read, Read::Nothing), "{folder:?}: {read:?}");
         std::fs::remove_dir(&folder).unwrap();
     }
-    let read = read(&log, 0);
+    let read = at(&log, 0);
     assert!(matches!(read, Read::Missed(None)), "{read:?}");
     drop(log);
     // A store that gives it back; behind its end there is nothing.
     let log = log_of(&bed, &origin, Arc::new(bed.store()), &[], &[]);
-    assert!(matches!(read(&log, 0), Read::Leaves(_)));
-    assert!(matches!(read(&log, end), Read::Ended));
+    assert!(matches!(at(&log, 0), Read::Leaves(_)));
+    assert!(matches!(at(&log, end), Read::Ended));
     drop(log);
     // One batch of the store is gone: what is behind it is not missed with it.
     let seals: Vec<_> = files.iter().filter(|file| file.to_string_lossy().ends_with(".seal")).collect();
     let second = schemas::seal::parse_unverified(&std::fs::read(seals[1]).unwrap()).unwrap();
     std::fs::remove_file(seals[1]).unwrap();
     let log = log_of(&bed, &origin, Arc::new(bed.store()), &[], &[]);
-    let read = read(&log, second.from);
+    let read = at(&log, second.from);
     assert!(matches!(read, Read::Missed(Some(to)) if to == second.to), "{read:?}");
     drop(log);
     // No record was ever journaled.
     let never = Origin::new("acme/gw1/20200101t000000z-00000000").unwrap();
     std::fs::create_dir_all(bed.folder(&never)).unwrap();
     let log = log_of(&bed, &never, Arc::new(bed.store()), &[], &[]);
-    assert!(matches!(read(&log, 0), Read::Ended));
+    assert!(matches!(at(&log, 0), Read::Ended));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
