@@ -425,13 +425,14 @@ def duck_facts(duck, store):
     for name, columns in RARE.items():
         fields = ", ".join(f"json_extract_string(decode(leaf), '$.{column}') AS {column}" for column in columns)
         duck.execute(f'''CREATE TABLE {name} AS SELECT origin, position, "at", {fields} FROM records WHERE kind = '{name}' ''')
+    duck.execute("CREATE VIEW content AS SELECT * FROM records WHERE kind IN ('intent', 'refusal') AND content_key IS NOT NULL")
     duck.execute("CREATE VIEW intent AS SELECT * FROM records WHERE kind = 'intent'")
     duck.execute("""CREATE VIEW event AS
         SELECT origin, position, "at", kind, consumer AS actor, coalesce(operation, 'other') AS action, "end" AS result,
             coalesce("key", origin) AS source, provider AS resource, exchange FROM records WHERE kind = 'outcome'
         UNION ALL SELECT origin, position, "at", kind, consumer, coalesce(operation, 'call'), reason, coalesce("key", origin),
             coalesce(provider, route, 'gateway'), exchange FROM records WHERE kind = 'refusal'
-        UNION ALL SELECT origin, position, "at", 'admin', actor, action, 'done', origin, object, NULL FROM admin
+        UNION ALL SELECT origin, position, "at", 'admin', actor, action, CASE action WHEN 'config_refused' THEN 'refused' ELSE 'done' END, origin, object, NULL FROM admin
         UNION ALL SELECT origin, position, "at", 'erasure', actor, 'erasure', 'done', origin, exchange, exchange FROM erasure
         UNION ALL SELECT origin, position, "at", kind, 'gateway', kind, 'done', origin, 'log', NULL FROM records
             WHERE kind IN ('boot', 'close', 'config')""")
@@ -482,7 +483,7 @@ def bench_assess():
     import yaml
 
     packs = [yaml.safe_load(path.read_text()) for path in sorted((ROOT / "policies/packs").glob("*.yaml"))]
-    known = {"exchange", "intent", "event", "period", *RARE}
+    known = {"exchange", "intent", "content", "event", "period", *RARE}
     exchanges = os.environ.get("BENCH_EXCHANGES", "1000000")
     phases = Phases()
     with tempfile.TemporaryDirectory(dir=ROOT / "target") as folder:
