@@ -58,4 +58,5 @@ pub mod serve;
 mod store;
 mod tap;
 mod telemetry;
+mod user;
 mod vault;

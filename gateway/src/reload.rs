@@ -5,12 +5,11 @@
 
 use std::collections::HashSet;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
-use schemas::digest::Hasher;
 use schemas::record::{Admin, ConfigReason};
 use schemas::{Identifier, Sha256Hex};
 use tokio::signal::unix::Signal;
@@ -18,8 +17,9 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::{App, Snapshot};
+use crate::record::now_us;
 use crate::telemetry::ByResult;
-use crate::{balance, config};
+use crate::{balance, config, user};
 
 /// How long files must be quiet before they are read: editors and key tools write more than once.
 const QUIET: Duration = Duration::from_millis(250);
@@ -30,6 +30,12 @@ const SIGNAL: &str = "signal";
 /// The secrets of `vault` are due.
 const VAULT: &str = "vault";
 
+/// The date of a revocation has come.
+const DATE: &str = "date";
+
+/// How often the clock is looked at, which may be set while a date is waited for.
+const CLOCK_LOOK: Duration = Duration::from_secs(30);
+
 /// How many records are journaled together.
 const RECORDS_AT_ONCE: usize = 256;
 
@@ -39,7 +45,23 @@ pub(crate) struct Reloader {
     watch: Watch,
     told: mpsc::Receiver<()>,
     /// What the files held when they were read last: one change is often seen more than once, and is refused once.
-    seen: Option<Sha256Hex>,
+    seen: Option<Vec<Held>>,
+    /// Revocations up to then are told, microseconds UTC.
+    told_us: i64,
+}
+
+/// What a file held when it was read.
+#[derive(PartialEq)]
+struct Held {
+    path: PathBuf,
+    content: Sha256Hex,
+}
+
+/// Why the configuration is read, and what is known of who changed it.
+struct Asked {
+    why: &'static str,
+    /// Of the first file that changed, or of the configuration's own.
+    owner: Option<Identifier>,
 }
 
 impl Reloader {
@@ -49,7 +71,7 @@ impl Reloader {
     /// The watcher cannot be set up.
     pub(crate) fn new(hangup: Signal) -> notify::Result<Self> {
         let (tell, told) = mpsc::channel(1);
-        Ok(Self { hangup, watch: Watch::new(tell)?, told, seen: None })
+        Ok(Self { hangup, watch: Watch::new(tell)?, told, seen: None, told_us: now_us() })
     }
 
     /// Reloads when told, until `stop`.
@@ -59,16 +81,26 @@ impl Reloader {
             while self.watch.follow(app.snapshot.load().loaded.inputs()) {
                 self.look(&app, "change before the watch").await;
             }
-            let refresh = app.snapshot.load().loaded.config.vault.as_ref().map(|vault| vault.refresh);
+            let (refresh, date) = {
+                let snapshot = app.snapshot.load();
+                let refresh = snapshot.loaded.config.vault.as_ref().map(|vault| vault.refresh);
+                (refresh, snapshot.loaded.keys.next_revocation(self.told_us))
+            };
             let why = tokio::select! {
                 () = stop.cancelled() => return,
                 _ = self.hangup.recv() => SIGNAL,
                 () = due(refresh) => VAULT,
+                () = reached(date) => DATE,
                 _ = self.told.recv() => {
                     tokio::time::sleep(QUIET).await;
                     "file change"
                 }
             };
+            if why == DATE {
+                let snapshot = app.snapshot.load_full();
+                key_changes(&app, &snapshot, &snapshot, &mut self.told_us).await;
+                continue;
+            }
             while self.told.try_recv().is_ok() {}
             self.look(&app, why).await;
         }
@@ -78,12 +110,14 @@ impl Reloader {
     async fn look(&mut self, app: &Arc<App>, why: &'static str) {
         let inputs = app.snapshot.load().loaded.inputs();
         // What changes behind this reading is another change.
-        let held = tokio::task::spawn_blocking(move || held(&inputs)).await.ok();
+        let held = tokio::task::spawn_blocking(move || held(inputs)).await.ok();
         if ![SIGNAL, VAULT].contains(&why) && held.is_some() && held == self.seen {
             return;
         }
+        let changed = self.seen.as_deref().zip(held.as_deref()).and_then(|(seen, held)| changed(seen, held));
+        let owner = user::owner(changed.unwrap_or(&app.snapshot.load().loaded.path));
         self.seen = held;
-        reload(app, why).await;
+        reload(app, &Asked { why, owner }, &mut self.told_us).await;
     }
 }
 
@@ -95,25 +129,39 @@ async fn due(refresh: Option<Duration>) {
     }
 }
 
-/// SHA-256 of what the files hold; one that cannot be read holds the reason.
-fn held(inputs: &[PathBuf]) -> Sha256Hex {
-    let mut hasher = Hasher::default();
-    for path in inputs {
-        let content = std::fs::read(path).unwrap_or_else(|error| error.to_string().into_bytes());
-        hasher.update(Sha256Hex::of(path.as_os_str().as_encoded_bytes()).0);
-        hasher.update(Sha256Hex::of(&content).0);
+/// Waits until `at`, microseconds UTC; forever, where there is none.
+async fn reached(at: Option<i64>) {
+    let Some(at) = at else { return std::future::pending().await };
+    while let Ok(left @ 1..) = u64::try_from(at.saturating_sub(now_us())) {
+        tokio::time::sleep(Duration::from_micros(left).min(CLOCK_LOOK)).await;
     }
-    hasher.finish()
+}
+
+/// What the files hold; one that cannot be read holds the reason.
+fn held(inputs: Vec<PathBuf>) -> Vec<Held> {
+    let held = inputs.into_iter().map(|path| {
+        let content = std::fs::read(&path).unwrap_or_else(|error| error.to_string().into_bytes());
+        Held { content: Sha256Hex::of(&content), path }
+    });
+    held.collect()
+}
+
+/// The first file that holds something else than before.
+fn changed<'a>(seen: &[Held], held: &'a [Held]) -> Option<&'a Path> {
+    let before = |path: &Path| seen.iter().find(|file| file.path == path);
+    let differs = |file: &&Held| before(&file.path).is_some_and(|before| before.content != file.content);
+    held.iter().find(differs).map(|file| file.path.as_path())
 }
 
 /// Reads the configuration anew, and swaps it in where it can rule.
-async fn reload(app: &Arc<App>, why: &'static str) {
+async fn reload(app: &Arc<App>, asked: &Asked, told_us: &mut i64) {
+    let why = asked.why;
     let before = app.snapshot.load_full();
     let in_force = Arc::clone(&before);
     let read = move || config::load_after(&in_force.loaded.path, &in_force.loaded);
     let read = match tokio::task::spawn_blocking(read).await {
         Ok(read) => read,
-        Err(error) => return refused(app, &format!("reading failed: {error}"), None).await,
+        Err(error) => return refused(app, asked, &format!("reading failed: {error}"), None).await,
     };
     let next = match read {
         Ok(next) => next,
@@ -126,7 +174,7 @@ async fn reload(app: &Arc<App>, why: &'static str) {
                 app.telemetry.reloads.get_or_create(&ByResult { result: "refused" }).inc();
                 return;
             }
-            return refused(app, "problems", None).await;
+            return refused(app, asked, "problems", None).await;
         }
     };
     for (at, why) in next.vault.kept() {
@@ -152,13 +200,13 @@ async fn reload(app: &Arc<App>, why: &'static str) {
     if !restart.is_empty() {
         let keys = restart.join(", ");
         tracing::error!(keys, "configuration refused, the old one stays: these keys need a restart");
-        return refused(app, "restart", hash).await;
+        return refused(app, asked, "restart", hash).await;
     }
     let snapshot = match Snapshot::new(next, Some(&before), &app.telemetry) {
         Ok(snapshot) => snapshot,
         Err(error) => {
             tracing::error!(%error, "configuration refused, the old one stays");
-            return refused(app, "unusable", hash).await;
+            return refused(app, asked, "unusable", hash).await;
         }
     };
     let documents = snapshot.documents.clone();
@@ -170,7 +218,7 @@ async fn reload(app: &Arc<App>, why: &'static str) {
         Ok(()) => {
             tracing::info!(hash = %snapshot.loaded.hash, why, "configuration reloaded");
             app.telemetry.reloads.get_or_create(&ByResult { result: "taken" }).inc();
-            key_changes(app, &before, &snapshot).await;
+            key_changes(app, &before, &snapshot, told_us).await;
             snapshot.is_counted_in(&app.telemetry);
             snapshot.collects(&app.ledger, Some(&before));
             before.gives_way(&snapshot);
@@ -185,13 +233,18 @@ async fn reload(app: &Arc<App>, why: &'static str) {
     }
 }
 
-/// Records which gateway keys were issued, changed or taken back, by id: before the new file rules.
-async fn key_changes(app: &Arc<App>, before: &Snapshot, next: &Snapshot) {
-    let changes = before.loaded.keys.changes(&next.loaded.keys);
+/// Records which gateway keys were issued, changed or taken back since `told_us`, by id: before the new file rules.
+async fn key_changes(app: &Arc<App>, before: &Snapshot, next: &Snapshot, told_us: &mut i64) {
+    let since_us = *told_us;
+    *told_us = now_us().max(since_us);
+    let changes = before.loaded.keys.changes(&next.loaded.keys, since_us, *told_us);
+    // Who may change the file did so by hand where the file itself names nobody.
+    let owner = user::owner(&next.loaded.config.keys);
     for some in changes.chunks(RECORDS_AT_ONCE) {
-        let records = some.iter().filter_map(|(change, id)| {
-            let action = Identifier::new(change.action()).ok()?;
-            Some(app.ledger.admin(Admin { action, actor: None, object: Some(id.clone()) }))
+        let records = some.iter().filter_map(|changed| {
+            let action = Identifier::new(changed.change.action()).ok()?;
+            let actor = changed.by.clone().or_else(|| owner.clone());
+            Some(app.ledger.admin(Admin { action, actor, object: Some(changed.id.clone()) }))
         });
         for done in futures_util::future::join_all(records).await {
             if let Err(error) = done {
@@ -205,11 +258,14 @@ async fn key_changes(app: &Arc<App>, before: &Snapshot, next: &Snapshot) {
     }
 }
 
-async fn refused(app: &Arc<App>, why: &str, object: Option<Identifier>) {
+async fn refused(app: &Arc<App>, asked: &Asked, why: &str, object: Option<Identifier>) {
     app.telemetry.reloads.get_or_create(&ByResult { result: "refused" }).inc();
     tracing::warn!(why, "reload refused");
     let Ok(action) = Identifier::new("config_refused") else { return };
-    if let Err(error) = app.ledger.admin(Admin { action, actor: None, object }).await {
+    let actor = asked.owner.clone();
+    // What could not be read has no hash: then it is the one that stays.
+    let object = object.or_else(|| Identifier::new(app.ledger.config_in_force().to_string()).ok());
+    if let Err(error) = app.ledger.admin(Admin { action, actor, object }).await {
         tracing::error!(%error, "the refused reload could not be recorded");
     }
 }

@@ -25,7 +25,7 @@ use crate::config::{self, Loaded, LogFormat};
 use crate::hand_over::{Handing, Named, TakeOver};
 use crate::reload::Reloader;
 use crate::telemetry::Telemetry;
-use crate::{cli, output, store};
+use crate::{cli, output, store, user};
 
 /// How long the end waits for the last outcomes.
 pub(crate) const LAST_RECORDS: Duration = Duration::from_secs(10);
@@ -156,7 +156,6 @@ pub fn erase(loaded: Loaded, args: &cli::Erase) -> anyhow::Result<()> {
         subject: args.subject.clone(),
         whole_key: args.whole_key,
         reason: args.reason.to_string(),
-        actor: actor(),
     };
     let socket = socket_path(&loaded);
     let served = ask(&socket, &socket::Request::Erase(asked.clone()))
@@ -167,8 +166,8 @@ pub fn erase(loaded: Loaded, args: &cli::Erase) -> anyhow::Result<()> {
             output::note("no gateway serves here: erasing in an epoch of its own");
             start_logging(&loaded.config.log)?;
             let settings = ledger_config(&loaded, Start::default(), &Arc::new(Telemetry::new()))?;
-            let request =
-                asked.request(&Pseudonyms::new(&loaded.pseudonym_key)).map_err(anyhow::Error::msg)?;
+            let pseudonyms = Pseudonyms::new(&loaded.pseudonym_key);
+            let request = asked.request(&pseudonyms, user::own()).map_err(anyhow::Error::msg)?;
             let runtime =
                 tokio::runtime::Builder::new_multi_thread().enable_all().build().context("tokio runtime")?;
             socket::Response::of(runtime.block_on(evidence::erase_offline(settings, request)))
@@ -204,9 +203,9 @@ pub fn erase(loaded: Loaded, args: &cli::Erase) -> anyhow::Result<()> {
 /// # Errors
 /// Why it is not recorded.
 pub fn hold(loaded: Loaded, asked: socket::HoldAsked) -> anyhow::Result<()> {
-    let asked = socket::HoldAsked { actor: actor(), ..asked };
     let key = loaded.config.evidence.pseudonym_key.as_ref().map(|_| &loaded.pseudonym_key);
-    let request = asked.request(key.map(|key| Pseudonyms::new(key)).as_ref()).map_err(anyhow::Error::msg)?;
+    let pseudonyms = key.map(|key| Pseudonyms::new(key));
+    let request = asked.request(pseudonyms.as_ref(), user::own()).map_err(anyhow::Error::msg)?;
     let socket = socket_path(&loaded);
     let served = ask(&socket, &socket::Request::Hold(asked))
         .with_context(|| format!("the admin socket `{}`", socket.display()))?;
@@ -340,12 +339,6 @@ fn ask(path: &Path, request: &socket::Request) -> io::Result<Option<socket::Resp
         ErrorKind::UnexpectedEof,
         "the gateway ended before it answered, and no other serves in its place: ask again",
     ))
-}
-
-/// The operating system's user, where its name is an identifier.
-fn actor() -> Option<String> {
-    let name = std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).ok()?;
-    Identifier::new(name).ok().map(|name| name.to_string())
 }
 
 fn socket_path(loaded: &Loaded) -> PathBuf {
@@ -764,7 +757,7 @@ fn ledger_config(loaded: &Loaded, start: Start, telemetry: &Arc<Telemetry>) -> a
         seal_seed: *loaded.seal_seed,
         promise_seed: loaded.promise_seed.as_deref().copied(),
         closing: start.closing,
-        operator: actor().and_then(|name| Identifier::new(name).ok()),
+        operator: user::own(),
         batch_age: evidence.batch_age,
         batch_bytes: evidence.batch_size,
         heartbeat_bound: evidence.heartbeat,

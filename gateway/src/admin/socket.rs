@@ -22,6 +22,7 @@ use tokio::sync::Semaphore;
 use crate::admin::place::{FileId, Place};
 use crate::app::{App, Pseudonyms};
 use crate::hand_over::Handing;
+use crate::user;
 
 /// The longest line that is read: a hold or an erasure may name as many exchanges as a hold takes at once.
 const LINE_BYTES: u64 = 1 << 20;
@@ -57,9 +58,6 @@ pub struct EraseAsked {
     pub whole_key: bool,
     /// Why: an identifier.
     pub reason: String,
-    /// Who asks: an identifier.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub actor: Option<String>,
 }
 
 /// A legal hold is to begin, or, with `release`, to end.
@@ -88,18 +86,19 @@ pub struct HoldAsked {
     pub to_us: Option<i64>,
     /// Why: an identifier.
     pub reason: String,
-    /// Who asks: an identifier.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub actor: Option<String>,
 }
 
 impl HoldAsked {
-    /// What the ledger is asked. `shared` makes the pseudonyms that all gateways of the deployment make: those of a configured
+    /// What the ledger is asked, by the user `actor`. `shared` makes the pseudonyms that all gateways of the deployment make: those of a configured
     /// key; there are none where this gateway's come from its seal key.
     ///
     /// # Errors
     /// What of it has no meaning.
-    pub fn request(&self, shared: Option<&Pseudonyms>) -> Result<HoldRequest, String> {
+    pub fn request(
+        &self,
+        shared: Option<&Pseudonyms>,
+        actor: Option<Identifier>,
+    ) -> Result<HoldRequest, String> {
         let identifier = |text: &str| Identifier::new(text).map_err(|error| error.to_string());
         let (exchanges, subjects) = (self.exchanges.len().max(1), self.subjects.len().max(1));
         if exchanges.saturating_mul(subjects) > MAX_SCOPES {
@@ -139,7 +138,7 @@ impl HoldAsked {
             hold: identifier(&self.hold)?,
             asked: if self.release { Asked::End } else { Asked::Begin(scopes) },
             reason: identifier(&self.reason)?,
-            actor: self.actor.as_deref().map(identifier).transpose()?,
+            actor,
         })
     }
 }
@@ -304,11 +303,15 @@ impl Response {
 }
 
 impl EraseAsked {
-    /// What the ledger is asked. `pseudonyms` are those of the configuration that made the records.
+    /// What the ledger is asked, by the user `actor`. `pseudonyms` are those of the configuration that made the records.
     ///
     /// # Errors
     /// What of it has no meaning.
-    pub fn request(&self, pseudonyms: &Pseudonyms) -> Result<EraseRequest, String> {
+    pub fn request(
+        &self,
+        pseudonyms: &Pseudonyms,
+        actor: Option<Identifier>,
+    ) -> Result<EraseRequest, String> {
         let target = match (&self.subject, self.exchanges.as_slice()) {
             (Some(subject), []) => {
                 EraseTarget::Subject(pseudonyms.always(subject).ok_or("the subject has no pseudonym")?)
@@ -321,12 +324,7 @@ impl EraseAsked {
             _ => return Err("wanted either exchanges or a subject".into()),
         };
         let identifier = |text: &str| Identifier::new(text).map_err(|error| error.to_string());
-        Ok(EraseRequest {
-            target,
-            whole_key: self.whole_key,
-            reason: identifier(&self.reason)?,
-            actor: self.actor.as_deref().map(identifier).transpose()?,
-        })
+        Ok(EraseRequest { target, whole_key: self.whole_key, reason: identifier(&self.reason)?, actor })
     }
 }
 
@@ -474,8 +472,8 @@ async fn serve(app: &Arc<App>, handing: &Arc<Handing>, mut stream: UnixStream) -
     let is_cut = !line.ends_with('\n') && line.len() as u64 >= LINE_BYTES;
     let response = match serde_json::from_str(&line) {
         _ if is_cut => Response::refused(too_long(format_args!("over {LINE_BYTES}"))),
-        Ok(Request::Erase(asked)) => erase(app, asked).await,
-        Ok(Request::Hold(asked)) => hold(app, &asked).await,
+        Ok(Request::Erase(asked)) => erase(app, &asked, peer.uid()).await,
+        Ok(Request::Hold(asked)) => hold(app, &asked, peer.uid()).await,
         Ok(Request::Reship(asked)) => reship(app, &asked).await,
         Ok(Request::HandOver {}) => {
             let handing = Arc::clone(handing);
@@ -494,8 +492,8 @@ async fn serve(app: &Arc<App>, handing: &Arc<Handing>, mut stream: UnixStream) -
     stream.write_all(&answer).await
 }
 
-async fn erase(app: &App, asked: EraseAsked) -> Response {
-    let request = match asked.request(&app.snapshot.load().pseudonyms) {
+async fn erase(app: &App, asked: &EraseAsked, peer: u32) -> Response {
+    let request = match asked.request(&app.snapshot.load().pseudonyms, user::named(peer)) {
         Ok(request) => request,
         Err(message) => return Response::refused(message),
     };
@@ -503,8 +501,8 @@ async fn erase(app: &App, asked: EraseAsked) -> Response {
     Response::of(app.ledger.erase(request).await)
 }
 
-async fn hold(app: &App, asked: &HoldAsked) -> Response {
-    let request = match asked.request(app.snapshot.load().shared_pseudonyms()) {
+async fn hold(app: &App, asked: &HoldAsked, peer: u32) -> Response {
+    let request = match asked.request(app.snapshot.load().shared_pseudonyms(), user::named(peer)) {
         Ok(request) => request,
         Err(message) => return Response::refused(message),
     };
@@ -544,13 +542,13 @@ mod tests {
             ..HoldAsked::default()
         };
         let most = asked(&ids, &[]);
-        let request = most.request(None).unwrap();
+        let request = most.request(None, None).unwrap();
         assert!(matches!(request.asked, Asked::Begin(scopes) if scopes.len() == MAX_SCOPES));
         assert!(serde_json::to_vec(&Request::Hold(most)).unwrap().len() as u64 <= LINE_BYTES);
-        let refused = asked(&ids, &subjects).request(None).unwrap_err();
+        let refused = asked(&ids, &subjects).request(None, None).unwrap_err();
         assert!(refused.contains("`--exchange` 10000 times and `--subject` 2 times"), "{refused}");
         assert!(refused.contains("wanted at most 10000"), "{refused}");
-        assert!(asked(&ids[..MAX_SCOPES / 2], &subjects).request(None).is_ok());
+        assert!(asked(&ids[..MAX_SCOPES / 2], &subjects).request(None, None).is_ok());
     }
 
     #[test]
@@ -564,7 +562,8 @@ mod tests {
             exchanges: exchanges.iter().map(ToString::to_string).collect(),
             ..HoldAsked::default()
         };
-        let scopes = |asked: &HoldAsked, shared: Option<&Pseudonyms>| match asked.request(shared)?.asked {
+        let scopes = |asked: &HoldAsked, shared: Option<&Pseudonyms>| match asked.request(shared, None)?.asked
+        {
             Asked::Begin(scopes) => Ok(scopes),
             Asked::End => Err("it ends".to_owned()),
         };

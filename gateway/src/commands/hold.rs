@@ -46,7 +46,6 @@ fn asked(args: &HoldAdd) -> Result<HoldAsked> {
         from_us,
         to_us,
         reason: args.reason.to_string(),
-        actor: None,
     })
 }
 

@@ -9,7 +9,7 @@ use super::{now_us, told};
 use crate::cli::{Format, Issue, Keys as Command, KeysFile, List, Revoke};
 use crate::config::{self, parse_duration};
 use crate::keys::{Allow, KeyEntry, KeyRequest, Keys, issue, revoke, update};
-use crate::output;
+use crate::{output, user};
 
 pub(super) fn run(command: Command) -> Result<()> {
     match command {
@@ -56,6 +56,7 @@ fn run_issue(args: Issue) -> Result<()> {
         groups: args.group,
         allow,
         expires,
+        by: user::own(),
     };
     let issued = update(&path, |keys| issue(keys, request, now).map_err(Error::from))?;
     output::note(format_args!("key `{}` is in `{}`; it is shown this once:", issued.id, path.display()));
@@ -83,7 +84,7 @@ fn end(text: &str, now_us: i64) -> Result<i64> {
 
 fn state(entry: &KeyEntry, now: i64) -> &'static str {
     match entry {
-        KeyEntry { revoked: Some(at), .. } if *at <= now => "revoked",
+        entry if entry.is_revoked(now) => "revoked",
         KeyEntry { expires: Some(at), .. } if *at <= now => "expired",
         _ => "valid",
     }
@@ -129,7 +130,7 @@ fn run_list(args: &List) -> Result<()> {
 fn run_revoke(args: &Revoke) -> Result<()> {
     let place = KeysFile { file: args.place.file.clone(), config: args.place.config.clone() };
     let path = path_of(place)?;
-    let entry = update(&path, |keys| revoke(keys, &args.id, now_us()).map_err(Error::from))?;
+    let entry = update(&path, |keys| revoke(keys, &args.id, now_us(), user::own()).map_err(Error::from))?;
     output::line(format_args!("key `{}` of `{}` is revoked", entry.id, entry.consumer));
     Ok(())
 }

@@ -12,7 +12,7 @@ use super::now_us;
 use crate::cli::Quickstart;
 use crate::config::BaseUrl;
 use crate::keys::{KeyRequest, issue, update};
-use crate::output;
+use crate::{output, user};
 
 const POLICY: &str = include_str!("../../../policies/examples/starter.yaml");
 const PRICES: &str = include_str!("../../../policies/prices/2026-11.csv");
@@ -42,6 +42,7 @@ pub(super) fn run(args: &Quickstart) -> Result<()> {
         consumer: Some(identifier("quickstart")?),
         team: Some(identifier("quickstart")?),
         purpose: Some(identifier("trial")?),
+        by: user::own(),
         ..KeyRequest::default()
     };
     let issued =

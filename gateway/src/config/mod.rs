@@ -140,7 +140,7 @@ pub struct Config {
     pub upstream_proxy: Option<UpstreamProxy>,
     /// Which path leads to which provider.
     pub routes: Vec<Route>,
-    /// File of gateway keys, written by `gateway keys`.
+    /// File of gateway keys, written by `gateway keys`, with the user who issued or revoked each.
     pub keys: PathBuf,
     /// Who calls without a gateway key: by tokens, by certificates.
     #[serde(skip_serializing_if = "Identity::is_empty")]

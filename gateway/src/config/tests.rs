@@ -536,7 +536,7 @@ fn a_key_that_was_taken_back_is_taken_back_while_the_vault_is_away() {
     before.config.vault.as_mut().unwrap().address = BaseUrl::parse(gone).unwrap();
     assert!(before.keys.entry("k1").is_some_and(|entry| entry.revoked.is_none()));
     update(&folder.path("keys.yaml"), |keys| {
-        Ok::<_, crate::keys::FileError>(crate::keys::revoke(keys, "k1", 1_700_000_000_000_001).unwrap())
+        Ok::<_, crate::keys::FileError>(crate::keys::revoke(keys, "k1", 1_700_000_000_000_001, None).unwrap())
     })
     .unwrap();
     let load = |text: &str, before: Option<&Loaded>| {

@@ -12,12 +12,14 @@ use schemas::{Identifier, Sha256Hex};
 use super::{Allow, KeyEntry, Keys, is_id};
 use crate::config::groups_of;
 use crate::output::write_whole;
+use crate::user;
 
 const HEAD: &str = "\
 # Gateway keys: who may call. Written by `gateway keys issue|revoke`; `sha256` is of the whole key, the key itself is
-# nowhere. The running gateway reads changes by itself.
+# nowhere. `created_by` and `revoked_by` are the users who gave the commands. The running gateway reads changes by itself.
 ";
 const IDENTIFIER_FORM: &str = "an identifier `[A-Za-z0-9_.:/@+-]{1,128}`";
+const USER_FORM: &str = "a user's name without `:`, or `uid:` and a number";
 const TIME_FORM: &str = "a time as `2026-11-20T10:15:00Z`";
 
 /// Why the keys file could not be changed.
@@ -90,6 +92,15 @@ fn entry(node: &Node, path: &str, problems: &mut Vec<Problem>) -> Option<KeyEntr
     let revoked = fields.optional("revoked", TIME_FORM, time);
     // An end that could not be read must not become no end.
     let unreadable = fields.problems().len() > before;
+    let user = |text: &str| name(text).filter(user::is_one);
+    let created_by = fields.optional("created_by", USER_FORM, user);
+    let place = fields.place_of("revoked_by");
+    let revoked_by = fields.optional("revoked_by", USER_FORM, user);
+    if revoked_by.is_some() && revoked.is_none() && !unreadable {
+        // Left there, it would name who is not meant once the key is revoked again.
+        let key = fields.path("revoked_by");
+        fields.report(Problem::at(place, key, "none without `revoked`"));
+    }
     fields.finish();
     if unreadable {
         return None;
@@ -111,8 +122,10 @@ fn entry(node: &Node, path: &str, problems: &mut Vec<Problem>) -> Option<KeyEntr
             None => None,
         },
         created: created?,
+        created_by,
         expires,
         revoked,
+        revoked_by,
     })
 }
 
@@ -169,8 +182,10 @@ fn text(keys: &Keys) -> String {
             }
         };
         line("created", Some(&time_text(entry.created)));
+        line("created_by", entry.created_by.as_ref().map(Identifier::as_str));
         line("expires", entry.expires.map(time_text).as_deref());
         line("revoked", entry.revoked.map(time_text).as_deref());
+        line("revoked_by", entry.revoked_by.as_ref().map(Identifier::as_str));
     }
     out
 }
@@ -223,6 +238,7 @@ mod tests {
             groups: vec![Identifier::new("eng").unwrap(), Identifier::new("on:call").unwrap()],
             allow,
             expires: Some(1_800_000_000_000_001),
+            by: name("uid:1000"),
         }
     }
 
@@ -233,7 +249,7 @@ mod tests {
         let written = update(&path, |keys| {
             let id = issue(keys, full("a"), 1_700_000_000_000_000).unwrap().id;
             issue(keys, KeyRequest { consumer: full("b").consumer, ..KeyRequest::default() }, 5).unwrap();
-            revoke(keys, id.as_str(), 1_750_000_000_123_456).unwrap();
+            revoke(keys, id.as_str(), 1_750_000_000_123_456, Identifier::new("ann").ok()).unwrap();
             Ok::<_, FileError>(keys.clone())
         })
         .unwrap();
@@ -265,15 +281,26 @@ keys:
     sha256: afk_a_secret
     consumer: has space
     created: yesterday
+    created_by: owner:root
     expires: soon
     tema: x
+  - id: k2
+    sha256: 0000000000000000000000000000000000000000000000000000000000000000
+    consumer: a
+    created: 2026-11-20T10:15:00Z
+    revoked_by: ann
 ";
         let problems = parse(yaml.as_bytes()).unwrap_err();
         let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
-        assert_eq!(told.len(), 6, "{told:?}");
+        assert_eq!(told.len(), 8, "{told:?}");
         assert!(told.iter().all(|line| !line.contains("afk_a_secret")), "{told:?}");
         assert!(
             told.iter().any(|line| line.contains("keys[0].tema") && line.contains("did you mean `team`"))
         );
+        for (key, wanted) in
+            [("keys[0].created_by", "a user's name"), ("keys[1].revoked_by", "none without `revoked`")]
+        {
+            assert!(told.iter().any(|line| line.contains(key) && line.contains(wanted)), "{key}: {told:?}");
+        }
     }
 }

@@ -42,6 +42,8 @@ pub struct KeyRequest {
     pub allow: Allow,
     /// From when on it is refused, microseconds UTC.
     pub expires: Option<i64>,
+    /// The user who issues it.
+    pub by: Option<Identifier>,
 }
 
 /// A key that was just made: the only time that it can be seen.
@@ -114,22 +116,26 @@ pub fn issue(keys: &mut Keys, request: KeyRequest, now_us: i64) -> Result<Issued
         groups: request.groups,
         allow: Some(request.allow).filter(|allow| !allow.is_empty()).map(Arc::new),
         created: now_us,
+        created_by: request.by,
         expires: request.expires,
         revoked: None,
+        revoked_by: None,
     };
     keys.entries.insert(id.clone(), entry);
     Ok(Issued { id, key })
 }
 
-/// Takes a key back from `now_us` on; one that was taken back before keeps its time.
+/// Takes a key back from `now_us` on, by this user; one that was taken back before keeps its time and user.
 ///
 /// # Errors
 /// No such key.
-pub fn revoke(keys: &mut Keys, id: &str, now_us: i64) -> Result<KeyEntry, KeyError> {
+pub fn revoke(keys: &mut Keys, id: &str, now_us: i64, by: Option<Identifier>) -> Result<KeyEntry, KeyError> {
     let absent = || KeyError::Absent(id.to_owned());
     let name = Identifier::new(id).map_err(|_| absent())?;
     let entry = keys.entries.get_mut(&name).ok_or_else(absent)?;
-    entry.revoked = Some(entry.revoked.map_or(now_us, |at| at.min(now_us)));
+    if !entry.is_revoked(now_us) {
+        (entry.revoked, entry.revoked_by) = (Some(now_us), by);
+    }
     Ok(entry.clone())
 }
 

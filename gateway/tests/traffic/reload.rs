@@ -38,6 +38,16 @@ fn replace(path: &Path, text: &str) {
     std::fs::rename(fresh, path).unwrap();
 }
 
+/// The user of this process.
+fn own_user() -> String {
+    let output = std::process::Command::new("id").arg("-un").output().unwrap();
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+fn text(name: &Option<schemas::Identifier>) -> Option<String> {
+    name.as_ref().map(ToString::to_string)
+}
+
 /// Asks until `wanted` says that the answer is the one.
 async fn until(rig: &Rig, wanted: impl Fn(u16) -> bool) {
     for _ in 0..200 {
@@ -247,6 +257,14 @@ async fn a_revoked_key_is_refused_and_a_broken_keys_file_leaves_the_old() {
     assert_eq!(evidence.refusals()[0].reason.as_str(), "revoked_key");
     // A watcher that is told late of both changes reads the broken file twice.
     assert!((1..=2).contains(&refused_reloads(&evidence)));
+    let refused = evidence.records.iter().find_map(|record| match &record.body {
+        Body::Admin(admin) if admin.action.as_str() == "config_refused" => Some((record, admin)),
+        _ => None,
+    });
+    let (record, refused) = refused.unwrap();
+    assert_eq!(text(&refused.actor), Some(format!("owner:{}", own_user())));
+    // It has no hash: the one in force stays.
+    assert_eq!(text(&refused.object), Some(record.config.to_string()));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -256,6 +274,8 @@ async fn issued_and_revoked_keys_are_recorded_by_their_id_and_never_by_their_sec
     let path = rig.dir.path().join("keys.yaml");
     let program = |arguments: &[&str]| {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_gateway"));
+        // What a caller says of himself is nobody's word.
+        command.env("USER", "somebody-else").env("LOGNAME", "somebody-else");
         let output = command.arg("keys").args(arguments).args(["--file"]).arg(&path).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
@@ -301,6 +321,11 @@ async fn issued_and_revoked_keys_are_recorded_by_their_id_and_never_by_their_sec
     );
     assert!(admin("key_issued") < calls.unwrap() && calls.unwrap() < admin("key_revoked"));
     assert_eq!(evidence.count("admin"), 2);
+    for record in &evidence.records {
+        if let Body::Admin(admin) = &record.body {
+            assert_eq!(text(&admin.actor), Some(own_user()), "{admin:?}");
+        }
+    }
     let secret = key.rsplit('_').next().unwrap();
     let digest = schemas::Sha256Hex::of(key.as_bytes()).to_string();
     let text = format!("{:?}", evidence.records);

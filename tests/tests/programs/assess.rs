@@ -6,6 +6,11 @@ use std::path::Path;
 
 use serde_json::Value;
 use tests::audited::{Evidence, auditor, path};
+use tests::client::{Call, send};
+use tests::gateway::{Gateway, Setup};
+use tests::oracle;
+use tests::process::ran;
+use tests::provider::Provider;
 
 /// The gateway's objects in a folder.
 fn store(folder: &Path) -> String {
@@ -155,4 +160,102 @@ fn every_pack_of_the_program_passes_its_own_check() {
     assert_eq!(exit, 0, "{told}");
     assert!(told.lines().count() >= 13 && told.lines().all(|line| line.contains(" 0 wrong")), "{told}");
     print!("{told}");
+}
+
+/// Another keys file in the place of the one of `gateway`.
+fn replace_keys(gateway: &Gateway, text: &str) {
+    let fresh = gateway.dir.join("keys.fresh");
+    std::fs::write(&fresh, text).expect("a file");
+    std::fs::rename(fresh, gateway.dir.join("keys.yaml")).expect("a file");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_done_to_a_real_gateway_names_who_did_it_and_is_no_exception_where_another_approved_it() {
+    const CHANGED: &str = "gateway keys changed";
+    let folder = tempfile::tempdir().expect("a folder");
+    let provider = Provider::start([]).await;
+    let mut gateway = Gateway::start(folder.path(), &Setup { provider: provider.url(), ..Setup::default() });
+    let (user, file) = (ran(std::process::Command::new("id").arg("-un")), folder.path().join("keys.yaml"));
+    let user = user.trim();
+    let owner = format!("owner:{user}");
+    // What the one who asks says of himself is nobody's word.
+    let does = |gateway: &Gateway, words: &[&str]| {
+        ran(gateway.command(words).env("USER", "somebody-else").env("LOGNAME", "somebody-else"))
+    };
+    let keys = || std::fs::read_to_string(&file).expect("the keys file");
+    let call = async |gateway: &Gateway, key: &str| {
+        let body = r#"{"model":"gpt-4o-mini","messages":[{"role":"user","content":"hi"}]}"#;
+        send(gateway.address, &Call::post("/openai/v1/chat/completions", key, body)).await
+    };
+    let id = gateway.key.split('_').nth(1).expect("the key's id").to_owned();
+
+    let key = does(&gateway, &["keys", "issue", "--consumer", "second", "--id", "k-second"]);
+    gateway.wait_for_log(CHANGED, 1).await;
+    let got = call(&gateway, key.trim()).await;
+    assert_eq!(got.status, 200, "{}", got.text());
+    let exchange = got.exchange().expect("an exchange's id").to_owned();
+    replace_keys(&gateway, &keys().replacen("\"quality\"", "\"other\"", 1));
+    gateway.wait_for_log(CHANGED, 2).await;
+    let date = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(2);
+    let dated = format!("id: \"k-second\"\n    revoked: \"{date}\"");
+    replace_keys(&gateway, &keys().replacen("id: \"k-second\"", &dated, 1));
+    gateway.wait_for_log(CHANGED, 3).await;
+    does(&gateway, &["keys", "revoke", &id]);
+    gateway.wait_for_log(CHANGED, 4).await;
+    let sound = keys();
+    replace_keys(&gateway, "keys: [broken");
+    gateway.wait_for_log("reload refused", 1).await;
+    replace_keys(&gateway, &sound);
+    let hold = ["--case", "case-17", "--reason", "audit"];
+    does(&gateway, &[&["hold", "add", "--exchange", &exchange], &hold[..]].concat());
+    does(&gateway, &[&["hold", "release"], &hold[..]].concat());
+    does(&gateway, &["erase", "--exchange", &exchange]);
+    assert_eq!(gateway.stop(), Some(0), "{}", gateway.log());
+    // Where none serves the command says who it is.
+    does(&gateway, &[&["hold", "add", "--all"], &hold[..]].concat());
+
+    let evidence = oracle::Evidence::read(&gateway);
+    let text = |leaf: &Value, key: &str| leaf[key].as_str().unwrap_or_default().to_owned();
+    let done: Vec<[String; 3]> = evidence
+        .of_kind("admin")
+        .map(|leaf| ["action", "actor", "object"].map(|key| text(leaf, key)))
+        .collect();
+    let refused = evidence.of_kind("admin").last().expect("a record");
+    let wanted = [
+        ["key_issued", user, "k-second"],
+        ["key_changed", &owner, &id],
+        ["key_revoked", &owner, "k-second"],
+        ["key_revoked", user, &id],
+        ["config_refused", &owner, refused["config"].as_str().expect("a hash")],
+    ];
+    assert_eq!(done, wanted);
+    let revoked = evidence.of_kind("admin").nth(2).and_then(|leaf| leaf["at"].as_i64());
+    assert!(revoked >= Some(date.as_microsecond()), "{revoked:?} is before {date}");
+    let asked: Vec<String> = ["hold", "erasure"]
+        .iter()
+        .flat_map(|kind| evidence.of_kind(kind))
+        .map(|leaf| text(leaf, "actor"))
+        .collect();
+    assert_eq!(asked, [user; 4]);
+
+    let assess = |approver: &str| {
+        let approved = format!("k-second,{approver},2026-01-01\n{id},{approver},2026-01-01\n");
+        let approvals =
+            register(folder.path(), "approvals", &format!("object,approver,approved_at\n{approved}"));
+        let (store, trust) = (gateway.store(), folder.path().join("trust.yaml"));
+        let state = folder.path().join("state");
+        let words = ["assess", path(&store), "--trust", path(&trust), "--state", path(&state)];
+        let packs = ["--pack", "soc2", "--pack", "pci_dss", "--register", &approvals, "--format", "json"];
+        auditor(&[&words[..], &packs].concat()).1
+    };
+    let approved = assess("another");
+    for id in ["cc6.2-keys", "cc6.3-revoked", "10.2.1.5-credentials", "10.2.2-fields"] {
+        let control = control(&approved, id);
+        assert_eq!(control["status"], "met", "{control:#}");
+    }
+    // Nobody approves what he did himself.
+    let own = assess(user);
+    let issued = control(&own, "cc6.2-keys");
+    assert_eq!(issued["status"], "exceptions", "{issued:#}");
+    assert!(issued["shown"]["rows"].to_string().contains("k-second"), "{issued:#}");
 }
