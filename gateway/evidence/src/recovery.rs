@@ -389,7 +389,8 @@ fn complete(
         for (action, done) in [("loss_accepted", lost), ("salvaged", reason == CloseReason::Salvaged)] {
             if done {
                 let action = Identifier::new(action).map_err(|error| OpenError::Format(error.to_string()))?;
-                ends.push(Body::Admin(Admin { action, actor: settings.operator.clone(), object: None }));
+                let object = Identifier::new(&origin.to_string()).ok();
+                ends.push(Body::Admin(Admin { action, actor: settings.operator.clone(), object }));
             }
         }
         let alive_until = recovery.last_time_us.unwrap_or(now).max(survey.last_at);
