@@ -7,7 +7,7 @@ use schemas::record::Usage;
 use super::batches::{AskedFor, Batch};
 use super::keys::Keys;
 use super::result::{Cell, Difference, Facts, KEPT, Matches, Reconciliation, State, Unmatched};
-use super::{BATCH, Bucket, Counts, Export};
+use super::{BATCH, Bucket, Call, Counts, Export};
 use crate::cost::booked::Booked;
 use crate::report::Interval;
 use crate::time::{self, DAY};
@@ -329,14 +329,25 @@ impl<'a> Side<'a> {
             let calls = &export.told.calls;
             let mut ids = HashMap::with_capacity(calls.len());
             let mut span = (i64::MAX, i64::MIN);
+            let mut matched = vec![false; calls.len()];
             for (index, call) in calls.iter().enumerate() {
+                // Files of one log may overlap: the same line again is the same call.
+                let first = call.ids.first().and_then(|id| ids.get(id.as_str())).copied();
+                let is_again = |first: usize| {
+                    calls.get(first).is_some_and(|it: &Call| it.at == call.at && it.ids == call.ids)
+                };
+                if first.is_some_and(is_again) {
+                    if let Some(matched) = matched.get_mut(index) {
+                        *matched = true;
+                    }
+                    continue;
+                }
                 outside += u64::from(!(asked.from..asked.to).contains(&call.at));
                 span = (span.0.min(call.at), span.1.max(call.at));
                 for id in &call.ids {
                     ids.insert(id.as_str(), index);
                 }
             }
-            let matched = vec![false; calls.len()];
             return (Self::Calls { ids, matched, span, matches: Matches::default() }, outside);
         }
         let (buckets, batches) = (&export.told.buckets, &export.told.batches);

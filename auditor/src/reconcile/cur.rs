@@ -36,9 +36,11 @@ const COLUMNS: [&[&str]; 9] = [
 pub fn report(input: &Input, told: &mut Told) -> Result<(), Refused> {
     input.table(COLUMNS, &["line_item_line_item_type"], |row| {
         let usage_type = row.text(USAGE_TYPE).to_ascii_lowercase();
+        // Models of others are sold through the marketplace, under product codes of their own. Other products count tokens too.
+        let is_sold = usage_type.contains("mp:");
+        let is_bedrock = row.text(PRODUCT).starts_with("AmazonBedrock") || row.text(PRODUCT).is_empty();
         let is_tokens = usage_type.contains("token");
-        // Models of others are sold through the marketplace, under product codes of their own.
-        if !is_tokens && !row.text(PRODUCT).starts_with("AmazonBedrock") {
+        if !(is_bedrock || is_sold && is_tokens) {
             told.leave_out("lines of other products");
             return Ok(());
         }
@@ -55,7 +57,7 @@ pub fn report(input: &Input, told: &mut Told) -> Result<(), Refused> {
         }
         let mut counts = Counts::cost(currency, row.number(COST)?);
         if is_tokens {
-            let tokens = Some(tokens(row)?);
+            let tokens = Some(tokens(row, is_sold)?);
             if usage_type.contains("output") {
                 counts.output_tokens = tokens;
             } else {
@@ -75,13 +77,14 @@ pub fn report(input: &Input, told: &mut Told) -> Result<(), Refused> {
     })
 }
 
-/// The amount in tokens: it is told in the unit of the price.
-fn tokens(row: &Row<'_, 9>) -> Result<u64, Refused> {
+/// The amount in tokens: it is told in the unit of the price, which in the marketplace is a million where it is named `Units`.
+fn tokens(row: &Row<'_, 9>, is_sold: bool) -> Result<u64, Refused> {
     let unit = row.text(UNIT).to_ascii_lowercase();
     let factor = match unit.as_str() {
         "1k tokens" | "1k token" | "1000 tokens" => 1000,
         "1m tokens" | "1m token" | "1000000 tokens" => 1_000_000,
         "tokens" | "token" => 1,
+        "units" | "unit" if is_sold => 1_000_000,
         _ => return Err(row.refuse(UNIT, "`1K tokens`, `1M tokens` or `tokens`")),
     };
     let Decimal(units) = row.number(AMOUNT)?;

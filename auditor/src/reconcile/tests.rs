@@ -192,6 +192,38 @@ fn a_bill_of_aws_is_read_in_the_units_of_its_prices() {
     );
     assert_eq!(sum.cost["USD"].to_string(), "0.304575");
     assert_eq!(told.left_out.values().sum::<u64>(), 2);
+    // The marketplace's unit is a million; other products count tokens too.
+    let line = |product: &str, usage: &str, amount: &str, unit: &str| {
+        format!(
+            "1,2026-11-20T00:00:00Z,2026-11-20T01:00:00Z,{product},{usage},{amount},{unit},0.1,USD,Usage\n"
+        )
+    };
+    let sold = line("8eexample", "USE1-MP:USE1_InputTokenCount-Units", "0.0015", "Units");
+    let other = line("AWSSecretsManager", "USE1-TokenRefresh", "3", "API Calls");
+    let told = read(Format::AwsCur, &format!("{CUR}{sold}{other}")).unwrap();
+    let mut more = Counts::default();
+    told.buckets.iter().for_each(|bucket| more.add(&bucket.counts));
+    assert_eq!(more.input_tokens, Some(1750 + 1500));
+    assert_eq!(told.left_out.values().sum::<u64>(), 3);
+}
+
+#[test]
+fn a_call_that_stands_twice_in_overlapping_files_is_one_call() {
+    let at = read(Format::BedrockLog, BEDROCK).unwrap().calls[0].at;
+    let unmatched = |text: &str| {
+        let told = read(Format::BedrockLog, text).unwrap();
+        let (format, file, sha256) = (Format::BedrockLog, "calls.json".to_owned(), Sha256Hex::of(b""));
+        let exports = [Export { format, provider: None, file, sha256, told }];
+        let (asked, tolerance) =
+            (Interval { from: at - 1, to: at + 1 }, compare::Tolerance::parse("0").unwrap());
+        let none = AskedFor { begins: at - 1, batches: Vec::new() };
+        let came = compare::Comparing::new(&exports, None, asked, tolerance, false).finish(&none);
+        came.exports[0].calls.as_ref().unwrap().only_provider_count
+    };
+    assert_eq!(unmatched(BEDROCK), 1);
+    assert_eq!(unmatched(&format!("{BEDROCK}\n{BEDROCK}")), 1);
+    let later = BEDROCK.replace("23:00:17Z", "23:00:16.999999Z");
+    assert_eq!(unmatched(&format!("{BEDROCK}\n{later}")), 2, "one id, and another time: nothing is folded");
 }
 
 #[test]
