@@ -13,7 +13,7 @@ use schemas::trust::Trust;
 use schemas::{Origin, Sha256Hex, leaf};
 use serde_json::Value;
 
-use super::beacon::Beacon;
+use super::beacon::{self, Beacon};
 use super::draw::{Draw, draw};
 use super::method::Method;
 use super::papers::{self, METHOD, SAMPLE, SEED, proof_name};
@@ -100,6 +100,8 @@ pub async fn check(
         Ok(false) => checked.notes.push("nobody said when the public value came out".into()),
         Err(wrong) => checked.done("public value", Err(wrong)),
     }
+    let source = beacon::provenance(&parameters.seed_from);
+    checked.notes.push(format!("that this is the public value is not checked here, look it up: {source}"));
     heads(context, &method.heads, &mut checked).await?;
     let again = draw(context, &mut parameters.clone(), &method.heads).await;
     match again {
