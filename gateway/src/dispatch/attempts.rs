@@ -162,13 +162,15 @@ pub(crate) async fn run(
         tries.is_forbidden |= is_403;
         let report = Report {
             status: failure.counted_status(),
-            told: is_of_request || !matches!(failure.why, Why::Status(_)),
+            told: !matches!(failure.why, Why::Status(_)),
             failure: failure.of_target(),
             head_latency,
             retry_after: failure.retry_after,
             forwarded,
         };
+        // Another target may be under another account.
         failure.is_refused = picked.is_refused(&report);
+        let report = Report { told: report.told || is_of_request, ..report };
         let has_key = picked.done(&report, Instant::now());
         let hold = failure.retry_after.filter(|_| !has_key);
         tries.held.extend(hold.map(|hold| (place, Instant::now() + hold)));
