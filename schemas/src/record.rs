@@ -1010,10 +1010,10 @@ impl Attempt {
 pub struct Admin {
     /// What: `key_issued`, `key_changed`, `key_revoked`, `config_refused`, `loss_accepted`, `salvaged`.
     pub action: Identifier,
-    /// Who: the operating system's user, or the admin socket's peer.
+    /// Who: the operating system's user, `owner:` and the owner of the file that changed, or the admin socket's peer.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub actor: Option<Identifier>,
-    /// What it was done to: a key id, a configuration's hash.
+    /// What it was done to: a key id, a configuration's hash, a log.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub object: Option<Identifier>,
 }
