@@ -69,6 +69,7 @@ providers:
     keep_alive: 20s
     idle_connections: 9
     price_as: openai
+    max_output_as: max_completion_tokens
   - name: azure
     dialect: azure_openai
     base_url: https://acme.openai.azure.com
