@@ -119,8 +119,10 @@ async fn main() -> anyhow::Result<()> {
         .find(|w| w.starts_with("afk_"))
         .context("a gateway key")?
         .to_owned();
-    print!("{}", String::from_utf8_lossy(&output.stderr));
-    println!("{key}");
+    // As a terminal shows both.
+    let announced = "shown this once:\n";
+    let told = String::from_utf8_lossy(&output.stderr);
+    print!("{}", told.replacen(announced, &format!("{announced}{key}\n"), 1));
     println!("\n$ gateway serve -c {d}/gateway.yaml &");
     let log = std::fs::File::create(dir.join("gateway.log"))?;
     let mut gateway = Running(
