@@ -398,6 +398,13 @@ impl Picked {
         Answering { picked: self, report: *report }
     }
 
+    /// It was sent under a token that is of no use any more, which says nothing of key and target. True: there is another one.
+    pub fn stale(mut self) -> bool {
+        self.is_done = true;
+        self.target.left(self.mode);
+        true
+    }
+
     /// Tells what became of it, when no answer will come. True where it was said of its key, which is left alone now, and the provider
     /// has another one that may be used in its place.
     pub fn done(mut self, report: &Report, now: Instant) -> bool {

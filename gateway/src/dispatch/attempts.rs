@@ -20,6 +20,7 @@ use super::budget::Repeat;
 use super::failure::{Failure, Why};
 use super::forward::Forwarded;
 use super::original::{Original, Prepared};
+use super::pool::StaleToken;
 use super::retry_after::retry_after;
 use super::spread::Spread;
 use super::target::{Bounds, Target};
@@ -170,8 +171,11 @@ pub(crate) async fn run(
         };
         // Another target may be under another account.
         failure.is_refused = picked.is_refused(&report);
+        // It says nothing of the next token, which is free: the request goes there again under that one.
+        let is_stale =
+            failure.answer.as_ref().is_some_and(|it| it.head.extensions.get::<StaleToken>().is_some());
         let report = Report { told: report.told || is_of_request, ..report };
-        let has_key = picked.done(&report, Instant::now());
+        let has_key = if is_stale { picked.stale() } else { picked.done(&report, Instant::now()) };
         let hold = failure.retry_after.filter(|_| !has_key);
         tries.held.extend(hold.map(|hold| (place, Instant::now() + hold)));
         if more && plan.has_place(&tries) {

@@ -75,6 +75,10 @@ impl Unanswered {
     }
 }
 
+/// Marks the answer to a token that the provider no longer takes: the next request gets another one.
+#[derive(Clone, Copy)]
+pub(crate) struct StaleToken;
+
 /// A provider, ready for the hot path.
 pub(crate) struct Provider {
     pub(crate) name: Identifier,
@@ -237,9 +241,9 @@ impl Provider {
         };
         let authorization = tokens.authorization().await?;
         request.headers_mut().insert(AUTHORIZATION, authorization.clone());
-        let response = self.client.request(request).await?;
-        if response.status() == StatusCode::UNAUTHORIZED {
-            tokens.refused(&authorization);
+        let mut response = self.client.request(request).await?;
+        if response.status() == StatusCode::UNAUTHORIZED && tokens.refused(&authorization) {
+            response.extensions_mut().insert(StaleToken);
         }
         Ok(response)
     }

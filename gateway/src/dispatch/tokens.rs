@@ -161,14 +161,18 @@ impl Tokens {
     }
 
     /// The provider answered 401 to `used`: the next request gets another token, where this one was not just renewed for the
-    /// same reason.
-    pub(crate) fn refused(&self, used: &HeaderValue) {
+    /// same reason. True where it does.
+    pub(crate) fn refused(&self, used: &HeaderValue) -> bool {
         let mut held = self.held();
-        let is_current = held.token.as_ref().is_some_and(|token| token.value == used);
-        if is_current && held.dropped.is_none_or(|at| at.elapsed() > PAUSE) {
+        if held.token.as_ref().is_none_or(|token| token.value != used) {
+            return true;
+        }
+        let is_dropped = held.dropped.is_none_or(|at| at.elapsed() > PAUSE);
+        if is_dropped {
             held.token = None;
             held.dropped = Some(Instant::now());
         }
+        is_dropped
     }
 
     fn held(&self) -> std::sync::MutexGuard<'_, Held> {

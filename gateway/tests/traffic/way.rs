@@ -18,6 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::pki::{Pki, pki};
 use crate::provider::{COMPLETION, Provider, Seen, whole};
 use crate::rig::{Rig, Setup, read, send};
+use crate::routes::attempts;
 
 const QUESTION: &str = r#"{"model":"gpt-4.1-mini","messages":[]}"#;
 const ACCOUNT_KEY: &str = include_str!("../../testdata/service-account.pem");
@@ -372,9 +373,12 @@ async fn a_token_that_the_provider_refuses_is_renewed_once() {
     .await;
     let keys = "dialect: vertex, google: { service_account: { file: account.json } }";
     let rig = rig_with(&provider, keys, &[("account.json", &account(&endpoint))]).await;
-    assert_eq!([ask(&rig).await, ask(&rig).await, ask(&rig).await], [401, 200, 200]);
+    assert_eq!([ask(&rig).await, ask(&rig).await, ask(&rig).await], [200, 200, 200]);
     assert_eq!(endpoint.asked.load(Ordering::SeqCst), 2);
-    rig.stop().await;
+    assert_eq!(provider.seen().len(), 4, "the refused one went again, under the next token");
+    let evidence = rig.stop().await;
+    assert_eq!(evidence.outcomes().len(), 3);
+    assert_eq!(attempts(&evidence).len(), 2, "the end of the first and the beginning of the second");
     // One that is refused for good is not fetched again and again.
     let endpoint = self::endpoint(3600, Duration::ZERO, of_account).await;
     let provider = Provider::start(|_| async { whole(401, "application/json", "{}") }).await;
