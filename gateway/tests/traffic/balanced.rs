@@ -1111,9 +1111,11 @@ async fn behind_the_first_byte_every_failure_is_a_cut_and_no_other_target_is_ask
             "  - {{ name: {name}, dialect: openai, base_url: \"http://{address}\", drain_after_abort: {{ time: 1s, bytes: 1KiB }} }}"
         )
         .unwrap();
+        // Named, `aborted` waits for whole JSON: then nothing of it is behind the first byte.
+        let aborted = if name == "known" { "" } else { "aborted, " };
         writeln!(
             routes,
-            "  - {{ name: {name}, path: /{name}, targets: [{{ provider: {name} }}, {{ provider: spare, priority: 1 }}], retry: {{ attempts: 2, on: [connect, timeout, aborted, 429, 5xx] }} }}"
+            "  - {{ name: {name}, path: /{name}, targets: [{{ provider: {name} }}, {{ provider: spare, priority: 1 }}], retry: {{ attempts: 2, on: [connect, timeout, {aborted}429, 5xx] }} }}"
         )
         .unwrap();
     }

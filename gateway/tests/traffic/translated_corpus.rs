@@ -135,8 +135,10 @@ fn config(root: &Path, address: std::net::SocketAddr) -> Setup {
     for folder in folders(root) {
         let pair = name(&folder);
         let (from, to) = pair.split_once('-').unwrap();
+        // The cases ask as OpenAI itself is asked; of an address that is not its own the gateway takes the older word.
+        let bound = if to == "openai" { ", max_output_as: max_completion_tokens" } else { "" };
         more_providers += &format!(
-            "  - {{ name: {pair}, dialect: {to}, base_url: \"http://{address}\", credential: {{ file: provider.key }} }}\n"
+            "  - {{ name: {pair}, dialect: {to}, base_url: \"http://{address}\", credential: {{ file: provider.key }}{bound} }}\n"
         );
         for (path, more) in [(pair.clone(), ""), (format!("{pair}-drop"), ", untranslatable: drop")] {
             more_routes += &format!(
