@@ -148,9 +148,9 @@ class Batch:
             return
         found = sha256(data).hexdigest()
         if len(data) != length:
-            self.findings.add("FILE_MISMATCH", place.of(name), f"{length} bytes", len(data))
+            self.findings.add("FILE_MISMATCH", place, f"{length} bytes", len(data))
         if found != hash_:
-            self.findings.add("FILE_MISMATCH", place.of(name), hash_, found)
+            self.findings.add("FILE_MISMATCH", place, hash_, found)
         whole = len(data) == length and found == hash_
         try:
             done = apart.call(lambda: self.judged(seal, data, whole, place))
