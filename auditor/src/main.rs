@@ -9,6 +9,7 @@ use clap::Parser as _;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    schemas::files::hush_decoders();
     let cli = match auditor::cli::Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

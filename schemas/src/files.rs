@@ -8,6 +8,7 @@
 //! values do not bear out is a fault (AU-3). Nothing here panics on any input.
 
 mod column;
+mod contained;
 mod content;
 mod footer;
 mod open;
@@ -20,6 +21,7 @@ mod write;
 
 use crate::verify::BatchFault;
 
+pub use contained::hush_decoders;
 pub use content::{ContentReader, ContentWriter, read_content};
 pub(crate) use open::Extra;
 #[cfg(test)]

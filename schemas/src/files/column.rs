@@ -1,7 +1,6 @@
 //! Reading one column chunk, and holding the footer's words about it against its values.
 
 use std::collections::BTreeSet;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
 use parquet::basic::Type;
@@ -11,6 +10,7 @@ use parquet::errors::ParquetError;
 use parquet::file::reader::ChunkReader;
 use parquet::schema::types::ColumnDescPtr;
 
+use super::contained::contained;
 use super::footer::{Chunk, Statistics};
 use super::pages::{self, Claim, PageList, Seen, UNCOMPRESSED, ZSTD};
 use super::schema::FileSchema;
@@ -66,25 +66,14 @@ pub(crate) fn read(
         data_offset: chunk.data_offset - begins,
     };
     let descriptor = place.schema.descriptor.column(place.column);
-    // The decoders are not ours: whatever they meet in a stranger's bytes stays a fault.
-    let decoded = catch_unwind(AssertUnwindSafe(|| {
+    let decoded = contained(|| {
         let (pages, seen) = pages::split(bytes, claim)?;
         decode(descriptor, pages, rows as usize).map(|data| (data, seen)).map_err(|error| error.to_string())
-    }));
-    let (data, seen) = match decoded {
-        Ok(Ok(decoded)) => decoded,
-        Ok(Err(error)) => {
+    });
+    let (data, seen) = match decoded.unwrap_or_else(|| Err("pages that break the decoder".to_owned())) {
+        Ok(decoded) => decoded,
+        Err(error) => {
             faults.add(FaultCode::Unreadable, None, place.text(), "decodable pages", error);
-            return None;
-        }
-        Err(_) => {
-            faults.add(
-                FaultCode::Unreadable,
-                None,
-                place.text(),
-                "decodable pages",
-                "pages that break the decoder",
-            );
             return None;
         }
     };

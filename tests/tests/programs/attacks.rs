@@ -434,6 +434,35 @@ fn ended(auditor: std::process::Child) -> (Option<i32>, String) {
 }
 
 #[test]
+fn a_file_that_breaks_a_decoder_is_a_finding_and_no_panic_of_the_program() {
+    let (case, state) = (small(), tempfile::tempdir().expect("a folder"));
+    let copy = tempfile::tempdir().expect("a folder");
+    tests::copy(&case.dir.path().join("store"), copy.path());
+    let breaks = |bytes: Vec<u8>| {
+        let read = schemas::files::read_records(&bytes.into(), &schemas::files::Limits::default());
+        read.is_err_and(|error| format!("{error:?}").contains("break the decoder"))
+    };
+    let records = case.store.objects.iter().filter(|(name, _)| name.ends_with(".records.parquet"));
+    let mut places = records.flat_map(|(name, bytes)| (0..bytes.len() * 8).map(move |bit| (name, bytes, bit)));
+    let (name, bytes, bit) =
+        places.find(|(_, bytes, bit)| breaks(flipped(bytes, bit / 8, bit % 8))).expect("a bit that breaks it");
+    std::fs::write(copy.path().join(name), flipped(bytes, bit / 8, bit % 8)).expect("the file");
+    let output = std::process::Command::new(tests::binary("auditor"))
+        .arg("verify")
+        .arg(copy.path())
+        .args(["--to", &auditor::time::text(case.to.expect("an end")), "--trust"])
+        .arg(case.dir.path().join("trust.yaml"))
+        .arg("--state")
+        .arg(state.path())
+        .output()
+        .expect("the auditor's binary");
+    let [said, errors] = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    assert_eq!(output.status.code(), Some(1), "{said}{errors}");
+    assert!(said.contains("UNREADABLE") && said.contains("break the decoder"), "{said}");
+    assert!(!errors.contains("panicked"), "{errors}");
+}
+
+#[test]
 fn auditors_on_one_state_folder_take_turns() {
     use std::io::BufRead as _;
 
