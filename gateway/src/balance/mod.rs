@@ -391,7 +391,7 @@ impl Picked {
 
     /// Tells that an answer began, as `report` says; how it ends is told later. Whether an ejected target is back is seen only then.
     pub fn answers(mut self, report: &Report, now: Instant) -> Answering {
-        if self.mode != Mode::Trial {
+        if self.mode == Mode::Plain {
             self.is_done = true;
             self.target.done(self.mode, report, now);
         }

@@ -429,8 +429,15 @@ fn where_all_are_ejected_all_are_asked_and_a_success_brings_one_back() {
     assert_eq!(seen.len(), 2);
     let by = ByRoute { route: "r".into() };
     assert_eq!(balancer.meters.panics.get_or_create(&by).get(), 4);
-    let back = once(&balancer, now, &[], &GOOD);
-    assert_eq!(balancer.targets[back].state(now), "healthy");
+    // An answer that begins may still break off.
+    for failure in [Some(Failure::Aborted), None] {
+        let picked = balancer.pick(&Pick::at(now)).unwrap();
+        let back = picked.target();
+        let answering = picked.answers(&GOOD, now);
+        assert_eq!(balancer.targets[back].state(now), "ejected");
+        answering.ended(failure, now);
+        assert_eq!(balancer.targets[back].state(now), if failure.is_some() { "ejected" } else { "healthy" });
+    }
     assert!(!balancer.pick(&Pick::at(now)).unwrap().in_panic());
 }
 

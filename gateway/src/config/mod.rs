@@ -475,8 +475,7 @@ impl Provider {
             Some(MaxOutputAs::MaxTokens) => return ChatBound::MaxTokens,
             None => {}
         }
-        let name = self.kind.unwrap_or(self.price_name());
-        if let Some(known) = KNOWN.iter().find(|known| known.name == name) {
+        if let Some(known) = self.kind.and_then(|kind| KNOWN.iter().find(|known| known.name == kind)) {
             return known.chat_bound;
         }
         let host = self.base_url.authority.host().to_ascii_lowercase();

@@ -1506,10 +1506,8 @@ fn a_chat_is_bounded_by_the_word_of_the_kind_of_the_host_or_of_what_is_typed() {
         ("{ name: c, kind: deepseek, max_output_as: max_completion_tokens }", ChatBound::MaxCompletionTokens),
         ("{ name: d, dialect: openai, base_url: https://eu.api.openai.com }", ChatBound::MaxCompletionTokens),
         ("{ name: e, dialect: openai, base_url: https://api.openai.com.test }", ChatBound::MaxTokens),
-        (
-            "{ name: f, dialect: openai, base_url: https://f.test, price_as: groq }",
-            ChatBound::MaxCompletionTokens,
-        ),
+        ("{ name: f, dialect: openai, base_url: https://f.test, price_as: openai }", ChatBound::MaxTokens),
+        ("{ name: groq, dialect: openai, base_url: https://h.test }", ChatBound::MaxTokens),
         ("{ name: g, dialect: azure_openai, base_url: https://g.test }", ChatBound::MaxCompletionTokens),
     ];
     let typed: String = rows.iter().map(|(row, _)| format!("  - {row}\n")).collect();

@@ -13,8 +13,8 @@ use dialects::coding::{Caps, codings, decode_all};
 use dialects::failure::{MAX_ERROR, is_of_the_request};
 use dialects::{FailureClass, Operation, failure_class};
 use http::Response;
-use schemas::ExchangeId;
 use schemas::record::{AttemptNumber, End, Verdict};
+use schemas::{ExchangeId, Identifier};
 
 use super::budget::Repeat;
 use super::failure::{Failure, Why};
@@ -81,8 +81,8 @@ struct Tries {
     again: u32,
     /// How often it was asked again at once, under another key.
     keys: u64,
-    /// An answer was 403.
-    is_forbidden: bool,
+    /// The providers that refused a key of theirs with 403.
+    forbidden_by: Vec<Identifier>,
 }
 
 impl Tries {
@@ -124,7 +124,7 @@ pub(crate) async fn run(
         held: Vec::new(),
         again: 0,
         keys: 0,
-        is_forbidden: false,
+        forbidden_by: Vec::new(),
     };
     let mut kept: Option<(Answer, Option<Translation>)> = None;
     loop {
@@ -156,11 +156,14 @@ pub(crate) async fn run(
         };
         let place = picked.target();
         let spoken = plan.original.spoken(&prepared);
-        // What a second key is refused for too is the request's: one caller does not have all keys left alone.
+        // What a second key of a provider is refused for too is the request's: one caller does not have all keys left alone.
         let is_403 = failure.why == Why::Status(403);
+        let is_second = tries.forbidden_by.contains(&target.provider.name);
         let is_of_request =
-            is_403 && (tries.is_forbidden || plan.is_of_request(&mut live, &mut failure, spoken).await);
-        tries.is_forbidden |= is_403;
+            is_403 && (is_second || plan.is_of_request(&mut live, &mut failure, spoken).await);
+        if is_403 && !is_of_request {
+            tries.forbidden_by.push(target.provider.name.clone());
+        }
         let report = Report {
             status: failure.counted_status(),
             told: !matches!(failure.why, Why::Status(_)),
@@ -188,7 +191,8 @@ pub(crate) async fn run(
         }
         let next = if plan.may_follow(&tries, &failure, has_key) {
             tries.keys += u64::from(has_key);
-            plan.next(app, snapshot, &mut live, &mut tries, (&mut failure, spoken), (&target, place)).await
+            let failed = (&target, place, has_key);
+            plan.next(app, snapshot, &mut live, &mut tries, (&mut failure, spoken), failed).await
         } else {
             None
         };
@@ -459,7 +463,7 @@ impl Plan {
         live: &mut Live,
         tries: &mut Tries,
         (failure, spoken): (&mut Failure, Operation),
-        (target, place): (&Arc<Target>, usize),
+        (target, place, has_key): (&Arc<Target>, usize, bool),
     ) -> Option<(Next, Option<Bytes>)> {
         // Where nobody is left to be asked the caller gets what came, and does not wait for all of it.
         if !self.has_place(tries) {
@@ -472,7 +476,7 @@ impl Plan {
             None => {
                 let spent = live.open()?.spent(None, failure.went(), spoken);
                 let failed = ended(tries.number, failure, target, None, &spent);
-                self.goes_on(app, snapshot, live, tries, (failed, repeat), place).await
+                self.goes_on(app, snapshot, live, tries, (failed, repeat), (place, has_key)).await
             }
             Some(answer) => {
                 let mut ahead = Ahead::new(live, answer, spoken);
@@ -484,7 +488,7 @@ impl Plan {
                 let next = match &spent {
                     Some(spent) => {
                         let failed = ended(tries.number, failure, target, Some(&**answer), spent);
-                        self.goes_on(app, snapshot, live, tries, (failed, repeat), place).await
+                        self.goes_on(app, snapshot, live, tries, (failed, repeat), (place, has_key)).await
                     }
                     None => None,
                 };
@@ -505,10 +509,10 @@ impl Plan {
         live: &mut Live,
         tries: &mut Tries,
         (failed, repeat): (Failed<'_>, Option<Repeat>),
-        place: usize,
+        (place, has_key): (usize, bool),
     ) -> Option<(Next, Option<Bytes>)> {
         live.open()?.settles_attempt(app, failed.spent).await;
-        let next = self.find(snapshot, live, tries, place, repeat).await?;
+        let next = self.find(snapshot, live, tries, (place, has_key), repeat).await?;
         if !next.wait.is_zero() {
             tokio::time::sleep(next.wait).await;
         }
@@ -542,8 +546,8 @@ impl Plan {
         (0..self.route.targets.len()).any(|place| !shut.contains(&place))
     }
 
-    /// What asking a target again takes of the route's budget; `None` where nothing is left of it. Another target is no repeat: that one
-    /// is down is no reason to keep its callers from those that are not.
+    /// What asking a target again takes of the route's budget, or one that is out of order; `None` where nothing is left of it. Another
+    /// target that is in order is no repeat: that one is down is no reason to keep its callers from those that are not.
     fn repeat(&self) -> Option<Repeat> {
         let repeat = self.route.budget.repeat();
         if repeat.is_none() {
@@ -552,18 +556,24 @@ impl Plan {
         repeat
     }
 
-    /// A target that can be asked and has room: one that did not fail, else one that did.
+    /// A target that can be asked and has room: the one at `place` where that `has_key`, another that is free; else one that did not
+    /// fail; else one that did.
     async fn find(
         &self,
         snapshot: &Snapshot,
         live: &mut Live,
         tries: &mut Tries,
-        place: usize,
+        (place, has_key): (usize, bool),
         mut repeat: Option<Repeat>,
     ) -> Option<Next> {
         let now = Instant::now();
+        let mut at_its_place = has_key;
         loop {
-            let excluded = [&self.denied[..], &tries.failed, &tries.unfit].concat();
+            let under_its_key = std::mem::take(&mut at_its_place);
+            let excluded = match under_its_key {
+                true => (0..self.route.targets.len()).filter(|other| *other != place).collect(),
+                false => [&self.denied[..], &tries.failed, &tries.unfit].concat(),
+            };
             let (picked, is_again) = match self.route.balancer.pick(&self.spread.pick(&excluded)) {
                 Some(picked) => (picked, false),
                 None => {
@@ -571,7 +581,9 @@ impl Plan {
                     (self.route.balancer.pick(&self.spread.pick(&excluded))?, true)
                 }
             };
-            if is_again && repeat.is_none() {
+            // One that is out of order is asked for want of a better one.
+            let is_repeat = is_again || (picked.in_panic() && !under_its_key);
+            if is_repeat && repeat.is_none() {
                 // Before room is taken at a target: it would be given back as if that one had been asked.
                 repeat = Some(self.repeat()?);
             }

@@ -73,14 +73,30 @@ pub(super) async fn choose_target(
         return Err(Reason::MissingFact(fact));
     }
     if let Some(semantic) = &route.semantic {
-        let first = (0..route.targets.len()).find(|place| !denied.contains(place)).unwrap_or_default();
-        let likely = if denied.contains(&semantic.fallback) { first } else { semantic.fallback };
-        note(asking, likely);
-        if let Some(target) = route.targets.get(likely).filter(|_| !snapshot.quotas.is_empty()) {
+        let placed = spread.placed(route).filter(|place| !denied.contains(place));
+        let likely = placed.unwrap_or(semantic.fallback);
+        let others = (0..route.targets.len()).filter(|place| *place != likely);
+        let places = std::iter::once(likely).chain(others).filter(|place| !denied.contains(place));
+        let mut refusal = None;
+        for place in places {
+            note(asking, place);
+            let Some(target) = route.targets.get(place).filter(|_| !snapshot.quotas.is_empty()) else {
+                break;
+            };
             let load = original.load(&asking.asked, target, original.prepare(route, target).ok().as_ref());
-            // Who is over a quota of no target has nothing embedded.
-            let reserved = asking.reserve_at(Stage::Exchange, original, target, &load).await;
-            reserved.map_err(|(reason, _)| reason)?;
+            match asking.reserve_at(Stage::Exchange, original, target, &load).await {
+                Ok(()) => {
+                    refusal = None;
+                    break;
+                }
+                Err((reason, _)) => _ = refusal.get_or_insert((place, reason, asking.full.take())),
+            }
+        }
+        // Whose quotas have no room wherever it goes has nothing embedded.
+        if let Some((place, reason, full)) = refusal {
+            note(asking, place);
+            asking.full = full;
+            return Err(reason);
         }
         let provider = semantic.provider().as_str();
         let prompt = Prompt {
@@ -88,7 +104,7 @@ pub(super) async fn choose_target(
             scope: scope(route, &asking.caller),
             is_allowed: asking.allow.as_ref().is_none_or(|allow| allow.permits_provider(provider)),
             text: semantic::words(route, original.readable.as_deref()),
-            placed: spread.placed(route).filter(|place| !denied.contains(place)),
+            placed,
         };
         let meaning = semantic.mean(&asking.app, &snapshot, prompt).await;
         asking.choice = Some(meaning.choice.clone());

@@ -229,6 +229,70 @@ async fn a_key_that_is_not_taken_is_left_alone_unseen_and_comes_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_one_provider_refuses_says_nothing_of_anothers_key_and_a_free_key_goes_to_the_same_target() {
+    let keyed = |status: u16| {
+        Provider::start(move |seen| {
+            let status = if header(&seen, "authorization") == "Bearer first" { status } else { 200 };
+            async move { whole(status, "application/json", COMPLETION) }
+        })
+    };
+    let (gone, other, spare) = (failing(403, "{}").await, keyed(403).await, good().await);
+    let refused = keyed(401).await;
+    let with_keys = |name: &str, address| {
+        format!(
+            "  - {{ name: {name}, dialect: openai, base_url: \"http://{address}\", keys: [{{ name: one, credential: {{ file: one.key }} }}, {{ name: two, credential: {{ file: two.key }} }}] }}\n"
+        )
+    };
+    let setup = Setup {
+        more_providers: provider("gone", gone.address)
+            + &provider("spare", spare.address)
+            + &with_keys("other", other.address)
+            + &with_keys("refused", refused.address),
+        more_routes:
+            "  - { name: m, path: /m, targets: [{ provider: gone }, { provider: other, priority: 1 }] }\n  \
+  - { name: n, path: /n, targets: [{ provider: refused }, { provider: spare }], retry: { attempts: 1 } }\n"
+                .into(),
+        ..Setup::default()
+    };
+    let rig = Rig::start_with(&spare, setup, &[("one.key", "first"), ("two.key", "second")]).await;
+    assert_eq!(ask(&rig, "m").await, 200);
+    assert_eq!(ask(&rig, "n").await, 200);
+    let evidence = rig.stop().await;
+    is_whole(&evidence);
+    let of = |route: &str| told(&evidence, &outcomes_of(&evidence, route)[0].exchange);
+    let wanted = [
+        "0 end gone status Complete 403",
+        "1 open other fallback",
+        "1 end other status Complete 403",
+        "2 open other retry",
+    ];
+    assert_eq!(of("m"), wanted);
+    assert_eq!(of("n"), ["0 end refused status Complete 401", "1 open refused retry"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_target_that_is_ejected_is_asked_for_want_of_a_better_one_within_the_budget() {
+    let (first, second) = (failing(500, "{}").await, failing(500, "{}").await);
+    let watched = |name: &str, address| {
+        format!(
+            "  - {{ name: {name}, dialect: openai, base_url: \"http://{address}\", health: {{ passive: {{ failures: 1, within: 60s, share: 1, eject_for: 60s }} }} }}\n"
+        )
+    };
+    let setup = Setup {
+        more_providers: watched("first", first.address) + &watched("second", second.address),
+        more_routes: "  - { name: e, path: /e, targets: [{ provider: first }, { provider: second, priority: 1 }], retry: { attempts: 2, budget: 0% } }\n".into(),
+        ..Setup::default()
+    };
+    let rig = Rig::start(&first, setup).await;
+    for _ in 0..3 {
+        assert_eq!(ask(&rig, "e").await, 500);
+    }
+    // The first request ejected both.
+    assert_eq!((first.seen().len(), second.seen().len()), (3, 1));
+    is_whole(&rig.stop().await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_spent_quota_leads_to_the_next_target_and_all_spent_to_a_refusal() {
     let (one, two) = (good().await, good().await);
     let claude = Provider::start(|_| async { whole(200, "application/json", "{}") }).await;
@@ -295,6 +359,7 @@ async fn each_attempt_is_charged_to_the_target_that_it_went_to() {
         ("silent", "count: tokens, limit: 5000, calendar: month"),
         ("once", "count: concurrency, limit: 1"),
         ("other", "count: requests, limit: 1, calendar: month"),
+        ("bad", "count: requests, limit: 2, calendar: month"),
     ];
     let rule = |(name, rest): (&str, &str)| {
         format!("    - {{ name: at-{name}, match: {{ targets: [{name}] }}, {rest} }}\n")
@@ -307,7 +372,7 @@ async fn each_attempt_is_charged_to_the_target_that_it_went_to() {
         more_routes: "  - { name: f, path: /f, targets: [{ provider: fails }, { provider: spare, priority: 1 }] }\n  \
   - { name: t, path: /t, targets: [{ provider: silent, first_byte: 1s }, { provider: spare, priority: 1 }] }\n  \
   - { name: o, path: /o, targets: [{ provider: once }], retry: { attempts: 2, back_off: { first: 10ms } } }\n  \
-  - { name: poor, path: /poor, targets: [{ name: bad, provider: fails }, { name: other, provider: spare, priority: 1 }], retry: { attempts: 1 } }\n  \
+  - { name: poor, path: /poor, targets: [{ name: bad, provider: fails }, { name: other, provider: spare, priority: 1 }], retry: { attempts: 2, budget: 0% } }\n  \
   - { name: rich, path: /rich, targets: [{ name: other, provider: spare }] }\n"
             .into(),
         rest: format!("quotas:\n  rules:\n{}", rules.map(rule).concat()),
@@ -324,11 +389,11 @@ async fn each_attempt_is_charged_to_the_target_that_it_went_to() {
     }
     assert_eq!(silent.seen().len(), 1, "nobody knows what it used: it stays charged");
     assert_eq!(ask(&rig, "o").await, 200, "the failed attempt's place is free for the next one");
+    assert_eq!((ask(&rig, "rich").await, ask(&rig, "rich").await), (200, 429));
+    // The other target has no room, and there is no budget for a repeat.
     for _ in 0..2 {
-        assert_eq!(ask(&rig, "poor").await, 500);
+        assert_eq!(ask(&rig, "poor").await, 500, "a target that was not asked again is not charged again");
     }
-    assert_eq!(ask(&rig, "rich").await, 200, "a target that was not asked is not charged");
-    assert_eq!(ask(&rig, "rich").await, 429);
     let evidence = rig.stop().await;
     is_whole(&evidence);
     let of = |route: &str| -> Vec<Vec<String>> {

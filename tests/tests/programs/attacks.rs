@@ -443,9 +443,11 @@ fn a_file_that_breaks_a_decoder_is_a_finding_and_no_panic_of_the_program() {
         read.is_err_and(|error| format!("{error:?}").contains("break the decoder"))
     };
     let records = case.store.objects.iter().filter(|(name, _)| name.ends_with(".records.parquet"));
-    let mut places = records.flat_map(|(name, bytes)| (0..bytes.len() * 8).map(move |bit| (name, bytes, bit)));
-    let (name, bytes, bit) =
-        places.find(|(_, bytes, bit)| breaks(flipped(bytes, bit / 8, bit % 8))).expect("a bit that breaks it");
+    let mut places =
+        records.flat_map(|(name, bytes)| (0..bytes.len() * 8).map(move |bit| (name, bytes, bit)));
+    let (name, bytes, bit) = places
+        .find(|(_, bytes, bit)| breaks(flipped(bytes, bit / 8, bit % 8)))
+        .expect("a bit that breaks it");
     std::fs::write(copy.path().join(name), flipped(bytes, bit / 8, bit % 8)).expect("the file");
     let output = std::process::Command::new(tests::binary("auditor"))
         .arg("verify")
@@ -456,7 +458,8 @@ fn a_file_that_breaks_a_decoder_is_a_finding_and_no_panic_of_the_program() {
         .arg(state.path())
         .output()
         .expect("the auditor's binary");
-    let [said, errors] = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    let [said, errors] =
+        [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     assert_eq!(output.status.code(), Some(1), "{said}{errors}");
     assert!(said.contains("UNREADABLE") && said.contains("break the decoder"), "{said}");
     assert!(!errors.contains("panicked"), "{errors}");

@@ -84,6 +84,32 @@ fn embeddings(provider: &Provider) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_spent_quota_of_the_fallbacks_model_keeps_no_prompt_from_another_target() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let provider = Provider::start([]).await;
+    let mut setup = setup(&provider.url(), dir.path());
+    let routes = setup.routes.find("  - name: broken").expect("a second route");
+    setup.routes.truncate(routes);
+    setup.routes = setup.routes.replace(
+        "name: general, provider: openai, model: gpt-4o-mini",
+        "name: general, provider: openai, model: gpt-4.1",
+    );
+    setup.rest = "quotas:\n  rules:\n    - { name: dear, match: { models: [gpt-4.1] }, count: requests, limit: 1, calendar: month }\n".into();
+    let mut gateway = Gateway::prepare(dir.path(), &setup);
+    gateway.serve();
+    until(&gateway, "examples", || embeddings(&provider) == 1).await;
+    let general = ask(&gateway, "pick", "how do penguins sleep").await;
+    let code = ask(&gateway, "pick", CODE).await;
+    let body = json!({ "model": "any", "messages": [{ "role": "user", "content": "how do penguins swim" }] });
+    let call = Call::post("/pick/v1/chat/completions", &gateway.key, body.to_string());
+    assert_eq!(send(gateway.address, &call).await.status, 429);
+    assert_eq!(gateway.stop(), Some(0), "{}", gateway.log());
+    let evidence = Evidence::read(&gateway);
+    assert_eq!(choice(&evidence, &general).0, "general");
+    assert_eq!(choice(&evidence, &code).0, "code");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_prompt_goes_to_the_target_whose_examples_it_is_like_and_every_embedding_is_in_the_log() {
     let dir = tempfile::tempdir().expect("a folder");
     let provider = Provider::start([]).await;
