@@ -36,8 +36,8 @@ pub struct Retry {
     /// How long is waited before a target is asked again that failed in the same exchange; another one is asked at once.
     #[schemars(default)]
     pub back_off: BackOff,
-    /// The share of the route's requests that may go to a target again that failed in the same exchange; a few are always allowed.
-    /// A target that was not asked yet takes nothing of it.
+    /// The share of the route's requests that may go to a target again that failed in the same exchange, or to one that is out of
+    /// order where none is left that is in order; a few are always allowed. A target in order that was not asked yet takes nothing of it.
     #[schemars(default)]
     pub budget: Budget,
 }
