@@ -216,13 +216,15 @@ async fn reload(app: &Arc<App>, asked: &Asked, told_us: &mut i64) {
         .await;
     match changed {
         Ok(()) => {
-            tracing::info!(hash = %snapshot.loaded.hash, why, "configuration reloaded");
-            app.telemetry.reloads.get_or_create(&ByResult { result: "taken" }).inc();
             key_changes(app, &before, &snapshot, told_us).await;
             snapshot.is_counted_in(&app.telemetry);
             snapshot.collects(&app.ledger, Some(&before));
             before.gives_way(&snapshot);
-            app.snapshot.store(Arc::new(snapshot));
+            let snapshot = Arc::new(snapshot);
+            app.snapshot.store(Arc::clone(&snapshot));
+            // Whoever reads it may rely on it.
+            tracing::info!(hash = %snapshot.loaded.hash, why, "configuration reloaded");
+            app.telemetry.reloads.get_or_create(&ByResult { result: "taken" }).inc();
             balance::probe::begin(app);
             balance::semantic::begin(app);
         }
