@@ -389,7 +389,7 @@ fn complete(
         for (action, done) in [("loss_accepted", lost), ("salvaged", reason == CloseReason::Salvaged)] {
             if done {
                 let action = Identifier::new(action).map_err(|error| OpenError::Format(error.to_string()))?;
-                let object = Identifier::new(&origin.to_string()).ok();
+                let object = Identifier::new(origin.to_string()).ok();
                 ends.push(Body::Admin(Admin { action, actor: settings.operator.clone(), object }));
             }
         }
