@@ -523,8 +523,9 @@ pub struct Reconcile {
     /// How much counts and costs may differ, in percent of the larger one.
     #[arg(long, value_name = "PERCENT", default_value = "0.5")]
     pub tolerance: String,
-    /// Judge also days (or hours) of an export that reach beyond the asked interval, and batches that may have been asked for
-    /// before the evidence begins; without it those that tell more than was recorded are only listed, and `reconciled` is not claimed.
+    /// Judge also days (or hours) of an export that reach beyond the asked interval, batches that may have been asked for
+    /// before the evidence begins, and calls at the edges of what is proven; without it those that tell more than was recorded are only
+    /// listed, and `reconciled` is not claimed.
     #[arg(long)]
     pub partial: bool,
     /// How the result is written.

@@ -196,7 +196,7 @@ codes! {
     /// An erasure is recorded and the key is still there.
     ErasureNotDone "ERASURE_NOT_DONE" Medium Policy "the gateway destroys the key at its next start; run `gateway erase` again";
     /// Stored cost is not what book and usage give.
-    CostRecomputeDiff "COST_RECOMPUTE_DIFF" High Invalid "cost was not computed by the price book that the record names";
+    CostRecomputeDiff "COST_RECOMPUTE_DIFF" High Invalid "cost was not computed by the price book that the record, or the configuration, names";
     /// A provider counts use that no record tells.
     UnrecordedUsage "UNRECORDED_USAGE" Critical Incomplete "somebody uses these keys past the gateway, or it did not record; ask who holds them and look at what firewalls let out";
     /// Evidence and a provider's export differ, and no unrecorded use explains it.

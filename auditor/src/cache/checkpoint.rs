@@ -15,7 +15,7 @@ use crate::verify::log::LogFold;
 const LABEL: &str = "affidavit/auditor/cache/v1";
 
 /// The cache's version: the binary's, since what was checked depends on it.
-const VERSION: &str = concat!("auditor ", env!("CARGO_PKG_VERSION"), " cache 9");
+const VERSION: &str = concat!("auditor ", env!("CARGO_PKG_VERSION"), " cache 10");
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Tail {

@@ -23,7 +23,7 @@ use crate::time::{self, DAY, SECOND};
 const BOOK: &str = "\
 id,provider,model,tier,input_above,valid_from,valid_until,currency,input,cache_read,cache_write_5m,cache_write_1h,output,input_audio,output_audio,input_image,source,read_on,note
 big,openai,gpt-4o,standard,,2026-01-01,,USD,3,0.3,3.75,6,15,,,=,https://x.test,2026-01-01,
-small,openai,small,standard,,2026-01-01,,USD,0.5,0.05,,,1,,,=,https://x.test,2026-01-01,
+small,openai,small-* small,standard,,2026-01-01,,USD,0.5,0.05,,,1,,,=,https://x.test,2026-01-01,
 euro,openai,euro,standard,,2026-01-01,,EUR,1,0.1,,,2,,,=,https://x.test,2026-01-01,
 ";
 
@@ -653,6 +653,23 @@ fn every_record_is_exported_as_an_event_and_every_exchange_as_a_row() {
     assert!(bench.run("export", &["--format", "parquet"]).is_err());
 }
 
+#[test]
+fn each_price_of_the_focus_export_belongs_to_one_sku() {
+    // One row of the book is of both models.
+    let bench = bench(
+        &[made(START + SECOND, "small", 10, 2, 5), made(START + 2 * SECOND, "small-2", 10, 2, 5)],
+        None,
+    );
+    let rows = bench.rows("export", "focus", &[]);
+    let mut skus: BTreeMap<&str, &str> = BTreeMap::new();
+    for row in &rows {
+        let sku = skus.entry(&row["SkuPriceId"]).or_insert(&row["SkuId"]);
+        assert_eq!(*sku, row["SkuId"], "{}", row["SkuPriceId"]);
+    }
+    assert_eq!((rows.len(), skus.len()), (6, 6));
+    assert_eq!(skus["openai/small-2/cache_read#small"], "openai/small-2/cache_read");
+}
+
 fn sums(rows: &[BTreeMap<String, String>], currency: &str, cost: &str) -> BTreeMap<String, Decimal> {
     let mut sums = BTreeMap::new();
     for row in rows.iter().filter(|row| !row[currency].is_empty()) {
@@ -911,6 +928,62 @@ fn hours_within_the_evidence_are_judged_apart_from_those_that_reach_beyond_it() 
     );
 }
 
+/// A line of a provider's log of calls.
+fn logged(n: u64, at: i64, input: u64, output: u64) -> String {
+    serde_json::json!({ "schemaType": "ModelInvocationLog", "schemaVersion": "1.0", "timestamp": time::text(at),
+        "accountId": "111122223333", "identity": { "arn": "arn:aws:iam::111122223333:user/someone" },
+        "region": "us-east-1", "requestId": format!("req-{n}"), "operation": "Converse", "modelId": "m",
+        "input": { "inputContentType": "application/json", "inputTokenCount": input },
+        "output": { "outputContentType": "application/json", "outputTokenCount": output } })
+    .to_string()
+        + "\n"
+}
+
+#[test]
+fn calls_at_the_edges_of_what_is_asked_and_proven_accuse_nobody() {
+    const MINUTE: i64 = 60 * SECOND;
+    let at = |minutes: i64| START + minutes * MINUTE;
+    let read = Made { role: UsageRole::Retrieved, ..made(at(70), "gpt-4o", 7, 0, 5) };
+    let mut bench =
+        bench(&[made(at(60), "gpt-4o", 1000, 0, 50), read, made(at(120), "small", 400, 0, 40)], None);
+    let end = bench.to;
+    let file = bench.path("calls.jsonl");
+    let reconcile = |bench: &Bench, lines: &[String], more: &[&str]| {
+        std::fs::write(&file, lines.concat()).unwrap();
+        let export = format!("bedrock-log@openai={}", file.display());
+        bench.reconciled(&[&["--export", &export], more].concat())
+    };
+    let stranger = |minutes| logged(9, at(minutes), 3, 3);
+    let past = |effect| vec![(Code::UnrecordedUsage, effect, "call req-9".to_owned())];
+    let agree = "reconciled within 0.5 % with bedrock-log@openai";
+    let lines = [logged(1, at(60), 1000, 50), logged(2, at(70), 7, 5), logged(3, at(90), 400, 40)];
+    // The third began in what is asked, and ended behind it; the second is not booked.
+    bench.to = at(100);
+    assert_eq!(reconcile(&bench, &lines, &[]), (vec![], agree.to_owned()));
+    let with = |minutes| [&lines[..], &[stranger(minutes)]].concat();
+    let (found, claim) = reconcile(&bench, &with(99), &[]);
+    let of_line = |effect| vec![(Code::UnrecordedUsage, effect, "line 4, call req-9".to_owned())];
+    assert_eq!(found, of_line(Effect::Incomplete), "the evidence is proven for a while behind it");
+    assert!(claim.contains("beyond what was recorded"), "{claim}");
+    // Where the evidence begins and ends, nothing is known.
+    bench.to = end;
+    for minutes in [1, 119] {
+        let (found, claim) = reconcile(&bench, &with(minutes), &[]);
+        assert_eq!(found, past(Effect::Note));
+        assert!(claim.contains("1 calls of bedrock-log@openai are in no record that is proven"), "{claim}");
+        assert_eq!(reconcile(&bench, &with(minutes), &["--partial"]).0, of_line(Effect::Incomplete));
+    }
+    assert_eq!(reconcile(&bench, &with(110), &[]).0, of_line(Effect::Incomplete));
+    // An exchange is missing in a log that tells of the time around it, and not where the log ends beside it.
+    let missing = |found: &[(Code, Effect, String)]| found.iter().any(|found| found.0 == Code::ReconcileDiff);
+    bench.to = at(119);
+    let log = |last| [logged(2, at(20), 7, 5), logged(3, at(last), 400, 40)];
+    let (found, claim) = reconcile(&bench, &log(61), &[]);
+    assert!(found.is_empty() && claim.starts_with("NOT reconciled"), "{found:?} {claim}");
+    assert!(missing(&reconcile(&bench, &log(61), &["--partial"]).0));
+    assert!(missing(&reconcile(&bench, &log(70), &[]).0));
+}
+
 #[test]
 fn calls_are_found_again_by_the_providers_ids() {
     let bench = bench(
@@ -919,14 +992,7 @@ fn calls_are_found_again_by_the_providers_ids() {
     );
     let file = bench.path("calls.jsonl");
     let call = |n: u64, input: u64, output: u64| {
-        let time = time::text(START + i64::try_from(n).unwrap() * SECOND);
-        serde_json::json!({ "schemaType": "ModelInvocationLog", "schemaVersion": "1.0", "timestamp": time,
-            "accountId": "111122223333", "identity": { "arn": "arn:aws:iam::111122223333:user/someone" },
-            "region": "us-east-1", "requestId": format!("req-{n}"), "operation": "Converse", "modelId": "m",
-            "input": { "inputContentType": "application/json", "inputTokenCount": input },
-            "output": { "outputContentType": "application/json", "outputTokenCount": output } })
-        .to_string()
-            + "\n"
+        logged(n, START + i64::try_from(n).unwrap() * SECOND, input, output)
     };
     let reconcile = |text: String| {
         std::fs::write(&file, text).unwrap();

@@ -7,6 +7,7 @@ use crate::cli::{Answer, AnswerFormat, Reconcile, ReportFormat};
 use crate::cost::booked;
 use crate::reconcile::batches::AskedFor;
 use crate::reconcile::compare::{Comparing, Tolerance};
+use crate::reconcile::edges::{self, Edges};
 use crate::reconcile::input::Input;
 use crate::reconcile::keys::Keys;
 use crate::reconcile::result::Reconciliation;
@@ -51,7 +52,7 @@ pub(super) fn reconciled(typed: &Reconcile) -> anyhow::Result<(Reconciliation, R
     let mut comparing = Comparing::new(&exports, keys.as_ref(), asked, tolerance, typed.partial);
     let answer = Answer { format: AnswerFormat::Table, out: None, memory: 512 };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let asked_for = runtime.block_on(async {
+    let (asked_for, edges) = runtime.block_on(async {
         let (context, _spill) = query::session(&opened, &cache, &[], &answer).await?;
         let sql = booked::question(&[], opened.from, opened.to);
         booked::each(&context, &sql, |booked| {
@@ -59,9 +60,13 @@ pub(super) fn reconciled(typed: &Reconcile) -> anyhow::Result<(Reconciliation, R
             Ok(())
         })
         .await?;
-        AskedFor::read(&context, asked.from).await
+        if comparing.has_calls() {
+            edges::known(&context, asked.from, |known| comparing.find(&known)).await?;
+        }
+        let edges = Edges::read(&context, &report).await?;
+        anyhow::Ok((AskedFor::read(&context, asked.from).await?, edges))
     })?;
-    let reconciliation = comparing.finish(&asked_for);
+    let reconciliation = comparing.finish(&asked_for, &edges);
     reconciliation.settle(&mut report);
     Ok((reconciliation, report))
 }

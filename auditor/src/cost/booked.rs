@@ -291,6 +291,11 @@ impl Booked {
             && self.outcome.usage.source != UsageSource::NotApplicable
     }
 
+    /// When it began, microseconds UTC, as far as that was recorded.
+    pub fn began(&self) -> i64 {
+        self.at.saturating_sub(self.outcome.timing.total_us.unwrap_or(0).max(0))
+    }
+
     /// What it adds to a count of exchanges: an attempt's exchange is counted with its outcome.
     pub fn exchanges(&self) -> u64 {
         u64::from(!self.is_attempt)

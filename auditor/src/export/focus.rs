@@ -133,6 +133,8 @@ pub fn add(
     let consumer = caller.consumer.as_ref().map(|consumer| consumer.value.to_string());
     let text = |text: &str| Cell::Text(text.to_owned());
     let mut sum = Decimal::default();
+    // A row of the book may be of several models and classes; a price belongs to one SKU, which its id names.
+    let sku = |class: &str| format!("{provider}/{model}/{class}");
     for (class, amount) in &cost.classes {
         let Some(amount) = Decimal::parse(amount) else { continue };
         sum = sum.plus(amount);
@@ -187,10 +189,11 @@ pub fn add(
             text(service),
             text(vendor),
             text("Generative AI"),
-            Cell::Text(format!("{provider}/{model}/{class}")),
+            Cell::Text(sku(class)),
             Cell::Text(meter(class)),
             details,
-            Cell::Text(format!("{}/{class}", cost.price_row)),
+            // No identifier has a `#` in it.
+            Cell::Text(format!("{}#{}", sku(class), cost.price_row)),
             consumer.clone().into(),
             consumer.clone().into(),
             tags,

@@ -228,6 +228,12 @@ pub(crate) fn bytes(value: u64) -> String {
     }
 }
 
+/// Answers without a cost: why, as `auditor cost` tells them apart.
+pub(crate) fn without_cost(unpriced: u64, no_usage: u64) -> String {
+    let known = count(unpriced.saturating_sub(no_usage), "answer", "answers");
+    format!("{known} with usage have no price, {} have unknown usage.", number(no_usage))
+}
+
 /// Cost.
 pub fn cost(html: &mut Html, data: &Data) {
     let measured = &data.measured;
@@ -264,8 +270,8 @@ pub fn cost(html: &mut Html, data: &Data) {
         );
     }
     html.paragraph(&format!(
-        "{} with usage have no price. {} computed again from price book and counts, {} could not be (over all records).",
-        count(measured.unpriced, "answer", "answers"),
+        "{} {} computed again from price book and counts, {} could not be (over all records).",
+        without_cost(measured.unpriced, measured.no_usage),
         count(data.looked.costs_recomputed, "cost was", "costs were"),
         number(data.looked.costs_not_recomputed),
     ));
@@ -296,7 +302,7 @@ pub fn cost(html: &mut Html, data: &Data) {
                 (&capital(&costs.by), TEXT),
                 ("Exchanges with a cost", NUMBER),
                 ("Cost", NUMBER),
-                ("Answers without a price", NUMBER),
+                ("Answers without a cost", NUMBER),
             ],
             &rows,
         );

@@ -206,10 +206,16 @@ fn costs(data: &Data, out: &mut Summary) {
             count(spent.exchanges, "exchange", "exchanges")
         ));
     }
-    if data.measured.unpriced > 0 {
-        let exchanges = count(data.measured.unpriced, "exchange", "exchanges");
-        out.open.push(format!("What {exchanges} with usage cost: the price book has no price for them."));
-        out.ask.push(format!("Which prices apply to the {exchanges} without one?"));
+    let no_usage = data.measured.no_usage;
+    let known = data.measured.unpriced.saturating_sub(no_usage);
+    if known > 0 {
+        let answers = count(known, "answer", "answers");
+        out.open.push(format!("What {answers} with usage cost: the price book has no price for them."));
+        out.ask.push(format!("Which prices apply to the {answers} without one?"));
+    }
+    if no_usage > 0 {
+        let answers = count(no_usage, "answer", "answers");
+        out.open.push(format!("What {answers} with unknown usage cost: nobody told what they used."));
     }
 }
 

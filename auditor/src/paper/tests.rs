@@ -118,7 +118,8 @@ fn data(text: &str) -> Data {
                 text(),
                 Spent { exchanges: 1, cost: Decimal(5), not_final_cost: Decimal(0) },
             )]),
-            unpriced: 2,
+            unpriced: 5,
+            no_usage: 2,
             cost_days: vec![(DAY, text(), Decimal(5))],
             costs: vec![Costs {
                 by: "team".into(),
@@ -195,9 +196,14 @@ fn the_top_says_what_was_proven_what_not_and_what_to_ask() {
     has(&top.open, "records after 1970-03-22 00:00:00 could be cut off");
     has(&top.open, "Control two: 40 exceptions.");
     has(&top.open, "1 control not judged: three.");
+    has(&top.open, "What 3 answers with usage cost: the price book has no price");
+    has(&top.open, "What 2 answers with unknown usage cost");
+    has(&top.ask, "Which prices apply to the 3 answers without one?");
     has(&top.ask, "usage exports");
     has(&top.ask, "To judge three: plain.");
-    let text = page(&data("plain")).to_lowercase();
+    let text = page(&data("plain"));
+    assert!(text.contains("3 answers with usage have no price, 2 have unknown usage."), "{text}");
+    let text = text.to_lowercase();
     let text = text.split_once("</style>").unwrap().1;
     for never in ["compliant", "compliance with", "tamper-proof", "guarantee", "certif"] {
         assert!(!text.contains(never), "{never}");

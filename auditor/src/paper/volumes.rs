@@ -37,8 +37,11 @@ pub struct Measured {
     pub volumes: Vec<Volumes>,
     /// What was spent, by currency.
     pub spent: BTreeMap<String, Spent>,
-    /// Exchanges with usage that have no price.
+    /// Answers that incurred usage and have no cost.
     pub unpriced: u64,
+    /// Those of them whose usage is unknown.
+    #[serde(default)]
+    pub no_usage: u64,
     /// Days with cost: their start, currency, cost.
     pub cost_days: Vec<(i64, String, Decimal)>,
     /// Cost by system, team, model.
@@ -111,7 +114,7 @@ pub struct Cost {
     pub exchanges: u64,
     /// What they cost.
     pub cost: Decimal,
-    /// Exchanges with usage that have no price.
+    /// Answers that incurred usage and have no cost.
     pub unpriced: u64,
 }
 
@@ -120,7 +123,7 @@ pub struct Cost {
 /// # Errors
 /// As queries fail.
 pub async fn measure(context: &SessionContext, period: Span, spend: &Spend) -> anyhow::Result<Measured> {
-    let mut out = Measured { unpriced: spend.unpriced, ..Measured::default() };
+    let mut out = Measured { unpriced: spend.unpriced, no_usage: spend.no_usage, ..Measured::default() };
     for (currency, amount) in &spend.by_currency {
         let spent =
             Spent { exchanges: amount.exchanges, cost: amount.cost, not_final_cost: amount.not_final_cost };

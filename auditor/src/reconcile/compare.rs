@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use schemas::record::Usage;
 
 use super::batches::{AskedFor, Batch};
+use super::edges::{AROUND, Edges};
 use super::keys::Keys;
 use super::result::{Cell, Difference, Facts, KEPT, Matches, Reconciliation, State, Unmatched};
 use super::{BATCH, Bucket, Call, Counts, Export};
@@ -107,6 +108,19 @@ enum Side<'a> {
     },
 }
 
+/// An exchange, or an attempt, that has a provider's id.
+#[derive(Debug)]
+pub struct Known<'a> {
+    /// The provider's ids.
+    pub ids: Vec<&'a str>,
+    /// The configured provider.
+    pub provider: &'a str,
+    /// The target.
+    pub target: &'a str,
+    /// The dialect.
+    pub dialect: &'a str,
+}
+
 /// Compares.
 #[derive(Debug)]
 pub struct Comparing<'a> {
@@ -169,6 +183,30 @@ impl<'a> Comparing<'a> {
         Self { exports, keys, asked, tolerance, judge_partial, sides, outside, not_covered }
     }
 
+    /// Whether any export tells of calls.
+    pub fn has_calls(&self) -> bool {
+        self.sides.iter().any(|side| matches!(side, Side::Calls { .. }))
+    }
+
+    /// Finds the calls of exchanges again that are not counted: that ended outside of what was asked, or are not booked.
+    pub fn find(&mut self, known: &Known<'_>) {
+        let is_nobodys = |keys: &Keys| keys.of_exchange(known.provider, Some(known.target)).is_none();
+        if self.keys.is_some_and(is_nobodys) {
+            return;
+        }
+        for (export, side) in self.exports.iter().zip(&mut self.sides) {
+            if let Side::Calls { ids, matched, matches, .. } = side
+                && export.is_about(known.provider, known.dialect)
+                && let Some(index) = known.ids.iter().find_map(|id| ids.get(id)).copied()
+                && let Some(matched) = matched.get_mut(index).filter(|matched| !**matched)
+                && let Some(call) = export.told.calls.get(index)
+            {
+                *matched = true;
+                matches.elsewhere += u64::from((self.asked.from..self.asked.to).contains(&call.at));
+            }
+        }
+    }
+
     /// Counts an exchange.
     pub fn add(&mut self, booked: &Booked) {
         let asked = &booked.outcome.asked;
@@ -198,7 +236,8 @@ impl<'a> Comparing<'a> {
             if !is_about || key == Some(None) {
                 continue;
             }
-            let told = side.add(booked, key.clone().flatten(), export, self.asked, self.tolerance);
+            let (key, judge) = (key.clone().flatten(), self.judge_partial);
+            let told = side.add(booked, key, export, self.asked, self.tolerance, judge);
             covered |= told && export.format.tells_usage();
         }
         if !covered {
@@ -234,8 +273,9 @@ impl<'a> Comparing<'a> {
         (past, left_out)
     }
 
-    /// What came out. `asked_for`: batches, whose use is held against nothing else.
-    pub fn finish(mut self, asked_for: &AskedFor) -> Reconciliation {
+    /// What came out. `asked_for`: batches, whose use is held against nothing else; `edges`: where a call may be of an exchange that the
+    /// evidence does not show.
+    pub fn finish(mut self, asked_for: &AskedFor, edges: &Edges) -> Reconciliation {
         let mut facts = Vec::new();
         let (sides, outside) = (std::mem::take(&mut self.sides), std::mem::take(&mut self.outside));
         for ((export, side), outside) in self.exports.iter().zip(sides).zip(outside) {
@@ -273,18 +313,25 @@ impl<'a> Comparing<'a> {
                         if matched || !inside {
                             continue;
                         }
-                        matches.only_provider_count += 1;
-                        if matches.only_provider.len() < KEPT {
-                            matches.only_provider.push(Unmatched {
+                        let why = edges.why(call.at).filter(|_| !self.judge_partial);
+                        let (count, list) = match why {
+                            None => (&mut matches.only_provider_count, &mut matches.only_provider),
+                            Some(_) => (&mut matches.not_judged_count, &mut matches.not_judged),
+                        };
+                        *count += 1;
+                        if list.len() < KEPT {
+                            list.push(Unmatched {
                                 id: call.ids.first().cloned().unwrap_or_default(),
                                 at: call.at,
                                 model: call.model.clone(),
                                 who: call.caller.clone(),
                                 counts: call.counts.clone(),
                                 line: Some(call.line),
+                                why: why.map(str::to_owned),
                             });
                         }
                     }
+                    matches.not_named = matches.beyond();
                     fact.calls = Some(matches);
                 }
             }
@@ -382,6 +429,7 @@ impl<'a> Side<'a> {
         export: &Export,
         asked: Interval,
         tolerance: Tolerance,
+        judge_partial: bool,
     ) -> bool {
         match self {
             Self::Buckets { by_key, by_model, told, sums } => {
@@ -426,7 +474,10 @@ impl<'a> Side<'a> {
                     }
                     return true;
                 }
-                if !(span.0..=span.1).contains(&booked.at) {
+                // Its line may be of any time from its start to a while after its end; the log tells of those in its span.
+                let around = if judge_partial { 0 } else { AROUND };
+                let began = if judge_partial { booked.at } else { booked.began() };
+                if began.saturating_sub(around) < span.0 || booked.at.saturating_add(around) > span.1 {
                     return false;
                 }
                 if own.is_empty() {
@@ -442,6 +493,7 @@ impl<'a> Side<'a> {
                         who: Some(booked.outcome.exchange.to_string()),
                         counts: counts(booked),
                         line: None,
+                        why: None,
                     });
                 }
                 true

@@ -13,6 +13,7 @@ pub mod batches;
 pub mod bedrock;
 pub mod compare;
 pub mod cur;
+pub mod edges;
 pub mod input;
 pub mod keys;
 pub mod openai;

@@ -2,13 +2,23 @@
 
 use std::fmt::Write as _;
 
-use super::result::{Facts, Reconciliation, State, say};
+use super::result::{Facts, KEPT, NARROWER, Reconciliation, State, say};
 use crate::render::hostile;
 use crate::report::{Interval, Report};
 use crate::time;
 
-/// Calls of a sort that are printed; the JSON form has more.
+/// Calls of a sort that are printed; the JSON form names all.
 const SHOWN: usize = 20;
+
+/// Says how many calls of a sort are not printed.
+fn more(out: &mut String, count: u64) {
+    let more = count.saturating_sub(SHOWN as u64);
+    if more > 0 {
+        let named =
+            if count > KEPT as u64 { format!("the first {KEPT} of all: {NARROWER}") } else { "each".into() };
+        let _ = writeln!(out, "               and {more} more; `--format json` names {named}");
+    }
+}
 
 /// Writes it: the verdict's first line, each export, what does not agree.
 pub fn text(reconciliation: &Reconciliation, report: &Report) -> String {
@@ -60,6 +70,13 @@ fn export(out: &mut String, facts: &Facts, asked: Interval) {
             calls.only_evidence_count,
             calls.without_id
         );
+        if calls.elsewhere > 0 {
+            let _ = writeln!(
+                out,
+                "    {} calls are of exchanges that ended outside of the asked interval, or are not booked",
+                calls.elsewhere
+            );
+        }
         for call in calls.only_provider.iter().take(SHOWN) {
             let _ = writeln!(
                 out,
@@ -71,6 +88,17 @@ fn export(out: &mut String, facts: &Facts, asked: Interval) {
                 say(&call.counts)
             );
         }
+        more(out, calls.only_provider_count);
+        for call in calls.not_judged.iter().take(SHOWN) {
+            let _ = writeln!(
+                out,
+                "    not judged {} at {}: in no record, and {}",
+                hostile::line(&call.id),
+                time::text(call.at),
+                hostile::line(call.why.as_deref().unwrap_or_default())
+            );
+        }
+        more(out, calls.not_judged_count);
         for call in calls.different.iter().take(SHOWN) {
             let _ = writeln!(
                 out,
@@ -81,10 +109,12 @@ fn export(out: &mut String, facts: &Facts, asked: Interval) {
                 say(&call.evidence)
             );
         }
+        more(out, calls.different_count);
         for call in calls.only_evidence.iter().take(SHOWN) {
             let exchange = call.who.as_deref().unwrap_or("-");
             let _ = writeln!(out, "    not in log {} (exchange {exchange})", hostile::line(&call.id));
         }
+        more(out, calls.only_evidence_count);
     }
     if facts.outside > 0 {
         let _ = writeln!(out, "    {} rows outside of the asked interval", facts.outside);

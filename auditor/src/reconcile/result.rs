@@ -13,8 +13,14 @@ use crate::mandate::Claim;
 use crate::report::{Interval, Report};
 use crate::time::{self, DAY};
 
-/// How many calls of a sort are kept; more are counted.
-pub const KEPT: usize = 1000;
+/// How many calls of a sort are named; more are counted.
+pub const KEPT: usize = 100_000;
+
+/// How many keys of an export are listed.
+const KEYS: usize = 1000;
+
+/// What names the calls beyond those.
+pub(super) const NARROWER: &str = "a narrower interval (`--from`, `--to`) names the others";
 
 /// How a cell stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -160,6 +166,9 @@ pub struct Unmatched {
     /// The line of the export.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub line: Option<u64>,
+    /// Why it is not judged, where it is not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
 }
 
 /// A call that both sides know, with other counts.
@@ -184,18 +193,41 @@ pub struct Matches {
     pub matched: u64,
     /// Those with other counts.
     pub different_count: u64,
-    /// The first of them.
+    /// The first [`KEPT`] of them.
     pub different: Vec<Difference>,
+    /// Calls of exchanges that ended outside of the asked interval, or that are not booked.
+    pub elsewhere: u64,
     /// Calls that are in no record: they passed the gateway by.
     pub only_provider_count: u64,
-    /// The first of them.
+    /// The first [`KEPT`] of them.
     pub only_provider: Vec<Unmatched>,
+    /// Calls that are in no record, and may be in one that is not proven, or not written yet: not judged.
+    pub not_judged_count: u64,
+    /// The first [`KEPT`] of them.
+    pub not_judged: Vec<Unmatched>,
     /// Exchanges within the log's time whose call is not in it.
     pub only_evidence_count: u64,
-    /// The first of them.
+    /// The first [`KEPT`] of them.
     pub only_evidence: Vec<Unmatched>,
     /// Exchanges within the log's time whose record has no id of the provider.
     pub without_id: u64,
+    /// How many calls of all sorts are only counted: a run over a narrower interval names them.
+    pub not_named: u64,
+}
+
+impl Matches {
+    /// How many calls are not in the lists.
+    pub(super) fn beyond(&self) -> u64 {
+        [
+            (self.different_count, self.different.len()),
+            (self.only_provider_count, self.only_provider.len()),
+            (self.not_judged_count, self.not_judged.len()),
+            (self.only_evidence_count, self.only_evidence.len()),
+        ]
+        .into_iter()
+        .map(|(count, named)| count.saturating_sub(named as u64))
+        .sum()
+    }
 }
 
 /// What one export came to.
@@ -253,7 +285,7 @@ impl Facts {
             outside,
             batches: 0,
             left_out: export.told.left_out.clone(),
-            keys: keys.filter(|_| list_keys).take(KEPT).collect(),
+            keys: keys.filter(|_| list_keys).take(KEYS).collect(),
             kinds: export.told.kinds.clone(),
             format: export.format,
         }
@@ -313,6 +345,17 @@ impl Facts {
             );
             findings.add(Code::UnrecordedUsage, place, "a record of it", found);
         }
+        if let Some(first) = calls.not_judged.first() {
+            let place = Place::object(&self.file).of_item(format!("call {}", first.id));
+            let found = format!(
+                "none of {} calls, of which this is the first, at {}; not judged: {}; run it again when the evidence is further, \
+                 or judge them as they are with `--partial`",
+                calls.not_judged_count,
+                time::text(first.at),
+                first.why.as_deref().unwrap_or_default()
+            );
+            findings.push(Finding::new(Code::UnrecordedUsage, place, "a record of it", found).as_note());
+        }
         for call in &calls.different {
             let place = Place::object(&self.file)
                 .of_exchange(&call.exchange)
@@ -363,12 +406,17 @@ fn untold(exports: &[Facts], asked: Interval) -> Option<(String, Interval)> {
     })
 }
 
-/// Of sums that were not judged: how many, and why.
-fn partial<'a>(exports: impl Iterator<Item = &'a Facts>, names: &str) -> Option<String> {
+/// Of sums and calls that were not judged: how many, and why.
+fn partial<'a>(exports: impl Iterator<Item = &'a Facts> + Clone, names: &str) -> Option<String> {
+    let calls = exports.clone().filter_map(|export| export.calls.as_ref());
+    let calls: u64 = calls.map(|calls| calls.not_judged_count).sum();
     let cells = exports.flat_map(|export| &export.cells).filter(|cell| cell.state == State::Partial);
     let (batches, others): (Vec<&Cell>, Vec<&Cell>) = cells.partition(|cell| cell.is_batch);
     match (others.len(), batches.len()) {
-        (0, 0) => None,
+        (0, 0) if calls == 0 => None,
+        (0, 0) => Some(format!(
+            "{calls} calls of {names} are in no record that is proven, and may be in one that is not"
+        )),
         (0, of_batches) => Some(format!(
             "{of_batches} sums of batches of {names} are not judged: these may have been asked for outside of the asked interval, or \
              before the evidence begins"

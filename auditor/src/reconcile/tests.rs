@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use schemas::record::{Attempt, AttemptNumber, Body, End, Intent, Outcome, Usage, UsageRole, UsageSource};
 
 use super::batches::{AskedFor, Batch};
+use super::edges::Edges;
 use super::result::{Reconciliation, State};
 use super::*;
 use crate::cost::booked::Booked;
@@ -217,13 +218,71 @@ fn a_call_that_stands_twice_in_overlapping_files_is_one_call() {
         let (asked, tolerance) =
             (Interval { from: at - 1, to: at + 1 }, compare::Tolerance::parse("0").unwrap());
         let none = AskedFor { begins: at - 1, batches: Vec::new() };
-        let came = compare::Comparing::new(&exports, None, asked, tolerance, false).finish(&none);
+        let came =
+            compare::Comparing::new(&exports, None, asked, tolerance, false).finish(&none, &Edges::default());
         came.exports[0].calls.as_ref().unwrap().only_provider_count
     };
     assert_eq!(unmatched(BEDROCK), 1);
     assert_eq!(unmatched(&format!("{BEDROCK}\n{BEDROCK}")), 1);
     let later = BEDROCK.replace("23:00:17Z", "23:00:16.999999Z");
     assert_eq!(unmatched(&format!("{BEDROCK}\n{later}")), 2, "one id, and another time: nothing is folded");
+}
+
+#[test]
+fn every_call_in_no_record_is_named() {
+    let calls = (1..=1500).map(|n| Call {
+        line: n,
+        ids: vec![format!("call-{n}")],
+        at: START,
+        model: None,
+        caller: None,
+        counts: Counts::default(),
+    });
+    let told = Told { calls: calls.collect(), ..Told::default() };
+    let (format, file, sha256) = (Format::AzureLog, "calls.json".to_owned(), Sha256Hex::of(b""));
+    let exports = [Export { format, provider: None, file, sha256, told }];
+    let asked = Interval { from: START, to: START + SECOND };
+    let tolerance = compare::Tolerance::parse("0").unwrap();
+    let came = compare::Comparing::new(&exports, None, asked, tolerance, false)
+        .finish(&AskedFor::default(), &Edges::default());
+    let json = serde_json::to_value(&came).unwrap();
+    let calls = &json["exports"][0]["calls"];
+    assert_eq!((calls["only_provider_count"].as_u64(), calls["not_named"].as_u64()), (Some(1500), Some(0)));
+    let named: BTreeSet<&str> =
+        calls["only_provider"].as_array().unwrap().iter().map(|call| call["id"].as_str().unwrap()).collect();
+    assert_eq!(named.len(), 1500);
+    let (writer, trust, mandate) = (fixture::small(), fixture::trust(), Mandate::default());
+    let (report, _) = run(&writer.store, &Options::new(&trust, &mandate, START + 20 * SECOND), &mut NoSink);
+    let text = render::text(&came, &report);
+    assert!(text.contains("               and 1480 more; `--format json` names each\n"), "{text}");
+}
+
+#[test]
+fn calls_behind_the_start_of_an_exchange_that_is_open_are_not_judged() {
+    let mut writer = Writer::boot("20260921t133320z-00000001", START, None, MemorySource::default());
+    for n in 1..=10 {
+        writer.now = START + n * 240 * SECOND;
+        writer.heartbeat();
+        if n == 3 {
+            writer.push(Body::Intent(Intent {
+                asked: writer.asked_now(),
+                ..Writer::intent_of(exchange_id(1))
+            }));
+        }
+    }
+    writer.seal();
+    let edges = tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let evidence = proven(&writer).await;
+        Edges::read(&evidence.session, &evidence.report).await.unwrap()
+    });
+    let begun = START + 3 * 240 * SECOND;
+    let why = |at: i64| edges.why(at).map(str::to_owned);
+    assert_eq!(why(START + SECOND).unwrap(), format!("the evidence begins at {}", time::text(START)));
+    assert_eq!(why(begun - 301 * SECOND), None);
+    let open = format!("an exchange of {} is open since {}", writer.origin, time::text(begun));
+    assert_eq!(why(begun - 299 * SECOND).unwrap(), open);
+    assert_eq!(why(begun + 600 * SECOND).unwrap(), open);
+    assert!(why(writer.now).unwrap().contains(" ends at "));
 }
 
 #[test]
@@ -407,7 +466,7 @@ fn with_batches(
         is_attempt: false,
         outcome: writer.outcome_of(exchange_id(2), 2, None, vec![], little).into(),
     });
-    let came = comparing.finish(asked_for);
+    let came = comparing.finish(asked_for, &Edges::default());
     assert!(!came.reached, "{}", came.claim);
     let mut findings = crate::finding::Findings::default();
     came.exports[0].find(asked, &mut findings);
@@ -562,7 +621,7 @@ fn compared(
     let (format, file, sha256) = (Format::OpenaiUsage, "usage.json".to_owned(), Sha256Hex::of(b""));
     let exports = [Export { format, provider: None, file, sha256, told }];
     let tolerance = compare::Tolerance::parse("0.5").unwrap();
-    compare::Comparing::new(&exports, None, asked, tolerance, false).finish(asked_for)
+    compare::Comparing::new(&exports, None, asked, tolerance, false).finish(asked_for, &Edges::default())
 }
 
 #[test]
@@ -648,8 +707,8 @@ fn days_that_no_export_tells_of_are_not_reconciled() {
     let claim = |exports: &[Export]| {
         let asked = Interval { from: DAY + 7, to: 4 * DAY - 7 };
         let tolerance = compare::Tolerance::parse("0.5").unwrap();
-        let came =
-            compare::Comparing::new(exports, None, asked, tolerance, true).finish(&AskedFor::default());
+        let came = compare::Comparing::new(exports, None, asked, tolerance, true)
+            .finish(&AskedFor::default(), &Edges::default());
         (came.reached, came.claim)
     };
     assert!(claim(&[usage(&[1, 2, 3])]).0);

@@ -9,7 +9,7 @@ use crate::cost::spend::share;
 use crate::decimal::Decimal;
 use crate::paper::chart::{self, Bar, Unit};
 use crate::paper::data::Span;
-use crate::paper::html::{Cell, Html, count, number};
+use crate::paper::html::{Cell, Html, number};
 use crate::paper::sections;
 use crate::time::DAY;
 
@@ -35,10 +35,10 @@ struct Spent {
 pub(super) async fn write(visit: &Visit, standing: &Standing, times: &Times) -> anyhow::Result<String> {
     let within = where_all(&times.conditions("at"));
     let sums =
-        "count(CASE WHEN kind = 'outcome' THEN cost END) AS n, sum(cost) AS total, sum(no_price) AS unpriced";
+        "count(CASE WHEN kind = 'outcome' THEN cost END) AS n, sum(cost) AS total, sum(no_cost) AS no_cost";
     let context = &visit.context;
     let all = format!(
-        "SELECT currency, {sums}, sum(CASE WHEN not_final = 1 THEN cost END) FROM spent{within} GROUP BY currency ORDER BY currency"
+        "SELECT currency, {sums}, sum(CASE WHEN not_final = 1 THEN cost END), sum(no_usage) FROM spent{within} GROUP BY currency ORDER BY currency"
     );
     let all = rows::ask(context, &all, 100).await?;
     let days = format!(
@@ -62,7 +62,8 @@ pub(super) async fn write(visit: &Visit, standing: &Standing, times: &Times) -> 
              are never added together. `auditor cost` gives the same sums over all of it, and more.",
         );
         let spent: Vec<Spent> = all.iter().filter_map(spent).collect();
-        totals(html, &spent, all.iter().map(|row| row.count(3)).sum());
+        let sum = |column: usize| all.iter().map(|row| row.count(column)).sum();
+        totals(html, &spent, sum(3), sum(5));
         for of in &spent {
             by_day(html, times, of, &days);
         }
@@ -90,7 +91,7 @@ fn form(html: &mut Html, times: &Times) {
     html.close("fieldset").close("form").line();
 }
 
-fn totals(html: &mut Html, spent: &[Spent], unpriced: u64) {
+fn totals(html: &mut Html, spent: &[Spent], unpriced: u64, no_usage: u64) {
     if spent.is_empty() && unpriced == 0 {
         html.paragraph("No exchange of this time has a cost.");
         return;
@@ -119,7 +120,7 @@ fn totals(html: &mut Html, spent: &[Spent], unpriced: u64) {
             &rows,
         );
     }
-    html.paragraph(&format!("{} with usage have no price.", count(unpriced, "answer", "answers")));
+    html.paragraph(&sections::without_cost(unpriced, no_usage));
 }
 
 fn units(cost: Decimal) -> u128 {
@@ -166,7 +167,7 @@ fn by_name(html: &mut Html, by: &str, rows: &[Row]) {
         ("Share of the largest", "bar-cell"),
         ("Cost", "number"),
         ("Exchanges", "number"),
-        ("Without a price", "number"),
+        ("Without a cost", "number"),
     ];
     for (name, class) in columns {
         html.element("th", &[("scope", "col"), ("class", class)], name);

@@ -364,6 +364,22 @@ fn what_was_tried_before_the_answer_is_in_the_cost_of_lists_filters_and_stories(
     assert!(page.contains(">10 ") || page.contains(">10<"), "{page}");
 }
 
+#[test]
+fn answers_of_unknown_usage_stand_apart_from_those_without_a_price() {
+    let mut writer = Writer::boot("20260921t133320z-00000001", START, None, MemorySource::default());
+    for (n, source) in [(1, UsageSource::Provider), (2, UsageSource::Unknown), (3, UsageSource::Unknown)] {
+        let key = no_key(&writer);
+        let (position, _) = writer.intent_with(exchange_id(n), key, vec![]);
+        let usage = Usage::of(source, UsageRole::Incurred);
+        writer.push(Body::Outcome(writer.outcome_of(exchange_id(n), position, None, vec![], usage)));
+    }
+    writer.close();
+    let place = Place::new(&writer, &["soc2"]);
+    let page = place.runtime.block_on(cost::write(&place.visit(), &Standing::default(), &Times::default()));
+    let page = page.unwrap();
+    assert!(page.contains("1 answer with usage have no price, 2 have unknown usage."), "{page}");
+}
+
 fn pack(place: &Place, visit: &Arc<Visit>, name: &str, patience: Duration) -> Answer<String> {
     let standing = Standing::default();
     place.runtime.block_on(controls::pack(visit, &standing, &place.settings, name, patience)).unwrap()

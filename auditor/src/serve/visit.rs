@@ -177,7 +177,8 @@ fn everything(opened: &Opened) -> anyhow::Result<(Report, Cache<'_>)> {
 fn spent() -> String {
     let unpriced = "cost IS NULL AND usage_role = 'incurred' AND usage_source <> 'not_applicable'";
     format!(
-        "SELECT kind, at, currency, cost, CASE WHEN {unpriced} THEN 1 ELSE 0 END AS no_price, \
+        "SELECT kind, at, currency, cost, CASE WHEN {unpriced} THEN 1 ELSE 0 END AS no_cost, \
+         CASE WHEN ({unpriced}) AND usage_source = 'unknown' THEN 1 ELSE 0 END AS no_usage, \
          CASE WHEN usage_source IN ('provider', 'not_applicable') THEN 0 ELSE 1 END AS not_final, \
          {} AS model, team, consumer FROM {} WHERE booking = 1 AND (cost IS NOT NULL OR ({unpriced}))",
         query::MODEL_OF_DISPATCH,

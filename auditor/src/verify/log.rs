@@ -21,7 +21,7 @@ use super::fold::Unnamed;
 pub use super::fold::{Closer, LogFold, Newest};
 use super::listing::{BatchObjects, DataFile, LogListing};
 use super::loader::{KEPT_WHOLE, Loader};
-use super::prices::Priced;
+use super::prices::{Costless, Priced};
 use super::{Options, Sink};
 use crate::finding::{Code, Finding, Place};
 use crate::state::Visit;
@@ -563,13 +563,24 @@ impl Tell<'_, '_> {
     fn costs(&mut self, verified: &VerifiedBatch) {
         for row in verified.rows() {
             let Some(record) = &row.decoded().record else { continue };
-            let (exchange, priced) = match &record.body {
-                Body::Outcome(outcome) => (&outcome.exchange, Priced::outcome(outcome)),
-                Body::Attempt(attempt) => (&attempt.exchange, Priced::attempt(attempt)),
+            let (exchange, priced, costless) = match &record.body {
+                Body::Outcome(outcome) => {
+                    (&outcome.exchange, Priced::outcome(outcome), Costless::outcome(outcome))
+                }
+                Body::Attempt(attempt) => {
+                    (&attempt.exchange, Priced::attempt(attempt), Costless::attempt(attempt))
+                }
+                Body::Config(config) => {
+                    self.fold.books.takes_effect(row.position(), record.at, config);
+                    continue;
+                }
                 _ => continue,
             };
-            let Some(priced) = priced else { continue };
             let place = || Place::record(self.origin, row.position()).of_exchange(exchange);
+            if let Some(costless) = costless {
+                self.fold.books.check_costless(record.at, &costless, place, &mut self.fold.findings);
+            }
+            let Some(priced) = priced else { continue };
             if self.fold.books.check(record.at, &priced, place, &mut self.fold.findings) {
                 self.fold.story.tally.recomputed += 1;
                 continue;

@@ -43,6 +43,10 @@ impl ReferenceFacts {
             if named || row.media_type == "text/csv" {
                 fold.books.add(hash, &row);
             }
+            let configures = fold.story.named.get(&hash).is_some_and(|named| named.what == "configuration");
+            if configures || row.media_type == "application/json" {
+                fold.books.configuration(hash, &row);
+            }
             let rules = fold.story.named.get(&hash).is_some_and(|named| named.what == "policy");
             if (rules || row.media_type == "application/yaml")
                 && let Ok(text) = String::from_utf8(row.bytes)

@@ -697,6 +697,76 @@ fn a_wrong_cost_is_found_by_computing_it_again() {
     has(&report, "COST_RECOMPUTE_DIFF", Verdict::Invalid);
 }
 
+#[test]
+fn a_cost_that_is_left_out_is_found_where_the_book_gives_one() {
+    let usage = |source| Usage {
+        input_tokens: Some(5),
+        output_tokens: Some(0),
+        ..Usage::of(source, UsageRole::Incurred)
+    };
+    let told = UsageSource::Provider;
+    let book = "id,provider,model,tier,input_above,valid_from,valid_until,currency,input,cache_read,cache_write_5m,cache_write_1h,\
+                output,input_audio,output_audio,input_image,source,read_on,note\n\
+                a,maker,gpt-4o,standard,,2026-01-01,,USD,3,,,,15,,,,https://x.test,2026-01-01,\n";
+    let other = book.replace("gpt-4o", "gpt-5");
+    let other = other.as_str();
+    let maker = r#"[{"name":"openai","kind":"other","price_as":"maker"}]"#;
+    for (providers, books, role, source, served, is_found) in [
+        (maker, vec![book], UsageRole::Incurred, told, None, true),
+        (r#"[{"name":"openai","kind":"maker"}]"#, vec![book], UsageRole::Incurred, told, None, true),
+        // Its answer says another model, another provider, another one's use; or nobody told what was used.
+        (maker, vec![book], UsageRole::Incurred, told, Some("gpt-4o"), true),
+        (maker, vec![book], UsageRole::Incurred, told, Some("p:00000000000000000000000000000000"), false),
+        (r#"[{"name":"openai"}]"#, vec![book], UsageRole::Incurred, told, None, false),
+        (maker, vec![book], UsageRole::Retrieved, told, None, false),
+        (maker, vec![book], UsageRole::Incurred, UsageSource::Unknown, None, false),
+        // Which of two books it was is not known, and one of them has no price.
+        (maker, vec![book, other], UsageRole::Incurred, told, None, false),
+        (maker, vec![other, book], UsageRole::Incurred, told, None, false),
+        (maker, vec![], UsageRole::Incurred, told, None, false),
+    ] {
+        let report = sealed(|writer| {
+            let mut price_books: Vec<Option<Sha256Hex>> =
+                books.iter().map(|book| Some(writer.reference(book.as_bytes(), "text/csv"))).collect();
+            if price_books.is_empty() {
+                price_books.push(None);
+            }
+            for (n, price_book) in price_books.into_iter().enumerate() {
+                let name = price_book.map(|book| book.to_string()).unwrap_or_default();
+                let config = format!(r#"{{"config":{{"providers":{providers}}},"form":"{name}"}}"#);
+                let next = writer.reference(config.as_bytes(), "application/json");
+                writer.push(Body::Config(Config {
+                    next,
+                    reason: ConfigReason::Reload,
+                    policy: None,
+                    price_book,
+                }));
+                writer.config = next;
+                // After an hour nothing goes by the configuration before it.
+                for _ in 0..if n == 0 { 20 } else { 0 } {
+                    writer.now += 240 * SECOND;
+                    writer.heartbeat();
+                }
+            }
+            let (position, key) = writer.intent(2, b"q");
+            let usage = Usage { role, ..usage(source) };
+            let mut outcome = writer.outcome_of(exchange_id(2), position, Some(&key), vec![], usage);
+            outcome.answered.served_model = served.map(id);
+            writer.push(Body::Outcome(outcome));
+        });
+        let found: Vec<_> =
+            report.findings.iter().filter(|found| found.code == Code::CostRecomputeDiff).collect();
+        assert_eq!(
+            found.len(),
+            usize::from(is_found),
+            "{providers} {books:?} {role:?} {served:?}: {found:?}"
+        );
+        if let [found] = found[..] {
+            assert_eq!((found.expected.as_str(), found.found.as_str()), ("0.000015 USD by row a", "no cost"));
+        }
+    }
+}
+
 mod content {
     use super::*;
 
