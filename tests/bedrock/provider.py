@@ -51,9 +51,12 @@ def said(text):
 
 
 def called(text):
-    """The name of the tool that is called: the first that is offered, until it has been answered."""
+    """The tool that is called, and with what: the first that is offered, until it has been answered; an answer where it takes one."""
     tools = json.loads(text).get("toolConfig", {}).get("tools", [])
-    return tools[0]["toolSpec"]["name"] if tools and '"toolResult"' not in text else None
+    if not tools or '"toolResult"' in text:
+        return None
+    pieces = ['{"answer":"kept",', '"sure":true}'] if '"answer":' in json.dumps(tools[0]) else ['{"key":', '"a b"}']
+    return tools[0]["toolSpec"]["name"], pieces
 
 
 def why_not(method, path, headers, body):
@@ -112,9 +115,9 @@ def converse_frames(text):
     tool = called(text)
     yield event("messageStart", {"role": "assistant", "p": "abc"})
     if tool:
-        start = {"toolUse": {"toolUseId": "call_1", "name": tool}}
+        start = {"toolUse": {"toolUseId": "call_1", "name": tool[0]}}
         yield event("contentBlockStart", {"contentBlockIndex": 0, "start": start})
-    deltas = [{"toolUse": {"input": piece}} for piece in ['{"key":', '"a b"}']] if tool else [{"text": word} for word in said(text)]
+    deltas = [{"toolUse": {"input": piece}} for piece in tool[1]] if tool else [{"text": word} for word in said(text)]
     for delta in deltas:
         time.sleep(pause)
         yield event("contentBlockDelta", {"contentBlockIndex": 0, "delta": delta})
@@ -125,8 +128,10 @@ def converse_frames(text):
 
 def converse(text):
     tool = called(text)
-    use = {"toolUse": {"toolUseId": "call_1", "name": tool, "input": {"key": "a b"}}}
-    message = {"role": "assistant", "content": [use if tool else {"text": "".join(said(text))}]}
+    content = {"text": "".join(said(text))}
+    if tool:
+        content = {"toolUse": {"toolUseId": "call_1", "name": tool[0], "input": json.loads("".join(tool[1]))}}
+    message = {"role": "assistant", "content": [content]}
     stop = "tool_use" if tool else "end_turn"
     return {"output": {"message": message}, "stopReason": stop, "usage": USAGE, "metrics": {"latencyMs": 7}}
 

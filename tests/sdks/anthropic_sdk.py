@@ -1,7 +1,7 @@
 """The anthropic SDK, in front of Anthropic, and of other providers through translation."""
 
 import anthropic
-from subject import NOT_HERE, PARAMETERS, Answer, Subject, said
+from subject import NOT_HERE, PARAMETERS, Answer, Subject, and_translated, said
 
 TOOL = {"name": "lookup", "description": "looks up", "input_schema": PARAMETERS}
 
@@ -81,18 +81,4 @@ class Messages(Subject):
         return [] if self.translated else [self.count_tokens]
 
 
-class Translated(Messages):
-    translated = True
-    statuses = (400, 401, 404, 429, 500)
-
-    def __init__(self, provider, route, model):
-        self.provider, self.route, self.model_behind = provider, f"anthropic-to-{route}", model
-
-
-SUBJECTS = [
-    Messages(),
-    Translated("OpenAI", "openai", "gpt-4o-mini"),
-    Translated("Gemini", "gemini", "gemini-2.5-flash"),
-    Translated("Vertex AI", "vertex", "gemini-2.5-flash"),
-    Translated("Bedrock", "bedrock", "us.anthropic.claude-sonnet-4-5-20250929-v1:0"),
-]
+SUBJECTS = [*and_translated(Messages())]

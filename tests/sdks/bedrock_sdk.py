@@ -87,8 +87,8 @@ class Converse(Subject):
     def message(self, error):
         return "{Code}: {Message}".format(**error.response["Error"])
 
-    def retry_after(self, error):
-        return error.response["ResponseMetadata"]["HTTPHeaders"].get("retry-after")
+    def headers(self, error):
+        return error.response["ResponseMetadata"]["HTTPHeaders"]
 
     def count_tokens(self, c):
         return c.client.count_tokens(modelId=c.model, input={"converse": {"messages": ask(c)["messages"]}})["inputTokens"]

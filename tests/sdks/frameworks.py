@@ -20,7 +20,7 @@ from pydantic_ai.models.anthropic import AnthropicModel
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.anthropic import AnthropicProvider
 from pydantic_ai.providers.openai import OpenAIProvider
-from subject import NOT_HERE, TOOL, Answer, Subject, plain, said
+from subject import NOT_HERE, TOOL, Answer, Subject, and_translated, said
 
 litellm.suppress_debug_info = True
 
@@ -33,20 +33,24 @@ def lookup(key: str) -> str:
 class LiteLlm(Subject):
     package = "litellm"
     may_read_on = True
-    model = "gpt-4o-mini"
 
-    def __init__(self, route="openai", model="gpt-4o-mini", provider="OpenAI"):
-        self.route, self.model, self.provider = route, model, provider
-        self.lacks = {} if route == "openai" else {"embeddings": "not at this provider"}
+    def __init__(self, dialect, model, provider):
+        self.dialect = self.route = dialect
+        self.model, self.provider = model, provider
+        self.lacks = {} if dialect == "openai" else {"embeddings": "not at this provider"}
+
+    @property
+    def title(self):
+        return f"litellm ({self.dialect})"
 
     def make(self, base, key, retries):
-        base = f"{base}/v1" if self.route == "openai" else base
-        again = "max_retries" if self.route == "openai" else "num_retries"
+        base = f"{base}/v1" if self.dialect == "openai" else base
+        again = "max_retries" if self.dialect == "openai" else "num_retries"
         return {"api_base": base, "api_key": key, again: retries}
 
     def complete(self, c, **more):
         asked = {"messages": ask(c.prompt), **c.client, **more}
-        return litellm.completion(model=f"{self.route}/{c.model}", **asked)
+        return litellm.completion(model=f"{self.dialect}/{c.model}", **asked)
 
     def whole(self, c):
         return of_completion(self.complete(c))
@@ -86,15 +90,11 @@ class LiteLlm(Subject):
     def message(self, error):
         return error.message
 
-    def retry_after(self, error):
-        return error.litellm_response_headers.get("retry-after")
+    def headers(self, error):
+        return error.litellm_response_headers
 
 
 class LangChain(Subject):
-    @property
-    def title(self):
-        return self.package
-
     def whole(self, c):
         return self.of(self.at(c).invoke(c.prompt))
 
@@ -106,10 +106,10 @@ class LangChain(Subject):
         calls = [[call["name"], call["args"]] for call in message.tool_calls]
         usage = message.usage_metadata
         # Of a stream it may know no count of the prompt, which it calls 0.
-        usage = usage if usage and usage["input_tokens"] else None
+        usage = usage and [usage["input_tokens"] or None, usage["output_tokens"]]
         told = message.response_metadata
         finish = told.get("finish_reason") or told.get("stop_reason")
-        return said(text, calls, finish, usage and [usage["input_tokens"], usage["output_tokens"]], message)
+        return said(text, calls, finish, usage, message)
 
     def stream(self, c):
         pieces = list(self.at(c).stream(c.prompt))
@@ -194,7 +194,6 @@ LOOP = Loop()
 
 class PydanticAi(Subject):
     package = "pydantic-ai-slim"
-    title = "pydantic-ai"
 
     def agent(self, c, **more):
         return Agent(self.model_of(c), **more)
@@ -233,7 +232,9 @@ class PydanticAi(Subject):
     tool_answered = tools
 
     def objects(self, c):
-        return LOOP.run(self.agent(c, output_type=NativeOutput(Answer)).run(c.prompt)).output
+        # Of a model that it does not know for it, it asks for the call of a tool.
+        form = NativeOutput if self.model_of(c).profile.get("supports_json_schema_output") else ToolOutput
+        return LOOP.run(self.agent(c, output_type=form(Answer)).run(c.prompt)).output
 
     def leave(self, c):
         """As a server does whose own caller has gone: the task is cancelled."""
@@ -257,14 +258,15 @@ class PydanticAi(Subject):
 
         return LOOP.run(run())
 
-    def retry_after(self, error):
-        return super().retry_after(error.__cause__)
+    def headers(self, error):
+        return super().headers(error.__cause__)
 
     def message(self, error):
         return f"{error.model_name}: {error.body}"
 
 
 class PydanticAiOpenAi(PydanticAi):
+    title = "pydantic-ai (openai)"
     route = "openai"
     model = "gpt-4o-mini"
     provider = "OpenAI"
@@ -281,6 +283,7 @@ class PydanticAiOpenAi(PydanticAi):
 
 
 class PydanticAiAnthropic(PydanticAi):
+    title = "pydantic-ai (anthropic)"
     route = "anthropic"
     model = "claude-sonnet-4-6"
     provider = "Anthropic"
@@ -293,11 +296,12 @@ class PydanticAiAnthropic(PydanticAi):
         return AnthropicModel(c.model, provider=c.client)
 
 
-SUBJECTS = [
-    LiteLlm(),
+OF_DIALECTS = [
+    LiteLlm("openai", "gpt-4o-mini", "OpenAI"),
     LiteLlm("anthropic", "claude-sonnet-4-6", "Anthropic"),
     LangChainOpenAi(),
     LangChainAnthropic(),
     PydanticAiOpenAi(),
     PydanticAiAnthropic(),
 ]
+SUBJECTS = [subject for own in OF_DIALECTS for subject in and_translated(own)]

@@ -3,7 +3,7 @@
 import json
 
 import openai
-from subject import PARAMETERS, TOOL, Answer, Subject, said
+from subject import PARAMETERS, TOOL, Answer, Subject, and_translated, said
 
 
 def ask(prompt):
@@ -133,20 +133,4 @@ class Azure(Chat):
         return openai.AzureOpenAI(azure_endpoint=base, api_key=key, api_version="2024-10-21", max_retries=retries)
 
 
-class Translated(Chat):
-    translated = True
-    route = "openai-to-"
-
-    def __init__(self, provider, route, model):
-        self.provider, self.route, self.model_behind = provider, f"openai-to-{route}", model
-
-
-SUBJECTS = [
-    Chat(),
-    Responses(),
-    Azure(),
-    Translated("Anthropic", "anthropic", "claude-sonnet-4-6"),
-    Translated("Gemini", "gemini", "gemini-2.5-flash"),
-    Translated("Vertex AI", "vertex", "gemini-2.5-flash"),
-    Translated("Bedrock", "bedrock", "us.anthropic.claude-sonnet-4-5-20250929-v1:0"),
-]
+SUBJECTS = [*and_translated(Chat()), Responses(), Azure()]

@@ -1,5 +1,6 @@
 """One SDK in front of one provider: once straight to a provider that speaks its format, once through the gateway."""
 
+import copy
 import functools
 import itertools
 import json
@@ -115,13 +116,35 @@ class Subject:
         """What the SDK gives of the error's words, for whoever reads them."""
         return str(error)
 
-    def retry_after(self, error):
+    def headers(self, error):
         response = getattr(error, "response", None)
-        headers = getattr(response if response is not None else error, "headers", None) or {}
-        return headers.get("retry-after")
+        return getattr(response if response is not None else error, "headers", None) or {}
 
     def status(self, error):
         return getattr(error, "status_code", None) or getattr(error, "code", None)
+
+
+# Behind translation: provider, the end of the route's name, model.
+FURTHER = [
+    ("Gemini", "gemini", "gemini-2.5-flash"),
+    ("Vertex AI", "vertex", "gemini-2.5-flash"),
+    ("Bedrock", "bedrock", "us.anthropic.claude-sonnet-4-5-20250929-v1:0"),
+]
+BEHIND = {
+    "openai": [("Anthropic", "anthropic", "claude-sonnet-4-6"), *FURTHER],
+    "anthropic": [("OpenAI", "openai", "gpt-4o-mini"), *FURTHER],
+}
+
+
+def and_translated(subject):
+    """The subject, and the same in front of each provider that the gateway translates its dialect for."""
+    yield subject
+    for provider, route, model in BEHIND[subject.route]:
+        behind = copy.copy(subject)
+        behind.translated, behind.provider, behind.model_behind = True, provider, model
+        behind.route = f"{subject.route}-to-{route}"
+        behind.statuses = Subject.statuses
+        yield behind
 
 
 NUMBERS = itertools.count(1)

@@ -9,8 +9,8 @@
 //!   streams of as many words as a model's name asks for (`words-110`). A prompt with the word `slowly` gets its answer
 //!   one piece every [`SLOW`].
 //!
-//! It remembers every request that it saw, and when; `GET /seen/WORD` tells a caller in another process how often and when a
-//! request with that word came, straight and through a gateway.
+//! It remembers every request that it saw, and when; `GET /seen/MARK` tells a caller in another process how often and when a
+//! request with that mark came, straight and through a gateway.
 
 pub mod api;
 mod embed;
@@ -18,7 +18,7 @@ mod further;
 mod long;
 mod script;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -84,7 +84,16 @@ impl Drop for Provider {
 struct State {
     lines: Arc<HashMap<String, Line>>,
     seen: Arc<Mutex<Vec<Seen>>>,
+    came: Arc<Mutex<Came>>,
     remember_bodies: Arc<std::sync::atomic::AtomicBool>,
+}
+
+/// When requests with each mark came, in milliseconds: those with a caller's own key, and those with the gateway's.
+#[derive(Default)]
+struct Came {
+    /// How many of those seen are in it.
+    read: usize,
+    times: HashMap<String, [Vec<u128>; 2]>,
 }
 
 impl Provider {
@@ -108,6 +117,7 @@ impl Provider {
         let state = State {
             lines: Arc::new(lines.into_iter().map(|l| (l.id.clone(), l)).collect()),
             seen: seen.clone(),
+            came: Arc::default(),
             remember_bodies: remember_bodies.clone(),
         };
         let task = tokio::spawn(async move {
@@ -152,8 +162,8 @@ async fn answer(state: State, request: Request<Incoming>) -> Result<Response<Bod
     let Ok(body) = body.collect().await else { return Ok(plain(400, "the request's body was cut")) };
     let body = body.to_bytes();
     let path = head.uri.path_and_query().map(ToString::to_string).unwrap_or_default();
-    if let Some(word) = path.strip_prefix("/seen/") {
-        return Ok(tries(&state, word));
+    if let Some(mark) = path.strip_prefix("/seen/") {
+        return Ok(tries(&state, mark));
     }
     if state.remember_bodies.load(std::sync::atomic::Ordering::Relaxed) {
         let seen = Seen {
@@ -185,19 +195,30 @@ async fn answer(state: State, request: Request<Incoming>) -> Result<Response<Bod
     })
 }
 
-/// When requests with `word` came, in milliseconds: those with a caller's own key, and those with the gateway's.
-fn tries(state: &State, word: &str) -> Response<Body> {
-    let Ok(seen) = state.seen.lock() else { return plain(500, "a thread died") };
-    let first = seen.first().map_or_else(Instant::now, |seen| seen.at);
-    let with = |gateways: bool| -> Vec<u128> {
-        let is_wanted = |seen: &&Seen| {
-            let own = seen.headers.values().any(|v| v.as_bytes().ends_with(b"sk-provider-secret-0123456789"));
-            own == gateways && String::from_utf8_lossy(&seen.body).contains(word)
-        };
-        seen.iter().filter(is_wanted).map(|seen| (seen.at - first).as_millis()).collect()
+/// The words `mark-...` in a text.
+pub fn marks(text: &str) -> impl Iterator<Item = &str> {
+    let ends = |c: char| !c.is_ascii_alphanumeric() && c != '-';
+    text.match_indices("mark-").map(move |(at, _)| text[at..].split(ends).next().unwrap_or_default())
+}
+
+/// When requests with `mark` came.
+fn tries(state: &State, mark: &str) -> Response<Body> {
+    let (Ok(seen), Ok(mut came)) = (state.seen.lock(), state.came.lock()) else {
+        return plain(500, "a thread died");
     };
-    let said = serde_json::json!({ "provider": with(false), "gateway": with(true) });
-    Response::new(full(said.to_string()))
+    let Came { read, times } = &mut *came;
+    for one in &seen[*read..] {
+        let is_gateways =
+            one.headers.values().any(|v| v.as_bytes().ends_with(b"sk-provider-secret-0123456789"));
+        let body = String::from_utf8_lossy(&one.body);
+        for word in marks(&body).collect::<BTreeSet<_>>() {
+            let both = times.entry(word.to_owned()).or_default();
+            both[usize::from(is_gateways)].push((one.at - seen[0].at).as_millis());
+        }
+    }
+    *read = seen.len();
+    let [own, gateways] = times.get(mark).cloned().unwrap_or_default();
+    Response::new(full(serde_json::json!({ "provider": own, "gateway": gateways }).to_string()))
 }
 
 /// The same body, each piece after a pause.

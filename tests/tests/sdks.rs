@@ -14,7 +14,7 @@ use serde_json::Value;
 use tests::bedrock::{Bedrock, KEYS};
 use tests::gateway::{Gateway, Setup};
 use tests::oracle::Evidence;
-use tests::provider::Provider;
+use tests::provider::{Provider, marks};
 
 /// The gateway's own key of all providers but Bedrock.
 const OWN: &str = "sk-provider-secret";
@@ -142,15 +142,6 @@ fn matrix(cells: &[Value]) -> String {
     out
 }
 
-/// The words `mark-...` in a part of an exchange.
-fn marks(content: &[u8]) -> BTreeSet<String> {
-    let text = String::from_utf8_lossy(content);
-    let ends = |c: char| !c.is_ascii_alphanumeric() && c != '-';
-    text.match_indices("mark-")
-        .map(|(at, _)| text[at..].split(ends).next().unwrap_or_default().to_owned())
-        .collect()
-}
-
 /// The exchanges of each mark; fails where two marks meet in one exchange.
 fn exchanges(evidence: &Evidence) -> BTreeMap<String, Vec<String>> {
     let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
@@ -159,7 +150,10 @@ fn exchanges(evidence: &Evidence) -> BTreeMap<String, Vec<String>> {
         let all: BTreeSet<String> = parts
             .iter()
             .filter_map(|part| evidence.content(&exchange, part))
-            .flat_map(|content| marks(content))
+            .flat_map(|content| {
+                let text = String::from_utf8_lossy(content);
+                marks(&text).map(str::to_owned).collect::<Vec<_>>()
+            })
             .collect();
         assert!(all.len() <= 1, "exchange {exchange} mixes {all:?}");
         for mark in all {
@@ -215,8 +209,8 @@ fn held(outcome: &Value, asked: &Value, is_alone: bool) -> Result<(), String> {
     let usage = &outcome["usage"];
     wanted("the source", &usage["source"], &"provider".into())?;
     wanted("output", &usage["output_tokens"], output)?;
-    // Of two requests with one mark the SDK told of the last.
-    if is_alone { wanted("input", &usage["input_tokens"], input) } else { Ok(()) }
+    // Of two requests with one mark the SDK told of the last; of a stream it may know the output alone.
+    if is_alone && !input.is_null() { wanted("input", &usage["input_tokens"], input) } else { Ok(()) }
 }
 
 fn judge_all(cells: &[Value], provider: &Provider, bedrock_saw: &str, gateway: &Gateway) {
@@ -239,7 +233,7 @@ fn judge_all(cells: &[Value], provider: &Provider, bedrock_saw: &str, gateway: &
     let mut wrong = Vec::new();
     let judged: usize = cells.iter().map(|cell| judge(cell, &evidence, &found, &mut wrong)).sum();
     assert!(wrong.is_empty(), "{} are wrong:\n{}", wrong.len(), wrong.join("\n"));
-    assert!(judged > 1_500, "{judged} exchanges were held against the records");
+    assert!(judged > 4_500, "{judged} exchanges were held against the records");
     let secrets = [&KEYS[0][1..], &[OWN, &gateway.key]].concat();
     let leaves = evidence.leaves.iter().map(|leaf| leaf.leaf.as_slice());
     for kept in evidence.contents().map(Vec::as_slice).chain(leaves).chain([gateway.log().as_bytes()]) {

@@ -41,7 +41,7 @@ BESIDE = {
     "ChatCompletionMessageFunctionToolCall": {"extra_content"},
     "ChoiceDeltaToolCall": {"extra_content"},
     "ChatCompletionMessageFunctionToolCallParam": {"extra_content"},
-    "ChatCompletionAssistantMessageParam": {"reasoning_content", "thinking_blocks", "annotations"},
+    "ChatCompletionAssistantMessageParam": {"reasoning_content", "thinking_blocks", "annotations", "provider_specific_fields"},
     "ChatCompletionContentPartTextParam": {"cache_control"},
     "ChatCompletionFunctionToolParam": {"cache_control"},
 }

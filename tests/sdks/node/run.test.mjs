@@ -297,27 +297,46 @@ function vercel(sdk, provider, route, model, more) {
 const ofOpenai = ({ base, key }) => createOpenAI({ baseURL: `${base}/v1`, apiKey: key });
 const openaiModels = { model: (c) => ofOpenai(c).chat(c.model), embedding: (c) => ofOpenai(c).embedding("text-embedding-3-small") };
 const ofAnthropic = ({ base, key }) => createAnthropic({ baseURL: `${base}/v1`, apiKey: key });
+const ANTHROPIC = "claude-sonnet-4-6";
 const ofGoogle = ({ base, key }) => createGoogleGenerativeAI({ baseURL: `${base}/v1beta`, apiKey: key });
 
-const translated = { translated: true };
-const ANTHROPIC = "claude-sonnet-4-6";
-const withAnthropic = vercel("@ai-sdk/anthropic", "Anthropic", "anthropic", ANTHROPIC, { model: (c) => ofAnthropic(c)(c.model) });
 const withOpenai = vercel("@ai-sdk/openai", "OpenAI", "openai", "gpt-4o-mini", openaiModels);
+const withAnthropic = {
+  ...vercel("@ai-sdk/anthropic", "Anthropic", "anthropic", ANTHROPIC, { model: (c) => ofAnthropic(c)(c.model) }),
+  // Of models that it does not know it wants one call of a tool and no other; Google's API cannot be told so.
+  cannotAskForObjects: ["Gemini", "Vertex AI"],
+};
+
+// Behind translation: provider, the end of the route's name, model.
+const FURTHER = [
+  ["Gemini", "gemini", "gemini-2.5-flash"],
+  ["Vertex AI", "vertex", "gemini-2.5-flash"],
+  ["Bedrock", "bedrock", "us.anthropic.claude-sonnet-4-5-20250929-v1:0"],
+];
+const BEHIND = {
+  openai: [["Anthropic", "anthropic", ANTHROPIC], ...FURTHER],
+  anthropic: [["OpenAI", "openai", "gpt-4o-mini"], ...FURTHER],
+};
+
+// The subject, and the same in front of each provider that the gateway translates its dialect for.
+const andTranslated = (subject) => [
+  subject,
+  ...BEHIND[subject.route].map(([provider, to, behind]) => ({
+    ...subject,
+    translated: true,
+    provider,
+    route: `${subject.route}-to-${to}`,
+    behind,
+  })),
+];
 
 const SUBJECTS = [
-  openai,
-  { ...openai, ...translated, provider: "Anthropic", route: "openai-to-anthropic", behind: ANTHROPIC },
-  anthropic,
-  { ...anthropic, ...translated, provider: "OpenAI", route: "anthropic-to-openai", behind: "gpt-4o-mini" },
+  ...[openai, anthropic, withOpenai, withAnthropic].flatMap(andTranslated),
   google,
-  withOpenai,
-  withAnthropic,
   vercel("@ai-sdk/google", "Gemini", "gemini", "gemini-2.5-flash", {
     model: (c) => ofGoogle(c)(c.model),
     embedding: (c) => ofGoogle(c).embedding("gemini-embedding-001"),
   }),
-  { ...withOpenai, ...translated, provider: "Anthropic", route: "openai-to-anthropic", behind: ANTHROPIC },
-  { ...withAnthropic, ...translated, provider: "OpenAI", route: "anthropic-to-openai", behind: "gpt-4o-mini" },
 ];
 
 class Cell {
@@ -361,12 +380,22 @@ class Cell {
     for (const side of SIDES) {
       assert.ok(results[side].error, `${side} threw nothing`);
       const times = (await seen(words[side]))[side];
-      const waited = times.slice(1).every((time, n) => time - times[n] >= 950);
+      // Where no wait was asked for, how long it takes is the SDK's own affair.
+      const waited = status !== 429 || times.slice(1).every((time, n) => time - times[n] >= 950);
       shown.push({ ...this.subject.error(results[side].error), tries: times.length, waited });
     }
     assert.deepEqual(shown[1], shown[0]);
     return shown[1];
   }
+}
+
+// What the other dialect has no word for: nothing is sent.
+async function refusedAsUntranslatable(cell, way) {
+  const { words, results } = await cell.ask(way, { end: "refused" });
+  const { error } = results.gateway;
+  const reason = error.headers?.get("x-affidavit-reason") ?? error.responseHeaders["x-affidavit-reason"];
+  assert.deepEqual([reason, (await seen(words.gateway)).gateway], ["untranslatable", []]);
+  return "refused: untranslatable";
 }
 
 const COLUMNS = {
@@ -387,17 +416,13 @@ const COLUMNS = {
     assert.equal(got.text, textOf(word));
   },
   async "structured output"(cell) {
+    const { cannotAskForObjects = [], provider, objects } = cell.subject;
+    if (cannotAskForObjects.includes(provider)) return refusedAsUntranslatable(cell, objects);
     assert.deepEqual((await cell.same(cell.subject.objects))[0], { answer: "kept", sure: true });
   },
   async embeddings(cell) {
     if (!cell.subject.embed) return "not in this SDK";
-    if (cell.subject.translated) {
-      const { words, results } = await cell.ask(cell.subject.embed, { end: "refused" });
-      const { error } = results.gateway;
-      const reason = error.headers?.get("x-affidavit-reason") ?? error.responseHeaders["x-affidavit-reason"];
-      assert.deepEqual([reason, (await seen(words.gateway)).gateway], ["untranslatable", []]);
-      return "refused: untranslatable";
-    }
+    if (cell.subject.translated) return refusedAsUntranslatable(cell, cell.subject.embed);
     assert.deepEqual((await cell.same(cell.subject.embed))[0].map((one) => one.length), [3, 3]);
   },
   async exceptions(cell) {

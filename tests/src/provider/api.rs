@@ -114,7 +114,12 @@ fn failure(anthropic: bool, status: u16) -> Response<Body> {
     let body = if anthropic {
         json!({ "type": "error", "error": { "type": kind, "message": message }, "request_id": "req_failed" })
     } else {
-        json!({ "error": { "message": message, "type": kind, "param": null, "code": format!("code_{status}") } })
+        let (kind, code) = match status {
+            404 => ("invalid_request_error", "model_not_found".to_owned()),
+            500 => ("server_error", "code_500".to_owned()),
+            _ => (kind, format!("code_{status}")),
+        };
+        json!({ "error": { "message": message, "type": kind, "param": null, "code": code } })
     };
     let mut response = json_answer(&body);
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -139,10 +144,7 @@ pub(super) fn said(request: &Value, wants_json: bool) -> [String; 6] {
         return ["{\"answer\":", "\"kept\"", ",", "\"sure\"", ":true", "}"].map(str::to_owned);
     }
     let text = request.to_string();
-    let mark = text.rfind("mark-").map_or("this", |at| {
-        let rest = &text[at..];
-        rest.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').next().unwrap_or(rest)
-    });
+    let mark = super::marks(&text).last().unwrap_or("this");
     ["The ", "record ", "of ", &format!("{mark} "), "is ", "kept."].map(str::to_owned)
 }
 
@@ -158,16 +160,20 @@ fn wants_tool(request: &Value, list: &str) -> bool {
     request["tools"].as_array().is_some_and(|t| !t.is_empty()) && !answered
 }
 
+/// What a tool is called with, in two pieces: an answer where it takes one, for some SDKs ask for an object so.
+pub(super) fn arguments(tool: &Value) -> [&'static str; 2] {
+    if tool.to_string().contains("\"answer\":") {
+        ["{\"answer\":\"kept\",", "\"sure\":true}"]
+    } else {
+        ["{\"key\":", "\"a b\"}"]
+    }
+}
+
 fn chat(request: &Value) -> Response<Body> {
     let model = request["model"].as_str().unwrap_or("gpt-4o-mini");
     let tool = wants_tool(request, "messages");
     let called = request["tools"][0]["function"]["name"].as_str().unwrap_or("lookup");
-    // Some SDKs ask for an object as the arguments of a tool of this name.
-    let pieces = if called == "json" {
-        ["{\"answer\":\"kept\",", "\"sure\":true}"]
-    } else {
-        ["{\"key\":", "\"a b\"}"]
-    };
+    let pieces = arguments(&request["tools"][0]);
     let wants_json = request["response_format"]["type"].as_str().is_some_and(|kind| kind.starts_with("json"));
     let said = said(request, wants_json);
     let text = said.concat();
@@ -325,6 +331,7 @@ fn messages(request: &Value) -> Response<Body> {
     let model = request["model"].as_str().unwrap_or("claude-sonnet-4-5");
     let tool = wants_tool(request, "messages");
     let called = request["tools"][0]["name"].as_str().unwrap_or("lookup");
+    let pieces = arguments(&request["tools"][0]);
     let input = words(request);
     // As it is, and as it was in the beta.
     let forms = [&request["output_config"]["format"], &request["output_format"]];
@@ -335,7 +342,8 @@ fn messages(request: &Value) -> Response<Body> {
         "output_tokens": 6, "service_tier": "standard" });
     if request["stream"] != true {
         let content = if tool {
-            json!([{ "type": "tool_use", "id": "toolu_1", "name": called, "input": { "key": "a b" } }])
+            let input: Value = serde_json::from_str(&pieces.concat()).unwrap_or_default();
+            json!([{ "type": "tool_use", "id": "toolu_1", "name": called, "input": input }])
         } else {
             json!([{ "type": "text", "text": said.concat() }])
         };
@@ -362,7 +370,7 @@ fn messages(request: &Value) -> Response<Body> {
             { "type": "tool_use", "id": "toolu_1", "name": called, "input": {} } }),
         ));
         list.push(event("ping", json!({})));
-        for piece in ["{\"key\":", "\"a b\"}"] {
+        for piece in pieces {
             list.push(event(
                 "content_block_delta",
                 json!({ "index": 0, "delta": { "type": "input_json_delta", "partial_json": piece } }),

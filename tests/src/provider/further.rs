@@ -5,7 +5,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode};
 use serde_json::{Value, json};
 
-use super::api::{events, json_answer, said, why, words};
+use super::api::{arguments, events, json_answer, said, why, words};
 use super::{Body, pieces};
 
 /// Answers a request on a path of one of these APIs; `None` on all others.
@@ -98,7 +98,11 @@ fn gemini_part(model: &str, request: &Value, piece: Option<usize>) -> Value {
     let is_last = piece.is_none_or(|n| n == 5);
     let said = said(request, request["generationConfig"]["responseMimeType"] == "application/json");
     let part = match (gemini_call(request), piece) {
-        (Some(tool), _) => json!({ "functionCall": { "name": tool, "args": { "key": "a b" } } }),
+        (Some(tool), _) => {
+            let offered = &request["tools"][0]["functionDeclarations"][0];
+            let args: Value = serde_json::from_str(&arguments(offered).concat()).unwrap_or_default();
+            json!({ "functionCall": { "name": tool, "args": args } })
+        }
         (None, Some(n)) => json!({ "text": said.get(n) }),
         (None, None) => json!({ "text": said.concat() }),
     };

@@ -299,6 +299,8 @@ pub(super) fn write_error(failure: &Failure) -> String {
     let mut error = Writer::new();
     error.text("message", &failure.message).text("type", kind).null("param");
     match &failure.code {
+        // Clients tell by this word that it was no other fault of the request; only a model can be missing here.
+        _ if failure.kind == FailureKind::NotFound => error.text("code", "model_not_found"),
         Some(code) => error.text("code", code),
         None => error.null("code"),
     };

@@ -236,7 +236,7 @@ fn read_message(
         "system" | "developer" => Role::System,
         "user" => Role::User,
         "assistant" => {
-            if let Some(refusal) = message.text("refusal")? {
+            if let Some(refusal) = read_refusal(&mut message, dropped)? {
                 parts.push(Content::Refusal(refusal).into());
             }
             for (path, call) in message.array("tool_calls")?.unwrap_or_default() {
@@ -268,6 +268,17 @@ fn read_message(
         conversation.turns.push(Turn { role, parts });
     }
     Ok(())
+}
+
+/// A refusal of an earlier turn. LiteLLM puts it into `provider_specific_fields`, beside what an answer told of its own.
+fn read_refusal(message: &mut Object<'_>, dropped: &mut Vec<Dropped>) -> Result<Option<String>, Unreadable> {
+    let own = message.text("refusal")?;
+    let Some(mut more) = message.object("provider_specific_fields")? else { return Ok(own) };
+    let refusal = more.text("refusal")?;
+    // They stand in the message too.
+    more.take("thinking_blocks");
+    more.rest(BESIDE_MESSAGE, dropped);
+    Ok(own.or(refusal))
 }
 
 /// Thinking blocks that an answer of ours brought (`thinking_blocks`), with their signatures.
