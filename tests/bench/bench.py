@@ -415,7 +415,8 @@ def duck_facts(duck, store):
     duck.execute(f"""CREATE VIEW records AS SELECT * REPLACE ("at"::TIMESTAMP AS "at"), parse_path(filename)[-4] || '/' || parse_path(filename)[-3]
         || '/' || parse_path(filename)[-2] AS origin FROM read_parquet('{store}/**/*.records.parquet', hive_partitioning=false, filename=true)""")
     duck.execute("""CREATE TABLE exchange AS
-        SELECT o.* EXCLUDE (kind, "at", leaf, leaf_hash) REPLACE (coalesce(o.decision, i.decision) AS decision), 'ended' AS state, i."at" AS started_at, o."at" AS ended_at FROM records o
+        SELECT o.* EXCLUDE (kind, "at", leaf, leaf_hash) REPLACE (coalesce(o.decision, i.decision) AS decision, coalesce(o.served_provider, o.provider) AS provider,
+            coalesce(o.served_target, o.target) AS target, coalesce(o.served_dialect, o.dialect) AS dialect), 'ended' AS state, i."at" AS started_at, o."at" AS ended_at FROM records o
         LEFT JOIN (SELECT origin, position, "at", decision FROM records WHERE kind = 'intent') i ON o.origin = i.origin AND o.intent_position = i.position
         WHERE o.kind = 'outcome'
         UNION ALL SELECT * EXCLUDE (kind, "at", leaf, leaf_hash), 'refused', "at", "at" FROM records WHERE kind = 'refusal' AND exchange IS NOT NULL
@@ -429,11 +430,14 @@ def duck_facts(duck, store):
     duck.execute("CREATE VIEW intent AS SELECT * FROM records WHERE kind = 'intent'")
     duck.execute("""CREATE VIEW event AS
         SELECT origin, position, "at", kind, consumer AS actor, coalesce(operation, 'other') AS action, "end" AS result,
-            coalesce("key", origin) AS source, provider AS resource, exchange FROM records WHERE kind = 'outcome'
+            coalesce("key", origin) AS source, coalesce(served_provider, provider) AS resource, exchange FROM records WHERE kind = 'outcome'
         UNION ALL SELECT origin, position, "at", kind, consumer, coalesce(operation, 'call'), reason, coalesce("key", origin),
             coalesce(provider, route, 'gateway'), exchange FROM records WHERE kind = 'refusal'
         UNION ALL SELECT origin, position, "at", 'admin', actor, action, CASE action WHEN 'config_refused' THEN 'refused' ELSE 'done' END, origin, object, NULL FROM admin
         UNION ALL SELECT origin, position, "at", 'erasure', actor, 'erasure', 'done', origin, exchange, exchange FROM erasure
+        UNION ALL SELECT origin, position, "at", kind, json_extract_string(decode(leaf), '$.actor'),
+            concat('hold_', json_extract_string(decode(leaf), '$.phase')), 'done', origin, json_extract_string(decode(leaf), '$.hold'), exchange
+            FROM records WHERE kind = 'hold'
         UNION ALL SELECT origin, position, "at", kind, 'gateway', kind, 'done', origin, 'log', NULL FROM records
             WHERE kind IN ('boot', 'close', 'config')""")
     duck.execute("CREATE TABLE period AS SELECT TIMESTAMP '2026-07-01' AS from_at, TIMESTAMP '2026-10-01' AS to_at, now()::TIMESTAMP AS assessed_at")

@@ -346,6 +346,7 @@ fn told(shown: &Shown<'_>) -> Vec<(&'static str, Rows)> {
 
 /// Times without records, as far as they reach into the interval.
 fn silences(report: &Report, (from, to): (i64, i64), mut out: Rows) -> Rows {
+    let mut holes = Vec::new();
     let mut push = |gateway: &str, kind: &str, start: i64, end: i64| {
         if end > from && start < to {
             let (gateway, kind) = (Value::Text(gateway.into()), Value::Text(kind.into()));
@@ -359,16 +360,27 @@ fn silences(report: &Report, (from, to): (i64, i64), mut out: Rows) -> Rows {
         for log in &gateway.logs {
             for pair in log.proven.windows(2) {
                 push(&gateway.gateway, "hole", pair[0].to, pair[1].from);
+                holes.push((gateway.gateway.as_str(), pair[0].to, pair[1].from));
             }
         }
     }
     for finding in report.findings.iter() {
         let Some((start, end)) = finding.during else { continue };
         if matches!(finding.code, Code::Silence | Code::TailUnproven | Code::PeriodNotProven) {
-            let origin = finding.place.origin.as_deref().unwrap_or_default();
-            let named =
-                report.gateways.iter().find(|gateway| origin.split('/').nth(1) == Some(&gateway.gateway));
-            push(named.map_or(origin, |gateway| &gateway.gateway), "unexplained", start, end);
+            let place = &finding.place;
+            let gateway = match &place.origin {
+                Some(origin) => {
+                    let of = |name: &&str| report.gateways.iter().any(|gateway| gateway.gateway == **name);
+                    origin.split('/').nth(1).filter(of).unwrap_or(origin)
+                }
+                None => {
+                    place.item.as_deref().and_then(|item| item.strip_prefix("gateway ")).unwrap_or_default()
+                }
+            };
+            let told = |hole: &(&str, i64, i64)| hole.0 == gateway && hole.1 <= start && hole.2 >= end;
+            if !holes.iter().any(told) {
+                push(gateway, "unexplained", start, end);
+            }
         }
     }
     out

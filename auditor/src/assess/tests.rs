@@ -16,6 +16,7 @@ use super::rows::{Rows, Value};
 use super::run::Asked;
 use super::tables::{Proven, Shown, Tables, Versions};
 use super::{cases, packs, register};
+use crate::finding::{Code, Finding, Place};
 use crate::fixture::{Evidence, START, Writer, id, proven, small, trust};
 use crate::mandate::Mandate;
 use crate::report::Verdict;
@@ -430,6 +431,35 @@ fn every_fact_has_the_columns_that_it_says_and_can_be_asked() {
             }
             assert_eq!(tables.table("obj").unwrap_err(), "a folder");
         }
+    });
+}
+
+#[test]
+fn a_time_without_records_stands_once_under_its_gateway() {
+    block(async {
+        let mut writer = Writer::boot("20260921t133320z-00000001", START, None, MemorySource::default());
+        for n in 1..4 {
+            writer.exchange(n, b"q", b"a");
+            writer.seal();
+            writer.now += 40 * SECOND;
+        }
+        writer.close();
+        writer.store.objects.retain(|name, _| !name.contains("/0000000001"));
+        let mut evidence = proven(&writer).await;
+        let findings = &mut evidence.report.findings;
+        let of_gateway =
+            |finding: &&Finding| finding.code == Code::PeriodNotProven && finding.during.is_some();
+        assert_eq!(findings.iter().filter(of_gateway).count(), 1, "{findings:?}");
+        // Of a gateway whose last log is closed.
+        let place = Place::default().of_item("gateway gw1");
+        findings.push(Finding::new(Code::TailUnproven, place, "", "").during(START, START + 300 * SECOND));
+        let tables = evidence.tables((None, None), Err(String::new())).await;
+        let sql = "SELECT concat(gateway, ' ', kind) AS silence FROM silence";
+        let answer = ask(&evidence.session, &tables, "silence", sql).await;
+        for wanted in ["gw1 hole", "gw1 unexplained"] {
+            assert_eq!(answer.matches(wanted).count(), 1, "{wanted}: {answer}");
+        }
+        assert_eq!(answer.lines().count(), 6, "{answer}");
     });
 }
 

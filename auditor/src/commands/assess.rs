@@ -21,7 +21,6 @@ use crate::assess::{Assessment, cases, fact, packs, render, run as assessing};
 use crate::cli::{Answer, AnswerFormat, Asking, Assess, AssessFormat, PackCommand};
 use crate::render::{hostile, json};
 use crate::report::Report;
-use crate::time;
 
 /// Runs the command.
 ///
@@ -29,8 +28,8 @@ use crate::time;
 /// Evidence, a pack or a register that cannot be used, an output that cannot be written.
 pub fn run(typed: &Assess) -> anyhow::Result<u8> {
     let questions = Questions::read(&typed.pack, &typed.asking)?;
-    let mut opened = evidence::open(&typed.evidence)?;
-    let (_, assessment) = assess(&mut opened, &questions.asked(), questions.memory, async |_, _| Ok(()))?;
+    let opened = evidence::open_settled(&typed.evidence)?;
+    let (_, assessment) = assess(&opened, &questions.asked(), questions.memory, async |_, _| Ok(()))?;
     let text = match typed.format {
         AssessFormat::Text => render::text(&assessment),
         AssessFormat::Json => render::json_text(&assessment)?,
@@ -86,18 +85,14 @@ impl Questions {
     }
 }
 
-/// Verifies, asks the controls, and then what `more` asks of the same rows.
+/// Verifies what was opened as far as it is settled, asks the controls, and then what `more` asks of the same rows.
 pub(super) fn assess(
-    opened: &mut Opened,
+    opened: &Opened,
     asked: &Asked<'_>,
     memory: usize,
     more: impl AsyncFnOnce(&SessionContext, &Assessment) -> anyhow::Result<()>,
 ) -> anyhow::Result<(Report, Assessment)> {
     let mut list = asked.exceptions_file.as_deref().map(Exceptions::create).transpose()?;
-    let interval = (opened.from, opened.to);
-    // What is yet to come is not missing from the record: it is verified as far as it is settled.
-    opened.to = opened.to.filter(|to| *to <= time::now());
-    let opened = &*opened;
     let (report, cache) = query::verified(opened)?;
     let mut controls = asked.packs.iter().flat_map(|loaded| &loaded.pack.controls);
     let bucket = if controls.any(|control| control.needs.iter().any(|need| need == "obj")) {
@@ -105,7 +100,7 @@ pub(super) fn assess(
     } else {
         Err("no control asks for it".into())
     };
-    let shown = Shown { report: &report, asked: interval, bucket };
+    let shown = Shown { report: &report, asked: (opened.from, opened.asked_to), bucket };
     let answer = Answer { format: AnswerFormat::Table, out: None, memory };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let assessment = runtime.block_on(async {

@@ -40,6 +40,8 @@ pub struct Opened {
     pub from: Option<i64>,
     /// Its end.
     pub to: Option<i64>,
+    /// Its end as it was given, where it was: with [`open_settled`] it may be later.
+    pub asked_to: Option<i64>,
     /// The key tables.
     pub keys: Option<Arc<Keys>>,
     /// What witnesses said elsewhere than in the store.
@@ -94,6 +96,19 @@ pub fn default_state() -> anyhow::Result<PathBuf> {
 /// # Errors
 /// Any of them that cannot be used: nothing is judged then.
 pub fn open(typed: &Evidence) -> anyhow::Result<Opened> {
+    open_until(typed, i64::MAX)
+}
+
+/// As [`open`]; of an interval that is not over, what is settled is verified: what is yet to come is not missing from the
+/// record.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_settled(typed: &Evidence) -> anyhow::Result<Opened> {
+    open_until(typed, time::now())
+}
+
+fn open_until(typed: &Evidence, latest: i64) -> anyhow::Result<Opened> {
     let address = match typed.store.to_str() {
         Some(text) => Address::parse(text).map_err(anyhow::Error::msg)?,
         None => None,
@@ -122,12 +137,13 @@ pub fn open(typed: &Evidence) -> anyhow::Result<Opened> {
         parsed.map_err(anyhow::Error::msg).with_context(|| name.to_owned())
     };
     let from = parse("--from", &typed.from)?.or(mandate.from);
-    let to = parse("--to", &typed.to)?.or(mandate.to);
-    if let (Some(from), Some(to)) = (from, to)
+    let asked_to = parse("--to", &typed.to)?.or(mandate.to);
+    if let (Some(from), Some(to)) = (from, asked_to)
         && from > to
     {
         bail!("--from `{}` is after --to `{}`", time::text(from), time::text(to));
     }
+    let to = asked_to.filter(|to| *to <= latest);
     let keys = if typed.key_table.is_empty() {
         None
     } else {
@@ -176,6 +192,7 @@ pub fn open(typed: &Evidence) -> anyhow::Result<Opened> {
         mandate,
         from,
         to,
+        asked_to,
         keys,
         witness_notes,
         silent,

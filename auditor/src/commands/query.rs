@@ -52,15 +52,17 @@ pub fn run(typed: &Query) -> anyhow::Result<u8> {
             };
             let released = access::release(&opened.state, &typed.why, &content)?;
             let rows = answer_counted(&context, &typed.sql, &typed.answer).await?;
+            // The content is out: nothing comes before it is noted.
+            released.rows(&opened.state, rows)?;
             let unopened = unopened.load(Ordering::Relaxed);
             if unopened > 0 {
-                writeln!(
+                let _ = writeln!(
                     io::stderr(),
                     "content   {unopened} parts that were read have no key here (`state` is `no_key`): their `text` is \
                      absent; `--key-table` gives keys"
-                )?;
+                );
             }
-            return released.rows(&opened.state, rows);
+            return Ok(());
         }
         answer(&context, &typed.sql, &typed.answer).await
     })?;

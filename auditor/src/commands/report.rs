@@ -26,11 +26,11 @@ pub fn run(typed: &Report) -> anyhow::Result<u8> {
         wanted.from = Some(time::text(period.start()));
         wanted.to = Some(time::text(period.end()));
     }
-    let mut opened = evidence::open(&wanted)?;
+    let opened = evidence::open_settled(&wanted)?;
     let key = key::given_or_of_state(typed.key.as_deref(), opened.state.folder())?;
     let mut measured = volumes::Measured::default();
     let (report, assessment) =
-        assess::assess(&mut opened, &questions.asked(), questions.memory, async |context, assessment| {
+        assess::assess(&opened, &questions.asked(), questions.memory, async |context, assessment| {
             let period: Span = assessment.period.into();
             let spend = cost::total(context, Some(period.from), Some(period.to)).await?;
             measured = volumes::measure(context, period, &spend).await?;

@@ -374,6 +374,9 @@ pub struct Data {
     pub period_name: Option<String>,
     /// The period.
     pub period: Span,
+    /// The end that was asked for, where the period was cut at the time of the check.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked_to: Option<i64>,
     /// The verdict of the verification.
     pub verdict: String,
     /// The claims.
@@ -436,6 +439,7 @@ impl Data {
             checked_at: report.checked_at,
             period_name,
             period: assessment.period.into(),
+            asked_to: assessment.asked_to,
             verdict: report.verdict.as_str().to_owned(),
             claims: report
                 .claims

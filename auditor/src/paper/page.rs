@@ -40,8 +40,11 @@ pub fn page(data: &Data) -> String {
     html.open("p", &[("class", class)]).element("strong", &[], &data.verdict).text(" ");
     html.text(summary::verdict(&data.verdict)).close("p").line();
     html.open("dl", &[("class", "facts")]).line();
+    let cut = data.asked_to.map_or(String::new(), |asked| {
+        format!(", asked to {}: cut at the time of the check, what comes later is not settled", time(asked))
+    });
     for (name, value) in [
-        ("Period", period(data)),
+        ("Period", period(data) + &cut),
         ("Checked at", time(data.checked_at)),
         ("Deployment", data.deployment.clone()),
         ("Store", data.store.clone()),

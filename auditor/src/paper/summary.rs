@@ -90,7 +90,7 @@ fn append_only(text: &str) -> (&'static str, &'static str, &'static str) {
         )
     } else if text.starts_with("NOT compared") {
         (
-            "That history was not rewritten since the last visit: what was seen then could not be read.",
+            "That history was not rewritten since the last visit: what was seen then, or some of the logs now, could not be read.",
             "Is there another copy of what the last visit saw (auditor state export)?",
         )
     } else {

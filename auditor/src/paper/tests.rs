@@ -61,6 +61,7 @@ fn data(text: &str) -> Data {
         checked_at: 91 * DAY + 1,
         period_name: Some(text()),
         period: span,
+        asked_to: Some(120 * DAY),
         verdict: "INCOMPLETE".into(),
         claims: [
             "signed",
@@ -180,6 +181,10 @@ fn the_same_data_gives_the_same_bytes_also_when_it_was_read_back() {
     let read: Data = serde_json::from_str(&first.json().unwrap()).unwrap();
     assert_eq!(read, first);
     assert_eq!(page(&read), page(&first));
+    assert!(page(&first).contains(", asked to 1970-05-01 00:00:00: cut at"));
+    let over = Data { asked_to: None, ..data("plain") };
+    assert!(!over.json().unwrap().contains("asked_to") && !page(&over).contains("asked to"));
+    assert_eq!(serde_json::from_str::<Data>(&over.json().unwrap()).unwrap(), over);
     let hostile = data(HOSTILE);
     assert_eq!(serde_json::from_str::<Data>(&hostile.json().unwrap()).unwrap(), hostile);
 }

@@ -162,7 +162,7 @@ async fn ask(visit: &Visit, settings: &Settings, name: &str) -> anyhow::Result<A
             true => visit.opened.bucket_versions(),
             false => Err("no control asks for it".into()),
         };
-    let shown = Shown { report: &visit.report, asked: (visit.opened.from, visit.opened.to), bucket };
+    let shown = Shown { report: &visit.report, asked: (visit.opened.from, visit.opened.asked_to), bucket };
     let one = Asked { packs: std::slice::from_ref(loaded), ..all };
     let made = visit.scratch()?;
     let proven = Proven { session: &visit.base, records: &visit.records, folder: made.path() };

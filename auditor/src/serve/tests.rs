@@ -431,6 +431,20 @@ fn a_pack_is_asked_when_it_is_opened_and_its_exceptions_lead_to_exchanges() {
 }
 
 #[test]
+fn an_interval_that_is_not_over_is_shown_as_far_as_it_is_settled() {
+    let began = time::now() - 60 * SECOND;
+    let mut writer = Writer::boot("20260921t133320z-00000001", began, None, MemorySource::default());
+    writer.exchange(1, b"q", b"a");
+    writer.close();
+    let mut place = Place::new(&writer, &["soc2"]);
+    let asked = began + 30 * DAY;
+    Arc::get_mut(&mut place.settings).unwrap().evidence.to = Some(time::text(asked));
+    let data = place.visit().data;
+    assert_eq!(data.verdict, "VERIFIED", "{:?}", data.findings);
+    assert_eq!((data.asked_to, data.period.to), (Some(asked), data.checked_at));
+}
+
+#[test]
 fn a_visit_holds_no_other_auditor_up_and_leaves_nothing() {
     let place = Place::new(&written(30), &["soc2"]);
     let first = place.visit();

@@ -109,7 +109,7 @@ fn keep(scratch: &Scratch, kind: &str, files: &[PathBuf]) -> anyhow::Result<Vec<
 /// # Errors
 /// Evidence that cannot be opened, a state that cannot be written.
 pub(super) fn make(settings: &Settings, number: u64, all: bool, handle: &Handle) -> anyhow::Result<Visit> {
-    let opened = evidence::open(&settings.evidence)?;
+    let opened = evidence::open_settled(&settings.evidence)?;
     let (report, cache) = if all { everything(&opened)? } else { verified(&opened)? };
     let scratch = Scratch::new(opened.state.folder())?;
     let (records, batches) = cache.files();
@@ -129,7 +129,7 @@ pub(super) fn make(settings: &Settings, number: u64, all: bool, handle: &Handle)
         }
         let shown = Shown {
             report: &report,
-            asked: (opened.from, opened.to),
+            asked: (opened.from, opened.asked_to),
             bucket: Err("no control asks for it".into()),
         };
         let nothing = Asked { packs: &[], registers: &[], settings: &[], only: &[], exceptions_file: None };

@@ -92,10 +92,16 @@ impl Unlisted {
         self.0.iter().any(|folder| is_below(name, folder))
     }
 
-    /// Whether something below a folder of this name may not have been seen.
+    /// Whether a log below a folder of this name may not have been seen.
     pub(crate) fn may_hide_of(&self, name: &str) -> bool {
-        self.may_hold(name) || self.0.iter().any(|folder| is_below(folder, name))
+        self.may_hold(name) || self.0.iter().any(|folder| is_below(folder, name) && leads_to_log(folder))
     }
+}
+
+/// Whether a log may be in a folder of this name, or below it.
+fn leads_to_log(folder: &str) -> bool {
+    let missing = 2_usize.saturating_sub(folder.matches('/').count());
+    Origin::new(format!("{folder}{}", "/0".repeat(missing))).is_ok()
 }
 
 fn is_below(name: &str, folder: &str) -> bool {
@@ -196,6 +202,17 @@ pub(crate) fn log(
 mod tests {
     use super::*;
     use crate::source::MemorySource;
+
+    #[test]
+    fn only_what_leads_to_a_log_hides_one() {
+        let hides = |folder: &str| Unlisted(vec![folder.into()]).may_hide_of("acme");
+        for folder in ["", "acme", "acme/gw1", "acme/gw1/e1"] {
+            assert!(hides(folder), "{folder}");
+        }
+        for folder in ["other", "acme/gw1/e1/x", "acme/gw1/E1", "acme/.x", "acme/.x/e1"] {
+            assert!(!hides(folder), "{folder}");
+        }
+    }
 
     #[test]
     fn everything_that_is_no_evidence_is_named() {

@@ -245,17 +245,23 @@ pub fn run(source: &dyn Source, options: &Options<'_>, sink: &mut dyn Sink) -> (
         }
         reports.push(report);
     }
+    systems(options, &tally, &mut findings);
     unlisted_is_unjudged(&folders.unlisted, &in_force, &mut findings);
     let mut not_judged = tally::not_judged(&tally);
     notes(&tally, &not_judged, &mut findings);
     unencrypted(&gateways, &mut findings);
-    systems(options, &tally, &mut findings);
     outside_is_note(options, &reports, &mut findings);
     if let Some(registry) = registry.as_ref().filter(|registry| registry.not_judged > 0) {
         *not_judged.entry("kinds of registry entries".into()).or_default() += registry.not_judged;
     }
     let visits = visits(options, &gateways, registry.as_ref(), known, &findings);
-    let claims = claims(options, &gateways, registry.as_ref(), &tally, &mut findings);
+    let unseen = |visits: &Visits| {
+        let deployment = &options.trust.deployment;
+        let mut seen = visits.logs.keys().filter(|origin| origin.deployment() == deployment);
+        seen.any(|origin| folders.unlisted.may_hold(origin.as_str()))
+            || registry.as_ref().is_some_and(|registry| registry.unlisted)
+    };
+    let claims = claims(options, &gateways, registry.as_ref(), (&tally, &unseen), &mut findings);
     if counts.batches == 0 && findings.effect() == Effect::Note {
         findings.add(Code::NoInput, Place::default(), "at least one proven batch", "none");
     }
@@ -497,8 +503,8 @@ fn unlisted_is_unjudged(unlisted: &listing::Unlisted, in_force: &InForce, findin
         let unjudged = match finding.code {
             Code::PeriodNotProven | Code::TailUnproven => of_gateway(finding),
             Code::UnregisteredLog => no_registry,
-            // The record of it may be in any log.
-            Code::UndeclaredErasure => no_registry || unlisted.may_hide_of(deployment),
+            // What is missed may be in any log.
+            Code::SystemAbsent | Code::UndeclaredErasure => no_registry || unlisted.may_hide_of(deployment),
             _ => false,
         };
         if unjudged {
@@ -683,11 +689,12 @@ fn visits(
     out
 }
 
+/// `unseen` tells whether logs that were seen before could not be listed now.
 fn claims(
     options: &Options<'_>,
     gateways: &[Gateway],
     registry: Option<&Registry>,
-    tally: &tally::Tally,
+    (tally, unseen): (&tally::Tally, &dyn Fn(&Visits) -> bool),
     findings: &mut Findings,
 ) -> Vec<ClaimState> {
     let folds: Vec<&LogFold> = gateways.iter().flat_map(|gateway| &gateway.folds).collect();
@@ -704,11 +711,13 @@ fn claims(
         folds.iter().all(|fold| fold.consistent_since.is_some() || !visits.logs.contains_key(&fold.origin))
     };
     let append_only = match (options.remembered, since) {
-        (Some(Remembered::Known(visits)), Some(at)) if signed && compared(visits) => {
+        (Some(Remembered::Known(visits)), Some(at)) if signed && compared(visits) && !unseen(visits) => {
             (true, format!("append-only since the visit at {}", time::text(at)))
         }
         (Some(Remembered::Known(visits)), _) if visits.logs.is_empty() => (false, "first visit".into()),
-        (Some(Remembered::Known(_)), _) => (false, "NOT append-only since the last visit".into()),
+        (Some(Remembered::Known(visits)), _) if findings.effect() >= Effect::Diverged || !unseen(visits) => {
+            (false, "NOT append-only since the last visit".into())
+        }
         (Some(Remembered::FirstVisit), _) => (false, "first visit".into()),
         (Some(_), _) => (false, "NOT compared with the last visit".into()),
         (None, _) => (false, "no state kept".into()),

@@ -70,6 +70,35 @@ fn what_may_be_in_a_folder_that_cannot_be_listed_is_not_gone() {
         assert_eq!(codes(&report), ["COULD_NOT_READ"].into(), "{folder}");
         assert_eq!(visits.logs.len(), 1);
     }
+    // Of two logs one was not compared, and what is missed may be in it.
+    let mut two = trust.clone();
+    two.gateways[0].first_origin = None;
+    two.gateways.push(TrustedGateway { name: "gw2".into(), ..two.gateways[0].clone() });
+    let mut wanted = Mandate::default();
+    wanted.systems.insert("wanted".into());
+    let mut other = Writer::boot_of("gw2", "20260921t133320z-00000009", START, small().store);
+    other.exchange(3, b"q", b"a");
+    other.close();
+    let mut options = Options::new(&two, &mandate, NOW);
+    let known = Remembered::Known(run(&other.store, &options, &mut NoSink).1);
+    options.remembered = Some(&known);
+    options.mandate = &wanted;
+    for (folder, unseen) in [
+        ("acme/gw2", true),
+        ("acme/gw2/20260921t133320z-00000009", true),
+        ("acme/gw2/20260921t133320z-00000009/x", false),
+    ] {
+        let report = run(&Closed(other.store.clone(), folder), &options, &mut NoSink).0;
+        assert_eq!(codes(&report), ["COULD_NOT_READ", "SYSTEM_ABSENT"].into(), "{folder}");
+        let verdict = if unseen { Verdict::CouldNotJudge } else { Verdict::Policy };
+        assert_eq!(report.verdict, verdict, "{folder}");
+        let claim = report.claims.iter().find(|state| state.claim == Claim::AppendOnly).unwrap();
+        assert_eq!(claim.reached, !unseen, "{folder}: {}", claim.text);
+        assert_eq!(claim.text.starts_with("NOT compared"), unseen, "{folder}: {}", claim.text);
+    }
+    let mut options = Options::new(&trust, &mandate, NOW);
+    let known = Remembered::Known(run(&small().store, &options, &mut NoSink).1);
+    options.remembered = Some(&known);
     // What cannot be in it is gone all the same.
     let report = run(&Closed(MemorySource::default(), "other"), &options, &mut NoSink).0;
     has(&report, "EMPTY_EVIDENCE", Verdict::Diverged);

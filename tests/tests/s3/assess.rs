@@ -33,8 +33,12 @@ controls:
 "#;
 
 fn assess(case: &Case<'_>, more: &[&str]) -> (i32, Value) {
+    assess_to(case, &Evidence::shared().to, more)
+}
+
+fn assess_to(case: &Case<'_>, to: &str, more: &[&str]) -> (i32, Value) {
     let (store, endpoint) = (format!("s3://{}/{}", case.bucket, case.prefix), case.server.endpoint());
-    let (trust, to) = (path(&case.trust), &Evidence::shared().to);
+    let trust = path(&case.trust);
     let words = ["assess", &store, "--trust", trust, "--to", to, "--state", path(case.state.path())];
     let remote = ["--endpoint-url", &endpoint, "--path-style", "--format", "json"];
     auditor(&[&words[..], &remote, more].concat())
@@ -79,5 +83,14 @@ async fn locks_are_met_short_or_missing_as_the_bucket_shows_them() {
     let (exit, assessment) = assess(&open, &day);
     let found = &assessment["packs"][0]["controls"][0];
     assert_eq!((exit, found["exceptions"].as_u64()), (1, Some(sealed)), "{assessment:#}");
-    println!("{sealed} objects, 5 assessments");
+
+    // What is yet to come is not missing from the registry.
+    let mut registered = whole.anew();
+    registered.put_registry().await;
+    let silent = ["--pack", "soc2", "--control", "cc7.2-unbroken"];
+    let (_, assessment) = assess_to(&registered, "2100-01-01T00:00:00Z", &silent);
+    let shown = &assessment["packs"][0]["controls"][0]["shown"];
+    assert!(shown["rows"].is_array() && !shown.to_string().contains("registry"), "{assessment:#}");
+    assert!(assessment["asked_to"].is_i64() && assessment["registry"].is_object(), "{assessment:#}");
+    println!("{sealed} objects, 6 assessments");
 }
