@@ -10,7 +10,7 @@ use schemas::record::{Answered, Attempt, Config, Cost, Outcome, Usage, UsageRole
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::finding::{Code, Findings, Place};
+use crate::finding::{Code, Finding, Findings, Place};
 use crate::time::SECOND;
 
 /// A cost that is recorded, and what it was computed from.
@@ -205,7 +205,8 @@ impl Books {
         }
         if let Some(Cost { total, currency, price_row, .. }) = cost {
             let expected = format!("{total} {currency} by row {price_row}");
-            findings.add(Code::CostRecomputeDiff, place(), expected, "no cost");
+            // Nothing that is there is another one than it was: what the cost is can be computed from what is.
+            findings.push(Finding::new(Code::CostRecomputeDiff, place(), expected, "no cost").as_note());
         }
     }
 

@@ -763,6 +763,7 @@ fn a_cost_that_is_left_out_is_found_where_the_book_gives_one() {
         );
         if let [found] = found[..] {
             assert_eq!((found.expected.as_str(), found.found.as_str()), ("0.000015 USD by row a", "no cost"));
+            assert_eq!(found.effect, Effect::Note);
         }
     }
 }
