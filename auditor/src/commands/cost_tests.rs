@@ -911,7 +911,7 @@ fn hours_within_the_evidence_are_judged_apart_from_those_that_reach_beyond_it() 
     assert_eq!(reconcile(1000, 700, &[]), (vec![], "reconciled within 0.5 % with openai-usage".to_owned()));
     // More within the whole hours is no part of anything; more in the last one may be from after the evidence.
     let unrecorded = whole(Code::UnrecordedUsage, Effect::Incomplete);
-    assert_eq!(reconcile(9000, 700, &[]).0, [unrecorded.clone()]);
+    assert_eq!(reconcile(9000, 700, &[]).0, std::slice::from_ref(&unrecorded));
     assert_eq!(reconcile(9000, 7000, &[]).0, [unrecorded, reaching(Effect::Note)]);
     let (found, claim) = reconcile(1000, 7000, &[]);
     assert_eq!(found, [reaching(Effect::Note)]);
