@@ -174,6 +174,9 @@ fn one_flipped_bit_anywhere_is_never_verified_and_the_file_is_named() {
         loop {
             let n = next.fetch_add(1, Ordering::Relaxed);
             let Some(&(name, bytes, at)) = places.get(n) else { return };
+            if tests::long_round() && n % 4096 == 0 {
+                eprintln!("{n} of {} bytes", places.len());
+            }
             let store = changed(&case.store, name, flipped(bytes, at, at % 8));
             for content in [false, true] {
                 if content && n % opened != 0 {
