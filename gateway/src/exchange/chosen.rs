@@ -77,9 +77,13 @@ pub(super) async fn choose_target(
         let likely = placed.unwrap_or(semantic.fallback);
         let others = (0..route.targets.len()).filter(|place| *place != likely);
         let places = std::iter::once(likely).chain(others).filter(|place| !denied.contains(place));
-        let mut refusal = None;
+        let (mut refusal, mut full_for) = (None, Vec::new());
         for place in places {
             note(asking, place);
+            // What asks for no target has room for another model at most.
+            if full_for.contains(&asking.asked.sent_model) {
+                continue;
+            }
             let Some(target) = route.targets.get(place).filter(|_| !snapshot.quotas.is_empty()) else {
                 break;
             };
@@ -89,14 +93,18 @@ pub(super) async fn choose_target(
                     refusal = None;
                     break;
                 }
-                Err((reason, _)) => _ = refusal.get_or_insert((place, reason, asking.full.take())),
+                Err((Reason::QuotaExceeded, _)) => {
+                    full_for.push(asking.asked.sent_model.clone());
+                    refusal.get_or_insert((place, asking.full.take()));
+                }
+                Err((reason, _)) => return Err(reason),
             }
         }
         // Whose quotas have no room wherever it goes has nothing embedded.
-        if let Some((place, reason, full)) = refusal {
+        if let Some((place, full)) = refusal {
             note(asking, place);
             asking.full = full;
-            return Err(reason);
+            return Err(Reason::QuotaExceeded);
         }
         let provider = semantic.provider().as_str();
         let prompt = Prompt {
