@@ -101,11 +101,7 @@ async fn focus(
         writeln!(stderr, "spent     {line}")?;
     }
     if spend.unpriced > 0 {
-        writeln!(
-            stderr,
-            "left out  {} exchanges with usage: FOCUS has no row without a cost",
-            spend.unpriced
-        )?;
+        writeln!(stderr, "left out  {} answers: FOCUS has no row without a cost", spend.unpriced)?;
     }
     Ok(sql)
 }

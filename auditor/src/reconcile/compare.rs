@@ -380,9 +380,8 @@ impl<'a> Side<'a> {
             for (index, call) in calls.iter().enumerate() {
                 // Files of one log may overlap: the same line again is the same call.
                 let first = call.ids.first().and_then(|id| ids.get(id.as_str())).copied();
-                let is_again = |first: usize| {
-                    calls.get(first).is_some_and(|it: &Call| it.at == call.at && it.ids == call.ids)
-                };
+                let is_same = |it: &Call| Call { line: it.line, ..call.clone() } == *it;
+                let is_again = |first: usize| calls.get(first).is_some_and(is_same);
                 if first.is_some_and(is_again) {
                     if let Some(matched) = matched.get_mut(index) {
                         *matched = true;

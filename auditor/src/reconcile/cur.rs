@@ -38,9 +38,9 @@ pub fn report(input: &Input, told: &mut Told) -> Result<(), Refused> {
         let usage_type = row.text(USAGE_TYPE).to_ascii_lowercase();
         // Models of others are sold through the marketplace, under product codes of their own. Other products count tokens too.
         let is_sold = usage_type.contains("mp:");
-        let is_bedrock = row.text(PRODUCT).starts_with("AmazonBedrock") || row.text(PRODUCT).is_empty();
+        let is_bedrock = row.text(PRODUCT).starts_with("AmazonBedrock");
         let is_tokens = usage_type.contains("token");
-        if !(is_bedrock || is_sold && is_tokens) {
+        if !(is_bedrock || is_tokens && (is_sold || row.text(PRODUCT).is_empty())) {
             told.leave_out("lines of other products");
             return Ok(());
         }

@@ -201,11 +201,12 @@ fn a_bill_of_aws_is_read_in_the_units_of_its_prices() {
     };
     let sold = line("8eexample", "USE1-MP:USE1_InputTokenCount-Units", "0.0015", "Units");
     let other = line("AWSSecretsManager", "USE1-TokenRefresh", "3", "API Calls");
-    let told = read(Format::AwsCur, &format!("{CUR}{sold}{other}")).unwrap();
+    let unnamed = line("", "USE1-Requests-Tier1", "3", "Requests");
+    let told = read(Format::AwsCur, &format!("{CUR}{sold}{other}{unnamed}")).unwrap();
     let mut more = Counts::default();
     told.buckets.iter().for_each(|bucket| more.add(&bucket.counts));
     assert_eq!(more.input_tokens, Some(1750 + 1500));
-    assert_eq!(told.left_out.values().sum::<u64>(), 3);
+    assert_eq!(told.left_out.values().sum::<u64>(), 4);
 }
 
 #[test]
@@ -225,7 +226,14 @@ fn a_call_that_stands_twice_in_overlapping_files_is_one_call() {
     assert_eq!(unmatched(BEDROCK), 1);
     assert_eq!(unmatched(&format!("{BEDROCK}\n{BEDROCK}")), 1);
     let later = BEDROCK.replace("23:00:17Z", "23:00:16.999999Z");
-    assert_eq!(unmatched(&format!("{BEDROCK}\n{later}")), 2, "one id, and another time: nothing is folded");
+    let larger = BEDROCK.replace("\"outputTokenCount\":446", "\"outputTokenCount\":447");
+    for other in [later, larger] {
+        assert_eq!(
+            unmatched(&format!("{BEDROCK}\n{other}")),
+            2,
+            "one id, and another call: nothing is folded"
+        );
+    }
 }
 
 #[test]
